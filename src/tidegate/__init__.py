@@ -1,0 +1,3 @@
+"""Tidegate: over-the-air firmware updates that stop themselves."""
+
+__version__ = "0.1.0"
