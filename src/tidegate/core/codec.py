@@ -1,0 +1,148 @@
+"""JSON in and out, with limits: strict types, sizes checked before parsing, canonical bytes for what is signed.
+
+Unknown fields are kept out of messages silently (a newer peer may send more); in signed documents the field `crit` names those that a reader must
+understand, and an unknown one there refuses the document (security.md 9).
+"""
+
+import json
+from collections.abc import Iterable
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from tidegate.core.errors import PublisherError, RequestError
+
+T = TypeVar("T")
+
+#: Largest body of a device message, in bytes (events are batched below it).
+MESSAGE_MAX: Final = 1 << 20
+#: Largest signed document other than TUF metadata, in bytes.
+DOCUMENT_MAX: Final = 64 << 10
+#: Integers beyond this do not survive SQLite or a browser.
+INTEGER_MAX: Final = (1 << 53) - 1
+_DEPTH_MAX: Final = 32
+
+
+def encode(value: object) -> bytes:
+    """Encode a Struct or plain value as compact JSON."""
+    return msgspec.json.encode(value)
+
+
+def decode(body: bytes, kind: type[T], limit: int = MESSAGE_MAX) -> T:
+    """Decode an untrusted message.
+
+    Raises:
+        RequestError: `request.too_large` or `request.invalid` (which names the field).
+    """
+    if len(body) > limit:
+        raise RequestError("request.too_large", f"{len(body)} bytes; at most {limit} are taken")
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RequestError("request.invalid", str(error)[:300]) from error
+
+
+def canonical(value: object) -> bytes:
+    """Return canonical JSON: sorted keys, no blanks, UTF-8, integers only. Two equal documents give equal bytes."""
+    plain = msgspec.to_builtins(value)
+    return json.dumps(
+        plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    ).encode()
+
+
+def screen(body: bytes, limit: int) -> dict[str, Any]:
+    """Parse an untrusted signed document strictly, before any library does.
+
+    Refuses what `json.loads` lets through: duplicate keys, NaN, floats, a byte order mark, deep nesting, huge integers.
+
+    Raises:
+        PublisherError: `sig.oversized` or `sig.malformed`.
+    """
+    if len(body) > limit:
+        raise PublisherError("sig.oversized", f"{len(body)} bytes; at most {limit} are taken")
+    if _too_deep(body):
+        raise PublisherError("sig.malformed", f"nested deeper than {_DEPTH_MAX}")
+    try:
+        found = json.loads(
+            body.decode("utf-8"),
+            object_pairs_hook=_unique,
+            parse_float=_no_float,
+            parse_constant=_no_float,
+            parse_int=_bounded,
+        )
+    except (ValueError, RecursionError) as error:
+        raise PublisherError("sig.malformed", str(error)[:200]) from error
+    if not isinstance(found, dict):
+        raise PublisherError("sig.malformed", "not a JSON object")
+    return found
+
+
+def decode_document(body: bytes, kind: type[T], limit: int = DOCUMENT_MAX) -> T:
+    """Decode the payload of a signed document: screened first, then typed, then `crit` obeyed.
+
+    Raises:
+        PublisherError: `sig.oversized` or `sig.malformed`.
+    """
+    plain = screen(body, limit)
+    known = {field.encode_name for field in msgspec.structs.fields(kind)}  # type: ignore[arg-type]
+    check_crit(plain.get("crit"), known)
+    try:
+        return msgspec.convert(plain, type=kind)
+    except msgspec.ValidationError as error:
+        raise PublisherError("sig.malformed", str(error)[:200]) from error
+
+
+def check_crit(crit: object, known: Iterable[str]) -> None:
+    """Refuse a document whose `crit` list (untrusted) names a field that this version does not know.
+
+    Raises:
+        PublisherError: `sig.malformed`.
+    """
+    if crit is None:
+        return
+    if not isinstance(crit, list) or not all(isinstance(name, str) for name in crit):
+        raise PublisherError("sig.malformed", "crit is not a list of names")
+    unknown = sorted(set(crit) - set(known))
+    if unknown:
+        raise PublisherError(
+            "sig.malformed", f"must be understood and is not: {', '.join(unknown)[:100]}"
+        )
+
+
+def _too_deep(body: bytes) -> bool:
+    depth = 0
+    in_string = escaped = False
+    for byte in body:
+        if in_string:
+            if escaped:
+                escaped = False
+            elif byte == 0x5C:
+                escaped = True
+            elif byte == 0x22:
+                in_string = False
+        elif byte == 0x22:
+            in_string = True
+        elif byte in (0x5B, 0x7B):
+            depth += 1
+            if depth > _DEPTH_MAX:
+                return True
+        elif byte in (0x5D, 0x7D):
+            depth -= 1
+    return False
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key stands twice in one object")
+    return found
+
+
+def _no_float(text: str) -> Any:
+    raise ValueError(f"{text[:20]} is not an integer")
+
+
+def _bounded(text: str) -> int:
+    if len(text) > 17 or abs(int(text)) > INTEGER_MAX:
+        raise ValueError(f"{text[:20]} is out of range")
+    return int(text)

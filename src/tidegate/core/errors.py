@@ -1,0 +1,119 @@
+"""Every error, by who must act.
+
+```
+TidegateError
+  PublisherError   metadata or artifact is wrong; never retried as it is
+  TransferError    the way between; retried with back-off
+  DeviceError      this device; reported, wants an operator
+  RequestError     the caller of the API or command line
+  ConfigError      who configured it; raised at start only, names file and key
+  BusyError        somebody else holds it, or the store cannot take more now
+```
+
+`code` is dotted and stable for ever. It is at once the reason in events, the label in metrics, the `type` of an RFC 9457 problem and the
+heading in `docs/reference/errors.md`. Where a code is also a reason (`sig.*`, `compat.*`, `download.*`, `install.*`, `activate.*`), the words are those of
+`core.reasons`. One class carries many codes: the class says who must act, the code says what happened.
+"""
+
+from typing import Final
+
+from tidegate.core.reasons import REASONS
+
+#: Codes that are not reasons of updates, with what to do about them. `{}` is never used: detail goes into the message.
+HINTS: Final[dict[str, str]] = {
+    "config.unknown_key": "correct the key; `tidegate config check FILE` lists all mistakes at once",
+    "config.invalid": "correct the value named",
+    "config.missing": "add the value named",
+    "config.unreadable": "make the file readable for the user that runs Tidegate",
+    "data.locked": "stop the other server, or give this one its own --data directory",
+    "data.read_only": "make the data directory writable for this user, or choose another with --data",
+    "data.full": "free disk space; nothing that was acknowledged is lost",
+    "data.newer_schema": "start the newer Tidegate that made this database, or restore a backup from before",
+    "data.damaged": "keep the file as it is and restore a backup",
+    "serve.port_taken": "choose another port with --listen, or stop the program that has it",
+    "serve.no_tls": "listen on 127.0.0.1, or give --tls",
+    "key.missing": "name an existing key file, or make one with `tidegate keys new`",
+    "key.passphrase": "try again, or name a file with TIDEGATE_KEY_PASSPHRASE_FILE",
+    "key.malformed": "the file is not a Tidegate key; restore it from its backup",
+    "key.duplicate": "every name must stand for its own key: make a new one for one of them",
+    "key.trust_levels": "use separate keys for separate roles",
+    "meta.no_root": "run the root ceremony: `tidegate root begin`, or `tidegate init --lab` to try things out",
+    "meta.incomplete": "ask the holders named to sign, then merge again",
+    "release.exists": "raise release_counter: a published release never changes",
+    "release.malformed": "build the bundle again with `tidegate release build`",
+    "request.invalid": "correct the request as the detail says",
+    "request.too_large": "send less at once",
+    "request.not_found": "check the name",
+    "request.forbidden": "ask for the permission named",
+    "request.unauthenticated": "sign in, or send a valid token",
+    "request.conflict": "look at the present state, then try again",
+    "request.confirmation_needed": "give --yes and --reason",
+    "request.rate_limited": "wait as Retry-After says",
+    "device.unknown": "enrol the device first",
+    "device.revoked": "enrol the device again with a new key",
+    "device.pending": "accept the device: `tidegate device accept`",
+    "device.quarantined": "find the clone; release the device when there is only one",
+    "claim.invalid": "make a new claim token: `tidegate claim create`",
+    "session.expired": "ask for a new session",
+    "server.busy": "try again after Retry-After",
+    "server.internal": "report it with the log line of this request id",
+    "link.unreachable": "check the address, the network and whether the server runs",
+    "agent.locked": "another agent runs with this state directory",
+}
+
+
+class TidegateError(Exception):
+    """Something went wrong.
+
+    Attributes:
+        code: dotted, stable.
+        detail: one sentence for a person; may contain untrusted text, so it is escaped where shown.
+        retryable: whether the same call may succeed later without anybody acting.
+    """
+
+    retryable: bool = False
+
+    def __init__(self, code: str, detail: str = "") -> None:
+        """Make an error of a known code.
+
+        Raises:
+            KeyError: the code is neither a reason nor in `HINTS`: a fault in Tidegate.
+        """
+        if code not in REASONS and code not in HINTS:
+            raise KeyError(code)
+        self.code = code
+        self.detail = detail or REASONS.get(code, "") or code
+        super().__init__(f"{code}: {self.detail}")
+
+    @property
+    def hint(self) -> str:
+        """Say what to do about it, in one clause; empty where the detail says all."""
+        return HINTS.get(self.code, "")
+
+
+class PublisherError(TidegateError):
+    """Metadata or artifact is wrong; whoever published it must act."""
+
+
+class TransferError(TidegateError):
+    """The way between device and server failed; it is tried again."""
+
+    retryable = True
+
+
+class DeviceError(TidegateError):
+    """This device failed; its operator must act."""
+
+
+class RequestError(TidegateError):
+    """The caller asked for what cannot be."""
+
+
+class ConfigError(TidegateError):
+    """The configuration is wrong; raised at start only."""
+
+
+class BusyError(TidegateError):
+    """Somebody else holds it, or it cannot be taken now."""
+
+    retryable = True

@@ -1,0 +1,399 @@
+"""Tidegate's own wire messages between device and server, as `docs/reference/protocol.md` pins them.
+
+Everything here is untrusted until a signature or a token says otherwise; every string and list has a limit. Messages may grow fields; readers skip what
+they do not know. Signed documents (`*Body`) obey `crit`.
+"""
+
+from typing import Annotated, Final, Literal
+
+import msgspec
+from msgspec import Meta
+
+from tidegate.core.hardware import Hardware, HardwareRange, Name
+from tidegate.core.release import Channel, Counter, Seconds, SecurityVersion, Sha256, Size
+
+DeviceId = Annotated[
+    str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]*$")
+]
+Nonce = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}$")]
+Text = Annotated[str, Meta(max_length=512)]
+Short = Annotated[str, Meta(max_length=64)]
+Ident = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]*$")]
+PublicKey = Annotated[str, Meta(min_length=64, max_length=600)]
+Attributes = Annotated[dict[Short, Text], Meta(max_length=64)]
+
+#: DSSE payload types: one a document type, so that no document can stand in for another.
+ENROL_TYPE: Final = "application/vnd.tidegate.enrol.v1+json"
+SESSION_TYPE: Final = "application/vnd.tidegate.session.v1+json"
+ASSIGNMENT_TYPE: Final = "application/vnd.tidegate.assignment.v1+json"
+PERMIT_TYPE: Final = "application/vnd.tidegate.permit.v1+json"
+TIME_TYPE: Final = "application/vnd.tidegate.time.v1+json"
+EVENT_TYPE: Final = "application/vnd.tidegate.event.v1+json"
+
+#: Leave to activate is good for this long after the device made its nonce, on the device's own monotonic clock (ADR 0011).
+PERMIT_VALID_S: Final = 900
+
+
+class EnvelopeSignature(msgspec.Struct, frozen=True):
+    """One signature of a DSSE envelope; `sig` is base64."""
+
+    keyid: Annotated[str, Meta(max_length=128)]
+    sig: Annotated[str, Meta(max_length=8192)]
+
+
+class Envelope(msgspec.Struct, frozen=True, rename={"payload_type": "payloadType"}):
+    """A DSSE envelope as it travels; `payload` is base64. Opened by `core.keys` only."""
+
+    payload: Annotated[str, Meta(max_length=128 << 10)]
+    payload_type: Annotated[str, Meta(max_length=128)]
+    signatures: Annotated[tuple[EnvelopeSignature, ...], Meta(max_length=16)]
+
+
+# --- enrol and session -----------------------------------------------------------------------------------------------
+
+
+class EnrolBody(msgspec.Struct, frozen=True, kw_only=True):
+    """Signed by the new device key itself: proof that the device holds it."""
+
+    type: Literal["enrol"] = msgspec.field(default="enrol", name="_type")
+    spec: Literal[1] = 1
+    device_id: DeviceId
+    public_key: PublicKey
+    keytype: Literal["ed25519", "ecdsa"] = "ed25519"
+    product: Name
+    hardware: Hardware
+    channel: Channel = "stable"
+    attributes: Attributes = {}
+    agent: Short = ""
+    crit: tuple[str, ...] = ()
+
+
+class EnrolRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """`POST /d/v1/enrol`. Without a claim token the device waits for a person."""
+
+    envelope: Envelope
+    claim: Annotated[str, Meta(max_length=200)] | None = None
+
+
+class EnrolAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """`state` accepted, pending, rejected or revoked."""
+
+    device_id: DeviceId
+    state: Literal["accepted", "pending", "rejected", "revoked"]
+    poll_after_s: Seconds = 300
+
+
+class NonceAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """`POST /d/v1/nonce`: to be signed into the session request within `valid_s`."""
+
+    nonce: Nonce
+    valid_s: Seconds
+
+
+class SessionBody(msgspec.Struct, frozen=True, kw_only=True):
+    """Signed by the device key: "I am here now", bound to the server's nonce."""
+
+    type: Literal["session"] = msgspec.field(default="session", name="_type")
+    spec: Literal[1] = 1
+    device_id: DeviceId
+    nonce: Nonce
+    boot_id: Short
+    agent: Short = ""
+    crit: tuple[str, ...] = ()
+
+
+class SessionRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """`POST /d/v1/session`."""
+
+    envelope: Envelope
+
+
+class SessionAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """An opaque bearer token for polls, assignments, permits, events and bytes."""
+
+    token: Annotated[str, Meta(max_length=256)]
+    expires_in_s: Seconds
+    acked_seq: Annotated[int, Meta(ge=0)] = 0
+
+
+# --- poll -------------------------------------------------------------------------------------------------------------
+
+
+class PollAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """`GET /d/v1/poll`: a hint without authority, the same bytes for many devices."""
+
+    work: bool
+    poll_after_s: Seconds
+    gate_epoch: Annotated[int, Meta(ge=0)]
+
+
+# --- assignment -------------------------------------------------------------------------------------------------------
+
+
+class SlotState(msgspec.Struct, frozen=True, kw_only=True):
+    """What a slot holds; `state` is empty, writing, staged, trying, confirmed, bad."""
+
+    state: Literal["empty", "writing", "staged", "trying", "confirmed", "bad"]
+    release_counter: Annotated[int, Meta(ge=0)] = 0
+    security_version: SecurityVersion = 0
+    version: Short = ""
+    sha256: Sha256 | None = None
+
+
+class DeviceState(msgspec.Struct, frozen=True, kw_only=True):
+    """What a device says of itself when it asks for its assignment. Believed only as far as it narrows."""
+
+    hardware: Hardware
+    channel: Channel
+    agent: Short
+    boot_id: Short
+    running: Name
+    slots: Annotated[dict[Name, SlotState], Meta(min_length=1, max_length=4)]
+    security_floor: SecurityVersion = 0
+    refuses: Annotated[tuple[Sha256, ...], Meta(max_length=32)] = ()
+    root_version: Annotated[int, Meta(ge=0)] = 0
+    assignment_seq: Annotated[int, Meta(ge=0)] = 0
+    held: bool = False
+    inhibitors: Annotated[tuple[Text, ...], Meta(max_length=16)] = ()
+    waiting: Annotated[str, Meta(max_length=64)] = ""
+    free_bytes: Annotated[int, Meta(ge=0)] | None = None
+    attributes: Attributes = {}
+
+
+class AssignmentRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """`POST /d/v1/assignment`: the worker's question, with its own nonce (16 random bytes, hex)."""
+
+    nonce: Nonce
+    state: DeviceState
+
+
+class AssignedTarget(msgspec.Struct, frozen=True, kw_only=True):
+    """The image that the director names; must equal what the product role signed."""
+
+    path: Annotated[str, Meta(max_length=300)]
+    length: Size
+    sha256: Sha256
+    product: Name
+    release_counter: Counter
+    security_version: SecurityVersion
+    hardware: Annotated[tuple[HardwareRange, ...], Meta(max_length=64)]
+    channels: Annotated[tuple[Channel, ...], Meta(max_length=16)]
+
+
+class RepoBinding(msgspec.Struct, frozen=True, kw_only=True):
+    """Lowest metadata versions with which this assignment may be used."""
+
+    root_min: Annotated[int, Meta(ge=1)]
+    timestamp_min: Annotated[int, Meta(ge=1)]
+    snapshot_min: Annotated[int, Meta(ge=1)]
+
+
+class DeliveryPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """When and how fast. Windows are texts of `core.schedule`; `bps_max` is bytes a second of stored bytes; 0 or empty = no limit."""
+
+    download_window: Annotated[tuple[Short, ...], Meta(max_length=16)] = ()
+    activate_window: Annotated[tuple[Short, ...], Meta(max_length=16)] = ()
+    zone: Annotated[str, Meta(max_length=64)] = "device"
+    bps_max: Annotated[int, Meta(ge=0)] = 0
+    activate: Literal["immediate", "window", "manual"] = "immediate"
+    not_before: Seconds = 0
+    deadline: Seconds = 0
+    tries: Annotated[int, Meta(ge=1, le=15)] = 3
+
+
+class AssignmentBody(msgspec.Struct, frozen=True, kw_only=True):
+    """What this device should do now, signed by the director. It may only narrow what the product role allows.
+
+    `install` brings `target`; `fallback` orders back to `target`, which must stand confirmed in the other slot and be named in the running release's
+    signed `fallback_to`; `hold` keeps everything as it is (a staged slot stays inert); `none` has nothing.
+    """
+
+    type: Literal["assignment"] = msgspec.field(default="assignment", name="_type")
+    spec: Literal[1] = 1
+    tenant: Short = "default"
+    device_id: DeviceId
+    device_key: Sha256
+    epoch: Annotated[int, Meta(ge=0)] = 1
+    seq: Annotated[int, Meta(ge=1)]
+    issued: Seconds
+    expires: Seconds
+    nonce: Nonce
+    action: Literal["install", "fallback", "hold", "none"]
+    update: Ident | None = None
+    attempt: Annotated[int, Meta(ge=1)] = 1
+    rollout: Annotated[str, Meta(max_length=128)] = ""
+    ring: Short = ""
+    reason: Text = ""
+    target: AssignedTarget | None = None
+    allow_refused: bool = False
+    repo: RepoBinding | None = None
+    policy: DeliveryPolicy = DeliveryPolicy()
+    poll_after_s: Seconds = 300
+    crit: tuple[str, ...] = ()
+
+
+class AssignmentAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """The director's answer."""
+
+    envelope: Envelope
+
+
+# --- permit -----------------------------------------------------------------------------------------------------------
+
+
+class PermitRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """`POST /d/v1/permit`, immediately before the boot flag. Asking again with the same nonce gives the same permit."""
+
+    nonce: Nonce
+    update: Ident
+    attempt: Annotated[int, Meta(ge=1)]
+    slot_sha256: Sha256
+    release_counter: Counter
+
+
+class PermitBody(msgspec.Struct, frozen=True, kw_only=True):
+    """Leave to activate, signed by the director; single use; good for `valid_s` from the making of the nonce."""
+
+    type: Literal["permit"] = msgspec.field(default="permit", name="_type")
+    spec: Literal[1] = 1
+    tenant: Short = "default"
+    device_id: DeviceId
+    permit: Ident
+    update: Ident
+    attempt: Annotated[int, Meta(ge=1)]
+    slot_sha256: Sha256
+    gate_epoch: Annotated[int, Meta(ge=0)]
+    nonce: Nonce
+    issued: Seconds
+    valid_s: Seconds = PERMIT_VALID_S
+    crit: tuple[str, ...] = ()
+
+
+class PermitAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """Granted: `envelope`. Not granted: `envelope` is null, `because` says why, `retry_after_s` when to ask again."""
+
+    envelope: Envelope | None = None
+    because: Text = ""
+    retry_after_s: Seconds = 60
+
+
+# --- time -------------------------------------------------------------------------------------------------------------
+
+
+class TimeRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """`POST /d/v1/time`."""
+
+    nonce: Nonce
+
+
+class TimeBody(msgspec.Struct, frozen=True, kw_only=True):
+    """The director's word on what time it is, bound to the device's nonce."""
+
+    type: Literal["time"] = msgspec.field(default="time", name="_type")
+    spec: Literal[1] = 1
+    device_id: DeviceId
+    nonce: Nonce
+    time: Seconds
+    crit: tuple[str, ...] = ()
+
+
+class TimeAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """The director's answer."""
+
+    envelope: Envelope
+
+
+# --- events -----------------------------------------------------------------------------------------------------------
+
+EventKind = Literal[
+    "heartbeat",
+    "downloading",
+    "staged",
+    "rebooting",
+    "verifying",
+    "confirmed",
+    "failed",
+    "reverted",
+    "declined",
+    "permit_returned",
+    "security",
+]
+#: Events that decide about a release; they count only when signed by the device key.
+SIGNED_KINDS: Final = frozenset({"confirmed", "failed", "reverted", "declined", "permit_returned"})
+
+
+class Metrics(msgspec.Struct, frozen=True, kw_only=True):
+    """Counts since the last heartbeat of this device. `device_s` is the time they cover."""
+
+    errors: Annotated[int, Meta(ge=0, le=1_000_000_000)] = 0
+    device_s: Annotated[int, Meta(ge=0, le=40_000_000)] = 0
+
+
+class CheckResult(msgspec.Struct, frozen=True, kw_only=True):
+    """One health check's last word."""
+
+    name: Name
+    ok: bool
+    detail: Annotated[str, Meta(max_length=200)] = ""
+
+
+class EventBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a device reports. Idempotent by (device, seq). `at` is the device's clock, for people only: the server uses its own."""
+
+    type: Literal["event"] = msgspec.field(default="event", name="_type")
+    spec: Literal[1] = 1
+    device_id: DeviceId
+    seq: Annotated[int, Meta(ge=1, le=(1 << 53) - 1)]
+    at: Seconds
+    kind: EventKind
+    boot_id: Short = ""
+    update: Ident | None = None
+    attempt: Annotated[int, Meta(ge=0)] = 0
+    release_counter: Annotated[int, Meta(ge=0)] = 0
+    from_counter: Annotated[int, Meta(ge=0)] = 0
+    variant: Short = ""
+    region: Short = ""
+    site: Short = ""
+    connectivity: Literal["always", "intermittent"] = "always"
+    reason: Short | None = None
+    detail: Text = ""
+    running_counter: Annotated[int, Meta(ge=0)] = 0
+    running_sha256: Sha256 | None = None
+    running_version: Short = ""
+    bytes: Annotated[int, Meta(ge=0)] = 0
+    resumes: Annotated[int, Meta(ge=0)] = 0
+    metrics: Metrics | None = None
+    health: Annotated[tuple[CheckResult, ...], Meta(max_length=64)] = ()
+    log: Annotated[str, Meta(max_length=16 << 10)] = ""
+    crit: tuple[str, ...] = ()
+
+
+class EventItem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One event: plain (`body`), or signed by the device key (`envelope`). Exactly one is there."""
+
+    body: EventBody | None = None
+    envelope: Envelope | None = None
+
+
+class EventsRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """`POST /d/v1/events`, in order of seq."""
+
+    events: Annotated[tuple[EventItem, ...], Meta(min_length=1, max_length=256)]
+
+
+class EventsAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything up to `acked_seq` is durable and may be forgotten. `refused` lists (seq, code) that were not counted and must not be sent again."""
+
+    acked_seq: Annotated[int, Meta(ge=0)]
+    refused: tuple[tuple[int, str], ...] = ()
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True):
+    """RFC 9457. `type` is `urn:tidegate:error:` + code."""
+
+    type: str
+    title: str
+    status: int
+    detail: str = ""
+    code: str = ""
+    hint: str = ""

@@ -1,0 +1,208 @@
+"""What a release is: the `custom` part of a TUF target, the health contract, and the pure rules of what may follow what.
+
+Schema: security.md 9.2 carried over as `docs/reference/protocol.md`, "Target". Order is decided by `release_counter` alone; version strings are for people.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from typing import Annotated, Final, Literal
+
+import msgspec
+from msgspec import Meta
+
+from tidegate.core.hardware import Hardware, HardwareRange, Name, compatible
+
+Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+Counter = Annotated[int, Meta(ge=1, le=0xFFFFFFFF)]
+SecurityVersion = Annotated[int, Meta(ge=0, le=0xFFFF)]
+Seconds = Annotated[int, Meta(ge=0, le=0xFFFFFFFF)]
+Size = Annotated[int, Meta(ge=0, le=1 << 40)]
+Version = Annotated[
+    str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._+~-]*$")
+]
+Channel = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
+
+#: Fields of `ReleaseTarget` that a reader must understand are named in `crit`; these are the ones this version knows.
+SPEC: Final = 1
+
+
+class HealthCheck(msgspec.Struct, frozen=True, kw_only=True):
+    """One check of a health contract. `kind` is the name of a file under `agent/health/`; `settings` are that check's own."""
+
+    name: Name
+    kind: Name
+    settings: Annotated[dict[str, str | int | list[str]], Meta(max_length=32)] = {}
+
+
+class HealthContract(msgspec.Struct, frozen=True, kw_only=True):
+    """What a device must show before it confirms: every check passes, and goes on passing for `warmup_s` after the first full pass.
+
+    `timeout_s` bounds the whole: no full warm-up by then, and the device reverts with `health.timeout` or the failing check's reason.
+    """
+
+    warmup_s: Seconds = 600
+    timeout_s: Seconds = 1800
+    interval_s: Annotated[int, Meta(ge=1, le=3600)] = 10
+    error_rate_per_hour: Annotated[int, Meta(ge=0, le=1_000_000)] | None = None
+    checks: Annotated[tuple[HealthCheck, ...], Meta(max_length=64)] = ()
+
+
+class Install(msgspec.Struct, frozen=True, kw_only=True):
+    """What stands in the slot afterwards: exact length and digest of the installed bytes."""
+
+    size: Size
+    sha256: Sha256
+
+
+class PayloadRef(msgspec.Struct, frozen=True, kw_only=True):
+    """One way to get the bytes: a payload container (core.payload), whole or against a base."""
+
+    kind: Literal["full", "delta"]
+    sha256: Sha256
+    length: Size
+    index_sha256: Sha256
+    base_sha256: Sha256 | None = None
+
+
+class FallbackTo(msgspec.Struct, frozen=True, kw_only=True):
+    """A counter that a device may be ordered back to, until then (unix seconds)."""
+
+    counter: Counter
+    expires: Seconds
+
+
+class Requirement(msgspec.Struct, frozen=True, kw_only=True):
+    """Another component that must be there in at least this counter."""
+
+    component: Name
+    counter_min: Counter
+
+
+class ReleaseTarget(msgspec.Struct, frozen=True, kw_only=True):
+    """One artifact of a release, as the product role signs it (`custom.tidegate` of a TUF target).
+
+    The director must name the same product, counter, security_version, hardware and channels, or the device refuses (`sig.director_mismatch`).
+    """
+
+    spec: Literal[1] = 1
+    product: Name
+    version: Version
+    release_counter: Counter
+    security_version: SecurityVersion
+    channels: Annotated[tuple[Channel, ...], Meta(min_length=1, max_length=16)]
+    kind: Literal["security", "feature", "mixed"] = "feature"
+    component: Name = "rootfs"
+    format: Name = "raw_image"
+    hardware: Annotated[tuple[HardwareRange, ...], Meta(min_length=1, max_length=64)]
+    from_counters: Annotated[tuple[tuple[Counter, Counter], ...], Meta(max_length=16)] = ()
+    min_agent: Version | None = None
+    requires: Annotated[tuple[Requirement, ...], Meta(max_length=16)] = ()
+    install: Install
+    payloads: Annotated[tuple[PayloadRef, ...], Meta(min_length=1, max_length=64)]
+    fallback_to: Annotated[tuple[FallbackTo, ...], Meta(max_length=16)] = ()
+    health: HealthContract = HealthContract()
+    notes: Annotated[str, Meta(max_length=2000)] = ""
+    built_at: Seconds = 0
+    source: Annotated[str, Meta(max_length=300)] = ""
+    crit: Annotated[tuple[str, ...], Meta(max_length=32)] = ()
+
+    @property
+    def full(self) -> PayloadRef:
+        """Return the full payload; every artifact has one."""
+        return next(one for one in self.payloads if one.kind == "full")
+
+    @property
+    def name(self) -> str:
+        """Return the release's name: product and version, `gw1-2.4.1`."""
+        return f"{self.product}-{self.version}"
+
+
+class Running(msgspec.Struct, frozen=True, kw_only=True):
+    """What a device runs or ran: the confirmed release of a slot. Counter 0 = a factory image that no release described."""
+
+    release_counter: Annotated[int, Meta(ge=0, le=0xFFFFFFFF)] = 0
+    security_version: SecurityVersion = 0
+    sha256: Sha256 | None = None
+    version: Annotated[str, Meta(max_length=64)] = ""
+
+
+def release_sha256(install_digests: Iterable[str]) -> str:
+    """Return the digest that names a release: over the sorted digests of its installed artifacts."""
+    return hashlib.sha256("\n".join(sorted(install_digests)).encode()).hexdigest()
+
+
+def refusal(  # noqa: PLR0911 - one return a rule, in the order in which a person would ask
+    target: ReleaseTarget,
+    *,
+    hardware: Hardware,
+    channel: str,
+    running: Running,
+    floor: int,
+    agent: str,
+    components: dict[str, int],
+    fallback: bool = False,
+) -> str | None:
+    """Return the `compat.*` reason for which a device must refuse this target, or None.
+
+    Both ends ask this: the device before it downloads (it has the final say), the server before it offers, the publisher before it publishes.
+
+    Args:
+        target: verified target.
+        hardware: what the device is.
+        channel: the device's own channel.
+        running: the confirmed release that it runs.
+        floor: the device's security floor.
+        agent: the agent's version.
+        components: counters of the other components, by name.
+        fallback: an authorised way back: the counter may be lower; everything else holds.
+    """
+    if not compatible(target.hardware, hardware):
+        return "compat.hardware"
+    if channel not in target.channels:
+        return "compat.channel"
+    if target.security_version < floor:
+        return "compat.floor"
+    repair = (
+        target.release_counter == running.release_counter
+        and target.install.sha256 == running.sha256
+    )
+    if not fallback and not repair and target.release_counter <= running.release_counter:
+        return "compat.counter"
+    if (
+        not fallback
+        and target.from_counters
+        and not _within(target.from_counters, running.release_counter)
+    ):
+        return "compat.waypoint"
+    if target.min_agent is not None and version_key(agent) < version_key(target.min_agent):
+        return "compat.agent"
+    if any(components.get(need.component, 0) < need.counter_min for need in target.requires):
+        return "compat.requires"
+    return None
+
+
+def _within(ranges: tuple[tuple[int, int], ...], counter: int) -> bool:
+    return any(low <= counter <= high for low, high in ranges)
+
+
+def version_key(text: str) -> tuple[tuple[int, int, str], ...]:
+    """Order version strings for people: numbers as numbers, `~` before everything. Never decides about firmware."""
+    parts: list[tuple[int, int, str]] = []
+    word = ""
+    for char in text + ".":
+        if char.isalnum():
+            if word and char.isdigit() != word[-1].isdigit():
+                parts.append(_part(word))
+                word = ""
+            word += char
+            continue
+        if word:
+            parts.append(_part(word))
+            word = ""
+        if char == "~":
+            parts.append((-1, 0, ""))
+    return (*parts, (0, 0, ""))
+
+
+def _part(word: str) -> tuple[int, int, str]:
+    return (2, int(word), "") if word.isascii() and word.isdigit() else (1, 0, word)
