@@ -1,0 +1,1 @@
+"""Gates: one file each; the file's name is the name in a policy."""
