@@ -1,0 +1,29 @@
+"""The store: one unit-of-work API over SQLite (one writer thread, group commit) and, later, PostgreSQL.
+
+Domain code is synchronous functions of a connection. `write` runs one on the writer inside a transaction and returns a future that is done when the commit is
+durable; what it returned was acknowledged. `read` runs one on a snapshot.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Protocol, TypeVar
+
+from sqlalchemy import Connection
+
+T = TypeVar("T")
+
+
+class Store(Protocol):
+    """Where all state lives. Safe to call from any thread."""
+
+    def write(self, work: Callable[[Connection], T]) -> "Future[T]":
+        """Queue `work` for the writer. The future carries its result after the commit is durable, or what it raised (its own changes undone)."""
+        ...
+
+    def read(self, work: Callable[[Connection], T]) -> T:
+        """Run `work` on a read-only snapshot, in the calling thread."""
+        ...
+
+    def close(self) -> None:
+        """Finish what is queued, then close."""
+        ...

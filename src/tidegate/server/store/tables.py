@@ -1,0 +1,528 @@
+"""Every table, one definition for SQLite and PostgreSQL.
+
+Times are integer unix seconds (a `DateTime` comes back naive from SQLite). Every table carries its tenant. JSON columns hold what is read and written whole.
+No query joins across devices on the hot path.
+"""
+
+from typing import Final
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+metadata: Final = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+#: SQLite only numbers rows by itself for INTEGER, PostgreSQL wants BIGINT.
+_Id = BigInteger().with_variant(Integer, "sqlite")
+
+
+def _tenant() -> Column[str]:
+    return Column("tenant", String(64), nullable=False, server_default="default")
+
+
+device = Table(
+    "device",
+    metadata,
+    Column("row", _Id, primary_key=True),
+    _tenant(),
+    Column("id", String(64), nullable=False),
+    Column("public_key", Text, nullable=False),
+    Column("keytype", String(16), nullable=False),
+    Column("key_sha256", String(64), nullable=False),
+    Column("key_gen", Integer, nullable=False, server_default="1"),
+    # accepted, pending, rejected, revoked, quarantined
+    Column("state", String(16), nullable=False),
+    Column("product", String(64), nullable=False),
+    Column("model", String(64), nullable=False),
+    Column("rev", Integer, nullable=False),
+    Column("variant", String(80), nullable=False),
+    Column("serial", String(128), nullable=False, server_default=""),
+    Column("channel", String(32), nullable=False),
+    Column("region", String(64), nullable=False, server_default=""),
+    Column("site", String(64), nullable=False, server_default=""),
+    Column("connectivity", String(16), nullable=False, server_default="always"),
+    Column("attributes", JSON, nullable=False),
+    Column("agent", String(64), nullable=False, server_default=""),
+    Column("boot_id", String(64), nullable=False, server_default=""),
+    Column("running_counter", BigInteger, nullable=False, server_default="0"),
+    Column("running_sha256", String(64)),
+    Column("running_version", String(64), nullable=False, server_default=""),
+    # when it confirmed the release it runs; 0 = factory image. Errors after this count for that release.
+    Column("confirmed_at", BigInteger, nullable=False, server_default="0"),
+    Column("security_floor", Integer, nullable=False, server_default="0"),
+    Column("slots", JSON, nullable=False),
+    Column("refuses", JSON, nullable=False),
+    Column("held", Integer, nullable=False, server_default="0"),
+    Column("held_by", String(128), nullable=False, server_default=""),
+    Column("inhibitors", JSON, nullable=False),
+    Column("waiting", String(64), nullable=False, server_default=""),
+    Column("acked_seq", BigInteger, nullable=False, server_default="0"),
+    Column("assignment_seq", BigInteger, nullable=False, server_default="0"),
+    Column("last_seen", BigInteger, nullable=False, server_default="0"),
+    Column("enrolled_at", BigInteger, nullable=False),
+    Column("claim_id", _Id),
+    UniqueConstraint("tenant", "id"),
+    Index(None, "tenant", "product", "variant"),
+    Index(None, "tenant", "state"),
+)
+
+claim = Table(
+    "claim",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    _tenant(),
+    Column("name", String(64), nullable=False),
+    Column("token_sha256", String(64), nullable=False, unique=True),
+    Column("product", String(64), nullable=False),
+    Column("group_name", String(64)),
+    Column("max_count", Integer, nullable=False),
+    Column("used", Integer, nullable=False, server_default="0"),
+    Column("serials", JSON),
+    Column("expires_at", BigInteger, nullable=False),
+    Column("revoked_at", BigInteger),
+    Column("created_at", BigInteger, nullable=False),
+    Column("created_by", String(128), nullable=False),
+)
+
+device_group = Table(
+    "device_group",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    _tenant(),
+    Column("name", String(64), nullable=False),
+    # a query over attributes, or NULL: static members
+    Column("query", Text),
+    Column("created_at", BigInteger, nullable=False),
+    Column("created_by", String(128), nullable=False),
+    UniqueConstraint("tenant", "name"),
+)
+
+group_member = Table(
+    "group_member",
+    metadata,
+    _tenant(),
+    Column("group_id", _Id, ForeignKey("device_group.id"), primary_key=True),
+    Column("device_row", _Id, ForeignKey("device.row"), primary_key=True),
+)
+
+release = Table(
+    "release",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    _tenant(),
+    Column("name", String(130), nullable=False),
+    Column("product", String(64), nullable=False),
+    Column("version", String(64), nullable=False),
+    Column("counter", BigInteger, nullable=False),
+    Column("security_version", Integer, nullable=False),
+    Column("release_sha256", String(64), nullable=False),
+    Column("channels", JSON, nullable=False),
+    Column("kind", String(16), nullable=False),
+    # live, recalled
+    Column("state", String(16), nullable=False),
+    Column("recalled_at", BigInteger),
+    Column("recall_reason", Text),
+    Column("published_at", BigInteger, nullable=False),
+    Column("published_by", String(128), nullable=False),
+    Column("signers", JSON, nullable=False),
+    UniqueConstraint("tenant", "name"),
+    UniqueConstraint("tenant", "product", "counter"),
+)
+
+artifact = Table(
+    "artifact",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    _tenant(),
+    Column("release_id", _Id, ForeignKey("release.id"), nullable=False),
+    Column("path", String(300), nullable=False),
+    Column("component", String(64), nullable=False),
+    Column("install_sha256", String(64), nullable=False),
+    Column("install_size", BigInteger, nullable=False),
+    # the TUF target: length and digest of the full payload container
+    Column("length", BigInteger, nullable=False),
+    Column("sha256", String(64), nullable=False),
+    # core.release.ReleaseTarget as JSON
+    Column("target", JSON, nullable=False),
+    UniqueConstraint("tenant", "path"),
+    Index(None, "release_id"),
+)
+
+repository = Table(
+    "repository",
+    metadata,
+    _tenant(),
+    # root, targets, snapshot, timestamp, product/<name>
+    Column("role", String(80), primary_key=True),
+    Column("version", BigInteger, primary_key=True),
+    Column("body", LargeBinary, nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+)
+
+rollout = Table(
+    "rollout",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    _tenant(),
+    Column("name", String(128), nullable=False),
+    # install, or fallback (a child with its own updates)
+    Column("kind", String(16), nullable=False, server_default="install"),
+    Column("parent_id", _Id, ForeignKey("rollout.id")),
+    Column("release_id", _Id, ForeignKey("release.id"), nullable=False),
+    Column("product", String(64), nullable=False),
+    Column("audience", Text, nullable=False, server_default=""),
+    Column("state", String(20), nullable=False),
+    Column("generation", Integer, nullable=False, server_default="1"),
+    # rollout.model.Policy, RingProgress[], str[], Approval[]; protocol.DeliveryPolicy
+    Column("policy", JSON, nullable=False),
+    Column("rings", JSON, nullable=False),
+    Column("isolated", JSON, nullable=False),
+    Column("approvals", JSON, nullable=False),
+    Column("delivery", JSON, nullable=False),
+    # the last plan's findings
+    Column("because", JSON, nullable=False),
+    Column("room", Integer),
+    Column("start_at", BigInteger, nullable=False, server_default="0"),
+    Column("created_at", BigInteger, nullable=False),
+    Column("created_by", String(128), nullable=False),
+    Column("started_at", BigInteger),
+    Column("halted_at", BigInteger),
+    Column("halted_by", String(128)),
+    Column("halt_reason", Text),
+    Column("ended_at", BigInteger),
+    UniqueConstraint("tenant", "name"),
+    Index(None, "tenant", "state"),
+)
+
+plan_log = Table(
+    "plan_log",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    _tenant(),
+    Column("rollout_id", _Id, ForeignKey("rollout.id"), nullable=False),
+    Column("generation", Integer, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    # planner, or an operator's name
+    Column("actor", String(128), nullable=False),
+    Column("action", String(32), nullable=False),
+    Column("text", Text, nullable=False),
+    Column("because", JSON, nullable=False),
+    Index(None, "rollout_id", "id"),
+)
+
+update = Table(
+    "update",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    _tenant(),
+    Column("rollout_id", _Id, ForeignKey("rollout.id"), nullable=False),
+    Column("device_row", _Id, ForeignKey("device.row"), nullable=False),
+    Column("attempt", Integer, nullable=False, server_default="1"),
+    # DESIGN section 2: offered ... confirmed; declined failed reverted lost cancelled superseded
+    Column("state", String(16), nullable=False),
+    Column("reason", String(40)),
+    Column("detail", Text, nullable=False, server_default=""),
+    Column("ring", String(64), nullable=False),
+    Column("variant", String(80), nullable=False),
+    Column("from_counter", BigInteger, nullable=False),
+    Column("from_sha256", String(64)),
+    Column("release_counter", BigInteger, nullable=False),
+    Column("offered_at", BigInteger, nullable=False),
+    Column("state_at", BigInteger, nullable=False),
+    Column("permitted_at", BigInteger),
+    # when silence becomes `lost`; NULL = no deadline runs
+    Column("deadline_at", BigInteger),
+    Column("ended_at", BigInteger),
+    Column("bytes", BigInteger, nullable=False, server_default="0"),
+    Column("resumes", Integer, nullable=False, server_default="0"),
+    UniqueConstraint("rollout_id", "device_row"),
+    Index(None, "device_row"),
+    Index(None, "deadline_at"),
+    Index(None, "rollout_id", "state"),
+)
+
+permit = Table(
+    "permit",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    _tenant(),
+    Column("update_id", String(64), ForeignKey("update.id"), nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("nonce", String(32), nullable=False),
+    Column("slot_sha256", String(64), nullable=False),
+    Column("gate_epoch", BigInteger, nullable=False),
+    Column("granted_at", BigInteger, nullable=False),
+    Column("valid_s", Integer, nullable=False),
+    # granted, returned, ended
+    Column("state", String(16), nullable=False),
+    UniqueConstraint("update_id", "attempt", "nonce"),
+    Index(None, "state"),
+)
+
+event = Table(
+    "event",
+    metadata,
+    Column("position", _Id, primary_key=True),
+    _tenant(),
+    Column("device_row", _Id, nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("received_at", BigInteger, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("kind", String(20), nullable=False),
+    Column("update_id", String(64)),
+    Column("attempt", Integer, nullable=False, server_default="0"),
+    Column("reason", String(40)),
+    # the whole body as JSON text, and the envelope where it was signed
+    Column("body", Text, nullable=False),
+    Column("envelope", Text),
+    UniqueConstraint("device_row", "seq"),
+    Index(None, "update_id"),
+    Index(None, "kind", "received_at"),
+)
+
+# Counters of a rollout, kept in the transaction that books the event. `name` is a field of rollout.model.Tally, or `reason:<code>`.
+tally = Table(
+    "tally",
+    metadata,
+    _tenant(),
+    Column("rollout_id", _Id, ForeignKey("rollout.id"), primary_key=True),
+    Column("ring", String(64), primary_key=True),
+    Column("variant", String(80), primary_key=True),
+    Column("name", String(64), primary_key=True),
+    Column("value", BigInteger, nullable=False),
+)
+
+# Errors and device time of a rollout: arm `updated` (after confirmation) or `control`.
+exposure = Table(
+    "exposure",
+    metadata,
+    _tenant(),
+    Column("rollout_id", _Id, ForeignKey("rollout.id"), primary_key=True),
+    Column("variant", String(80), primary_key=True),
+    Column("arm", String(8), primary_key=True),
+    Column("errors", BigInteger, nullable=False),
+    Column("device_s", BigInteger, nullable=False),
+    Column("devices", BigInteger, nullable=False),
+)
+
+# Fleet-wide counters by day (unix day), for outcomes of 24 h and telemetry: name such as `download.ok`, `end:confirmed`, `reason:sig.threshold`.
+daily = Table(
+    "daily",
+    metadata,
+    _tenant(),
+    Column("day", Integer, primary_key=True),
+    Column("product", String(64), primary_key=True),
+    Column("name", String(64), primary_key=True),
+    Column("value", BigInteger, nullable=False),
+)
+
+# How many devices run which release, kept with the device row; sampled into `firmware_sample` for the chart.
+firmware = Table(
+    "firmware",
+    metadata,
+    _tenant(),
+    Column("product", String(64), primary_key=True),
+    Column("variant", String(80), primary_key=True),
+    Column("counter", BigInteger, primary_key=True),
+    Column("version", String(64), nullable=False),
+    Column("devices", BigInteger, nullable=False),
+)
+
+firmware_sample = Table(
+    "firmware_sample",
+    metadata,
+    _tenant(),
+    Column("at", BigInteger, primary_key=True),
+    Column("product", String(64), primary_key=True),
+    Column("counter", BigInteger, primary_key=True),
+    Column("version", String(64), nullable=False),
+    Column("devices", BigInteger, nullable=False),
+)
+
+# One row: the gate epoch. A halt, isolation, pause or recall raises it; hints, holds and permits carry it.
+gate = Table(
+    "gate",
+    metadata,
+    Column("tenant", String(64), primary_key=True),
+    Column("epoch", BigInteger, nullable=False),
+)
+
+# What changed, for replicas and live pages: written in the transaction of the change.
+change = Table(
+    "change",
+    metadata,
+    Column("seq", _Id, primary_key=True),
+    _tenant(),
+    Column("at", BigInteger, nullable=False),
+    # rollout, release, device, group, incident, gate
+    Column("kind", String(16), nullable=False),
+    Column("key", String(130), nullable=False),
+    sqlite_autoincrement=True,
+)
+
+lease = Table(
+    "lease",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("holder", String(64), nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+)
+
+incident = Table(
+    "incident",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    _tenant(),
+    Column("name", String(32), nullable=False),
+    Column("rollout_id", _Id, ForeignKey("rollout.id")),
+    # halt, isolation, fallback
+    Column("kind", String(16), nullable=False),
+    # open, closed
+    Column("state", String(16), nullable=False),
+    Column("summary", Text, nullable=False),
+    # variant of an isolation
+    Column("subject", String(128), nullable=False, server_default=""),
+    Column("because", JSON, nullable=False),
+    Column("opened_at", BigInteger, nullable=False),
+    Column("opened_by", String(128), nullable=False),
+    Column("closed_at", BigInteger),
+    Column("published_at", BigInteger),
+    UniqueConstraint("tenant", "name"),
+    Index(None, "rollout_id"),
+)
+
+incident_note = Table(
+    "incident_note",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    _tenant(),
+    Column("incident_id", _Id, ForeignKey("incident.id"), nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("by", String(128), nullable=False),
+    # note, action (corrective), event
+    Column("kind", String(16), nullable=False),
+    Column("text", Text, nullable=False),
+    Index(None, "incident_id"),
+)
+
+approval_request = Table(
+    "approval_request",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    _tenant(),
+    Column("rollout_id", _Id, ForeignKey("rollout.id"), nullable=False),
+    # start, resume, advance, readmit, fallback
+    Column("action", String(16), nullable=False),
+    Column("detail", JSON, nullable=False),
+    Column("plan_sha256", String(64), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("asked_at", BigInteger, nullable=False),
+    Column("asked_by", String(128), nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    # open, approved, declined, lapsed
+    Column("state", String(16), nullable=False),
+    Column("decided_at", BigInteger),
+    Column("decided_by", String(128)),
+    Index(None, "tenant", "state"),
+)
+
+account = Table(
+    "account",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    _tenant(),
+    Column("name", String(64), nullable=False),
+    Column("password_hash", Text, nullable=False),
+    # viewer, operator, approver, admin
+    Column("role", String(16), nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("disabled_at", BigInteger),
+    UniqueConstraint("tenant", "name"),
+)
+
+login = Table(
+    "login",
+    metadata,
+    Column("token_sha256", String(64), primary_key=True),
+    _tenant(),
+    Column("account_id", _Id, ForeignKey("account.id"), nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+)
+
+api_token = Table(
+    "api_token",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    _tenant(),
+    Column("name", String(64), nullable=False),
+    Column("token_sha256", String(64), nullable=False, unique=True),
+    Column("role", String(16), nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("created_by", String(128), nullable=False),
+    Column("expires_at", BigInteger),
+    Column("revoked_at", BigInteger),
+    Column("last_used_at", BigInteger),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("seq", _Id, primary_key=True),
+    _tenant(),
+    Column("at", BigInteger, nullable=False),
+    Column("actor", String(128), nullable=False),
+    Column("action", String(64), nullable=False),
+    Column("object", String(200), nullable=False),
+    Column("detail", JSON, nullable=False),
+    # SHA-256 over the previous row's hash and this row's canonical JSON
+    Column("hash", String(64), nullable=False),
+)
+
+# Calls owed to the world (webhooks): written with the change that causes them, sent later, at least once.
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    _tenant(),
+    Column("kind", String(32), nullable=False),
+    Column("payload", JSON, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("next_at", BigInteger, nullable=False),
+    Column("tries", Integer, nullable=False, server_default="0"),
+    Column("done_at", BigInteger),
+    Column("error", Text),
+    Index(None, "done_at", "next_at"),
+)
+
+# Answers to calls with an idempotency key, for 24 h.
+idempotency = Table(
+    "idempotency",
+    metadata,
+    _tenant(),
+    Column("key", String(130), primary_key=True),
+    Column("request_sha256", String(64), nullable=False),
+    Column("status", Integer, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("at", BigInteger, nullable=False),
+)
