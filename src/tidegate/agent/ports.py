@@ -1,0 +1,192 @@
+"""What the agent needs of the world, as protocols: the real device implements them, and so does the simulator (`tidegate.sim`).
+
+Time, randomness, disk, slots, boot loader, network and the board's own word on health all come in through here, so that the same machine and the same runner
+can be cut off the power at every durable operation.
+"""
+
+from collections.abc import Mapping
+from typing import Literal, Protocol
+
+SlotName = str  # "A" or "B"
+
+
+class PowerCut(BaseException):
+    """The power went away; raised by simulated ports only. Nothing may catch it but the simulator."""
+
+
+class Clock(Protocol):
+    """Time on this device. `now` may be wrong by decades; `monotonic` only moves forward and restarts at boot."""
+
+    def now(self) -> float:
+        """Unix seconds by the device's own clock."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds since some instant of this boot."""
+        ...
+
+    def sleep(self, seconds: float) -> None:
+        """Wait. A simulated clock only notes the time."""
+        ...
+
+    def random_bytes(self, count: int) -> bytes:
+        """Unpredictable bytes (nonces, keys, jitter)."""
+        ...
+
+
+class Response(Protocol):
+    """An HTTP answer whose body is read in pieces. Header names are lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+
+    def read(self, count: int) -> bytes:
+        """Read at most `count` bytes; b"" at the end. Raises TransferError (`download.truncated`, `.timeout`, …) for every way a link fails."""
+        ...
+
+    def close(self) -> None:
+        """Give the connection back or away. Safe to repeat."""
+        ...
+
+
+class Transport(Protocol):
+    """HTTP to the control plane. Every failure is a TransferError with a `download.*` code; any status is an answer."""
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        timeout_s: float = 30.0,
+    ) -> Response:
+        """Send one request to `path` (absolute path on the configured server)."""
+        ...
+
+
+class Storage(Protocol):
+    """Small durable files of the agent's state directory, outside the slots. Names are plain (`journal.0`)."""
+
+    def read(self, name: str) -> bytes | None:
+        """Return the content, or None when it does not exist."""
+        ...
+
+    def write(self, name: str, data: bytes) -> None:
+        """Replace the content: new file, fsync, rename, fsync of the directory. After return it is durable; a cut leaves old or new."""
+        ...
+
+    def delete(self, name: str) -> None:
+        """Remove durably. Safe to repeat."""
+        ...
+
+    def names(self) -> list[str]:
+        """List what is there."""
+        ...
+
+    def free_bytes(self) -> int:
+        """Room left, in bytes."""
+        ...
+
+
+class SlotDevice(Protocol):
+    """The bytes of one slot: a block device or a file of fixed size."""
+
+    size: int
+
+    def write_at(self, offset: int, data: bytes) -> None:
+        """Write; durable only after `flush`. Raises DeviceError `install.write` or `install.space`."""
+        ...
+
+    def zero_at(self, offset: int, length: int) -> None:
+        """Make a range read as zeros."""
+        ...
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """Read from the medium, past any cache where the system allows."""
+        ...
+
+    def flush(self) -> None:
+        """Return when everything written is durable."""
+        ...
+
+    def close(self) -> None:
+        """Let go. Safe to repeat."""
+        ...
+
+
+SlotMark = Literal["good", "trial", "bad"]
+
+
+class Bootloader(Protocol):
+    """The boot flag. Each change is one atomic durable write; a cut leaves old or new (boot.md 1). Only the boot loader decides what boots."""
+
+    def current(self) -> SlotName:
+        """The slot that is running."""
+        ...
+
+    def primary(self) -> SlotName:
+        """The slot that is booted when nothing is on trial."""
+        ...
+
+    def state(self, slot: SlotName) -> SlotMark:
+        """What the boot loader holds of that slot."""
+        ...
+
+    def tries_left(self, slot: SlotName) -> int:
+        """Boots left for a slot on trial; 0 otherwise."""
+        ...
+
+    def arm_trial(self, slot: SlotName, tries: int) -> None:
+        """Boot `slot` next, at most `tries` times, then go back to the primary by itself."""
+        ...
+
+    def commit(self, slot: SlotName) -> None:
+        """Make `slot` the primary, for good."""
+        ...
+
+    def mark_bad(self, slot: SlotName) -> None:
+        """Never boot `slot` until it is armed again."""
+        ...
+
+
+class Board(Protocol):
+    """The device's slots, boot loader and power switch."""
+
+    bootloader: Bootloader
+
+    def slots(self) -> tuple[SlotName, SlotName]:
+        """The names of the two slots."""
+        ...
+
+    def open_slot(self, slot: SlotName) -> SlotDevice:
+        """Open a slot's bytes for reading and writing. Raises DeviceError `install.slot`."""
+        ...
+
+    def boot_id(self) -> str:
+        """A name for this boot, new each time."""
+        ...
+
+    def reboot(self) -> None:
+        """Restart the device. May return; the process is then about to end."""
+        ...
+
+    def boot_log(self) -> str:
+        """The end of the previous boot's log, at most 16 KiB; "" where none is kept."""
+        ...
+
+
+class HealthProbe(Protocol):
+    """One health check, made from a contract's entry by `agent.health.load` (or by a simulated board)."""
+
+    def check(self, now: float) -> tuple[bool, str]:
+        """Return (passes, detail in a few words). Never raises; bounded in time."""
+        ...
+
+
+class ErrorCounter(Protocol):
+    """The device's own count of errors (journal, metric file), for the warm-up and for heartbeats."""
+
+    def total(self) -> int:
+        """Errors since this boot."""
+        ...
