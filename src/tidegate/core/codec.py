@@ -5,6 +5,7 @@ understand, and an unknown one there refuses the document (security.md 9).
 """
 
 import json
+import re
 from collections.abc import Iterable
 from typing import Any, Final, TypeVar
 
@@ -21,6 +22,8 @@ DOCUMENT_MAX: Final = 64 << 10
 #: Integers beyond this do not survive SQLite or a browser.
 INTEGER_MAX: Final = (1 << 53) - 1
 _DEPTH_MAX: Final = 32
+_STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
+_NOT_BRACKETS: Final = bytes(sorted(set(range(256)) - set(b"[]{}")))
 
 
 def encode(value: object) -> bytes:
@@ -111,23 +114,10 @@ def check_crit(crit: object, known: Iterable[str]) -> None:
 
 def _too_deep(body: bytes) -> bool:
     depth = 0
-    in_string = escaped = False
-    for byte in body:
-        if in_string:
-            if escaped:
-                escaped = False
-            elif byte == 0x5C:
-                escaped = True
-            elif byte == 0x22:
-                in_string = False
-        elif byte == 0x22:
-            in_string = True
-        elif byte in (0x5B, 0x7B):
-            depth += 1
-            if depth > _DEPTH_MAX:
-                return True
-        elif byte in (0x5D, 0x7D):
-            depth -= 1
+    for bracket in _STRING.sub(b"", body).translate(None, _NOT_BRACKETS):
+        depth += 1 if bracket in b"[{" else -1
+        if depth > _DEPTH_MAX:
+            return True
     return False
 
 
