@@ -131,7 +131,7 @@ def release_sha256(install_digests: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(sorted(install_digests)).encode()).hexdigest()
 
 
-def refusal(  # noqa: PLR0911 - one return a rule, in the order in which a person would ask
+def refusal(
     target: ReleaseTarget,
     *,
     hardware: Hardware,

@@ -106,8 +106,8 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
 class Tally(msgspec.Struct, frozen=True, kw_only=True):
     """Outcomes of one ring and variant. Only first attempts are counted.
 
-    `exposed` = permits granted and not returned; each ends as one of `confirmed`, `reverted`, `failed_after` (a failure after the permit) or `lost`, or is still
-    open. `failed_before` ended before a permit: `transfer` of them for the way's fault, `install` for the installer's, the rest are refusals.
+    `exposed` = permits granted and not returned; each ends as one of `confirmed`, `reverted`, `failed_after` (a failure after the permit) or `lost`, or is
+    still open. `failed_before` ended before a permit: `transfer` of them for the way's fault, `install` for the installer's, the rest are refusals.
     `resumed_lost` = lost ones that were heard again and confirmed: they count as confirmed, no longer as lost.
     `last_permit_at` and `last_confirmed_at` are 0 when there was none.
     """

@@ -8,6 +8,7 @@ import pytest
 
 from tidegate.core import codec
 from tidegate.core import protocol as p
+from tidegate.core.errors import PublisherError
 from tidegate.core.hardware import Hardware, HardwareRange
 from tidegate.core.release import (
     FallbackTo,
@@ -166,7 +167,7 @@ def test_a_signed_document_with_an_unknown_crit_field_is_refused(name: str) -> N
     message = MESSAGES[name]
     plain = msgspec.to_builtins(message)
     plain["crit"] = ["tomorrow"]
-    with pytest.raises(codec.PublisherError) as caught:
+    with pytest.raises(PublisherError) as caught:
         codec.decode_document(codec.canonical(plain), type(message))
     assert caught.value.code == "sig.malformed"
 
@@ -187,12 +188,12 @@ def test_a_signed_document_with_an_unknown_crit_field_is_refused(name: str) -> N
     ],
 )
 def test_what_json_lets_through_is_refused_in_a_signed_document(body: bytes) -> None:
-    with pytest.raises(codec.PublisherError) as caught:
+    with pytest.raises(PublisherError) as caught:
         codec.screen(body, 1000)
     assert caught.value.code == "sig.malformed"
 
 
 def test_an_oversized_document_is_refused_before_it_is_parsed() -> None:
-    with pytest.raises(codec.PublisherError) as caught:
+    with pytest.raises(PublisherError) as caught:
         codec.screen(b"{" * 2000, 1000)
     assert caught.value.code == "sig.oversized"

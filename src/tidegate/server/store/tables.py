@@ -273,7 +273,7 @@ permit = Table(
     Column("gate_epoch", BigInteger, nullable=False),
     Column("granted_at", BigInteger, nullable=False),
     Column("valid_s", Integer, nullable=False),
-    # granted, returned, ended
+    # one of: granted, returned, ended
     Column("state", String(16), nullable=False),
     UniqueConstraint("update_id", "attempt", "nonce"),
     Index(None, "state"),
@@ -419,7 +419,7 @@ incident_note = Table(
     Column("incident_id", _Id, ForeignKey("incident.id"), nullable=False),
     Column("at", BigInteger, nullable=False),
     Column("by", String(128), nullable=False),
-    # note, action (corrective), event
+    # one of: note, action (a corrective one), event
     Column("kind", String(16), nullable=False),
     Column("text", Text, nullable=False),
     Index(None, "incident_id"),

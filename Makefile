@@ -1,0 +1,50 @@
+# Tidegate. `make help` lists what there is; everything works in `.venv`, which `make setup` makes.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+BIN := .venv/bin
+ARGS ?=
+export PYTHON
+
+.PHONY: help setup demo test check format docs bench breakit lock clean
+
+help:  ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup:  ## make .venv with everything for working on Tidegate
+	@tools/setup dev
+
+demo:  ## a fleet takes a good release and stops bad ones; ARGS="--exit" ends it with a verdict
+	@tools/setup server
+	@$(BIN)/tidegate demo $(ARGS)
+
+test: setup  ## set up what is missing, then run every tier of tests
+	@tools/apt-needs
+	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python tools/agent-alone
+
+check: setup  ## format, lint, types, walls and generated pages; changes nothing
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup  ## put files into form
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+docs: setup  ## write the generated reference pages anew
+	$(BIN)/python tools/docs
+
+bench: setup  ## measure, each figure beside a reference of the same run; ARGS=poll picks one
+	$(BIN)/python bench/run $(ARGS)
+
+breakit: setup  ## apply each patch of tests/breakit and see its tests turn red
+	$(BIN)/python tools/breakit $(ARGS)
+
+lock:  ## pin all dependencies anew, with hashes
+	@tools/lock
+
+clean:  ## remove everything that can be made again
+	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+	find src tests tools bench -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,55 @@
+"""Rules for every tier, and nothing that a single tier could hold itself.
+
+A tier that cannot run on this machine skips with a reason that begins with `tier:` and names the Debian package that it
+wants. The summary repeats those loudly; with `TIDEGATE_STRICT_TIERS=1` (continuous integration) they are failures.
+"""
+
+import os
+from collections.abc import Generator
+
+import pytest
+
+_TIER = "tier:"
+_skipped: list[str] = []
+
+
+def _strict() -> bool:
+    return os.environ.get("TIDEGATE_STRICT_TIERS") == "1"
+
+
+def _reason(report: pytest.TestReport | pytest.CollectReport) -> str:
+    """Return the skip's reason without pytest's own prefix."""
+    if not report.skipped or not isinstance(report.longrepr, tuple):
+        return ""
+    return str(report.longrepr[2]).removeprefix("Skipped: ")
+
+
+def _note(report: pytest.TestReport | pytest.CollectReport) -> None:
+    reason = _reason(report)
+    if not reason.startswith(_TIER):
+        return
+    _skipped.append(reason)
+    if _strict():
+        report.outcome = "failed"
+        report.longrepr = f"{reason}\nNo tier may be skipped here (TIDEGATE_STRICT_TIERS=1)."
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    _note(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    _note(report)
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if _skipped:
+        terminalreporter.section("TIERS NOT RUN", red=True, bold=True)
+    for reason in sorted(set(_skipped)):
+        terminalreporter.write_line(f"{_skipped.count(reason):4} x {reason}", red=True)
