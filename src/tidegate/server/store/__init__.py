@@ -6,11 +6,18 @@ durable; what it returned was acknowledged. `read` runs one on a snapshot.
 
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection as Connection
 
 T = TypeVar("T")
+
+
+class Change(NamedTuple):
+    """Something was changed by a committed transaction: `kind` as in the table `change`, `key` its name or row."""
+
+    kind: str
+    key: str
 
 
 class Store(Protocol):
@@ -22,6 +29,10 @@ class Store(Protocol):
 
     def read(self, work: Callable[[Connection], T]) -> T:
         """Run `work` on a read-only snapshot, in the calling thread."""
+        ...
+
+    def subscribe(self, listener: Callable[[tuple["Change", ...]], None]) -> None:
+        """Have `listener` called with what changed: after the commit and before its futures are done, on the writer's thread."""
         ...
 
     def close(self) -> None:

@@ -1,0 +1,52 @@
+"""The schema's one linear history, run at start. Steps are additive, so that an older server and a newer one may overlap.
+
+A step is `versions/NNNN_{pre,post}_what.py`: `pre` runs before the new code, `post` after the last old server is gone.
+"""
+
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy import Connection, inspect, text
+
+from tidegate.core.errors import ConfigError
+
+#: The newest step, which this version of the code expects.
+HEAD: Final = "0001"
+
+
+def schema_version(conn: Connection) -> str | None:
+    """Return the schema's version, or None for an empty database."""
+    if not inspect(conn).has_table("alembic_version"):
+        return None
+    found = conn.execute(text("SELECT version_num FROM alembic_version")).scalar()
+    return str(found) if found is not None else None
+
+
+def upgrade(conn: Connection) -> None:
+    """Bring the schema to `HEAD` in one transaction; does nothing where it is there already.
+
+    Raises:
+        ConfigError: `data.newer_schema`: a newer Tidegate made this database. Nothing was changed.
+    """
+    with conn.begin():
+        present = schema_version(conn)
+    if present == HEAD:
+        return
+    if present is not None and (not present.isdigit() or present > HEAD):
+        raise ConfigError(
+            "data.newer_schema",
+            f"the database has schema {present}, this Tidegate knows {HEAD}",
+        )
+    _run(conn)
+
+
+def _run(conn: Connection) -> None:
+    # alembic takes a third of a second to import: only when there is something to do
+    from alembic import command  # noqa: PLC0415
+    from alembic.config import Config  # noqa: PLC0415
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent))
+    config.attributes["connection"] = conn
+    with conn.begin():
+        command.upgrade(config, "head")

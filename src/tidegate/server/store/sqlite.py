@@ -1,0 +1,302 @@
+"""The store on SQLite: one writer thread with group commit, readers on snapshots, one process at a time.
+
+Everything that waits when the writer is free goes into one transaction, each piece of work under its own savepoint, and is acknowledged after one COMMIT with
+synchronous=FULL: cheap and durable at once (server.md section 4). Not decided here: what the work is.
+"""
+
+import contextlib
+import fcntl
+import functools
+import logging
+import os
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import NullPool
+
+from tidegate.core.errors import BusyError, ConfigError, TidegateError
+from tidegate.server.store import Change, changes
+from tidegate.server.store.migrations import upgrade
+
+T = TypeVar("T")
+Job = tuple[Callable[[Connection], Any], "Future[Any]"]
+
+DATABASE_NAME: Final = "tidegate.db"
+LOCK_NAME: Final = "lock"
+#: Most pieces of work in one transaction: bounds how long the first of them waits for its acknowledgement.
+GROUP_MAX: Final = 512
+_log = logging.getLogger("tidegate.store")
+
+
+class SqliteStore:
+    """A `Store` in one file. Made by `open_store`."""
+
+    def __init__(self, engine: Engine, lock_fd: int) -> None:
+        """Take over an engine whose schema is current, and the descriptor that holds the lock of its directory."""
+        self._engine = engine
+        self._lock_fd = lock_fd
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._listeners: list[Callable[[tuple[Change, ...]], None]] = []
+        self._local = threading.local()
+        self._readers: list[Connection] = []
+        self._guard = threading.Lock()
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
+        self._thread.start()
+
+    def write(self, work: Callable[[Connection], T]) -> "Future[T]":
+        """Queue `work` for the writer; see `Store.write`.
+
+        Raises:
+            BusyError: `server.busy`: the store is closing.
+        """
+        future: Future[T] = Future()
+        with self._guard:
+            if self._closed:
+                raise BusyError("server.busy", "the server is stopping")
+            self._jobs.put((work, future))
+        return future
+
+    @property
+    def waiting(self) -> int:
+        """How many pieces of work wait for the writer, about."""
+        return self._jobs.qsize()
+
+    def read(self, work: Callable[[Connection], T]) -> T:
+        """Run `work` on a read-only snapshot, in the calling thread.
+
+        Raises:
+            TidegateError: the database failed (`data.*`), or whatever `work` raised.
+        """
+        conn = self._reader()
+        try:
+            with _translated(), conn.begin():
+                return work(conn)
+        finally:
+            conn.info.clear()
+
+    def subscribe(self, listener: Callable[[tuple[Change, ...]], None]) -> None:
+        """See `Store.subscribe`. A listener that raises is logged and goes on being called."""
+        self._listeners.append(listener)
+
+    def close(self) -> None:
+        """Finish what is queued, close every connection and let the directory go. Safe to repeat."""
+        with self._guard:
+            if self._closed:
+                return
+            self._closed = True
+            self._jobs.put(None)
+        self._thread.join()
+        for conn in self._readers:
+            conn.close()
+        self._engine.dispose()
+        os.close(self._lock_fd)
+
+    def _reader(self) -> Connection:
+        conn: Connection | None = getattr(self._local, "conn", None)
+        if conn is None:
+            conn = self._engine.connect().execution_options(tidegate_read=True)
+            raw_connection(conn).execute("PRAGMA query_only=ON")
+            self._local.conn = conn
+            with self._guard:
+                self._readers.append(conn)
+        return conn
+
+    def _run(self) -> None:
+        conn = self._engine.connect()
+        try:
+            while (job := self._jobs.get()) is not None:
+                batch = [job]
+                stop = self._gather(batch)
+                self._commit(conn, batch)
+                if stop:
+                    return
+        finally:
+            conn.close()
+
+    def _gather(self, batch: list[Job]) -> bool:
+        """Add what else waits to `batch`; say whether the end of the queue was reached for good."""
+        while len(batch) < GROUP_MAX:
+            try:
+                job = self._jobs.get_nowait()
+            except queue.Empty:
+                return False
+            if job is None:
+                return True
+            batch.append(job)
+        return False
+
+    def _commit(self, conn: Connection, batch: list[Job]) -> None:
+        done: list[tuple[Future[Any], Any]] = []
+        try:
+            with _translated(), conn.begin():
+                for work, future in batch:
+                    if future.set_running_or_notify_cancel():
+                        _perform(conn, work, future, done)
+        except BaseException as error:  # noqa: BLE001 - whatever it was, nothing of the group is durable: each waiter must hear it
+            changes.take(conn)
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(error)
+            return
+        self._tell(conn)
+        for future, result in done:
+            future.set_result(result)
+
+    def _tell(self, conn: Connection) -> None:
+        changed, hooks = changes.take(conn)
+        calls: list[Callable[[], None]] = [*hooks]
+        if changed:
+            calls += [functools.partial(one, changed) for one in self._listeners]
+        for call in calls:
+            try:
+                call()
+            except Exception:
+                _log.exception("a listener of the store failed")
+
+
+def _perform(
+    conn: Connection,
+    work: Callable[[Connection], Any],
+    future: "Future[Any]",
+    done: list[tuple["Future[Any]", Any]],
+) -> None:
+    """Run one piece of work under a savepoint, so that its failure undoes only itself."""
+    raw = raw_connection(conn)
+    raw.execute("SAVEPOINT work")
+    position = changes.mark(conn)
+    try:
+        with _translated():
+            result = work(conn)
+    except BaseException as error:
+        if not raw.in_transaction:  # SQLite itself rolled everything back (disk full, say)
+            raise
+        raw.execute("ROLLBACK TO work")
+        raw.execute("RELEASE work")
+        changes.undo(conn, position)
+        if not isinstance(error, Exception):
+            raise
+        future.set_exception(error)
+        return
+    raw.execute("RELEASE work")
+    done.append((future, result))
+
+
+def raw_connection(conn: Connection) -> sqlite3.Connection:
+    """Return the driver's own connection, for the few statements written by hand."""
+    raw = conn.connection.driver_connection
+    assert isinstance(raw, sqlite3.Connection)  # noqa: S101 - tells the type checker what this module itself opened
+    return raw
+
+
+def open_store(data_dir: Path, *, durable: bool = True) -> SqliteStore:
+    """Open the store of a data directory, made and migrated as needed.
+
+    Args:
+        data_dir: made with mode 0700 where it is missing. One process at a time may hold it.
+        durable: False gives up safety against a power cut for speed; for simulations only.
+
+    Raises:
+        BusyError: `data.locked`.
+        ConfigError: `data.read_only`, `data.newer_schema`, `data.damaged`.
+    """
+    lock_fd = _lock(data_dir)
+    try:
+        path = data_dir / DATABASE_NAME
+        fresh = not path.exists()
+        engine = _engine(path, durable=durable)
+        with _translated(), engine.connect() as conn:
+            upgrade(conn)
+        if fresh:
+            path.chmod(0o600)
+            _sync_directory(data_dir)
+    except BaseException:
+        os.close(lock_fd)
+        raise
+    return SqliteStore(engine, lock_fd)
+
+
+def _lock(data_dir: Path) -> int:
+    try:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock_fd = os.open(data_dir / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise ConfigError("data.read_only", f"{data_dir}: {error.strerror}") from error
+    try:
+        fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(lock_fd)
+        raise BusyError("data.locked", f"{data_dir}: another server has this directory") from error
+    return lock_fd
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _engine(path: Path, *, durable: bool) -> Engine:
+    engine = create_engine(
+        f"sqlite+pysqlite:///{path}",
+        poolclass=NullPool,
+        connect_args={
+            "check_same_thread": False,
+            "timeout": 10,
+            "cached_statements": 512,
+        },
+    )
+
+    @event.listens_for(engine, "connect")
+    def _connected(connection: sqlite3.Connection, _record: object) -> None:
+        connection.isolation_level = None  # transactions are begun below, not guessed by the driver
+        for pragma in (
+            "journal_mode=WAL",
+            f"synchronous={'FULL' if durable else 'OFF'}",
+            "foreign_keys=ON",
+            "cache_size=-32768",
+            "temp_store=MEMORY",
+        ):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def _began(conn: Connection) -> None:
+        reading = conn.get_execution_options().get("tidegate_read", False)
+        raw_connection(conn).execute("BEGIN" if reading else "BEGIN IMMEDIATE")
+
+    return engine
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    """Turn SQLite's words into ours, each with a code and a remedy."""
+    try:
+        yield
+    except (DBAPIError, sqlite3.DatabaseError) as error:
+        found = translate(error)
+        if found is None:
+            raise
+        raise found from error
+
+
+def translate(error: Exception) -> TidegateError | None:
+    """Return our error for a database's, or None where it is a fault in Tidegate itself."""
+    text = str(error.orig if isinstance(error, DBAPIError) else error)
+    if "disk is full" in text:
+        return BusyError("data.full", "the disk of the data directory is full")
+    if "readonly" in text or "unable to open" in text:
+        return ConfigError("data.read_only", f"the database cannot be written: {text}")
+    if "malformed" in text or "not a database" in text:
+        return ConfigError("data.damaged", f"the database is damaged: {text}")
+    if "database is locked" in text:
+        return BusyError("server.busy", "the database is held by another program")
+    return None
