@@ -1,0 +1,163 @@
+"""What the machine writes down: reports owed, slots, refusals, ends. Pure.
+
+Every function takes a state and returns one.
+"""
+
+from typing import Any, Final
+
+import msgspec
+
+from tidegate.agent.state import (
+    OUTBOX_MAX,
+    REFUSED_MAX,
+    Beat,
+    Idle,
+    Refusal,
+    Report,
+    Reverting,
+    SlotRecord,
+    State,
+    Update,
+)
+from tidegate.core.protocol import EventKind
+
+#: Sequence numbers reserved in one journal write, so that heartbeats need none of their own.
+SEQ_BLOCK: Final = 256
+#: A security reason is reported again after this, in seconds.
+NOTICE_AGAIN_S: Final = 3600
+ENDED_MAX: Final = 16
+#: Least important reports first: they make room when the outbox is full.
+_EXPENDABLE: Final = ("downloading", "security", "staged", "verifying", "rebooting")
+
+_replace = msgspec.structs.replace
+
+
+# --- reports ----------------------------------------------------------------------------------------------------------
+
+
+def report(
+    state: State, now: int, kind: EventKind, about: Update | None, /, **fields: Any
+) -> State:
+    """Put one event into the outbox, under the next sequence number."""
+    made = _report(state, now, kind, about, fields)
+    outbox = (*state.outbox, made)
+    if len(outbox) > OUTBOX_MAX:
+        outbox = _without_one(outbox)
+    following = state.next_seq + 1
+    return _replace(
+        state,
+        outbox=outbox,
+        next_seq=following,
+        reserved_seq=max(state.reserved_seq, following),
+    )
+
+
+def _report(
+    state: State, now: int, kind: EventKind, update: Update | None, fields: dict[str, Any]
+) -> Report:
+    running = state.slots.get(state.current, SlotRecord())
+    if update is not None:
+        fields.setdefault("release_counter", update.release.release_counter)
+        fields = {
+            "update": update.update,
+            "attempt": update.attempt,
+            "from_counter": update.from_counter,
+            **fields,
+        }
+    fields["detail"] = fields.get("detail", "")[:512]
+    return Report(
+        seq=state.next_seq,
+        at=now,
+        kind=kind,
+        running_counter=running.release_counter,
+        running_sha256=running.sha256,
+        running_version=running.version,
+        **fields,
+    )
+
+
+def _without_one(outbox: tuple[Report, ...]) -> tuple[Report, ...]:
+    for kind in _EXPENDABLE:
+        for index, one in enumerate(outbox[:-1]):
+            if one.kind == kind:
+                return outbox[:index] + outbox[index + 1 :]
+    return outbox[1:]
+
+
+def beat(state: State, event: Beat) -> State:
+    """Make the heartbeat that is sent next. It is not journalled; its number comes from a reserved block."""
+    made = _report(state, event.now, "heartbeat", None, {"metrics": event.metrics})
+    following = state.next_seq + 1
+    reserved = state.reserved_seq
+    if following > reserved:
+        reserved = following + SEQ_BLOCK
+    return _replace(state, beat=made, next_seq=following, reserved_seq=reserved)
+
+
+def notice(state: State, now: int, reason: str, detail: str) -> State:
+    """Report a security event, once in a while for each reason."""
+    last = state.noticed.get(reason)
+    if last is not None and 0 <= now - last < NOTICE_AGAIN_S:
+        return state
+    noticed = {**state.noticed, reason: now}
+    return report(
+        _replace(state, noticed=noticed), now, "security", None, reason=reason, detail=detail
+    )
+
+
+def failed_for_good(state: State, now: int, reason: str, detail: str) -> State:
+    """End the update under way, before activation, as failed."""
+    phase = state.phase
+    if isinstance(phase, Idle) or (isinstance(phase, Reverting) and phase.update is None):
+        return _replace(state, phase=Idle(), wait=None)
+    update = phase.update
+    assert update is not None  # noqa: S101 - narrowed above; for the type checker
+    state = report(state, now, "failed", update, reason=reason, detail=detail)
+    return _replace(end(state, update), phase=Idle(), wait=None)
+
+
+# --- small things -----------------------------------------------------------------------------------------------------
+
+
+def digest(update: Update) -> str:
+    """Return the digest that the slot must hold."""
+    return update.release.install.sha256
+
+
+def same(one: Update, two: Update) -> bool:
+    """Say whether two orders are the same attempt at the same image."""
+    return (one.update, one.attempt, digest(one)) == (two.update, two.attempt, digest(two))
+
+
+def other_slot(state: State, slot: str) -> str:
+    """Name the slot beside `slot`."""
+    return next((name for name in state.slots if name != slot), "")
+
+
+def with_slot(state: State, slot: str, word: Any) -> State:
+    """Write down what a slot is now."""
+    record = state.slots.get(slot, SlotRecord())
+    return _replace(state, slots={**state.slots, slot: _replace(record, state=word)})
+
+
+def remember(
+    ended: tuple[tuple[str, int], ...], key: tuple[str, int]
+) -> tuple[tuple[str, int], ...]:
+    """Add one (update, attempt) to those that came to an end."""
+    return (*(one for one in ended if one != key), key)[-ENDED_MAX:]
+
+
+def end(state: State, update: Update) -> State:
+    """Note that this attempt came to an end here."""
+    if update.update is None:
+        return state
+    key = (update.update, update.attempt)
+    return _replace(state, ended=remember(state.ended, key), last=key)
+
+
+def refuse(
+    refused_now: tuple[Refusal, ...], sha256: str, reason: str, now: int
+) -> tuple[Refusal, ...]:
+    """Add one image to those that are not tried again."""
+    kept = tuple(one for one in refused_now if one.sha256 != sha256)
+    return (*kept, Refusal(sha256=sha256, reason=reason, at=now))[-REFUSED_MAX:]

@@ -1,0 +1,228 @@
+"""The device's decisions: `step(state, event) → (state, effects)`. Pure; the life of an update is in this file, `moves`, `trial` and `ledger`.
+
+How to read it. The runner feeds events; after each one it writes the new state to the journal and only then performs the effects. Nothing is remembered
+outside the state, so a power cut anywhere leaves a state from which `Started` and the next `Looked` find the same effects again; every effect may be repeated.
+`Looked` is the one event on which work starts: it carries what the world allows right now.
+
+What follows from that:
+
+* a report is part of the state (`outbox`) from the same write that made it true, and leaves it only when the server holds it;
+* the candidate slot is marked bad, durably, before its first byte is overwritten, and armed only after it was read back;
+* leave to activate is asked once, immediately before the boot flag; unused leave is returned;
+* the boot loader is told first, the journal second (`Confirming`), and only the boot loader decides what boots;
+* the security floor rises on confirmation alone, to min(image, product floor).
+
+What it does not decide: whether a signature holds (`core.verify`, in the worker), when a window is open (`core.schedule`, in the runner).
+"""
+
+from typing import Final, assert_never
+
+import msgspec
+
+from tidegate.agent import ledger, moves, trial
+from tidegate.agent.state import (
+    Acked,
+    Activating,
+    ApplyAsked,
+    Arm,
+    Armed,
+    AskPermit,
+    Assigned,
+    Beat,
+    Checked,
+    CheckHealth,
+    Commit,
+    Committed,
+    ConfirmAsked,
+    Confirming,
+    Download,
+    Downloaded,
+    Downloading,
+    Effect,
+    Event,
+    Failed,
+    HoldAsked,
+    Idle,
+    Installed,
+    Installing,
+    Looked,
+    MarkBad,
+    Marked,
+    Noticed,
+    Offered,
+    Ordered,
+    PermitRefused,
+    Permitted,
+    Progressed,
+    ReadBack,
+    Reboot,
+    Refresh,
+    Refused,
+    ReleaseAsked,
+    RevertAsked,
+    Reverting,
+    Staged,
+    Started,
+    State,
+    Testing,
+    durable,
+)
+from tidegate.agent.waiting import reasons
+from tidegate.core.protocol import PERMIT_VALID_S
+
+#: Durable steps without progress after which an update is given up (`agent.loop`).
+STALL_LIMIT: Final = 40
+#: A permit question older than this is asked anew, so that an answer still has most of its life, in seconds.
+NONCE_AGE_S: Final = 300
+#: Leave is not used in its last seconds: arming takes time.
+PERMIT_MARGIN_S: Final = 30
+
+Step = tuple[State, tuple[Effect, ...]]
+_replace = msgspec.structs.replace
+_RANK: Final = (
+    Idle, Downloading, Installing, Staged, Activating, Testing, Confirming, Reverting,
+)  # fmt: skip
+#: Events that may come for weeks while an update waits for good reason; they say nothing about going in circles.
+_PATIENT: Final = (Looked, Acked, Beat, PermitRefused, HoldAsked, ReleaseAsked, Ordered, Noticed)
+
+
+def step(state: State, event: Event) -> Step:
+    """Return what the device knows after `event`, and what it must do. The caller makes the state durable before it does any of it."""
+    after, effects = _react(state, event)
+    guarded = _guard(state, after, event)
+    return guarded, effects if guarded.phase is after.phase else ()
+
+
+def _react(state: State, event: Event) -> Step:  # noqa: C901, PLR0911, PLR0912 - one line an event
+    match event:
+        case Looked():
+            return _look(state, event)
+        case Started():
+            return moves.started(state, event), ()
+        case Offered():
+            open_to_orders = isinstance(state.phase, Idle | Downloading | Installing | Staged)
+            return state, (Refresh(),) if open_to_orders else ()
+        case Assigned():
+            return moves.assigned(state, event), ()
+        case Ordered():
+            return moves.ordered(state, event), ()
+        case Refused():
+            return moves.refused(state, event), ()
+        case Marked():
+            return moves.marked(state, event), ()
+        case Progressed() | Downloaded() | Installed():
+            return moves.went_on(state, event), ()
+        case Failed():
+            return moves.failed(state, event), ()
+        case Permitted():
+            return trial.permitted(state, event), ()
+        case PermitRefused():
+            return trial.permit_refused(state, event), ()
+        case Armed():
+            return _armed(state, event)
+        case Checked():
+            return trial.checked(state, event), ()
+        case Committed():
+            return trial.committed(state, event), ()
+        case Acked():
+            kept = tuple(one for one in state.outbox if one.seq > event.seq)
+            ahead = max(state.next_seq, event.seq + 1)
+            return _replace(
+                state, outbox=kept, next_seq=ahead, reserved_seq=max(state.reserved_seq, ahead)
+            ), ()
+        case Beat():
+            return ledger.beat(state, event), ()
+        case HoldAsked() | ReleaseAsked() | ApplyAsked() | ConfirmAsked() | RevertAsked():
+            return trial.asked(state, event), ()
+        case Noticed():
+            return ledger.notice(state, event.now, event.reason, event.detail), ()
+        case _ as never:
+            assert_never(never)
+
+
+def _armed(state: State, event: Armed) -> Step:
+    after = trial.armed(state, event)
+    return after, (Reboot(),) if after is not state else ()
+
+
+def _look(state: State, event: Looked) -> Step:
+    if state.hold is not None and event.now >= state.hold.until_at:
+        state = _replace(state, hold=None)
+    if reasons(state, event):
+        return state, ()
+    phase = state.phase
+    match phase:
+        case Idle():
+            return state, ()
+        case Downloading():
+            if not phase.prepared:
+                return state, (MarkBad(slot=phase.update.slot),)
+            return state, (Download(update=phase.update, progress=phase.progress),)
+        case Installing():
+            return state, (ReadBack(update=phase.update),)
+        case Staged():
+            return _ask(state, phase, event)
+        case Activating():
+            return _activate(state, phase, event)
+        case Testing():
+            return state, (CheckHealth(contract=phase.update.release.health),)
+        case Confirming():
+            return state, (Commit(slot=phase.update.slot),)
+        case Reverting():
+            return state, (Reboot(),) if phase.marked else (MarkBad(slot=phase.slot),)
+        case _ as never:
+            assert_never(never)
+
+
+def _ask(state: State, phase: Staged, event: Looked) -> Step:
+    """Ask for leave with the question that is open, or with a new one when that has grown old."""
+    young = (
+        phase.nonce is not None
+        and phase.nonce_boot == state.boot_id
+        and event.mono - phase.nonce_mono <= NONCE_AGE_S
+    )
+    if young and phase.nonce is not None:
+        return state, (AskPermit(update=phase.update, nonce=phase.nonce),)
+    if phase.nonce is not None and not (state.wait is not None and state.wait.answered):
+        # The old question may have been granted and the answer lost: give that leave back before asking again.
+        state = ledger.report(state, event.now, "permit_returned", phase.update)
+    fresh = _replace(phase, nonce=event.nonce, nonce_mono=event.mono, nonce_boot=state.boot_id)
+    return _replace(state, phase=fresh, wait=None), (
+        AskPermit(update=phase.update, nonce=event.nonce),
+    )
+
+
+def _activate(state: State, phase: Activating, event: Looked) -> Step:
+    """Arm within the life of the leave; reboot once armed; else give the leave back."""
+    if phase.armed:
+        return state, (Reboot(),)
+    age_s = event.mono - phase.nonce_mono
+    alive = phase.nonce_boot == state.boot_id and age_s <= PERMIT_VALID_S - PERMIT_MARGIN_S
+    if not alive:
+        return trial.give_back(state, event.now, phase.update), ()
+    tries = phase.update.policy.tries
+    return state, (Arm(slot=phase.update.slot, tries=tries),)
+
+
+def _guard(before: State, after: State, event: Event) -> State:
+    """Count durable steps without progress; give up when there are too many of them."""
+    if durable(before) == durable(after):
+        return after
+    if isinstance(after.phase, Idle):
+        return _replace(after, stalls=0, best=(0, 0)) if after.best != (0, 0) else after
+    mark = _mark(after)
+    if mark > after.best:
+        return _replace(after, stalls=0, best=mark)
+    if isinstance(event, _PATIENT) or isinstance(after.phase, Reverting):
+        return after
+    if after.stalls < STALL_LIMIT:
+        return _replace(after, stalls=after.stalls + 1)
+    return trial.give_up(after, event)
+
+
+def _mark(state: State) -> tuple[int, int]:
+    phase = state.phase
+    segments = 0
+    if isinstance(phase, Downloading) and phase.progress is not None:
+        segments = phase.progress.segments
+    return _RANK.index(type(phase)), segments

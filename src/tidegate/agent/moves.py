@@ -1,0 +1,390 @@
+"""The moves of the machine up to the permit: what each event makes of the state. Pure; `agent.machine` says which one is called when.
+
+Every function takes a state and returns one; a move that does not fit the present phase returns the state it was given, so that a late or repeated answer
+changes nothing.
+"""
+
+from typing import Final
+
+import msgspec
+
+from tidegate.agent.ledger import (
+    digest,
+    end,
+    failed_for_good,
+    notice,
+    remember,
+    report,
+    same,
+    with_slot,
+)
+from tidegate.agent.state import (
+    Activating,
+    Assigned,
+    Confirming,
+    Downloaded,
+    Downloading,
+    Failed,
+    Idle,
+    Installed,
+    Installing,
+    Marked,
+    Ordered,
+    Phase,
+    Progressed,
+    Refused,
+    Reverting,
+    SlotRecord,
+    Staged,
+    Started,
+    State,
+    Testing,
+    Update,
+    Wait,
+)
+from tidegate.agent.trial import give_back, reverted
+
+#: Failures in a row without progress after which a download is given up, by reason. A server that cannot be reached is waited for without end: the
+#: server's own deadline counts that as silence.
+FAILURE_LIMITS: Final = {
+    "download.hash": 3,
+    "download.range": 6,
+    "download.slow": 20,
+    "download.truncated": 20,
+}
+BACKOFF_FIRST_S: Final = 5
+BACKOFF_MAX_S: Final = 900
+#: Sequence numbers reserved in one journal write, so that heartbeats need none of their own.
+SEQ_BLOCK: Final = 256
+#: A security reason is reported again after this, in seconds.
+NOTICE_AGAIN_S: Final = 3600
+#: Wait after a failure of the boot loader, in seconds.
+BOOTLOADER_WAIT_S: Final = 5
+ENDED_MAX: Final = 16
+LOG_MAX: Final = 4096
+#: Least important reports first: they make room when the outbox is full.
+_EXPENDABLE: Final = ("downloading", "security", "staged", "verifying", "rebooting")
+
+_replace = msgspec.structs.replace
+
+
+# --- start ------------------------------------------------------------------------------------------------------------
+
+
+def started(state: State, event: Started) -> State:
+    """Find out where the boot loader brought us, and what that means for the update under way."""
+    seq = max(state.next_seq, state.reserved_seq)
+    state = _replace(
+        state,
+        boot_id=event.boot_id,
+        current=event.current,
+        next_seq=seq,
+        reserved_seq=seq,
+        beat=None,
+        wait=None,
+    )
+    phase = state.phase
+    match phase:
+        case Idle():
+            return _started_idle(state, event)
+        case Downloading() | Installing():
+            lost = phase.update.slot == event.current
+            return failed_for_good(state, event.now, "install.slot", "") if lost else state
+        case Staged() | Activating() | Testing() | Confirming():
+            update = phase.update
+            if update.slot == event.current:
+                return _tried(state, event, update)
+            return _not_there(state, event, update)
+        case Reverting():
+            return _going_back(state, event, phase)
+
+
+def _started_idle(state: State, event: Started) -> State:
+    if event.marks.get(event.current) != "trial":
+        return state
+    # On trial, and nothing is known of a trial: nobody could say when it is healthy, so it is not kept.
+    return _replace(state, phase=Reverting(slot=event.current, reason="agent.state_damaged"))
+
+
+def _tried(state: State, event: Started, update: Update) -> State:
+    """We run the candidate."""
+    phase = state.phase
+    if isinstance(phase, Confirming):
+        return state
+    if isinstance(phase, Testing):
+        if phase.boot_id == event.boot_id:
+            return state
+        again = Testing(
+            update=update,
+            boot_id=event.boot_id,
+            began_mono=event.mono,
+            errors_base=event.errors,
+            boots=phase.boots + 1,
+        )
+        return _replace(state, phase=again)
+    state = with_slot(state, update.slot, "trying")
+    state = _replace(
+        state,
+        phase=Testing(
+            update=update,
+            boot_id=event.boot_id,
+            began_mono=event.mono,
+            errors_base=event.errors,
+        ),
+    )
+    return report(state, event.now, "verifying", update)
+
+
+def _not_there(state: State, event: Started, update: Update) -> State:
+    """We run the old slot."""
+    phase = state.phase
+    mark = event.marks.get(update.slot)
+    on_trial = mark == "trial"
+    if isinstance(phase, Staged):
+        return state
+    if isinstance(phase, Activating):
+        same_boot = phase.nonce_boot == event.boot_id
+        if same_boot:
+            return state
+        if not phase.armed and not on_trial:
+            return give_back(state, event.now, update)
+    reason = "boot.no_return"
+    if on_trial and event.tries.get(update.slot, 0) == 0:
+        reason = "boot.counter_exhausted"
+    elif on_trial or mark == "good":
+        reason = "boot.wrong_slot"
+    last = phase.last if isinstance(phase, Testing | Confirming) else ()
+    detail = f"slot {update.slot} was {mark} and slot {event.current} came up"
+    return _replace(
+        state,
+        phase=Reverting(
+            slot=update.slot,
+            reason=reason,
+            update=update,
+            detail=detail,
+            last=last,
+            log=event.log[-LOG_MAX:],
+        ),
+    )
+
+
+def _going_back(state: State, event: Started, phase: Reverting) -> State:
+    if phase.marked and event.current != phase.slot:
+        log = event.log[-LOG_MAX:]
+        return reverted(state, event.now, _replace(phase, log=phase.log or log))
+    return _replace(state, phase=_replace(phase, marked=False))
+
+
+# --- orders -----------------------------------------------------------------------------------------------------------
+
+
+def _obey(state: State, epoch: int, seq: int) -> State:
+    order = max((state.order.epoch, state.order.seq), (epoch, seq))
+    return _replace(state, order=type(state.order)(epoch=order[0], seq=order[1]))
+
+
+def assigned(state: State, event: Assigned) -> State:
+    """Begin what was ordered, go on with it, or say why not."""
+    update = event.update
+    state = _obey(state, event.order.epoch, event.order.seq)
+    phase = state.phase
+    if not isinstance(phase, Idle | Downloading | Installing | Staged):
+        return state
+    if not isinstance(phase, Idle) and same(phase.update, update):
+        return _renewed(state, phase, update)
+    if update.update is not None and (update.update, update.attempt) in state.ended:
+        return state
+    known = next((one for one in state.refused if one.sha256 == digest(update)), None)
+    if known is not None and not update.allow_refused:
+        detail = f"refused here before: {known.reason}"
+        state = report(state, event.now, "declined", update, reason=known.reason, detail=detail)
+        return end(state, update)
+    return _begin(_replace(state, stalls=0, best=(0, 0), wait=None), event.now, update)
+
+
+def _renewed(state: State, phase: Downloading | Installing | Staged, update: Update) -> State:
+    kept = _replace(phase.update, policy=update.policy, allow_refused=update.allow_refused)
+    after: Phase = _replace(phase, update=kept)
+    if isinstance(after, Staged):
+        after = _replace(after, halted=False)
+    return _replace(state, phase=after)
+
+
+def _begin(state: State, now: int, update: Update) -> State:
+    record = state.slots.get(update.slot, SlotRecord())
+    whole = record.state in ("staged", "confirmed") and record.sha256 == digest(update)
+    state = report(_put_aside(state), now, "downloading", update)
+    if whole:
+        return _replace(state, phase=Installing(update=update))
+    if update.action == "fallback":
+        state = _replace(state, phase=Downloading(update=update))
+        return failed_for_good(state, now, "install.slot", "the image is not in the other slot")
+    partial = state.partial
+    fits = (
+        partial is not None
+        and record.state == "writing"
+        and (partial.slot, partial.payload_sha256) == (update.slot, update.release.full.sha256)
+    )
+    return _replace(
+        state,
+        phase=Downloading(update=update, prepared=fits, progress=partial if fits else None),
+        partial=None,
+    )
+
+
+def ordered(state: State, event: Ordered) -> State:
+    """Keep still, or drop what is not wanted any more."""
+    state = _obey(state, event.order.epoch, event.order.seq)
+    phase = state.phase
+    if event.action == "hold":
+        if isinstance(phase, Staged):
+            return _replace(state, phase=_replace(phase, halted=True))
+        return state
+    if isinstance(phase, Downloading | Installing | Staged):
+        # Not an end: a rollout that is paused and resumed offers the same attempt again, and the bytes are still there.
+        return _replace(_put_aside(state), phase=Idle(), wait=None)
+    return state
+
+
+def _put_aside(state: State) -> State:
+    phase = state.phase
+    if isinstance(phase, Downloading) and phase.progress is not None:
+        return _replace(state, partial=phase.progress)
+    return state
+
+
+def refused(state: State, event: Refused) -> State:
+    """Report what the worker would not take: against the update where one could be named, else as a security event."""
+    if event.order is not None:
+        state = _obey(state, event.order.epoch, event.order.seq)
+    if event.update is None or (event.update, event.attempt) in state.ended:
+        return notice(state, event.now, event.reason, event.detail)
+    phase = state.phase
+    if not isinstance(phase, Idle | Downloading | Installing | Staged):
+        return state
+    if not isinstance(phase, Idle) and phase.update.update == event.update:
+        return failed_for_good(state, event.now, event.reason, event.detail)
+    state = report(
+        state,
+        event.now,
+        "failed",
+        None,
+        update=event.update,
+        attempt=event.attempt,
+        release_counter=event.release_counter,
+        reason=event.reason,
+        detail=event.detail,
+    )
+    return _replace(state, ended=remember(state.ended, (event.update, event.attempt)))
+
+
+# --- download and install ---------------------------------------------------------------------------------------------
+
+
+def marked(state: State, event: Marked) -> State:
+    """The boot loader will not boot that slot: it may be overwritten, or left."""
+    phase = state.phase
+    if isinstance(phase, Downloading) and phase.update.slot == event.slot:
+        slots = {**state.slots, event.slot: SlotRecord(state="writing")}
+        return _replace(state, slots=slots, phase=_replace(phase, prepared=True), wait=None)
+    if isinstance(phase, Reverting) and phase.slot == event.slot:
+        after = _replace(phase, marked=True)
+        if state.current != phase.slot:
+            return reverted(state, event.now, after)
+        return _replace(state, phase=after, wait=None)
+    return state
+
+
+def went_on(state: State, event: Progressed | Downloaded | Installed) -> State:
+    """Bytes are durable, all of them are, or they were read back right."""
+    phase = state.phase
+    if isinstance(phase, Downloading) and isinstance(event, Progressed):
+        return _replace(
+            state, phase=_replace(phase, progress=event.progress, failures=0), wait=None
+        )
+    if isinstance(phase, Downloading) and isinstance(event, Downloaded):
+        done = event.progress
+        after = Installing(
+            update=phase.update,
+            bytes=done.stored_bytes,
+            resumes=done.resumes,
+            again=phase.again,
+        )
+        return _replace(state, phase=after, wait=None, partial=None)
+    if isinstance(phase, Installing) and isinstance(event, Installed):
+        return _staged(state, event.now, phase)
+    return state
+
+
+def _staged(state: State, now: int, phase: Installing) -> State:
+    update = phase.update
+    release = update.release
+    before = state.slots.get(update.slot, SlotRecord())
+    record = SlotRecord(
+        # A resident image that was confirmed once stays so until it is armed again.
+        state="confirmed" if before.state == "confirmed" else "staged",
+        release_counter=release.release_counter,
+        security_version=release.security_version,
+        version=release.version,
+        sha256=release.install.sha256,
+        release=release,
+    )
+    state = _replace(
+        state,
+        slots={**state.slots, update.slot: record},
+        phase=Staged(update=update, staged_at=now),
+        wait=None,
+    )
+    return report(state, now, "staged", update, bytes=phase.bytes, resumes=phase.resumes)
+
+
+# --- failures ---------------------------------------------------------------------------------------------------------
+
+
+def failed(state: State, event: Failed) -> State:
+    """Try again later, or end the update with its reason."""
+    phase = state.phase
+    match phase:
+        case Idle():
+            return _aside(state, event)
+        case Downloading():
+            return _download_failed(state, event, phase)
+        case Installing():
+            return _install_failed(state, event, phase)
+        case Staged():
+            state = _aside(state, event)
+            return _wait(state, event, "wait.permit", 60)
+        case Activating() if not phase.armed:
+            state = report(state, event.now, "permit_returned", phase.update)
+            return failed_for_good(state, event.now, event.reason, event.detail)
+        case _:
+            return _wait(state, event, "wait.bootloader", BOOTLOADER_WAIT_S)
+
+
+def _aside(state: State, event: Failed) -> State:
+    """A failure that ends nothing: the link's are no news, what was forged is."""
+    if event.reason.startswith("download."):
+        return state
+    return notice(state, event.now, event.reason, event.detail)
+
+
+def _download_failed(state: State, event: Failed, phase: Downloading) -> State:
+    failures = phase.failures + 1
+    limit = FAILURE_LIMITS.get(event.reason)
+    if not event.retryable or (limit is not None and failures >= limit):
+        return failed_for_good(state, event.now, event.reason, event.detail)
+    state = _replace(state, phase=_replace(phase, failures=failures))
+    backoff_s = min(BACKOFF_MAX_S, BACKOFF_FIRST_S << min(failures - 1, 10))
+    return _wait(state, event, "wait.retry", backoff_s)
+
+
+def _install_failed(state: State, event: Failed, phase: Installing) -> State:
+    # A medium may lie once; what differs twice is not going to be right the third time.
+    if phase.update.action == "install" and event.reason == "install.readback" and not phase.again:
+        return _replace(state, phase=Downloading(update=phase.update, again=True), partial=None)
+    return failed_for_good(state, event.now, event.reason, event.detail)
+
+
+def _wait(state: State, event: Failed, code: str, seconds: int) -> State:
+    detail = f"{event.reason}: {event.detail}"[:200]
+    return _replace(state, wait=Wait(until_mono=event.mono + seconds, code=code, detail=detail))

@@ -1,0 +1,271 @@
+"""The moves of the machine from the permit on: arm, try, confirm, go back; and what people may ask for. Pure.
+
+A move that does not fit the present phase returns the state it was given, so that a late or repeated answer changes nothing.
+"""
+
+import msgspec
+
+from tidegate.agent.ledger import (
+    digest,
+    end,
+    failed_for_good,
+    other_slot,
+    refuse,
+    report,
+    with_slot,
+)
+from tidegate.agent.state import (
+    Activating,
+    ApplyAsked,
+    Armed,
+    Checked,
+    Committed,
+    ConfirmAsked,
+    Confirming,
+    Downloading,
+    Event,
+    Hold,
+    HoldAsked,
+    Idle,
+    Installing,
+    PermitRefused,
+    Permitted,
+    ReleaseAsked,
+    RevertAsked,
+    Reverting,
+    SlotRecord,
+    Staged,
+    State,
+    Testing,
+    Update,
+    Wait,
+)
+from tidegate.core.protocol import PERMIT_VALID_S, CheckResult
+from tidegate.core.release import HealthContract
+
+_replace = msgspec.structs.replace
+
+
+def give_up(state: State, event: Event) -> State:
+    """Leave a circle: fail before activation, go back after it."""
+    now = getattr(event, "now", 0)
+    phase = state.phase
+    detail = f"no progress after many steps while {type(phase).__name__.lower()}"
+    if isinstance(phase, Testing | Confirming) or (isinstance(phase, Activating) and phase.armed):
+        return revert(state, phase.update, "agent.loop", detail)
+    return failed_for_good(state, now, "agent.loop", detail)
+
+
+# --- activation -------------------------------------------------------------------------------------------------------
+
+
+def permitted(state: State, event: Permitted) -> State:
+    """Take the leave, if it answers the open question and comes in time."""
+    phase = state.phase
+    if not isinstance(phase, Staged) or phase.nonce != event.nonce:
+        return state
+    late = event.mono - phase.nonce_mono > PERMIT_VALID_S or phase.nonce_boot != state.boot_id
+    if late or state.hold is not None or phase.halted:
+        return give_back(state, event.now, phase.update)
+    after = Activating(
+        update=phase.update, nonce_mono=phase.nonce_mono, nonce_boot=phase.nonce_boot
+    )
+    return _replace(state, phase=after, wait=None)
+
+
+def permit_refused(state: State, event: PermitRefused) -> State:
+    """No leave: the slot stays inert, and the question is asked again later."""
+    if not isinstance(state.phase, Staged):
+        return state
+    pause_s = min(max(event.retry_after_s, 1), 86_400)
+    wait = Wait(
+        until_mono=event.mono + pause_s,
+        code="wait.permit",
+        detail=event.because[:200],
+        answered=True,
+    )
+    return _replace(state, wait=wait)
+
+
+def give_back(state: State, now: int, update: Update) -> State:
+    """Return unused leave; the slot stays staged."""
+    state = report(state, now, "permit_returned", update)
+    return _replace(state, phase=Staged(update=update, staged_at=now))
+
+
+def armed(state: State, event: Armed) -> State:
+    """The boot flag is set: from here the next boot tries the candidate."""
+    phase = state.phase
+    if not isinstance(phase, Activating) or phase.armed:
+        return state
+    state = with_slot(state, phase.update.slot, "trying")
+    state = _replace(state, phase=_replace(phase, armed=True), wait=None)
+    return report(state, event.now, "rebooting", phase.update)
+
+
+# --- trial ------------------------------------------------------------------------------------------------------------
+
+
+def checked(state: State, event: Checked) -> State:
+    """Judge one round of health checks."""
+    phase = state.phase
+    if not isinstance(phase, Testing):
+        return state
+    contract = phase.update.release.health
+    wrong = next((one for one in event.results if not one.ok), None)
+    passing = None
+    if wrong is None:
+        passing = event.mono if phase.passing_mono is None else phase.passing_mono
+    after = _replace(
+        phase,
+        passing_mono=passing,
+        failing=None if wrong is None else wrong.reason,
+        last=tuple(_word(one.name, one.ok, one.detail) for one in event.results),
+    )
+    state = _replace(state, phase=after)
+    ruling = _ruling(after, contract, event)
+    if ruling is not None:
+        reason, detail = ruling
+        return revert(state, after.update, reason, detail)
+    done = passing is not None and event.mono - passing >= contract.warmup_s
+    if done and (phase.accepted or not event.manual_confirm):
+        return _replace(state, phase=Confirming(update=after.update, last=after.last), wait=None)
+    pause = Wait(
+        until_mono=event.mono + contract.interval_s,
+        code="wait.health",
+        detail="the warm-up goes on" if wrong is None else f"{wrong.name}: {wrong.detail}"[:200],
+    )
+    return _replace(state, wait=pause)
+
+
+def _ruling(phase: Testing, contract: HealthContract, event: Checked) -> tuple[str, str] | None:
+    errors = max(0, event.errors - phase.errors_base)
+    limit = contract.error_rate_per_hour
+    # Judged on the whole warm-up: as soon as the rest of it could not bring the rate down again, it is over.
+    if limit is not None and errors * 3600 > limit * max(contract.warmup_s, 1):
+        return "health.error_rate", f"{errors} errors in the warm-up; {limit}/h are allowed"
+    if event.mono - phase.began_mono > contract.timeout_s:
+        wrong = next((one for one in phase.last if not one.ok), None)
+        detail = "" if wrong is None else f"{wrong.name}: {wrong.detail}"
+        return phase.failing or "health.timeout", detail
+    return None
+
+
+def _word(name: str, ok: bool, detail: str) -> CheckResult:
+    return CheckResult(name=name, ok=ok, detail=detail[:200])
+
+
+def revert(state: State, update: Update, reason: str, detail: str) -> State:
+    """Begin to go back to the other slot."""
+    phase = state.phase
+    last = phase.last if isinstance(phase, Testing | Confirming) else ()
+    return _replace(
+        state,
+        phase=Reverting(slot=update.slot, reason=reason, update=update, detail=detail, last=last),
+        wait=None,
+    )
+
+
+def committed(state: State, event: Committed) -> State:
+    """The new slot is the primary: it is confirmed, and only now the floor may rise."""
+    phase = state.phase
+    if not isinstance(phase, Confirming):
+        return state
+    update = phase.update
+    sha = digest(update)
+    refused_now = tuple(one for one in state.refused if one.sha256 != sha)
+    left = state.slots.get(other_slot(state, update.slot), SlotRecord())
+    if update.action == "fallback" and left.sha256 is not None:
+        refused_now = refuse(refused_now, left.sha256, "operator.fallback", event.now)
+    floor = max(state.floor, min(update.release.security_version, update.product_floor))
+    state = with_slot(state, update.slot, "confirmed")
+    state = _replace(state, floor=floor, refused=refused_now, damaged=False)
+    state = report(state, event.now, "confirmed", update, health=phase.last)
+    return _replace(end(state, update), phase=Idle(), wait=None)
+
+
+def reverted(state: State, now: int, phase: Reverting) -> State:
+    """We run the old slot again, and the other one is marked bad."""
+    state = with_slot(state, phase.slot, "bad")
+    update = phase.update
+    if update is None:
+        return _replace(state, phase=Idle(), wait=None)
+    state = _replace(state, refused=refuse(state.refused, digest(update), phase.reason, now))
+    state = report(
+        state,
+        now,
+        "reverted",
+        update,
+        reason=phase.reason,
+        detail=phase.detail,
+        health=phase.last,
+        log=phase.log,
+    )
+    return _replace(end(state, update), phase=Idle(), wait=None)
+
+
+# --- people -----------------------------------------------------------------------------------------------------------
+
+Asked = HoldAsked | ReleaseAsked | ApplyAsked | ConfirmAsked | RevertAsked
+
+
+def asked(state: State, event: Asked) -> State:
+    """Do what a person on the device asked for, where the phase allows it."""
+    phase = state.phase
+    match event:
+        case HoldAsked():
+            return _replace(state, hold=Hold(reason=event.reason, until_at=event.until_at))
+        case ReleaseAsked():
+            return _replace(state, hold=None)
+        case ApplyAsked() if isinstance(phase, Staged):
+            return _replace(state, phase=_replace(phase, now=True), wait=None)
+        case ConfirmAsked() if isinstance(phase, Testing):
+            return _replace(state, phase=_replace(phase, accepted=True), wait=None)
+        case RevertAsked():
+            return _person_reverts(state, event)
+        case _:
+            return state
+
+
+def _person_reverts(state: State, event: RevertAsked) -> State:
+    phase = state.phase
+    match phase:
+        case Downloading() | Installing() | Staged():
+            update = phase.update
+            state = report(
+                state, event.now, "declined", update, reason="user.declined", detail=event.reason
+            )
+            refused_now = refuse(state.refused, digest(update), "user.declined", event.now)
+            state = _replace(state, refused=refused_now)
+            return _replace(end(state, update), phase=Idle(), wait=None)
+        case Testing():
+            return revert(state, phase.update, "user.declined", event.reason)
+        case Idle() if can_go_back(state):
+            return _leave_running(state, event)
+        case _:
+            return state
+
+
+def can_go_back(state: State) -> bool:
+    """Say whether the other slot holds a confirmed image that the floor allows, and the running one is a known release."""
+    other = state.slots.get(other_slot(state, state.current), SlotRecord())
+    running = state.slots.get(state.current, SlotRecord())
+    return (
+        other.state == "confirmed"
+        and other.security_version >= state.floor
+        and running.release is not None
+    )
+
+
+def _leave_running(state: State, event: RevertAsked) -> State:
+    running = state.slots[state.current]
+    assert running.release is not None  # noqa: S101 - can_go_back; for the type checker
+    update_id, attempt = state.last or (None, 1)
+    update = Update(
+        update=update_id,
+        attempt=attempt,
+        release=running.release,
+        slot=state.current,
+        from_counter=state.slots[other_slot(state, state.current)].release_counter,
+    )
+    return revert(state, update, "user.declined", event.reason)
