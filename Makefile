@@ -28,6 +28,8 @@ check: setup  ## format, lint, types, walls and generated pages; changes nothing
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python tools/docs --check
+	$(BIN)/python tools/changelog --check
 
 format: setup  ## put files into form
 	$(BIN)/ruff format

@@ -1,0 +1,94 @@
+"""The walls stand: a wrong import, seeded into a copy of the tree, turns `make check` red, by the contract meant for it."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+CONTRACTS = [
+    contract["name"]
+    for contract in tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"][
+        "contracts"
+    ]
+]
+
+# Which contract; the file that the wrong line goes to; the line.
+SEEDS = [
+    ("layers", "agent/ports.py", "import tidegate.server"),
+    ("layers", "server/store/tables.py", "import tidegate.agent.ports"),
+    ("layers", "core/release.py", "from tidegate.rollout import model"),
+    ("layers", "newcomer/__init__.py", "X = 1"),
+    ("the agent never needs the rollout engine", "agent/ports.py", "import tidegate.rollout.model"),
+    ("decisions are pure: no I/O, clock or randomness", "rollout/model.py", "import time"),
+    ("decisions are pure: no I/O, clock or randomness", "core/release.py", "import random"),
+    (
+        "decisions are pure: no I/O, clock or randomness",
+        "core/codec.py",
+        "from pathlib import Path",
+    ),
+]
+
+
+def _copy(folder: Path) -> Path:
+    shutil.copytree(ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    return folder / "src" / "tidegate"
+
+
+def _lint_imports(folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [
+        sys.executable,
+        "-c",
+        "import sys; from importlinter.cli import lint_imports_command as run; sys.exit(run())",
+        "--no-cache",
+    ]
+    env = {**os.environ, "PYTHONPATH": str(folder / "src"), "NO_COLOR": "1"}
+    return subprocess.run(
+        command, cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=100
+    )
+
+
+def test_the_tree_as_it_is_keeps_every_contract(tmp_path: Path) -> None:
+    _copy(tmp_path)
+    result = _lint_imports(tmp_path)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert f"{len(CONTRACTS)} kept, 0 broken" in result.stdout
+
+
+def test_every_contract_has_a_seeded_fault() -> None:
+    assert {name for name, _, _ in SEEDS} == set(CONTRACTS)
+
+
+@pytest.mark.parametrize(("contract", "file", "line"), SEEDS)
+def test_a_wrong_import_breaks_the_contract_meant_for_it(
+    contract: str, file: str, line: str, tmp_path: Path
+) -> None:
+    package = _copy(tmp_path)
+    target = package / file
+    target.parent.mkdir(exist_ok=True)
+    before = target.read_text() if target.exists() else ""
+    target.write_text(f"{before}\n{line}\n")
+    result = _lint_imports(tmp_path)
+    assert result.returncode == 1, result.stdout + result.stderr
+    assert f"{contract} BROKEN" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("file", "banned"),
+    [("core/release.py", True), ("rollout/model.py", True), ("agent/ports.py", False)],
+)
+def test_reading_the_clock_is_refused_where_decisions_are_made(
+    file: str, banned: bool, tmp_path: Path
+) -> None:
+    package = _copy(tmp_path)
+    clock = "\nfrom datetime import datetime as _hidden\n\n_X = _hidden.now()\n"
+    (package / file).write_text((package / file).read_text() + clock)
+    ruff = [sys.executable, "-m", "ruff", "check", "--no-cache", "--select", "TID251", "."]
+    result = subprocess.run(ruff, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (result.returncode == 1) == banned, result.stdout + result.stderr
+    assert ("TID251" in result.stdout) == banned

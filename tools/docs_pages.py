@@ -1,0 +1,88 @@
+"""What each generated reference page holds: one function a page, from the code alone."""
+
+from collections.abc import Callable, Iterable
+from typing import Final, get_args
+
+from tidegate.core.errors import HINTS
+from tidegate.core.reasons import REASONS, family
+from tidegate.rollout import model
+
+#: Who must act, by the family of the code (the part before the dot).
+FAMILIES: Final[dict[str, str]] = {
+    "sig": "Signatures and metadata: whoever published must act.",
+    "compat": "The image does not fit this device; nothing is wrong with either.",
+    "download": "The way between device and server; tried again by itself.",
+    "install": "The device's own storage or installer.",
+    "activate": "The image is staged and waits or was refused at the last step.",
+    "boot": "The boot loader's word on the new image.",
+    "health": "The release's health contract was not met; the device goes back by itself.",
+    "user": "A person or an application on the device.",
+    "operator": "A person at the control plane.",
+    "lost": "Silence past a deadline; counted as failure until the device is heard again.",
+    "agent": "The agent's own state.",
+    "clock": "Time could not be established.",
+    "security": "Noticed and reported; not the end of an update.",
+    "config": "Configuration; raised at start only.",
+    "data": "The server's data directory.",
+    "serve": "Starting the server.",
+    "key": "Key files.",
+    "meta": "Root and targets ceremonies.",
+    "release": "Building and publishing a release.",
+    "request": "The caller of the API or the command line.",
+    "device": "A device's standing at the server.",
+    "claim": "Enrolment.",
+    "session": "A device's session.",
+    "server": "The server itself.",
+    "link": "Reaching the server.",
+}
+
+
+def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    titles = list(head)
+    lines = ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
+    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def _grouped(codes: Iterable[str]) -> dict[str, list[str]]:
+    groups: dict[str, list[str]] = {}
+    for code in codes:
+        groups.setdefault(family(code), []).append(code)
+    return groups
+
+
+def errors() -> str:
+    """Every code: what it means, what to do."""
+    parts = [
+        "# Errors and reasons",
+        (
+            "Codes are stable for ever. The same code stands in a device's event, in metrics, in the `type` of an API "
+            "problem (`urn:tidegate:error:CODE`) and on the pages. `tidegate explain CODE` prints what stands here."
+        ),
+        "## Reasons",
+        "Why an update ended, or what a device noticed. The list is closed.",
+    ]
+    for name, codes in _grouped(REASONS).items():
+        parts += [f"### {name}", FAMILIES[name]]
+        parts.append(_table(("code", "means"), ((f"`{code}`", REASONS[code]) for code in codes)))
+    parts += ["## Errors that are not reasons"]
+    for name, codes in _grouped(code for code in HINTS if code not in REASONS).items():
+        parts += [f"### {name}", FAMILIES[name]]
+        parts.append(_table(("code", "what to do"), ((f"`{code}`", HINTS[code]) for code in codes)))
+    return "\n\n".join(parts)
+
+
+def states() -> str:
+    """Every state, from the types that the code is checked against."""
+    lists = (
+        ("Rollout", model.RolloutState, "Late evidence can halt a completed rollout."),
+        ("Ring", model.RingState, "A ring that matches nobody is skipped."),
+        ("Verdict of a plan", model.Verdict, "Every plan says `because`."),
+    )
+    parts = ["# States", "Only `confirmed` is success."]
+    for title, literal, remark in lists:
+        parts += [f"## {title}", ", ".join(f"`{word}`" for word in get_args(literal)) + ".", remark]
+    return "\n\n".join(parts)
+
+
+PAGES: Final[dict[str, Callable[[], str]]] = {"errors.md": errors, "states.md": states}
