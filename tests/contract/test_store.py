@@ -6,8 +6,9 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import wait
+from concurrent.futures import Future, wait
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -57,7 +58,11 @@ def test_work_that_fails_undoes_itself_alone(store: SqliteStore) -> None:
     seen: list[Change] = []
     store.subscribe(seen.extend)
     first = store.write(blocks)
-    jobs = [store.write(_add("one")), store.write(fails), store.write(_add("two"))]
+    jobs: list[Future[Any]] = [
+        store.write(_add("one")),
+        store.write(fails),
+        store.write(_add("two")),
+    ]
     gate.set()
     wait([first, *jobs])
     with pytest.raises(ValueError, match="no"):

@@ -31,6 +31,11 @@ SEEDS = [
         "core/codec.py",
         "from pathlib import Path",
     ),
+    ("decisions are pure: no I/O, clock or randomness", "agent/machine.py", "import os"),
+    ("decisions are pure: no I/O, clock or randomness", "agent/state.py", "import socket"),
+    ("door: sqlalchemy", "server/newcomer.py", "import sqlalchemy"),
+    ("door: alembic", "server/store/sqlite.py", "import alembic"),
+    ("back ends do not know each other", "rollout/gates/newcomer.py", "from . import neighbour"),
 ]
 
 
@@ -72,6 +77,7 @@ def test_a_wrong_import_breaks_the_contract_meant_for_it(
     target = package / file
     target.parent.mkdir(exist_ok=True)
     before = target.read_text() if target.exists() else ""
+    (package / "rollout" / "gates" / "neighbour.py").touch()
     target.write_text(f"{before}\n{line}\n")
     result = _lint_imports(tmp_path)
     assert result.returncode == 1, result.stdout + result.stderr
@@ -80,7 +86,12 @@ def test_a_wrong_import_breaks_the_contract_meant_for_it(
 
 @pytest.mark.parametrize(
     ("file", "banned"),
-    [("core/release.py", True), ("rollout/model.py", True), ("agent/ports.py", False)],
+    [
+        ("core/release.py", True),
+        ("rollout/model.py", True),
+        ("agent/machine.py", True),
+        ("agent/ports.py", False),
+    ],
 )
 def test_reading_the_clock_is_refused_where_decisions_are_made(
     file: str, banned: bool, tmp_path: Path

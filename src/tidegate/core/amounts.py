@@ -93,7 +93,7 @@ def parse_share(value: object, key: str = "") -> int:
         ConfigError: `config.invalid`: not a share, over 100 %, or finer than 0.01 %.
     """
     points = _percent(value, key, "%", "a share")
-    if points > 10_000:  # noqa: PLR2004 - all of it, in basis points
+    if points > 10_000:
         raise _invalid(value, key, "is more than 100%")
     return points
 
@@ -115,7 +115,7 @@ def format_duration(seconds: int) -> str:
         count, left = divmod(left, size)
         if count or parts:
             parts.append(f"{count} {unit}" if count else "")
-        if len(parts) == 2:  # noqa: PLR2004 - two units say enough
+        if len(parts) == 2:
             break
     return " ".join(part for part in parts if part) or "0 s"
 
@@ -159,7 +159,7 @@ def _parse(
 def _percent(value: object, key: str, sign: str, what: str) -> int:
     text = _text(value, key, what, (sign,))
     number = text.removesuffix(sign).rstrip()
-    if number == text or not _BARE.fullmatch(number) or len(number) > 12:  # noqa: PLR2004
+    if number == text or not _BARE.fullmatch(number) or len(number) > 12:
         raise _invalid(value, key, f'is not {what}, as in "10{sign}"')
     return _whole(Decimal(number) * 100, value, key)
 
@@ -170,7 +170,7 @@ def _text(value: object, key: str, what: str, likely: tuple[str, ...]) -> str:
     if bare or _BARE.fullmatch(text):
         readings = ", ".join(f'"{text}{unit}"' for unit in likely)
         raise _invalid(value, key, f"has no unit: {readings}?")
-    if not text or len(text) > 64:  # noqa: PLR2004 - longer is no amount
+    if not text or len(text) > 64:
         raise _invalid(value, key, f'is not {what}, as in "10{likely[-1]}"')
     return text
 

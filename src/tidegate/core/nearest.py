@@ -18,4 +18,4 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     near = nearest(word, names)
     if near is not None:
         return f'; did you mean "{near}"?'
-    return f"; known: {', '.join(names)}" if 0 < len(names) <= 12 else ""  # noqa: PLR2004 - a line's worth
+    return f"; known: {', '.join(names)}" if 0 < len(names) <= 12 else ""

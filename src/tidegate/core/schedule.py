@@ -66,17 +66,17 @@ def parse_window(text: str, key: str = "") -> Window:
         ConfigError: `config.invalid`, with the likely reading where there is one.
     """
     words = text.split()
-    if not 1 <= len(words) <= 2:  # noqa: PLR2004 - days, times, or both
+    if not 1 <= len(words) <= 2:
         raise _invalid(text, key, _guess(text))
     times = _TIMES.fullmatch(words[-1])
     if times is None:
-        if len(words) == 2 or _LOOSE.fullmatch(text.strip()):  # noqa: PLR2004
+        if len(words) == 2 or _LOOSE.fullmatch(text.strip()):
             raise _invalid(text, key, _guess(words[-1]))
         return Window(days=_parse_days(words[0], text, key))
     start, end = _minute(times[1], times[2], text, key), _minute(times[3], times[4], text, key)
-    if start == end or start == _DAY_MIN:
+    if start in (end, _DAY_MIN):
         raise _invalid(text, key, ' (a whole day is written by its name, as in "Sat")')
-    days = _parse_days(words[0], text, key) if len(words) == 2 else _EVERY_DAY  # noqa: PLR2004
+    days = _parse_days(words[0], text, key) if len(words) == 2 else _EVERY_DAY
     return Window(days=days, start_min=start, end_min=end)
 
 
@@ -206,7 +206,7 @@ def _day(name: str, text: str, key: str) -> int:
 
 def _minute(hour: str, minute: str, text: str, key: str) -> int:
     value = int(hour) * 60 + int(minute)
-    if int(minute) > 59 or value > _DAY_MIN:  # noqa: PLR2004 - minutes of an hour
+    if int(minute) > 59 or value > _DAY_MIN:
         raise _invalid(text, key, f": {hour}:{minute} is not a time of day")
     return value
 

@@ -158,7 +158,7 @@ class SqliteStore:
         for call in calls:
             try:
                 call()
-            except Exception:
+            except Exception:  # noqa: BLE001  # one listener must not hurt the writer
                 _log.exception("a listener of the store failed")
 
 

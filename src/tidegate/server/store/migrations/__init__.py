@@ -42,8 +42,8 @@ def upgrade(conn: Connection) -> None:
 
 def _run(conn: Connection) -> None:
     # alembic takes a third of a second to import: only when there is something to do
-    from alembic import command  # noqa: PLC0415
-    from alembic.config import Config  # noqa: PLC0415
+    from alembic import command
+    from alembic.config import Config
 
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent))
