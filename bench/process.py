@@ -1,0 +1,38 @@
+"""Processor time and memory of a process, from /proc."""
+
+import os
+import time
+from pathlib import Path
+
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+
+
+def cpu_s(pid: int) -> float:
+    """Return the processor time, in seconds, of a process and all its threads so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
+
+
+def _rollup_kib(pid: int, *keys: str) -> int:
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.split(":")[0] in keys)
+
+
+def private_mib(pid: int) -> float:
+    """Return the memory that only this process uses, in MiB."""
+    return _rollup_kib(pid, "Private_Dirty", "Private_Clean") / 1024
+
+
+def resident_mib(pid: int) -> float:
+    """Return the resident set, in MiB."""
+    return _rollup_kib(pid, "Rss") / 1024
+
+
+def settle(pid: int, limit_s: float = 10.0) -> None:
+    """Wait until the process has used no processor time for a while, or the limit has passed."""
+    end, last, quiet_since = time.monotonic() + limit_s, -1.0, time.monotonic()
+    while time.monotonic() < end and time.monotonic() - quiet_since < 0.5:
+        now = cpu_s(pid)
+        if now != last:
+            last, quiet_since = now, time.monotonic()
+        time.sleep(0.05)
