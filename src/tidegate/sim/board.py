@@ -4,9 +4,10 @@ What boots is decided by the bytes in the slot: a torn image is no image, whatev
 """
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
@@ -71,7 +72,7 @@ class SimBootloader:
         self._random = random
         self.kept = LoaderState()
         self.running: SlotName = "A"
-        self.gave_up: SlotName | None = None
+        self.on_change: Callable[[str, SlotName], None] = lambda _action, _slot: None
 
     def current(self) -> SlotName:
         """The slot that is running."""
@@ -98,12 +99,14 @@ class SimBootloader:
     def arm_trial(self, slot: SlotName, tries: int) -> None:
         """Try `slot` at the next boot."""
         bad = tuple(one for one in self.kept.bad if one != slot)
-        self._keep("arm", LoaderState(primary=self.kept.primary, trial=slot, tries=tries, bad=bad))
+        self._keep(
+            "arm", slot, LoaderState(primary=self.kept.primary, trial=slot, tries=tries, bad=bad)
+        )
 
     def commit(self, slot: SlotName) -> None:
         """Make `slot` the primary."""
         bad = tuple(one for one in self.kept.bad if one != slot)
-        self._keep("commit", LoaderState(primary=slot, bad=bad))
+        self._keep("commit", slot, LoaderState(primary=slot, bad=bad))
 
     def mark_bad(self, slot: SlotName) -> None:
         """Never boot `slot` until it is armed again."""
@@ -112,6 +115,7 @@ class SimBootloader:
         trial = None if slot == self.kept.trial else self.kept.trial
         self._keep(
             "mark_bad",
+            slot,
             LoaderState(
                 primary=primary,
                 trial=trial,
@@ -126,30 +130,47 @@ class SimBootloader:
         if kept.trial is None:
             return kept.primary
         if kept.tries > 0:
-            self._keep("count_down", msgspec.structs.replace(kept, tries=kept.tries - 1))
+            less = msgspec.structs.replace(kept, tries=kept.tries - 1)
+            self._keep("count_down", kept.trial, less)
             return kept.trial
-        self.gave_up = kept.trial
         bad = tuple(sorted({*kept.bad, kept.trial}))
-        self._keep("give_up", LoaderState(primary=kept.primary, bad=bad))
+        self._keep("give_up", kept.trial, LoaderState(primary=kept.primary, bad=bad))
         return kept.primary
 
-    def _keep(self, name: str, state: LoaderState) -> None:
-        cut = self._power.operation(f"bootloader.{name}")
+    def _keep(self, action: str, slot: SlotName, state: LoaderState) -> None:
+        cut = self._power.operation(f"bootloader.{action}")
         if cut == "before" or (cut == "torn" and self._random.random() < 0.5):
             self._power.fail()
         self.kept = state
+        self.on_change(action, slot)
         if cut is not None:
             self._power.fail()
 
 
 @dataclass
-class BoardHistory:
+class Trial:
+    """One time that the boot flag was set: which release, from which, and what came of it. The boot loader's own record, whatever the agent reports."""
+
+    counter: int
+    from_counter: int
+    slot: SlotName
+    armed_at: float
+    outcome: Literal["open", "confirmed", "reverted"] = "open"
+
+    @property
+    def is_fallback(self) -> bool:
+        """Say whether this went back to an older release."""
+        return self.counter < self.from_counter
+
+
+@dataclass
+class History:
     """What really happened on a board."""
 
     boots: int = 0
-    watchdogs: int = 0
-    torn_boots: int = 0
     failed_boots: int = 0
+    torn_boots: int = 0
+    trials: list[Trial] = field(default_factory=list)
     trail: list[tuple[float, str]] = field(default_factory=list)
 
 
@@ -183,7 +204,8 @@ class SimBoard:
         self.storage = MemoryStorage(self.power, self.disk)
         self.media = {name: SlotMedium(slot_size) for name in SLOTS}
         self.bootloader: SimBootloader = SimBootloader(self.power, random)
-        self.history = BoardHistory()
+        self.bootloader.on_change = self._record
+        self.history = History()
         self.dead = False
         self.wants_reboot = False
         self._image: Image | None = None
@@ -247,7 +269,6 @@ class SimBoard:
     def start(self) -> None:
         """Switch on: the boot loader decides, until something runs. A `PowerCut` in here only means another try."""
         self.wants_reboot = False
-        self.bootloader.gave_up = None
         for _ in range(BOOTS_MAX):
             self._power_on()
             try:
@@ -274,7 +295,6 @@ class SimBoard:
             self.history.torn_boots += 1
         if behaviour is None or not behaviour.boots or behaviour.hangs:
             self.history.failed_boots += 1
-            self.history.watchdogs += 1
             self.clock.sleep(WATCHDOG_S)
             self._log = f"slot {slot}: no running system; reset by the watchdog"
             return False
@@ -283,6 +303,24 @@ class SimBoard:
         self._boot_id = self.clock.random_bytes(8).hex()
         self._errors, self._counted_at = 0, 0.0
         return True
+
+    def _record(self, action: str, slot: SlotName) -> None:
+        trials = self.history.trials
+        current = trials[-1] if trials and trials[-1].outcome == "open" else None
+        if action == "arm":
+            if current is None or current.slot != slot:
+                trials.append(self._trial(slot))
+        elif current is not None and current.slot == slot and action != "count_down":
+            current.outcome = "confirmed" if action == "commit" else "reverted"
+
+    def _trial(self, slot: SlotName) -> Trial:
+        image, running = self.image_in(slot), self._image
+        return Trial(
+            counter=image.counter if image is not None else 0,
+            from_counter=running.counter if running is not None else 0,
+            slot=slot,
+            armed_at=self.clock.at(),
+        )
 
     def _note(self, slot: SlotName, image: Image | None) -> None:
         name = f"{slot}:{image.version if image is not None else 'torn'}"

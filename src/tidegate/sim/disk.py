@@ -20,7 +20,7 @@ _pages: dict[bytes, bytes] = {_ZEROS: _ZEROS}
 
 @dataclass
 class Power:
-    """The power of one device. `operations` counts durable operations since the device was made.
+    """The power of one device. `operations` counts durable operations since the device was made; `cut_at` names those that were cut.
 
     After a cut every port of the device raises `PowerCut` until `restore`: nothing that runs in a `finally` may touch the disk of a dead device.
     """
@@ -28,8 +28,7 @@ class Power:
     random: Random
     operations: int = 0
     on: bool = True
-    lost: int = 0
-    log: list[str] | None = None
+    cut_at: list[str] = field(default_factory=list)
     _cuts: list[Cut] = field(default_factory=list)
     _at: int = 0
 
@@ -46,11 +45,11 @@ class Power:
         """
         self.check()
         self.operations += 1
-        if self.log is not None:
-            self.log.append(name)
         if not self._cuts or self.operations < self._at:
             return None
-        return self._cuts.pop(0).mode
+        mode = self._cuts.pop(0).mode
+        self.cut_at.append(f"{mode} {name}")
+        return mode
 
     def check(self) -> None:
         """Raise `PowerCut` when there is no power."""
@@ -60,7 +59,6 @@ class Power:
     def fail(self) -> None:
         """Switch off and raise `PowerCut`."""
         self.on = False
-        self.lost += 1
         raise PowerCut
 
     def restore(self) -> None:

@@ -209,6 +209,7 @@ class SimLink:
     Attributes:
         faults: may be changed while the device runs.
         wire: what it is plugged into; a lying proxy can be put here.
+        down: there is no network, whatever the pattern says.
     """
 
     def __init__(
@@ -224,6 +225,7 @@ class SimLink:
         self.wire = wire
         self.faults = faults or LinkFaults()
         self.pattern = pattern or Pattern()
+        self.down = False
         self.requests = 0
         self._clock = clock
         self._random = random
@@ -244,7 +246,7 @@ class SimLink:
         """
         self.requests += 1
         faults = self.faults
-        if not self.pattern.is_online(self._clock.at()):
+        if self.down or not self.pattern.is_online(self._clock.at()):
             raise TransferError("download.dns", "no network")
         self._clock.sleep(faults.latency_s)
         lost = self._random.random() if faults.loss_ratio else 1.0

@@ -141,3 +141,19 @@ def test_poisson_has_its_mean() -> None:
     for mean in (0.1, 2.0, 80.0):
         total = sum(poisson(random, mean) for _ in range(2000))
         assert abs(total / 2000 - mean) < 4 * (mean / 2000) ** 0.5 + 0.05
+
+
+def test_the_board_keeps_its_own_record_of_what_became_of_a_trial() -> None:
+    board = _board(Truth({(2, "*"): Behaviour(boots=False)}))
+    _stage(board, NEW)
+    board.bootloader.arm_trial("B", 1)
+    board.start()
+    board.truth.behaviours.clear()
+    board.bootloader.arm_trial("B", 1)
+    board.start()
+    board.bootloader.commit("B")
+    board.bootloader.arm_trial("A", 1)
+    board.start()
+    board.bootloader.commit("A")
+    found = [(one.counter, one.outcome, one.is_fallback) for one in board.history.trials]
+    assert found == [(2, "reverted", False), (2, "confirmed", False), (1, "confirmed", True)]
