@@ -42,6 +42,7 @@ from tidegate.agent.state import (
     Update,
     Wait,
 )
+from tidegate.core.reasons import is_reason
 from tidegate.agent.trial import give_back, reverted
 
 #: Failures in a row without progress after which a download is given up, by reason. A server that cannot be reached is waited for without end: the
@@ -363,7 +364,7 @@ def failed(state: State, event: Failed) -> State:
 
 def _aside(state: State, event: Failed) -> State:
     """A failure that ends nothing: the link's are no news, what was forged is."""
-    if event.reason.startswith("download."):
+    if event.reason.startswith("download.") or not is_reason(event.reason):
         return state
     return notice(state, event.now, event.reason, event.detail)
 
