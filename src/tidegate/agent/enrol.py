@@ -67,9 +67,7 @@ def enrol(
     storage.write(ENROLLED_NAME, answer.state.encode())
     fingerprint = signer.public.identity
     spaced = " ".join(fingerprint[at : at + 4] for at in range(0, 16, 4))
-    return Enrolled(
-        state=answer.state, fingerprint=spaced, poll_after_s=answer.poll_after_s
-    )
+    return Enrolled(state=answer.state, fingerprint=spaced, poll_after_s=answer.poll_after_s)
 
 
 def session(

@@ -68,7 +68,11 @@ def _report(
     reason = fields.get("reason")
     if reason is not None and not is_reason(reason):
         # An error that is no reason for an update's end: the code goes into the detail, the list stays closed.
-        fields = {**fields, "reason": "agent.internal", "detail": f"{reason}: {fields.get('detail', '')}"}
+        fields = {
+            **fields,
+            "reason": "agent.internal",
+            "detail": f"{reason}: {fields.get('detail', '')}",
+        }
     fields["detail"] = fields.get("detail", "")[:512]
     return Report(
         seq=state.next_seq,

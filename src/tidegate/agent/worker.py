@@ -30,8 +30,8 @@ from tidegate.agent.state import (
     Installed,
     Order,
     Ordered,
-    Permitted,
     PermitRefused,
+    Permitted,
     ReadBack,
     Refresh,
     Refused,
@@ -170,9 +170,8 @@ class Worker:
             checked = self._assignment(task, store)
             body = checked
             order = Order(epoch=body.epoch, seq=body.seq)
-            if body.action in ("hold", "none"):
-                action = "hold" if body.action == "hold" else "none"
-                return Ordered(now=now, order=order, action=action, reason=body.reason)
+            if body.action == "hold" or body.action == "none":  # noqa: PLR1714 - narrows the type
+                return Ordered(now=now, order=order, action=body.action, reason=body.reason)
             return Assigned(now=now, order=order, update=self._update(task.state, store, body))
         except PublisherError as error:
             return _refused(now, body, error)
@@ -319,9 +318,7 @@ class Worker:
             slot_sha256=update.release.install.sha256,
             release_counter=update.release.release_counter,
         )
-        answer = api.post(
-            world.transport, "/d/v1/permit", request, PermitAnswer, token=task.token
-        )
+        answer = api.post(world.transport, "/d/v1/permit", request, PermitAnswer, token=task.token)
         now, mono = self._now(), world.clock.monotonic()
         if answer.envelope is None:
             return PermitRefused(

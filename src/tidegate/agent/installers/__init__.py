@@ -4,8 +4,8 @@ An installer is a module with one function, `download(world, settings, job, toke
 
 * it writes only to `job.update.slot`, which was marked bad before;
 * every reply says what is durable by then; after a cut it is called again with the last progress;
-* it ends with `Downloaded` once everything was flushed, or raises: TransferError when the link failed, DeviceError when this device did, PublisherError when what was
-  signed cannot be installed here.
+* it ends with `Downloaded` once everything was flushed, or raises: TransferError when the link failed, DeviceError when this device did, PublisherError
+  when what was signed cannot be installed here.
 
 Reading the slot back is not its business: the worker does that for all of them.
 """

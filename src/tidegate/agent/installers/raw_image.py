@@ -1,8 +1,8 @@
 """Installer `raw_image`: streams a payload container straight into the slot; nothing is stored beside it.
 
 Order (delivery.md 5): stored hash, declared size, decode, plain hash, write; every 16 MiB flush the slot, and only then say so. Zeros are written, because a
-slot still holds the release before. On resume the last interval is read from the slot and held against the plain hashes: a medium that lost flushed bytes is found here,
-not at boot.
+slot still holds the release before. On resume the last interval is read from the slot and held against the plain hashes: a medium
+that lost flushed bytes is found here, not at boot.
 """
 
 import hashlib
@@ -21,15 +21,11 @@ from tidegate.core.errors import DeviceError, PublisherError, TransferError
 from tidegate.core.payload import HEADER_SIZE, Index, decode_segment, head_size
 from tidegate.core.release import PayloadRef
 
-#: Plain bytes between two flushes: above that nothing is gained, and at most this much is fetched again (delivery.md 5.2).
-INTERVAL: Final = 16 << 20
 #: Name of the file that keeps header and index of the payload under way.
 HEAD_NAME: Final = "payload.head"
 
 
-def download(
-    world: World, settings: Settings, job: Download, token: str | None
-) -> Iterator[Reply]:
+def download(world: World, settings: Settings, job: Download, token: str | None) -> Iterator[Reply]:
     """Stream the payload into the slot, from where it stopped.
 
     Raises:
@@ -141,7 +137,7 @@ class _Transfer:
                 part = view[one.offset : one.offset + one.length]
                 self._device.write_at(one.target_offset, bytes(part))
             pending += len(plain)
-            if pending >= INTERVAL and number + 1 < len(index.segments):
+            if pending >= self._settings.sync_bytes and number + 1 < len(index.segments):
                 progress = self._flushed(progress, number + 1, base + stream.count)
                 pending = 0
                 yield Progressed(now=self._now(), progress=progress)
