@@ -67,7 +67,7 @@ class _Nouns(click.Group):
 @click.version_option(__version__, "--version", message="%(version)s")
 @click.pass_context
 def group(ctx: click.Context) -> None:
-    r"""Deliver firmware to fleets of Linux devices, and stop by itself.
+    """Deliver firmware to fleets of Linux devices, and stop by itself.
 
     \b
     tidegate demo

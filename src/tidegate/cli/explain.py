@@ -12,7 +12,7 @@ from tidegate.core.reasons import REASONS
 @click.argument("code")
 @with_output
 def command(code: str, out: Output) -> None:
-    r"""Explain an error or reason by its code.
+    """Explain an error or reason by its code.
 
     \b
     tidegate explain sig.threshold

@@ -39,7 +39,7 @@ A key file is sealed with Argon2id and AES-256-GCM; nobody can recover it.""",
 @click.argument("topic", required=False)
 @with_output
 def command(topic: str | None, out: Output) -> None:
-    r"""Read about a topic.
+    """Read about a topic.
 
     \b
     tidegate help

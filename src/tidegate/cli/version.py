@@ -11,7 +11,7 @@ from tidegate.cli.output import Output, with_output
 @click.command("version")
 @with_output
 def command(out: Output) -> None:
-    r"""Say which version this is.
+    """Say which version this is.
 
     \b
     tidegate version
