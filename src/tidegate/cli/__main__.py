@@ -1,5 +1,0 @@
-"""`python -m tidegate.cli`."""
-
-from tidegate.cli import main
-
-main()

@@ -1,0 +1,143 @@
+"""The forms: each is admitted (origin, session, token, permission), gives one command and leads back to a page."""
+
+from typing import Any, BinaryIO, Final, cast
+
+from litestar import Controller, Response, post
+from litestar.datastructures import UploadFile
+
+from tidegate.core.errors import RequestError
+from tidegate.server.web import guard
+from tidegate.server.web.guard import FORM_BYTES, WebRequest
+from tidegate.server.web.pages import Name
+from tidegate.server.web.site import SiteDep, address, require
+
+#: What a verb asks of a role: narrowing is near, widening far.
+ROLLOUT_VERBS: Final[dict[str, str]] = {
+    "halt": "rollout.halt",
+    "pause": "rollout.halt",
+    "isolate": "rollout.halt",
+    "cancel": "rollout.halt",
+    "start": "rollout.widen",
+    "resume": "rollout.widen",
+    "advance": "rollout.widen",
+    "readmit": "rollout.widen",
+    "fallback": "rollout.fallback",
+}
+DEVICE_VERBS: Final = frozenset({"accept", "reject", "hold", "unhold"})
+REASON_CHARS: Final = 300
+TEXT_CHARS: Final = 2000
+BUNDLE_BYTES: Final = 16 * 1024**3
+
+
+def reason_of(fields: dict[str, str]) -> str:
+    """Return the reason a person gave (untrusted), cut to its limit."""
+    return fields.get("reason", "").strip()[:REASON_CHARS]
+
+
+class Forms(Controller):
+    """Everything a person can change here. Halt asks nothing."""
+
+    include_in_schema = False
+    request_max_body_size = FORM_BYTES
+
+    @post("/rollouts/{name:str}/{verb:str}")
+    async def rollout(
+        self, request: WebRequest, site: SiteDep, name: Name, verb: Name
+    ) -> Response[Any]:
+        """Act on a rollout."""
+        permission = ROLLOUT_VERBS.get(verb)
+        if permission is None:
+            raise RequestError("request.not_found", f"A rollout cannot be told to {verb}.")
+        visit, fields = await site.act(request, permission)
+        extra: dict[str, str] = {
+            key: fields[key][:REASON_CHARS] for key in ("variant", "counter") if key in fields
+        }
+        text = await site.run(
+            lambda: site.commands.tell_rollout(
+                verb, name, visit.account, reason_of(fields), extra, visit.now
+            )
+        )
+        return site.done(request, address("rollouts", name), text)
+
+    @post("/requests/{request_id:str}/{decision:str}")
+    async def decide(
+        self, request: WebRequest, site: SiteDep, request_id: Name, decision: Name
+    ) -> Response[Any]:
+        """Approve or decline what somebody asked for."""
+        if decision not in {"approve", "decline"}:
+            raise RequestError("request.not_found", "A request is approved or declined.")
+        approve = decision == "approve"
+        visit, fields = await site.act(request, "rollout.approve" if approve else "rollout.widen")
+        text = await site.run(
+            lambda: site.commands.decide(
+                request_id, visit.account, approve=approve, reason=reason_of(fields), now=visit.now
+            )
+        )
+        back = fields.get("back", "")
+        return site.done(request, address("rollouts", back) if back else "/", text)
+
+    @post("/devices/{device_id:str}/{verb:str}")
+    async def device(
+        self, request: WebRequest, site: SiteDep, device_id: Name, verb: Name
+    ) -> Response[Any]:
+        """Act on a device."""
+        if verb not in DEVICE_VERBS:
+            raise RequestError("request.not_found", f"A device cannot be told to {verb}.")
+        visit, fields = await site.act(request, "device.manage")
+        text = await site.run(
+            lambda: site.commands.tell_device(
+                verb, device_id, visit.account, reason_of(fields), visit.now
+            )
+        )
+        to = "/devices#pending" if fields.get("back") == "inbox" else address("devices", device_id)
+        return site.done(request, to, text)
+
+    @post("/releases/{name:str}/recall")
+    async def recall(self, request: WebRequest, site: SiteDep, name: Name) -> Response[Any]:
+        """Never offer a release again."""
+        visit, fields = await site.act(request, "release.recall")
+        reason = reason_of(fields)
+        if not reason:
+            raise RequestError("request.invalid", "A recall needs a reason.")
+        text = await site.run(lambda: site.commands.recall(name, visit.account, reason, visit.now))
+        return site.done(request, address("releases", name), text)
+
+    @post("/incidents/{name:str}/note")
+    async def note(self, request: WebRequest, site: SiteDep, name: Name) -> Response[Any]:
+        """Add a note or a corrective action."""
+        visit, fields = await site.act(request, "incident.write")
+        kind, words = fields.get("kind", "note"), fields.get("text", "").strip()[:TEXT_CHARS]
+        if kind not in {"note", "action"} or not words:
+            raise RequestError("request.invalid", "Write something first.")
+        text = await site.run(
+            lambda: site.commands.note(name, kind, words, visit.account, visit.now)
+        )
+        return site.done(request, address("incidents", name), text)
+
+    @post("/incidents/{name:str}/close")
+    async def close(self, request: WebRequest, site: SiteDep, name: Name) -> Response[Any]:
+        """Close an incident."""
+        visit, fields = await site.act(request, "incident.write")
+        text = await site.run(
+            lambda: site.commands.close(name, visit.account, reason_of(fields), visit.now)
+        )
+        return site.done(request, address("incidents", name), text)
+
+    @post("/releases", request_max_body_size=BUNDLE_BYTES)
+    async def publish(self, request: WebRequest, site: SiteDep) -> Response[Any]:
+        """Publish a signed bundle. It is spooled to disk while it arrives, then checked as a device would check it."""
+        guard.check_origin(request)
+        visit = await site.visit(request)
+        require(visit.account, "release.publish")
+        data = await request.form()
+        token, bundle = data.get("csrf"), data.get("bundle")
+        guard.check_token({"csrf": token if isinstance(token, str) else ""}, visit.session)
+        if not isinstance(bundle, UploadFile) or not bundle.filename:
+            raise RequestError("request.invalid", "Choose a bundle first.")
+        spooled = cast("BinaryIO", bundle.file)
+        name = await site.run(lambda: site.commands.publish(spooled, visit.account, visit.now))
+        return site.done(
+            request,
+            address("releases", name),
+            f"Published {name}. No device is offered it before a rollout.",
+        )

@@ -1,0 +1,154 @@
+"""What the web needs from the rest of the server: pages to read, commands to give, and who is asking.
+
+All three are plain synchronous calls; the pages run them on worker threads. Every command is done and durable when the call returns.
+"""
+
+from dataclasses import dataclass
+from typing import BinaryIO, Protocol
+
+from tidegate.server.web.views import (
+    Counts,
+    DevicePage,
+    DevicesPage,
+    FleetPage,
+    IncidentPage,
+    IncidentsPage,
+    ReleasePage,
+    ReleasesPage,
+    RolloutPage,
+    RolloutsPage,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Who is signed in. `may` holds permissions by name, such as `rollout.halt`."""
+
+    name: str
+    role: str
+    may: frozenset[str]
+
+    @property
+    def initials(self) -> str:
+        """Two letters for the top bar."""
+        parts = [
+            part
+            for part in self.name.replace(".", " ").replace("-", " ").replace("_", " ").split()
+            if part
+        ]
+        letters = "".join(part[0] for part in parts[:2]) if len(parts) > 1 else self.name[:2]
+        return letters.upper()
+
+
+class Auth(Protocol):
+    """Accounts and their sessions."""
+
+    def account(self, session: str, now: int) -> Account | None:
+        """Return who the session token (untrusted) belongs to, or None."""
+        ...
+
+    def sign_in(self, name: str, password: str, address: str, now: int) -> str | None:
+        """Return a new session token, or None when name and password do not match.
+
+        Raises:
+            TidegateError: too many attempts (`request.rate_limited`).
+        """
+        ...
+
+    def redeem(self, ticket: str, now: int) -> str | None:
+        """Exchange a one-time sign-in ticket (untrusted) for a session token; None when it is not good, or no longer."""
+        ...
+
+    def sign_out(self, session: str, now: int) -> None:
+        """End the session; nothing happens when there is none."""
+        ...
+
+
+class Reader(Protocol):
+    """One method a page. None = there is no such thing."""
+
+    def position(self) -> int:
+        """Return a number that grows whenever anything a page shows has changed. Cheap: it is asked about once a second."""
+        ...
+
+    def counts(self, now: int) -> Counts:
+        """Return what the top bar shows."""
+        ...
+
+    def fleet(self, now: int) -> FleetPage:
+        """Return the fleet overview."""
+        ...
+
+    def rollouts(self, now: int, cursor: str) -> RolloutsPage:
+        """Return one page of the list of rollouts; `cursor` is untrusted."""
+        ...
+
+    def rollout(self, name: str, account: Account, now: int) -> RolloutPage | None:
+        """Return one rollout, as `account` sees its requests."""
+        ...
+
+    def devices(self, query: str, cursor: str, now: int) -> DevicesPage:
+        """Return one page of the devices that match `query`; query and cursor are untrusted."""
+        ...
+
+    def device(self, device_id: str, now: int) -> DevicePage | None:
+        """Return one device."""
+        ...
+
+    def releases(self, now: int) -> ReleasesPage:
+        """Return the list of releases."""
+        ...
+
+    def release(self, name: str, now: int) -> ReleasePage | None:
+        """Return one release."""
+        ...
+
+    def incidents(self, now: int) -> IncidentsPage:
+        """Return the list of incidents."""
+        ...
+
+    def incident(self, name: str, now: int) -> IncidentPage | None:
+        """Return one incident report."""
+        ...
+
+
+class Commands(Protocol):
+    """What a person can do here. Each returns the sentence that says what happened.
+
+    Raises (all of them):
+        TidegateError: it was refused; nothing has changed.
+    """
+
+    def tell_rollout(
+        self, verb: str, name: str, account: Account, reason: str, fields: dict[str, str], now: int
+    ) -> str:
+        """Act on a rollout: halt, pause, resume, start, advance, cancel, isolate, readmit, fallback. `fields` carry the verb's own settings."""
+        ...
+
+    def decide(
+        self, request_id: str, account: Account, *, approve: bool, reason: str, now: int
+    ) -> str:
+        """Approve or decline what somebody asked for."""
+        ...
+
+    def tell_device(
+        self, verb: str, device_id: str, account: Account, reason: str, now: int
+    ) -> str:
+        """Act on a device: accept, reject, hold, unhold."""
+        ...
+
+    def recall(self, release: str, account: Account, reason: str, now: int) -> str:
+        """Never offer a release again."""
+        ...
+
+    def note(self, incident: str, kind: str, text: str, account: Account, now: int) -> str:
+        """Add to an incident: `note` or `action` (corrective)."""
+        ...
+
+    def close(self, incident: str, account: Account, reason: str, now: int) -> str:
+        """Close an incident."""
+        ...
+
+    def publish(self, bundle: BinaryIO, account: Account, now: int) -> str:
+        """Publish a signed bundle (untrusted), checked as a device would check it; return the name of the release."""
+        ...

@@ -1,0 +1,139 @@
+"""The web pages as one router that the server mounts."""
+
+import functools
+from collections.abc import Callable
+from typing import Annotated, Any, Final
+from urllib.parse import urlencode
+
+from litestar import Response, Router, get
+from litestar.datastructures import ResponseHeader
+from litestar.di import Provide
+from litestar.enums import MediaType
+from litestar.exceptions import HTTPException
+from litestar.params import FromPath, QueryParameter
+
+from tidegate.core.errors import RequestError, TidegateError
+from tidegate.server.web.assets import Assets
+from tidegate.server.web.door import Door
+from tidegate.server.web.forms import Forms
+from tidegate.server.web.guard import HEADERS, WebRequest
+from tidegate.server.web.live import Live, Pulse
+from tidegate.server.web.pages import ReadPages
+from tidegate.server.web.reader import Auth, Commands, Reader
+from tidegate.server.web.render import Renderer
+from tidegate.server.web.site import SignInNeededError, Site, SiteDep
+from tidegate.server.web.views import Problem
+
+#: Status of a page that says why something was refused. Codes not named here are the caller's fault.
+STATUS: Final[dict[str, int]] = {
+    "request.not_found": 404,
+    "device.unknown": 404,
+    "request.forbidden": 403,
+    "request.unauthenticated": 401,
+    "request.conflict": 409,
+    "request.too_large": 413,
+    "request.rate_limited": 429,
+    "server.busy": 503,
+    "server.internal": 500,
+}
+TITLES: Final[dict[str, str]] = {
+    "request.not_found": "Not here",
+    "request.forbidden": "Not allowed",
+    "request.unauthenticated": "Not signed in",
+    "request.conflict": "It has changed meanwhile",
+    "server.busy": "Busy",
+    "server.internal": "Something went wrong here",
+}
+
+
+def create_router(
+    reader: Reader, commands: Commands, auth: Auth, clock: Callable[[], float]
+) -> Router:
+    """Make the router of the web pages; `clock` tells unix seconds."""
+    site = Site(reader, commands, auth, clock)
+    pulse = Pulse()
+    return Router(
+        path="/",
+        route_handlers=[ReadPages, Forms, Door, Live, static_file],
+        dependencies={
+            "site": Provide(lambda: site, sync_to_thread=False),
+            "pulse": Provide(lambda: pulse, sync_to_thread=False),
+        },
+        exception_handlers={
+            SignInNeededError: to_the_door,
+            TidegateError: show_problem,
+            HTTPException: show_http_problem,
+        },
+        response_headers=[
+            ResponseHeader(name=name, value=value) for name, value in HEADERS.items()
+        ],
+    )
+
+
+@get("/static/{path:path}", include_in_schema=False)
+async def static_file(
+    request: WebRequest,
+    site: SiteDep,
+    path: FromPath[str],
+    v: Annotated[str, QueryParameter(max_length=64)] = "",
+) -> Response[bytes]:
+    """Serve a static file. With the right `v` it may be kept for ever, because other bytes have another address."""
+    asset = site.assets.get(path.lstrip("/"))
+    if asset is None:
+        raise RequestError("request.not_found", "No such file.")
+    etag = f'"{asset.digest[:32]}"'
+    for_ever = bool(v) and asset.digest.startswith(v)
+    headers = {
+        "ETag": etag,
+        "Cache-Control": "public, max-age=31536000, immutable" if for_ever else "no-cache",
+    }
+    if request.headers.get("if-none-match") == etag:
+        return Response(b"", status_code=304, headers=headers, media_type=asset.media_type)
+    return Response(asset.body, headers=headers, media_type=asset.media_type)
+
+
+def to_the_door(request: WebRequest, _: SignInNeededError) -> Response[Any]:
+    """Ask for a sign-in, and come back to the page afterwards. A stream is told in plain words."""
+    if request.url.path == "/live":
+        return Response(
+            "not signed in", status_code=401, media_type=MediaType.TEXT, headers=HEADERS
+        )
+    back = request.url.path if request.method == "GET" else "/"
+    if request.method == "GET" and request.url.query:
+        back = f"{back}?{request.url.query}"
+    to = "/sign-in" if back == "/" else "/sign-in?" + urlencode({"next": back})
+    return Response(None, status_code=303, headers={"Location": to} | HEADERS)
+
+
+def show_problem(request: WebRequest, error: TidegateError) -> Response[Any]:
+    """Say what went wrong, what to do about it, and its stable code."""
+    status = STATUS.get(error.code, 400)
+    title = TITLES.get(error.code, "Refused" if request.method == "POST" else "That does not work")
+    return _problem_page(request, Problem(status, error.code, title, error.detail, error.hint))
+
+
+def show_http_problem(request: WebRequest, error: HTTPException) -> Response[Any]:
+    """Show an error of the framework (a bad parameter, a method not allowed, a body too large) like any other."""
+    code = {404: "request.not_found", 413: "request.too_large"}.get(
+        error.status_code, "request.invalid"
+    )
+    if error.status_code >= 500:
+        code = "server.internal"
+    detail = "There is no such page." if error.status_code == 404 else "The request cannot be read."
+    problem = Problem(error.status_code, code, TITLES.get(code, "That does not work"), detail)
+    return _problem_page(request, problem)
+
+
+@functools.cache
+def _plain_renderer() -> Renderer:
+    return Renderer(Assets())
+
+
+def _problem_page(request: WebRequest, problem: Problem) -> Response[Any]:
+    back = request.url.path.rpartition("/")[0] if request.method == "POST" else "/"
+    # The handler's own site is not at hand here: an error can come before dependencies are resolved.
+    html = _plain_renderer().page("problem", {"page": problem, "back": back or "/"})
+    headers = HEADERS | {"Cache-Control": "no-store"}
+    if problem.status in {429, 503}:
+        headers = headers | {"Retry-After": "5"}
+    return Response(html, status_code=problem.status, media_type=MediaType.HTML, headers=headers)

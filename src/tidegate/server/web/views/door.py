@@ -1,0 +1,35 @@
+"""Sign-in, problems, and what was just done."""
+
+from dataclasses import dataclass, field
+
+from tidegate.server.web.words import Tone
+
+
+@dataclass(frozen=True, slots=True)
+class SignInPage:
+    """The door."""
+
+    host: str
+    next: str = "/"
+    name: str = ""
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something went wrong: what it means and what to do, with its stable code."""
+
+    status: int
+    code: str
+    title: str
+    detail: str
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """The result of what was just done, shown once after the redirect."""
+
+    text: str
+    tone: Tone = "ok"
+    fields: tuple[str, ...] = field(default=())

@@ -1,0 +1,141 @@
+"""The list of rollouts, and one rollout."""
+
+from dataclasses import dataclass
+
+from tidegate.server.web.views.parts import (
+    BecauseRow,
+    Chart,
+    Fact,
+    ReasonRow,
+    RolloutRow,
+    Shares,
+    TimelineRow,
+    VariantRow,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutsPage:
+    """All rollouts, newest first."""
+
+    now: int
+    rows: tuple[RolloutRow, ...] = ()
+    total: int = 0
+    next_cursor: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RingRow:
+    """A ring with the outcomes of its devices. `open_bp` is the share let in, `steps` how many steps it has."""
+
+    name: str
+    state: str
+    state_sub: str
+    audience: int
+    confirmed: int
+    under_way: int
+    staged: int
+    failed: int
+    reverted: int
+    lost: int
+    isolated: int
+    waiting: int
+    open_bp: int = 0
+    step_text: str = ""
+
+    @property
+    def shares(self) -> Shares:
+        """The bar of this ring, in the fixed order."""
+        return (
+            ("ok", self.confirmed),
+            ("go", self.under_way),
+            ("go2", self.staged),
+            ("wait", self.waiting),
+            ("iso", self.isolated),
+            ("bad", self.failed + self.reverted),
+            ("lost", self.lost),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class OwedRow:
+    """A device whose word is owed: it has a permit and has not said how it went."""
+
+    device: str
+    variant: str
+    state: str
+    since: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A decision somebody asked for."""
+
+    id: str
+    title: str
+    text: str
+    asked_by: str
+    asked_at: int
+    expires_at: int
+    own: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Halted:
+    """Why a rollout stands still."""
+
+    at: int
+    by: str
+    reason: str
+    incident: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A release that devices may be ordered back to."""
+
+    counter: int
+    version: str
+    devices: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutPage:
+    """One rollout."""
+
+    now: int
+    name: str
+    title: str
+    state: str
+    state_text: str
+    kind: str
+    release: str
+    release_counter: int
+    generation: int
+    created_at: int
+    created_by: str
+    started_at: int = 0
+    parent: str = ""
+    children: tuple[str, ...] = ()
+    audience: str = ""
+    asks: tuple[Ask, ...] = ()
+    halted: Halted | None = None
+    facts: tuple[Fact, ...] = ()
+    rings: tuple[RingRow, ...] = ()
+    total: RingRow | None = None
+    because: tuple[BecauseRow, ...] = ()
+    variants: tuple[VariantRow, ...] = ()
+    reasons: tuple[ReasonRow, ...] = ()
+    log: tuple[TimelineRow, ...] = ()
+    chart: Chart | None = None
+    owed: tuple[OwedRow, ...] = ()
+    owed_total: int = 0
+    staged_inert: int = 0
+    isolated: tuple[str, ...] = ()
+    fallbacks: tuple[Target, ...] = ()
+    next_step: str = ""
+
+    @property
+    def moving(self) -> bool:
+        """Whether it can still be halted: it moves, or may yet be harmed by late evidence."""
+        return self.state in {"active", "paused", "completed", "falling_back"}
