@@ -1,6 +1,9 @@
 """What each generated reference page holds: one function a page, from the code alone."""
 
+import importlib
+import inspect
 from collections.abc import Callable, Iterable
+from types import ModuleType
 from typing import Final, get_args
 
 from tidegate.core.errors import HINTS
@@ -85,4 +88,51 @@ def states() -> str:
     return "\n\n".join(parts)
 
 
-PAGES: Final[dict[str, Callable[[], str]]] = {"errors.md": errors, "states.md": states}
+def _modules(package: str) -> list[tuple[str, ModuleType]]:
+    """Return the back ends of a package with their names, which the package itself gives."""
+    names: list[str] = importlib.import_module(package).names()
+    return [(name, importlib.import_module(f"{package}.{name}")) for name in names]
+
+
+def _settings(module: ModuleType) -> str:
+    """Write the table of settings that a back end declares, if it declares one."""
+    declared = getattr(module, "SETTINGS", None)
+    if not declared:
+        return ""
+    rows = ((f"`{name}`", one.kind, f"`{one.default}`", one.help) for name, one in declared.items())
+    return _table(("setting", "is a", "default", "means"), rows)
+
+
+def backends(title: str, package: str, remark: str) -> Callable[[], str]:
+    """Make a page of one section a back end, from the back ends themselves."""
+
+    def page() -> str:
+        parts = [f"# {title}", remark]
+        for name, module in _modules(package):
+            text = inspect.cleandoc(module.__doc__ or "")
+            parts += [f"## `{name}`", text, _settings(module)]
+        return "\n\n".join(part for part in parts if part)
+
+    return page
+
+
+PAGES: Final[dict[str, Callable[[], str]]] = {
+    "errors.md": errors,
+    "states.md": states,
+    "gates.md": backends(
+        "Gates",
+        "tidegate.rollout.gates",
+        "Conditions of a rollout's policy (`gates` of a ring, or `guards` of the whole), by name.",
+    ),
+    "boot-loaders.md": backends(
+        "Boot loaders",
+        "tidegate.agent.bootloaders",
+        "`[bootloader] name` in `agent.toml` is one of these names. "
+        "[Add one](../guides/add-a-boot-loader.md).",
+    ),
+    "installers.md": backends(
+        "Installers",
+        "tidegate.agent.installers",
+        "How an artifact gets into a slot; a release's `install` type is one of these names.",
+    ),
+}

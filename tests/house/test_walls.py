@@ -35,6 +35,8 @@ SEEDS = [
     ("decisions are pure: no I/O, clock or randomness", "agent/state.py", "import socket"),
     ("door: sqlalchemy", "server/newcomer.py", "import sqlalchemy"),
     ("door: alembic", "server/store/sqlite.py", "import alembic"),
+    ("door: tuf", "core/keys.py", "import tuf.api.metadata"),
+    ("door: click", "core/keys.py", "import click"),
     ("back ends do not know each other", "rollout/gates/newcomer.py", "from . import neighbour"),
 ]
 

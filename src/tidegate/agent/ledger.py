@@ -20,6 +20,7 @@ from tidegate.agent.state import (
     Update,
 )
 from tidegate.core.protocol import EventKind
+from tidegate.core.reasons import is_reason
 
 #: Sequence numbers reserved in one journal write, so that heartbeats need none of their own.
 SEQ_BLOCK: Final = 256
@@ -63,6 +64,14 @@ def _report(
             "attempt": update.attempt,
             "from_counter": update.from_counter,
             **fields,
+        }
+    reason = fields.get("reason")
+    if reason is not None and not is_reason(reason):
+        # An error that is no reason for an update's end: the code goes into the detail, the list stays closed.
+        fields = {
+            **fields,
+            "reason": "agent.internal",
+            "detail": f"{reason}: {fields.get('detail', '')}",
         }
     fields["detail"] = fields.get("detail", "")[:512]
     return Report(

@@ -125,11 +125,7 @@ def _react(state: State, event: Event) -> Step:  # noqa: C901, PLR0911, PLR0912 
         case Committed():
             return trial.committed(state, event), ()
         case Acked():
-            kept = tuple(one for one in state.outbox if one.seq > event.seq)
-            ahead = max(state.next_seq, event.seq + 1)
-            return _replace(
-                state, outbox=kept, next_seq=ahead, reserved_seq=max(state.reserved_seq, ahead)
-            ), ()
+            return _acked(state, event), ()
         case Beat():
             return ledger.beat(state, event), ()
         case HoldAsked() | ReleaseAsked() | ApplyAsked() | ConfirmAsked() | RevertAsked():
@@ -138,6 +134,18 @@ def _react(state: State, event: Event) -> Step:  # noqa: C901, PLR0911, PLR0912 
             return ledger.notice(state, event.now, event.reason, event.detail), ()
         case _ as never:
             assert_never(never)
+
+
+def _acked(state: State, event: Acked) -> State:
+    if event.seq >= state.next_seq:
+        # The server knows numbers that we never gave, so far as we remember: the journal was lost. What is owed gets new ones.
+        ahead = event.seq + 1
+        outbox = tuple(_replace(one, seq=one.seq + event.seq) for one in state.outbox)
+        following = ahead + state.next_seq
+        return _replace(state, outbox=outbox, beat=None, next_seq=following, reserved_seq=following)
+    kept = tuple(one for one in state.outbox if one.seq > event.seq)
+    late = state.beat is not None and state.beat.seq > event.seq
+    return _replace(state, outbox=kept, beat=state.beat if late else None)
 
 
 def _armed(state: State, event: Armed) -> Step:

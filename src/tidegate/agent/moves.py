@@ -43,6 +43,7 @@ from tidegate.agent.state import (
     Wait,
 )
 from tidegate.agent.trial import give_back, reverted
+from tidegate.core.reasons import is_reason
 
 #: Failures in a row without progress after which a download is given up, by reason. A server that cannot be reached is waited for without end: the
 #: server's own deadline counts that as silence.
@@ -149,7 +150,7 @@ def _not_there(state: State, event: Started, update: Update) -> State:
         if not phase.armed and not on_trial:
             return give_back(state, event.now, update)
     reason = "boot.no_return"
-    if on_trial and event.tries.get(update.slot, 0) == 0:
+    if mark == "bad" or (on_trial and event.tries.get(update.slot, 0) == 0):
         reason = "boot.counter_exhausted"
     elif on_trial or mark == "good":
         reason = "boot.wrong_slot"
@@ -363,7 +364,7 @@ def failed(state: State, event: Failed) -> State:
 
 def _aside(state: State, event: Failed) -> State:
     """A failure that ends nothing: the link's are no news, what was forged is."""
-    if event.reason.startswith("download."):
+    if event.reason.startswith("download.") or not is_reason(event.reason):
         return state
     return notice(state, event.now, event.reason, event.detail)
 

@@ -23,6 +23,8 @@ def reasons(state: State, looked: Looked) -> tuple[Because, ...]:
         found = _download(phase, looked)
     elif isinstance(phase, Staged):
         found = _activate(state, phase, looked)
+    if isinstance(phase, Downloading | Staged) and not looked.online:
+        found.append(Because(code="wait.server", detail="no session with the server yet"))
     if state.wait is not None and looked.mono < state.wait.until_mono:
         found.append(Because(code=state.wait.code, detail=state.wait.detail))
     return tuple(found)

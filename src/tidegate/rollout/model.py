@@ -62,22 +62,28 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
 
     `guards` are gates judged over the whole rollout at every decision, from the first attempt to long after completion: one that fails halts. Before
     the fleet is judged, each variant is judged by the same `failure_rate` guard at its own minimum sample, and isolated when the others stay under.
-    `at_once` bounds permits whose outcome is not known yet (0 = no bound).
+    `at_once` bounds permits whose outcome is not known yet (0 = no bound); `first` does so before anything is proved, and grows with what is confirmed
+    (0 = no such bound).
     """
 
     rings: Annotated[tuple[RingSpec, ...], Meta(min_length=1, max_length=32)]
     guards: Annotated[tuple[GateSpec, ...], Meta(max_length=16)] = ()
     deadlines: Deadlines = Deadlines()
     at_once: Annotated[int, Meta(ge=0)] = 0
+    first: Annotated[int, Meta(ge=0)] = 0
     dynamic: bool = True
 
 
 class RingProgress(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a ring stands. `step` indexes `RingSpec.shares`; `opened_at` is when the present step opened."""
+    """Where a ring stands. `step` indexes `RingSpec.shares`; `opened_at` is when the present step opened.
+
+    `before` holds what the ring had by variant when that step opened, (attempts, ended, confirmed), so that a step is judged by its own devices.
+    """
 
     state: RingState = "waiting"
     step: int = -1
     opened_at: int = 0
+    before: dict[str, tuple[int, int, int]] = {}
 
 
 class Approval(msgspec.Struct, frozen=True, kw_only=True):
@@ -140,6 +146,12 @@ class Tally(msgspec.Struct, frozen=True, kw_only=True):
     def attempts(self) -> int:
         """Devices that acted on the release: permits, and installs that failed before one. Never the whole ring."""
         return self.exposed + self.install
+
+    @property
+    def ended(self) -> int:
+        """Devices with an outcome, good or bad, before a permit or after."""
+        after = self.confirmed + self.reverted + self.failed_after + self.lost
+        return after + self.failed_before + self.declined
 
     @property
     def pending(self) -> int:

@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from tidegate.agent.ports import PowerCut, SlotMark, SlotName
+from tidegate.agent.ports import Bootloader, PowerCut, SlotMark, SlotName
 from tidegate.core.errors import DeviceError
 from tidegate.sim.clock import DeviceClock
 from tidegate.sim.disk import MemorySlot, MemoryStorage, Power, SlotMedium
@@ -179,6 +179,7 @@ class SimBoard:
 
     Attributes:
         storage: the agent's state directory.
+        loader: the boot loader with its own state; `bootloader` is what the agent sees of it.
         history: the truth about every boot.
         dead: the board found nothing to boot, `BOOTS_MAX` times in a row.
     """
@@ -203,8 +204,9 @@ class SimBoard:
         self.disk = DiskFaults()
         self.storage = MemoryStorage(self.power, self.disk)
         self.media = {name: SlotMedium(slot_size) for name in SLOTS}
-        self.bootloader: SimBootloader = SimBootloader(self.power, random)
-        self.bootloader.on_change = self._record
+        self.loader = SimBootloader(self.power, random)
+        self.bootloader: Bootloader = self.loader
+        self.loader.on_change = self._record
         self.history = History()
         self.dead = False
         self.wants_reboot = False
@@ -286,7 +288,7 @@ class SimBoard:
 
     def _boot_once(self) -> bool:
         self.history.boots += 1
-        slot = self.bootloader.choose()
+        slot = self.loader.choose()
         self.clock.sleep(BOOT_S)
         image = self.image_in(slot)
         behaviour = self.truth.of(image.counter, self.variant) if image is not None else None
@@ -298,7 +300,7 @@ class SimBoard:
             self.clock.sleep(WATCHDOG_S)
             self._log = f"slot {slot}: no running system; reset by the watchdog"
             return False
-        self.bootloader.running, self._image = slot, image
+        self.loader.running, self._image = slot, image
         self.clock.restart()
         self._boot_id = self.clock.random_bytes(8).hex()
         self._errors, self._counted_at = 0, 0.0

@@ -91,7 +91,7 @@ def test_a_cut_while_arming_leaves_the_old_or_the_new_flag() -> None:
     flags = set()
     for seed in range(20):
         board = _board()
-        board.bootloader._random = Random(seed)
+        board.loader._random = Random(seed)
         _stage(board, NEW)
         board.power.arm(Cut(1, "torn"))
         with contextlib.suppress(PowerCut):

@@ -1,0 +1,168 @@
+"""Get a payload's bytes over a link that lies, stalls and breaks: exact ranges, a throttle, a minimum rate.
+
+What it gives is still untrusted; `core.payload` holds every segment against its signed digest. All rates are of stored bytes, as they come over the link.
+"""
+
+import re
+from typing import Final
+
+from tidegate.agent.api import TokenError
+from tidegate.agent.ports import Clock, Response, Transport
+from tidegate.core.errors import TransferError
+
+_PIECE_MAX: Final = 64 << 10
+_CONTENT_RANGE: Final = re.compile(r"bytes (\d{1,15})-(\d{1,15})/(\d{1,15})")
+
+
+class Pacer:
+    """Holds a transfer to `rate` bytes a second, and gives up on one slower than `rate_min`.
+
+    Args:
+        clock: time and sleep.
+        rate: most bytes a second; 0 = no limit.
+        rate_min: fewest bytes a second, measured over `grace_s` each time; 0 = no limit.
+        grace_s: length of the measure, in seconds.
+    """
+
+    def __init__(self, clock: Clock, *, rate: int, rate_min: int, grace_s: float) -> None:
+        self._clock = clock
+        self._rate = rate
+        self._rate_min = min(rate_min, rate // 2) if rate else rate_min
+        self._grace_s = grace_s
+        self._began = clock.monotonic()
+        self._bytes = 0
+        self._window_began = self._began
+        self._window_bytes = 0
+
+    @property
+    def piece(self) -> int:
+        """Return how many bytes to read at once: a twentieth of a second's worth, so that the throttle is smooth."""
+        if not self._rate:
+            return _PIECE_MAX
+        return max(256, min(_PIECE_MAX, self._rate // 20))
+
+    def took(self, count: int) -> None:
+        """Account for `count` bytes; wait as the throttle wants.
+
+        Raises:
+            TransferError: `download.slow`.
+        """
+        self._bytes += count
+        self._window_bytes += count
+        now = self._clock.monotonic()
+        self._judge(now)
+        if self._rate:
+            early_s = self._began + self._bytes / self._rate - now
+            if early_s > 0:
+                self._clock.sleep(early_s)
+
+    def _judge(self, now: float) -> None:
+        elapsed_s = now - self._window_began
+        if elapsed_s < self._grace_s:
+            return
+        per_s = self._window_bytes / elapsed_s
+        if per_s < self._rate_min:
+            detail = f"{per_s:.0f} bytes/s over {elapsed_s:.0f} s; at least {self._rate_min}"
+            raise TransferError("download.slow", detail)
+        self._window_began, self._window_bytes = now, 0
+
+
+class Stream:
+    """One open answer, from `offset` of the payload on.
+
+    Args:
+        response: checked by `open_stream`.
+        pacer: throttle and minimum rate.
+    """
+
+    def __init__(self, response: Response, pacer: Pacer) -> None:
+        self._response = response
+        self._pacer = pacer
+        self.etag = response.headers.get("etag", "")
+        self.count = 0
+
+    def read_exactly(self, count: int) -> bytes:
+        """Read `count` bytes.
+
+        Raises:
+            TransferError: `download.truncated` when the body ends before; `download.slow`; whatever the link raises.
+        """
+        buffer = bytearray()
+        while len(buffer) < count:
+            piece = self._response.read(min(self._pacer.piece, count - len(buffer)))
+            if not piece:
+                raise TransferError(
+                    "download.truncated", f"{len(buffer)} of {count} bytes, then the end"
+                )
+            buffer += piece
+            self.count += len(piece)
+            self._pacer.took(len(piece))
+        return bytes(buffer)
+
+    def close(self) -> None:
+        """Let the connection go."""
+        self._response.close()
+
+
+def open_stream(
+    transport: Transport,
+    sha256: str,
+    *,
+    length: int,
+    offset: int,
+    etag: str,
+    token: str | None,
+    pacer: Pacer,
+    timeout_s: float,
+) -> Stream:
+    """Ask for a blob from `offset` to its end.
+
+    Args:
+        transport: the way to the server.
+        sha256: name of the blob.
+        length: its signed length, in bytes.
+        offset: first byte wanted; 0 asks without a Range.
+        etag: what an earlier answer said, for If-Range; "" for none.
+        token: bearer token.
+        pacer: throttle and minimum rate.
+        timeout_s: for each wait on the link.
+
+    Raises:
+        TransferError: `download.range` for any other range than asked for, `download.refused` for an encoding, a redirect or an error status.
+        TokenError: 401.
+    """
+    headers = {"accept-encoding": "identity"}
+    if token is not None:
+        headers["authorization"] = f"Bearer {token}"
+    if offset:
+        headers["range"] = f"bytes={offset}-{length - 1}"
+        if etag:
+            headers["if-range"] = etag
+    path = f"/d/v1/blobs/{sha256}"
+    response = transport.request("GET", path, headers=headers, timeout_s=timeout_s)
+    try:
+        _check(response, length, offset)
+    except BaseException:
+        response.close()
+        raise
+    return Stream(response, pacer)
+
+
+def _check(response: Response, length: int, offset: int) -> None:
+    status = response.status
+    if status == 401:
+        raise TokenError("session.expired")
+    if status == 416 or (offset and status == 200):
+        raise TransferError("download.range", f"status {status} to a range from {offset}")
+    if status != (206 if offset else 200):
+        raise TransferError("download.refused", f"status {status}")
+    encoding = response.headers.get("content-encoding", "identity")
+    if encoding != "identity":
+        raise TransferError("download.refused", f"content encoding {encoding[:20]!r}")
+    if offset:
+        found = _CONTENT_RANGE.fullmatch(response.headers.get("content-range", ""))
+        if found is None or tuple(map(int, found.groups())) != (offset, length - 1, length):
+            raise TransferError("download.range", "another range than asked for")
+    promised = response.headers.get("content-length")
+    if promised is not None and promised != str(length - offset):
+        raise TransferError("download.range", f"{promised[:20]} bytes instead of {length - offset}")

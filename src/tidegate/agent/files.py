@@ -1,0 +1,96 @@
+"""Durable small files on a journalling file system: new file, fsync, rename, fsync of the directory. Not for FAT (boot.md 4.5)."""
+
+import contextlib
+import os
+from pathlib import Path
+
+from tidegate.core.errors import DeviceError
+
+
+class StateDirectory:
+    """`agent.ports.Storage` over a directory of its own, mode 0700; every file is 0600.
+
+    Args:
+        path: made when it is not there.
+
+    Raises:
+        DeviceError: `install.write`: it cannot be made.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise DeviceError("install.write", f"{path}: {error.strerror}") from error
+
+    def read(self, name: str) -> bytes | None:
+        """Return the content, or None when it does not exist."""
+        try:
+            return (self.path / _plain(name)).read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise DeviceError("agent.state_damaged", f"{name}: {error.strerror}") from error
+
+    def write(self, name: str, data: bytes) -> None:
+        """Replace the content; durable on return."""
+        replace_file(self.path / _plain(name), data)
+
+    def delete(self, name: str) -> None:
+        """Remove durably. Safe to repeat."""
+        try:
+            (self.path / _plain(name)).unlink(missing_ok=True)
+            sync_directory(self.path)
+        except OSError as error:
+            raise DeviceError("install.write", f"{name}: {error.strerror}") from error
+
+    def names(self) -> list[str]:
+        """List what is there."""
+        return sorted(one.name for one in self.path.iterdir() if one.is_file())
+
+    def free_bytes(self) -> int:
+        """Room left for this user, in bytes."""
+        found = os.statvfs(self.path)
+        return found.f_bavail * found.f_frsize
+
+
+def replace_file(path: Path, data: bytes, mode: int = 0o600) -> None:
+    """Replace a file atomically and durably; a cut leaves old or new.
+
+    Raises:
+        DeviceError: `install.space` or `install.write`.
+    """
+    fresh = path.with_name(path.name + ".new")
+    try:
+        handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(handle, view) :]
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+        fresh.rename(path)
+        sync_directory(path.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            fresh.unlink(missing_ok=True)
+        full = error.errno in (28, 122)  # ENOSPC, EDQUOT
+        code = "install.space" if full else "install.write"
+        raise DeviceError(code, f"{path}: {error.strerror}") from error
+
+
+def sync_directory(path: Path) -> None:
+    """Make renames in a directory durable."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _plain(name: str) -> str:
+    if not name or "/" in name or name.startswith("."):
+        raise DeviceError("install.write", f"not a plain file name: {name[:64]!r}")
+    return name

@@ -1,0 +1,76 @@
+"""Installers: how a payload gets into a slot. One file each; the `format` of a release is the file's name.
+
+An installer is a module with one function, `download(world, settings, job, token) -> Iterator[Reply]`:
+
+* it writes only to `job.update.slot`, which was marked bad before;
+* every reply says what is durable by then; after a cut it is called again with the last progress;
+* it ends with `Downloaded` once everything was flushed, or raises: TransferError when the link failed, DeviceError when this device did, PublisherError
+  when what was signed cannot be installed here.
+
+Reading the slot back is not its business: the worker does that for all of them.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Iterator
+from typing import Protocol, cast
+
+from tidegate.agent.jobs import Reply
+from tidegate.agent.ports import Board, Clock, Storage, Transport
+from tidegate.agent.settings import Settings
+from tidegate.agent.state import Download
+from tidegate.core.errors import DeviceError
+
+
+class World(Protocol):
+    """What an installer needs of a device."""
+
+    @property
+    def clock(self) -> Clock:
+        """Time and sleep."""
+        ...
+
+    @property
+    def storage(self) -> Storage:
+        """The state directory."""
+        ...
+
+    @property
+    def board(self) -> Board:
+        """The slots."""
+        ...
+
+    @property
+    def transport(self) -> Transport:
+        """The way to the server."""
+        ...
+
+
+class Installer(Protocol):
+    """What a module here offers."""
+
+    def download(
+        self, world: World, settings: Settings, job: Download, token: str | None
+    ) -> Iterator[Reply]:
+        """Stream the payload into the slot, from where it stopped."""
+        ...
+
+
+def names() -> list[str]:
+    """Name the installers that are shipped."""
+    return sorted(one.name for one in pkgutil.iter_modules(__path__))
+
+
+def load(name: str, allowed: tuple[str, ...]) -> Installer:
+    """Return an installer.
+
+    Raises:
+        DeviceError: `install.installer`: not one of ours, or not allowed on this device.
+    """
+    if name not in names():
+        raise DeviceError(
+            "install.installer", f"no installer {name[:64]!r}; there are: {', '.join(names())}"
+        )
+    if name not in allowed:
+        raise DeviceError("install.installer", f"installer {name!r} is not allowed on this device")
+    return cast("Installer", importlib.import_module(f"{__name__}.{name}"))

@@ -1,0 +1,50 @@
+"""From the machine's reports to the wire: what is the same in all events of a device is added here."""
+
+from tidegate.agent.settings import Settings
+from tidegate.agent.state import Report, State
+from tidegate.core.protocol import SIGNED_KINDS, EventBody
+
+#: Events sent in one request. Reports carry a few KiB of log at most, so that this stays far below the limit of a message.
+BATCH: int = 64
+
+
+def owed(state: State) -> tuple[Report, ...]:
+    """Return what to send now, in order of seq: the outbox, and the heartbeat after it."""
+    reports = state.outbox[:BATCH]
+    if state.beat is not None and len(reports) == len(state.outbox):
+        reports = tuple(sorted((*reports, state.beat), key=lambda one: one.seq))
+    return reports
+
+
+def needs_signature(reports: tuple[Report, ...]) -> bool:
+    """Say whether the worker must sign something in it."""
+    return any(one.kind in SIGNED_KINDS for one in reports)
+
+
+def complete(report: Report, settings: Settings, boot_id: str) -> EventBody:
+    """Make the whole event of a report."""
+    return EventBody(
+        device_id=settings.device_id,
+        seq=report.seq,
+        at=max(report.at, 0),
+        kind=report.kind,
+        boot_id=boot_id,
+        update=report.update,
+        attempt=report.attempt,
+        release_counter=report.release_counter,
+        from_counter=report.from_counter,
+        variant=settings.hardware.variant,
+        region=settings.region,
+        site=settings.site,
+        connectivity=settings.connectivity,
+        reason=report.reason,
+        detail=report.detail,
+        running_counter=report.running_counter,
+        running_sha256=report.running_sha256,
+        running_version=report.running_version,
+        bytes=report.bytes,
+        resumes=report.resumes,
+        metrics=report.metrics,
+        health=report.health,
+        log=report.log,
+    )

@@ -1,0 +1,583 @@
+"""Performs what the machine decides, through ports; the machine decides what happens next from what comes back.
+
+`tick()` does one bounded thing and says when it wants to be called again, so that a loop, a simulator or a test can drive any number of runners without a
+thread. Jobs that need a signature checked or made go through `perform`: in this process, or in a worker process (`agent.subprocess_worker`).
+
+The order is the same everywhere: the state is durable before anything is done about it.
+"""
+
+import dataclasses
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from tidegate.agent import api, outbox, windows
+from tidegate.agent.jobs import (
+    Enrol,
+    Enrolled,
+    Job,
+    MakeSession,
+    Perform,
+    Quiet,
+    Reply,
+    SessionMade,
+    Sign,
+    Signed,
+    Task,
+    TokenRefused,
+)
+from tidegate.agent.journal import Journal, fresh
+from tidegate.agent.machine import step
+from tidegate.agent.ports import (
+    Board,
+    Clock,
+    ErrorCounter,
+    HealthProbe,
+    Storage,
+    Transport,
+)
+from tidegate.agent.settings import Settings
+from tidegate.agent.state import (
+    Acked,
+    Arm,
+    Armed,
+    AskPermit,
+    Beat,
+    Checked,
+    CheckHealth,
+    Commit,
+    Committed,
+    Download,
+    Downloading,
+    Effect,
+    Event,
+    Failed,
+    Idle,
+    Looked,
+    MarkBad,
+    Marked,
+    Noticed,
+    Offered,
+    ProbeResult,
+    ReadBack,
+    Reboot,
+    Refresh,
+    Staged,
+    Started,
+    State,
+    durable,
+)
+from tidegate.agent.waiting import Because, reasons
+from tidegate.core import codec
+from tidegate.core.errors import DeviceError, TidegateError
+from tidegate.core.protocol import (
+    EventItem,
+    EventsAnswer,
+    EventsRequest,
+    Metrics,
+    PollAnswer,
+)
+from tidegate.core.reasons import TRANSFER_FAMILIES, family, is_reason
+from tidegate.core.release import HealthCheck, HealthContract
+
+#: Name of the file in which the worker notes what became of the enrolment.
+ENROLLED: Final = "enrolled"
+#: Back-off of the link, in seconds: doubled from the first to the last.
+RETRY_FIRST_S: Final = 5.0
+RETRY_MAX_S: Final = 300.0
+#: How often inhibitors and windows are looked at again while something is staged, in seconds.
+LOOK_AGAIN_S: Final = 30.0
+#: A revoked device asks again after this, in seconds.
+REVOKED_S: Final = 3600.0
+NEVER: Final = float("inf")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Ports:
+    """The world of one device.
+
+    Attributes:
+        probe: makes a health check from a contract's entry; the text is the reason that its failure stands for.
+        inhibitors: what says "not now" at this moment, in words.
+    """
+
+    clock: Clock
+    storage: Storage
+    board: Board
+    transport: Transport
+    probe: Callable[[HealthCheck], tuple[str, HealthProbe]]
+    errors: ErrorCounter
+    inhibitors: Callable[[], tuple[str, ...]] = tuple
+
+
+@dataclasses.dataclass
+class _Line:
+    """When the link is used next, and how often it failed in a row."""
+
+    poll_at: float = 0.0
+    retry_at: float = 0.0
+    failures: int = 0
+    poll_after_s: float = 60.0
+    etag: str | None = None
+    token: str | None = None
+    token_until: float = 0.0
+    enrolled: str = ""
+    contact_at: int | None = None
+    problem: str = ""
+
+
+class Runner:
+    """One device's agent.
+
+    Args:
+        ports: its world.
+        settings: what it was told.
+        perform: does jobs; None = in this process, which loads the cryptography here.
+    """
+
+    def __init__(self, ports: Ports, settings: Settings, perform: Perform | None = None) -> None:
+        self.ports = ports
+        self.settings = settings
+        self.state = State()
+        self.ended = False
+        self._perform = perform if perform is not None else _inline(ports, settings)
+        self._journal = Journal(ports.storage)
+        self._line = _Line()
+        self._effects: deque[Effect] = deque()
+        self._active: tuple[Job, Iterator[Reply]] | None = None
+        self._begun = False
+        self._asked_refresh = False
+        self._probes: list[tuple[HealthCheck, str, HealthProbe]] | None = None
+        self._counted = (0, 0.0)
+        self._beat_basis = (0, 0.0)
+
+    # --- driving ------------------------------------------------------------------------------------------------------
+
+    def tick(self) -> float:
+        """Do one thing. Return in how many seconds to call again: 0 = at once, inf = the device is about to restart."""
+        if self.ended:
+            return NEVER
+        if not self._begun:
+            self._begin()
+            return 0.0
+        try:
+            return self._one_thing()
+        except DeviceError as error:
+            # The journal could not be written: nothing that depends on it was done.
+            self._effects.clear()
+            self._line.problem = str(error)
+            return 30.0
+
+    def close(self) -> None:
+        """End a job under way; what it made durable stays."""
+        if self._active is not None:
+            close = getattr(self._active[1], "close", None)
+            self._active = None
+            if close is not None:
+                close()
+
+    def feed(self, event: Event) -> None:
+        """Tell the machine something: the state is durable when this returns, its effects are done by the next ticks."""
+        after, effects = step(self.state, event)
+        if durable(after) != durable(self.state):
+            self._journal.write(after)
+        self.state = after
+        self._effects.extend(effects)
+
+    def check_now(self) -> None:
+        """Poll at the next tick."""
+        self._line.poll_at = self._line.retry_at = 0.0
+
+    @property
+    def busy(self) -> bool:
+        """Say whether a job is under way."""
+        return self._active is not None
+
+    @property
+    def contact_at(self) -> int | None:
+        """Return when the server answered last (unix seconds), or None."""
+        return self._line.contact_at
+
+    @property
+    def problem(self) -> str:
+        """Return the last trouble with the link, or ""."""
+        return self._line.problem
+
+    @property
+    def next_poll_s(self) -> float:
+        """Return in how many seconds the next poll is due."""
+        return max(0.0, max(self._line.poll_at, self._line.retry_at) - self._mono())
+
+    def because(self) -> tuple[Because, ...]:
+        """Say what is waited for."""
+        return reasons(self.state, self._looked())
+
+    def now(self) -> int:
+        """Return this device's own time, unix seconds, never below 0."""
+        return max(0, int(self.ports.clock.now()))
+
+    # --- one tick -----------------------------------------------------------------------------------------------------
+
+    def _one_thing(self) -> float:
+        if self._active is not None:
+            return self._advance()
+        if self._effects:
+            self._do(self._effects.popleft())
+            return 0.0 if not self.ended else NEVER
+        self.feed(self._looked())
+        if self._effects:
+            return 0.0
+        if self._network():
+            return 0.0
+        return self._idle_s()
+
+    def _begin(self) -> None:
+        clock, board = self.ports.clock, self.ports.board
+        loader = board.bootloader
+        state, damaged = self._journal.read()
+        current = loader.current()
+        if state is None or not state.slots:
+            made = fresh(board.slots(), current, self.settings.installed)
+            state = made if state is None else _onto(made, state)
+        self.state = state
+        self._begun = True
+        total = self.ports.errors.total()
+        self._counted = self._beat_basis = (total, clock.monotonic())
+        self._line.enrolled = (self.ports.storage.read(ENROLLED) or b"").decode("ascii", "replace")
+        self.feed(
+            Started(
+                now=self.now(),
+                mono=clock.monotonic(),
+                boot_id=board.boot_id(),
+                current=current,
+                primary=loader.primary(),
+                marks={slot: loader.state(slot) for slot in board.slots()},
+                tries={slot: loader.tries_left(slot) for slot in board.slots()},
+                log=board.boot_log(),
+                errors=total,
+            )
+        )
+        if damaged:
+            self.feed(Noticed(now=self.now(), reason="agent.state_damaged"))
+
+    def _looked(self) -> Looked:
+        now = self.now()
+        state = self.state
+        staged = isinstance(state.phase, Staged)
+        return Looked(
+            now=now,
+            mono=self._mono(),
+            nonce=self.ports.clock.random_bytes(16).hex() if staged else "",
+            download_open=windows.download_in(state, self.settings, now) == 0,
+            activate_open=windows.activate_in(state, self.settings, now) == 0,
+            inhibitors=self.ports.inhibitors() if staged else (),
+            manual_confirm=self.settings.manual_confirm,
+            online=self._line.token is not None,
+        )
+
+    def _idle_s(self) -> float:
+        mono = self._mono()
+        line = self._line
+        due = [max(line.poll_at, line.retry_at) - mono]
+        if self.state.outbox:
+            due.append(line.retry_at - mono)
+        wait = self.state.wait
+        if wait is not None and wait.until_mono > mono:
+            due.append(wait.until_mono - mono)
+        elif self._needs_session():
+            due.append(line.retry_at - mono)
+        elif self.because():
+            due.append(self._look_again_s())
+        return max(0.0, min(due))
+
+    def _look_again_s(self) -> float:
+        now = self.now()
+        opens = max(
+            windows.download_in(self.state, self.settings, now),
+            windows.activate_in(self.state, self.settings, now),
+        )
+        return min(float(opens), RETRY_MAX_S) if opens else LOOK_AGAIN_S
+
+    # --- effects ------------------------------------------------------------------------------------------------------
+
+    def _do(self, effect: Effect) -> None:
+        loader = self.ports.board.bootloader
+        try:
+            match effect:
+                case Refresh() | Download() | ReadBack() | AskPermit():
+                    self._start(effect)
+                case MarkBad():
+                    loader.mark_bad(effect.slot)
+                    self.feed(Marked(now=self.now(), slot=effect.slot))
+                case Arm():
+                    loader.arm_trial(effect.slot, effect.tries)
+                    self.feed(Armed(now=self.now()))
+                case Commit():
+                    loader.commit(effect.slot)
+                    self.feed(Committed(now=self.now()))
+                case CheckHealth():
+                    self.feed(self._check(effect.contract))
+                case Reboot():
+                    self._reboot()
+        except DeviceError as error:
+            if error.code.startswith("activate."):
+                self._failed(error)
+                return
+            raise
+
+    def _reboot(self) -> None:
+        # What was done is told first, if the link lets us; nothing waits for it.
+        for _ in range(4):
+            if not self._send():
+                break
+            while self._active is not None:
+                self._advance()
+        if self.settings.reboot_delay_s:
+            self.ports.clock.sleep(self.settings.reboot_delay_s)
+        self.ended = True
+        self.ports.board.reboot()
+
+    def _check(self, contract: HealthContract) -> Checked:
+        if self._probes is None:
+            self._probes = [(one, *self.ports.probe(one)) for one in contract.checks]
+        now = self.now()
+        results = []
+        for check, reason, probe in self._probes:
+            ok, detail = probe.check(now)
+            results.append(ProbeResult(name=check.name, reason=reason, ok=ok, detail=detail[:200]))
+        return Checked(
+            now=now,
+            mono=self._mono(),
+            results=tuple(results),
+            errors=self.ports.errors.total(),
+            manual_confirm=self.settings.manual_confirm,
+        )
+
+    # --- jobs ---------------------------------------------------------------------------------------------------------
+
+    def _start(self, job: Job) -> None:
+        if isinstance(job, Refresh):
+            # Without a session it is asked for again once there is one.
+            self._asked_refresh = self._line.token is None
+            if self._asked_refresh:
+                return
+        waiting = next((one.code for one in self.because()), "")
+        task = Task(
+            job=job,
+            state=self.state,
+            token=self._line.token,
+            waiting=waiting,
+            inhibitors=self.ports.inhibitors(),
+        )
+        self._active = (job, iter(self._perform(task)))
+
+    def _advance(self) -> float:
+        active = self._active
+        assert active is not None  # noqa: S101 - asked by the caller; for the type checker
+        job, replies = active
+        reply = next(replies, None)
+        if reply is None:
+            self._active = None
+            return 0.0
+        self._answered(job, reply)
+        if self._active is active and isinstance(job, Download):
+            self._aside()
+        return 0.2 if isinstance(reply, Quiet) else 0.0
+
+    def _aside(self) -> None:
+        """Keep in touch during a long download; a new order interrupts it, and what is durable stays."""
+        line, mono = self._line, self._mono()
+        if line.token is not None and mono >= max(line.poll_at, line.retry_at):
+            self._poll()
+        if any(isinstance(one, Refresh) for one in self._effects):
+            self.close()
+
+    def _answered(self, job: Job, reply: Reply) -> None:
+        match reply:
+            case Quiet():
+                return
+            case Enrolled():
+                self._line.enrolled = reply.state
+                if reply.state != "accepted":
+                    self._line.retry_at = self._mono() + max(1, reply.poll_after_s)
+            case SessionMade():
+                self._session(reply)
+            case Signed():
+                self._post(reply.items)
+            case TokenRefused():
+                self._line.token = None
+                self._asked_refresh = isinstance(job, Refresh)
+            case Failed() if isinstance(job, Enrol | MakeSession | Sign | Refresh):
+                self._job_failed(reply)
+            case Failed():
+                self.feed(reply)
+            case _:
+                if not isinstance(job, ReadBack):
+                    self._contact()
+                self.feed(reply)
+
+    def _job_failed(self, reply: Failed) -> None:
+        line = self._line
+        self._trouble(f"{reply.reason}: {reply.detail}")
+        if reply.reason in ("device.unknown", "device.pending"):
+            line.enrolled = ""
+        elif reply.reason == "device.revoked":
+            line.retry_at = self._mono() + REVOKED_S
+        elif is_reason(reply.reason) and family(reply.reason) not in TRANSFER_FAMILIES:
+            self.feed(Noticed(now=reply.now, reason=reply.reason, detail=reply.detail))
+
+    def _session(self, reply: SessionMade) -> None:
+        line = self._line
+        line.token = reply.token
+        line.token_until = self._mono() + max(1.0, reply.expires_in_s * 0.9)
+        self._contact()
+        if reply.acked_seq:
+            self.feed(Acked(reply.acked_seq))
+        if self._asked_refresh:
+            self._effects.append(Refresh())
+
+    def _failed(self, error: TidegateError) -> None:
+        self.feed(
+            Failed(
+                now=self.now(),
+                mono=self._mono(),
+                reason=error.code,
+                detail=error.detail,
+                retryable=error.retryable,
+            )
+        )
+
+    # --- the link -----------------------------------------------------------------------------------------------------
+
+    def _network(self) -> bool:
+        """Do one thing over the link if one is due. Return whether something was done."""
+        line, mono = self._line, self._mono()
+        if mono < line.retry_at:
+            return False
+        due = mono >= line.poll_at or bool(self.state.outbox) or self._asked_refresh
+        if not due and not self._needs_session():
+            return False
+        if line.enrolled != "accepted":
+            self._start(Enrol(claim=self.settings.claim))
+            return True
+        if line.token is None or mono >= line.token_until:
+            self._start(MakeSession())
+            return True
+        if mono >= line.poll_at:
+            self._poll()
+            return True
+        return self._send()
+
+    def _needs_session(self) -> bool:
+        return self._line.token is None and isinstance(self.state.phase, Downloading | Staged)
+
+    def _poll(self) -> None:
+        line = self._line
+        headers = {"if-none-match": line.etag} if line.etag else {}
+        try:
+            reply = api.call(
+                self.ports.transport,
+                "GET",
+                "/d/v1/poll",
+                token=line.token,
+                headers=headers,
+                timeout_s=self.settings.timeout_s,
+            )
+            work = False
+            if reply.status != 304:
+                answer = api.understood(reply.body, PollAnswer)
+                line.poll_after_s, work = float(answer.poll_after_s), answer.work
+                # "Nothing new" to an answer that offered work would hide the offer: only quiet answers are remembered.
+                line.etag = None if work else reply.headers.get("etag")
+        except api.TokenError:
+            line.token = None
+            return
+        except TidegateError as error:
+            self._trouble(str(error))
+            return
+        self._contact()
+        pause_s = max(line.poll_after_s, float(self.settings.poll_interval_s), 1.0)
+        line.poll_at = self._mono() + pause_s * (1 + self._jitter() / 10)
+        self.feed(Beat(now=self.now(), metrics=self._metrics()))
+        if work:
+            self.feed(Offered())
+        self._send()
+
+    def _send(self) -> bool:
+        """Send what is owed. Return whether something was tried."""
+        reports = outbox.owed(self.state)
+        signed = outbox.needs_signature(reports)
+        if signed and self._active is not None:
+            return False
+        if not reports or self._line.token is None or self._mono() < self._line.retry_at:
+            return False
+        bodies = tuple(outbox.complete(one, self.settings, self.state.boot_id) for one in reports)
+        if signed:
+            self._start(Sign(events=bodies))
+        else:
+            self._post(tuple(EventItem(body=one) for one in bodies))
+        return True
+
+    def _post(self, items: tuple[EventItem, ...]) -> None:
+        request = EventsRequest(events=items)
+        try:
+            reply = api.call(
+                self.ports.transport,
+                "POST",
+                "/d/v1/events",
+                token=self._line.token,
+                body=codec.encode(request),
+                timeout_s=self.settings.timeout_s,
+            )
+            answer = api.understood(reply.body, EventsAnswer)
+        except api.TokenError:
+            self._line.token = None
+            return
+        except TidegateError as error:
+            self._trouble(str(error))
+            return
+        self._contact()
+        upto = max([answer.acked_seq, *(seq for seq, _ in answer.refused)])
+        beat = self.state.beat
+        if beat is not None and beat.seq <= upto:
+            self._counted = self._beat_basis
+        self.feed(Acked(upto))
+
+    def _metrics(self) -> Metrics:
+        total, mono = self.ports.errors.total(), self._mono()
+        self._beat_basis = (total, mono)
+        errors = max(0, total - self._counted[0])
+        return Metrics(errors=errors, device_s=max(0, int(mono - self._counted[1])))
+
+    def _contact(self) -> None:
+        line = self._line
+        line.failures, line.retry_at, line.problem = 0, 0.0, ""
+        line.contact_at = self.now()
+
+    def _trouble(self, problem: str) -> None:
+        line = self._line
+        pause_s = min(RETRY_MAX_S, RETRY_FIRST_S * 2 ** min(line.failures, 10))
+        line.failures += 1
+        line.problem = problem
+        line.retry_at = self._mono() + pause_s * (0.75 + self._jitter() / 2)
+
+    def _jitter(self) -> float:
+        return int.from_bytes(self.ports.clock.random_bytes(2), "big") / 65536
+
+    def _mono(self) -> float:
+        return self.ports.clock.monotonic()
+
+
+def _inline(ports: Ports, settings: Settings) -> Perform:
+    from tidegate.agent.worker import Worker
+
+    return Worker(ports, settings).perform
+
+
+def _onto(made: State, left: State) -> State:
+    """Put what is left of a lost journal onto a fresh state."""
+    import msgspec
+
+    return msgspec.structs.replace(
+        left, slots=made.slots if not left.slots else left.slots, phase=Idle()
+    )

@@ -1,0 +1,55 @@
+"""What an agent is told once, at its start: the validated form of `agent.toml` (`agent.config` reads it; a simulator makes it directly)."""
+
+from typing import Literal
+
+import msgspec
+
+from tidegate import __version__
+from tidegate.core.hardware import Hardware
+from tidegate.core.release import Running
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What this device is, and how it behaves. Rates are bytes a second of what comes over the link; 0 = no limit.
+
+    Attributes:
+        anchor: root metadata that came with the image; the one thing trusted from the start.
+        installed: what the factory put into the running slot; counter 0 when nobody says.
+        components: counters of the other components, by name.
+        download_windows: texts of `core.schedule`; empty = always. Both this and the server's own must be open.
+        poll_interval_s: at least this long between polls; 0 = as the server says.
+        rate_min: slower than this over `rate_grace_s` ends an attempt with `download.slow`.
+        reserve_bytes: free space of the state directory that is left alone.
+        sync_bytes: plain bytes between two flushes of the slot: above 16 MiB nothing is gained, and at most this much is fetched again (delivery.md 5.2).
+        hold_max_s: a hold without an end ends after this.
+    """
+
+    device_id: str
+    product: str
+    hardware: Hardware
+    channel: str = "stable"
+    attributes: dict[str, str] = {}
+    region: str = ""
+    site: str = ""
+    connectivity: Literal["always", "intermittent"] = "always"
+    agent: str = __version__
+    anchor: bytes = b""
+    claim: str | None = None
+    installed: Running = Running()
+    components: dict[str, int] = {}
+    allow: tuple[str, ...] = ("raw_image",)
+    download_windows: tuple[str, ...] = ()
+    download_zone: str = "UTC"
+    activate_windows: tuple[str, ...] = ()
+    activate_zone: str = "UTC"
+    zone: str = "UTC"
+    poll_interval_s: int = 0
+    rate: int = 0
+    rate_min: int = 1024
+    rate_grace_s: int = 60
+    reserve_bytes: int = 0
+    hold_max_s: int = 7 * 86_400
+    manual_confirm: bool = False
+    reboot_delay_s: int = 0
+    timeout_s: float = 30.0
+    sync_bytes: int = 16 << 20

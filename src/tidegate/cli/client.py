@@ -1,0 +1,347 @@
+"""The REST API for commands: which server, who asks, and errors as the server named them.
+
+Where to: `--server`, `TIDEGATE_SERVER`, the profile in `~/.config/tidegate/config.toml`, `http://127.0.0.1:8440`. Who: `TIDEGATE_TOKEN`, `TIDEGATE_TOKEN_FILE`,
+the file `~/.config/tidegate/PROFILE.token`. A token is never an option, so that it stays out of `ps` and of shell histories.
+"""
+
+import contextlib
+import functools
+import hashlib
+import http.client
+import json
+import os
+import ssl
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final, ParamSpec, TypeVar
+from urllib.parse import urlencode, urlsplit
+
+import click
+
+from tidegate import __version__
+from tidegate.core.errors import (
+    HINTS,
+    BusyError,
+    ConfigError,
+    PublisherError,
+    RequestError,
+    TidegateError,
+    TransferError,
+)
+from tidegate.core.reasons import REASONS
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+DEFAULT_SERVER: Final = "http://127.0.0.1:8440"
+_PUBLISHER: Final = frozenset({"sig", "compat", "release", "key", "meta"})
+_PIECE: Final = 1 << 18
+
+Progress = Callable[[int, int], None]
+
+
+class Client:
+    """Talks to one server as one person. Every failure is a `TidegateError`."""
+
+    def __init__(
+        self,
+        server: str,
+        token: str | None = None,
+        *,
+        ca: Path | None = None,
+        timeout_s: float = 30,
+    ) -> None:
+        """Prepare; nothing is connected yet.
+
+        Args:
+            server: base URL, `http://…` or `https://…`.
+            token: bearer token; None = nobody.
+            ca: PEM file of the only authority to be trusted, for servers with their own.
+            timeout_s: longest silence, in seconds.
+
+        Raises:
+            ConfigError: `config.invalid`: not a URL of a server.
+        """
+        parts = urlsplit(server)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ConfigError("config.invalid", f"{server!r} is not the URL of a server")
+        self.server = server.rstrip("/")
+        self._parts = parts
+        self._token = token
+        self._ca = ca
+        self._timeout_s = timeout_s
+
+    def get(self, path: str, query: Mapping[str, object] | None = None) -> Any:
+        """Read `path` (`/api/v1/…`); the decoded JSON."""
+        return self.call("GET", path, query=query)
+
+    def post(
+        self, path: str, body: object = None, *, idempotency_key: str | None = None, **query: object
+    ) -> Any:
+        """Do something. Give an idempotency key to make a call that may be sent twice count once."""
+        return self.call("POST", path, body, query=query, idempotency_key=idempotency_key)
+
+    def put(self, path: str, body: object = None, **query: object) -> Any:
+        """Replace something."""
+        return self.call("PUT", path, body, query=query)
+
+    def patch(self, path: str, body: object = None, **query: object) -> Any:
+        """Change something."""
+        return self.call("PATCH", path, body, query=query)
+
+    def delete(self, path: str, **query: object) -> Any:
+        """Remove something."""
+        return self.call("DELETE", path, query=query)
+
+    def pages(self, path: str, query: Mapping[str, object] | None = None) -> Iterator[Any]:
+        """Yield the items of a list, page after page (`items`, `next`)."""
+        asked = dict(query or {})
+        while True:
+            page = self.get(path, asked)
+            yield from page.get("items", ())
+            if not page.get("next"):
+                return
+            asked["cursor"] = page["next"]
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        query: Mapping[str, object] | None = None,
+        headers: Mapping[str, str] | None = None,
+        idempotency_key: str | None = None,
+    ) -> Any:
+        """Send one request with a JSON body; return the decoded answer, None when it is empty.
+
+        Raises:
+            TidegateError: as the server's problem says; `link.unreachable` when there is none.
+        """
+        payload = b"" if body is None else json.dumps(body).encode()
+        sent = dict(headers or {})
+        if body is not None:
+            sent["Content-Type"] = "application/json"
+        if method == "POST":
+            sent["Idempotency-Key"] = idempotency_key or self._key(method, path, payload)
+        return self._exchange(method, _target(path, query), payload, sent)
+
+    def upload(
+        self,
+        path: str,
+        file: Path,
+        *,
+        content_type: str,
+        query: Mapping[str, object] | None = None,
+        progress: Progress | None = None,
+    ) -> Any:
+        """Stream a file as the body of a POST; the decoded answer."""
+        size = file.stat().st_size
+        with file.open("rb") as source:
+            headers = {"Content-Type": content_type, "Content-Length": str(size)}
+            body = _pieces(source.read, size, progress)
+            return self._exchange("POST", _target(path, query), body, headers)
+
+    def lines(self, path: str, query: Mapping[str, object] | None = None) -> Iterator[str]:
+        """Yield the lines of a stream (server-sent events) until it ends."""
+        connection = self._connect()
+        try:
+            connection.request(
+                "GET", self._parts.path.rstrip("/") + _target(path, query), headers=self._headers()
+            )
+            answer = connection.getresponse()
+            if answer.status >= 400:
+                raise problem(answer.status, answer.read())
+            while line := answer.readline():
+                yield line.decode("utf-8", "replace").rstrip("\r\n")
+        except (OSError, http.client.HTTPException) as error:
+            raise self._unreachable(error) from error
+        finally:
+            connection.close()
+
+    def _exchange(
+        self, method: str, target: str, body: bytes | Iterator[bytes], headers: Mapping[str, str]
+    ) -> Any:
+        connection = self._connect()
+        try:
+            # a server that refuses an upload answers and closes before it took all of it
+            with contextlib.suppress(BrokenPipeError):
+                connection.request(
+                    method,
+                    self._parts.path.rstrip("/") + target,
+                    body=body,
+                    headers={**self._headers(), **headers},
+                )
+            answer = connection.getresponse()
+            found = answer.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise self._unreachable(error) from error
+        finally:
+            connection.close()
+        if answer.status >= 400:
+            raise problem(answer.status, found)
+        return _decoded(found, answer.getheader("Content-Type", "") or "")
+
+    def _connect(self) -> http.client.HTTPConnection:
+        host, port = self._parts.hostname or "", self._parts.port
+        if self._parts.scheme == "http":
+            return http.client.HTTPConnection(host, port, timeout=self._timeout_s)
+        context = ssl.create_default_context(cafile=str(self._ca) if self._ca else None)
+        return http.client.HTTPSConnection(host, port, timeout=self._timeout_s, context=context)
+
+    def _headers(self) -> dict[str, str]:
+        headers = {"Accept": "application/json", "User-Agent": f"tidegate/{__version__}"}
+        if self._token:
+            headers["Authorization"] = f"Bearer {self._token}"
+        return headers
+
+    def _key(self, method: str, path: str, payload: bytes) -> str:
+        """Differs with every new call, is the same for a call that is sent again by the same process."""
+        unique = os.urandom(8).hex()
+        return hashlib.sha256(f"{method} {path} {unique}".encode() + payload).hexdigest()[:32]
+
+    def _unreachable(self, error: Exception) -> TransferError:
+        return TransferError("link.unreachable", f"{self.server}: {error}")
+
+
+def problem(status: int, body: bytes) -> TidegateError:
+    """Turn an RFC 9457 problem (untrusted) into the error that it names."""
+    try:
+        found = json.loads(body)
+    except ValueError:
+        found = {}
+    found = found if isinstance(found, dict) else {}
+    code = str(found.get("code", ""))
+    detail = str(found.get("detail") or found.get("title") or f"HTTP {status}")[:1000]
+    if code not in REASONS and code not in HINTS:
+        detail = f"{code}: {detail}" if code else detail
+        code = _by_status(status)
+    return error_of(code, detail)
+
+
+def error_of(code: str, detail: str) -> TidegateError:
+    """Return an error of the class that says who must act on this code."""
+    family = code.partition(".")[0]
+    if family in _PUBLISHER:
+        return PublisherError(code, detail)
+    if family in ("download", "link"):
+        return TransferError(code, detail)
+    if code in ("server.busy", "request.rate_limited", "data.locked"):
+        return BusyError(code, detail)
+    return RequestError(code, detail)
+
+
+def _by_status(status: int) -> str:
+    return {
+        401: "request.unauthenticated",
+        403: "request.forbidden",
+        404: "request.not_found",
+        409: "request.conflict",
+        412: "request.conflict",
+        413: "request.too_large",
+        429: "request.rate_limited",
+        503: "server.busy",
+    }.get(status, "server.internal" if status >= 500 else "request.invalid")
+
+
+def _decoded(body: bytes, kind: str) -> Any:
+    if not body:
+        return None
+    if "json" not in kind:
+        return body.decode("utf-8", "replace")
+    try:
+        return json.loads(body)
+    except ValueError as error:
+        raise RequestError("request.invalid", "the server's answer is no JSON") from error
+
+
+def _target(path: str, query: Mapping[str, object] | None) -> str:
+    given = {name: value for name, value in (query or {}).items() if value is not None}
+    return f"{path}?{urlencode(given, doseq=True)}" if given else path
+
+
+def _pieces(read: Callable[[int], bytes], size: int, progress: Progress | None) -> Iterator[bytes]:
+    done = 0
+    while piece := read(_PIECE):
+        yield piece
+        done += len(piece)
+        if progress is not None:
+            progress(done, size)
+
+
+# --- which server, who asks ---------------------------------------------------------------------------------------------
+
+
+def settings_dir() -> Path:
+    """Return where people's own settings lie."""
+    base = os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
+    return Path(base) / "tidegate"
+
+
+def find_client(server: str | None, profile: str | None) -> Client:
+    """Make the client that options, environment and profile name, in this order.
+
+    Raises:
+        ConfigError: `config.*`: the settings cannot be read, or the profile is not in them.
+    """
+    plain = _settings()
+    name = profile or os.environ.get("TIDEGATE_PROFILE") or str(plain.get("profile", "default"))
+    profiles = plain.get("profiles", {})
+    found = profiles.get(name, {}) if isinstance(profiles, dict) else {}
+    if profile and not found:
+        raise ConfigError(
+            "config.invalid", f'{settings_dir() / "config.toml"}: no profile "{name}"'
+        )
+    ca = os.environ.get("TIDEGATE_CA") or found.get("ca")
+    where = server or os.environ.get("TIDEGATE_SERVER") or found.get("server") or DEFAULT_SERVER
+    return Client(str(where), _token(name), ca=settings_dir() / str(ca) if ca else None)
+
+
+def _settings() -> dict[str, Any]:
+    path = settings_dir() / "config.toml"
+    try:
+        return tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise ConfigError("config.unreadable", f"{path}: {error}") from error
+
+
+def _token(profile: str) -> str | None:
+    if token := os.environ.get("TIDEGATE_TOKEN"):
+        return token.strip()
+    named = os.environ.get("TIDEGATE_TOKEN_FILE")
+    path = Path(named) if named else settings_dir() / f"{profile}.token"
+    try:
+        return path.read_text().strip() or None
+    except FileNotFoundError:
+        if named:
+            raise ConfigError("config.unreadable", f"{path} is not there") from None
+        return None
+    except (OSError, ValueError) as error:
+        raise ConfigError("config.unreadable", f"{path}: {error}") from error
+
+
+def save_token(profile: str, token: str) -> Path:
+    """Keep a token for a profile, readable for this user only."""
+    folder = settings_dir()
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{profile}.token"
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(handle, "w") as file:
+        file.write(token + "\n")
+    path.chmod(0o600)
+    return path
+
+
+def with_client(function: Callable[P, R]) -> Callable[..., R]:
+    """Give a command `--server` and `--profile`, and the argument `client`."""
+
+    @click.option("--server", metavar="URL", help="The control plane (TIDEGATE_SERVER).")
+    @click.option("--profile", metavar="NAME", help="A named server (TIDEGATE_PROFILE).")
+    @functools.wraps(function)
+    def command(*args: Any, server: str | None, profile: str | None, **kwargs: Any) -> R:
+        return function(*args, client=find_client(server, profile), **kwargs)  # type: ignore[arg-type]
+
+    return command

@@ -1,0 +1,114 @@
+"""What a bundle is: signed metadata and payloads in one uncompressed tar file, with a manifest in front.
+
+A bundle goes from the build machine to the holders of product keys, who add signatures, and then to the server. The manifest only helps carrying: it says what
+follows, so that a reader can stream and bound it. Nobody believes it; everything in it is verified like what comes over the wire (`core.accept`).
+
+Order of members: `bundle.json`, then `metadata/…` (root, targets, product, as far as they are there), then `payloads/<sha256>`.
+"""
+
+import re
+from typing import Annotated, Final, Literal
+
+import msgspec
+from msgspec import Meta
+
+from tidegate.core.codec import encode
+from tidegate.core.errors import PublisherError
+from tidegate.core.hardware import Name
+from tidegate.core.metadata import ROLE_MAX, ROOT_MAX, file_name
+from tidegate.core.release import Sha256, Size
+
+MANIFEST_NAME: Final = "bundle.json"
+MANIFEST_MAX: Final = 256 << 10
+#: Content type of an upload.
+CONTENT_TYPE: Final = "application/vnd.tidegate.bundle.v1+tar"
+
+_METADATA: Final = re.compile(
+    r"metadata/([1-9][0-9]{0,15})\.(root|targets|product%2F([A-Za-z0-9][A-Za-z0-9._-]{0,63}))\.json"
+)
+_PAYLOAD: Final = re.compile(r"payloads/([0-9a-f]{64})")
+
+
+class Member(msgspec.Struct, frozen=True, kw_only=True):
+    """One file of a bundle: name inside it, length in bytes, digest."""
+
+    name: Annotated[str, Meta(max_length=200)]
+    length: Size
+    sha256: Sha256
+
+    @property
+    def role(self) -> str | None:
+        """Return the role whose document this is; None for a payload."""
+        found = _METADATA.fullmatch(self.name)
+        if found is None:
+            return None
+        return f"product/{found[3]}" if found[3] else found[2]
+
+    @property
+    def payload(self) -> str | None:
+        """Return the digest that names a payload; None for a document."""
+        found = _PAYLOAD.fullmatch(self.name)
+        return found[1] if found else None
+
+
+class BundleManifest(msgspec.Struct, frozen=True, kw_only=True):
+    """`bundle.json`. `product` and `version` are for people; None where a bundle carries only root or targets."""
+
+    schema: Literal["tidegate.bundle/1"] = "tidegate.bundle/1"
+    product: Name | None = None
+    version: Annotated[str, Meta(max_length=64)] = ""
+    members: Annotated[tuple[Member, ...], Meta(min_length=1, max_length=128)]
+
+    def document(self, role: str) -> Member | None:
+        """Return the member that holds a role's document."""
+        return next((one for one in self.members if one.role == role), None)
+
+    @property
+    def payloads(self) -> tuple[Member, ...]:
+        """Return the payloads."""
+        return tuple(one for one in self.members if one.payload is not None)
+
+
+def document_name(role: str, version: int) -> str:
+    """Return the member name of a role's document."""
+    return f"metadata/{file_name(role, version)}"
+
+
+def payload_name(sha256: str) -> str:
+    """Return the member name of a payload."""
+    return f"payloads/{sha256}"
+
+
+def parse_manifest(body: bytes) -> BundleManifest:
+    """Read `bundle.json` (untrusted).
+
+    Raises:
+        PublisherError: `release.malformed`: cannot be read, a member of unknown name, one named twice, or a document over its limit.
+    """
+    if len(body) > MANIFEST_MAX:
+        raise PublisherError("release.malformed", f"bundle.json has {len(body)} bytes")
+    try:
+        found = msgspec.json.decode(body, type=BundleManifest)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise PublisherError("release.malformed", f"bundle.json: {error}"[:300]) from error
+    if len({one.name for one in found.members}) != len(found.members):
+        raise PublisherError("release.malformed", "bundle.json names a member twice")
+    for one in found.members:
+        _check_member(one)
+    return found
+
+
+def _check_member(one: Member) -> None:
+    if one.payload is not None:
+        if one.payload != one.sha256:
+            raise PublisherError("release.malformed", f"{one.name}: named after other bytes")
+        return
+    if one.role is None:
+        raise PublisherError("release.malformed", f"bundle.json names {one.name[:80]!r}")
+    if one.length > (ROOT_MAX if one.role == "root" else ROLE_MAX):
+        raise PublisherError("sig.oversized", f"{one.name}: {one.length} bytes")
+
+
+def encode_manifest(manifest: BundleManifest) -> bytes:
+    """Write `bundle.json`."""
+    return encode(manifest)

@@ -1,0 +1,382 @@
+"""Why a rollout stands where it stands, and why a device is (not) updating: as sentences, for the web and the command line alike."""
+
+import datetime as dt
+from typing import Final
+
+import msgspec
+
+from tidegate.core.amounts import format_duration, format_share
+from tidegate.core.reasons import REASONS
+from tidegate.rollout.model import Finding, RingProgress, Rollout
+
+#: Not heard for so long: "offline" is why nothing happens.
+_OFFLINE_S: Final = 86_400
+_WHEN_RESTING: Final = {
+    "draft": "is a draft",
+    "awaiting_approval": "waits for another person's approval",
+    "scheduled": "waits for its time",
+    "paused": "is paused by a person",
+    "halted": "is halted",
+    "falling_back": "is halted, and its devices are brought back",
+    "completed": "is completed",
+    "cancelled": "is cancelled",
+    "superseded": "is superseded by a newer release",
+}
+
+
+def explain(
+    rollout: Rollout,
+    because: tuple[Finding, ...],
+    *,
+    now: int,
+    ring: str = "",
+    room: int | None = None,
+    decided_at: int = 0,
+    position: int = 0,
+) -> tuple[str, ...]:
+    """Return the lines of `rollout explain`.
+
+    Args:
+        rollout: as it stands.
+        because: findings of the last plan.
+        now: unix seconds.
+        ring: explain this ring; empty = the rollout.
+        room: permits that may be given now; None = no bound.
+        decided_at: when the last plan was made; 0 = unknown.
+        position: of the evidence in the event log.
+    """
+    lines = [f"{_headline(rollout, ring)}, because", ""]
+    if rollout.state == "active":
+        lines += _active(rollout, because, ring, room, now)
+    else:
+        lines += [f"  {_line(finding, now)}" for finding in because]
+    if rollout.isolated:
+        lines += ["", f"Isolated: {', '.join(rollout.isolated)}; the rest goes on without."]
+    if rollout.state == "halted":
+        lines += ["", *_ways_out(rollout.name)]
+    return (*lines, *_footer(rollout, because, now, decided_at, position))
+
+
+def _headline(rollout: Rollout, ring: str) -> str:
+    if not ring:
+        return f"{rollout.name} {_WHEN_RESTING.get(rollout.state, 'is active')}"
+    progress = _progress(rollout, ring)
+    return f"{ring} is {progress.state}" if progress else f"{rollout.name} has no ring {ring}"
+
+
+def _progress(rollout: Rollout, ring: str) -> RingProgress | None:
+    pairs = zip(rollout.policy.rings, rollout.rings, strict=False)
+    return next((progress for spec, progress in pairs if spec.name == ring), None)
+
+
+def _active(
+    rollout: Rollout, because: tuple[Finding, ...], ring: str, room: int | None, now: int
+) -> list[str]:
+    """Number the reasons: what is missing, what was judged, then what comes after."""
+    present = next((f.ring for f in because if f.gate == "ring" and not f.passed), "")
+    lines: list[str] = []
+    number = 0
+    for finding in because:
+        if finding.gate == "ring":
+            number += 1
+            lines.append(f" {number} {_line(finding, now)}")
+        else:
+            lines.append(f"     {_line(finding, now)}")
+    if ring and present and ring != present:
+        spec = next(spec for spec in rollout.policy.rings if spec.name == ring)
+        opens = f"{ring} opens when every ring before it has passed"
+        if len(spec.shares) > 1:
+            opens = f"then {ring} opens at {format_share(spec.shares[0])}"
+        lines.append(f" {number + 1} {opens}")
+    if room is not None:
+        lines.append(f"     permits: room for {room:,} more now")
+    return lines
+
+
+def _line(finding: Finding, now: int) -> str:
+    said = finding.text
+    if finding.opens_at is not None and not finding.passed:
+        said += f"  (opens {_clock(finding.opens_at, now)})"
+    return said
+
+
+def _ways_out(name: str) -> list[str]:
+    return [
+        "Nothing goes on by itself. A person may",
+        f"  tidegate rollout fallback {name} --to RELEASE --dry-run   bring its devices back",
+        f"  tidegate release recall {name} --reason TEXT              never again",
+        f"  tidegate rollout resume {name}                            go on",
+    ]
+
+
+def _footer(
+    rollout: Rollout, because: tuple[Finding, ...], now: int, decided_at: int, position: int
+) -> list[str]:
+    lines = [""]
+    if decided_at:
+        lines.append(
+            f"Decided at {_stamp(decided_at)} UTC, generation {rollout.generation:,}, "
+            f"replayable from event {position:,}."
+        )
+    due = [
+        one for one in because if one.opens_at is not None and not one.passed and one.opens_at > now
+    ]
+    ring = next((one for one in due if one.gate in {"ring", "completion"}), None)
+    if rollout.state == "active" and ring is not None and ring.opens_at is not None:
+        what = f"ring {ring.ring} may pass" if ring.ring else "the rollout completes"
+        lines.append(
+            f"If nothing changes, the next change is at {_clock(ring.opens_at, now)} ({what})."
+        )
+    return lines if len(lines) > 1 else []
+
+
+class DeviceFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known about one device and the rollout that would serve it. Empty or 0 = none.
+
+    `share_bp` is how far its ring is open, `place` its own place in the order (0..9999); `refusal` the `compat.*` reason for which it must refuse;
+    `refused` why it refuses this very image; `waiting` the device's own word on what it waits for (a dotted code); `window` the text of the window in
+    force, `opens_at` when that opens next.
+    """
+
+    device: str
+    device_state: str = "accepted"
+    last_seen: int = 0
+    runs: str = ""
+    rollout: str = ""
+    release: str = ""
+    up_to_date: bool = False
+    rollout_state: str = ""
+    rollout_because: str = ""
+    refusal: str = ""
+    refused: str = ""
+    ring: str = ""
+    ring_state: str = ""
+    share_bp: int = 0
+    place: int = 0
+    variant: str = ""
+    isolated: bool = False
+    held_by: str = ""
+    update_state: str = ""
+    update_reason: str = ""
+    inhibitors: tuple[str, ...] = ()
+    waiting: str = ""
+    window: str = ""
+    zone: str = ""
+    opens_at: int = 0
+    room: int | None = None
+
+
+class Check(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing on a device's way to an update. The first that is not ok is the verdict."""
+
+    ok: bool
+    code: str
+    text: str
+
+
+_ENDED: Final = frozenset(
+    {"confirmed", "declined", "failed", "reverted", "lost", "cancelled", "superseded"}
+)
+_UNDERWAY: Final = frozenset({"permitted", "rebooting", "verifying"})
+_OPEN_RINGS: Final = frozenset({"open", "soaking", "passed", "skipped"})
+
+
+def why(facts: DeviceFacts, now: int) -> tuple[Check, ...]:
+    """Return the checks in the order in which a device passes them, up to where it makes sense to go on.
+
+    A device that was admitted is not asked again whose turn it is; one whose update has ended, or that has nothing coming, has only that to say.
+    """
+    checks = [_accepted(facts), _heard(facts, now), _offered(facts)]
+    if not facts.rollout or facts.up_to_date:
+        return tuple(checks)
+    if facts.update_state in _ENDED:
+        return (*checks, _ended(facts))
+    checks += [_suits(facts), _not_refused(facts), _rollout_on(facts), _not_isolated(facts)]
+    if not facts.update_state:
+        checks += [_ring_open(facts), _its_turn(facts)]
+    checks += [_not_held(facts)]
+    if facts.update_state in _UNDERWAY:
+        return (*checks, Check(ok=True, code="update", text=f"the update is {facts.update_state}"))
+    return (
+        *checks,
+        _not_inhibited(facts),
+        _window_open(facts, now),
+        _permitted(facts),
+        _own_word(facts),
+    )
+
+
+def verdict(facts: DeviceFacts, now: int) -> str:
+    """Return one sentence: the first check that is not passed, or how far the update is."""
+    open_one = next((check for check in why(facts, now) if not check.ok), None)
+    if open_one is not None:
+        return f"{facts.device} is not updating, because {open_one.text}"
+    if facts.up_to_date or not facts.rollout:
+        return f"{facts.device} has nothing to do: {_offered(facts).text}"
+    state = facts.update_state or "about to be offered it"
+    return f"{facts.device} is updating to {facts.release}: {state}"
+
+
+def _accepted(facts: DeviceFacts) -> Check:
+    ok = facts.device_state == "accepted"
+    text = "it is accepted" if ok else f"it is {facts.device_state}"
+    return Check(ok=ok, code="device.accepted" if ok else f"device.{facts.device_state}", text=text)
+
+
+def _heard(facts: DeviceFacts, now: int) -> Check:
+    if not facts.last_seen:
+        return Check(ok=False, code="device.seen", text="it was never heard")
+    ago = now - facts.last_seen
+    ok = ago < _OFFLINE_S
+    text = f"{'seen' if ok else 'it is offline: last heard'} {format_duration(ago)} ago"
+    return Check(ok=ok, code="device.seen", text=text)
+
+
+def _offered(facts: DeviceFacts) -> Check:
+    if facts.up_to_date:
+        return Check(
+            ok=True,
+            code="release",
+            text=f"it runs {facts.runs or facts.release}, the newest for it",
+        )
+    if not facts.rollout:
+        return Check(ok=True, code="release", text="no rollout has anything for it")
+    return Check(
+        ok=True,
+        code="release",
+        text=f"{facts.release} is meant for it (it runs {facts.runs or 'nothing known'})",
+    )
+
+
+def _ended(facts: DeviceFacts) -> Check:
+    words = REASONS.get(facts.update_reason, "")
+    said = (
+        f": {facts.update_reason}" + (f", {words}" if words else "") if facts.update_reason else ""
+    )
+    ok = facts.update_state == "confirmed"
+    return Check(
+        ok=ok,
+        code="update",
+        text=f"its update to {facts.release} ended: {facts.update_state}{said}",
+    )
+
+
+def _suits(facts: DeviceFacts) -> Check:
+    if not facts.refusal:
+        return Check(ok=True, code="compat", text="hardware, channel, counter and floor suit")
+    words = REASONS.get(facts.refusal, "")
+    return Check(
+        ok=False,
+        code=facts.refusal,
+        text=f"it must refuse {facts.release}: {words} ({facts.refusal})",
+    )
+
+
+def _not_refused(facts: DeviceFacts) -> Check:
+    if not facts.refused:
+        return Check(ok=True, code="refused", text="it has not refused this image before")
+    return Check(
+        ok=False,
+        code="refused",
+        text=f"it refuses {facts.release} since it failed here: {facts.refused}",
+    )
+
+
+def _rollout_on(facts: DeviceFacts) -> Check:
+    ok = facts.rollout_state in {"active", "completed"}
+    if ok:
+        return Check(
+            ok=True, code="rollout", text=f"rollout {facts.rollout} is {facts.rollout_state}"
+        )
+    said = _WHEN_RESTING.get(facts.rollout_state, f"is {facts.rollout_state}")
+    detail = f": {facts.rollout_because}" if facts.rollout_because else ""
+    return Check(
+        ok=False,
+        code=f"rollout.{facts.rollout_state}",
+        text=f"rollout {facts.rollout} {said}{detail}",
+    )
+
+
+def _not_isolated(facts: DeviceFacts) -> Check:
+    if not facts.isolated:
+        return Check(
+            ok=True,
+            code="isolated",
+            text=f"its variant {facts.variant} is not isolated".replace("  ", " "),
+        )
+    return Check(
+        ok=False,
+        code="isolated",
+        text=f"its variant {facts.variant} is isolated in {facts.rollout}",
+    )
+
+
+def _ring_open(facts: DeviceFacts) -> Check:
+    if not facts.ring:
+        return Check(ok=False, code="ring", text=f"it is in no ring of {facts.rollout}")
+    ok = facts.ring_state in _OPEN_RINGS
+    text = f"it is in ring {facts.ring}, which is {facts.ring_state}"
+    return Check(ok=ok, code=f"ring.{facts.ring_state}", text=text)
+
+
+def _its_turn(facts: DeviceFacts) -> Check:
+    place = f"it is at {facts.place / 100:.1f} % in this rollout's order"
+    ok = facts.place < facts.share_bp
+    text = f"{place}, and {format_share(facts.share_bp)} is open"
+    return Check(
+        ok=ok,
+        code="step",
+        text=text if ok else f"{place}: only {format_share(facts.share_bp)} is open yet",
+    )
+
+
+def _not_held(facts: DeviceFacts) -> Check:
+    if not facts.held_by:
+        return Check(ok=True, code="hold", text="nobody holds it")
+    return Check(ok=False, code="user.held", text=f"it is held by {facts.held_by}")
+
+
+def _not_inhibited(facts: DeviceFacts) -> Check:
+    if not facts.inhibitors:
+        return Check(ok=True, code="inhibitor", text='nothing on it says "not now"')
+    text = f'the device itself says "not now": {", ".join(facts.inhibitors)}'
+    return Check(ok=False, code="activate.inhibited", text=text)
+
+
+def _window_open(facts: DeviceFacts, now: int) -> Check:
+    if not facts.window:
+        return Check(ok=True, code="window", text="it may download and activate at any time")
+    window = f"{facts.window} {facts.zone}".rstrip()
+    if facts.opens_at <= now:
+        return Check(ok=True, code="window", text=f"its window {window} is open")
+    text = f"it waits for its window {window}, which opens {_clock(facts.opens_at, now)}"
+    return Check(ok=False, code="window", text=text)
+
+
+def _permitted(facts: DeviceFacts) -> Check:
+    if facts.update_state != "staged":
+        text = "a permit is asked for just before the reboot"
+        return Check(ok=True, code="permit", text=text)
+    ok = facts.room is None or facts.room > 0
+    detail = f" ({facts.rollout_because})" if facts.rollout_because else ""
+    text = "there is room for its permit" if ok else f"no more permits are given just now{detail}"
+    return Check(ok=ok, code="permit" if ok else "activate.no_permit", text=text)
+
+
+def _own_word(facts: DeviceFacts) -> Check:
+    if not facts.waiting:
+        state = facts.update_state or "about to be offered"
+        return Check(ok=True, code="update", text=f"the update is {state}")
+    words = REASONS.get(facts.waiting, facts.waiting)
+    return Check(ok=False, code=facts.waiting, text=f"the device says that it waits: {words}")
+
+
+def _clock(at: int, now: int) -> str:
+    when = dt.datetime.fromtimestamp(at, dt.UTC)
+    same_day = when.date() == dt.datetime.fromtimestamp(now, dt.UTC).date()
+    shown = when.strftime("%H:%M UTC" if same_day else "%Y-%m-%d %H:%M UTC")
+    return f"{shown}, in {format_duration(at - now)}" if at > now else shown
+
+
+def _stamp(at: int) -> str:
+    return dt.datetime.fromtimestamp(at, dt.UTC).strftime("%Y-%m-%d %H:%M:%S")

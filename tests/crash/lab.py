@@ -1,0 +1,565 @@
+"""A control plane of one file, with real keys and real documents, and a device on the simulator's ports: what the agent's tests run against."""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from random import Random
+
+import msgspec
+import zstandard
+
+from tidegate.agent.ports import HealthProbe, PowerCut, Response
+from tidegate.agent.runner import Ports, Runner
+from tidegate.agent.settings import Settings
+from tidegate.core import codec
+from tidegate.core.authority import ProductExtra, ProductFloor, RootExtra
+from tidegate.core.errors import TransferError
+from tidegate.core.hardware import Hardware, HardwareRange
+from tidegate.core.keys import (
+    PublicKey,
+    Signer,
+    device_key_sha256,
+    open_document,
+    peek_payload,
+    public_key,
+    sign_document,
+)
+from tidegate.core.metadata import (
+    RoleKeys,
+    SignedTarget,
+    authorities,
+    file_name,
+    make_product,
+    make_root,
+    make_snapshot,
+    make_targets,
+    make_timestamp,
+    parse_snapshot,
+    parse_targets,
+    sign,
+)
+from tidegate.core.payload import PLAIN, TAKE, ZERO, Operation, Segment, encode_head
+from tidegate.core.protocol import (
+    ASSIGNMENT_TYPE,
+    ENROL_TYPE,
+    EVENT_TYPE,
+    PERMIT_TYPE,
+    SESSION_TYPE,
+    SIGNED_KINDS,
+    AssignedTarget,
+    AssignmentAnswer,
+    AssignmentBody,
+    AssignmentRequest,
+    DeliveryPolicy,
+    EnrolAnswer,
+    EnrolBody,
+    EnrolRequest,
+    EventBody,
+    EventsAnswer,
+    EventsRequest,
+    NonceAnswer,
+    PermitAnswer,
+    PermitBody,
+    PermitRequest,
+    PollAnswer,
+    Problem,
+    RepoBinding,
+    SessionAnswer,
+    SessionBody,
+    SessionRequest,
+)
+from tidegate.core.release import (
+    FallbackTo,
+    HealthCheck,
+    HealthContract,
+    Install,
+    PayloadRef,
+    ReleaseTarget,
+    Running,
+)
+from tidegate.sim.board import Catalogue, Image, SimBoard
+from tidegate.sim.clock import DeviceClock, VirtualTimeline
+from tidegate.sim.faults import Behaviour, Truth
+
+DAY = 86_400
+BLOCK = 4096
+SLOT_SIZE = 64 * BLOCK
+HARDWARE = Hardware("gw1", 3)
+CONTRACT = HealthContract(
+    warmup_s=20,
+    timeout_s=60,
+    interval_s=10,
+    error_rate_per_hour=1000,
+    checks=(HealthCheck(name="core", kind="services"),),
+)
+
+
+def signer(name: str) -> Signer:
+    """Make the key that this name always gives."""
+    return Signer.from_seed(hashlib.sha256(name.encode()).digest())
+
+
+def make_image(counter: int, blocks: int = 12) -> bytes:
+    """Make an image with its counter in every block, a run of zeros, and an odd length."""
+    parts = [hashlib.sha256(f"{counter} {n}".encode()).digest() * 128 for n in range(blocks)]
+    parts[3] = bytes(BLOCK)
+    parts[4] = bytes(BLOCK)
+    return b"".join(parts)[:-100]
+
+
+def contain(image: bytes, segment_size: int = 2 * BLOCK) -> bytes:
+    """Pack an image: the container's format, written plainly."""
+    padded = image + bytes(-len(image) % BLOCK)
+    operations, stream = [], bytearray()
+    for at in range(0, len(padded), BLOCK):
+        block = padded[at : at + BLOCK]
+        if block == bytes(BLOCK):
+            operations.append(Operation(ZERO, 0, 1))
+            continue
+        operations.append(Operation(TAKE, len(stream) // BLOCK, 1))
+        stream += block
+    segments, bodies = [], []
+    for at in range(0, len(stream), segment_size):
+        plain = bytes(stream[at : at + segment_size])
+        stored = zstandard.ZstdCompressor(level=1, write_content_size=True).compress(plain)
+        bodies.append(stored)
+        segments.append(
+            Segment(
+                PLAIN,
+                0,
+                len(stored),
+                hashlib.sha256(stored).digest(),
+                len(plain),
+                hashlib.sha256(plain).digest(),
+            )
+        )
+    head = encode_head(
+        image_size=len(image),
+        segment_size=segment_size,
+        target_sha256=hashlib.sha256(image).digest(),
+        operations=tuple(operations),
+        segments=tuple(segments),
+    )
+    return head + b"".join(bodies)
+
+
+@dataclass(frozen=True)
+class Release:
+    """An image, its container and what is signed about it."""
+
+    image: bytes
+    container: bytes
+    target: SignedTarget
+
+
+def make_release(counter: int, **changes: object) -> Release:
+    """Make a release of gw1."""
+    image = make_image(counter)
+    container = contain(image)
+    head = 16 + int.from_bytes(container[8:12], "little")
+    digest = hashlib.sha256(container).hexdigest()
+    target = ReleaseTarget(
+        product="gw1",
+        version=f"1.{counter}",
+        release_counter=counter,
+        security_version=counter,
+        channels=("stable",),
+        hardware=(HardwareRange("gw1", 2, 7),),
+        install=Install(size=len(image), sha256=hashlib.sha256(image).hexdigest()),
+        payloads=(
+            PayloadRef(
+                kind="full",
+                sha256=digest,
+                length=len(container),
+                index_sha256=hashlib.sha256(container[:head]).hexdigest(),
+            ),
+        ),
+        fallback_to=(FallbackTo(counter=counter - 1, expires=0xFFFFFFFF),) if counter > 1 else (),
+        health=CONTRACT,
+    )
+    target = msgspec.structs.replace(target, **changes)
+    path = f"gw1/1.{counter}/rootfs"
+    return Release(image, container, SignedTarget(path, len(container), digest, target))
+
+
+class Answer:
+    """`agent.ports.Response` of bytes."""
+
+    def __init__(self, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> None:
+        self.status = status
+        self.headers = {"content-length": str(len(body)), **(headers or {})}
+        self._body = body
+        self._at = 0
+
+    def read(self, count: int) -> bytes:
+        """Read on."""
+        piece = self._body[self._at : self._at + count]
+        self._at += len(piece)
+        return piece
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What the one device is to do."""
+
+    action: str
+    release: Release | None = None
+    update: str | None = None
+    attempt: int = 1
+    allow_refused: bool = False
+    policy: DeliveryPolicy = DeliveryPolicy()
+
+
+@dataclass
+class Plane:
+    """The control plane: answers requests, remembers what it heard."""
+
+    clock: VirtualTimeline
+    releases: tuple[Release, ...]
+    floor: int = 100
+    order: Order | None = None
+    halted: bool = False
+    director: Signer = field(default_factory=lambda: signer("director"))
+    product: Signer = field(default_factory=lambda: signer("product"))
+    device_key: PublicKey | None = None
+    acked: int = 0
+    events: dict[int, EventBody] = field(default_factory=dict)
+    permits: dict[str, str] = field(default_factory=dict)
+    orders: int = 0
+    requests: list[str] = field(default_factory=list)
+    blobs: dict[str, bytes] = field(default_factory=dict)
+    down: bool = False
+
+    def __post_init__(self) -> None:
+        """Publish."""
+        self.publish()
+
+    # --- the repository -----------------------------------------------------------------------------------------------
+
+    def publish(self) -> None:
+        """Sign and serve every document."""
+        now = int(self.clock.wall())
+        far = now + 300 * DAY
+        role = lambda *names: RoleKeys(tuple(signer(one).public for one in names), 1)  # noqa: E731
+        extra = RootExtra(
+            authorities=authorities(
+                epoch=1,
+                director=role("director"),
+                incident=role("incident"),
+                audit=role("audit"),
+                director_max_s=7 * DAY,
+                incident_max_s=30 * DAY,
+            )
+        )
+        roles = {one: role(one) for one in ("root", "targets", "snapshot", "timestamp")}
+        root = make_root(version=1, expires_at=far, roles=roles, extra=extra)
+        self.root = sign(root, signer("root"))
+        targets = make_targets(version=1, expires_at=far, products={"gw1": role("product")})
+        targets = sign(targets, signer("targets"))
+        floors = (ProductFloor(model="gw1", security_floor=self.floor),)
+        product = make_product(
+            version=1,
+            expires_at=far,
+            targets=[one.target for one in self.releases],
+            extra=ProductExtra(product_floor=floors),
+        )
+        product = sign(product, self.product)
+        documents = {
+            "targets": parse_targets(targets).info,
+            "product/gw1": parse_targets(product, "product/gw1").info,
+        }
+        snapshot = make_snapshot(version=1, expires_at=far, issued_at=now, documents=documents)
+        snapshot = sign(snapshot, signer("snapshot"))
+        info = parse_snapshot(snapshot).info
+        timestamp = make_timestamp(version=1, expires_at=far, issued_at=now, snapshot=info)
+        self.files = {
+            "timestamp.json": sign(timestamp, signer("timestamp")),
+            file_name("root", 1): self.root,
+            file_name("snapshot", 1): snapshot,
+            file_name("targets", 1): targets,
+            file_name("product/gw1", 1): product,
+        }
+        self.blobs = {one.target.sha256: one.container for one in self.releases}
+
+    # --- requests -----------------------------------------------------------------------------------------------------
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        timeout_s: float = 30.0,
+    ) -> Response:
+        """Answer one request."""
+        if self.down:
+            raise TransferError("download.refused", "nobody there")
+        self.requests.append(path)
+        headers = headers or {}
+        if path.startswith("/d/v1/repo/"):
+            found = self.files.get(path.removeprefix("/d/v1/repo/"))
+            return _problem(404) if found is None else Answer(200, found)
+        if path.startswith("/d/v1/blobs/"):
+            return self._blob(path.rpartition("/")[2], headers)
+        name = path.removeprefix("/d/v1/")
+        if name in ("poll", "assignment", "permit", "events") and (
+            headers.get("authorization") != "Bearer token"
+        ):
+            return _problem(401, "session.expired")
+        return Answer(200, codec.encode(getattr(self, f"_{name}")(body or b"")))
+
+    def _blob(self, sha256: str, headers: Mapping[str, str]) -> Response:
+        body = self.blobs.get(sha256)
+        if body is None:
+            return _problem(404)
+        wanted = headers.get("range", "")
+        if not wanted:
+            return Answer(200, body, {"etag": f'"{sha256[:8]}"'})
+        first = int(wanted.removeprefix("bytes=").partition("-")[0])
+        ranged = {"content-range": f"bytes {first}-{len(body) - 1}/{len(body)}"}
+        return Answer(206, body[first:], {"etag": f'"{sha256[:8]}"', **ranged})
+
+    def _enrol(self, body: bytes) -> EnrolAnswer:
+        request = codec.decode(body, EnrolRequest)
+        claimed = msgspec.json.decode(peek_payload(request.envelope), type=EnrolBody)
+        key = public_key(claimed.keytype, claimed.public_key)
+        open_document(request.envelope, ENROL_TYPE, EnrolBody, {key.keyid: key})
+        self.device_key = key
+        return EnrolAnswer(device_id=claimed.device_id, state="accepted")
+
+    def _nonce(self, body: bytes) -> NonceAnswer:
+        return NonceAnswer(nonce="0" * 32, valid_s=60)
+
+    def _session(self, body: bytes) -> SessionAnswer:
+        request = codec.decode(body, SessionRequest)
+        assert self.device_key is not None
+        key = self.device_key
+        open_document(request.envelope, SESSION_TYPE, SessionBody, {key.keyid: key})
+        return SessionAnswer(token="token", expires_in_s=DAY, acked_seq=self.acked)
+
+    def _poll(self, body: bytes) -> PollAnswer:
+        return PollAnswer(work=self.order is not None, poll_after_s=60, gate_epoch=1)
+
+    def _assignment(self, body: bytes) -> AssignmentAnswer:
+        request = codec.decode(body, AssignmentRequest)
+        order = self.order or Order("none")
+        assert self.device_key is not None
+        now = int(self.clock.wall())
+        self.orders += 1
+        target = None
+        if order.release is not None:
+            signed = order.release.target
+            fields = ("product", "release_counter", "security_version", "hardware", "channels")
+            same = {one: getattr(signed.release, one) for one in fields}
+            target = AssignedTarget(
+                path=signed.path, length=signed.length, sha256=signed.sha256, **same
+            )
+        signed_body = AssignmentBody(
+            device_id="dev-1",
+            device_key=device_key_sha256(self.device_key.keytype, self.device_key.public),
+            seq=self.orders,
+            issued=now,
+            expires=now + DAY,
+            nonce=request.nonce,
+            action=order.action,  # type: ignore[arg-type]
+            update=order.update,
+            attempt=order.attempt,
+            target=target,
+            allow_refused=order.allow_refused,
+            repo=RepoBinding(root_min=1, timestamp_min=1, snapshot_min=1),
+            policy=order.policy,
+        )
+        return AssignmentAnswer(
+            envelope=sign_document(signed_body, ASSIGNMENT_TYPE, self.director)
+        )
+
+    def _permit(self, body: bytes) -> PermitAnswer:
+        request = codec.decode(body, PermitRequest)
+        if self.halted:
+            return PermitAnswer(because="the rollout is halted", retry_after_s=60)
+        permit = self.permits.setdefault(request.nonce, f"permit-{len(self.permits) + 1}")
+        signed_body = PermitBody(
+            device_id="dev-1",
+            permit=permit,
+            update=request.update,
+            attempt=request.attempt,
+            slot_sha256=request.slot_sha256,
+            gate_epoch=1,
+            nonce=request.nonce,
+            issued=int(self.clock.wall()),
+        )
+        return PermitAnswer(envelope=sign_document(signed_body, PERMIT_TYPE, self.director))
+
+    def _events(self, body: bytes) -> EventsAnswer:
+        assert self.device_key is not None
+        key = self.device_key
+        for item in codec.decode(body, EventsRequest).events:
+            if item.envelope is not None:
+                event = open_document(item.envelope, EVENT_TYPE, EventBody, {key.keyid: key})
+            else:
+                assert item.body is not None
+                event = item.body
+                assert event.kind not in SIGNED_KINDS
+            known = self.events.setdefault(event.seq, event)
+            assert known.kind == event.kind, "a sequence number was used twice"
+            self.acked = max(self.acked, event.seq)
+        return EventsAnswer(acked_seq=self.acked)
+
+    def kinds(self) -> list[str]:
+        """Return what was reported, in order, without heartbeats."""
+        ordered = sorted(self.events.items())
+        return [event.kind for _, event in ordered if event.kind != "heartbeat"]
+
+    def outcomes(self) -> list[tuple[str, str | None]]:
+        """Return (kind, reason) of what ended an update."""
+        ends = ("confirmed", "failed", "reverted", "declined")
+        ordered = sorted(self.events.items())
+        return [(event.kind, event.reason) for _, event in ordered if event.kind in ends]
+
+
+def _problem(status: int, code: str = "request.not_found") -> Answer:
+    problem = Problem(type=f"urn:tidegate:error:{code}", title=code, status=status, code=code)
+    return Answer(status, codec.encode(problem))
+
+
+class Probe:
+    """A service that runs as the simulator's truth says."""
+
+    def __init__(self, board: SimBoard) -> None:
+        self._board = board
+
+    def check(self, now: float) -> tuple[bool, str]:
+        """Look at the truth."""
+        return self._board.behaviour().service, "core"
+
+
+class Errors:
+    """The board's own count."""
+
+    def __init__(self, board: SimBoard) -> None:
+        self._board = board
+
+    def total(self) -> int:
+        """Errors since this boot."""
+        return self._board.errors_total()
+
+
+@dataclass
+class Device:
+    """One device under test: the real machine, runner and worker on simulated ports; restarted from its disk as often as it takes."""
+
+    plane: Plane
+    board: SimBoard
+    clock: DeviceClock
+    settings: Settings
+    runner: Runner | None = None
+    restarts: int = 0
+
+    def start(self) -> None:
+        """Switch on."""
+        self.board.start()
+        assert not self.board.dead
+        self.restarts += 1
+        board = self.board
+
+        def probe(check: HealthCheck) -> tuple[str, HealthProbe]:
+            return f"health.{check.kind.removesuffix('s')}", Probe(board)
+
+        ports = Ports(
+            clock=self.clock,
+            storage=board.storage,
+            board=board,
+            transport=self.plane,
+            probe=probe,
+            errors=Errors(board),
+        )
+        self.runner = Runner(ports, self.settings)
+
+    def run(self, limit_s: float = 3600.0, *, ticks: int = 20_000) -> Iterator[Runner]:
+        """Run until `limit_s` of simulated time have passed; yield after every tick."""
+        timeline = self.plane.clock
+        end = timeline.at() + limit_s
+        for _ in range(ticks):
+            if timeline.at() >= end:
+                return
+            try:
+                if self.runner is None:
+                    self.start()
+                assert self.runner is not None
+                pause = self.runner.tick()
+            except PowerCut:
+                self.runner = None
+                continue
+            if self.board.wants_reboot:
+                self.runner = None
+                continue
+            yield self.runner
+            timeline.wait_until(max(self.clock.at(), timeline.at() + min(pause, limit_s)))
+            self.clock.wake()
+        raise AssertionError("the device never came to rest")
+
+    def settle(self, limit_s: float = 3600.0) -> None:
+        """Run until nothing is under way and everything was told."""
+        for runner in self.run(limit_s):
+            state = runner.state
+            done = type(state.phase).__name__ == "Idle" and not state.outbox
+            if done and self.plane.order is None and not runner.busy and state.next_seq > 1:
+                return
+
+    @property
+    def runs(self) -> int:
+        """Return the counter of the image that really runs."""
+        assert self.board.image is not None
+        return self.board.image.counter
+
+
+def make_device(
+    *counters: int, seed: int = 1, behaviours: dict[int, Behaviour] | None = None, **settings: object
+) -> Device:
+    """Make a device that runs the first release, and a plane that knows all of them."""
+    timeline = VirtualTimeline()
+    random = Random(seed)
+    releases = tuple(make_release(one) for one in counters)
+    catalogue = Catalogue()
+    for one in releases:
+        release = one.target.release
+        catalogue.add(
+            Image(
+                release.release_counter,
+                release.version,
+                release.install.sha256,
+                release.install.size,
+            )
+        )
+    truth = Truth({(counter, "*"): what for counter, what in (behaviours or {}).items()})
+    clock = DeviceClock(timeline, random)
+    board = SimBoard(
+        variant=HARDWARE.variant,
+        clock=clock,
+        random=random,
+        catalogue=catalogue,
+        truth=truth,
+        slot_size=SLOT_SIZE,
+    )
+    board.load(releases[0].image)
+    plane = Plane(timeline, releases)
+    first = releases[0].target.release
+    given = {
+        "device_id": "dev-1",
+        "product": "gw1",
+        "hardware": HARDWARE,
+        "anchor": plane.root,
+        "installed": Running(
+            release_counter=first.release_counter,
+            security_version=first.security_version,
+            sha256=first.install.sha256,
+            version=first.version,
+        ),
+        "sync_bytes": 4 * BLOCK,
+        **settings,
+    }
+    return Device(plane, board, clock, Settings(**given))  # type: ignore[arg-type]
