@@ -138,7 +138,7 @@ def passed_by_hand(rollout: Rollout, evidence: Evidence, now: int) -> tuple[Ring
 
 
 def check(policy: Policy) -> None:
-    """Check that every gate of a policy can be loaded and steps rise.
+    """Check that every gate of a policy can be loaded, that steps rise, and that something is waited for before more opens.
 
     Raises:
         RequestError: `request.invalid`, naming ring, gate and setting.
@@ -157,8 +157,11 @@ def check(policy: Policy) -> None:
             raise RequestError(
                 "request.invalid", f"ring {ring.name}: steps must rise, from over 0%"
             )
-        for spec in ring.gates:
-            gates.of_spec(spec, f"ring {ring.name}")
+        loaded = [gates.of_spec(spec, f"ring {ring.name}") for spec in ring.gates]
+        more = len(ring.shares) > 1 or ring is not policy.rings[-1]
+        if more and all(gate.stops for gate in loaded):
+            detail = f"ring {ring.name}: nothing holds its next step back; give it a soak, a minimum_sample or an approval"
+            raise RequestError("request.invalid", detail)
 
 
 def _stoppers(policy: Policy) -> list[tuple[str, Gate]]:

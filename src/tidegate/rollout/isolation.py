@@ -152,7 +152,7 @@ def _waiting(rest: View, suspects: Iterable[str]) -> Finding:
 
 def _unproved(rest: View, suspects: Iterable[str]) -> Finding:
     text = (
-        f"{', '.join(sorted(suspects))} is over the limit, and only {rest.tally.confirmed:,} other "
-        "devices are confirmed: too few to say that the variant alone is to blame"
+        f"{', '.join(sorted(suspects))} is over the limit, and the others ({rest.tally.confirmed:,} confirmed) are not "
+        "proved well enough to say that the variant alone is to blame"
     )
     return Finding(gate="isolation", passed=False, text=text, observed=rest.tally.confirmed)

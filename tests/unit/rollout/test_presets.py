@@ -28,7 +28,7 @@ def test_a_file_says_what_differs_from_its_preset() -> None:
             "deadlines": {"return": "10m"},
             "flow": {"in_flight": 5},
             "ring": [
-                {"name": "one", "audience": "group:a and seen < 1h", "soak": "off"},
+                {"name": "one", "audience": "group:a and seen < 1h", "gates": ["soak"]},
                 {
                     "name": "rest",
                     "steps": ["25%", "100%"],
@@ -44,7 +44,7 @@ def test_a_file_says_what_differs_from_its_preset() -> None:
     assert policy.deadlines == Deadlines(return_s=600, confirm_s=86_400)
     assert (policy.at_once, policy.first) == (5, 4)
     assert policy.rings[0].audience == "group:a and seen < 1h"
-    assert policy.rings[0].gates == ()
+    assert policy.rings[0].gates == (GateSpec(gate="soak", settings={}),)
     assert policy.rings[1].shares == (2_500, 10_000)
     assert policy.rings[1].audience == ""
     assert policy.rings[1].gates == (
@@ -79,7 +79,7 @@ def test_keys_of_the_caller_are_passed_over_and_others_are_not() -> None:
         ({"ring": [{"name": "a", "steps": "10%"}]}, "steps: shares"),
         ({"ring": [{"name": "a", "steps": ["110%"]}]}, "more than 100%"),
         ({"ring": [{"name": "a b"}]}, "ring a b"),
-        ({"ring": [{"name": "a"}, {"name": "a"}]}, 'ring "a" stands there twice'),
+        ({"ring": [{"name": "a", "soak": "1h"}, {"name": "a"}]}, 'ring "a" stands there twice'),
         ({"ring": [{"name": "a", "gates": ["soack"]}]}, 'did you mean "soak"?'),
         ({"ring": [{"name": "a", "gates": [{"time": "4h"}]}]}, "a gate has a type"),
         ({"guards": ["soak"]}, "guards must find harm"),

@@ -86,6 +86,8 @@ class Metric:
         return race(strata, self.ratio, _ALTERNATIVES) / self.clump
 
     def _sentence(self, updated: Exposure, control: Exposure, log_e: float | None) -> str:
+        if not updated.device_s:
+            return "errors per device-hour: nothing counted after the update yet"
         said = f"{_rate(updated)} after the update, {_rate(control)} without it"
         if log_e is None:
             wanted = self.exposure_s / _HOUR_S
