@@ -20,8 +20,8 @@ demo:  ## a fleet takes a good release and stops bad ones; ARGS="--exit" ends it
 
 test: setup  ## set up what is missing, then run every tier of tests
 	@tools/apt-needs
-	$(BIN)/python -m pytest $(ARGS)
 	$(BIN)/python tools/agent-alone
+	$(BIN)/python -m pytest $(ARGS)
 
 check: setup  ## format, lint, types, walls and generated pages; changes nothing
 	$(BIN)/ruff format --check
