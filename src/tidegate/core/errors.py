@@ -43,6 +43,7 @@ HINTS: Final[dict[str, str]] = {
     "release.malformed": "build the bundle again with `tidegate release build`",
     "request.invalid": "correct the request as the detail says",
     "request.too_large": "send less at once",
+    "request.method": "use the method named",
     "request.not_found": "check the name",
     "request.forbidden": "ask for the permission named",
     "request.unauthenticated": "sign in, or send a valid token",

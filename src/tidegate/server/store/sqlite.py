@@ -152,9 +152,10 @@ class SqliteStore:
 
     def _tell(self, conn: Connection) -> None:
         changed, hooks = changes.take(conn)
-        calls: list[Callable[[], None]] = [*hooks]
+        calls: list[Callable[[], None]] = []
         if changed:
             calls += [functools.partial(one, changed) for one in self._listeners]
+        calls += hooks
         for call in calls:
             try:
                 call()

@@ -1,0 +1,154 @@
+"""The composition root: settings in, one ASGI application out. The device side is answered raw; everything else goes to Litestar, imported when it is first needed.
+
+`App` runs anywhere: under uvicorn (`server.serve`), or inside a simulation that owns clock and randomness and calls `tick` by hand.
+"""
+
+import asyncio
+import functools
+import logging
+import os
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Final
+
+from tidegate.server.config import Settings
+from tidegate.server.hot import PREFIX, HotApp
+from tidegate.server.services import Services, open_services
+from tidegate.server.store.sqlite import SqliteStore
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_log = logging.getLogger("tidegate.server")
+#: Bad news is looked at this soon, in seconds: several reports that come together are judged together.
+_WAKE_S: Final = 0.2
+#: Hints in memory are made anew this often whatever happens, in seconds.
+_COMPILE_S: Final = 600
+
+
+class App:
+    """The whole server as one ASGI application, with its parts."""
+
+    def __init__(self, services: Services, *, ticking: bool) -> None:
+        """Compose it. `ticking`: run the planner by itself while the application lives."""
+        self.services = services
+        self.hot = HotApp(services)
+        self._admin: Asgi | None = None
+        self._ticking = ticking
+        self._task: asyncio.Task[None] | None = None
+        self._news: asyncio.Event | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        services.wake = self._wake
+
+    @property
+    def store(self) -> SqliteStore:
+        """Return the store."""
+        return self.services.store
+
+    @property
+    def admin(self) -> Asgi:
+        """Return the application for people: API and web. Litestar takes most of a second to import, so it is made on first use."""
+        if self._admin is None:
+            from tidegate.server.api import create_admin_app
+
+            self._admin = create_admin_app(self.services)
+        return self._admin
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, or follow the life of the server."""
+        if scope["type"] == "http" and scope["path"].startswith(PREFIX):
+            await self.hot(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self._live(receive, send)
+        else:
+            await self.admin(scope, receive, send)
+
+    def tick(self, now: int | None = None) -> None:
+        """Let the planner look at every rollout, sweep silent devices, renew metadata; durable on return. Safe to repeat."""
+        from tidegate.server.tick import tick
+
+        self.services.flush_seen()
+        tick(self.services, self.services.now if now is None else now)
+
+    def close(self) -> None:
+        """Finish and close everything. Safe to repeat."""
+        self.services.close()
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                try:
+                    await self._start()
+                except Exception as error:
+                    _log.exception("the server could not start")
+                    await send({"type": "lifespan.startup.failed", "message": str(error)})
+                    return
+                await send({"type": "lifespan.startup.complete"})
+            elif message["type"] == "lifespan.shutdown":
+                await self._stop()
+                await send({"type": "lifespan.shutdown.complete"})
+                return
+
+    async def _start(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._news = asyncio.Event()
+        if self._ticking:
+            self._task = asyncio.create_task(self._tick_for_ever())
+
+    async def _stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        await asyncio.to_thread(self.close)
+
+    def _wake(self) -> None:
+        """Have the planner look soon; from any thread."""
+        if self._loop is not None and self._news is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._news.set)
+
+    async def _tick_for_ever(self) -> None:
+        news = self._news or asyncio.Event()
+        compiled = time.monotonic()
+        while True:
+            try:
+                await asyncio.to_thread(self.tick)
+                if time.monotonic() - compiled > _COMPILE_S:
+                    compiled = time.monotonic()
+                    services = self.services
+                    await asyncio.to_thread(services.store.read, services.fleet.compile)
+            except Exception:
+                _log.exception("a tick failed; the next one tries again")
+            try:
+                await asyncio.wait_for(news.wait(), self.services.settings.tick_s)
+                await asyncio.sleep(_WAKE_S)
+            except TimeoutError:
+                pass
+            news.clear()
+
+
+def create_app(
+    settings: Settings | None = None,
+    *,
+    clock: Callable[[], float] = time.time,
+    randomness: Callable[[int], bytes] = os.urandom,
+    store: SqliteStore | None = None,
+    ticking: bool = False,
+) -> App:
+    """Open everything and compose the application.
+
+    Args:
+        settings: None = the defaults.
+        clock: unix seconds; every `now` in the server comes from it.
+        randomness: unpredictable bytes.
+        store: one that is open already.
+        ticking: run the planner in the background while the application lives; without it, call `App.tick`.
+
+    Raises:
+        ConfigError, BusyError: `data.*`, `key.*`.
+    """
+    opened = functools.partial(open_services, clock=clock, randomness=randomness, store=store)
+    return App(opened(settings or Settings()), ticking=ticking)

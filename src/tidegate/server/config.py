@@ -1,0 +1,258 @@
+"""Server settings: `tidegate.toml`, its drop-ins, the environment, then options; later wins. Every mistake is listed at once, with the nearest known key.
+
+No file at all is a working configuration. Secrets have no inline form (cli.md 3.1).
+"""
+
+import os
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from tidegate.core.amounts import parse_duration, parse_share, parse_size
+from tidegate.core.errors import ConfigError
+from tidegate.core.nearest import did_you_mean
+
+SEARCHED: Final = ("tidegate.toml", "/etc/tidegate/tidegate.toml")
+
+
+class Webhook(msgspec.Struct, frozen=True, kw_only=True):
+    """Where to call when something happens. `secret_file` signs the calls."""
+
+    name: str
+    url: str
+    events: tuple[str, ...] = ()
+    secret_file: str = ""
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that can be set, with its default. Durations in seconds, sizes in bytes, shares in basis points.
+
+    Attributes:
+        data_dir: database, blobs, online keys; mode 0700; one server at a time.
+        listen: host:port; port 0 takes a free one.
+        external_url: what devices and browsers use, where it differs.
+        tls: make an own certificate authority for a local network and use it.
+        tls_cert, tls_key: files of a certificate and its key instead.
+        body_max, upload_max: most bytes of a request body, and of an uploaded bundle.
+        poll_interval_s, poll_spread_bp: told to devices, and how much it may differ between them.
+        events_queue: pieces of work that may wait for the writer before events are refused with 503.
+        tick_s: how often the planner looks at every rollout, beside at once after bad news.
+        approval_above_devices, approval_above_bp: a second person from here on.
+        enrol: ways in: `claim`, `approval`.
+        session_s: life of a device's token.
+        clones: `quarantine` or `report`.
+        timestamp_s, snapshot_s: expiry of the online roles; renewed at half.
+        accounts_session_s: life of a person's session.
+        webhooks: see `Webhook`.
+        log_level: as in `logging`.
+    """
+
+    data_dir: Path = Path("tidegate-data")
+    listen: str = "127.0.0.1:8440"
+    external_url: str = ""
+    tls: bool = False
+    tls_cert: str = ""
+    tls_key: str = ""
+    body_max: int = 1 << 20
+    upload_max: int = 20 << 30
+    poll_interval_s: int = 300
+    poll_spread_bp: int = 1_000
+    events_queue: int = 8_192
+    tick_s: int = 60
+    approval_above_devices: int = 10_000
+    approval_above_bp: int = 1_000
+    approval_expires_s: int = 86_400
+    enrol: tuple[str, ...] = ("claim", "approval")
+    session_s: int = 86_400
+    clones: str = "quarantine"
+    timestamp_s: int = 2 * 86_400
+    snapshot_s: int = 14 * 86_400
+    accounts_session_s: int = 12 * 3_600
+    webhooks: tuple[Webhook, ...] = ()
+    log_level: str = "info"
+    durable: bool = True
+
+
+Reader = Callable[[object, str], Any]
+
+
+def _word(value: object, key: str) -> str:
+    if not isinstance(value, str):
+        raise ConfigError("config.invalid", f"{key}: a text in quotes is wanted")
+    return value
+
+
+def _words(value: object, key: str) -> tuple[str, ...]:
+    found = value.split(",") if isinstance(value, str) else value
+    if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
+        raise ConfigError("config.invalid", f"{key}: a list of texts is wanted")
+    return tuple(one.strip() for one in found if one.strip())
+
+
+def _number(value: object, key: str) -> int:
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        value = int(value)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ConfigError("config.invalid", f"{key}: a whole number is wanted")
+    return value
+
+
+def _choice(*allowed: str) -> Reader:
+    def read(value: object, key: str) -> str:
+        word = _word(value, key)
+        if word not in allowed:
+            raise ConfigError("config.invalid", f'{key}: "{word}"{did_you_mean(word, allowed)}')
+        return word
+
+    return read
+
+
+def _choices(*allowed: str) -> Reader:
+    def read(value: object, key: str) -> tuple[str, ...]:
+        return tuple(_choice(*allowed)(word, key) for word in _words(value, key))
+
+    return read
+
+
+def _folder(value: object, key: str) -> Path:
+    return Path(_word(value, key)).expanduser()
+
+
+def _listen(value: object, key: str) -> str:
+    text = _word(value, key)
+    split_listen(text, key)
+    return text
+
+
+#: Every key: (table, key) → (field of `Settings`, how it is read).
+KEYS: Final[Mapping[tuple[str, str], tuple[str, Reader]]] = {
+    ("data", "dir"): ("data_dir", _folder),
+    ("http", "listen"): ("listen", _listen),
+    ("http", "external_url"): ("external_url", _word),
+    ("http", "tls_cert"): ("tls_cert", _word),
+    ("http", "tls_key"): ("tls_key", _word),
+    ("http", "body_max"): ("body_max", parse_size),
+    ("http", "upload_max"): ("upload_max", parse_size),
+    ("poll", "interval"): ("poll_interval_s", parse_duration),
+    ("poll", "spread"): ("poll_spread_bp", parse_share),
+    ("events", "queue"): ("events_queue", _number),
+    ("plan", "tick"): ("tick_s", parse_duration),
+    ("approval", "above_devices"): ("approval_above_devices", _number),
+    ("approval", "above_share"): ("approval_above_bp", parse_share),
+    ("approval", "expires"): ("approval_expires_s", parse_duration),
+    ("device", "enrol"): ("enrol", _choices("claim", "approval")),
+    ("device", "session"): ("session_s", parse_duration),
+    ("device", "clones"): ("clones", _choice("quarantine", "report")),
+    ("metadata", "timestamp"): ("timestamp_s", parse_duration),
+    ("metadata", "snapshot"): ("snapshot_s", parse_duration),
+    ("accounts", "session"): ("accounts_session_s", parse_duration),
+    ("log", "level"): ("log_level", _choice("debug", "info", "warning", "error")),
+}
+
+
+def split_listen(text: str, key: str = "[http] listen") -> tuple[str, int]:
+    """Return host and port of `host:port`, `[::1]:8440`.
+
+    Raises:
+        ConfigError: `config.invalid`.
+    """
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65_535:
+        raise ConfigError("config.invalid", f'{key}: "{text}" is not host:port')
+    return host.strip("[]"), int(port)
+
+
+def load(
+    path: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Settings:
+    """Return the settings from file, drop-ins, environment and options.
+
+    Args:
+        path: of the file; None searches `TIDEGATE_CONFIG`, then `SEARCHED`, and none there is fine.
+        environ: environment variables; `TIDEGATE_HTTP_LISTEN` is `[http] listen`.
+        options: fields of `Settings` from the command line; None values are left out.
+
+    Raises:
+        ConfigError: `config.*`; the message lists every mistake.
+    """
+    environ = os.environ if environ is None else environ
+    mistakes: list[ConfigError] = []
+    values: dict[str, Any] = {}
+    found = _find(path, environ)
+    if found is not None:
+        for file in [found, *sorted(found.with_name(f"{found.name}.d").glob("*.toml"))]:
+            _read_tables(_parse(file), file.name, values, mistakes)
+    _read_environment(environ, values, mistakes)
+    if mistakes:
+        raise ConfigError(mistakes[0].code, "\n".join(one.detail for one in mistakes))
+    values |= {name: value for name, value in (options or {}).items() if value is not None}
+    return Settings(**values)
+
+
+def _find(path: Path | None, environ: Mapping[str, str]) -> Path | None:
+    if path is None and environ.get("TIDEGATE_CONFIG"):
+        path = Path(environ["TIDEGATE_CONFIG"])
+    if path is not None:
+        return path
+    return next((one for name in SEARCHED if (one := Path(name)).is_file()), None)
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError("config.unreadable", f"{path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError("config.invalid", f"{path}: {error}") from error
+
+
+def _read_tables(
+    tables: Mapping[str, Any], file: str, values: dict[str, Any], mistakes: list[ConfigError]
+) -> None:
+    known_tables = {table for table, _ in KEYS} | {"webhook"}
+    for table, content in tables.items():
+        if table == "webhook":
+            _collect(mistakes, lambda: values.__setitem__("webhooks", _webhooks(content, file)))
+        elif table not in known_tables or not isinstance(content, dict):
+            near = did_you_mean(table, known_tables)
+            mistakes.append(ConfigError("config.unknown_key", f"{file}: [{table}]{near}"))
+        else:
+            for key, value in content.items():
+                _collect(mistakes, lambda: _set(values, table, key, value, f"{file}: "))
+
+
+def _set(values: dict[str, Any], table: str, key: str, value: object, where: str) -> None:
+    known = KEYS.get((table, key))
+    if known is None:
+        near = did_you_mean(key, [name for of, name in KEYS if of == table])
+        raise ConfigError("config.unknown_key", f"{where}[{table}] {key}{near}")
+    field, read = known
+    values[field] = read(value, f"{where}[{table}] {key}")
+
+
+def _collect(mistakes: list[ConfigError], step: Callable[[], None]) -> None:
+    try:
+        step()
+    except ConfigError as error:
+        mistakes.append(error)
+
+
+def _read_environment(
+    environ: Mapping[str, str], values: dict[str, Any], mistakes: list[ConfigError]
+) -> None:
+    for table, key in KEYS:
+        name = f"TIDEGATE_{table}_{key}".upper()
+        if name in environ:
+            _collect(mistakes, lambda: _set(values, table, key, environ[name], f"{name}: "))
+
+
+def _webhooks(content: object, file: str) -> tuple[Webhook, ...]:
+    try:
+        return msgspec.convert(content, type=tuple[Webhook, ...])
+    except msgspec.ValidationError as error:
+        raise ConfigError("config.invalid", f"{file}: [[webhook]]: {error}") from error

@@ -1,0 +1,468 @@
+"""The device side as raw ASGI: poll, enrol, session, assignment, permit, events, time, metadata and bytes (docs/reference/protocol.md).
+
+A poll touches no database and builds nothing: token, array look-ups, an answer that was encoded before. Everything else is a short function around a unit of work.
+Bodies are bounded while they are read. Nothing here decides; it asks `updates`, `permits`, `telemetry` and `devices`.
+"""
+
+import asyncio
+import functools
+import logging
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Final, TypeVar
+
+from tidegate.core import codec, keys
+from tidegate.core.errors import BusyError, RequestError, TidegateError
+from tidegate.core.protocol import (
+    ASSIGNMENT_TYPE,
+    PERMIT_TYPE,
+    TIME_TYPE,
+    AssignmentAnswer,
+    AssignmentBody,
+    AssignmentRequest,
+    EnrolRequest,
+    EventsAnswer,
+    EventsRequest,
+    NonceAnswer,
+    PermitAnswer,
+    PermitBody,
+    PermitRequest,
+    PollAnswer,
+    SessionAnswer,
+    SessionRequest,
+    TimeAnswer,
+    TimeBody,
+    TimeRequest,
+)
+from tidegate.server import devices, permits, problems, ranges, telemetry, updates
+from tidegate.server.limits import RateLimit
+from tidegate.server.services import Services
+from tidegate.server.snapshot import ACCEPTED, STATES, Plan
+from tidegate.server.store import Connection, changes, device_queries
+from tidegate.server.tokens import NONCE_S, Session
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
+T = TypeVar("T")
+
+PREFIX: Final = "/d/v1/"
+_JSON: Final = (b"content-type", b"application/json")
+_PIECE: Final = 256 << 10
+#: Poll answers differ by this many steps of jitter.
+_JITTER: Final = 8
+_log = logging.getLogger("tidegate.hot")
+
+#: A poll's answer, ready to send: tag, 200 start and body, 304 start.
+Ready = tuple[bytes, Message, Message, Message]
+
+
+class HotApp:
+    """One ASGI application for everything under `/d/v1/`."""
+
+    def __init__(self, services: Services) -> None:
+        """Serve from these parts."""
+        self._services = services
+        self._tokens = services.tokens
+        self._fleet = services.fleet
+        self._clock = services.clock
+        self._counters = services.counters
+        self._ready: list[Ready] = []
+        self._ready_for: Plan | None = None
+        self._joins = RateLimit(per_s=200, burst=2_000)
+        self._keys: dict[int, tuple[int, keys.PublicKey]] = {}
+        self._posts: dict[str, Callable[[Scope, Receive], Awaitable[object]]] = {
+            "enrol": self._enrol,
+            "nonce": self._nonce,
+            "session": self._session,
+            "assignment": self._assignment,
+            "permit": self._permit,
+            "events": self._events,
+            "time": self._time,
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        path: str = scope["path"]
+        try:
+            if path == "/d/v1/poll":
+                await self._poll(scope, send)
+                return
+            await self._route(path.removeprefix(PREFIX), scope, receive, send)
+        except TidegateError as error:
+            await _send_problem(send, error)
+        except OSError as error:
+            _log.warning("a request ended early: %s", error)
+
+    async def _route(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
+        method = scope["method"]
+        head, _, rest = path.partition("/")
+        post = self._posts.get(path)
+        if post is not None:
+            _require_method(method, "POST")
+            try:
+                answer = await post(scope, receive)
+            except TidegateError:
+                raise
+            except Exception as error:
+                _log.exception("a device request failed")
+                raise TidegateError("server.internal") from error
+            await _send(send, 200, codec.encode(answer), [_JSON])
+        elif head == "repo" and rest:
+            _require_method(method, "GET", "HEAD")
+            await self._repo(rest, scope, send)
+        elif head == "blobs" and rest:
+            _require_method(method, "GET", "HEAD")
+            await self._blob(rest, scope, receive, send)
+        else:
+            raise RequestError("request.not_found", "no such device route")
+
+    # --- poll ---
+
+    async def _poll(self, scope: Scope, send: Send) -> None:
+        _require_method(scope["method"], "GET")
+        token = tag = None
+        for name, value in scope["headers"]:
+            if name == b"authorization":
+                token = value
+            elif name == b"if-none-match":
+                tag = value
+        now = int(self._clock())
+        row = self._row(token, now)
+        fleet = self._fleet
+        fleet.seen[row] = now
+        fleet.dirty.add(row)
+        if self._ready_for is not fleet.plan:
+            self._prepare(fleet.plan)
+        index = row % _JITTER
+        if fleet.has_work(row):
+            index += _JITTER
+        etag, start, body, unchanged = self._ready[index]
+        self._counters.polls += 1
+        if tag is not None and ranges.matches(tag, etag):
+            self._counters.polls_unchanged += 1
+            await send(unchanged)
+            await send(_EMPTY_BODY)
+            return
+        await send(start)
+        await send(body)
+
+    def _prepare(self, plan: Plan) -> None:
+        """Encode every answer that a poll can have under this plan."""
+        settings = self._services.settings
+        ready: list[Ready] = []
+        for work in (False, True):
+            for step in range(_JITTER):
+                spread = (
+                    settings.poll_interval_s * settings.poll_spread_bp * (2 * step - _JITTER + 1)
+                )
+                after = settings.poll_interval_s + spread // (2 * 10_000 * _JITTER)
+                answer = PollAnswer(
+                    work=work, poll_after_s=max(1, after), gate_epoch=plan.gate_epoch
+                )
+                body = codec.encode(answer)
+                etag = b'"%d-%d-%d%d"' % (plan.version, plan.gate_epoch, work, step)
+                headers = [_JSON, (b"etag", etag), (b"content-length", str(len(body)).encode())]
+                start: Message = {"type": "http.response.start", "status": 200, "headers": headers}
+                unchanged: Message = {
+                    "type": "http.response.start",
+                    "status": 304,
+                    "headers": [(b"etag", etag)],
+                }
+                ready.append((etag, start, {"type": "http.response.body", "body": body}, unchanged))
+        self._ready = ready
+        self._ready_for = plan
+
+    # --- who is it ---
+
+    def _row(self, authorization: bytes | None, now: int) -> int:
+        """Return the row of the device whose token this is.
+
+        Raises:
+            RequestError: `session.expired`, `device.*`.
+        """
+        if authorization is None or authorization[:7].lower() != b"bearer ":
+            raise RequestError("session.expired", "a session token is needed")
+        session = self._tokens.check(authorization[7:], now)
+        if session is None:
+            raise RequestError("session.expired", "the session token is not valid any more")
+        fleet = self._fleet
+        row = session.row
+        if (
+            row >= len(fleet.ids)
+            or fleet.state[row] != ACCEPTED
+            or fleet.key_gen[row] != session.key_gen
+        ):
+            self._refuse(session)
+        return row
+
+    def _refuse(self, session: Session) -> None:
+        fleet = self._fleet
+        if session.row < len(fleet.ids):
+            devices.require_accepted(STATES[fleet.state[session.row]])
+        raise RequestError("session.expired", "the session was ended")
+
+    def _device(self, scope: Scope) -> tuple[int, int]:
+        """Return (row, now) of the device that calls, and note that it was heard."""
+        now = int(self._clock())
+        row = self._row(_header(scope, b"authorization"), now)
+        self._fleet.seen[row] = now
+        self._fleet.dirty.add(row)
+        return row, now
+
+    def _key(self, row: int) -> keys.PublicKey:
+        generation = self._fleet.key_gen[row]
+        known = self._keys.get(row)
+        if known is not None and known[0] == generation:
+            return known[1]
+        device = self._services.store.read(lambda conn: device_queries.by_row(conn, row))
+        key = devices.key_of(device)
+        if len(self._keys) > 4_096:
+            self._keys.clear()
+        self._keys[row] = (generation, key)
+        return key
+
+    # --- joining ---
+
+    def _limit(self, scope: Scope) -> int:
+        now = int(self._clock())
+        client = scope.get("client")
+        if client is not None and not self._joins.take(client[0], self._clock()):
+            raise RequestError("request.rate_limited", "too many requests from this address")
+        return now
+
+    async def _enrol(self, scope: Scope, receive: Receive) -> object:
+        now = self._limit(scope)
+        request = await self._body(scope, receive, EnrolRequest)
+        body = devices.open_enrolment(request)
+        approval = "approval" in self._services.settings.enrol
+        return await self._services.write(
+            lambda conn: devices.enrol(conn, body, request.claim, now, approval=approval)
+        )
+
+    async def _nonce(self, scope: Scope, receive: Receive) -> object:
+        now = self._limit(scope)
+        await _read_body(scope, receive, self._services.settings.body_max)
+        return NonceAnswer(nonce=self._tokens.nonce(now), valid_s=NONCE_S)
+
+    async def _session(self, scope: Scope, receive: Receive) -> object:
+        now = self._limit(scope)
+        request = await self._body(scope, receive, SessionRequest)
+        services = self._services
+        body, device = devices.open_session(
+            request,
+            lambda device_id: services.store.read(
+                lambda conn: device_queries.by_id(conn, device_id)
+            ),
+        )
+        if not self._tokens.take_nonce(body.nonce, now):
+            raise RequestError("session.expired", "the nonce is not fresh; ask for another")
+        quarantine = services.settings.clones == "quarantine"
+        after = await services.write(
+            lambda conn: devices.begin_session(conn, device.row, body, now, quarantine=quarantine)
+        )
+        devices.require_accepted(after.state)
+        lifetime = services.settings.session_s
+        token = self._tokens.issue(after.row, after.key_gen, now, lifetime)
+        return SessionAnswer(token=token, expires_in_s=lifetime, acked_seq=after.acked_seq)
+
+    # --- updates ---
+
+    async def _assignment(self, scope: Scope, receive: Receive) -> object:
+        row, now = self._device(scope)
+        request = await self._body(scope, receive, AssignmentRequest)
+        fleet, version = self._fleet, self._fleet.plan.version
+        terms = self._services.terms
+
+        def work(conn: Connection) -> AssignmentBody:
+            body = updates.assign(conn, row, request, terms, now)
+            if body.action in {"none", "hold"}:
+                changes.after_commit(conn, functools.partial(fleet.silence, row, version))
+            return body
+
+        body = await self._services.write(work)
+        self._counters.assignments += 1
+        envelope = keys.sign_document(body, ASSIGNMENT_TYPE, self._services.keys.director)
+        return AssignmentAnswer(envelope=envelope)
+
+    async def _permit(self, scope: Scope, receive: Receive) -> object:
+        row, now = self._device(scope)
+        request = await self._body(scope, receive, PermitRequest)
+        retry_s = min(60, max(1, self._services.settings.poll_interval_s))
+        answer = await self._services.write(
+            lambda conn: permits.permit(conn, row, request, now, retry_s)
+        )
+        if not isinstance(answer, PermitBody):
+            self._counters.permits_refused += 1
+            return PermitAnswer(because=answer.because, retry_after_s=answer.retry_after_s)
+        self._counters.permits += 1
+        envelope = keys.sign_document(answer, PERMIT_TYPE, self._services.keys.director)
+        return PermitAnswer(envelope=envelope, retry_after_s=0)
+
+    async def _events(self, scope: Scope, receive: Receive) -> object:
+        row, now = self._device(scope)
+        services = self._services
+        if services.store.waiting >= services.settings.events_queue:
+            self._counters.shed += 1
+            raise BusyError("server.busy", "more events are waiting than can be kept")
+        request = await self._body(scope, receive, EventsRequest)
+        key = functools.partial(self._key, row)
+        opened, refused = telemetry.open_items(request.events, self._fleet.ids[row], key)
+        accepted = await services.write(
+            lambda conn: telemetry.accept(conn, row, opened, refused, now)
+        )
+        self._counters.events += len(opened)
+        self._counters.events_refused += len(refused)
+        if accepted.moved:
+            services.wake()
+        return EventsAnswer(acked_seq=accepted.acked_seq, refused=tuple(refused))
+
+    async def _time(self, scope: Scope, receive: Receive) -> object:
+        row, now = self._device(scope)
+        request = await self._body(scope, receive, TimeRequest)
+        body = TimeBody(device_id=self._fleet.ids[row], nonce=request.nonce, time=now)
+        envelope = keys.sign_document(body, TIME_TYPE, self._services.keys.director)
+        return TimeAnswer(envelope=envelope)
+
+    async def _body(self, scope: Scope, receive: Receive, kind: type[T]) -> T:
+        limit = self._services.settings.body_max
+        return codec.decode(await _read_body(scope, receive, limit), kind, limit)
+
+    # --- bytes ---
+
+    async def _repo(self, name: str, scope: Scope, send: Send) -> None:
+        body = self._services.repository.file(name)
+        if body is None:
+            raise RequestError("request.not_found", "no such metadata")
+        shown = b"" if scope["method"] == "HEAD" else body
+        length = (b"content-length", str(len(body)).encode())
+        await _send(send, 200, shown, [_JSON, (b"cache-control", b"no-cache"), length])
+
+    async def _blob(self, sha256: str, scope: Scope, receive: Receive, send: Send) -> None:
+        self._device(scope)
+        self._counters.blob_requests += 1
+        blob = self._services.blobs.open(sha256)
+        if blob is None:
+            raise RequestError("request.not_found", "no such blob")
+        try:
+            etag = b'"%s"' % sha256.encode()
+            found = _headers(scope, b"range", b"if-range", b"if-none-match")
+            common: Headers = [(b"etag", etag), (b"accept-ranges", b"bytes"), *_BLOB_HEADERS]
+            if ranges.matches(found[b"if-none-match"], etag):
+                await _send(send, 304, b"", common)
+                return
+            asked = ranges.window(blob.size, found[b"range"], found[b"if-range"], etag)
+            if asked is None:
+                extent = (b"content-range", b"bytes */%d" % blob.size)
+                await _send_problem(
+                    send, RequestError("download.range", f"{blob.size} bytes"), [extent]
+                )
+                return
+            await self._send_window(blob, asked, common, scope, receive, send)
+        finally:
+            blob.close()
+
+    async def _send_window(
+        self,
+        blob: Any,
+        asked: ranges.Window,
+        headers: Headers,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        headers = [*headers, (b"content-length", str(asked.stop - asked.start).encode())]
+        if asked.partial:
+            extent = b"bytes %d-%d/%d" % (asked.start, asked.stop - 1, blob.size)
+            headers.append((b"content-range", extent))
+        status = 206 if asked.partial else 200
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        offset = asked.stop if scope["method"] == "HEAD" else asked.start
+        gone = asyncio.ensure_future(_gone(receive)) if asked.stop - offset > _PIECE else None
+        try:
+            while offset < asked.stop and not (gone is not None and gone.done()):
+                piece = blob.read_at(offset, min(_PIECE, asked.stop - offset))
+                if not piece:
+                    break  # shorter than it said: the connection is closed and the device resumes
+                offset += len(piece)
+                self._counters.blob_bytes += len(piece)
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
+        finally:
+            if gone is not None:
+                gone.cancel()
+
+
+_EMPTY_BODY: Final[Message] = {"type": "http.response.body", "body": b""}
+_BLOB_HEADERS: Final[Headers] = [
+    (b"content-type", b"application/octet-stream"),
+    (b"cache-control", b"public, max-age=31536000, immutable"),
+]
+
+
+async def _gone(receive: Receive) -> None:
+    """Return when the client has left."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _require_method(method: str, *allowed: str) -> None:
+    if method not in allowed:
+        raise RequestError("request.method", f"{' or '.join(allowed)} is wanted here")
+
+
+def _header(scope: Scope, wanted: bytes) -> bytes | None:
+    for name, value in scope["headers"]:
+        if name == wanted:
+            found: bytes = value
+            return found
+    return None
+
+
+def _headers(scope: Scope, *wanted: bytes) -> dict[bytes, bytes | None]:
+    found: dict[bytes, bytes | None] = dict.fromkeys(wanted)
+    for name, value in scope["headers"]:
+        if name in found:
+            found[name] = value
+    return found
+
+
+async def _read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
+    """Read a body, and stop as soon as it is larger than it may be.
+
+    Raises:
+        RequestError: `request.too_large`, `request.invalid` when the client left in the middle.
+    """
+    declared = _header(scope, b"content-length")
+    if declared is not None and declared.isdigit() and int(declared) > limit:
+        raise RequestError("request.too_large", f"at most {limit} bytes are taken")
+    pieces: list[bytes] = []
+    count = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise RequestError("request.invalid", "the request ended early")
+        piece = message.get("body", b"")
+        count += len(piece)
+        if count > limit:
+            raise RequestError("request.too_large", f"at most {limit} bytes are taken")
+        pieces.append(piece)
+        if not message.get("more_body", False):
+            return b"".join(pieces)
+
+
+async def _send(send: Send, status: int, body: bytes, headers: Headers) -> None:
+    if status != 304 and not any(name == b"content-length" for name, _ in headers):
+        headers = [*headers, (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def _send_problem(send: Send, error: TidegateError, headers: Headers | None = None) -> None:
+    found = problems.problem(error)
+    status = 416 if error.code == "download.range" else found.status
+    extra = list(headers or [])
+    if status in {429, 503, 507}:
+        extra.append((b"retry-after", b"5"))
+    await _send(send, status, codec.encode(found), [(b"content-type", problems.TYPE), *extra])

@@ -1,0 +1,134 @@
+"""Leave to activate: granted in the database against what the plan leaves room for, and refused from the moment a halt is acknowledged.
+
+Granted = exposed = past the point of no return; so the grant is durable before the answer leaves. Asking again with the same nonce gives the same permit.
+"""
+
+from typing import Any, Final, NamedTuple
+
+from tidegate.core.errors import RequestError
+from tidegate.core.protocol import PERMIT_VALID_S, PermitBody, PermitRequest
+from tidegate.server import outcomes, snapshot, telemetry
+from tidegate.server.snapshot import Live
+from tidegate.server.store import Connection, device_queries, hot, rollout_rows
+from tidegate.server.store.hot import UpdateRow
+from tidegate.server.store.rollout_rows import PermitRow
+
+RETRY_S: Final = 60
+
+
+class Refused(NamedTuple):
+    """No leave now: why, and when to ask again."""
+
+    because: str
+    retry_after_s: int = RETRY_S
+
+
+def permit(
+    conn: Connection, device_row: int, request: PermitRequest, now: int, retry_s: int = RETRY_S
+) -> PermitBody | Refused:
+    """Grant or refuse leave to activate one update.
+
+    Args:
+        conn: of a unit of work on the writer: state is read and the grant is written in one transaction.
+        device_row: of the device.
+        request: from the device.
+        now: unix seconds.
+        retry_s: told to a device that has to wait.
+
+    Raises:
+        RequestError: `device.unknown`, `request.not_found`, `request.conflict`.
+    """
+    device = device_queries.by_row(conn, device_row)
+    update = hot.update_by_id(conn, request.update)
+    if device is None:
+        raise RequestError("device.unknown", f"row {device_row}")
+    if update is None or update.device_row != device_row:
+        raise RequestError("request.not_found", "no such update of this device")
+    if update.attempt != request.attempt:
+        raise RequestError("request.conflict", f"attempt {update.attempt} is the present one")
+    known = rollout_rows.permit_for(conn, update.id, update.attempt, request.nonce)
+    if known is not None and known.state == "granted":
+        return _body(known, device.id)
+    live_row = rollout_rows.live_one(conn, update.rollout_id)
+    live = snapshot.read_live(live_row) if live_row else None
+    because = _obstacle(conn, device, update, live, request)
+    if because:
+        return Refused(because, retry_s)
+    if update.state != "permitted" and not rollout_rows.take_room(conn, update.rollout_id):
+        return Refused("as many devices are on their way as the plan leaves room for", retry_s)
+    return _grant(conn, device, update, request, now)
+
+
+def _obstacle(
+    conn: Connection,
+    device: Any,
+    update: UpdateRow,
+    live: Live | None,
+    request: PermitRequest,
+) -> str:
+    """Return why leave cannot be given, or an empty string."""
+    if device.state != "accepted":
+        return f"the device is {device.state}"
+    if update.state not in outcomes.BEFORE | {"permitted"}:
+        return f"the update is {update.state}"
+    if live is None:
+        return "the rollout is over"
+    if live.row.release_state != "live" and live.row.kind == "install":
+        return "the release was recalled"
+    if not live.proceeds:
+        return f"the rollout is {live.row.state}"
+    if update.variant in live.rollout.isolated:
+        return f"{update.variant} is isolated"
+    if device.held:
+        return "the device is held"
+    digests = {one[3].install.sha256 for one in snapshot.targets_of(conn, live.row.release_id)}
+    if request.slot_sha256 not in digests or request.release_counter != update.release_counter:
+        return "the slot does not hold what was assigned"
+    return ""
+
+
+def _grant(
+    conn: Connection,
+    device: Any,
+    update: UpdateRow,
+    request: PermitRequest,
+    now: int,
+) -> PermitBody:
+    rollout_rows.end_permits(conn, update.id)  # one that was granted and whose answer was lost
+    row = PermitRow(
+        id=f"p-{update.rollout_id}-{update.device_row}-{update.attempt}-{request.nonce[:12]}",
+        tenant=update.tenant,
+        update_id=update.id,
+        attempt=update.attempt,
+        nonce=request.nonce,
+        slot_sha256=request.slot_sha256,
+        gate_epoch=hot.gate_epoch(conn, update.tenant),
+        granted_at=now,
+        valid_s=PERMIT_VALID_S,
+        state="granted",
+    )
+    rollout_rows.put_permit(conn, row)
+    deadline = now + telemetry.deadlines(conn, update.rollout_id).return_s
+    new = update._replace(
+        state="permitted",
+        state_at=now,
+        permitted_at=update.permitted_at or now,
+        deadline_at=deadline,
+    )
+    outcomes.book(conn, update, new, product=str(device.product), now=now)
+    return _body(row, str(device.id))
+
+
+def _body(row: PermitRow, device_id: str) -> PermitBody:
+    return PermitBody(
+        tenant=row.tenant,
+        device_id=device_id,
+        permit=row.id,
+        update=row.update_id,
+        attempt=row.attempt,
+        slot_sha256=row.slot_sha256,
+        gate_epoch=row.gate_epoch,
+        nonce=row.nonce,
+        issued=row.granted_at,
+        valid_s=row.valid_s,
+    )

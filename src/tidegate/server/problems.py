@@ -1,0 +1,52 @@
+"""Errors as RFC 9457 problems: the same code everywhere, and the HTTP status that fits it."""
+
+from typing import Final
+
+from tidegate.core.errors import TidegateError
+from tidegate.core.protocol import Problem
+from tidegate.core.reasons import family
+
+_STATUS: Final = {
+    "request.invalid": 400,
+    "request.too_large": 413,
+    "request.method": 405,
+    "request.not_found": 404,
+    "request.forbidden": 403,
+    "request.unauthenticated": 401,
+    "request.conflict": 409,
+    "request.confirmation_needed": 409,
+    "request.rate_limited": 429,
+    "device.unknown": 404,
+    "device.pending": 403,
+    "device.revoked": 403,
+    "device.quarantined": 403,
+    "claim.invalid": 403,
+    "session.expired": 401,
+    "release.exists": 409,
+    "release.malformed": 422,
+    "meta.no_root": 409,
+    "server.busy": 503,
+    "server.internal": 500,
+    "data.full": 507,
+    "data.read_only": 500,
+    "data.damaged": 500,
+}
+_FAMILY_STATUS: Final = {"sig": 422, "compat": 422, "key": 422, "meta": 422, "download": 422}
+TYPE: Final = b"application/problem+json"
+
+
+def status_of(code: str) -> int:
+    """Return the HTTP status for an error code."""
+    return _STATUS.get(code) or _FAMILY_STATUS.get(family(code), 500)
+
+
+def problem(error: TidegateError) -> Problem:
+    """Describe an error for whoever called."""
+    return Problem(
+        type=f"urn:tidegate:error:{error.code}",
+        title=error.code,
+        status=status_of(error.code),
+        detail=error.detail[:1000],
+        code=error.code,
+        hint=error.hint,
+    )

@@ -1,0 +1,151 @@
+"""What the server is made of: settings, store, blobs, keys, the published repository and the fleet in memory. Everything reads the time from `now`."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from tidegate.server import online
+from tidegate.server.blobs.local import LocalBlobs
+from tidegate.server.config import Settings
+from tidegate.server.metadata import Repository
+from tidegate.server.online import OnlineKeys
+from tidegate.server.snapshot import Fleet
+from tidegate.server.store import Change, Connection
+from tidegate.server.store import hot as hot_queries
+from tidegate.server.store.sqlite import SqliteStore, open_store
+from tidegate.server.tokens import Tokens
+from tidegate.server.updates import Terms
+
+T = TypeVar("T")
+_log = logging.getLogger("tidegate.server")
+
+#: Kinds of change after which the plan in memory is compiled anew.
+_PLAN_KINDS = frozenset({"rollout", "release", "group", "gate"})
+
+
+@dataclass(slots=True)
+class Counters:
+    """What happened in this process since it started, for metrics."""
+
+    polls: int = 0
+    polls_unchanged: int = 0
+    events: int = 0
+    events_refused: int = 0
+    assignments: int = 0
+    permits: int = 0
+    permits_refused: int = 0
+    blob_requests: int = 0
+    blob_bytes: int = 0
+    shed: int = 0
+
+
+@dataclass(slots=True)
+class Services:
+    """Opened parts, handed to whoever needs them. Made by `open_services`."""
+
+    settings: Settings
+    store: SqliteStore
+    blobs: LocalBlobs
+    keys: OnlineKeys
+    repository: Repository
+    fleet: Fleet
+    tokens: Tokens
+    clock: Callable[[], float]
+    randomness: Callable[[int], bytes]
+    counters: Counters = field(default_factory=Counters)
+    #: Called (from any thread) when there is news that the planner should see at once.
+    wake: Callable[[], None] = lambda: None
+
+    @property
+    def now(self) -> int:
+        """Return the time, unix seconds."""
+        return int(self.clock())
+
+    @property
+    def terms(self) -> Terms:
+        """Return what of the server's state goes into assignments."""
+        return Terms(
+            repo=lambda: self.repository.binding,
+            epoch=lambda: self.repository.epoch,
+            poll_after_s=self.settings.poll_interval_s,
+        )
+
+    async def write(self, work: Callable[[Connection], T]) -> T:
+        """Run `work` on the writer; done when it is durable."""
+        future: Future[T] = self.store.write(work)
+        return await asyncio.wrap_future(future)
+
+    def flush_seen(self) -> None:
+        """Write when devices were last heard. Soft state: what is lost in a crash is a matter of seconds."""
+        fleet = self.fleet
+        rows, fleet.dirty = fleet.dirty, set()
+        if rows:
+            seen = [(fleet.seen[row], row) for row in sorted(rows)]
+            self.store.write(lambda conn: hot_queries.put_seen(conn, seen))
+
+    def close(self) -> None:
+        """Flush and close. Safe to repeat."""
+        try:
+            self.flush_seen()
+        except Exception:  # the store may be closed already
+            _log.debug("nothing more could be flushed", exc_info=True)
+        self.store.close()
+
+
+def open_services(
+    settings: Settings,
+    *,
+    clock: Callable[[], float],
+    randomness: Callable[[int], bytes],
+    store: SqliteStore | None = None,
+) -> Services:
+    """Open everything in the data directory, made as needed.
+
+    Raises:
+        ConfigError, BusyError: `data.*`, `key.*`.
+    """
+    folder = Path(settings.data_dir)
+    opened = store or open_store(folder, durable=settings.durable)
+    try:
+        keys = online.open_keys(folder, randomness)
+        services = Services(
+            settings=settings,
+            store=opened,
+            blobs=LocalBlobs(folder / "blobs"),
+            keys=keys,
+            repository=Repository(
+                keys, timestamp_s=settings.timestamp_s, snapshot_s=settings.snapshot_s
+            ),
+            fleet=Fleet(),
+            tokens=Tokens(keys.secret, randomness),
+            clock=clock,
+            randomness=randomness,
+        )
+        opened.read(services.repository.load)
+        opened.read(services.fleet.load)
+    except BaseException:
+        opened.close()
+        raise
+    opened.subscribe(lambda changed: _follow(services, changed))
+    return services
+
+
+def _follow(services: Services, changed: tuple[Change, ...]) -> None:
+    """Keep the fleet in memory as the database is; on the writer's thread, before whoever made the change hears that it is done."""
+    rows = {
+        int(one.key) for one in changed if one.kind in {"device", "running"} and one.key.isdigit()
+    }
+    compiled = any(one.kind in _PLAN_KINDS for one in changed)
+
+    def read(conn: Connection) -> None:
+        for row in rows:
+            services.fleet.refresh(conn, row)
+        if compiled:
+            services.fleet.compile(conn)
+
+    if rows or compiled:
+        services.store.read(read)

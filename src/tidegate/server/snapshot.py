@@ -1,0 +1,317 @@
+"""The plan in memory: which rollouts are open to whom, and dense arrays about every device, so that a poll touches no database.
+
+A hint may be wrong towards "come and ask": the assignment is decided in a transaction (`server.updates`), and an answer that had nothing silences the hint until
+the plan or the device changes. It is never wrong towards "go": staleness may delay a start, never a stop (server.md section 11).
+"""
+
+import json
+from array import array
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+
+from tidegate.core.hardware import Hardware
+from tidegate.core.protocol import DeliveryPolicy
+from tidegate.core.release import ReleaseTarget
+from tidegate.rollout import cohort
+from tidegate.rollout.model import Approval, Policy, RingProgress, Rollout
+from tidegate.server.store import Connection, device_queries, hot, rollout_rows
+from tidegate.server.store.rollout_rows import LiveRow
+
+STATES: Final = ("pending", "accepted", "rejected", "revoked", "quarantined")
+ACCEPTED: Final = STATES.index("accepted")
+#: The key under which an operator's tags stand among a device's attributes.
+TAGS: Final = "tags"
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """A rollout that devices may have to do with."""
+
+    row: LiveRow
+    rollout: Rollout
+    delivery: DeliveryPolicy
+    channels: frozenset[str]
+
+    @property
+    def admits(self) -> bool:
+        """Say whether newcomers are taken now."""
+        if self.row.release_state != "live" and self.row.kind == "install":
+            return False
+        state = self.row.state
+        return state == "active" or (state == "completed" and self.rollout.policy.dynamic)
+
+    @property
+    def proceeds(self) -> bool:
+        """Say whether devices that were taken may go on."""
+        return self.row.state in {"active", "completed"} and (
+            self.row.release_state == "live" or self.row.kind == "fallback"
+        )
+
+
+def read_live(row: LiveRow) -> Live:
+    """Make a `Live` of its row."""
+    policy = msgspec.json.decode(row.policy, type=Policy)
+    rings = msgspec.json.decode(row.rings, type=tuple[RingProgress, ...])
+    isolated = msgspec.json.decode(row.isolated, type=tuple[str, ...])
+    approvals = msgspec.json.decode(row.approvals, type=tuple[Approval, ...])
+    rollout = Rollout(
+        name=row.name,
+        release_sha256=row.release_sha256,
+        state=row.state,  # type: ignore[arg-type]  # the column holds states only
+        generation=row.generation,
+        policy=policy,
+        rings=rings,
+        isolated=isolated,
+        approvals=approvals,
+        started_at=row.started_at or 0,
+    )
+    delivery = msgspec.json.decode(row.delivery, type=DeliveryPolicy)
+    return Live(row, rollout, delivery, frozenset(json.loads(row.channels)))
+
+
+def load_live(conn: Connection, product: str | None = None) -> list[Live]:
+    """Return the live rollouts, ways back first, then the newest release first."""
+    return [read_live(row) for row in rollout_rows.live(conn, product)]
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What deciding about one device needs; from its row, or from the arrays."""
+
+    id: str
+    product: str
+    hardware: Hardware
+    channel: str
+    running_counter: int
+    attrs: Mapping[str, Any]
+
+    @property
+    def variant(self) -> str:
+        """Return the hardware variant."""
+        return self.hardware.variant
+
+
+def ring_for(live: Live, facts: Facts) -> tuple[str | None, str]:
+    """Return the ring that admits a device now, or None and why not, in a few words."""
+    rollout = live.rollout
+    if facts.variant in rollout.isolated:
+        return None, "isolated"
+    index = cohort.ring_of(rollout.policy, facts.attrs)
+    if index is None:
+        return None, "no_ring"
+    share = cohort.share_of(rollout, index)
+    if not cohort.step_admits(share, rollout.release_sha256, facts.id):
+        return None, "not_yet"
+    return rollout.policy.rings[index].name, ""
+
+
+def may_concern(live: Live, facts: Facts) -> bool:
+    """Say whether a rollout may have something for a device: the hint of a poll."""
+    if not live.admits or facts.channel not in live.channels:
+        return False
+    if live.row.kind == "fallback":
+        if facts.running_counter != live.row.parent_counter:
+            return False
+    elif facts.running_counter >= live.row.counter:
+        return False
+    return ring_for(live, facts)[0] is not None
+
+
+def attributes(  # noqa: PLR0913 - one argument a column
+    *,
+    id: str,  # noqa: A002 - the column
+    product: str,
+    hardware: Hardware,
+    channel: str,
+    own: Mapping[str, Any],
+    groups: Iterable[str],
+    site: str = "",
+    region: str = "",
+    connectivity: str = "",
+    agent: str = "",
+    release: str = "",
+    counter: int = 0,
+    security_floor: int = 0,
+    seen_s: int | None = None,
+) -> dict[str, Any]:
+    """Return a device's facts for the query language (`rollout.query`)."""
+    return cohort.attributes_of(
+        id=id, product=product, model=hardware.model, revision=hardware.rev,
+        variant=hardware.variant, channel=channel, site=site, region=region,
+        connectivity=connectivity, agent=agent, serial=hardware.serial,
+        release=f"{product}-{release}" if release else "", counter=counter,
+        security_floor=security_floor, seen=seen_s, groups=frozenset(groups),
+        tags=frozenset(own.get(TAGS, ())), own={k: v for k, v in own.items() if k != TAGS},
+    )  # fmt: skip
+
+
+@dataclass(slots=True)
+class Plan:
+    """What is open to whom, compiled; replaced whole when something changes."""
+
+    version: int = 1
+    gate_epoch: int = 0
+    products: dict[str, tuple[Live, ...]] = field(default_factory=dict)
+    group_queries: tuple[tuple[str, cohort.Query], ...] = ()
+    members: dict[int, frozenset[str]] = field(default_factory=dict)
+
+
+class Fleet:
+    """Arrays by device row. Filled at start, kept fresh by the writer's thread; read by polls."""
+
+    def __init__(self) -> None:
+        """Start empty; `load` fills it."""
+        self.state = bytearray(1)
+        self.open = bytearray(1)
+        self.held = bytearray(1)
+        self.key_gen = array("H", [0])
+        self.seen = array("I", [0])
+        self.counter = array("q", [0])
+        self.quiet = array("Q", [0])
+        self.ids: list[str] = [""]
+        self._kinds: list[tuple[Any, ...]] = [()]
+        self._kind_of = array("I", [0])
+        self._kind_numbers: dict[tuple[Any, ...], int] = {}
+        self._own: dict[int, Mapping[str, Any]] = {0: {}}
+        self.dirty: set[int] = set()
+        self.plan = Plan()
+        self.clones: dict[int, list[str]] = {}
+
+    def __len__(self) -> int:
+        return len(self.ids) - 1
+
+    def load(self, conn: Connection) -> None:
+        """Fill the arrays and compile the plan."""
+        for columns in device_queries.everything(conn):
+            self._put(columns)
+        for (row,) in device_queries.open_updates(conn):
+            if row < len(self.open):
+                self.open[row] = 1
+        self.compile(conn)
+
+    def refresh(self, conn: Connection, row: int) -> None:
+        """Take in one device anew."""
+        for columns in device_queries.everything(conn, row):
+            self._put(columns)
+        if row < len(self.ids):
+            self.open[row] = any(
+                one.state
+                in {"offered", "downloading", "staged", "permitted", "rebooting", "verifying"}
+                for one in hot.updates_of(conn, row)
+            )
+
+    def compile(self, conn: Connection) -> None:
+        """Read the rollouts, groups and gate epoch, and replace the plan by a newer one."""
+        products: dict[str, list[Live]] = {}
+        for live in load_live(conn):
+            products.setdefault(live.row.product, []).append(live)
+        members: dict[int, set[str]] = {}
+        for row, name in device_queries.static_members(conn):
+            members.setdefault(row, set()).add(name)
+        queries = device_queries.query_groups(conn)
+        self.plan = Plan(
+            version=self.plan.version + 1,
+            gate_epoch=hot.gate_epoch(conn, "default"),
+            products={name: tuple(lives) for name, lives in products.items()},
+            group_queries=tuple((name, cohort.parse(text)) for name, text in queries),
+            members={row: frozenset(names) for row, names in members.items()},
+        )
+
+    def has_work(self, row: int) -> bool:
+        """Say whether a device should come and ask. Cheap when it was asked before under the same plan."""
+        plan = self.plan
+        if self.quiet[row] == plan.version:
+            return False
+        if self.open[row]:
+            return True
+        lives = plan.products.get(self._kinds[self._kind_of[row]][0], ())
+        if not self.held[row] and any(live.admits for live in lives):
+            facts = self.facts(row)
+            if any(may_concern(live, facts) for live in lives):
+                return True
+        self.quiet[row] = plan.version
+        return False
+
+    def silence(self, row: int, version: int) -> None:
+        """Note that under this version of the plan there is nothing for a device."""
+        self.quiet[row] = version
+
+    def facts(self, row: int) -> Facts:
+        """Return what is known of a device without asking the database."""
+        (product, model, rev, channel, region, site, connectivity, agent, floor) = self._kinds[
+            self._kind_of[row]
+        ]
+        hardware = Hardware(model, rev)
+        attrs = attributes(
+            id=self.ids[row], product=product, hardware=hardware, channel=channel,
+            own=self._own.get(row, {}), groups=self.plan.members.get(row, frozenset()), site=site,
+            region=region, connectivity=connectivity, agent=agent, counter=self.counter[row],
+            security_floor=floor,
+        )  # fmt: skip
+        attrs = with_query_groups(attrs, self.plan.group_queries)
+        return Facts(self.ids[row], product, hardware, channel, self.counter[row], attrs)
+
+    def audience(self, rollout: Rollout, product: str) -> dict[tuple[str, str], int]:
+        """Count the accepted devices of a product by (ring, variant) of a rollout."""
+        counts: dict[tuple[str, str], int] = {}
+        for row in range(1, len(self.ids)):
+            if self.state[row] != ACCEPTED or self._kinds[self._kind_of[row]][0] != product:
+                continue
+            facts = self.facts(row)
+            index = cohort.ring_of(rollout.policy, facts.attrs)
+            if index is not None:
+                key = (rollout.policy.rings[index].name, facts.variant)
+                counts[key] = counts.get(key, 0) + 1
+        return counts
+
+    def _put(self, columns: tuple[Any, ...]) -> None:
+        (row, device_id, state, key_gen, product, model, rev, _, channel, region, site, connectivity,
+         agent, _, own, counter, _, floor, held, seen) = columns  # fmt: skip
+        self._grow(row)
+        self.state[row] = STATES.index(state)
+        self.key_gen[row] = key_gen & 0xFFFF
+        self.counter[row] = counter
+        self.held[row] = 1 if held else 0
+        self.seen[row] = max(self.seen[row], min(seen, 0xFFFFFFFF))
+        self.ids[row] = device_id
+        self.quiet[row] = 0
+        kind = (product, model, rev, channel, region, site, connectivity, agent, floor)
+        number = self._kind_numbers.get(kind)
+        if number is None:
+            number = self._kind_numbers[kind] = len(self._kinds)
+            self._kinds.append(kind)
+        self._kind_of[row] = number
+        plain = json.loads(own) if own and own != "{}" else None
+        if plain:
+            self._own[row] = plain
+        else:
+            self._own.pop(row, None)
+
+    def _grow(self, row: int) -> None:
+        missing = row + 1 - len(self.ids)
+        if missing <= 0:
+            return
+        for octets in (self.state, self.open, self.held):
+            octets.extend(bytes(missing))
+        for numbers in (self.key_gen, self.seen, self.counter, self.quiet, self._kind_of):
+            numbers.extend([0] * missing)
+        self.ids.extend([""] * missing)
+
+
+def with_query_groups(
+    attrs: dict[str, Any], queries: Iterable[tuple[str, cohort.Query]]
+) -> dict[str, Any]:
+    """Add the groups that are defined by a query over attributes and static groups."""
+    found = [name for name, query in queries if query.matches(attrs)]
+    return {**attrs, "group": attrs["group"] | frozenset(found)} if found else attrs
+
+
+def targets_of(conn: Connection, release_id: int) -> list[tuple[str, int, str, ReleaseTarget]]:
+    """Return (path, length, sha256, target) of a release's artifacts."""
+    return [
+        (path, length, digest, msgspec.json.decode(text, type=ReleaseTarget))
+        for path, length, digest, text in rollout_rows.artifacts(conn, release_id)
+    ]

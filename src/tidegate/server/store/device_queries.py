@@ -1,0 +1,148 @@
+"""Statements about devices, claims and groups. The rarer ones, through SQLAlchemy; what every event needs is in `hot`."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from sqlalchemy import Connection, Row, bindparam, insert, or_, select, update
+
+from tidegate.server.store import tables
+from tidegate.server.store.sqlite import raw_connection
+
+device = tables.device
+_BY_ROW = select(device).where(device.c.row == bindparam("wanted"))
+_BY_ID = select(device).where(
+    device.c.tenant == bindparam("of"), device.c.id == bindparam("wanted")
+)
+_STATIC_GROUPS = (
+    select(tables.device_group.c.name)
+    .join(tables.group_member, tables.group_member.c.group_id == tables.device_group.c.id)
+    .where(tables.group_member.c.device_row == bindparam("wanted"))
+)
+_QUERY_GROUPS = select(tables.device_group.c.name, tables.device_group.c.query).where(
+    tables.device_group.c.tenant == bindparam("of"), tables.device_group.c.query.is_not(None)
+)
+
+
+def by_row(conn: Connection, row: int) -> Row[Any] | None:
+    """Return a device by its row number, or None."""
+    return conn.execute(_BY_ROW, {"wanted": row}).one_or_none()
+
+
+def by_id(conn: Connection, device_id: str, tenant: str = "default") -> Row[Any] | None:
+    """Return a device by its id (untrusted text), or None."""
+    return conn.execute(_BY_ID, {"wanted": device_id, "of": tenant}).one_or_none()
+
+
+def add(conn: Connection, values: Mapping[str, Any]) -> int:
+    """Add a device and return its row number."""
+    made = conn.execute(insert(device).values(**values)).inserted_primary_key
+    assert made is not None  # noqa: S101 - one row was inserted
+    return int(made[0])
+
+
+def change(conn: Connection, row: int, values: Mapping[str, Any]) -> None:
+    """Change columns of a device."""
+    conn.execute(update(device).where(device.c.row == row).values(**values))
+
+
+def claim_by_token(conn: Connection, token_sha256: str) -> Row[Any] | None:
+    """Return a claim by the digest of its token, or None."""
+    statement = select(tables.claim).where(tables.claim.c.token_sha256 == token_sha256)
+    return conn.execute(statement).one_or_none()
+
+
+def use_claim(conn: Connection, claim_id: int) -> bool:
+    """Count one use of a claim; False when it was used up."""
+    claim = tables.claim
+    statement = (
+        update(claim)
+        .where(claim.c.id == claim_id, claim.c.used < claim.c.max_count)
+        .values(used=claim.c.used + 1)
+    )
+    return conn.execute(statement).rowcount == 1
+
+
+def join_group(conn: Connection, tenant: str, name: str, row: int, now: int) -> None:
+    """Put a device into a static group, made where it is missing."""
+    group = tables.device_group
+    where = (group.c.tenant == tenant, group.c.name == name)
+    group_id = conn.execute(select(group.c.id).where(*where)).scalar()
+    if group_id is None:
+        values = {"tenant": tenant, "name": name, "created_at": now, "created_by": "claim"}
+        made = conn.execute(insert(group).values(**values)).inserted_primary_key
+        group_id = made[0] if made is not None else None
+    member = tables.group_member
+    there = select(member.c.group_id).where(
+        member.c.group_id == group_id, member.c.device_row == row
+    )
+    if conn.execute(there).first() is None:
+        conn.execute(insert(member).values(tenant=tenant, group_id=group_id, device_row=row))
+
+
+def static_groups(conn: Connection, row: int) -> frozenset[str]:
+    """Return the names of the static groups that a device is in."""
+    return frozenset(conn.execute(_STATIC_GROUPS, {"wanted": row}).scalars())
+
+
+def query_groups(conn: Connection, tenant: str = "default") -> list[tuple[str, str]]:
+    """Return (name, query) of the groups that are defined by a query."""
+    return [(str(one[0]), str(one[1])) for one in conn.execute(_QUERY_GROUPS, {"of": tenant})]
+
+
+def static_members(conn: Connection) -> Iterator[tuple[int, str]]:
+    """Return (device row, group name) of every static membership."""
+    statement = (
+        "SELECT group_member.device_row, device_group.name FROM group_member "
+        "JOIN device_group ON device_group.id = group_member.group_id"
+    )
+    return iter(raw_connection(conn).execute(statement))
+
+
+#: Columns of `everything`, in order.
+FLEET_COLUMNS = (
+    "row", "id", "state", "key_gen", "product", "model", "rev", "variant", "channel", "region",
+    "site", "connectivity", "agent", "serial", "attributes", "running_counter", "running_version",
+    "security_floor", "held", "last_seen",
+)  # fmt: skip
+
+
+def everything(conn: Connection, row: int | None = None) -> Iterator[tuple[Any, ...]]:
+    """Return `FLEET_COLUMNS` of every device, or of one: what the snapshot in memory is made of. `attributes` is JSON text."""
+    statement = f"SELECT {', '.join(FLEET_COLUMNS)} FROM device"  # noqa: S608 - names of ours
+    if row is None:
+        return iter(raw_connection(conn).execute(statement + " ORDER BY row"))
+    return iter(raw_connection(conn).execute(statement + " WHERE row = ?", (row,)))
+
+
+def variants(conn: Connection, tenant: str, product: str) -> dict[str, int]:
+    """Return how many accepted devices of a product there are, by variant."""
+    found = raw_connection(conn).execute(
+        "SELECT variant, count(*) FROM device WHERE tenant = ? AND product = ? AND state = 'accepted' "
+        "GROUP BY variant",
+        (tenant, product),
+    )
+    return dict(found)
+
+
+def open_updates(conn: Connection) -> Iterator[tuple[int]]:
+    """Return the rows of devices that have an update under way."""
+    return iter(
+        raw_connection(conn).execute(
+            'SELECT DISTINCT device_row FROM "update" WHERE state IN '
+            "('offered', 'downloading', 'staged', 'permitted', 'rebooting', 'verifying')"
+        )
+    )
+
+
+def matching(conn: Connection, text: str, tenant: str = "default") -> list[Row[Any]]:
+    """Return devices whose id or serial number begins with `text` (untrusted)."""
+    pattern = text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
+    statement = (
+        select(device)
+        .where(device.c.tenant == tenant)
+        .where(
+            or_(device.c.id.like(pattern, escape="\\"), device.c.serial.like(pattern, escape="\\"))
+        )
+        .limit(100)
+    )
+    return list(conn.execute(statement))

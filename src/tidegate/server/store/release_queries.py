@@ -1,0 +1,114 @@
+"""Statements about published metadata, releases and artifacts."""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+from sqlalchemy import Connection, Row, insert, select, update
+
+from tidegate.server.store import tables
+from tidegate.server.store.sqlite import raw_connection
+
+
+class DocumentRow(NamedTuple):
+    """A published document."""
+
+    role: str
+    version: int
+    body: bytes
+    expires_at: int
+    created_at: int
+
+    @property
+    def sha256(self) -> str:
+        """Return the digest of the bytes."""
+        return hashlib.sha256(self.body).hexdigest()
+
+
+_DOCUMENT: Final = "SELECT role, version, body, expires_at, created_at FROM repository "
+
+
+def put_document(conn: Connection, row: DocumentRow) -> None:
+    """Store a document; the same version again stays as it is."""
+    raw_connection(conn).execute(
+        "INSERT INTO repository (role, version, body, sha256, expires_at, created_at) "
+        "VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (role, version) DO NOTHING",
+        (row.role, row.version, row.body, row.sha256, row.expires_at, row.created_at),
+    )
+
+
+def newest_document(conn: Connection, role: str) -> DocumentRow | None:
+    """Return the newest version of a role's document, or None."""
+    found = raw_connection(conn).execute(
+        _DOCUMENT + "WHERE role = ? ORDER BY version DESC LIMIT 1", (role,)
+    )
+    row = found.fetchone()
+    return DocumentRow(*row) if row else None
+
+
+def newest_offline(conn: Connection) -> list[DocumentRow]:
+    """Return the newest targets role and product roles: what a snapshot names."""
+    found = raw_connection(conn).execute(
+        _DOCUMENT + "AS one WHERE role NOT IN ('root', 'snapshot', 'timestamp') AND version = "
+        "(SELECT max(version) FROM repository WHERE role = one.role) ORDER BY role"
+    )
+    return [DocumentRow(*row) for row in found]
+
+
+def documents(conn: Connection, kept: int) -> list[DocumentRow]:
+    """Return every root, and the newest `kept` versions of every other role."""
+    found = raw_connection(conn).execute(
+        _DOCUMENT + "AS one WHERE role = 'root' OR "
+        "(SELECT count(*) FROM repository WHERE role = one.role AND version > one.version) < ? "
+        "ORDER BY role, version",
+        (kept,),
+    )
+    return [DocumentRow(*row) for row in found]
+
+
+def add_release(conn: Connection, values: Mapping[str, Any]) -> int:
+    """Add a release and return its id."""
+    made = conn.execute(insert(tables.release).values(**values)).inserted_primary_key
+    assert made is not None  # noqa: S101 - one row was inserted
+    return int(made[0])
+
+
+def add_artifact(conn: Connection, values: Mapping[str, Any]) -> None:
+    """Add an artifact of a release."""
+    conn.execute(insert(tables.artifact).values(**values))
+
+
+def release_by_name(conn: Connection, name: str, tenant: str = "default") -> Row[Any] | None:
+    """Return a release by its name (untrusted text), or None."""
+    release = tables.release
+    statement = select(release).where(release.c.tenant == tenant, release.c.name == name)
+    return conn.execute(statement).one_or_none()
+
+
+def release_by_counter(conn: Connection, product: str, counter: int) -> Row[Any] | None:
+    """Return a product's release by its counter, or None."""
+    release = tables.release
+    statement = select(release).where(
+        release.c.tenant == "default", release.c.product == product, release.c.counter == counter
+    )
+    return conn.execute(statement).one_or_none()
+
+
+def recall(conn: Connection, release_id: int, reason: str, now: int) -> None:
+    """Mark a release as recalled."""
+    conn.execute(
+        update(tables.release)
+        .where(tables.release.c.id == release_id)
+        .values(state="recalled", recalled_at=now, recall_reason=reason)
+    )
+
+
+def releases_of(conn: Connection, product: str) -> list[Row[Any]]:
+    """Return a product's releases, the newest first."""
+    release = tables.release
+    statement = (
+        select(release)
+        .where(release.c.tenant == "default", release.c.product == product)
+        .order_by(release.c.counter.desc())
+    )
+    return list(conn.execute(statement))

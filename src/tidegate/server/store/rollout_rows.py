@@ -1,0 +1,163 @@
+"""Statements about rollouts, releases and permits that the device side needs inside its transactions."""
+
+import json
+from typing import Any, Final, NamedTuple
+
+from sqlalchemy import Connection
+
+from tidegate.server.store.sqlite import raw_connection
+
+
+class LiveRow(NamedTuple):
+    """A rollout with its release, as the device side looks at it. JSON columns are text."""
+
+    id: int
+    tenant: str
+    name: str
+    kind: str
+    parent_id: int | None
+    release_id: int
+    product: str
+    audience: str
+    state: str
+    generation: int
+    policy: str
+    rings: str
+    isolated: str
+    approvals: str
+    delivery: str
+    room: int | None
+    started_at: int | None
+    release_sha256: str
+    counter: int
+    release_state: str
+    channels: str
+    parent_counter: int | None
+
+
+_COLUMNS: Final = (
+    "rollout.id, rollout.tenant, rollout.name, rollout.kind, rollout.parent_id, rollout.release_id, "
+    "rollout.product, rollout.audience, rollout.state, rollout.generation, rollout.policy, rollout.rings, "
+    "rollout.isolated, rollout.approvals, rollout.delivery, rollout.room, rollout.started_at, "
+    "release.release_sha256, release.counter, release.state, release.channels, parent_release.counter"
+)
+_LIVE: Final = (
+    f"SELECT {_COLUMNS} FROM rollout JOIN release ON release.id = rollout.release_id "  # noqa: S608 - names of ours
+    "LEFT JOIN rollout AS parent ON parent.id = rollout.parent_id "
+    "LEFT JOIN release AS parent_release ON parent_release.id = parent.release_id "
+    "WHERE rollout.state IN ('active', 'paused', 'halted', 'falling_back', 'completed') "
+)
+
+
+def live(conn: Connection, product: str | None = None, tenant: str = "default") -> list[LiveRow]:
+    """Return the rollouts that devices may have to do with: ways back first, then the newest release first."""
+    where, values = "AND rollout.tenant = ?", [tenant]
+    if product is not None:
+        where, values = where + " AND rollout.product = ?", [tenant, product]
+    order = " ORDER BY rollout.kind = 'fallback' DESC, release.counter DESC, rollout.id DESC"
+    return [LiveRow(*one) for one in raw_connection(conn).execute(_LIVE + where + order, values)]
+
+
+def live_one(conn: Connection, rollout_id: int) -> LiveRow | None:
+    """Return one rollout in whatever live state, or None."""
+    found = raw_connection(conn).execute(_LIVE + "AND rollout.id = ?", (rollout_id,)).fetchone()
+    return LiveRow(*found) if found else None
+
+
+def policy(conn: Connection, rollout_id: int) -> Any:
+    """Return a rollout's policy as plain values, or None."""
+    found = raw_connection(conn).execute("SELECT policy FROM rollout WHERE id = ?", (rollout_id,))
+    row = found.fetchone()
+    return json.loads(row[0]) if row else None
+
+
+def product(conn: Connection, rollout_id: int) -> tuple[str, str] | None:
+    """Return (tenant, product) of a rollout, or None."""
+    found = raw_connection(conn).execute(
+        "SELECT tenant, product FROM rollout WHERE id = ?", (rollout_id,)
+    )
+    row = found.fetchone()
+    return (row[0], row[1]) if row else None
+
+
+def artifacts(conn: Connection, release_id: int) -> list[tuple[str, int, str, str]]:
+    """Return (path, length, sha256, target as JSON text) of a release's artifacts."""
+    found = raw_connection(conn).execute(
+        "SELECT path, length, sha256, target FROM artifact WHERE release_id = ? ORDER BY path",
+        (release_id,),
+    )
+    return list(found)
+
+
+def targets_of_counter(conn: Connection, tenant: str, product_name: str, counter: int) -> list[str]:
+    """Return the targets (JSON text) of a product's release by its counter."""
+    found = raw_connection(conn).execute(
+        "SELECT artifact.target FROM artifact JOIN release ON release.id = artifact.release_id "
+        "WHERE release.tenant = ? AND release.product = ? AND release.counter = ?",
+        (tenant, product_name, counter),
+    )
+    return [one[0] for one in found]
+
+
+def take_room(conn: Connection, rollout_id: int) -> bool:
+    """Take one permit from what the plan leaves room for; False when there is none."""
+    done = raw_connection(conn).execute(
+        "UPDATE rollout SET room = room - 1 WHERE id = ? AND (room IS NULL OR room > 0)",
+        (rollout_id,),
+    )
+    return done.rowcount == 1
+
+
+def refund(conn: Connection, update_id: str, rollout_id: int) -> None:
+    """Take back the permits of an update that were not used, and give their room back."""
+    raw = raw_connection(conn)
+    done = raw.execute(
+        "UPDATE permit SET state = 'returned' WHERE update_id = ? AND state = 'granted'",
+        (update_id,),
+    )
+    if done.rowcount:
+        raw.execute(
+            "UPDATE rollout SET room = room + 1 WHERE id = ? AND room IS NOT NULL", (rollout_id,)
+        )
+
+
+def end_permits(conn: Connection, update_id: str) -> None:
+    """Note that the outcome of an update's permits is known."""
+    raw_connection(conn).execute(
+        "UPDATE permit SET state = 'ended' WHERE update_id = ? AND state = 'granted'", (update_id,)
+    )
+
+
+class PermitRow(NamedTuple):
+    """A row of the table `permit`."""
+
+    id: str
+    tenant: str
+    update_id: str
+    attempt: int
+    nonce: str
+    slot_sha256: str
+    gate_epoch: int
+    granted_at: int
+    valid_s: int
+    state: str
+
+
+def permit_for(conn: Connection, update_id: str, attempt: int, nonce: str) -> PermitRow | None:
+    """Return the permit that was granted for a question, or None."""
+    found = raw_connection(conn).execute(
+        f"SELECT {', '.join(PermitRow._fields)} FROM permit "  # noqa: S608 - names of ours
+        "WHERE update_id = ? AND attempt = ? AND nonce = ?",
+        (update_id, attempt, nonce),
+    )
+    row = found.fetchone()
+    return PermitRow(*row) if row else None
+
+
+def put_permit(conn: Connection, permit: PermitRow) -> None:
+    """Write a new permit."""
+    marks = ", ".join("?" * len(PermitRow._fields))
+    raw_connection(conn).execute(
+        f"INSERT INTO permit ({', '.join(PermitRow._fields)}) VALUES ({marks})",  # noqa: S608
+        permit,
+    )

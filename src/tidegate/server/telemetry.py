@@ -1,0 +1,337 @@
+"""What devices report: accepted once, stored, counted; and what has been counted, as evidence.
+
+An event is idempotent by (device, seq). Outcomes count only when the device key signed them. One request is one unit of work: event rows, update rows and every
+counter change together or not at all, and the answer leaves after the commit. What the counts mean for a rollout is decided in `tidegate.rollout`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, NamedTuple
+
+import msgspec
+
+from tidegate.core import codec
+from tidegate.core.errors import TidegateError
+from tidegate.core.keys import PublicKey, open_document
+from tidegate.core.protocol import EVENT_TYPE, SIGNED_KINDS, EventBody, EventItem
+from tidegate.core.reasons import is_reason
+from tidegate.rollout.model import Deadlines, Evidence, Exposure, Policy, Tally
+from tidegate.server import outcomes
+from tidegate.server.store import Connection, changes, device_queries, hot, rollout_rows
+from tidegate.server.store.hot import DeviceRow, EventRow, UpdateRow
+
+Refusals = list[tuple[int, str]]
+
+#: Most updates that one sweep ends, so that the writer stays free for others.
+SWEEP_MAX: Final = 2_000
+
+
+class Opened(NamedTuple):
+    """An event whose form and signature are good, with the texts to store."""
+
+    body: EventBody
+    text: str
+    envelope: str | None
+
+
+class Accepted(NamedTuple):
+    """What became of a request: `running` says that the device's release changed, `moved` which rollouts have news."""
+
+    acked_seq: int
+    running: bool
+    moved: frozenset[int]
+    harmed: bool
+
+
+def open_items(
+    items: Sequence[EventItem], device_id: str, key: Callable[[], PublicKey]
+) -> tuple[list[Opened], Refusals]:
+    """Check the form and signatures of events (untrusted) before anything is written.
+
+    Args:
+        items: of one request.
+        device_id: of the token that brought them.
+        key: fetches the device's public key; called only when something is signed.
+
+    Returns:
+        The good ones in their order, and (seq, code) of the refused. One whose seq cannot be told is left out of both.
+    """
+    good: list[Opened] = []
+    refused: Refusals = []
+    for item in items:
+        try:
+            opened = _open(item, key)
+        except TidegateError as error:
+            if item.body is not None:
+                refused.append((item.body.seq, error.code))
+            continue
+        body = opened.body
+        if body.device_id != device_id:
+            refused.append((body.seq, "request.invalid"))
+        elif body.kind in SIGNED_KINDS and opened.envelope is None:
+            refused.append((body.seq, "sig.threshold"))
+        elif body.reason is not None and not is_reason(body.reason):
+            refused.append((body.seq, "request.invalid"))
+        else:
+            good.append(opened)
+    return good, refused
+
+
+def _open(item: EventItem, key: Callable[[], PublicKey]) -> Opened:
+    if item.envelope is None:
+        if item.body is None:
+            raise TidegateError("request.invalid", "neither body nor envelope")
+        return Opened(item.body, codec.encode(item.body).decode(), None)
+    known = key()
+    keys: Mapping[str, PublicKey] = {one.keyid: known for one in item.envelope.signatures}
+    body = open_document(item.envelope, EVENT_TYPE, EventBody, keys)
+    return Opened(body, codec.encode(body).decode(), codec.encode(item.envelope).decode())
+
+
+def accept(
+    conn: Connection, row: int, opened: Sequence[Opened], refused: Refusals, now: int
+) -> Accepted:
+    """Store and count events of one device that are not stored yet.
+
+    Args:
+        conn: of a unit of work on the writer.
+        row: the device's row.
+        opened: from `open_items`.
+        refused: from `open_items`: acknowledged, so that the device forgets them, and never counted.
+        now: unix seconds of receipt.
+
+    Raises:
+        TidegateError: `device.unknown`.
+    """
+    device = hot.device(conn, row)
+    if device is None:
+        raise TidegateError("device.unknown", f"row {row}")
+    fresh = sorted((one for one in opened if one.body.seq > device.acked_seq), key=_seq)
+    hot.put_events(conn, [_event_row(device, one, now) for one in fresh])
+    fold = _Fold(conn, device, now)
+    for one in fresh:
+        fold.take(one.body)
+    fold.finish()
+    seqs = [one.body.seq for one in fresh] + [seq for seq, _ in refused]
+    acked = max([device.acked_seq, *seqs])
+    boot_id = fresh[-1].body.boot_id if fresh else ""
+    hot.touch_device(conn, row, acked_seq=acked, boot_id=boot_id, now=now)
+    return Accepted(acked, fold.device is not device, frozenset(fold.moved), fold.harmed)
+
+
+def _seq(one: Opened) -> int:
+    return one.body.seq
+
+
+def _event_row(device: DeviceRow, one: Opened, now: int) -> EventRow:
+    body = one.body
+    return EventRow(
+        device.tenant, device.row, body.seq, now, body.at, body.kind, body.update, body.attempt,
+        body.reason, one.text, one.envelope,
+    )  # fmt: skip
+
+
+class _Fold:
+    """Counts one request's events; holds what is summed before it is written."""
+
+    def __init__(self, conn: Connection, device: DeviceRow, now: int) -> None:
+        self.conn = conn
+        self.device = device
+        self.now = now
+        self.moved: set[int] = set()
+        self.harmed = False
+        self._watching: list[tuple[int, int]] | None = None
+        self._exposed: dict[tuple[int, str], list[int]] = {}
+        self._days: dict[str, int] = {}
+
+    def take(self, body: EventBody) -> None:
+        """Count one event."""
+        if body.kind == "security":
+            name = f"reason:{body.reason}" if body.reason else "security"
+            self._days[name] = self._days.get(name, 0) + 1
+        if body.update is not None:
+            self._move(body, body.update)
+        if body.running_counter and body.running_counter != self.device.running_counter:
+            self._runs(body)
+        if body.metrics is not None and body.metrics.device_s > 0:
+            self._measure(body)
+
+    def finish(self) -> None:
+        """Write what was summed."""
+        device = self.device
+        if self._exposed:
+            rows = [
+                (rollout, device.variant, arm, errors, seconds)
+                for (rollout, arm), (errors, seconds) in self._exposed.items()
+            ]
+            hot.add_exposure(self.conn, device.tenant, rows)
+        if self._days:
+            day = self.now // outcomes.DAY_S
+            hot.add_daily(self.conn, device.tenant, day, device.product, self._days.items())
+
+    def _move(self, body: EventBody, update_id: str) -> None:
+        step = outcomes.TRANSITIONS.get(body.kind)
+        if step is None:
+            return
+        old = hot.update_by_id(self.conn, update_id)
+        if old is None or old.device_row != self.device.row or body.attempt != old.attempt:
+            return
+        sources, state = step
+        if old.state not in sources:
+            return
+        new = self._moved(old, body, state)
+        outcomes.book(self.conn, old, new, product=self.device.product, now=self.now)
+        if body.kind == "permit_returned":
+            rollout_rows.refund(self.conn, old.id, old.rollout_id)
+        elif new.state in outcomes.ENDED:
+            rollout_rows.end_permits(self.conn, old.id)
+        self.moved.add(old.rollout_id)
+        self.harmed = self.harmed or new.state in outcomes.HARMFUL
+        if new.state == "confirmed":
+            self._confirmed(body, new)
+
+    def _moved(self, old: UpdateRow, body: EventBody, state: str) -> UpdateRow:
+        ended = state in outcomes.ENDED
+        returned = body.kind == "permit_returned" or state == "declined"
+        return old._replace(
+            state=state,
+            reason=body.reason if ended else None,
+            detail=body.detail if ended else "",
+            state_at=self.now,
+            ended_at=self.now if ended else None,
+            permitted_at=None if returned else old.permitted_at,
+            deadline_at=self._deadline(old, state),
+            bytes=max(old.bytes, body.bytes),
+            resumes=max(old.resumes, body.resumes),
+        )
+
+    def _deadline(self, old: UpdateRow, state: str) -> int | None:
+        if state == "verifying":
+            return self.now + deadlines(self.conn, old.rollout_id).confirm_s
+        return old.deadline_at if state == "rebooting" else None
+
+    def _confirmed(self, body: EventBody, update: UpdateRow) -> None:
+        """The device accepted the new slot: from now on its errors count for this release."""
+        self._set_running(
+            update.release_counter, body.running_sha256, body.running_version, self.now
+        )
+
+    def _runs(self, body: EventBody) -> None:
+        """Note another release than known; a slot that is only being tried does not count as running."""
+        if body.update is not None and body.kind not in {"confirmed", "reverted", "heartbeat"}:
+            return
+        trying = hot.updates_of(self.conn, self.device.row)
+        if any(
+            one.state in outcomes.AFTER and one.release_counter == body.running_counter
+            for one in trying
+        ):
+            return
+        self._set_running(body.running_counter, body.running_sha256, body.running_version, self.now)
+
+    def _set_running(self, counter: int, sha256: str | None, version: str, at: int) -> None:
+        old = self.device
+        move_running(self.conn, old, counter, sha256, version, at)
+        self.device = old._replace(
+            running_counter=counter,
+            running_sha256=sha256,
+            running_version=version,
+            confirmed_at=at,
+        )
+
+    def _measure(self, body: EventBody) -> None:
+        """Add errors and device time to both arms that this device belongs to: `updated` where it confirmed the rollout's release, else `control`."""
+        metrics, device = body.metrics, self.device
+        assert metrics is not None  # noqa: S101 - asked by the caller
+        if self._watching is None:
+            self._watching = hot.watching(self.conn, device.tenant, device.product)
+        running = body.running_counter or device.running_counter
+        if running != device.running_counter:
+            return  # a slot that is being tried: neither arm
+        for rollout_id, counter in self._watching:
+            arm = "updated" if running == counter and device.confirmed_at else "control"
+            found = self._exposed.setdefault((rollout_id, arm), [0, 0])
+            found[0] += metrics.errors
+            found[1] += metrics.device_s
+
+
+def move_running(
+    conn: Connection, device: DeviceRow, counter: int, sha256: str | None, version: str, at: int
+) -> None:
+    """Write what a device runs and keep the count of devices by release right."""
+    hot.set_running(
+        conn, device.row, counter=counter, sha256=sha256, version=version, confirmed_at=at
+    )
+    if counter != device.running_counter and device.state == "accepted":
+        where = (device.tenant, device.product, device.variant)
+        hot.add_firmware(conn, *where, device.running_counter, "", -1)
+        hot.add_firmware(conn, *where, counter, version, 1)
+    changes.notify(conn, "running", str(device.row))
+
+
+def deadlines(conn: Connection, rollout_id: int) -> Deadlines:
+    """Return when silence of a rollout's devices becomes an outcome."""
+    policy = rollout_rows.policy(conn, rollout_id)
+    return msgspec.convert(policy, Policy).deadlines if policy else Deadlines()
+
+
+def sweep_lost(conn: Connection, now: int) -> frozenset[int]:
+    """End updates whose deadline passed as `lost`, and return the rollouts they belong to. Safe to repeat.
+
+    A device that is heard again moves its update on (`outcomes.TRANSITIONS`).
+    """
+    moved: set[int] = set()
+    for update in hot.overdue(conn, now, SWEEP_MAX):
+        reason = "lost.confirm" if update.state == "verifying" else "lost.return"
+        device = hot.device(conn, update.device_row)
+        product = device.product if device else ""
+        outcomes.end(conn, update, "lost", reason, product=product, now=now)
+        moved.add(update.rollout_id)
+    return frozenset(moved)
+
+
+def evidence(
+    conn: Connection,
+    rollout_id: int,
+    audience: Mapping[tuple[str, str], int] | None = None,
+) -> Evidence:
+    """Return all that is known about a rollout, as the planner wants it.
+
+    Args:
+        conn: any connection.
+        rollout_id: of the rollout.
+        audience: how many devices belong to each (ring, variant); from `snapshot.audience`.
+    """
+    counted: dict[tuple[str, str], dict[str, int]] = {}
+    reasons: dict[tuple[str, str], dict[str, int]] = {}
+    for ring, variant, name, value in hot.tallies(conn, rollout_id):
+        key = (ring, variant)
+        if name.startswith("reason:"):
+            if value:
+                reasons.setdefault(key, {})[name[7:]] = value
+        else:
+            counted.setdefault(key, {})[name] = value
+    for key, count in (audience or {}).items():
+        counted.setdefault(key, {})["audience"] = count
+    tallies = {
+        key: Tally(**values, reasons=reasons.get(key, {})) for key, values in counted.items()
+    }
+    updated, control = _arms(conn, rollout_id, tallies)
+    return Evidence(
+        position=hot.newest_position(conn), tallies=tallies, updated=updated, control=control
+    )
+
+
+def _arms(
+    conn: Connection, rollout_id: int, tallies: Mapping[tuple[str, str], Tally]
+) -> tuple[dict[str, Exposure], dict[str, Exposure]]:
+    """Return errors and device time by variant, of the updated and of the control arm."""
+    confirmed: dict[str, int] = {}
+    for (_, variant), tally in tallies.items():
+        confirmed[variant] = confirmed.get(variant, 0) + tally.confirmed
+    product = rollout_rows.product(conn, rollout_id)
+    all_devices = device_queries.variants(conn, *product) if product else {}
+    arms: dict[str, dict[str, Exposure]] = {"updated": {}, "control": {}}
+    for variant, arm, errors, device_s in hot.exposures(conn, rollout_id):
+        updated = confirmed.get(variant, 0)
+        devices = updated if arm == "updated" else max(0, all_devices.get(variant, 0) - updated)
+        arms[arm][variant] = Exposure(errors=errors, device_s=device_s, devices=devices)
+    return arms["updated"], arms["control"]

@@ -1,0 +1,379 @@
+"""What a device should do now: evaluated when it asks, inside a transaction, so that a halt is effective from its acknowledgement on.
+
+The first time that a rollout admits a device, its update row is made; there is none before. Decided elsewhere: who is in which ring (`rollout.cohort`), what may
+follow what (`core.release.refusal`), and leave to activate (`server.permits`).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+
+from tidegate.core.errors import RequestError
+from tidegate.core.hardware import Hardware
+from tidegate.core.protocol import (
+    AssignedTarget,
+    AssignmentBody,
+    AssignmentRequest,
+    DeliveryPolicy,
+    DeviceState,
+    RepoBinding,
+)
+from tidegate.core.reasons import family
+from tidegate.core.release import ReleaseTarget, Running, refusal
+from tidegate.rollout import cohort
+from tidegate.server import outcomes, snapshot, telemetry
+from tidegate.server.snapshot import Facts, Live
+from tidegate.server.store import Connection, changes, device_queries, hot, rollout_rows
+from tidegate.server.store.hot import UpdateRow
+
+Artifact = tuple[str, int, str, ReleaseTarget]
+
+#: An assignment is good for this long; a device asks anew anyway.
+VALID_S: Final = 24 * 3600
+#: Seconds before a failed transfer is tried again, times the attempt.
+RETRY_S: Final = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What of the server's state goes into every assignment.
+
+    Attributes:
+        repo: lowest metadata versions to be used with it; None before there is a repository.
+        epoch: of the director's authority, from root.
+        poll_after_s: when the device should ask again.
+    """
+
+    repo: Callable[[], RepoBinding | None]
+    epoch: Callable[[], int]
+    poll_after_s: int = 300
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    action: str
+    update: UpdateRow | None = None
+    live: Live | None = None
+    artifact: Artifact | None = None
+    because: str = ""
+
+
+def assign(
+    conn: Connection, row: int, request: AssignmentRequest, terms: Terms, now: int
+) -> AssignmentBody:
+    """Return what the device should do, and write what follows from it: its own word on its state, and the update row at its first admission.
+
+    Args:
+        conn: of a unit of work on the writer.
+        row: of the device.
+        request: from the device; believed only as far as it narrows.
+        terms: the server's.
+        now: unix seconds.
+
+    Raises:
+        RequestError: `device.unknown`.
+    """
+    device = device_queries.by_row(conn, row)
+    if device is None:
+        raise RequestError("device.unknown", f"row {row}")
+    seq = _next_seq(device.assignment_seq, request.state.assignment_seq, now)
+    note_state(conn, device, request.state, seq, now)
+    choice = _Decision(conn, device, request.state, terms, now).choose()
+    target = choice.artifact[3] if choice.artifact else None
+    return AssignmentBody(
+        tenant=device.tenant,
+        device_id=device.id,
+        device_key=device.key_sha256,
+        epoch=terms.epoch(),
+        seq=seq,
+        issued=now,
+        expires=now + VALID_S,
+        nonce=request.nonce,
+        action=choice.action,  # type: ignore[arg-type]  # one of the four
+        update=choice.update.id if choice.update else None,
+        attempt=choice.update.attempt if choice.update else 1,
+        rollout=choice.live.rollout.name if choice.live else "",
+        ring=choice.update.ring if choice.update else "",
+        reason=choice.because,
+        target=_assigned(choice.artifact) if target else None,
+        repo=terms.repo(),
+        policy=choice.live.delivery if choice.live else DeliveryPolicy(),
+        poll_after_s=terms.poll_after_s,
+    )
+
+
+def _next_seq(last: int, claimed: int, now: int) -> int:
+    """Return a number above all that went before; also after a restore from a backup, since it follows the clock, and the device's own word within a day."""
+    floor = now * 1000
+    believed = claimed if claimed < floor + 86_400_000 else 0
+    return max(last, believed, floor - 1) + 1
+
+
+def _assigned(artifact: Artifact | None) -> AssignedTarget | None:
+    if artifact is None:
+        return None
+    path, length, digest, target = artifact
+    return AssignedTarget(
+        path=path,
+        length=length,
+        sha256=digest,
+        product=target.product,
+        release_counter=target.release_counter,
+        security_version=target.security_version,
+        hardware=target.hardware,
+        channels=target.channels,
+    )
+
+
+def note_state(conn: Connection, device: Any, state: DeviceState, seq: int, now: int) -> None:
+    """Write what a device says of itself. Product and hardware were fixed when it was accepted."""
+    values: dict[str, Any] = {
+        "assignment_seq": seq,
+        "last_seen": max(now, device.last_seen),
+        "channel": state.channel,
+        "agent": state.agent,
+        "security_floor": max(device.security_floor, state.security_floor),
+        "slots": {name: _plain_slot(slot) for name, slot in state.slots.items()},
+        "refuses": list(state.refuses),
+        "inhibitors": list(state.inhibitors),
+        "waiting": state.waiting,
+    }
+    if device.held_by in {"", "device"}:
+        values |= {"held": int(state.held), "held_by": "device" if state.held else ""}
+    if state.attributes:
+        values["attributes"] = _merged(device.attributes, state.attributes)
+    device_queries.change(conn, device.row, values)
+    changes.notify(conn, "device", str(device.row))
+    slot = state.slots.get(state.running)
+    known = hot.device(conn, device.row)
+    if (
+        slot is not None
+        and slot.state == "confirmed"
+        and known is not None
+        and slot.release_counter != known.running_counter
+    ):
+        telemetry.move_running(conn, known, slot.release_counter, slot.sha256, slot.version, now)
+
+
+def _plain_slot(slot: Any) -> dict[str, Any]:
+    return {
+        "state": slot.state,
+        "release_counter": slot.release_counter,
+        "security_version": slot.security_version,
+        "version": slot.version,
+        "sha256": slot.sha256,
+    }
+
+
+def _merged(old: dict[str, Any], own: dict[str, str]) -> dict[str, Any]:
+    """Return the device's own attributes with the operator's tags kept: those are not the device's to write."""
+    kept = {snapshot.TAGS: old[snapshot.TAGS]} if snapshot.TAGS in old else {}
+    return {name: value for name, value in own.items() if name != snapshot.TAGS} | kept
+
+
+def facts_of(conn: Connection, device: Any, now: int) -> Facts:
+    """Return what deciding about a device needs, from its row."""
+    hardware = Hardware(device.model, device.rev, device.serial)
+    attrs = snapshot.attributes(
+        id=device.id, product=device.product, hardware=hardware, channel=device.channel,
+        own=device.attributes, groups=device_queries.static_groups(conn, device.row),
+        site=device.site, region=device.region, connectivity=device.connectivity,
+        agent=device.agent, release=device.running_version, counter=device.running_counter,
+        security_floor=device.security_floor,
+        seen_s=max(0, now - device.last_seen) if device.last_seen else None,
+    )  # fmt: skip
+    queries = device_queries.query_groups(conn, device.tenant)
+    attrs = snapshot.with_query_groups(attrs, [(name, cohort.parse(q)) for name, q in queries])
+    return Facts(device.id, device.product, hardware, device.channel, device.running_counter, attrs)
+
+
+class _Decision:
+    """One device's question against every live rollout of its product."""
+
+    def __init__(
+        self, conn: Connection, device: Any, state: DeviceState, terms: Terms, now: int
+    ) -> None:
+        self.conn = conn
+        self.state = state
+        self.terms = terms
+        self.now = now
+        fresh = device_queries.by_row(conn, device.row)
+        self.device: Any = fresh
+        self.facts = facts_of(conn, fresh, now)
+        slot = state.slots.get(state.running)
+        self.running = Running(
+            release_counter=slot.release_counter if slot else 0,
+            security_version=slot.security_version if slot else 0,
+            sha256=slot.sha256 if slot else None,
+            version=slot.version if slot else "",
+        )
+        self.updates = {one.rollout_id: one for one in hot.updates_of(conn, device.row)}
+
+    def choose(self) -> _Choice:
+        """Return the first that applies: an update past the point of no return, a way back, what is under way, something new."""
+        device = self.device
+        if device.state != "accepted":
+            return _Choice("none", because=f"the device is {device.state}")
+        if self.terms.repo() is None:
+            return _Choice("none", because="no root of trust yet")
+        lives = snapshot.load_live(self.conn, device.product)
+        under_way = [one for one in self.updates.values() if one.state in outcomes.OPEN]
+        for update in under_way:
+            if update.state in outcomes.AFTER:
+                return self._go_on(update, lives)
+        wished = self._offer(lives)
+        if wished is not None:
+            return wished
+        for update in under_way:
+            return self._go_on(update, lives)
+        return _Choice("none", because="nothing for this device now")
+
+    def _offer(self, lives: list[Live]) -> _Choice | None:
+        """Return the first rollout that wants this device and is not the one under way already."""
+        if self.device.held or self.state.held:
+            return None
+        for live in lives:
+            update = self.updates.get(live.row.id)
+            if update is not None and update.state in outcomes.BEFORE:
+                return None  # what is under way comes before anything further down the list
+            if update is not None:
+                choice = self._again(live, update)
+            else:
+                choice = self._admit(live)
+            if choice is not None:
+                self._supersede(choice)
+                return choice
+        return None
+
+    def _admit(self, live: Live) -> _Choice | None:
+        if not live.admits:
+            return None
+        ring, _ = snapshot.ring_for(live, self.facts)
+        if ring is None:
+            return None
+        artifact, _ = self.pick(live)
+        if artifact is None:
+            return None
+        update = UpdateRow(
+            id=f"u-{live.row.id}-{self.device.row}", tenant=self.device.tenant,
+            rollout_id=live.row.id, device_row=self.device.row, attempt=1, state="offered",
+            reason=None, detail="", ring=ring, variant=self.device.variant,
+            from_counter=self.running.release_counter, from_sha256=self.running.sha256,
+            release_counter=live.row.counter, offered_at=self.now, state_at=self.now,
+            permitted_at=None, deadline_at=None, ended_at=None, bytes=0, resumes=0,
+        )  # fmt: skip
+        outcomes.book(self.conn, None, update, product=self.device.product, now=self.now)
+        return self._install(live, update, artifact)
+
+    def _again(self, live: Live, update: UpdateRow) -> _Choice | None:
+        """Try a failed transfer once more: the way was bad, not the image."""
+        waited = self.now - update.state_at >= RETRY_S * update.attempt
+        if (
+            update.state != "failed"
+            or update.permitted_at is not None
+            or family(update.reason or "") != "download"
+            or update.attempt >= live.delivery.tries
+            or not (waited and live.proceeds)
+            or update.variant in live.rollout.isolated
+        ):
+            return None
+        artifact, _ = self.pick(live)
+        if artifact is None:
+            return None
+        new = update._replace(
+            attempt=update.attempt + 1, state="offered", reason=None, detail="",
+            state_at=self.now, ended_at=None,
+        )  # fmt: skip
+        outcomes.book(self.conn, update, new, product=self.device.product, now=self.now)
+        return self._install(live, new, artifact)
+
+    def _supersede(self, choice: _Choice) -> None:
+        for other in self.updates.values():
+            if other.state in outcomes.BEFORE and choice.update and other.id != choice.update.id:
+                outcomes.end(
+                    self.conn, other, "superseded", "operator.cancelled",
+                    product=self.device.product, now=self.now,
+                )  # fmt: skip
+
+    def _go_on(self, update: UpdateRow, lives: list[Live]) -> _Choice:
+        """Answer for an update that is under way: go on, keep still, or nothing more."""
+        live = next((one for one in lives if one.row.id == update.rollout_id), None)
+        if live is None or live.row.release_state != "live":
+            reason = "operator.cancelled" if live is None else "operator.recalled"
+            if update.state in outcomes.BEFORE:
+                outcomes.end(
+                    self.conn, update, "cancelled", reason,
+                    product=self.device.product, now=self.now,
+                )  # fmt: skip
+                return _Choice("none", because=reason)
+            return _Choice("hold", update, live, because=reason)
+        if not live.proceeds:
+            return _Choice("hold", update, live, because=f"the rollout is {live.row.state}")
+        if update.variant in live.rollout.isolated:
+            return _Choice("hold", update, live, because=f"{update.variant} is isolated")
+        if self.device.held:
+            return _Choice("hold", update, live, because="the device is held")
+        artifact, refused = self.pick(live)
+        if artifact is None:
+            return _Choice("hold", update, live, because=refused)
+        return self._install(live, update, artifact)
+
+    def _install(self, live: Live, update: UpdateRow, artifact: Artifact) -> _Choice:
+        action = "fallback" if live.row.kind == "fallback" else "install"
+        return _Choice(action, update, live, artifact)
+
+    def pick(self, live: Live) -> tuple[Artifact | None, str]:
+        """Return the artifact of a rollout's release for this device, or None and the reason for which the device would refuse."""
+        if live.row.kind == "fallback":
+            return self._pick_way_back(live)
+        reason = "compat.hardware"
+        for artifact in snapshot.targets_of(self.conn, live.row.release_id):
+            found = self._refusal(artifact[3], fallback=False)
+            if found is None and artifact[3].install.sha256 in self.state.refuses:
+                found = "operator.recalled" if live.row.release_state != "live" else "refused"
+            if found is None:
+                return artifact, ""
+            if found != "compat.hardware":
+                reason = found
+        return None, reason
+
+    def _refusal(self, target: ReleaseTarget, *, fallback: bool) -> str | None:
+        floor = max(self.state.security_floor, self.device.security_floor)
+        return refusal(
+            target, hardware=self.facts.hardware, channel=self.state.channel,
+            running=self.running, floor=floor, agent=self.state.agent, components={},
+            fallback=fallback,
+        )  # fmt: skip
+
+    def _pick_way_back(self, live: Live) -> tuple[Artifact | None, str]:
+        """Return the image that stands confirmed in the other slot, where the running release itself allows the way back."""
+        if self.running.release_counter != live.row.parent_counter:
+            return None, "compat.counter"
+        allowed = self._allowed_counters()
+        others = [
+            slot.sha256
+            for name, slot in self.state.slots.items()
+            if name != self.state.running and slot.state == "confirmed"
+        ]
+        for artifact in snapshot.targets_of(self.conn, live.row.release_id):
+            target = artifact[3]
+            if (
+                target.release_counter in allowed
+                and target.install.sha256 in others
+                and self._refusal(target, fallback=True) is None
+            ):
+                return artifact, ""
+        return None, "compat.counter"
+
+    def _allowed_counters(self) -> set[int]:
+        texts = rollout_rows.targets_of_counter(
+            self.conn, self.device.tenant, self.device.product, self.running.release_counter
+        )
+        found: set[int] = set()
+        for text in texts:
+            target = msgspec.json.decode(text, type=ReleaseTarget)
+            if target.install.sha256 == self.running.sha256:
+                found |= {one.counter for one in target.fallback_to if one.expires > self.now}
+        return found
