@@ -37,6 +37,7 @@ SEEDS = [
     ("door: alembic", "server/store/sqlite.py", "import alembic"),
     ("door: tuf", "core/keys.py", "import tuf.api.metadata"),
     ("door: click", "core/keys.py", "import click"),
+    ("door: litestar and jinja2", "server/newcomer.py", "from litestar import get"),
     ("back ends do not know each other", "rollout/gates/newcomer.py", "from . import neighbour"),
 ]
 

@@ -1,0 +1,42 @@
+"""The patches that break Tidegate on purpose stay usable: each still fits the code and names tests that exist."""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PATCHES = sorted((ROOT / "tests" / "breakit").glob("*.patch"))
+
+
+def _header(patch: Path, word: str) -> list[str]:
+    return re.findall(rf"^# {word}: (.+)$", patch.read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("patch", PATCHES, ids=lambda patch: patch.stem)
+def test_a_patch_still_fits_the_code(patch: Path, tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    env = {**os.environ, "GIT_CEILING_DIRECTORIES": str(tmp_path.parent)}
+    result = subprocess.run(
+        ["git", "apply", "--check", str(patch)],
+        cwd=tmp_path,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("patch", PATCHES, ids=lambda patch: patch.stem)
+def test_a_patch_names_tests_that_exist(patch: Path) -> None:
+    nodes = _header(patch, "test")
+    assert nodes
+    assert len(_header(patch, "breaks")) == 1
+    for node in nodes:
+        file, _, name = node.partition("::")
+        function = name.rpartition("::")[2].partition("[")[0]
+        assert f"def {function}(" in (ROOT / file).read_text()
