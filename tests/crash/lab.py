@@ -210,7 +210,7 @@ class Order:
     update: str | None = None
     attempt: int = 1
     allow_refused: bool = False
-    policy: DeliveryPolicy = DeliveryPolicy()
+    policy: DeliveryPolicy = field(default_factory=DeliveryPolicy)
 
 
 @dataclass
@@ -243,7 +243,10 @@ class Plane:
         """Sign and serve every document."""
         now = int(self.clock.wall())
         far = now + 300 * DAY
-        role = lambda *names: RoleKeys(tuple(signer(one).public for one in names), 1)  # noqa: E731
+
+        def role(name: str) -> RoleKeys:
+            return RoleKeys((signer(name).public,), 1)
+
         extra = RootExtra(
             authorities=authorities(
                 epoch=1,
@@ -373,9 +376,7 @@ class Plane:
             repo=RepoBinding(root_min=1, timestamp_min=1, snapshot_min=1),
             policy=order.policy,
         )
-        return AssignmentAnswer(
-            envelope=sign_document(signed_body, ASSIGNMENT_TYPE, self.director)
-        )
+        return AssignmentAnswer(envelope=sign_document(signed_body, ASSIGNMENT_TYPE, self.director))
 
     def _permit(self, body: bytes) -> PermitAnswer:
         request = codec.decode(body, PermitRequest)
@@ -518,7 +519,10 @@ class Device:
 
 
 def make_device(
-    *counters: int, seed: int = 1, behaviours: dict[int, Behaviour] | None = None, **settings: object
+    *counters: int,
+    seed: int = 1,
+    behaviours: dict[int, Behaviour] | None = None,
+    **settings: object,
 ) -> Device:
     """Make a device that runs the first release, and a plane that knows all of them."""
     timeline = VirtualTimeline()

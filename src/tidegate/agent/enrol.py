@@ -4,6 +4,7 @@ The private key is made on the device and never leaves it. Enrolling again with 
 """
 
 from tidegate.agent import api
+from tidegate.agent.enrolment import ENROLLED_NAME, KEY_NAME
 from tidegate.agent.jobs import Enrolled, SessionMade
 from tidegate.agent.ports import Clock, Storage, Transport
 from tidegate.agent.settings import Settings
@@ -20,11 +21,6 @@ from tidegate.core.protocol import (
     SessionBody,
     SessionRequest,
 )
-
-#: Name of the private key in the state directory: 32 raw bytes, mode 0600.
-KEY_NAME = "device.key"
-#: Notes what became of the enrolment; the loop reads it. Equal to `runner.ENROLLED`.
-ENROLLED_NAME = "enrolled"
 
 
 def device_signer(storage: Storage, clock: Clock, *, make: bool = False) -> Signer:

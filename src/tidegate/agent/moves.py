@@ -48,6 +48,7 @@ from tidegate.core.reasons import is_reason
 #: Failures in a row without progress after which a download is given up, by reason. A server that cannot be reached is waited for without end: the
 #: server's own deadline counts that as silence.
 FAILURE_LIMITS: Final = {
+    "agent.internal": 5,
     "download.hash": 3,
     "download.range": 6,
     "download.slow": 20,

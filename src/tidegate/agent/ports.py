@@ -37,8 +37,15 @@ class Clock(Protocol):
 class Response(Protocol):
     """An HTTP answer whose body is read in pieces. Header names are lower case."""
 
-    status: int
-    headers: Mapping[str, str]
+    @property
+    def status(self) -> int:
+        """The status code."""
+        ...
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Header fields, names in lower case."""
+        ...
 
     def read(self, count: int) -> bytes:
         """Read at most `count` bytes; b"" at the end. Raises TransferError (`download.truncated`, `.timeout`, …) for every way a link fails."""
@@ -153,7 +160,10 @@ class Bootloader(Protocol):
 class Board(Protocol):
     """The device's slots, boot loader and power switch."""
 
-    bootloader: Bootloader
+    @property
+    def bootloader(self) -> Bootloader:
+        """Who decides what boots."""
+        ...
 
     def slots(self) -> tuple[SlotName, SlotName]:
         """The names of the two slots."""

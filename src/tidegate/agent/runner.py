@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from tidegate.agent import api, outbox, windows
+from tidegate.agent.enrolment import ENROLLED_NAME
 from tidegate.agent.jobs import (
     Enrol,
     Enrolled,
@@ -80,8 +81,6 @@ from tidegate.core.protocol import (
 from tidegate.core.reasons import TRANSFER_FAMILIES, family, is_reason
 from tidegate.core.release import HealthCheck, HealthContract
 
-#: Name of the file in which the worker notes what became of the enrolment.
-ENROLLED: Final = "enrolled"
 #: Back-off of the link, in seconds: doubled from the first to the last.
 RETRY_FIRST_S: Final = 5.0
 RETRY_MAX_S: Final = 300.0
@@ -204,6 +203,11 @@ class Runner:
         return self._line.problem
 
     @property
+    def enrolled(self) -> str:
+        """Return what the server made of this device: accepted, pending, …; "" when it was not asked yet."""
+        return self._line.enrolled
+
+    @property
     def next_poll_s(self) -> float:
         """Return in how many seconds the next poll is due."""
         return max(0.0, max(self._line.poll_at, self._line.retry_at) - self._mono())
@@ -243,7 +247,9 @@ class Runner:
         self._begun = True
         total = self.ports.errors.total()
         self._counted = self._beat_basis = (total, clock.monotonic())
-        self._line.enrolled = (self.ports.storage.read(ENROLLED) or b"").decode("ascii", "replace")
+        self._line.enrolled = (self.ports.storage.read(ENROLLED_NAME) or b"").decode(
+            "ascii", "replace"
+        )
         self.feed(
             Started(
                 now=self.now(),
@@ -288,7 +294,8 @@ class Runner:
             due.append(line.retry_at - mono)
         elif self.because():
             due.append(self._look_again_s())
-        return max(0.0, min(due))
+        # A little later rather than a little early: a clock that was read a hair too soon would be asked again for ever.
+        return max(0.0, min(due)) + 0.001
 
     def _look_again_s(self) -> float:
         now = self.now()

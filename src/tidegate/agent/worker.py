@@ -8,6 +8,8 @@ import hashlib
 from collections.abc import Iterator
 from typing import Final, Protocol
 
+import msgspec
+
 from tidegate.agent import api, enrol, installers
 from tidegate.agent.jobs import (
     Enrol,
@@ -376,3 +378,38 @@ def _refused(now: int, body: AssignmentBody | None, error: TidegateError) -> Ref
         release_counter=body.target.release_counter if body.target else 0,
         order=Order(epoch=body.epoch, seq=body.seq),
     )
+
+
+def serve(arguments: list[str]) -> int:
+    """Do one task from standard input, answer on standard output, a JSON line each; `done` is the last line.
+
+    A watcher thread ends the process when the other end of standard input is gone: a worker never outlives its loop.
+    """
+    import os
+    import sys
+    import threading
+    from pathlib import Path
+
+    from tidegate.agent import assemble, config
+
+    path = Path(arguments[1]) if arguments[:1] == ["--config"] and len(arguments) > 1 else None
+    line = sys.stdin.buffer.readline()
+
+    def watch() -> None:
+        if not sys.stdin.buffer.read(1):
+            os._exit(3)
+
+    threading.Thread(target=watch, daemon=True).start()
+    found = config.read(path, config.environment())
+    task = msgspec.json.decode(line, type=Task)
+    worker = Worker(assemble.ports(found), found.settings)
+    for reply in worker.perform(task):
+        os.write(1, msgspec.json.encode(reply) + b"\n")
+    os.write(1, b"done\n")
+    return 0
+
+
+if __name__ == "__main__":
+    import sys
+
+    sys.exit(serve(sys.argv[1:]))

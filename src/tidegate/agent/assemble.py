@@ -1,0 +1,28 @@
+"""Put a real device together from its configuration: the one place where ports meet their implementations."""
+
+from tidegate.agent import bootloaders, health
+from tidegate.agent.board import ErrorFile, RealBoard, SystemClock, inhibitors
+from tidegate.agent.config import Config
+from tidegate.agent.files import StateDirectory
+from tidegate.agent.link import HttpTransport
+from tidegate.agent.runner import Ports
+
+
+def ports(config: Config) -> Ports:
+    """Make this device's ports.
+
+    Raises:
+        ConfigError: a back end that is not there, or cannot work like this.
+        DeviceError: the state directory cannot be used.
+    """
+    loader = bootloaders.load(config.bootloader, config.boot_settings)
+    directory = config.inhibit_dir
+    return Ports(
+        clock=SystemClock(),
+        storage=StateDirectory(config.state_dir),
+        board=RealBoard(config.slots, loader, config.reboot),
+        transport=HttpTransport(config.url, ca=config.ca, timeout_s=config.timeout_s),
+        probe=health.load,
+        errors=ErrorFile(config.errors_file),
+        inhibitors=lambda: inhibitors(directory),
+    )

@@ -1,0 +1,220 @@
+"""This device: slots as block devices or files, the boot's name, the power switch, the clock."""
+
+import contextlib
+import os
+import secrets
+import subprocess
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from tidegate.agent.ports import Bootloader, SlotName
+from tidegate.core.errors import DeviceError
+
+#: Set by whoever starts a virtual board: the name of this boot.
+BOOT_VARIABLE: Final = "TIDEGATE_BOOT_ID"
+_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+_PSTORE: Final = Path("/sys/fs/pstore")
+_LOG_MAX: Final = 16 << 10
+_PIECE: Final = 1 << 20
+
+
+class SystemClock:
+    """`agent.ports.Clock` of the running system. `monotonic` goes on while the device sleeps."""
+
+    def now(self) -> float:
+        """Unix seconds by the system's clock."""
+        return time.time()
+
+    def monotonic(self) -> float:
+        """Seconds since the system's start, suspended time included."""
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+    def sleep(self, seconds: float) -> None:
+        """Wait."""
+        time.sleep(max(0.0, seconds))
+
+    def random_bytes(self, count: int) -> bytes:
+        """Unpredictable bytes of the kernel."""
+        return secrets.token_bytes(count)
+
+
+class SlotFile:
+    """`agent.ports.SlotDevice` over a block device or a file.
+
+    Args:
+        path: what holds the slot's bytes.
+        size: bytes of a file, which is made and stretched as needed; None = as large as it is.
+
+    Raises:
+        DeviceError: `install.slot`.
+    """
+
+    def __init__(self, path: Path, size: int | None) -> None:
+        self._path = path
+        flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if size else 0)
+        try:
+            self._handle = os.open(path, flags, 0o600)
+        except OSError as error:
+            raise DeviceError("install.slot", f"{path}: {error.strerror}") from error
+        try:
+            self.size = os.lseek(self._handle, 0, os.SEEK_END)
+            if size is not None and self.size < size:
+                os.ftruncate(self._handle, size)
+                self.size = size
+        except OSError as error:
+            os.close(self._handle)
+            raise DeviceError("install.slot", f"{path}: {error.strerror}") from error
+
+    def write_at(self, offset: int, data: bytes) -> None:
+        """Write; durable only after `flush`."""
+        if offset < 0 or offset + len(data) > self.size:
+            raise DeviceError("install.write", f"{self._path}: outside the slot")
+        view = memoryview(data)
+        try:
+            while view:
+                done = os.pwrite(self._handle, view, offset)
+                view, offset = view[done:], offset + done
+        except OSError as error:
+            full = error.errno in (28, 122)  # ENOSPC, EDQUOT
+            code = "install.space" if full else "install.write"
+            raise DeviceError(code, f"{self._path}: {error.strerror}") from error
+
+    def zero_at(self, offset: int, length: int) -> None:
+        """Make a range read as zeros, by writing them: what a discard leaves is not promised."""
+        zeros = bytes(min(length, _PIECE))
+        while length > 0:
+            part = min(length, _PIECE)
+            self.write_at(offset, zeros[:part])
+            offset, length = offset + part, length - part
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """Read from the medium: what is cached and clean is dropped first."""
+        try:
+            os.posix_fadvise(self._handle, offset, length, os.POSIX_FADV_DONTNEED)
+            pieces = []
+            while length > 0:
+                piece = os.pread(self._handle, length, offset)
+                if not piece:
+                    break
+                pieces.append(piece)
+                offset, length = offset + len(piece), length - len(piece)
+        except OSError as error:
+            raise DeviceError("install.readback", f"{self._path}: {error.strerror}") from error
+        return b"".join(pieces)
+
+    def flush(self) -> None:
+        """Return when everything written is durable."""
+        try:
+            os.fdatasync(self._handle)
+        except OSError as error:
+            raise DeviceError("install.write", f"{self._path}: {error.strerror}") from error
+
+    def close(self) -> None:
+        """Let go. Safe to repeat."""
+        handle, self._handle = self._handle, -1
+        if handle >= 0:
+            os.close(handle)
+
+
+class RealBoard:
+    """`agent.ports.Board` from the configuration.
+
+    Args:
+        slots: path and size (None for block devices) by name, two of them.
+        bootloader: who decides what boots.
+        reboot: a command; or `exit:N`: end this process with that code, for virtual boards whose supervisor starts it again.
+    """
+
+    def __init__(
+        self,
+        slots: Mapping[SlotName, tuple[Path, int | None]],
+        bootloader: Bootloader,
+        reboot: str,
+    ) -> None:
+        self.bootloader: Bootloader = bootloader
+        self._slots = dict(slots)
+        self._reboot = reboot
+        self._boot_id = os.environ.get(BOOT_VARIABLE) or _system_boot_id()
+        self.exit_code: int | None = None
+
+    def slots(self) -> tuple[SlotName, SlotName]:
+        """The names of the two slots."""
+        first, second = self._slots
+        return first, second
+
+    def open_slot(self, slot: SlotName) -> SlotFile:
+        """Open a slot's bytes. The running slot is never opened for writing.
+
+        Raises:
+            DeviceError: `install.slot`.
+        """
+        if slot not in self._slots or slot == self.bootloader.current():
+            raise DeviceError("install.slot", f"slot {slot[:64]!r} is running, or not there")
+        return SlotFile(*self._slots[slot])
+
+    def boot_id(self) -> str:
+        """A name for this boot."""
+        return self._boot_id
+
+    def reboot(self) -> None:
+        """Restart the device, or let this process end with the code agreed on.
+
+        Raises:
+            DeviceError: `activate.bootloader`: the command failed.
+        """
+        kind, _, code = self._reboot.partition(":")
+        if kind == "exit":
+            self.exit_code = int(code)
+            return
+        try:
+            subprocess.run(self._reboot.split(), check=True, timeout=60)
+        except (OSError, subprocess.SubprocessError) as error:
+            raise DeviceError("activate.bootloader", f"reboot: {error}"[:200]) from error
+
+    def boot_log(self) -> str:
+        """The end of the previous boot's console, where the kernel keeps one (pstore)."""
+        with contextlib.suppress(OSError):
+            for one in sorted(_PSTORE.glob("console-ramoops*")):
+                return one.read_bytes()[-_LOG_MAX:].decode("utf-8", "replace")
+        return ""
+
+
+class ErrorFile:
+    """`agent.ports.ErrorCounter` over a file that holds one number, written by the device's own software.
+
+    Args:
+        path: None = nothing counts errors here.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+
+    def total(self) -> int:
+        """Errors since this boot; 0 where no number can be read."""
+        if self._path is None:
+            return 0
+        try:
+            text = self._path.read_bytes()[:32].split()
+            return max(0, int(text[0])) if text else 0
+        except (OSError, ValueError):
+            return 0
+
+
+def inhibitors(directory: Path) -> tuple[str, ...]:
+    """Read what says "not now": one file each, its first line the reason."""
+    found = []
+    with contextlib.suppress(OSError):
+        for one in sorted(directory.iterdir()):
+            if one.is_file() and not one.name.startswith("."):
+                line = one.read_bytes()[:200].decode("utf-8", "replace").partition("\n")[0]
+                found.append(f"{one.name}: {line}" if line else one.name)
+    return tuple(found[:16])
+
+
+def _system_boot_id() -> str:
+    try:
+        return _BOOT_ID.read_text().strip()
+    except OSError:
+        return secrets.token_hex(16)

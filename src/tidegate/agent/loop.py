@@ -1,0 +1,149 @@
+"""The resident process: ticks the runner, listens on the socket, feeds the service manager's watchdog. No thread, no timer faster than needed.
+
+It imports neither tuf nor cryptography: what needs them happens in a worker process (`agent.subprocess_worker`).
+"""
+
+import contextlib
+import fcntl
+import os
+import select
+import signal
+import socket
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+from tidegate.agent.board import RealBoard
+from tidegate.agent.config import Config
+from tidegate.agent.local import LocalServer
+from tidegate.agent.runner import NEVER, Runner
+from tidegate.core.errors import BusyError
+
+#: Longest sleep, in seconds: a clock that was set, a window, an inhibitor are noticed by then.
+SLEEP_MAX_S: Final = 3600.0
+LOCK_NAME: Final = "agent.lock"
+
+
+class Loop:
+    """Runs one agent until it is told to stop or the device is to restart.
+
+    Args:
+        config: what it was told.
+        runner: the agent.
+    """
+
+    def __init__(self, config: Config, runner: Runner) -> None:
+        self._config = config
+        self._runner = runner
+        self._stopped = False
+        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._manager = Manager()
+
+    def run(self, *, once: bool = False) -> int:
+        """Run. Returns the exit code: 0, or what a virtual board's supervisor waits for.
+
+        Args:
+            once: return as soon as one poll was answered and nothing is left to do at once.
+
+        Raises:
+            BusyError: `agent.locked`: another agent runs with this state directory.
+        """
+        lock = _lock(self._config.state_dir)
+        server: LocalServer | None = None
+        try:
+            config = self._config
+            if not once:
+                server = LocalServer(
+                    config.socket_path, config.socket_mode, config.socket_group, self._runner
+                )
+            self._watch_signals()
+            self._manager.tell("READY=1")
+            return self._cycle(server, once=once)
+        finally:
+            self._manager.tell("STOPPING=1")
+            self._runner.close()
+            if server is not None:
+                server.close()
+            os.close(lock)
+
+    def _cycle(self, server: LocalServer | None, *, once: bool) -> int:
+        while not self._stopped:
+            pause_s = self._runner.tick()
+            self._manager.alive()
+            if self._runner.ended:
+                return self._exit_code()
+            if once and pause_s > 0 and not self._runner.busy:
+                return 0 if self._runner.contact_at is not None else 1
+            self._wait(server, pause_s)
+        return 0
+
+    def _exit_code(self) -> int:
+        board = self._runner.ports.board
+        code = board.exit_code if isinstance(board, RealBoard) else None
+        if code is not None:
+            return code
+        # The service manager is about to stop us; until then there is nothing to do.
+        while not self._stopped:
+            self._wait(None, SLEEP_MAX_S)
+        return 0
+
+    def _wait(self, server: LocalServer | None, pause_s: float) -> None:
+        watched = [self._wake_read] + ([server.socket] if server is not None else [])
+        limit = min(SLEEP_MAX_S if pause_s == NEVER else pause_s, self._manager.interval_s)
+        ready, _, _ = select.select(watched, [], [], max(0.0, limit))
+        if self._wake_read in ready:
+            with contextlib.suppress(BlockingIOError):
+                os.read(self._wake_read, 64)
+        if server is not None and server.socket in ready:
+            server.serve_one()
+
+    def _watch_signals(self) -> None:
+        signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
+        for one in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(one, self._stop)
+        signal.signal(signal.SIGHUP, self._poll)
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        self._stopped = True
+
+    def _poll(self, number: int, frame: FrameType | None) -> None:
+        self._runner.check_now()
+
+
+class Manager:
+    """Speaks to the service manager (sd_notify), where there is one."""
+
+    def __init__(self) -> None:
+        self._address = os.environ.get("NOTIFY_SOCKET")
+        microseconds = os.environ.get("WATCHDOG_USEC", "")
+        half_s = int(microseconds) / 2_000_000 if microseconds.isdigit() else SLEEP_MAX_S
+        self.interval_s = half_s if self._address else SLEEP_MAX_S
+
+    def tell(self, line: str) -> None:
+        """Send one notification."""
+        if not self._address:
+            return
+        address = self._address
+        if address.startswith("@"):
+            address = "\0" + address[1:]
+        with (
+            contextlib.suppress(OSError),
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender,
+        ):
+            sender.sendto(line.encode(), address)
+
+    def alive(self) -> None:
+        """Feed the watchdog."""
+        if self.interval_s < SLEEP_MAX_S:
+            self.tell("WATCHDOG=1")
+
+
+def _lock(directory: Path) -> int:
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    handle = os.open(directory / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(handle)
+        raise BusyError("agent.locked", f"another agent runs with {directory}") from error
+    return handle

@@ -1,0 +1,138 @@
+"""What `tidegate-agent status` says: what runs, what is under way, what it waits for and why, what comes next."""
+
+from typing import Any, Final
+
+from tidegate.agent.runner import Runner
+from tidegate.agent.state import Idle, Reverting, SlotRecord, Staged, State, Update
+
+SCHEMA: Final = "tidegate.agent.status/1"
+#: What comes after each phase, in the words of a person.
+_THEN: Final = {
+    "idle": "poll again",
+    "downloading": "read the slot back, then wait for leave to activate",
+    "installing": "wait for leave to activate",
+    "staged": "ask for a permit, reboot, check health",
+    "activating": "reboot into the new slot",
+    "testing": "confirm when every check passed for the whole warm-up, else go back",
+    "confirming": "tell the boot loader, then the server",
+    "reverting": "boot the other slot, then tell the server why",
+}
+
+
+def describe(runner: Runner) -> dict[str, Any]:
+    """Return the status as plain data, schema `tidegate.agent.status/1`."""
+    state, settings = runner.state, runner.settings
+    running = state.slots.get(state.current, SlotRecord())
+    because = [{"code": one.code, "detail": one.detail} for one in runner.because()]
+    return {
+        "schema": SCHEMA,
+        "device": settings.device_id,
+        "product": settings.product,
+        "model": settings.hardware.model,
+        "revision": settings.hardware.rev,
+        "channel": settings.channel,
+        "agent": settings.agent,
+        "running": {
+            "release": _name(running, settings.product),
+            "release_counter": running.release_counter,
+            "sha256": running.sha256,
+            "slot": state.current,
+            "confirmed": running.state == "confirmed",
+        },
+        "slots": {name: _slot(one) for name, one in state.slots.items()},
+        "update": _update(state, because),
+        "because": because,
+        "then": _THEN[_phase(state)],
+        "security_floor": state.floor,
+        "holds": [] if state.hold is None else [_hold(state)],
+        "inhibitors": list(runner.ports.inhibitors()),
+        "refuses": [{"sha256": one.sha256, "reason": one.reason} for one in state.refused],
+        "owed": len(state.outbox),
+        "damaged": state.damaged,
+        "last_contact_at": runner.contact_at,
+        "next_poll_s": round(runner.next_poll_s),
+        "enrolled": runner.enrolled,
+        "problem": runner.problem,
+    }
+
+
+def lines(found: dict[str, Any]) -> list[str]:
+    """Return the status for people, ASCII only."""
+    running, update = found["running"], found["update"]
+    kept = "confirmed" if running["confirmed"] else "on trial"
+    waits = "; ".join(f"{one['detail'] or one['code']}" for one in found["because"])
+    under_way = "none"
+    if update is not None:
+        under_way = f"{update['release']}, {update['state']} in slot {update['slot']}"
+    said = [
+        f"{found['device']}   {found['model']} revision {found['revision']}   agent {found['agent']}",
+        (
+            f"Runs      {running['release']} (counter {running['release_counter']}), "
+            f"slot {running['slot']}, {kept}"
+        ),
+        f"Update    {under_way}",
+        f"Waiting   {waits or 'for nothing'}",
+        f"Then      {found['then']}",
+        f"Server    {found['enrolled'] or 'not enrolled'}, next poll in {found['next_poll_s']} s"
+        + (f" ({found['problem']})" if found["problem"] else ""),
+        (
+            f"Holds     {_listed(found['holds'], 'reason')}      "
+            f"Inhibitors  {', '.join(found['inhibitors']) or 'none'}"
+        ),
+        f"Refuses   {_listed(found['refuses'], 'reason')}",
+    ]
+    return [line.encode("ascii", "replace").decode() for line in said]
+
+
+def _phase(state: State) -> str:
+    return type(state.phase).__name__.lower()
+
+
+def _name(record: SlotRecord, product: str) -> str:
+    if record.release is not None:
+        return record.release.name
+    return f"{product}-{record.version}" if record.version else "factory image"
+
+
+def _slot(record: SlotRecord) -> dict[str, Any]:
+    return {
+        "state": record.state,
+        "release_counter": record.release_counter,
+        "version": record.version,
+        "sha256": record.sha256,
+    }
+
+
+def _update(state: State, because: list[dict[str, str]]) -> dict[str, Any] | None:
+    phase = state.phase
+    update: Update | None = None if isinstance(phase, Idle) else phase.update
+    if update is None:
+        return None
+    found: dict[str, Any] = {
+        "id": update.update,
+        "attempt": update.attempt,
+        "action": update.action,
+        "release": update.release.name,
+        "release_counter": update.release.release_counter,
+        "state": _phase(state),
+        "slot": update.slot,
+        "because": because,
+    }
+    progress = getattr(phase, "progress", None)
+    if progress is not None:
+        found["stored_bytes"] = progress.stored_bytes
+        found["length"] = update.release.full.length
+    if isinstance(phase, Reverting):
+        found["reason"] = phase.reason
+    if isinstance(phase, Staged):
+        found["staged_at"] = phase.staged_at
+    return found
+
+
+def _hold(state: State) -> dict[str, Any]:
+    assert state.hold is not None  # noqa: S101 - asked by the caller; for the type checker
+    return {"reason": state.hold.reason, "until_at": state.hold.until_at}
+
+
+def _listed(found: list[dict[str, Any]], key: str) -> str:
+    return ", ".join(str(one[key]) for one in found) or "none"

@@ -1,0 +1,98 @@
+"""The loop's end of a worker process: one process a job, JSON lines on its pipes, ended with the job.
+
+The worker loads tuf and cryptography, the loop never does; when the worker is gone, so is their memory. When it dies, the loop sees the end of the pipe and the
+job has failed (`agent.internal`, to be tried again); when the loop dies, the worker's input ends, and so does the worker.
+"""
+
+import contextlib
+import os
+import select
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from tidegate.agent.jobs import Quiet, Reply, Task
+from tidegate.agent.ports import Clock
+from tidegate.agent.state import Failed
+
+#: How long one look for an answer waits, in seconds: the loop stays awake to people and the watchdog.
+LOOK_S: Final = 0.2
+_LINE_MAX: Final = 4 << 20
+
+
+class SubprocessWorker:
+    """Performs tasks in a process of their own.
+
+    Args:
+        config: the file that the worker reads its configuration from; None = the usual places.
+        clock: for the time of a failure.
+    """
+
+    def __init__(self, config: Path | None, clock: Clock) -> None:
+        self._config = config
+        self._clock = clock
+
+    def perform(self, task: Task) -> Iterator[Reply]:
+        """Start a worker, hand it the task, yield what it answers; `Quiet` while it says nothing. Closing the iterator ends the worker."""
+        process = self._start()
+        try:
+            yield from self._talk(process, task)
+        finally:
+            _end(process)
+
+    def _start(self) -> "subprocess.Popen[bytes]":
+        command = [sys.executable, "-m", "tidegate.agent.worker"]
+        if self._config is not None:
+            command += ["--config", str(self._config)]
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    def _talk(self, process: "subprocess.Popen[bytes]", task: Task) -> Iterator[Reply]:
+        assert process.stdin is not None  # noqa: S101 - opened above; for the type checker
+        assert process.stdout is not None  # noqa: S101 - the same
+        decoder = msgspec.json.Decoder(Reply)
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.write(msgspec.json.encode(task) + b"\n")
+            process.stdin.flush()
+        output = process.stdout.fileno()
+        buffer = b""
+        while True:
+            ready, _, _ = select.select([output], [], [], LOOK_S)
+            if not ready:
+                yield Quiet()
+                continue
+            piece = os.read(output, 1 << 16)
+            buffer += piece
+            *lines, buffer = buffer.split(b"\n")
+            for line in lines:
+                if line == b"done":
+                    return
+                yield decoder.decode(line)
+            if not piece or len(buffer) > _LINE_MAX:
+                yield self._died()
+                return
+
+    def _died(self) -> Failed:
+        return Failed(
+            now=max(0, int(self._clock.now())),
+            mono=self._clock.monotonic(),
+            reason="agent.internal",
+            detail="the update worker ended before its job did",
+            retryable=True,
+        )
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            with contextlib.suppress(OSError):
+                pipe.close()
+    if process.poll() is None:
+        try:
+            process.wait(timeout=0.5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+    process.wait()
