@@ -3,7 +3,7 @@
 import selectors
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from bench.process import cpu_s
@@ -12,12 +12,19 @@ from bench.process import cpu_s
 @dataclass
 class _Wire:
     sock: socket.socket
-    request: bytes
+    request: bytes | Callable[[], bytes]
     buffer: bytearray = field(default_factory=bytearray)
 
     def send(self) -> None:
         self.buffer.clear()
-        self.sock.sendall(self.request)
+        self.sock.sendall(self.request if isinstance(self.request, bytes) else self.request())
+
+    def finish(self, status: bytes) -> None:
+        """Wait for the last answer and close, so that nothing is sent and not answered."""
+        self.sock.settimeout(30)
+        while not self.answered(status):
+            pass
+        self.sock.close()
 
     def answered(self, status: bytes) -> bool:
         """Read what is there; say whether a whole answer has come. Raises RuntimeError for any other status."""
@@ -39,9 +46,14 @@ class _Wire:
 
 
 def drive(
-    port: int, requests: Sequence[bytes], *, pid: int, seconds: float, status: bytes = b"200"
+    port: int,
+    requests: Sequence[bytes | Callable[[], bytes]],
+    *,
+    pid: int,
+    seconds: float,
+    status: bytes = b"200",
 ) -> tuple[float, float]:
-    """Send `requests`, one on each connection, over and over.
+    """Send `requests`, one on each connection, over and over; one that can be called is asked for its bytes each time.
 
     Returns:
         Requests per second of the server's processor time, and per second of wall time.
@@ -67,5 +79,5 @@ def drive(
                 key.data.send()
     spent, wall = cpu_s(pid) - cpu, time.monotonic() - start
     for wire in wires:
-        wire.sock.close()
+        wire.finish(status)
     return count / max(spent, 0.01), count / wall

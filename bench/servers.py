@@ -5,36 +5,50 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 
 
 def wait_for(port: int, process: "subprocess.Popen[bytes]", limit_s: float = 60.0) -> None:
-    """Return when something answers on the port. Raises RuntimeError when the process ends or time is up."""
+    """Return when the server answers a request: its socket listens before it does. Raises RuntimeError when the process ends or time is up."""
     end = time.monotonic() + limit_s
     while time.monotonic() < end:
         if process.poll() is not None:
             raise RuntimeError(f"the server ended with {process.returncode}")
         try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            with socket.create_connection(("127.0.0.1", port), timeout=limit_s) as probe:
+                probe.sendall(
+                    b"GET /d/v1/poll HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n"
+                )
+                if probe.recv(16):
+                    return
         except OSError:
-            time.sleep(0.02)
-        else:
-            return
+            pass
+        time.sleep(0.02)
     raise RuntimeError("the server does not answer")
 
 
-@contextmanager
-def reference() -> Iterator[tuple[int, int]]:
+def reference() -> AbstractContextManager[tuple[int, int]]:
     """Run the bare application; gives (process id, port)."""
+    return _module("bench.reference")
+
+
+def control_plane(data: Path) -> AbstractContextManager[tuple[int, int]]:
+    """Run the control plane on a data directory; gives (process id, port)."""
+    return _module("bench.served", str(data))
+
+
+@contextmanager
+def _module(*words: str) -> Iterator[tuple[int, int]]:
+    """Run a module with a listening socket as its last argument."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(1024)
         listener.set_inheritable(True)
         port = listener.getsockname()[1]
-        command = [sys.executable, "-m", "bench.reference", str(listener.fileno())]
+        command = [sys.executable, "-m", *words, str(listener.fileno())]
         process = subprocess.Popen(command, cwd=HERE.parent, pass_fds=[listener.fileno()])
     with stopping(process):
         wait_for(port, process)
@@ -53,10 +67,3 @@ def stopping(process: "subprocess.Popen[bytes]") -> Iterator[None]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-
-
-def free_port() -> int:
-    """Return a port that nobody uses now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
