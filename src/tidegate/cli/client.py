@@ -76,6 +76,14 @@ class Client:
         """Read `path` (`/api/v1/…`); the decoded JSON."""
         return self.call("GET", path, query=query)
 
+    def get_bytes(self, path: str) -> bytes:
+        """Read `path` as it is.
+
+        Raises:
+            TidegateError: as `call`.
+        """
+        return self._raw("GET", path, b"", {})[0]
+
     def post(
         self, path: str, body: object = None, *, idempotency_key: str | None = None, **query: object
     ) -> Any:
@@ -163,6 +171,12 @@ class Client:
     def _exchange(
         self, method: str, target: str, body: bytes | Iterator[bytes], headers: Mapping[str, str]
     ) -> Any:
+        found, kind = self._raw(method, target, body, headers)
+        return _decoded(found, kind)
+
+    def _raw(
+        self, method: str, target: str, body: bytes | Iterator[bytes], headers: Mapping[str, str]
+    ) -> tuple[bytes, str]:
         connection = self._connect()
         try:
             # a server that refuses an upload answers and closes before it took all of it
@@ -181,7 +195,7 @@ class Client:
             connection.close()
         if answer.status >= 400:
             raise problem(answer.status, found)
-        return _decoded(found, answer.getheader("Content-Type", "") or "")
+        return found, answer.getheader("Content-Type", "") or ""
 
     def _connect(self) -> http.client.HTTPConnection:
         host, port = self._parts.hostname or "", self._parts.port

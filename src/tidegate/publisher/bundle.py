@@ -1,0 +1,381 @@
+"""Bundles on disk: write one, read one, replace a document in it; build one from a release manifest.
+
+The file is an uncompressed tar (`core.bundle`); two builds of the same inputs give the same bytes. Payloads are copied, never held in memory.
+"""
+
+import hashlib
+import io
+import tarfile
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Final
+
+import msgspec
+
+from tidegate.core.accept import check_index
+from tidegate.core.bundle import (
+    MANIFEST_MAX,
+    MANIFEST_NAME,
+    BundleManifest,
+    Member,
+    document_name,
+    encode_manifest,
+    parse_manifest,
+    payload_name,
+)
+from tidegate.core.errors import ConfigError, PublisherError
+from tidegate.core.metadata import (
+    SignedTarget,
+    TargetsDocument,
+    make_product,
+    parse_root,
+    parse_targets,
+    product_extra,
+    product_role,
+    signed_targets,
+)
+from tidegate.core.payload import HEADER_SIZE, Index, decode_segment, head_size
+from tidegate.core.release import FallbackTo, Install, PayloadRef, ReleaseTarget
+from tidegate.publisher.image import make_ext4
+from tidegate.publisher.manifest import ComponentSpec, ReleaseSpec
+from tidegate.publisher.pack import PUBLISH_LEVEL, Packed, Progress, pack
+
+_PIECE: Final = 1 << 20
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle file that was read: manifest and documents; payloads stay in the file."""
+
+    path: Path
+    manifest: BundleManifest
+    documents: Mapping[str, bytes]
+
+    @property
+    def role(self) -> str:
+        """Return the product role that this bundle brings.
+
+        Raises:
+            PublisherError: `release.malformed`: it brings none.
+        """
+        for role in self.documents:
+            if role.startswith("product/"):
+                return role
+        raise PublisherError("release.malformed", f"{self.path.name} holds no product role")
+
+    @property
+    def product(self) -> TargetsDocument:
+        """Return the product role's document, parsed."""
+        return parse_targets(self.documents[self.role], self.role)
+
+
+@dataclass(frozen=True)
+class Built:
+    """What `build` made."""
+
+    bundle: Path
+    targets: tuple[SignedTarget, ...]
+    packed: Mapping[str, Packed]
+
+
+def build(
+    spec: ReleaseSpec,
+    out: Path,
+    *,
+    previous: bytes | None,
+    now: int,
+    level: int = PUBLISH_LEVEL,
+    jobs: int = 2,
+    progress: Progress | None = None,
+) -> Built:
+    """Build an unsigned bundle: images into payloads, the next document of the product role around them.
+
+    Args:
+        spec: from `publisher.manifest.read_release`.
+        out: folder for `PRODUCT-VERSION.bundle`.
+        previous: the product role that is published now; None for the first release.
+        now: unix seconds; the time that images and release bear, and from which expiry counts.
+        level: zstd level.
+        jobs: threads that compress.
+        progress: called with bytes done and bytes in all, of each component.
+
+    Raises:
+        PublisherError: `compat.counter`, `release.exists`: it does not come after what is published; `release.malformed`.
+        ConfigError: an image cannot be made.
+    """
+    role = product_role(spec.product)
+    before = parse_targets(previous, role) if previous is not None else None
+    published = signed_targets(before) if before is not None else {}
+    _refuse_old(spec, published)
+    out.mkdir(parents=True, exist_ok=True)
+    packed: dict[str, Packed] = {}
+    targets: list[SignedTarget] = []
+    with tempfile.TemporaryDirectory(dir=out, prefix=".build-") as folder:
+        payloads: dict[str, Path] = {}
+        for component in spec.components:
+            image = _image(component, Path(folder), now)
+            container = Path(folder) / f"{component.name}.payload"
+            made = pack(image, container, level=level, jobs=jobs, progress=progress)
+            target = _target(spec, component, made, published, now)
+            check_payload(container, target.release)
+            packed[component.name] = made
+            payloads[made.sha256] = container
+            targets.append(target)
+        body = make_product(
+            version=before.version + 1 if before is not None else 1,
+            expires_at=now + spec.expires_s,
+            targets=[*published.values(), *targets],
+            extra=product_extra(before) if before is not None else None,
+        )
+        bundle = out / f"{spec.product}-{spec.version}.bundle"
+        write(bundle, {role: body}, payloads, product=spec.product, version=spec.version)
+    return Built(bundle, tuple(targets), packed)
+
+
+def _refuse_old(spec: ReleaseSpec, published: Mapping[str, SignedTarget]) -> None:
+    for one in published.values():
+        if one.release.version == spec.version:
+            raise PublisherError("release.exists", f"{one.release.name} is published already")
+    highest = max((one.release.release_counter for one in published.values()), default=0)
+    if spec.counter <= highest:
+        raise PublisherError(
+            "compat.counter", f"counter {spec.counter}, and {highest} is published already"
+        )
+
+
+def _image(component: ComponentSpec, folder: Path, now: int) -> Path:
+    if component.source.is_file():
+        return component.source
+    if component.format != "raw_image":
+        raise ConfigError("config.invalid", f"{component.name}: only raw_image takes a directory")
+    image = folder / f"{component.name}.ext4"
+    make_ext4(component.source, image, component.size, now)
+    return image
+
+
+def _target(
+    spec: ReleaseSpec,
+    component: ComponentSpec,
+    packed: Packed,
+    published: Mapping[str, SignedTarget],
+    now: int,
+) -> SignedTarget:
+    full = PayloadRef(
+        kind="full", sha256=packed.sha256, length=packed.length, index_sha256=packed.index_sha256
+    )
+    values = {
+        "product": spec.product,
+        "version": spec.version,
+        "release_counter": spec.counter,
+        "security_version": spec.security_version,
+        "channels": spec.channels,
+        "kind": spec.kind,
+        "component": component.name,
+        "format": component.format,
+        "hardware": spec.hardware,
+        "from_counters": spec.from_counters,
+        "min_agent": spec.min_agent,
+        "requires": spec.requires,
+        "install": Install(size=packed.image_size, sha256=packed.image_sha256),
+        "payloads": (full,),
+        "fallback_to": _fallback(spec, component, published, now),
+        "health": spec.health,
+        "notes": spec.notes,
+        "built_at": now,
+        "source": spec.source,
+    }
+    try:
+        release = msgspec.convert(msgspec.to_builtins(values), type=ReleaseTarget)
+    except msgspec.ValidationError as error:
+        raise PublisherError("release.malformed", str(error)) from error
+    path = f"{spec.product}/{spec.version}/{component.name}"
+    return SignedTarget(path, packed.length, packed.sha256, release)
+
+
+def _fallback(
+    spec: ReleaseSpec, component: ComponentSpec, published: Mapping[str, SignedTarget], now: int
+) -> tuple[FallbackTo, ...]:
+    """Allow the way back to the predecessor of this component, for as long as the manifest says."""
+    earlier = [
+        one.release.release_counter
+        for one in published.values()
+        if one.release.component == component.name and one.release.release_counter < spec.counter
+    ]
+    if not earlier or not spec.fallback_s:
+        return ()
+    return (FallbackTo(counter=max(earlier), expires=now + spec.fallback_s),)
+
+
+def check_payload(container: Path, release: ReleaseTarget) -> Index:
+    """Unpack a container as a device would and hold the result against what is signed.
+
+    Raises:
+        PublisherError: `release.malformed` or `sig.malformed`.
+        TransferError: `download.*`: the container is damaged.
+    """
+    with container.open("rb") as file:
+        head = file.read(HEADER_SIZE)
+        head += file.read(head_size(head) - HEADER_SIZE)
+        if hashlib.sha256(head).hexdigest() != release.full.index_sha256:
+            raise PublisherError("release.malformed", "the payload's index is not the one signed")
+        index = Index.parse(head)
+        check_index(index, release)
+        digest = _plain_digest(index, file)
+    if digest != release.install.sha256 or index.length != container.stat().st_size:
+        raise PublisherError("release.malformed", "the payload does not unpack to the image")
+    return index
+
+
+def _plain_digest(index: Index, file: BinaryIO) -> str:
+    """Unpack into a sparse temporary file and hash it, as a slot read back."""
+    with tempfile.TemporaryFile() as slot:
+        slot.truncate(index.image_size)
+        for number, segment in enumerate(index.segments):
+            file.seek(segment.offset)
+            plain = decode_segment(index, number, file.read(segment.stored_length))
+            for one in index.writes(number):
+                slot.seek(one.target_offset)
+                slot.write(plain[one.offset : one.offset + one.length])
+        slot.seek(0)
+        return hashlib.file_digest(slot, "sha256").hexdigest()
+
+
+# --- the file -----------------------------------------------------------------------------------------------------------
+
+
+def write(
+    path: Path,
+    documents: Mapping[str, bytes],
+    payloads: Mapping[str, Path],
+    *,
+    product: str | None = None,
+    version: str = "",
+) -> BundleManifest:
+    """Write a bundle; it appears whole or not at all.
+
+    Args:
+        path: replaced.
+        documents: bytes by role (`root`, `targets`, `product/NAME`).
+        payloads: container files by their SHA-256.
+        product: for people.
+        version: for people.
+    """
+    members = [
+        Member(
+            name=document_name(role, _version(role, body)),
+            length=len(body),
+            sha256=hashlib.sha256(body).hexdigest(),
+        )
+        for role, body in sorted(documents.items(), key=lambda item: _rank(item[0]))
+    ]
+    members += [
+        Member(name=payload_name(digest), length=file.stat().st_size, sha256=digest)
+        for digest, file in sorted(payloads.items())
+    ]
+    manifest = BundleManifest(product=product, version=version, members=tuple(members))
+    part = path.with_name(f".{path.name}.part")
+    with tarfile.open(part, "w", format=tarfile.USTAR_FORMAT) as tar:
+        _add(tar, MANIFEST_NAME, encode_manifest(manifest))
+        for member in members:
+            if member.role is not None:
+                _add(tar, member.name, documents[member.role])
+            else:
+                with payloads[member.sha256].open("rb") as file:
+                    tar.addfile(_info(member.name, member.length), file)
+    part.replace(path)
+    return manifest
+
+
+def read(path: Path) -> Bundle:
+    """Read a bundle's manifest and documents, each held against the manifest.
+
+    Raises:
+        ConfigError: `config.unreadable`. PublisherError: `release.malformed`, `sig.oversized`.
+    """
+    try:
+        with tarfile.open(path, "r:") as tar:
+            first = tar.next()
+            if first is None or first.name != MANIFEST_NAME or first.size > MANIFEST_MAX:
+                raise PublisherError("release.malformed", f"{path.name}: no manifest in front")
+            manifest = parse_manifest(_content(tar, first))
+            documents = {}
+            for member in manifest.members:
+                info = tar.next()
+                if info is None or (info.name, info.size) != (member.name, member.length):
+                    raise PublisherError("release.malformed", f"{path.name}: no {member.name}")
+                if member.role is not None:
+                    documents[member.role] = _checked(_content(tar, info), member)
+    except OSError as error:
+        raise ConfigError("config.unreadable", f"{path}: {error.strerror}") from error
+    except tarfile.TarError as error:
+        raise PublisherError("release.malformed", f"{path.name}: {error}") from error
+    return Bundle(path, manifest, documents)
+
+
+def extract_payload(path: Path, member: Member, out: Path) -> None:
+    """Write one payload of a bundle to `out`, checking its digest.
+
+    Raises:
+        PublisherError: `release.malformed`: not there, or other bytes.
+    """
+    digest = hashlib.sha256()
+    try:
+        with tarfile.open(path, "r:") as tar, out.open("wb") as sink:
+            source = tar.extractfile(member.name)
+            while source is not None and (piece := source.read(_PIECE)):
+                digest.update(piece)
+                sink.write(piece)
+    except (KeyError, tarfile.TarError) as error:
+        raise PublisherError("release.malformed", f"{path.name}: no whole {member.name}") from error
+    if digest.hexdigest() != member.sha256:
+        raise PublisherError("release.malformed", f"{member.name}: other bytes than its name says")
+
+
+def replace_documents(path: Path, documents: Mapping[str, bytes]) -> None:
+    """Replace or add documents in a bundle; payloads are copied as they are."""
+    bundle = read(path)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".bundle-") as folder:
+        payloads = {}
+        for member in bundle.manifest.payloads:
+            payloads[member.sha256] = Path(folder) / member.sha256
+            extract_payload(path, member, payloads[member.sha256])
+        write(
+            path,
+            {**bundle.documents, **documents},
+            payloads,
+            product=bundle.manifest.product,
+            version=bundle.manifest.version,
+        )
+
+
+def _rank(role: str) -> tuple[int, str]:
+    return {"root": 0, "targets": 1}.get(role, 2), role
+
+
+def _version(role: str, body: bytes) -> int:
+    return parse_root(body).version if role == "root" else parse_targets(body, role).version
+
+
+def _info(name: str, size: int) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.size, info.mode, info.mtime = size, 0o644, 0
+    return info
+
+
+def _add(tar: tarfile.TarFile, name: str, body: bytes) -> None:
+    tar.addfile(_info(name, len(body)), io.BytesIO(body))
+
+
+def _content(tar: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
+    file = tar.extractfile(info)
+    if file is None:
+        raise PublisherError("release.malformed", f"{info.name} is no file")
+    return file.read()
+
+
+def _checked(body: bytes, member: Member) -> bytes:
+    if hashlib.sha256(body).hexdigest() != member.sha256:
+        raise PublisherError("release.malformed", f"{member.name}: other bytes than named")
+    return body

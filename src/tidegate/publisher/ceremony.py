@@ -1,0 +1,366 @@
+"""Ceremonies: root and targets are drafted, signed by their holders on machines of their own, merged, checked.
+
+Only files pass between people. A draft is the unsigned document itself; its digest words let two people make sure by voice that they hold the same
+one; a signature is a small file without secrets. What comes out is checked by the code that devices run (`core.accept`).
+"""
+
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+from msgspec import Meta
+
+from tidegate.core.accept import accept_root, accept_targets, check_roles, role_keys
+from tidegate.core.amounts import parse_duration
+from tidegate.core.authority import RootExtra
+from tidegate.core.codec import screen
+from tidegate.core.errors import ConfigError, PublisherError
+from tidegate.core.keys import PublicKey, Signer, public_key_from
+from tidegate.core.metadata import (
+    ROLE_MAX,
+    RoleKeys,
+    RootDocument,
+    TargetsDocument,
+    attach,
+    authorities,
+    detached_signature,
+    keys_of,
+    make_root,
+    make_targets,
+    parse_root,
+    parse_targets,
+    product_role,
+    products_of,
+    root_extra,
+    strip_signatures,
+)
+from tidegate.publisher.keyfile import read_public
+from tidegate.publisher.words import digest_words
+
+ROOT_S: Final = 365 * 86_400
+TARGETS_S: Final = 180 * 86_400
+DIRECTOR_MAX_S: Final = 7 * 86_400
+INCIDENT_MAX_S: Final = 14 * 86_400
+_ONLINE: Final = ("snapshot", "timestamp", "director", "audit")
+_OFFLINE: Final = ("root", "targets", "incident")
+
+
+class SignatureFile(msgspec.Struct, frozen=True, kw_only=True):
+    """`….sig`: one holder's signature on a draft."""
+
+    schema: Literal["tidegate.signature/1"] = "tidegate.signature/1"
+    name: Annotated[str, Meta(max_length=64)]
+    keyid: Annotated[str, Meta(max_length=128)]
+    signature: Annotated[str, Meta(max_length=4096, pattern=r"^[0-9a-f]+$")]
+    words: Annotated[str, Meta(max_length=200)]
+    signed_at: int = 0
+
+
+@dataclass(frozen=True)
+class RootSpec:
+    """`ceremony.toml`: who may sign what. `roles` holds root, targets, incident and the online roles."""
+
+    tenant: str
+    expires_s: int
+    roles: Mapping[str, RoleKeys]
+    incident_max_s: int = INCIDENT_MAX_S
+    lab: bool = False
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a document is: who signed, who still may, how many are missing."""
+
+    role: str
+    version: int
+    threshold: int
+    signed: tuple[PublicKey, ...]
+    unsigned: tuple[PublicKey, ...]
+
+    @property
+    def missing(self) -> int:
+        """Return how many more distinct keys must sign."""
+        return max(0, self.threshold - len({key.identity for key in self.signed}))
+
+
+def read_ceremony(path: Path) -> RootSpec:
+    """Read `ceremony.toml` and the public keys that it names.
+
+    Raises:
+        ConfigError: `config.*`, `key.*`, naming file and key.
+    """
+    try:
+        plain = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise ConfigError("config.unreadable", f"{path}: {error.strerror}") from error
+    except ValueError as error:
+        raise ConfigError("config.invalid", f"{path.name}: {error}") from error
+    roles = {name: _ring(plain.get(name), path, name) for name in _OFFLINE}
+    if "online" not in plain:
+        raise ConfigError("config.missing", f'{path.name}: online = "online.pub.json"')
+    for name, key in read_online(path.parent / str(plain["online"])).items():
+        roles[name] = RoleKeys((key,), 1)
+    incident = plain.get("incident", {})
+    grant = incident.get("grant_max", "14d") if isinstance(incident, dict) else "14d"
+    return RootSpec(
+        tenant=str(plain.get("tenant", "default")),
+        expires_s=parse_duration(plain.get("expires", "365d"), f"{path.name}: expires"),
+        roles=roles,
+        incident_max_s=parse_duration(grant, f"{path.name}: grant_max"),
+    )
+
+
+def _ring(plain: object, path: Path, name: str) -> RoleKeys:
+    if not isinstance(plain, dict) or not isinstance(plain.get("keys"), list):
+        raise ConfigError("config.missing", f"{path.name}: [{name}] with needs and keys")
+    needs = plain.get("needs", 1)
+    if type(needs) is not int or needs < 1:
+        raise ConfigError("config.invalid", f"{path.name}: [{name}] needs is a whole number")
+    keys = tuple(read_public(path.parent / str(one)).key for one in plain["keys"])
+    return RoleKeys(keys, needs)
+
+
+def read_online(path: Path) -> dict[str, PublicKey]:
+    """Read the public halves of a server's online keys (`online.pub.json`, or the answer of `/api/v1/online-keys`).
+
+    Raises:
+        ConfigError: `key.missing` or `key.malformed`.
+    """
+    try:
+        body = path.read_bytes()
+    except OSError as error:
+        raise ConfigError("key.missing", f"{path}: {error.strerror}") from error
+    try:
+        return online_keys(screen(body, ROLE_MAX))
+    except PublisherError as error:
+        raise ConfigError("key.malformed", f"{path}: {error.detail}") from error
+
+
+def online_keys(plain: Mapping[str, Any]) -> dict[str, PublicKey]:
+    """Take in the public halves of a server's online keys, by role.
+
+    Raises:
+        PublisherError: `sig.malformed`: a role is missing, or its key cannot be read.
+    """
+    inner = plain.get("keys", plain)
+    missing = [name for name in _ONLINE if not isinstance(inner.get(name), Mapping)]
+    if missing:
+        raise PublisherError("sig.malformed", f"no online key for {', '.join(missing)}")
+    return {name: public_key_from(inner[name]) for name in _ONLINE}
+
+
+# --- drafts -------------------------------------------------------------------------------------------------------------
+
+
+def begin_root(
+    spec: RootSpec, *, previous: bytes | None, now: int, raise_epoch: bool = False
+) -> bytes:
+    """Draft the first root, or the one after `previous`.
+
+    Args:
+        spec: who may sign what.
+        previous: the present root; None for the first.
+        now: unix seconds.
+        raise_epoch: restart the director's numbering: after a theft of the server.
+
+    Raises:
+        PublisherError: `key.duplicate`, `key.trust_levels`, `sig.threshold`.
+    """
+    check_roles(spec.roles)
+    before = parse_root(previous) if previous is not None else None
+    epoch = root_extra(before).authorities.epoch + raise_epoch if before is not None else 1
+    extra = RootExtra(
+        tenant=spec.tenant,
+        lab=spec.lab,
+        authorities=authorities(
+            epoch=epoch,
+            director=spec.roles["director"],
+            incident=spec.roles["incident"],
+            audit=spec.roles["audit"],
+            director_max_s=DIRECTOR_MAX_S,
+            incident_max_s=spec.incident_max_s,
+        ),
+    )
+    return make_root(
+        version=before.version + 1 if before is not None else 1,
+        expires_at=now + spec.expires_s,
+        roles=spec.roles,
+        extra=extra,
+    )
+
+
+def begin_targets(
+    products: Mapping[str, RoleKeys],
+    *,
+    previous: bytes | None,
+    now: int,
+    expires_s: int = TARGETS_S,
+) -> bytes:
+    """Draft a targets role that delegates `products`, besides those of `previous` that are not named anew.
+
+    Raises:
+        PublisherError: `sig.malformed`.
+    """
+    before = parse_targets(previous) if previous is not None else None
+    kept = (
+        {name: keys_of(before, product_role(name)) for name in products_of(before)}
+        if before is not None
+        else {}
+    )
+    return make_targets(
+        version=before.version + 1 if before is not None else 1,
+        expires_at=now + expires_s,
+        products={**kept, **products},
+    )
+
+
+def words_of(document: bytes) -> str:
+    """Return the words of a document; signatures do not change them.
+
+    Raises:
+        PublisherError: `sig.malformed`.
+    """
+    return digest_words(strip_signatures(document))
+
+
+def describe_root(document: RootDocument) -> list[tuple[str, RoleKeys]]:
+    """Return the lines of a root for people: who may sign what.
+
+    Raises:
+        PublisherError: `sig.malformed`.
+    """
+    return list(role_keys(document).items())
+
+
+# --- signatures -----------------------------------------------------------------------------------------------------------
+
+
+def sign_draft(document: bytes, signer: Signer, name: str, *, now: int) -> SignatureFile:
+    """Sign a draft; the result holds no secret. Whether the key has a say is told at `merge`.
+
+    Raises:
+        PublisherError: `sig.malformed`.
+    """
+    return SignatureFile(
+        name=name,
+        keyid=signer.public.keyid,
+        signature=detached_signature(document, signer),
+        words=words_of(document),
+        signed_at=now,
+    )
+
+
+def read_signature(path: Path) -> SignatureFile:
+    """Read a `.sig` file.
+
+    Raises:
+        ConfigError: `config.unreadable` or `config.invalid`.
+    """
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=SignatureFile)
+    except OSError as error:
+        raise ConfigError("config.unreadable", f"{path}: {error.strerror}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ConfigError("config.invalid", f"{path}: {error}") from error
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write a small file that people carry."""
+    path.write_text(json.dumps(msgspec.to_builtins(value), indent=1) + "\n")
+
+
+def merge(document: bytes, signatures: list[SignatureFile], holders: list[RoleKeys]) -> bytes:
+    """Put signatures into a document; each must be good, on this very document, by one of its holders.
+
+    Args:
+        document: the draft, or one that was merged before.
+        signatures: from `read_signature` (untrusted).
+        holders: who may sign: for a root, its own root keys and those of the root before it.
+
+    Raises:
+        PublisherError: `sig.mix_and_match`: a signature on another document; `sig.unknown_key`: by somebody who has no say; `sig.threshold`: not good.
+    """
+    words = words_of(document)
+    message = _parse(document).inner.signed_bytes
+    known = {key.keyid: key for role in holders for key in role.keys}
+    for one in signatures:
+        if one.words != words:
+            raise PublisherError("sig.mix_and_match", f"{one.name} signed another document")
+        if one.keyid not in known:
+            raise PublisherError("sig.unknown_key", f"{one.name} has no say in this document")
+        if not known[one.keyid].verifies(bytes.fromhex(one.signature), message):
+            raise PublisherError("sig.threshold", f"{one.name}: the signature is not good")
+        document = attach(document, one.keyid, one.signature)
+    return document
+
+
+def progress(document: bytes, holders: RoleKeys) -> Progress:
+    """Say who signed a document, verified.
+
+    Args:
+        document: root, targets or a product role.
+        holders: who may sign, and how many must.
+    """
+    parsed = _parse(document)
+    message, signatures = parsed.inner.signed_bytes, parsed.inner.signatures
+    signed = tuple(
+        key
+        for key in holders.keys
+        if key.keyid in signatures
+        and key.verifies(bytes.fromhex(signatures[key.keyid].signature), message)
+    )
+    unsigned = tuple(key for key in holders.keys if key not in signed)
+    return Progress(parsed.role, parsed.version, holders.threshold, signed, unsigned)
+
+
+def root_progress(document: bytes, previous: bytes | None) -> list[Progress]:
+    """Say how far a root is: by its own threshold, and by the one before it."""
+    found = [progress(document, keys_of(parse_root(document), "root"))]
+    if previous is not None:
+        found.append(progress(document, keys_of(parse_root(previous), "root")))
+    return found
+
+
+def check_root(document: bytes, *, previous: bytes | None, now: int) -> RootDocument:
+    """Check a root as whoever publishes does.
+
+    Raises:
+        PublisherError: `meta.incomplete`: signatures are missing; else as `core.accept.accept_root`.
+    """
+    for one in root_progress(document, previous):
+        _require_complete(one)
+    return accept_root(document, previous=previous, now=now)
+
+
+def check_targets(
+    document: bytes, *, root: bytes, previous: bytes | None, now: int
+) -> TargetsDocument:
+    """Check a targets role as whoever publishes does.
+
+    Raises:
+        PublisherError: `meta.incomplete`; else as `core.accept.accept_targets`.
+    """
+    trusted = parse_root(root)
+    _require_complete(progress(document, keys_of(trusted, "targets")))
+    return accept_targets(document, root=trusted, previous=previous, now=now)
+
+
+def _require_complete(one: Progress) -> None:
+    if one.missing:
+        names = ", ".join(key.keyid[:12] for key in one.unsigned)
+        raise PublisherError(
+            "meta.incomplete",
+            f"{one.role} {one.version}: {one.threshold - one.missing} of {one.threshold} signed;"
+            f" {one.missing} more of {names}",
+        )
+
+
+def _parse(document: bytes) -> RootDocument | TargetsDocument:
+    kind = screen(document, ROLE_MAX).get("signed", {})
+    if isinstance(kind, dict) and kind.get("_type") == "root":
+        return parse_root(document)
+    return parse_targets(document)

@@ -1,0 +1,270 @@
+"""`release.toml` and `health.toml`: what a team writes about a release, read strictly and turned into what is signed."""
+
+import os
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from tidegate.core.amounts import is_off, parse_duration, parse_size
+from tidegate.core.errors import ConfigError
+from tidegate.core.hardware import HardwareRange
+from tidegate.core.nearest import did_you_mean
+from tidegate.core.release import HealthCheck, HealthContract, Requirement
+
+#: How long a release allows the way back to its predecessor, unless it says otherwise.
+FALLBACK_S: Final = 30 * 86_400
+_DAY: Final = 86_400
+
+_TOP: Final = frozenset(
+    {
+        *("schema", "product", "version", "counter", "security_version", "kind", "channels"),
+        *("contract", "notes", "from", "min_agent", "source", "fallback", "expires"),
+        *("hardware", "component", "requires"),
+    }
+)
+_HEALTH: Final = frozenset(
+    {"schema", "name", "warm_up", "every", "give_up", "errors_per_hour", "check"}
+)
+
+
+@dataclass(frozen=True)
+class ComponentSpec:
+    """One component to be built: an image file, or a directory that becomes an ext4 image of `size` bytes."""
+
+    name: str
+    format: str
+    source: Path
+    size: int
+
+
+@dataclass(frozen=True)
+class ReleaseSpec:
+    """A release as its team describes it; see `docs/reference/payload.md` for what becomes of it."""
+
+    product: str
+    version: str
+    counter: int
+    security_version: int
+    kind: str
+    channels: tuple[str, ...]
+    hardware: tuple[HardwareRange, ...]
+    components: tuple[ComponentSpec, ...]
+    health: HealthContract
+    notes: str
+    source: str
+    min_agent: str | None
+    from_counters: tuple[tuple[int, int], ...]
+    requires: tuple[Requirement, ...]
+    fallback_s: int
+    expires_s: int
+
+
+def read_release(path: Path) -> ReleaseSpec:
+    """Read a release manifest and the health contract that it names.
+
+    Raises:
+        ConfigError: `config.*`, naming file and key.
+    """
+    plain = _toml(path)
+    where = path.name
+    _known(plain, _TOP, where)
+    contract = plain.get("contract")
+    health = read_health(path.parent / str(contract)) if contract else HealthContract()
+    components = tuple(
+        _component(one, path.parent, f"{where}: [[component]]")
+        for one in _tables(plain, "component")
+    )
+    if not components:
+        raise ConfigError("config.missing", f"{where}: [[component]]")
+    expires = str(plain.get("expires", "180d"))
+    return ReleaseSpec(
+        product=_text(plain, "product", where),
+        version=_text(plain, "version", where),
+        counter=_number(plain, "counter", where),
+        security_version=_number(plain, "security_version", where, 0),
+        kind=_text(plain, "kind", where, "feature"),
+        channels=tuple(_texts(plain, "channels", where)) or ("stable",),
+        hardware=tuple(_hardware(one, where) for one in _hardware_tables(plain, where)),
+        components=components,
+        health=health,
+        notes=_notes(plain, path.parent),
+        source=_text(plain, "source", where, ""),
+        min_agent=_text(plain, "min_agent", where, "") or None,
+        from_counters=_counters(plain.get("from"), where),
+        requires=tuple(_requirement(one, where) for one in _tables(plain, "requires")),
+        fallback_s=_fallback(plain.get("fallback"), where),
+        expires_s=parse_duration(expires, f"{where}: expires"),
+    )
+
+
+def read_health(path: Path) -> HealthContract:
+    """Read a health contract.
+
+    Raises:
+        ConfigError: `config.*`, naming file and key.
+    """
+    plain = _toml(path)
+    where = path.name
+    _known(plain, _HEALTH, where)
+    checks = tuple(_check(one, where) for one in _tables(plain, "check"))
+    values = {
+        "warmup_s": parse_duration(plain.get("warm_up", "10m"), f"{where}: warm_up"),
+        "timeout_s": parse_duration(plain.get("give_up", "30m"), f"{where}: give_up"),
+        "interval_s": parse_duration(plain.get("every", "10s"), f"{where}: every"),
+        "error_rate_per_hour": plain.get("errors_per_hour"),
+        "checks": msgspec.to_builtins(checks),
+    }
+    try:
+        return msgspec.convert(values, type=HealthContract)
+    except msgspec.ValidationError as error:
+        raise ConfigError("config.invalid", f"{where}: {error}") from error
+
+
+def source_date_epoch(default: int) -> int:
+    """Return the time that what is built bears: `SOURCE_DATE_EPOCH`, else `default`. Same time, same inputs: same bytes.
+
+    Raises:
+        ConfigError: `config.invalid`.
+    """
+    text = os.environ.get("SOURCE_DATE_EPOCH")
+    if not text:
+        return default
+    if not text.isdecimal() or not 0 < int(text) < 1 << 32:
+        raise ConfigError("config.invalid", f"SOURCE_DATE_EPOCH={text!r} is no unix time")
+    return int(text)
+
+
+def _check(plain: dict[str, Any], where: str) -> HealthCheck:
+    settings = {key: value for key, value in plain.items() if key not in ("name", "type")}
+    kind = _text(plain, "type", f"{where}: [[check]]")
+    try:
+        return msgspec.convert(
+            {"name": plain.get("name", kind), "kind": kind, "settings": settings}, type=HealthCheck
+        )
+    except msgspec.ValidationError as error:
+        raise ConfigError("config.invalid", f"{where}: [[check]] {kind}: {error}") from error
+
+
+def _component(plain: dict[str, Any], folder: Path, where: str) -> ComponentSpec:
+    _known(plain, frozenset({"name", "type", "image", "directory", "size"}), where)
+    image, directory = plain.get("image"), plain.get("directory")
+    if (image is None) == (directory is None):
+        raise ConfigError("config.invalid", f"{where}: either image or directory")
+    source = folder / str(image or directory)
+    if not (source.is_file() if image else source.is_dir()):
+        raise ConfigError("config.unreadable", f"{where}: {source} is not there")
+    size = parse_size(plain.get("size", "64MiB"), f"{where}: size") if directory else 0
+    return ComponentSpec(
+        _text(plain, "name", where, "rootfs"),
+        _text(plain, "type", where, "raw_image"),
+        source,
+        size,
+    )
+
+
+def _hardware_tables(plain: dict[str, Any], where: str) -> list[dict[str, Any]]:
+    found = plain.get("hardware")
+    tables = found if isinstance(found, list) else [found] if isinstance(found, dict) else []
+    if not tables:
+        raise ConfigError("config.missing", f"{where}: [hardware]")
+    return tables
+
+
+def _hardware(plain: dict[str, Any], where: str) -> HardwareRange:
+    _known(plain, frozenset({"model", "revisions", "exclude"}), f"{where}: [hardware]")
+    low, dash, high = str(plain.get("revisions", "0-65535")).partition("-")
+    try:
+        values = {
+            "model": plain.get("model"),
+            "rev_min": int(low),
+            "rev_max": int(high if dash else low),
+            "exclude_revs": plain.get("exclude", []),
+        }
+        return msgspec.convert(values, type=HardwareRange)
+    except (ValueError, msgspec.ValidationError) as error:
+        raise ConfigError("config.invalid", f"{where}: [hardware]: {error}") from error
+
+
+def _requirement(plain: dict[str, Any], where: str) -> Requirement:
+    try:
+        return msgspec.convert(plain, type=Requirement)
+    except msgspec.ValidationError as error:
+        raise ConfigError("config.invalid", f"{where}: [[requires]]: {error}") from error
+
+
+def _counters(value: object, where: str) -> tuple[tuple[int, int], ...]:
+    """Read `"90.."`, `"90..117"` or a list of those: the counters that may come here directly."""
+    found = []
+    for text in [] if value is None else value if isinstance(value, list) else [value]:
+        low, dots, high = str(text).partition("..")
+        if not low.isdecimal() or (high and not high.isdecimal()):
+            raise ConfigError("config.invalid", f'{where}: from = "90..117" or "90.."')
+        found.append((int(low), int(high) if high else 0xFFFFFFFF if dots else int(low)))
+    return tuple(found)
+
+
+def _fallback(value: object, where: str) -> int:
+    if value is None:
+        return FALLBACK_S
+    return 0 if is_off(value) else parse_duration(value, f"{where}: fallback")
+
+
+def _notes(plain: dict[str, Any], folder: Path) -> str:
+    name = str(plain.get("notes", ""))
+    path = folder / name
+    if name and "\n" not in name and len(name) < 200 and path.is_file():
+        return path.read_text(errors="replace")[:2000]
+    return name[:2000]
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    try:
+        plain = tomllib.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise ConfigError("config.unreadable", f"{path} is not there") from error
+    except OSError as error:
+        raise ConfigError("config.unreadable", f"{path}: {error.strerror}") from error
+    except ValueError as error:
+        raise ConfigError("config.invalid", f"{path.name}: {error}") from error
+    if plain.get("schema", 1) != 1:
+        raise ConfigError("config.invalid", f"{path.name}: schema {plain['schema']} is not known")
+    return plain
+
+
+def _known(plain: dict[str, Any], known: frozenset[str], where: str) -> None:
+    for key in plain:
+        if key not in known:
+            raise ConfigError("config.unknown_key", f'{where}: "{key}"{did_you_mean(key, known)}')
+
+
+def _tables(plain: dict[str, Any], key: str) -> list[dict[str, Any]]:
+    found = plain.get(key, [])
+    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+
+
+def _text(plain: dict[str, Any], key: str, where: str, default: str | None = None) -> str:
+    value = plain.get(key, default)
+    if value is None:
+        raise ConfigError("config.missing", f"{where}: {key}")
+    if not isinstance(value, str):
+        raise ConfigError("config.invalid", f'{where}: {key} = "…" is a text')
+    return value
+
+
+def _texts(plain: dict[str, Any], key: str, where: str) -> list[str]:
+    value = plain.get(key, [])
+    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+        raise ConfigError("config.invalid", f"{where}: {key} is a list of texts")
+    return value
+
+
+def _number(plain: dict[str, Any], key: str, where: str, default: int | None = None) -> int:
+    value = plain.get(key, default)
+    if value is None:
+        raise ConfigError("config.missing", f"{where}: {key}")
+    if type(value) is not int or value < 0:
+        raise ConfigError("config.invalid", f"{where}: {key} is a whole number")
+    return value

@@ -1,0 +1,129 @@
+"""Sign a bundle: one holder of a product key adds one signature to the product role in it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tidegate.core.accept import AcceptedProduct, accept_release
+from tidegate.core.errors import PublisherError
+from tidegate.core.keys import Signer
+from tidegate.core.metadata import (
+    RoleKeys,
+    SignedTarget,
+    TargetsDocument,
+    parse_targets,
+    sign,
+    signed_targets,
+    strip_signatures,
+)
+from tidegate.publisher.bundle import (
+    Bundle,
+    check_payload,
+    extract_payload,
+    read,
+    replace_documents,
+)
+from tidegate.publisher.ceremony import Progress, progress
+from tidegate.publisher.words import digest_words
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What somebody is about to sign.
+
+    Attributes:
+        product: the product.
+        version: of the release that this bundle brings.
+        targets: everything that the product role names afterwards, newest first.
+        words: digest words of the document.
+        signatures: key ids that signed already, verified or not.
+    """
+
+    product: str
+    version: str
+    targets: tuple[SignedTarget, ...]
+    words: str
+    signatures: tuple[str, ...]
+
+
+def summary(path: Path) -> Summary:
+    """Say what a bundle asks to be signed.
+
+    Raises:
+        PublisherError: `release.malformed`, `sig.malformed`. ConfigError: `config.unreadable`.
+    """
+    bundle = read(path)
+    document = bundle.product
+    targets = sorted(
+        signed_targets(document).values(), key=lambda one: -one.release.release_counter
+    )
+    return Summary(
+        product=bundle.role.removeprefix("product/"),
+        version=bundle.manifest.version,
+        targets=tuple(targets),
+        words=digest_words(strip_signatures(document.body)),
+        signatures=document.signature_keyids,
+    )
+
+
+def sign_bundle(path: Path, signer: Signer) -> None:
+    """Add a signature to the product role of a bundle. Signing twice changes nothing.
+
+    Raises:
+        PublisherError: `release.malformed`, `sig.malformed`. ConfigError: `config.unreadable`.
+    """
+    bundle = read(path)
+    document = bundle.product
+    if signer.public.keyid in document.signature_keyids and signer.public.keytype == "ed25519":
+        # Ed25519 gives the same signature again; P-256 does not, and either is good
+        again = sign(strip_signatures(document.body), signer)
+        found = parse_targets(again, bundle.role).inner.signatures[signer.public.keyid]
+        if document.inner.signatures[signer.public.keyid] == found:
+            return
+    replace_documents(path, {bundle.role: sign(document.body, signer)})
+
+
+def bundle_progress(path: Path, holders: RoleKeys) -> Progress:
+    """Say who of the product's keys signed a bundle.
+
+    Raises:
+        PublisherError: `release.malformed`. ConfigError: `config.unreadable`.
+    """
+    bundle = read(path)
+    return progress(bundle.product.body, holders)
+
+
+def check_bundle(
+    path: Path, *, targets: TargetsDocument, previous: bytes | None, now: int, folder: Path
+) -> AcceptedProduct:
+    """Check all that a device would: signatures, order, description, and every payload unpacked again.
+
+    Args:
+        path: the bundle.
+        targets: the believed targets role.
+        previous: the product role that is published now; None for the first.
+        now: unix seconds.
+        folder: where payloads may be unpacked.
+
+    Raises:
+        PublisherError: with the code that devices and server would give. TransferError: a payload is damaged.
+    """
+    bundle = read(path)
+    product = bundle.role.removeprefix("product/")
+    accepted = accept_release(
+        bundle.product.body, product=product, targets=targets, previous=previous, now=now
+    )
+    for one in accepted.new:
+        _check_payload(bundle, one, folder)
+    return accepted
+
+
+def _check_payload(bundle: Bundle, one: SignedTarget, folder: Path) -> None:
+    member = next((m for m in bundle.manifest.payloads if m.sha256 == one.sha256), None)
+    if member is None:
+        raise PublisherError("release.malformed", f"{one.path}: its payload is not in the bundle")
+    container = folder / one.sha256
+    extract_payload(bundle.path, member, container)
+    try:
+        check_payload(container, one.release)
+    finally:
+        container.unlink()

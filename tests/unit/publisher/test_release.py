@@ -1,0 +1,276 @@
+"""From a directory to a bundle that devices would accept, and every way in which it would not."""
+
+import hashlib
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+from tests.unit.core.repo import NOW, signer
+
+from tidegate.core.accept import accept_release
+from tidegate.core.errors import ConfigError, PublisherError, TidegateError
+from tidegate.core.keys import PublicKey
+from tidegate.core.metadata import parse_root, parse_targets
+from tidegate.publisher.bundle import Built, build, read, replace_documents
+from tidegate.publisher.image import make_ext4
+from tidegate.publisher.lab import Lab, make_lab, open_lab
+from tidegate.publisher.manifest import read_release, source_date_epoch
+from tidegate.publisher.sign import check_bundle, sign_bundle, summary
+
+RELEASE = """
+product = "gw1"
+version = "{version}"
+counter = {counter}
+security_version = 6
+channels = ["pilot", "stable"]
+contract = "health.toml"
+[hardware]
+model = "gw1"
+revisions = "3-7"
+exclude = [5]
+[[component]]
+name = "rootfs"
+directory = "tree"
+size = "4MiB"
+"""
+HEALTH = """
+warm_up = "30s"
+give_up = "5m"
+every = "1s"
+errors_per_hour = 6
+[[check]]
+type = "boot"
+[[check]]
+name = "core"
+type = "services"
+units = ["core.service"]
+within = "1m"
+"""
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Lab:
+    online: dict[str, PublicKey] = {
+        name: signer(f"online {name}").public
+        for name in ("snapshot", "timestamp", "director", "audit")
+    }
+    make_lab(tmp_path / "lab", online, ["gw1"], now=NOW)
+    return open_lab(tmp_path / "lab")
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Path:
+    tree = tmp_path / "tree"
+    (tree / "etc").mkdir(parents=True)
+    (tree / "etc" / "os-release").write_text('VERSION_ID="1"\n')
+    library = Path(json.__file__).parent
+    for one in library.glob("*.py"):
+        (tree / one.name).write_bytes(one.read_bytes())
+    (tmp_path / "health.toml").write_text(HEALTH)
+    return tmp_path
+
+
+def manifest(shop: Path, version: str = "1.0.0", counter: int = 1) -> Path:
+    path = shop / "release.toml"
+    path.write_text(RELEASE.format(version=version, counter=counter))
+    return path
+
+
+def built(
+    shop: Path, version: str = "1.0.0", counter: int = 1, previous: bytes | None = None
+) -> Built:
+    spec = read_release(manifest(shop, version, counter))
+    return build(spec, shop / "out", previous=previous, now=NOW, level=3)
+
+
+def check(lab: Lab, path: Path, previous: bytes | None = None) -> object:
+    targets = parse_targets(read(lab.trust).documents["targets"])
+    return check_bundle(path, targets=targets, previous=previous, now=NOW, folder=path.parent)
+
+
+def code(lab: Lab, path: Path, previous: bytes | None = None) -> str:
+    with pytest.raises(TidegateError) as caught:
+        check(lab, path, previous)
+    return caught.value.code
+
+
+def test_a_directory_becomes_a_bundle_that_devices_accept(lab: Lab, shop: Path) -> None:
+    made = built(shop)
+    sign_bundle(made.bundle, lab.signer("product"))
+    check(lab, made.bundle)
+    release = made.targets[0].release
+    assert release.install.size == 4 << 20
+    assert (release.health.warmup_s, release.health.error_rate_per_hour) == (30, 6)
+    assert release.health.checks[1].settings == {"units": ["core.service"], "within": "1m"}
+    assert release.fallback_to == ()
+
+
+def test_the_same_inputs_give_the_same_bytes(shop: Path) -> None:
+    first = built(shop).bundle.read_bytes()
+    for one in (shop / "tree").rglob("*"):
+        one.touch()
+    assert first == built(shop).bundle.read_bytes()
+
+
+def test_an_image_of_a_directory_is_a_clean_file_system(shop: Path) -> None:
+    import subprocess
+
+    from tidegate.publisher.image import find_tool
+
+    make_ext4(shop / "tree", shop / "image", 64 << 20, NOW)
+    done = subprocess.run(
+        [str(find_tool("e2fsck")), "-fn", str(shop / "image")], capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def test_a_later_release_names_its_predecessor_as_the_way_back(lab: Lab, shop: Path) -> None:
+    first = built(shop)
+    sign_bundle(first.bundle, lab.signer("product"))
+    previous = read(first.bundle).product.body
+    (shop / "tree" / "new").write_text("more")
+    second = built(shop, "1.1.0", 2, previous)
+    assert [one.counter for one in second.targets[0].release.fallback_to] == [1]
+    assert second.targets[0].release.fallback_to[0].expires == NOW + 30 * 86_400
+    sign_bundle(second.bundle, lab.signer("product"))
+    check(lab, second.bundle, previous)
+    document = read(second.bundle).product
+    assert document.version == 2
+    assert len(document.signed.targets) == 2
+
+
+def test_an_unsigned_or_foreign_bundle_is_refused(lab: Lab, shop: Path) -> None:
+    path = built(shop).bundle
+    assert code(lab, path) == "sig.unknown_key"
+    sign_bundle(path, signer("mallory"))
+    assert code(lab, path) == "sig.unknown_key"
+
+
+def test_signing_twice_changes_nothing(lab: Lab, shop: Path) -> None:
+    path = built(shop).bundle
+    sign_bundle(path, lab.signer("product"))
+    once = path.read_bytes()
+    words = summary(path).words
+    sign_bundle(path, lab.signer("product"))
+    assert (path.read_bytes(), summary(path).words) == (once, words)
+
+
+def test_a_downgrade_is_refused_when_built_and_when_accepted(lab: Lab, shop: Path) -> None:
+    first = built(shop, "1.0.0", 5)
+    sign_bundle(first.bundle, lab.signer("product"))
+    previous = read(first.bundle).product.body
+    with pytest.raises(PublisherError, match=r"compat\.counter"):
+        built(shop, "0.9.0", 5, previous)
+    with pytest.raises(PublisherError, match=r"release\.exists"):
+        built(shop, "1.0.0", 6, previous)
+    sneaky = built(shop, "0.9.0", 4)
+    sign_bundle(sneaky.bundle, lab.signer("product"))
+    assert code(lab, sneaky.bundle, previous) in ("compat.counter", "release.exists")
+
+
+def test_a_published_release_never_changes(lab: Lab, shop: Path) -> None:
+    first = built(shop)
+    sign_bundle(first.bundle, lab.signer("product"))
+    previous = read(first.bundle).product.body
+    (shop / "tree" / "new").write_text("changed after the fact")
+    again = built(shop)
+    sign_bundle(again.bundle, lab.signer("product"))
+    assert code(lab, again.bundle, previous) == "release.exists"
+
+
+def test_one_flipped_byte_anywhere_in_the_payload_is_found(lab: Lab, shop: Path) -> None:
+    path = built(shop).bundle
+    sign_bundle(path, lab.signer("product"))
+    whole = path.read_bytes()
+    with tarfile.open(path) as tar:
+        payload = tar.getmembers()[-1]
+    for at in (
+        payload.offset_data,
+        payload.offset_data + 40,
+        payload.offset_data + payload.size - 1,
+    ):
+        changed = bytearray(whole)
+        changed[at] ^= 1
+        path.write_bytes(changed)
+        assert code(lab, path) == "release.malformed"
+
+
+@pytest.mark.parametrize("keep", [0, 100, 600, 5_000, 10_000])
+def test_a_truncated_bundle_is_one_clear_error(lab: Lab, shop: Path, keep: int) -> None:
+    path = built(shop).bundle
+    sign_bundle(path, lab.signer("product"))
+    path.write_bytes(path.read_bytes()[:keep])
+    assert code(lab, path) == "release.malformed"
+
+
+def test_a_document_can_be_replaced_and_payloads_stay(lab: Lab, shop: Path) -> None:
+    path = built(shop).bundle
+    before = read(path).manifest.payloads
+    replace_documents(path, {"root": lab.root.read_bytes()})
+    bundle = read(path)
+    assert (bundle.manifest.payloads, list(bundle.documents)) == (before, ["root", "product/gw1"])
+
+
+def test_a_lab_says_so_in_its_root(lab: Lab) -> None:
+    from tidegate.core.metadata import root_extra
+
+    assert root_extra(parse_root(lab.root.read_bytes())).lab
+    assert lab.passphrase.stat().st_mode & 0o777 == 0o600
+    with pytest.raises(ConfigError):
+        make_lab(lab.folder, {}, ["gw1"], now=NOW)
+
+
+def test_a_product_role_may_not_delegate_or_change_product(lab: Lab, shop: Path) -> None:
+    made = built(shop)
+    sign_bundle(made.bundle, lab.signer("product"))
+    body = read(made.bundle).product.body
+    targets = parse_targets(read(lab.trust).documents["targets"])
+    with pytest.raises(PublisherError):
+        accept_release(body, product="gw2", targets=targets, previous=None, now=NOW)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "code"),
+    [
+        ("counter = 1", "contour = 1", "config.unknown_key"),
+        ("counter = 1", "", "config.missing"),
+        ("counter = 1", 'counter = "1"', "config.invalid"),
+        ('directory = "tree"', 'directory = "nowhere"', "config.unreadable"),
+        ('directory = "tree"', "", "config.invalid"),
+        ('size = "4MiB"', "size = 4", "config.invalid"),
+        ('revisions = "3-7"', 'revisions = "three"', "config.invalid"),
+        ('contract = "health.toml"', 'contract = "none.toml"', "config.unreadable"),
+        ("[hardware]", "[hardware", "config.invalid"),
+    ],
+)
+def test_a_mistake_in_the_manifest_names_file_and_key(
+    shop: Path, old: str, new: str, code: str
+) -> None:
+    path = manifest(shop)
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(ConfigError) as caught:
+        read_release(path)
+    assert caught.value.code == code
+    assert ".toml" in caught.value.detail
+
+
+def test_a_typing_error_gets_the_nearest_key(shop: Path) -> None:
+    path = manifest(shop)
+    path.write_text(path.read_text().replace("counter = 1", "contour = 1"))
+    with pytest.raises(ConfigError, match='did you mean "counter"'):
+        read_release(path)
+
+
+def test_the_time_of_a_build_can_be_fixed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+    assert source_date_epoch(5) == 1_700_000_000
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "yesterday")
+    with pytest.raises(ConfigError):
+        source_date_epoch(5)
+
+
+def test_a_tree_that_does_not_fit_is_one_clear_error(shop: Path) -> None:
+    (shop / "tree" / "big").write_bytes(hashlib.sha256(b"x").digest() * (1 << 18))
+    with pytest.raises(ConfigError, match="mke2fs"):
+        built(shop)
