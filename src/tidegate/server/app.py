@@ -1,4 +1,4 @@
-"""The composition root: settings in, one ASGI application out. The device side is answered raw; everything else goes to Litestar, imported when it is first needed.
+"""The composition root: settings in, one ASGI application out. The device side is answered raw; the rest goes to Litestar, imported when it is first needed.
 
 `App` runs anywhere: under uvicorn (`server.serve`), or inside a simulation that owns clock and randomness and calls `tick` by hand.
 """
@@ -63,8 +63,17 @@ class App:
             await self.hot(scope, receive, send)
         elif scope["type"] == "lifespan":
             await self._live(receive, send)
+        elif scope["type"] == "http" and scope["path"] == "/healthz":
+            await self._healthy(send)
         else:
             await self.admin(scope, receive, send)
+
+    async def _healthy(self, send: Send) -> None:
+        """Say that the store answers."""
+        self.store.read(lambda _: None)
+        headers = [(b"content-type", b"text/plain"), (b"content-length", b"3")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"ok\n"})
 
     def tick(self, now: int | None = None) -> None:
         """Let the planner look at every rollout, sweep silent devices, renew metadata; durable on return. Safe to repeat."""
@@ -83,7 +92,7 @@ class App:
             if message["type"] == "lifespan.startup":
                 try:
                     await self._start()
-                except Exception as error:
+                except Exception as error:  # noqa: BLE001 - told to the server, which ends
                     _log.exception("the server could not start")
                     await send({"type": "lifespan.startup.failed", "message": str(error)})
                     return
@@ -120,7 +129,7 @@ class App:
                     compiled = time.monotonic()
                     services = self.services
                     await asyncio.to_thread(services.store.read, services.fleet.compile)
-            except Exception:
+            except Exception:  # noqa: BLE001 - the loop has to outlive whatever one tick met
                 _log.exception("a tick failed; the next one tries again")
             try:
                 await asyncio.wait_for(news.wait(), self.services.settings.tick_s)

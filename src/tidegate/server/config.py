@@ -3,6 +3,7 @@
 No file at all is a working configuration. Secrets have no inline form (cli.md 3.1).
 """
 
+import functools
 import os
 import tomllib
 from collections.abc import Callable, Mapping
@@ -217,13 +218,14 @@ def _read_tables(
     known_tables = {table for table, _ in KEYS} | {"webhook"}
     for table, content in tables.items():
         if table == "webhook":
-            _collect(mistakes, lambda: values.__setitem__("webhooks", _webhooks(content, file)))
+            _collect(mistakes, functools.partial(_set_webhooks, values, content, file))
         elif table not in known_tables or not isinstance(content, dict):
             near = did_you_mean(table, known_tables)
             mistakes.append(ConfigError("config.unknown_key", f"{file}: [{table}]{near}"))
         else:
             for key, value in content.items():
-                _collect(mistakes, lambda: _set(values, table, key, value, f"{file}: "))
+                step = functools.partial(_set, values, table, key, value, f"{file}: ")
+                _collect(mistakes, step)
 
 
 def _set(values: dict[str, Any], table: str, key: str, value: object, where: str) -> None:
@@ -248,11 +250,12 @@ def _read_environment(
     for table, key in KEYS:
         name = f"TIDEGATE_{table}_{key}".upper()
         if name in environ:
-            _collect(mistakes, lambda: _set(values, table, key, environ[name], f"{name}: "))
+            step = functools.partial(_set, values, table, key, environ[name], f"{name}: ")
+            _collect(mistakes, step)
 
 
-def _webhooks(content: object, file: str) -> tuple[Webhook, ...]:
+def _set_webhooks(values: dict[str, Any], content: object, file: str) -> None:
     try:
-        return msgspec.convert(content, type=tuple[Webhook, ...])
+        values["webhooks"] = msgspec.convert(content, type=tuple[Webhook, ...])
     except msgspec.ValidationError as error:
         raise ConfigError("config.invalid", f"{file}: [[webhook]]: {error}") from error

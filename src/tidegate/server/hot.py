@@ -1,6 +1,6 @@
 """The device side as raw ASGI: poll, enrol, session, assignment, permit, events, time, metadata and bytes (docs/reference/protocol.md).
 
-A poll touches no database and builds nothing: token, array look-ups, an answer that was encoded before. Everything else is a short function around a unit of work.
+A poll touches no database and builds nothing: token, array look-ups, an answer encoded before. Everything else is a short function around a unit of work.
 Bodies are bounded while they are read. Nothing here decides; it asks `updates`, `permits`, `telemetry` and `devices`.
 """
 

@@ -1,6 +1,6 @@
 """The published repository: offline-signed documents taken in after a device's own checks, snapshot and timestamp re-signed by the online keys.
 
-Everything is kept in the database and served from memory. Versions of the online roles follow the clock, so that a server restored from a backup never goes back.
+All is kept in the database and served from memory. Versions of the online roles follow the clock, so that a server restored from a backup never goes back.
 """
 
 from collections.abc import Mapping

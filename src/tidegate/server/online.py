@@ -1,6 +1,6 @@
 """The online keys: snapshot, timestamp, director, audit. Made at the first start, kept in the data directory with mode 0600.
 
-They are the keys that a thief of the server gets; what each can and cannot do stands in security.md 5.2. Everything that decides what code runs is signed offline.
+They are what a thief of the server gets; what each can and cannot do stands in security.md 5.2. Everything that decides what code runs is signed offline.
 """
 
 import json
@@ -16,7 +16,7 @@ from tidegate.core.keys import SEED_BYTES, Signer, private_from_seed
 ROLES: Final = ("snapshot", "timestamp", "director", "audit")
 FOLDER: Final = "online"
 PUBLIC_NAME: Final = "online.pub.json"
-SECRET_NAME: Final = "session.key"
+SECRET_NAME: Final = "session.key"  # noqa: S105 - the name of a file
 _SECRET_BYTES: Final = 32
 
 

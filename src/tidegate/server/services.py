@@ -91,7 +91,7 @@ class Services:
         """Flush and close. Safe to repeat."""
         try:
             self.flush_seen()
-        except Exception:  # the store may be closed already
+        except Exception:  # noqa: BLE001 - the store may be closed already
             _log.debug("nothing more could be flushed", exc_info=True)
         self.store.close()
 

@@ -1,4 +1,4 @@
-"""What a device should do now: evaluated when it asks, inside a transaction, so that a halt is effective from its acknowledgement on.
+"""What a device should do now: evaluated when it asks, inside a transaction, so that a halt is effective from its acknowledgement.
 
 The first time that a rollout admits a device, its update row is made; there is none before. Decided elsewhere: who is in which ring (`rollout.cohort`), what may
 follow what (`core.release.refusal`), and leave to activate (`server.permits`).
@@ -238,10 +238,7 @@ class _Decision:
             update = self.updates.get(live.row.id)
             if update is not None and update.state in outcomes.BEFORE:
                 return None  # what is under way comes before anything further down the list
-            if update is not None:
-                choice = self._again(live, update)
-            else:
-                choice = self._admit(live)
+            choice = self._again(live, update) if update is not None else self._admit(live)
             if choice is not None:
                 self._supersede(choice)
                 return choice

@@ -40,7 +40,8 @@ def put_document(conn: Connection, row: DocumentRow) -> None:
 def newest_document(conn: Connection, role: str) -> DocumentRow | None:
     """Return the newest version of a role's document, or None."""
     found = raw_connection(conn).execute(
-        _DOCUMENT + "WHERE role = ? ORDER BY version DESC LIMIT 1", (role,)
+        _DOCUMENT + "WHERE role = ? ORDER BY version DESC LIMIT 1",
+        (role,),
     )
     row = found.fetchone()
     return DocumentRow(*row) if row else None
@@ -48,8 +49,11 @@ def newest_document(conn: Connection, role: str) -> DocumentRow | None:
 
 def newest_offline(conn: Connection) -> list[DocumentRow]:
     """Return the newest targets role and product roles: what a snapshot names."""
-    found = raw_connection(conn).execute(
-        _DOCUMENT + "AS one WHERE role NOT IN ('root', 'snapshot', 'timestamp') AND version = "
+    found = raw_connection(
+        conn
+    ).execute(
+        _DOCUMENT  # noqa: S608 - words of ours
+        + "AS one WHERE role NOT IN ('root', 'snapshot', 'timestamp') AND version = "
         "(SELECT max(version) FROM repository WHERE role = one.role) ORDER BY role"
     )
     return [DocumentRow(*row) for row in found]

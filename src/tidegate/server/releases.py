@@ -1,0 +1,306 @@
+"""Releases: taken in from a bundle after a device's own checks, and recalled. A release never changes; the server can recall one but cannot make one.
+
+Bytes first, then one transaction: a release is visible only when everything that a device will ask for is there.
+"""
+
+import contextlib
+import hashlib
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from typing import IO, Final
+
+import msgspec
+
+from tidegate.core.accept import AcceptedProduct, check_index
+from tidegate.core.bundle import (
+    MANIFEST_MAX,
+    MANIFEST_NAME,
+    Member,
+    parse_manifest,
+)
+from tidegate.core.errors import PublisherError, RequestError
+from tidegate.core.metadata import SignedTarget, product_extra
+from tidegate.core.payload import HEADER_SIZE, Index, decode_segment, head_size
+from tidegate.core.release import ReleaseTarget, release_sha256
+from tidegate.server.blobs import Blob, Blobs
+from tidegate.server.metadata import Repository
+from tidegate.server.services import Services
+from tidegate.server.store import Connection, changes, hot, release_queries
+
+_PIECE: Final = 1 << 20
+
+
+class Published(msgspec.Struct, frozen=True, kw_only=True):
+    """What a bundle brought: names of new releases (none when it was here before), of the roles that were published, of withdrawn releases."""
+
+    releases: tuple[str, ...] = ()
+    roles: tuple[str, ...] = ()
+    withdrawn: tuple[str, ...] = ()
+
+
+def accept_bundle(services: Services, file: IO[bytes], *, by: str, now: int) -> Published:
+    """Take in a bundle (untrusted): check it as a device would, store its bytes, publish it. The same bundle again changes nothing.
+
+    Args:
+        services: the server's parts.
+        file: a stream of the tar file; read once, from front to back.
+        by: who sent it, for the record.
+        now: unix seconds.
+
+    Raises:
+        PublisherError: the code with which a device would refuse it, or `release.*`, `meta.no_root`.
+        BusyError, ConfigError: `data.*`.
+    """
+    stored: list[str] = []
+    try:
+        documents = _read(file, services.blobs, stored)
+        role = next((one for one in documents if one.startswith("product/")), None)
+        if role is not None:
+            product = role.removeprefix("product/")
+            _check_payloads(services, product, documents, now)
+        return services.store.write(
+            lambda conn: _publish(conn, services.repository, documents, by, now)
+        ).result()
+    except BaseException:
+        for digest in stored:
+            services.blobs.delete(digest)
+        raise
+
+
+def publish_root(services: Services, body: bytes, *, now: int) -> int:
+    """Publish a root (untrusted bytes) and return its version. Raises like `Repository.publish_root`."""
+    work = services.store.write(lambda conn: services.repository.publish_root(conn, body, now))
+    return work.result().version
+
+
+def publish_targets(services: Services, body: bytes, *, now: int) -> int:
+    """Publish a targets role (untrusted bytes) and return its version. Raises like `Repository.publish_targets`."""
+    work = services.store.write(lambda conn: services.repository.publish_targets(conn, body, now))
+    return work.result().version
+
+
+def recall(conn: Connection, name: str, reason: str, now: int) -> None:
+    """Never offer a release again; updates to it that have not passed the point of no return end. Safe to repeat.
+
+    Raises:
+        RequestError: `request.not_found`, `request.confirmation_needed` without a reason.
+    """
+    if not reason.strip():
+        raise RequestError("request.confirmation_needed", "a recall needs a reason")
+    found = release_queries.release_by_name(conn, name)
+    if found is None:
+        raise RequestError("request.not_found", f"no release {name}")
+    if found.state == "recalled":
+        return
+    release_queries.recall(conn, found.id, reason, now)
+    hot.raise_gate_epoch(conn, found.tenant)
+    changes.bump(conn, "release", name, now)
+    changes.bump(conn, "gate", found.tenant, now)
+
+
+# --- reading the file -------------------------------------------------------------------------------------------------
+
+
+def _read(file: IO[bytes], blobs: Blobs, stored: list[str]) -> dict[str, bytes]:
+    """Read documents into memory and payloads into the blobs; `stored` gets the digests that were not there before."""
+    documents: dict[str, bytes] = {}
+    try:
+        with tarfile.open(fileobj=file, mode="r|") as tar:
+            first = tar.next()
+            if first is None or first.name != MANIFEST_NAME or first.size > MANIFEST_MAX:
+                raise PublisherError("release.malformed", "the bundle has no manifest in front")
+            manifest = parse_manifest(_content(tar, first))
+            for member in manifest.members:
+                info = tar.next()
+                if info is None or (info.name, info.size) != (member.name, member.length):
+                    raise PublisherError("release.malformed", f"{member.name} is not in its place")
+                if member.role is not None:
+                    documents[member.role] = _document(tar, info, member)
+                elif blobs.size(member.sha256) is None:
+                    blobs.put(member.sha256, _pieces(tar, info))
+                    stored.append(member.sha256)
+    except tarfile.TarError as error:
+        raise PublisherError("release.malformed", f"not a whole bundle: {error}") from error
+    return documents
+
+
+def _content(tar: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
+    file = tar.extractfile(info) if info.isfile() else None
+    if file is None:
+        raise PublisherError("release.malformed", f"{info.name[:100]} is no file")
+    return file.read()
+
+
+def _document(tar: tarfile.TarFile, info: tarfile.TarInfo, member: Member) -> bytes:
+    body = _content(tar, info)
+    if hashlib.sha256(body).hexdigest() != member.sha256:
+        raise PublisherError("release.malformed", f"{member.name}: other bytes than named")
+    return body
+
+
+def _pieces(tar: tarfile.TarFile, info: tarfile.TarInfo) -> Iterator[bytes]:
+    file = tar.extractfile(info) if info.isfile() else None
+    if file is None:
+        raise PublisherError("release.malformed", f"{info.name[:100]} is no file")
+    while piece := file.read(_PIECE):
+        yield piece
+
+
+# --- checking ---------------------------------------------------------------------------------------------------------
+
+
+def _check_payloads(
+    services: Services, product: str, documents: dict[str, bytes], now: int
+) -> None:
+    """Unpack every new payload as a device would. Works on a trial transaction that is undone, since root and targets may come in the same bundle."""
+    trial: list[AcceptedProduct] = []
+
+    class _Undo(Exception):  # noqa: N818 - no error: it takes the trial back
+        pass
+
+    def work(conn: Connection) -> None:
+        _publish_roles(conn, services.repository, documents, now)
+        body = documents[f"product/{product}"]
+        trial.append(services.repository.check_product(conn, product, body, now))
+        raise _Undo
+
+    with contextlib.suppress(_Undo):
+        services.store.write(work).result()
+    for target in trial[0].new:
+        blob = services.blobs.open(target.sha256)
+        if blob is None:
+            raise PublisherError("release.malformed", f"{target.path}: its payload is not here")
+        try:
+            _check_payload(blob, target)
+        finally:
+            blob.close()
+
+
+def _check_payload(blob: Blob, target: SignedTarget) -> None:
+    release = target.release
+    if blob.size != target.length:
+        raise PublisherError("release.malformed", f"{target.path}: {blob.size} bytes are stored")
+    header = blob.read_at(0, HEADER_SIZE)
+    head = blob.read_at(0, head_size(header))
+    if hashlib.sha256(head).hexdigest() != release.full.index_sha256:
+        raise PublisherError("release.malformed", f"{target.path}: another index than signed")
+    index = Index.parse(head)
+    check_index(index, release)
+    if index.length != blob.size or _unpacked(index, blob) != release.install.sha256:
+        raise PublisherError("release.malformed", f"{target.path}: does not unpack to its image")
+
+
+def _unpacked(index: Index, blob: Blob) -> str:
+    """Return the digest of the image that a device would read back."""
+    with tempfile.TemporaryFile() as slot:
+        slot.truncate(index.image_size)
+        for number, segment in enumerate(index.segments):
+            plain = decode_segment(
+                index, number, blob.read_at(segment.offset, segment.stored_length)
+            )
+            for one in index.writes(number):
+                slot.seek(one.target_offset)
+                slot.write(plain[one.offset : one.offset + one.length])
+        slot.seek(0)
+        return hashlib.file_digest(slot, "sha256").hexdigest()
+
+
+# --- publishing -------------------------------------------------------------------------------------------------------
+
+
+def _publish(
+    conn: Connection,
+    repository: Repository,
+    documents: dict[str, bytes],
+    by: str,
+    now: int,
+) -> Published:
+    _publish_roles(conn, repository, documents, now)
+    made: tuple[str, ...] = ()
+    withdrawn: tuple[str, ...] = ()
+    for role, body in documents.items():
+        if role.startswith("product/"):
+            accepted = repository.publish_product(conn, role.removeprefix("product/"), body, now)
+            made += _add_releases(conn, accepted, by, now)
+            withdrawn += _withdraw(conn, role.removeprefix("product/"), accepted, now)
+    return Published(releases=made, roles=tuple(documents), withdrawn=withdrawn)
+
+
+def _publish_roles(
+    conn: Connection, repository: Repository, documents: dict[str, bytes], now: int
+) -> None:
+    if "root" in documents:
+        repository.publish_root(conn, documents["root"], now)
+    if "targets" in documents:
+        repository.publish_targets(conn, documents["targets"], now)
+
+
+def _add_releases(
+    conn: Connection, accepted: AcceptedProduct, by: str, now: int
+) -> tuple[str, ...]:
+    """Write the new releases: one for each counter, with an artifact for each target."""
+    counters: dict[int, list[SignedTarget]] = {}
+    for target in accepted.new:
+        counters.setdefault(target.release.release_counter, []).append(target)
+    for targets in counters.values():
+        first = targets[0].release
+        release_id = release_queries.add_release(
+            conn, _release_values(first, targets, accepted.signers, by, now)
+        )
+        for target in targets:
+            release_queries.add_artifact(conn, _artifact_values(release_id, target))
+        changes.bump(conn, "release", first.name, now)
+    return tuple(targets[0].release.name for targets in counters.values())
+
+
+def _release_values(
+    first: ReleaseTarget,
+    targets: list[SignedTarget],
+    signers: tuple[str, ...],
+    by: str,
+    now: int,
+) -> dict[str, object]:
+    return {
+        "name": first.name,
+        "product": first.product,
+        "version": first.version,
+        "counter": first.release_counter,
+        "security_version": first.security_version,
+        "release_sha256": release_sha256(one.release.install.sha256 for one in targets),
+        "channels": sorted({channel for one in targets for channel in one.release.channels}),
+        "kind": first.kind,
+        "state": "live",
+        "published_at": now,
+        "published_by": by,
+        "signers": list(signers),
+    }
+
+
+def _artifact_values(release_id: int, target: SignedTarget) -> dict[str, object]:
+    return {
+        "release_id": release_id,
+        "path": target.path,
+        "component": target.release.component,
+        "install_sha256": target.release.install.sha256,
+        "install_size": target.release.install.size,
+        "length": target.length,
+        "sha256": target.sha256,
+        "target": msgspec.to_builtins(target.release),
+    }
+
+
+def _withdraw(
+    conn: Connection, product: str, accepted: AcceptedProduct, now: int
+) -> tuple[str, ...]:
+    """Recall what the product role does not stand by any more."""
+    counters = set(product_extra(accepted.document).withdrawn)
+    gone = {path.split("/")[1] for path in accepted.gone}
+    found = [
+        one
+        for one in release_queries.releases_of(conn, product)
+        if one.state == "live" and (one.counter in counters or one.version in gone)
+    ]
+    for one in found:
+        recall(conn, one.name, "withdrawn by the product role", now)
+    return tuple(one.name for one in found)

@@ -1,0 +1,123 @@
+"""Serving over HTTP: the port, TLS, uvicorn with the right options, a graceful stop.
+
+The port is taken before the data directory is touched, so that a start that cannot serve changes nothing.
+"""
+
+import logging
+import socket
+import ssl
+from collections.abc import Callable
+from typing import Any, Final
+
+import uvicorn
+
+from tidegate.core.errors import BusyError, ConfigError
+from tidegate.server import tls
+from tidegate.server.app import App, create_app
+from tidegate.server.config import Settings, split_listen
+
+_BACKLOG: Final = 2_048
+#: How long requests under way may take after a stop was asked for.
+_GRACE_S: Final = 10
+
+
+def bind(settings: Settings) -> socket.socket:
+    """Take the port.
+
+    Raises:
+        BusyError: `serve.port_taken`. ConfigError: `serve.no_tls`: reachable from elsewhere without TLS; `config.invalid`: no such address here.
+    """
+    host, port = split_listen(settings.listen)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    if not _is_local(host) and not (settings.tls or settings.tls_cert):
+        raise ConfigError("serve.no_tls", f"{settings.listen} can be reached from other machines")
+    taken = socket.socket(family, socket.SOCK_STREAM)
+    taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        taken.bind((host, port))
+    except OSError as error:
+        taken.close()
+        if error.errno in {98, 13}:  # EADDRINUSE; EACCES: a port below 1024
+            raise BusyError("serve.port_taken", f"{settings.listen}: {error.strerror}") from error
+        raise ConfigError("config.invalid", f"{settings.listen}: {error.strerror}") from error
+    taken.listen(_BACKLOG)
+    return taken
+
+
+def _is_local(host: str) -> bool:
+    return host in {"localhost", "::1"} or host.startswith("127.")
+
+
+def url_of(settings: Settings, taken: socket.socket) -> str:
+    """Return the address that is served, with the real port."""
+    host, port = taken.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    scheme = "https" if settings.tls or settings.tls_cert else "http"
+    return f"{scheme}://{shown}:{port}"
+
+
+def serve(
+    settings: Settings,
+    *,
+    opened: Callable[[App], None] = lambda _: None,
+    ready: Callable[[App, str], None] = lambda *_: None,
+) -> None:
+    """Serve until SIGINT or SIGTERM; everything acknowledged is durable whenever it ends.
+
+    Args:
+        settings: the server's.
+        opened: called when the data directory is open and nothing is served yet.
+        ready: called with the address when requests are answered.
+
+    Raises:
+        ConfigError, BusyError: nothing was served.
+    """
+    taken = bind(settings)
+    try:
+        context = tls.context_for(settings)
+        app = create_app(settings, ticking=True)
+    except BaseException:
+        taken.close()
+        raise
+    try:
+        opened(app)
+        url = url_of(settings, taken)
+        server = _Server(_config(app, context), lambda: ready(app, url))
+        server.run(sockets=[taken])
+    finally:
+        app.close()
+        taken.close()
+
+
+class _Server(uvicorn.Server):
+    """Says when it is ready."""
+
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._ready()
+
+
+def _config(app: App, context: ssl.SSLContext | None) -> uvicorn.Config:
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    application: Any = app
+    config = uvicorn.Config(
+        application,
+        loop="uvloop",
+        http="httptools",
+        lifespan="on",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        date_header=False,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=_GRACE_S,
+    )
+    if context is not None:
+        config.load()
+        config.ssl = context
+    return config
