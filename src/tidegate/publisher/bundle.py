@@ -174,14 +174,14 @@ def _target(
         "kind": spec.kind,
         "component": component.name,
         "format": component.format,
-        "hardware": spec.hardware,
+        "hardware": component.hardware or spec.hardware,
         "from_counters": spec.from_counters,
         "min_agent": spec.min_agent,
         "requires": spec.requires,
         "install": Install(size=packed.image_size, sha256=packed.image_sha256),
         "payloads": (full,),
         "fallback_to": _fallback(spec, component, published, now),
-        "health": spec.health,
+        "health": component.health or spec.health,
         "notes": spec.notes,
         "built_at": now,
         "source": spec.source,
@@ -197,15 +197,21 @@ def _target(
 def _fallback(
     spec: ReleaseSpec, component: ComponentSpec, published: Mapping[str, SignedTarget], now: int
 ) -> tuple[FallbackTo, ...]:
-    """Allow the way back to the predecessor of this component, for as long as the manifest says."""
-    earlier = [
+    """Allow the way back to the predecessor of this component, or to the releases named instead, for as long as the manifest says."""
+    earlier = {
         one.release.release_counter
         for one in published.values()
         if one.release.component == component.name and one.release.release_counter < spec.counter
-    ]
-    if not earlier or not spec.fallback_s:
+    }
+    unknown = set(spec.fallback_to) - {one.release.release_counter for one in published.values()}
+    if unknown:
+        named = ", ".join(map(str, sorted(unknown)))
+        raise PublisherError("release.malformed", f"fallback_to: no release has counter {named}")
+    wanted = earlier & set(spec.fallback_to) if spec.fallback_to else {max(earlier, default=0)}
+    if not spec.fallback_s:
         return ()
-    return (FallbackTo(counter=max(earlier), expires=now + spec.fallback_s),)
+    expires = now + spec.fallback_s
+    return tuple(FallbackTo(counter=one, expires=expires) for one in sorted(wanted) if one)
 
 
 def check_payload(container: Path, release: ReleaseTarget) -> Index:

@@ -21,7 +21,7 @@ _DAY: Final = 86_400
 _TOP: Final = frozenset(
     {
         *("schema", "product", "version", "counter", "security_version", "kind", "channels"),
-        *("contract", "notes", "from", "min_agent", "source", "fallback", "expires"),
+        *("contract", "notes", "from", "min_agent", "source", "fallback", "fallback_to", "expires"),
         *("hardware", "component", "requires"),
     }
 )
@@ -32,12 +32,19 @@ _HEALTH: Final = frozenset(
 
 @dataclass(frozen=True)
 class ComponentSpec:
-    """One component to be built: an image file, or a directory that becomes an ext4 image of `size` bytes."""
+    """One artifact to be built: an image file, or a directory that becomes an ext4 image of `size` bytes.
+
+    Attributes:
+        hardware: what this one is made for, where that is not what the whole release is made for.
+        health: its own contract; None = the release's.
+    """
 
     name: str
     format: str
     source: Path
     size: int
+    hardware: tuple[HardwareRange, ...] = ()
+    health: HealthContract | None = None
 
 
 @dataclass(frozen=True)
@@ -60,6 +67,8 @@ class ReleaseSpec:
     requires: tuple[Requirement, ...]
     fallback_s: int
     expires_s: int
+    #: Counters that a way back is allowed to, instead of the predecessor; () = the predecessor.
+    fallback_to: tuple[int, ...] = ()
 
 
 def read_release(path: Path) -> ReleaseSpec:
@@ -97,6 +106,7 @@ def read_release(path: Path) -> ReleaseSpec:
         requires=tuple(_requirement(one, where) for one in _tables(plain, "requires")),
         fallback_s=_fallback(plain.get("fallback"), where),
         expires_s=parse_duration(expires, f"{where}: expires"),
+        fallback_to=_fallback_to(plain.get("fallback_to", []), where),
     )
 
 
@@ -149,7 +159,8 @@ def _check(plain: dict[str, Any], where: str) -> HealthCheck:
 
 
 def _component(plain: dict[str, Any], folder: Path, where: str) -> ComponentSpec:
-    _known(plain, frozenset({"name", "type", "image", "directory", "size"}), where)
+    known = {"name", "type", "image", "directory", "size", "hardware", "contract"}
+    _known(plain, frozenset(known), where)
     image, directory = plain.get("image"), plain.get("directory")
     if (image is None) == (directory is None):
         raise ConfigError("config.invalid", f"{where}: either image or directory")
@@ -157,11 +168,15 @@ def _component(plain: dict[str, Any], folder: Path, where: str) -> ComponentSpec
     if not (source.is_file() if image else source.is_dir()):
         raise ConfigError("config.unreadable", f"{where}: {source} is not there")
     size = parse_size(plain.get("size", "64MiB"), f"{where}: size") if directory else 0
+    contract = plain.get("contract")
+    hardware = _hardware_tables(plain, where) if "hardware" in plain else []
     return ComponentSpec(
         _text(plain, "name", where, "rootfs"),
         _text(plain, "type", where, "raw_image"),
         source,
         size,
+        hardware=tuple(_hardware(one, where) for one in hardware),
+        health=read_health(folder / str(contract)) if contract else None,
     )
 
 
@@ -210,6 +225,12 @@ def _fallback(value: object, where: str) -> int:
     if value is None:
         return FALLBACK_S
     return 0 if is_off(value) else parse_duration(value, f"{where}: fallback")
+
+
+def _fallback_to(value: object, where: str) -> tuple[int, ...]:
+    if not isinstance(value, list) or not all(type(one) is int and one > 0 for one in value):
+        raise ConfigError("config.invalid", f"{where}: fallback_to is a list of counters")
+    return tuple(value)
 
 
 def _notes(plain: dict[str, Any], folder: Path) -> str:
