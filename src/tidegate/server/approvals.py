@@ -1,0 +1,213 @@
+"""The inbox: widening beyond a number of devices takes two people. Stopping never comes here.
+
+A request is bound to what was shown by a digest of the rollout's policy, release, state and the
+act itself; an edit in between voids it. Where nobody else could
+approve, the rule cannot be kept; one person goes on, and the interface says so.
+"""
+
+import hashlib
+from typing import Any
+
+import msgspec
+
+from tidegate.core.codec import canonical
+from tidegate.core.errors import RequestError
+from tidegate.server import audit
+from tidegate.server.auth import APPROVING_ROLES, Actor
+from tidegate.server.store import Connection, admin_accounts, admin_devices, changes
+from tidegate.server.store import admin_rollouts as rows
+
+Row = dict[str, Any]
+
+
+class Rules(msgspec.Struct, frozen=True, kw_only=True):
+    """When a second person is needed.
+
+    `above_devices`, `above_share_bp`: from more devices than that on, or more of the fleet (basis points).
+    `always`: acts that need one whatever their reach. `expires_s`: how long a request waits.
+    """
+
+    above_devices: int = 10_000
+    above_share_bp: int = 10_000
+    always: tuple[str, ...] = ("resume_after_halt",)
+    expires_s: int = 86_400
+
+
+class RequestFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """A request for approval, as the API gives it."""
+
+    id: int
+    rollout: str
+    action: str
+    detail: dict[str, Any]
+    reason: str
+    asked_at: int
+    asked_by: str
+    expires_at: int
+    state: str
+    decided_at: int | None
+    decided_by: str | None
+
+
+def others(conn: Connection, actor: Actor) -> list[str]:
+    """Return who could approve what this actor asks for: enabled accounts with the right, without the actor and who stands behind a token."""
+    people = admin_accounts.people_with(conn, APPROVING_ROLES)
+    return [name for name in people if name not in actor.people]
+
+
+def is_single(conn: Connection) -> bool:
+    """Say whether at most one person could approve anything: the two-person rule cannot be kept."""
+    widening = frozenset({"operator", "approver", "admin"})
+    people = admin_accounts.people_with(conn, widening)
+    return len(people) < 2 or not admin_accounts.people_with(conn, APPROVING_ROLES)
+
+
+def needed(conn: Connection, actor: Actor, devices: int, rules: Rules, act: str = "") -> bool:
+    """Say whether a second person has to approve.
+
+    Args:
+        conn: any connection.
+        actor: who asks.
+        devices: how many devices the act reaches.
+        rules: of this server.
+        act: its name in `Rules.always`.
+    """
+    if act not in rules.always and not _is_wide(conn, devices, rules):
+        return False
+    return bool(others(conn, actor))
+
+
+def _is_wide(conn: Connection, devices: int, rules: Rules) -> bool:
+    if devices > rules.above_devices:
+        return True
+    fleet = admin_devices.device_counts(conn).get("accepted", 0)
+    return devices * 10_000 > rules.above_share_bp * fleet
+
+
+def bound_to(rollout: Row, action: str, detail: Row) -> str:
+    """Return the digest that binds an approval to what was shown."""
+    document = {
+        "rollout": rollout["name"],
+        "release": rollout["release_sha256"],
+        "policy": rollout["policy"],
+        "isolated": rollout["isolated"],
+        "action": action,
+        "detail": {key: value for key, value in detail.items() if key != "devices"},
+    }
+    # Policies hold ratios, which canonical JSON of signed documents does not allow: they are written out as text.
+    return hashlib.sha256(canonical(_plain(document))).hexdigest()
+
+
+def ask(
+    conn: Connection,
+    rollout: Row,
+    *,
+    action: str,
+    detail: Row,
+    reason: str,
+    actor: Actor,
+    rules: Rules,
+    now: int,
+) -> int:
+    """Put a request into the inbox and return its number; an open one for the same act is replaced."""
+    rollout_id = int(rollout["id"])
+    rows.settle_requests_of(conn, rollout_id, "lapsed", actor.name, now, (action,))
+    row = {
+        "rollout_id": rollout_id,
+        "action": action,
+        "detail": detail,
+        "plan_sha256": bound_to(rollout, action, detail),
+        "reason": reason,
+        "asked_at": now,
+        "asked_by": actor.owner or actor.name,
+        "expires_at": now + rules.expires_s,
+        "state": "open",
+    }
+    request_id = rows.add_request(conn, row)
+    audit.record(
+        conn,
+        now,
+        actor.name,
+        "approval.ask",
+        str(rollout["name"]),
+        {"action": action, "request": request_id},
+    )
+    changes.bump(conn, "rollout", str(rollout["name"]), now)
+    return request_id
+
+
+def listed(
+    conn: Connection, *, state: str = "", rollout_id: int | None = None
+) -> list[RequestFacts]:
+    """Return requests, newest first."""
+    return [_facts(row) for row in rows.requests(conn, state=state, rollout_id=rollout_id)]
+
+
+def show(conn: Connection, request_id: int) -> RequestFacts:
+    """Return a request.
+
+    Raises:
+        RequestError: `request.not_found`.
+    """
+    return _facts(row_of(conn, request_id))
+
+
+def row_of(conn: Connection, request_id: int) -> Row:
+    """Return a request's row.
+
+    Raises:
+        RequestError: `request.not_found`.
+    """
+    found = rows.request(conn, request_id)
+    if found is None:
+        raise RequestError("request.not_found", f"no request {request_id}")
+    return found
+
+
+def settle(
+    conn: Connection, request: Row, rollout: Row, actor: Actor, now: int, *, approve: bool
+) -> None:
+    """Approve or decline an open request; carrying it out is the caller's part of the same transaction.
+
+    Raises:
+        RequestError: `request.forbidden`: it is the actor's own, or the actor lacks the right; `request.conflict`: it was decided, ran out, or what was
+            shown has changed.
+    """
+    actor.require("rollout.approve")
+    if actor.kind == "token":
+        raise RequestError("request.forbidden", "a person approves, not a token")
+    if approve and str(request["asked_by"]) in actor.people:
+        raise RequestError("request.forbidden", "the second person must be somebody else")
+    if request["state"] != "open":
+        raise RequestError("request.conflict", f"this request is {request['state']} already")
+    if request["expires_at"] <= now:
+        raise RequestError("request.conflict", "this request has run out; ask again")
+    if approve and request["plan_sha256"] != bound_to(
+        rollout, request["action"], request["detail"]
+    ):
+        raise RequestError(
+            "request.conflict", "the rollout was changed since this was asked; ask again"
+        )
+    state = "approved" if approve else "declined"
+    if not rows.settle_request(conn, int(request["id"]), state, actor.name, now):
+        raise RequestError("request.conflict", "somebody else decided it meanwhile")
+    action = "approval.approve" if approve else "approval.decline"
+    detail = {
+        "action": request["action"],
+        "request": request["id"],
+        "asked_by": request["asked_by"],
+    }
+    audit.record(conn, now, actor.name, action, str(rollout["name"]), detail)
+    changes.bump(conn, "rollout", str(rollout["name"]), now)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return repr(value) if isinstance(value, float) else value
+
+
+def _facts(row: Row) -> RequestFacts:
+    return RequestFacts(**{name: row[name] for name in RequestFacts.__struct_fields__})

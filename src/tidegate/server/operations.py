@@ -1,0 +1,216 @@
+"""What people can do, as calls: the one door behind API, web and command line.
+
+Each call reads what it has to show on a snapshot, acts in one transaction, plans what follows in the same transaction, and returns when it is durable. Nothing
+is decided here.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final, TypeVar
+from weakref import WeakKeyDictionary
+
+from tidegate.core.errors import ConfigError
+from tidegate.server import acts, approvals, fallbacks, planning, rollouts, widening
+from tidegate.server.acts import Outcome
+from tidegate.server.approvals import Rules
+from tidegate.server.audiences import Audiences
+from tidegate.server.auth import Actor, Auth
+from tidegate.server.drafts import draft_of
+from tidegate.server.fallbacks import WayBack
+from tidegate.server.notify.webhook import Hook, check_url
+from tidegate.server.reach import Reach
+from tidegate.server.services import Services
+from tidegate.server.snapshot import Fleet
+from tidegate.server.store import Connection
+
+T = TypeVar("T")
+#: Where the command line on the same machine finds its token, in the data directory; mode 0600.
+TOKEN_FILE: Final = "local.token"  # noqa: S105 - a file's name
+#: Decisions that may follow one another at once (a ring without gates, say).
+_STEPS_MAX: Final = 4
+
+
+class Operations:
+    """The acts on rollouts over opened services. Safe to call from any thread; made once a server (`of`)."""
+
+    def __init__(self, services: Services) -> None:
+        """Act on these."""
+        self.services = services
+        self.audiences = audiences_of(services)
+        settings = services.settings
+        self.rules = Rules(
+            above_devices=settings.approval_above_devices,
+            above_share_bp=settings.approval_above_bp,
+            expires_s=settings.approval_expires_s,
+        )
+
+    def create(self, data: Mapping[str, Any], actor: Actor, reason: str, now: int) -> Outcome:
+        """Make a rollout of a parsed policy file (untrusted), and start it unless it is a draft.
+
+        Raises:
+            RequestError: `request.invalid`, `request.not_found`, `request.conflict`, `request.forbidden`.
+        """
+        draft = draft_of(data)
+        actor.require("rollout.create")
+        reach = self._read(lambda conn: rollouts.preview(conn, draft, now))
+        return self._act(
+            lambda conn: rollouts.create(conn, draft, reach, actor, reason, self.rules, now), now
+        )
+
+    def preview(self, data: Mapping[str, Any], actor: Actor, now: int) -> Reach:
+        """Say whom a rollout would reach; writes nothing. Raises as `create`."""
+        draft = draft_of(data)
+        actor.require("rollout.create")
+        return self._read(lambda conn: rollouts.preview(conn, draft, now))
+
+    def reach_of(self, name: str, verb: str, detail: Mapping[str, Any], now: int) -> int:
+        """Return how many devices a verb would widen a rollout to; 0 for verbs that do not widen."""
+        return self._read(lambda conn: rollouts.prepare(conn, name, verb, dict(detail), now))
+
+    def act(
+        self,
+        name: str,
+        verb: str,
+        actor: Actor,
+        reason: str,
+        now: int,
+        *,
+        detail: Mapping[str, Any] | None = None,
+        generation: int | None = None,
+    ) -> Outcome:
+        """Carry out start, approve, pause, resume, halt, cancel, advance, isolate or readmit (`rollouts.act`)."""
+        wanted = dict(detail or {})
+        devices = self.reach_of(name, verb, wanted, now)
+        return self._act(
+            lambda conn: rollouts.act(
+                conn,
+                name,
+                verb,
+                actor,
+                reason,
+                now,
+                rules=self.rules,
+                detail=wanted,
+                devices=devices,
+                generation=generation,
+            ),
+            now,
+        )
+
+    def edit(
+        self,
+        name: str,
+        data: Mapping[str, Any],
+        actor: Actor,
+        reason: str,
+        now: int,
+        *,
+        generation: int | None = None,
+    ) -> Outcome:
+        """Replace a rollout's policy by a parsed policy file (untrusted)."""
+        row = self._read(lambda conn: acts.row_of(conn, name))
+        draft = draft_of({"release": row["release"], **data, "name": name})
+        devices = self.reach_of(name, "edit", {}, now)
+        return self._act(
+            lambda conn: widening.edit(
+                conn, name, draft, actor, reason, self.rules, devices, now, generation=generation
+            ),
+            now,
+        )
+
+    def way_back(self, name: str, to: str, scope: str, now: int) -> WayBack:
+        """Say whom a fallback would reach; writes nothing."""
+        return self._read(lambda conn: fallbacks.preview(conn, name, to, scope, now))
+
+    def fall_back(
+        self, name: str, to: str, scope: str, actor: Actor, reason: str, now: int
+    ) -> Outcome:
+        """Order a halted rollout's devices back (`fallbacks.order`)."""
+        actor.require("rollout.fallback")
+        found = self.way_back(name, to, scope, now)
+        return self._act(
+            lambda conn: fallbacks.order(conn, found, actor, reason, self.rules, now), now
+        )
+
+    def decide(
+        self, request: int, actor: Actor, reason: str, now: int, *, approve: bool
+    ) -> Outcome:
+        """Approve or decline a request (`widening.decide`)."""
+        return self._act(
+            lambda conn: widening.decide(conn, request, actor, reason, now, approve=approve), now
+        )
+
+    def requests(self, state: str = "open") -> list[approvals.RequestFacts]:
+        """Return the inbox."""
+        return self._read(lambda conn: approvals.listed(conn, state=state))
+
+    def _read(self, work: Callable[[Connection], T]) -> T:
+        return self.services.store.read(work)
+
+    def _act(self, work: Callable[[Connection], Outcome], now: int) -> Outcome:
+        """Act, and plan what follows, in one transaction."""
+
+        def both(conn: Connection) -> Outcome:
+            done = work(conn)
+            row = acts.row_of(conn, done.rollout)
+            for _ in range(_STEPS_MAX):
+                plan = planning.reconcile(conn, int(row["id"]), self.audiences.count, now)
+                if plan is None or not plan.changed:
+                    break
+            return done
+
+        done = self.services.store.write(both).result()
+        self.services.wake()
+        return done
+
+
+_AUDIENCES: Final[WeakKeyDictionary[Fleet, Audiences]] = WeakKeyDictionary()
+
+
+def audiences_of(services: Services) -> Audiences:
+    """Return the counts of audiences of a server: one memory for planner and people."""
+    return _AUDIENCES.setdefault(services.fleet, Audiences(services.fleet))
+
+
+def hooks_of(services: Services) -> tuple[Hook, ...]:
+    """Return the webhooks of the settings with their secrets.
+
+    Raises:
+        ConfigError: `config.invalid` (the address), `config.unreadable` (the file of the secret), `config.missing` (no secret).
+    """
+    found: list[Hook] = []
+    for one in services.settings.webhooks:
+        check_url(one.url, f"[[webhook]] {one.name}, url")
+        if not one.secret_file:
+            raise ConfigError("config.missing", f"[[webhook]] {one.name}: secret_file")
+        try:
+            secret = Path(one.secret_file).read_bytes().strip()
+        except OSError as error:
+            raise ConfigError(
+                "config.unreadable", f"[[webhook]] {one.name}, secret_file: {error.strerror}"
+            ) from error
+        found.append(Hook(name=one.name, url=one.url, secret=secret, events=one.events))
+    return tuple(found)
+
+
+def auth_of(services: Services) -> Auth:
+    """Return accounts, logins and tokens over opened services."""
+    return Auth(
+        services.store,
+        token_bytes=services.randomness,
+        session_s=services.settings.accounts_session_s,
+    )
+
+
+def write_local_token(services: Services, auth: Auth) -> Path:
+    """Keep a token for whoever may read the data directory, mode 0600, and return its path. Safe to repeat: a good one stays."""
+    path = Path(services.settings.data_dir) / TOKEN_FILE
+    known = path.read_text().strip() if path.exists() else ""
+    token = auth.local_token(services.now, known)
+    if token != known:
+        fresh = path.with_suffix(".new")
+        fresh.touch(mode=0o600)
+        fresh.chmod(0o600)
+        fresh.write_text(token + "\n")
+        fresh.replace(path)
+    return path

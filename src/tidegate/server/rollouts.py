@@ -1,0 +1,212 @@
+"""Rollouts as operators act on them: make, start, pause, resume, halt, cancel, advance, isolate, readmit.
+
+Stopping is one person's act (`server.stopping`). Widening states its reach first and may need a
+second person (`server.widening`, `server.approvals`). What a verb
+may follow is `rollout.states`; what comes next is `server.planning`. Fallback is in `server.fallbacks`.
+"""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+
+from tidegate.core.errors import RequestError
+from tidegate.core.nearest import did_you_mean
+from tidegate.core.protocol import DeliveryPolicy
+from tidegate.rollout import engine
+from tidegate.rollout.model import Policy
+from tidegate.server import acts, audit, planning, reach, stopping, widening
+from tidegate.server.approvals import Rules
+from tidegate.server.auth import Actor
+from tidegate.server.drafts import Draft
+from tidegate.server.reach import Reach
+from tidegate.server.store import Connection, changes
+from tidegate.server.store import admin_rollouts as rows
+
+Row = dict[str, Any]
+#: Verb → the permission it takes.
+PERMISSIONS: Final = {
+    "start": "rollout.widen",
+    "approve": "rollout.approve",
+    "resume": "rollout.widen",
+    "advance": "rollout.widen",
+    "readmit": "rollout.widen",
+    "pause": "rollout.halt",
+    "halt": "rollout.halt",
+    "cancel": "rollout.halt",
+    "isolate": "rollout.halt",
+}
+#: Verbs that cannot be undone, or widen: they take a reason.
+_WANT_REASON: Final = frozenset({"cancel", "resume", "advance", "readmit"})
+
+
+def preview(conn: Connection, draft: Draft, now: int) -> Reach:
+    """Say whom a draft would reach; writes nothing.
+
+    Raises:
+        RequestError: `request.not_found` (the release), `request.conflict` (it was recalled, or the name is taken by other content).
+    """
+    release = _live_release(conn, draft.release)
+    _existing(conn, draft)
+    return reach.measure(conn, release, draft.policy, now)
+
+
+def create(
+    conn: Connection, draft: Draft, found: Reach, actor: Actor, reason: str, rules: Rules, now: int
+) -> acts.Outcome:
+    """Make a rollout and, unless it is a draft, start it. Making the same one again changes nothing.
+
+    Args:
+        conn: the writer's connection.
+        draft: checked (`drafts.draft_of`).
+        found: whom it reaches (`preview`).
+        actor: who makes it.
+        reason: why; may be empty.
+        rules: when a second person is needed.
+        now: unix seconds.
+
+    Raises:
+        RequestError: as `preview`; `request.forbidden`.
+    """
+    actor.require("rollout.create")
+    release = _live_release(conn, draft.release)
+    old = _existing(conn, draft)
+    if old is not None:
+        return acts.outcome(old, "create", "already made", already=True)
+    row: Row = {
+        "name": draft.name,
+        "kind": "install",
+        "release_id": release["id"],
+        "product": release["product"],
+        "audience": draft.audience,
+        "state": "draft",
+        "policy": msgspec.to_builtins(draft.policy),
+        "rings": planning.plain(engine.first_rings(draft.policy)),
+        "isolated": [],
+        "approvals": [],
+        "delivery": msgspec.to_builtins(draft.delivery),
+        "because": planning.plain((acts.waits("not started: it is a draft"),)),
+        "start_at": draft.start_at,
+        "created_at": now,
+        "created_by": actor.name,
+    }
+    rows.add_rollout(conn, row)
+    made = acts.row_of(conn, draft.name)
+    text = f"made: {draft.release} to {found.offered:,} of {found.matched:,} matching devices"
+    planning.log(conn, made, 1, actor.name, "create", acts.with_reason(text, reason), [], now)
+    detail = {"release": draft.release, "devices": found.offered, "reason": reason}
+    audit.record(conn, now, actor.name, "rollout.create", draft.name, detail)
+    changes.bump(conn, "rollout", draft.name, now)
+    if draft.draft:
+        return acts.outcome(made, "create", text, reach=found.offered)
+    started = widening.start(conn, made, actor, reason, rules, found.offered, now)
+    return msgspec.structs.replace(started, verb="create", text=f"{text}; {started.text}")
+
+
+def prepare(conn: Connection, name: str, verb: str, detail: Row, now: int) -> int:
+    """Return how many devices an act would widen a rollout to; 0 for what does not widen. Reads much: run it on a snapshot, before the act.
+
+    Raises:
+        RequestError: `request.not_found`.
+    """
+    if verb not in {"start", "resume", "advance", "readmit", "edit"}:
+        return 0
+    row = acts.row_of(conn, name)
+    release = acts.release_of(conn, str(row["release"]))
+    policy = msgspec.convert(row["policy"], type=Policy)
+    if verb == "readmit":
+        variant = str(detail.get("variant", ""))
+        others = tuple(one for one in row["isolated"] if one != variant)
+        return reach.measure(conn, release, policy, now, others).of_variant(variant)
+    found = reach.measure(conn, release, policy, now, tuple(row["isolated"]))
+    if verb == "advance":
+        return found.of_ring(str(detail.get("ring", "")))
+    return found.offered
+
+
+def act(
+    conn: Connection,
+    name: str,
+    verb: str,
+    actor: Actor,
+    reason: str,
+    now: int,
+    *,
+    rules: Rules,
+    detail: Row | None = None,
+    devices: int = 0,
+    generation: int | None = None,
+) -> acts.Outcome:
+    """Carry out a verb on a rollout.
+
+    Args:
+        conn: the writer's connection; done and effective when its transaction is durable.
+        name: of the rollout.
+        verb: one of `PERMISSIONS`.
+        actor: who acts.
+        reason: why; needed by what widens or cannot be undone.
+        now: unix seconds.
+        rules: when a second person is needed.
+        detail: `variant` (isolate, readmit), `ring` (advance).
+        devices: whom it widens to (`prepare`).
+        generation: what the caller saw; None = whatever it is.
+
+    Raises:
+        RequestError: `request.not_found`, `request.forbidden`, `request.invalid`; `request.conflict`: not possible in this state, or it changed meanwhile.
+    """
+    permission = PERMISSIONS.get(verb)
+    if permission is None:
+        near = did_you_mean(verb, PERMISSIONS)
+        raise RequestError("request.invalid", f'no verb "{verb[:40]}"{near}')
+    actor.require(permission)
+    if verb in _WANT_REASON and not reason.strip():
+        raise RequestError("request.confirmation_needed", f"{verb} needs a reason")
+    row = acts.row_of(conn, name)
+    if generation is not None and generation != row["generation"]:
+        raise RequestError(
+            "request.conflict", f"{name} is at generation {row['generation']}, not {generation}"
+        )
+    handler = _HANDLERS.get(verb)
+    if handler is not None:
+        return handler(conn, row, actor, reason.strip(), now)
+    wanted = detail or {}
+    match verb:
+        case "isolate":
+            return stopping.isolate(conn, row, str(wanted.get("variant", "")), actor, reason, now)
+        case "approve":
+            return widening.approve(conn, row, actor, reason, now)
+        case "start":
+            return widening.start(conn, row, actor, reason, rules, devices, now)
+        case _:
+            return widening.widen(conn, row, verb, wanted, actor, reason, rules, devices, now)
+
+
+def _live_release(conn: Connection, name: str) -> Row:
+    release = acts.release_of(conn, name)
+    if release["state"] != "live":
+        raise RequestError("request.conflict", f"{name} was recalled: {release['recall_reason']}")
+    return release
+
+
+def _existing(conn: Connection, draft: Draft) -> Row | None:
+    """Return the rollout of that name when it is the very same; refuse when it has other content."""
+    old = rows.rollout(conn, draft.name)
+    if old is None:
+        return None
+    same = (
+        old["release"] == draft.release
+        and msgspec.convert(old["policy"], type=Policy) == draft.policy
+        and msgspec.convert(old["delivery"], type=DeliveryPolicy) == draft.delivery
+    )
+    if not same:
+        raise RequestError(
+            "request.conflict", f"there is a rollout {draft.name} with other content"
+        )
+    return old
+
+
+_HANDLERS: Final[dict[str, Callable[[Connection, Row, Actor, str, int], acts.Outcome]]] = {
+    "halt": stopping.halt,
+    "pause": stopping.pause,
+    "cancel": stopping.cancel,
+}

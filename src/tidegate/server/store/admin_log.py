@@ -1,0 +1,136 @@
+"""Statements about what was done: audit, plan log, calls owed, answers kept, the lease, the gate epoch. No decision is made here."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from sqlalchemy import Connection, delete, func, insert, or_, select, update
+
+from tidegate.server.store import changes
+from tidegate.server.store import tables as t
+
+Row = dict[str, Any]
+_TENANT = "default"
+
+
+def audit_head(conn: Connection) -> tuple[int, str]:
+    """Return sequence number and hash of the newest audit row; (0, "") when there is none."""
+    found = conn.execute(
+        select(t.audit.c.seq, t.audit.c.hash).order_by(t.audit.c.seq.desc()).limit(1)
+    )
+    row = found.first()
+    return (int(row.seq), str(row.hash)) if row else (0, "")
+
+
+def add_audit(conn: Connection, row: Row) -> None:
+    """Append an audit row, complete with its hash."""
+    conn.execute(insert(t.audit).values(tenant=_TENANT, **row))
+
+
+def audit_rows(conn: Connection, *, after: int = 0, limit: int | None = None) -> Iterator[Row]:
+    """Yield audit rows in order, those behind sequence number `after`."""
+    asked = select(t.audit).where(t.audit.c.seq > after).order_by(t.audit.c.seq)
+    for row in conn.execute(asked.limit(limit)).mappings():
+        yield dict(row)
+
+
+def newest_audit_rows(conn: Connection, *, before: int, limit: int) -> list[Row]:
+    """Return audit rows, newest first, those before sequence number `before` (0 = from the newest)."""
+    asked = select(t.audit).order_by(t.audit.c.seq.desc()).limit(limit)
+    if before:
+        asked = asked.where(t.audit.c.seq < before)
+    return [dict(row) for row in conn.execute(asked).mappings()]
+
+
+def add_plan_log(conn: Connection, row: Row) -> None:
+    """Append a line to a rollout's story."""
+    conn.execute(insert(t.plan_log).values(tenant=_TENANT, **row))
+
+
+def plan_log(conn: Connection, rollout_id: int, *, after: int = 0, limit: int = 500) -> list[Row]:
+    """Return a rollout's story in order, behind row `after`."""
+    asked = (
+        select(t.plan_log)
+        .where(t.plan_log.c.rollout_id == rollout_id, t.plan_log.c.id > after)
+        .order_by(t.plan_log.c.id)
+        .limit(limit)
+    )
+    return [dict(row) for row in conn.execute(asked).mappings()]
+
+
+def gate_epoch(conn: Connection) -> int:
+    """Return the gate epoch."""
+    found = conn.execute(select(t.gate.c.epoch).where(t.gate.c.tenant == _TENANT)).scalar()
+    return int(found or 0)
+
+
+def raise_epoch(conn: Connection, now: int) -> int:
+    """Raise the gate epoch by one and return it. Everything granted under an older one is seen to be so."""
+    raised = conn.execute(
+        update(t.gate).where(t.gate.c.tenant == _TENANT).values(epoch=t.gate.c.epoch + 1)
+    )
+    if raised.rowcount == 0:
+        conn.execute(insert(t.gate).values(tenant=_TENANT, epoch=1))
+    epoch = gate_epoch(conn)
+    changes.bump(conn, "gate", str(epoch), now)
+    return epoch
+
+
+def add_outbox(conn: Connection, kind: str, payload: Row, now: int) -> None:
+    """Owe the world a call, in the transaction of what causes it."""
+    conn.execute(
+        insert(t.outbox).values(
+            tenant=_TENANT, kind=kind, payload=payload, created_at=now, next_at=now
+        )
+    )
+
+
+def due_outbox(conn: Connection, kind: str, now: int, limit: int = 50) -> list[Row]:
+    """Return the calls of a kind that are due."""
+    asked = (
+        select(t.outbox)
+        .where(t.outbox.c.done_at.is_(None), t.outbox.c.next_at <= now, t.outbox.c.kind == kind)
+        .order_by(t.outbox.c.next_at, t.outbox.c.id)
+        .limit(limit)
+    )
+    return [dict(row) for row in conn.execute(asked).mappings()]
+
+
+def settle_outbox(conn: Connection, row_id: int, values: Row) -> None:
+    """Note how a call went."""
+    conn.execute(update(t.outbox).where(t.outbox.c.id == row_id).values(**values))
+
+
+def kept_answer(conn: Connection, key: str) -> Row | None:
+    """Return the answer kept under an idempotency key."""
+    row = conn.execute(select(t.idempotency).where(t.idempotency.c.key == key)).mappings().first()
+    return dict(row) if row else None
+
+
+def keep_answer(conn: Connection, row: Row) -> None:
+    """Keep an answer under its idempotency key, in place of an older one."""
+    conn.execute(delete(t.idempotency).where(t.idempotency.c.key == row["key"]))
+    conn.execute(insert(t.idempotency).values(tenant=_TENANT, **row))
+
+
+def forget_answers(conn: Connection, before: int) -> None:
+    """Drop answers kept before then."""
+    conn.execute(delete(t.idempotency).where(t.idempotency.c.at < before))
+
+
+def take_lease(conn: Connection, name: str, holder: str, now: int, until: int) -> bool:
+    """Take or renew a lease; say whether it is ours now."""
+    mine = or_(t.lease.c.expires_at < now, t.lease.c.holder == holder)
+    taken = conn.execute(
+        update(t.lease).where(t.lease.c.name == name, mine).values(holder=holder, expires_at=until)
+    )
+    if taken.rowcount:
+        return True
+    if conn.execute(select(t.lease.c.name).where(t.lease.c.name == name)).first() is not None:
+        return False
+    conn.execute(insert(t.lease).values(name=name, holder=holder, expires_at=until))
+    return True
+
+
+def position(conn: Connection) -> int:
+    """Return the number of the newest change, which grows with every one."""
+    return int(conn.execute(select(func.max(t.change.c.seq))).scalar() or 0)

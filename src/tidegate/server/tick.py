@@ -1,0 +1,128 @@
+"""The control loop: what is due by the clock, evidence → plan → apply for every rollout, and calls owed to the world.
+
+Everything is read from the database and every step is safe to repeat, so any replica may run it;
+the lease row keeps two from doing the same work at once, and the
+compare-and-set of every plan keeps them from doing harm when they do.
+"""
+
+import logging
+import os
+from typing import Final
+
+import msgspec
+
+from tidegate.core.errors import TidegateError
+from tidegate.server import acts, planning, telemetry, widening
+from tidegate.server.notify import webhook
+from tidegate.server.operations import audiences_of, hooks_of
+from tidegate.server.planning import Audience
+from tidegate.server.services import Services
+from tidegate.server.store import Connection, Store, admin_log
+from tidegate.server.store import admin_devices as device_rows
+from tidegate.server.store import admin_rollouts as rows
+
+LEASE: Final = "reconciler"
+LEASE_S: Final = 30
+#: How often the distribution of firmware is sampled for the chart.
+SAMPLE_S: Final = 300
+#: Answers to idempotency keys are kept for this long.
+KEPT_S: Final = 86_400
+_log = logging.getLogger("tidegate.tick")
+
+
+class Ticked(msgspec.Struct, frozen=True, kw_only=True):
+    """What a tick did. `leader` False = another replica holds the lease, and nothing was done."""
+
+    leader: bool
+    started: int = 0
+    lost: int = 0
+    planned: int = 0
+    changed: int = 0
+    lapsed: int = 0
+    delivered: int = 0
+
+
+def tick(services: Services, now: int, post: webhook.Post | None = None) -> Ticked:
+    """Run the loop once. A rollout that fails is logged and does not keep the others from being looked at.
+
+    Args:
+        services: of the server.
+        now: unix seconds.
+        post: sends a webhook's call; None = real HTTP.
+    """
+    store = services.store
+    holder = f"{os.getpid()}"
+    if not store.write(
+        lambda conn: admin_log.take_lease(conn, LEASE, holder, now, now + LEASE_S)
+    ).result():
+        return Ticked(leader=False)
+    started = store.write(lambda conn: _start_due(conn, now)).result()
+    lost = store.write(lambda conn: telemetry.sweep_lost(conn, now)).result()
+    lapsed = store.write(lambda conn: _lapse(conn, now)).result()
+    audience = audiences_of(services).count
+    looked = [_plan_one(store, one, audience, now) for one in store.read(rows.begun)]
+    store.write(lambda conn: _keep_house(conn, now)).result()
+    store.write(lambda conn: services.repository.renew(conn, now)).result()
+    delivered = webhook.deliver(store, hooks_of(services), now, post)
+    return Ticked(
+        leader=True,
+        started=started,
+        lost=len(lost),
+        planned=sum(one is not None for one in looked),
+        changed=sum(bool(one) for one in looked),
+        lapsed=lapsed,
+        delivered=delivered,
+    )
+
+
+def _plan_one(store: Store, rollout_id: int, audience: Audience, now: int) -> bool | None:
+    """Plan one rollout as often as it moves at once (a ring that opens may be followed by another decision); None when it failed."""
+    moved = False
+    try:
+        store.read(lambda conn: _warm(conn, rollout_id, audience, now))
+        for _ in range(4):
+            plan = store.write(
+                lambda conn: planning.reconcile(conn, rollout_id, audience, now)
+            ).result()
+            if plan is None or not plan.changed:
+                break
+            moved = True
+    except TidegateError as error:
+        _log.warning("rollout %s could not be planned: %s", rollout_id, error)
+        return None
+    return moved
+
+
+def _warm(conn: Connection, rollout_id: int, audience: Audience, now: int) -> None:
+    """Count the audience in this thread, so that the writer finds it counted."""
+    row = rows.rollout_by_id(conn, rollout_id)
+    if row is not None:
+        audience(planning.model_of(row), str(row["product"]), now)
+
+
+def _start_due(conn: Connection, now: int) -> int:
+    due = rows.due(conn, now)
+    for row in due:
+        widening.begin_due(conn, row, now)
+    return len(due)
+
+
+def _lapse(conn: Connection, now: int) -> int:
+    """Let requests lapse that nobody approved in time; a rollout that waited to start becomes a draft again."""
+    lapsed = rows.lapsed_requests(conn, now)
+    for request in lapsed:
+        rows.settle_request(conn, int(request["id"]), "lapsed", planning.PLANNER, now)
+        row = acts.row_of(conn, str(request["rollout"]))
+        if row["state"] == "awaiting_approval":
+            text = "nobody approved it in time"
+            because = planning.plain((acts.waits(text, gate="approval"),))
+            values = {"state": "draft", "because": because}
+            acts.change(conn, row, values, planning.PLANNER, "lapse", text, now)
+    return len(lapsed)
+
+
+def _keep_house(conn: Connection, now: int) -> None:
+    at = now - now % SAMPLE_S
+    if device_rows.newest_sample(conn) < at:
+        device_rows.sample_firmware(conn, at)
+    admin_log.forget_answers(conn, now - KEPT_S)
