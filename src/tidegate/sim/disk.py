@@ -62,9 +62,10 @@ class Power:
         raise PowerCut
 
     def restore(self) -> None:
-        """Switch on again."""
-        self.on = True
-        self._count_from_here()
+        """Switch on again. A restart that no cut forced counts on: operations after a planned reboot can be cut, too."""
+        if not self.on:
+            self.on = True
+            self._count_from_here()
 
     def _count_from_here(self) -> None:
         if self._cuts:
