@@ -1,7 +1,7 @@
 """How many more permits may be out at once: what is not proved yet, against what may be lost.
 
 An admission policy sees the whole rollout and says a number, or None for no bound. The planner takes the smallest. `AtOnce` is the plain one, `Growing` lets
-the number rise with what is confirmed; a policy that weighs evidence (gates.md 6) is another class with the same methods, added to `of_policy`.
+the number rise with what is confirmed; a policy that weighs evidence is another class with the same methods, added to `of_policy`.
 """
 
 from dataclasses import dataclass
@@ -48,7 +48,7 @@ class AtOnce:
 class Growing:
     """At most `first` permits out until more are confirmed; then 1.5 times the confirmed, so that one feedback time multiplies the reach by 2.5 at most.
 
-    A release that bricks everything then costs about `first` devices, however large the ring that is open (gates.md 6.2, g = 1.5).
+    A release that bricks everything then costs about `first` devices, however large the ring that is open.
     """
 
     first: int

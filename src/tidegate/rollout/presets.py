@@ -1,6 +1,6 @@
 """Policies: three ready ones, and how one is read from a file.
 
-A policy file is TOML (cli.md 3.4); what is read here is its part that says who goes first, what must be seen before more go, and what stops it:
+A policy file is TOML; what is read here is its part that says who goes first, what must be seen before more go, and what stops it:
 
 ```toml
 preset  = "normal"                  # what is not said below is taken from it

@@ -1,6 +1,6 @@
 """Which verb of a person takes a rollout from which state to which: one table, and nothing else.
 
-What the planner does by itself (halt, complete) is in `engine`; DESIGN section 2 has the picture.
+What the planner does by itself (halt, complete) is in `engine`.
 """
 
 from collections.abc import Mapping
@@ -54,7 +54,7 @@ _TRANSITIONS: Final[Mapping[Verb, Mapping[RolloutState, RolloutState]]] = {
         "completed": "superseded",
     },
 }
-#: Stopping what is stopped is no error (cli.md P7).
+#: Stopping what is stopped is no error.
 _REPEATABLE: Final[Mapping[Verb, RolloutState]] = {
     "halt": "halted",
     "pause": "paused",

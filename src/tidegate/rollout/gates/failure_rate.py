@@ -1,7 +1,7 @@
 """`failure_rate`: no more than this share of attempts may end badly, silence counted.
 
 Attempts are devices that acted on the release: permits granted, and installs that failed before one; never the whole ring, whose silent majority would hide
-any failure, and never only those that reported, because failures report in minutes and successes after the warm-up (gates.md 3). What is still out counts as
+any failure, and never only those that reported, because failures report in minutes and successes after the warm-up. What is still out counts as
 not failed, so a ramp that goes up fast cannot look worse than it is. Reverted, failed after the permit, lost at a deadline, and failed installs are bad;
 transfers and refusals say nothing against an image.
 

@@ -2,7 +2,7 @@
 
 Both are counted over the same time in the same fleet, variant by variant, so what hits everybody (an outage, a holiday) cancels, and so does a variant that is
 noisy by nature. The test is exact at any count, however small: given the number of errors, which side they fall on is binomial, and `stats.race` bets on that.
-It halts at `odds` : 1 against the release (gates.md 5.4, with counts in place of risk sets).
+It halts at `odds` : 1 against the release (a safe logrank test with counts in place of risk sets).
 
 Looking again and again is allowed for by the betting form: wealth of 1000 is reached with probability at most 1/1000 while the ratio holds, for as long as the
 two sides' times grow in step. They do not quite: the updated side grows as the rollout does. Each single look keeps the bound whatever the times, and the

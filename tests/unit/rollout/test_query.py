@@ -1,0 +1,156 @@
+"""The query language: what matches, how it is written back, and what is said about mistakes."""
+
+from typing import Any
+
+import pytest
+
+from tidegate.core.errors import RequestError
+from tidegate.rollout import cohort, query
+
+DEVICE = cohort.attributes_of(
+    id="gw1-0001",
+    product="gw1",
+    model="gw1",
+    revision=3,
+    variant="gw1-r3",
+    channel="stable",
+    site="lyon-2",
+    agent="1.10.0",
+    release="gw1-2.4.0",
+    counter=117,
+    state="staged",
+    seen=7200,
+    groups=["pilot", "two words"],
+    tags=["lab"],
+    own={"modem": "ec25", "modem.firmware": "2.10", "site": "forged", "spare": True, "slots": 2},
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "matches"),
+    [
+        ("", True),
+        ("rest", True),
+        ('model = "gw1"', True),
+        ("model = gw2", False),
+        ("revision >= 3 and revision < 4", True),
+        ("revision != 3", False),
+        ("revision in (1, 2, 3)", True),
+        ("revision not in (1, 2)", True),
+        ("tag:lab", True),
+        ("group:pilot", True),
+        ('group:"two words"', True),
+        ("group:internal", False),
+        ("not group:internal", True),
+        ("not (tag:lab or group:frozen)", False),
+        ("variant in (gw1-r3, gw1-r4)", True),
+        ("site ~ lyon-*", True),
+        ("site ~ Lyon-*", False),
+        ("release = gw1-2.4.0", True),
+        ("state != confirmed", True),
+        ("seen < 24h", True),
+        ("seen < 1h", False),
+        ("seen >= 2h", True),
+        ("counter > 116", True),
+        ("has(modem)", True),
+        ("has(nothing.there)", False),
+        ("modem = ec25", True),
+        ("modem.firmware >= 2.9", True),
+        ("modem.firmware < 2.9", False),
+        ("agent > 1.9", True),
+        ("spare = true", True),
+        ("spare = false", False),
+        ("slots = 2", True),
+        ("slots > 1.5", True),
+        ("site = forged", False),
+        ("attr.site = forged", True),
+        ("nothing.there = x", False),
+        ("nothing.there != x", True),
+        ("nothing.there < x", False),
+        ("nothing.there ~ *", False),
+        ("nothing.there in (x)", False),
+        ("nothing.there not in (x)", True),
+        ("modem > zz or model = gw1", True),
+        ("model = gw2 and model = gw1 or model = gw1", True),
+        ("model = gw2 and (model = gw1 or model = gw1)", False),
+        ("NOT model = gw2 AND tag:lab", True),
+        ("model==gw1;revision=ge=3", True),
+        ("model==gw*", True),
+        ("model==gw2,tag:lab", True),
+        ("revision=in=(1,2)", False),
+        ("revision=out=(1,2)", True),
+        ("revision=lt=4;revision=gt=2;revision=le=3", True),
+        ("group = pilot", False),
+    ],
+)
+def test_a_query_matches_as_it_reads(text: str, *, matches: bool) -> None:
+    assert matches is query.parse(text).matches(DEVICE)
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("rest", ""),
+        (
+            'model="gw1"   and (tag:lab or group:x)',
+            "model = gw1 and (tag:lab or group:x)",
+        ),
+        ("model==gw1;revision=gt=3,site=='a b'", '(model = gw1 and revision > 3) or site = "a b"'),
+        ("revision=out=(1,2)", "revision not in (1, 2)"),
+        ('site = "say \\"x\\""', 'site = "say \\"x\\""'),
+        ("not not tag:lab", "not not tag:lab"),
+        ("site = 'or'", 'site = "or"'),
+        ("has( modem )", "has(modem)"),
+        ("model==gw*", "model ~ gw*"),
+    ],
+)
+def test_a_query_is_written_back_in_its_own_form_and_read_again(text: str, written: str) -> None:
+    assert written == str(query.parse(text))
+    assert query.parse(text) == query.parse(written)
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("modle = gw1", 'position 1: "modle" is not known; did you mean "model"?'),
+        ("revison = 3", 'did you mean "revision"?'),
+        ("revision > x", 'position 12: revision is compared with a number, not "x"'),
+        ("seen < soon", "seen is compared with a duration"),
+        ("internal", 'for a group: "group:internal"'),
+        ("state", "a comparison was expected"),
+        ("model =", "position 8: a value was expected"),
+        ("model = = x", 'a value was expected, found "="'),
+        ("model not = x", "a comparison was expected"),
+        ("grop:x", 'did you mean "group"?'),
+        ("tag:", "a name was expected after tag:"),
+        ('model = "abc', "position 9: the quote is not closed"),
+        ("model = gw1 site = x", '"and" or "or" was expected, found "site"'),
+        ("variant in (a, b", 'a ")" is missing'),
+        ("variant in a", 'a "(" was expected'),
+        ("(model = a", 'a ")" is missing'),
+        ("model = a)", '"and" or "or" was expected'),
+        ("has(model", 'a ")" is missing'),
+        ("$", "position 1: cannot be read"),
+        ("(" * 60 + "model = a", "nested deeper than 24"),
+        ("not " * 60 + "model = a", "nested deeper than 24"),
+        ("model = a or " * 90 + "model = a", "longer than 1,000 characters"),
+        ("and", "a comparison was expected"),
+        ("= x", "a name was expected"),
+    ],
+)
+def test_a_mistake_is_named_with_its_place(text: str, part: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        query.parse(text)
+    assert caught.value.code == "request.invalid"
+    assert part in caught.value.detail
+
+
+@pytest.mark.parametrize("name", ["modem", "firmware", "sensor", "attr.modle", "a.b.c"])
+def test_a_devices_own_attribute_is_no_slip(name: str) -> None:
+    assert f"{name} = x" == str(query.parse(f"{name} = x"))
+
+
+def test_own_attributes_never_hide_a_built_in_one() -> None:
+    forged: dict[str, Any] = {"group": "pilot", "tag": "lab", "model": "gw9", "seen": 0}
+    attrs = cohort.attributes_of(model="gw1", revision=1, variant="gw1-r1", own=forged)
+    assert not query.parse("group:pilot or tag:lab or model = gw9 or seen < 1h").matches(attrs)
