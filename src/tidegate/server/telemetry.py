@@ -298,7 +298,7 @@ def evidence(
     Args:
         conn: any connection.
         rollout_id: of the rollout.
-        audience: how many devices belong to each (ring, variant); from `snapshot.audience`.
+        audience: how many devices belong to each (ring, variant); whoever plans counts them.
     """
     counted: dict[tuple[str, str], dict[str, int]] = {}
     reasons: dict[tuple[str, str], dict[str, int]] = {}

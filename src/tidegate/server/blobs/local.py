@@ -164,7 +164,10 @@ def _sync(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _translated(error: OSError) -> BusyError | ConfigError:
+def _translated(error: OSError) -> Exception:
+    """Return our error for what the disk said; what came from elsewhere (a client that left, say) stays what it is."""
     if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
         return BusyError("data.full", "the disk of the data directory is full")
-    return ConfigError("data.read_only", f"the blob folder cannot be written: {error.strerror}")
+    if error.errno in {errno.EROFS, errno.EACCES, errno.EPERM}:
+        return ConfigError("data.read_only", f"the blobs cannot be written: {error.strerror}")
+    return error
