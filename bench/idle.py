@@ -1,0 +1,109 @@
+"""The resident loop of a real agent between two polls: its own memory, its start, and what a poll costs."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from bench.device import add_claim, write_config
+from bench.figure import Figure
+from bench.process import cpu_s, private_mib, settle
+from bench.servers import control_plane, stopping
+
+from tidegate.agent.local import Request, ask
+
+ALLOWANCE_MIB = 5.0
+START_MS = 300.0
+POLLS = 50
+_BARE = "import http.client, ssl, time; ssl.create_default_context(); print(flush=True); time.sleep(600)"
+
+
+def _bare_mib() -> float:
+    """Return the memory of an interpreter that could poll and does not."""
+    process = subprocess.Popen([sys.executable, "-c", _BARE], stdout=subprocess.PIPE)
+    with stopping(process):
+        assert process.stdout is not None
+        process.stdout.readline()
+        settle(process.pid)
+        return private_mib(process.pid)
+
+
+@contextmanager
+def _agent(config: Path) -> Iterator[tuple[int, float]]:
+    """Run an agent; gives (process id, milliseconds until it told the service manager that it is ready)."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        address = str(config.parent / "notify.sock")
+        Path(address).unlink(missing_ok=True)
+        manager.bind(address)
+        manager.settimeout(30)
+        command = [sys.executable, "-m", "tidegate.agent.main", "--config", str(config), "run"]
+        begin = time.monotonic()
+        process = subprocess.Popen(command, env={**os.environ, "NOTIFY_SOCKET": address})
+        with stopping(process):
+            while b"READY=1" not in manager.recv(256):
+                pass
+            yield process.pid, (time.monotonic() - begin) * 1000
+
+
+def _until_polled(folder: Path, limit_s: float = 60.0) -> None:
+    """Wait until the agent has enrolled, signed in and polled."""
+    end = time.monotonic() + limit_s
+    status: dict[str, Any] = {}
+    while time.monotonic() < end:
+        try:
+            status = ask(folder / "agent.sock", Request(verb="status"))["status"]
+        except OSError:  # the socket is not there yet
+            status = {}
+        if status.get("last_contact_at"):
+            return
+        time.sleep(0.1)
+    raise RuntimeError(f"the agent has not reached its server: {status}")
+
+
+def _poll_ms(pid: int) -> float:
+    """Return the processor time of one poll, in milliseconds."""
+    settle(pid)
+    before = cpu_s(pid)
+    for _ in range(POLLS):
+        os.kill(pid, signal.SIGHUP)
+        time.sleep(0.05)
+    settle(pid)
+    return (cpu_s(pid) - before) * 1000 / POLLS
+
+
+def measure() -> list[Figure]:
+    """Measure an agent that has nothing to do, after it was started a second time."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "device"
+        add_claim(Path(scratch) / "data")
+        with control_plane(Path(scratch) / "data") as (_, port):
+            config = write_config(folder, port)
+            with _agent(config):
+                _until_polled(folder)
+            with _agent(config) as (pid, first_ms):
+                _until_polled(folder)
+                settle(pid)
+                memory = private_mib(pid)
+                poll_ms = _poll_ms(pid)
+            with _agent(config) as (_, second_ms):
+                pass
+    bare = _bare_mib()
+    return [
+        Figure(
+            name="agent's idle loop, private memory",
+            value=memory, unit="MiB", reference=bare,
+            against="an interpreter with ssl and http.client", bar=bare + ALLOWANCE_MIB, at_most=True,
+        ),
+        Figure(
+            name="agent's start until it is ready",
+            value=min(first_ms, second_ms), unit="ms", bar=START_MS, at_most=True,
+        ),
+        Figure(name="agent's processor time for a poll", value=poll_ms, unit="ms", bar=2.0, at_most=True),
+    ]  # fmt: skip
