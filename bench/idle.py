@@ -4,7 +4,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from bench.device import add_claim, write_config
 from bench.figure import Figure
 from bench.process import cpu_s, private_mib, settle
 from bench.servers import control_plane, stopping
+from tools.device_alone import environment, tree
 
 from tidegate.agent.local import Request, ask
 
@@ -25,9 +25,9 @@ POLLS = 50
 _BARE = "import http.client, ssl, time; ssl.create_default_context(); print(flush=True); time.sleep(600)"
 
 
-def _bare_mib() -> float:
+def _bare_mib(python: Path) -> float:
     """Return the memory of an interpreter that could poll and does not."""
-    process = subprocess.Popen([sys.executable, "-c", _BARE], stdout=subprocess.PIPE)
+    process = subprocess.Popen([str(python), "-c", _BARE], stdout=subprocess.PIPE)
     with stopping(process):
         assert process.stdout is not None
         process.stdout.readline()
@@ -36,16 +36,18 @@ def _bare_mib() -> float:
 
 
 @contextmanager
-def _agent(config: Path) -> Iterator[tuple[int, float]]:
+def _agent(config: Path, python: Path, path: Path) -> Iterator[tuple[int, float]]:
     """Run an agent; gives (process id, milliseconds until it told the service manager that it is ready)."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         address = str(config.parent / "notify.sock")
         Path(address).unlink(missing_ok=True)
         manager.bind(address)
         manager.settimeout(30)
-        command = [sys.executable, "-m", "tidegate.agent.main", "--config", str(config), "run"]
+        command = [str(python), "-m", "tidegate.agent.main", "--config", str(config), "run"]
         begin = time.monotonic()
-        process = subprocess.Popen(command, env={**os.environ, "NOTIFY_SOCKET": address})
+        process = subprocess.Popen(
+            command, env={**os.environ, "NOTIFY_SOCKET": address, "PYTHONPATH": str(path)}
+        )
         with stopping(process):
             while b"READY=1" not in manager.recv(256):
                 pass
@@ -79,22 +81,23 @@ def _poll_ms(pid: int) -> float:
 
 
 def measure() -> list[Figure]:
-    """Measure an agent that has nothing to do, after it was started a second time."""
+    """Measure an agent that has nothing to do, after it was started a second time, with what a device carries and nothing else."""
+    python, path = environment(), tree()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "device"
         add_claim(Path(scratch) / "data")
         with control_plane(Path(scratch) / "data") as (_, port):
             config = write_config(folder, port)
-            with _agent(config):
+            with _agent(config, python, path):
                 _until_polled(folder)
-            with _agent(config) as (pid, first_ms):
+            with _agent(config, python, path) as (pid, first_ms):
                 _until_polled(folder)
                 settle(pid)
                 memory = private_mib(pid)
                 poll_ms = _poll_ms(pid)
-            with _agent(config) as (_, second_ms):
+            with _agent(config, python, path) as (_, second_ms):
                 pass
-    bare = _bare_mib()
+    bare = _bare_mib(python)
     return [
         Figure(
             name="agent's idle loop, private memory",

@@ -11,7 +11,6 @@ Order, lowest first: `/usr/lib/tidegate/agent.toml.d/*.toml` (the image), `/etc/
 import os
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,8 +33,7 @@ SEARCHED: Final = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that the agent is told, validated.
 
     Attributes:

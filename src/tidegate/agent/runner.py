@@ -6,10 +6,11 @@ thread. Jobs that need a signature checked or made go through `perform`: in this
 The order is the same everywhere: the state is durable before anything is done about it.
 """
 
-import dataclasses
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Final
+
+import msgspec
 
 from tidegate.agent import api, outbox, windows
 from tidegate.agent.enrolment import ENROLLED_NAME
@@ -91,8 +92,7 @@ REVOKED_S: Final = 3600.0
 NEVER: Final = float("inf")
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Ports:
+class Ports(msgspec.Struct, frozen=True, kw_only=True):
     """The world of one device.
 
     Attributes:
@@ -109,8 +109,7 @@ class Ports:
     inhibitors: Callable[[], tuple[str, ...]] = tuple
 
 
-@dataclasses.dataclass
-class _Line:
+class _Line(msgspec.Struct):
     """When the link is used next, and how often it failed in a row."""
 
     poll_at: float = 0.0

@@ -1,11 +1,12 @@
 """The nearest known word to a mistyped one, for error messages. Never acted upon: only shown."""
 
-import difflib
 from collections.abc import Iterable
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """Return the known word most like `word` (untrusted text), or None when none is alike."""
+    import difflib  # late: an agent that was told nothing wrong has no use for it
+
     names = sorted(set(known))
     by_lower = {name.lower(): name for name in names}
     found = difflib.get_close_matches(word[:128].lower(), list(by_lower), n=1, cutoff=0.5)

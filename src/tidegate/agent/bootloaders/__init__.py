@@ -8,11 +8,11 @@ A back end is a module with `create(settings) -> Bootloader` (`agent.ports.Bootl
 * the loader spends a try before it boots a slot on trial, and goes back to the primary by itself when none is left.
 """
 
-import importlib
 import pkgutil
 from collections.abc import Mapping
 from typing import Protocol, cast
 
+from tidegate.agent import backends
 from tidegate.agent.ports import Bootloader
 from tidegate.core.errors import ConfigError
 
@@ -40,10 +40,10 @@ def load(name: str, settings: BootSettings) -> Bootloader:
     Raises:
         ConfigError: `config.invalid`: no such back end, or settings that cannot work.
     """
-    if name not in names():
+    backend = cast("Backend | None", backends.find(__name__, name))
+    if backend is None:
         raise ConfigError(
             "config.invalid",
             f"[bootloader] name {name[:64]!r} is none of: {', '.join(names())}",
         )
-    backend = cast("Backend", importlib.import_module(f"{__name__}.{name}"))
     return backend.create(settings)

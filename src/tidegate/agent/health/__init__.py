@@ -7,11 +7,11 @@ restart of the agent.
 A contract may ask for a check that this agent does not have, or set one up in a way that cannot work: that check fails, and says so.
 """
 
-import importlib
 import pkgutil
 from collections.abc import Mapping
 from typing import Protocol, cast
 
+from tidegate.agent import backends
 from tidegate.agent.ports import HealthProbe
 from tidegate.core.errors import ConfigError
 from tidegate.core.release import HealthCheck
@@ -50,9 +50,9 @@ def names() -> list[str]:
 
 def load(check: HealthCheck) -> tuple[str, HealthProbe]:
     """Return the reason that a check stands for, and its probe."""
-    if check.kind not in names():
+    kind = cast("Kind | None", backends.find(__name__, check.kind))
+    if kind is None:
         return "health.command", Broken(f"no check {check.kind!r} on this device")
-    kind = cast("Kind", importlib.import_module(f"{__name__}.{check.kind}"))
     try:
         return kind.REASON, kind.create(check.settings)
     except ConfigError as error:
