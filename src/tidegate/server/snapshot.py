@@ -254,6 +254,19 @@ class Fleet:
         attrs = with_query_groups(attrs, self.plan.group_queries)
         return Facts(self.ids[row], product, hardware, channel, self.counter[row], attrs)
 
+    def audience(self, rollout: Rollout, product: str) -> dict[tuple[str, str], int]:
+        """Count the accepted devices of a product by (ring, variant) of a rollout."""
+        counts: dict[tuple[str, str], int] = {}
+        for row in range(1, len(self.ids)):
+            if self.state[row] != ACCEPTED or self._kinds[self._kind_of[row]][0] != product:
+                continue
+            facts = self.facts(row)
+            index = cohort.ring_of(rollout.policy, facts.attrs)
+            if index is not None:
+                key = (rollout.policy.rings[index].name, facts.variant)
+                counts[key] = counts.get(key, 0) + 1
+        return counts
+
     def _put(self, columns: tuple[Any, ...]) -> None:
         (row, device_id, state, key_gen, product, model, rev, _, channel, region, site, connectivity,
          agent, _, own, counter, _, floor, held, seen) = columns  # fmt: skip
