@@ -125,6 +125,7 @@ def open_services(
             clock=clock,
             randomness=randomness,
         )
+        opened.write(hot_queries.forget_leases).result()
         opened.read(services.repository.load)
         opened.read(services.fleet.load)
     except BaseException:

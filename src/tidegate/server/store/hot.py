@@ -285,3 +285,8 @@ def raise_gate_epoch(conn: Connection, tenant: str) -> int:
         (tenant,),
     )
     return gate_epoch(conn, tenant)
+
+
+def forget_leases(conn: Connection) -> None:
+    """End every lease: for a process that has just locked the data directory, so that none of their holders can be alive."""
+    raw_connection(conn).execute("DELETE FROM lease")
