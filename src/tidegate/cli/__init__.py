@@ -1,6 +1,7 @@
 """The command line. Each noun is one file here, found by its name and imported when it is used: `--help` stays quick.
 
-A module `cli/NOUN.py` that holds a click command called `command` is a subcommand; nothing else has to be edited. Names in `_PARTS` are no commands.
+A module `cli/NOUN.py` that holds a click command called `command` is a subcommand; nothing else has to be edited. Names in
+`_PARTS`, and those that begin with an underscore, are no commands.
 """
 
 import importlib
@@ -16,7 +17,7 @@ from tidegate.cli.output import fail, failed_usage
 from tidegate.core.errors import TidegateError
 from tidegate.core.nearest import nearest
 
-_PARTS: Final = frozenset({"client", "output", "words"})
+_PARTS: Final = frozenset({"client", "output"})
 
 #: What people do, in the order in which they do it; shown by `tidegate` alone, as far as it is installed.
 _SCREEN: Final = (

@@ -88,7 +88,7 @@ def new_key(
     role: Role = "any",
     keytype: Literal["ed25519", "ecdsa"] = "ed25519",
     randomness: Callable[[int], bytes] = os.urandom,
-    memory_kib: int = MEMORY_KIB,
+    memory_kib: int | None = None,
 ) -> NewKey:
     """Make a key, seal it into `path`, write its public half to `NAME.pub.json` beside it.
 
@@ -99,7 +99,7 @@ def new_key(
         role: what it is meant for.
         keytype: `ed25519` or `ecdsa` (P-256).
         randomness: unpredictable bytes.
-        memory_kib: cost of trying a passphrase; lower only for keys that are thrown away.
+        memory_kib: cost of trying a passphrase [`MEMORY_KIB`]; lower only for keys that are thrown away.
 
     Raises:
         ConfigError: `config.invalid`: the file exists, or the passphrase is too short.
@@ -109,7 +109,7 @@ def new_key(
     private = private_from_seed(randomness(SEED_BYTES[keytype]), keytype)
     key = Signer.from_private(private, keytype).public
     public = PublicFile(name=name, role=role, keyid=key.keyid, keytype=keytype, public=key.public)
-    body = _seal(private, public, passphrase, randomness, memory_kib)
+    body = _seal(private, public, passphrase, randomness, memory_kib or MEMORY_KIB)
     _write(path, body, mode=0o600, replace=False)
     beside = path.with_name(f"{path.name.removesuffix('.key')}.pub.json")
     _write(beside, _pretty(public), mode=0o644, replace=True)

@@ -1,0 +1,199 @@
+"""`tidegate keys`: make keys and look at them. Nothing here speaks to a server."""
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Literal, cast
+
+import click
+
+from tidegate.cli.output import Output, with_output
+from tidegate.core.codec import canonical
+from tidegate.core.errors import ConfigError
+from tidegate.core.keys import Signer
+from tidegate.publisher.keyfile import (
+    MEMORY_KIB,
+    PASSES,
+    PublicFile,
+    Role,
+    change_passphrase,
+    new_key,
+    open_key,
+    read_public,
+)
+from tidegate.publisher.lab import PASSPHRASE_NAME
+from tidegate.publisher.words import digest_words
+
+_ROLES = click.Choice(["root", "targets", "product", "incident", "any"])
+
+
+@click.group("keys")
+def command() -> None:
+    r"""Make keys, look at keys.
+
+    \b
+    tidegate keys new ben-root --role root
+    tidegate keys show ben-root.pub.json
+    """
+
+
+@command.command("new")
+@click.argument("name")
+@click.option("--role", type=_ROLES, default="any", show_default=True, help="What it is for.")
+@click.option("--out", "out_path", type=click.Path(path_type=Path), help="The key file [NAME.key].")
+@click.option(
+    "--type", "kind", type=click.Choice(["ed25519", "p256"]), default="ed25519", show_default=True
+)
+@with_output
+def new(name: str, role: str, out_path: Path | None, kind: str, out: Output) -> None:
+    r"""Make a key, sealed with a passphrase.
+
+    \b
+    tidegate keys new ben-root --role root
+    tidegate keys new ci-product --role product --type p256 --out ci.key
+    """
+    path = out_path or Path(f"{name}.key")
+    keytype: Literal["ed25519", "ecdsa"] = "ecdsa" if kind == "p256" else "ed25519"
+    passphrase = ask_new_passphrase()
+    began = time.monotonic()
+    made = new_key(path, name, passphrase, role=cast("Role", role), keytype=keytype)
+    took = time.monotonic() - began
+    title = "P-256" if kind == "p256" else "Ed25519"
+    out.note(
+        f"Made in {took:.1f} s   {title}, sealed with Argon2id ({MEMORY_KIB >> 10} MiB, t={PASSES})"
+        f" and AES-256-GCM\n"
+        f"  private  {made.private_path}   keep it offline; nobody can recover it\n"
+        f"  public   {made.public_path}   give this to whoever prepares the ceremony\n"
+        f"  key id   {made.public.keyid[:12]}\n"
+        f"  words    {key_words(made.public)}\n"
+        "Read the words to the others; they must see the same ones."
+    )
+    out.made(str(made.public_path), keyid=made.public.keyid)
+
+
+@command.command("show")
+@click.argument("file", type=click.Path(path_type=Path))
+@with_output
+def show(file: Path, out: Output) -> None:
+    r"""Show a key's public half; the private one stays sealed.
+
+    \b
+    tidegate keys show ben-root.pub.json
+    tidegate keys show ben-root.key --json
+    """
+    found = read_public(file)
+    text = (
+        f"{found.name}   for {found.role}   {found.keytype}\n"
+        f"  key id   {found.keyid}\n  words    {key_words(found)}"
+    )
+    out.data("key/1", _plain(found), text)
+
+
+@command.command("list")
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False), default=".")
+@with_output
+def list_keys(folder: Path, out: Output) -> None:
+    r"""List the keys in a folder.
+
+    \b
+    tidegate keys list
+    tidegate keys list keys --json
+    """
+    found = []
+    for path in sorted(folder.glob("*.key")) + sorted(folder.glob("*.pub.json")):
+        try:
+            found.append({"file": path.name, **_plain(read_public(path))})
+        except ConfigError as error:
+            out.note(f"warning  {path.name}: {error.detail}")
+    out.table("keys/1", found, ["file", "name", "role", "keytype", "key"], empty="no keys here")
+
+
+@command.command("export-pub")
+@click.argument("file", type=click.Path(path_type=Path))
+@with_output
+def export_pub(file: Path, out: Output) -> None:
+    r"""Print a key's public half, ready for the ceremony.
+
+    \b
+    tidegate keys export-pub ben-root.key > ben-root.pub.json
+    """
+    found = read_public(file)
+    out.data("public_key/1", found, canonical(found).decode())
+
+
+@command.command("change-pass")
+@click.argument("file", type=click.Path(path_type=Path))
+@with_output
+def change_pass(file: Path, out: Output) -> None:
+    r"""Seal a key anew with another passphrase.
+
+    \b
+    tidegate keys change-pass ben-root.key
+    """
+    old = ask_passphrase(file)
+    change_passphrase(file, old, ask_new_passphrase("TIDEGATE_NEW_PASSPHRASE_FILE"))
+    out.made(str(file))
+
+
+def key_words(public: PublicFile) -> str:
+    """Return the words of a key: to be read to the others by voice."""
+    return digest_words(public.key.identity.encode())
+
+
+def ask_passphrase(path: Path) -> str:
+    """Ask for the passphrase of a key: from the file that the environment names, the lab's, or a prompt.
+
+    Raises:
+        ConfigError: `key.passphrase`: nobody can be asked.
+    """
+    beside = path.parent / PASSPHRASE_NAME
+    named = os.environ.get("TIDEGATE_KEY_PASSPHRASE_FILE")
+    for source in [Path(named)] if named else [beside] if beside.is_file() else []:
+        return _from_file(source)
+    if not sys.stdin.isatty():
+        raise ConfigError("key.passphrase", f"{path}: there is no terminal to ask on")
+    return str(click.prompt(f"Passphrase of {path.name}", hide_input=True, err=True))
+
+
+def ask_new_passphrase(variable: str = "TIDEGATE_KEY_PASSPHRASE_FILE") -> str:
+    """Ask for a new passphrase, twice on a terminal.
+
+    Raises:
+        ConfigError: `key.passphrase`: nobody can be asked.
+    """
+    if named := os.environ.get(variable):
+        return _from_file(Path(named))
+    if not sys.stdin.isatty():
+        raise ConfigError("key.passphrase", f"no terminal to ask on, and no {variable}")
+    return str(
+        click.prompt(
+            "Passphrase (12 characters or more, not shown)",
+            hide_input=True,
+            confirmation_prompt="Once more",
+            err=True,
+        )
+    )
+
+
+def open_signer(path: Path) -> Signer:
+    """Open a key file, asking for its passphrase; the signer."""
+    return open_key(path, ask_passphrase(path))
+
+
+def _from_file(path: Path) -> str:
+    try:
+        return path.read_text().rstrip("\r\n")
+    except OSError as error:
+        raise ConfigError("key.passphrase", f"{path}: {error.strerror}") from error
+
+
+def _plain(found: PublicFile) -> dict[str, str]:
+    return {
+        "name": found.name,
+        "role": found.role,
+        "keytype": found.keytype,
+        "key": found.keyid[:12],
+        "keyid": found.keyid,
+        "words": key_words(found),
+    }

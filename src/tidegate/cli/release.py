@@ -1,0 +1,293 @@
+"""`tidegate release`: build, sign and check offline; publish and look at what is published."""
+
+import tempfile
+from pathlib import Path
+
+import click
+
+from tidegate.cli import _ceremony as ceremony
+from tidegate.cli.client import Client, with_client
+from tidegate.cli.keys import open_signer
+from tidegate.cli.output import Output, need_confirmation, printable, with_output
+from tidegate.core.amounts import format_size
+from tidegate.core.errors import ConfigError, PublisherError, RequestError
+from tidegate.core.metadata import SignedTarget, keys_of, parse_targets, product_role
+from tidegate.publisher.bundle import Built, build, read
+from tidegate.publisher.keyfile import read_public
+from tidegate.publisher.manifest import read_release, source_date_epoch
+from tidegate.publisher.pack import LAB_LEVEL, PUBLISH_LEVEL
+from tidegate.publisher.publish import publish_bundle, published, published_product
+from tidegate.publisher.sign import Summary, bundle_progress, check_bundle, sign_bundle, summary
+
+_FILE = click.Path(path_type=Path)
+_FIRST = click.option("--first", is_flag=True, help="Nothing is published yet; ask no server.")
+
+
+@click.group("release")
+def command() -> None:
+    r"""Build, sign, check and publish releases.
+
+    \b
+    tidegate release build release.toml
+    tidegate release publish gw1-1.0.0.bundle
+    """
+
+
+@command.command("build")
+@click.argument("file", type=_FILE, default="release.toml")
+@click.option("--previous", type=_FILE, help="What is published now: a bundle or product role.")
+@_FIRST
+@click.option("--out", "folder", type=_FILE, default=".", help="Folder for the bundle [.].")
+@click.option("--jobs", type=click.IntRange(1, 64), default=2, show_default=True)
+@click.option("--level", type=click.IntRange(1, 19), help="zstd level [19].")
+@click.option("--fast", is_flag=True, help="Low compression, for laboratories.")
+@with_client
+@with_output
+def build_release(
+    file: Path,
+    previous: Path | None,
+    first: bool,
+    folder: Path,
+    jobs: int,
+    level: int | None,
+    fast: bool,
+    client: Client,
+    out: Output,
+) -> None:
+    r"""Pack a release into one bundle, unsigned.
+
+    \b
+    tidegate release build release.toml
+    tidegate release build release.toml --previous gw1-1.0.0.bundle --fast
+    """
+    spec = read_release(file)
+    made = build(
+        spec,
+        folder,
+        previous=_previous(spec.product, previous, first, client),
+        now=source_date_epoch(ceremony.now()),
+        level=level or (LAB_LEVEL if fast else PUBLISH_LEVEL),
+        jobs=jobs,
+        progress=out.progress("packing"),
+    )
+    out.note(_built(made))
+    out.note(f"Next: tidegate release sign {made.bundle} --key KEY")
+    out.made(str(made.bundle), release=f"{spec.product}-{spec.version}")
+
+
+@command.command("sign")
+@click.argument("bundle", type=_FILE)
+@click.option("--key", type=_FILE, required=True, help="Your key file.")
+@click.option("--version", "typed", help="The release's version, where nobody can be asked.")
+@with_output
+def sign(bundle: Path, key: Path, typed: str | None, out: Output) -> None:
+    r"""Add one product signature to a bundle.
+
+    \b
+    tidegate release sign gw1-1.0.0.bundle --key rita.key
+    """
+    found = summary(bundle)
+    name = read_public(key).name
+    out.note(f"You are about to sign {_summary(found)}")
+    if typed is None:
+        need_confirmation("To sign, type its version", found.version, yes=False, reason=None)
+    elif typed != found.version:
+        raise RequestError(
+            "request.confirmation_needed", f"this bundle brings {found.version}, not {typed}"
+        )
+    sign_bundle(bundle, open_signer(key))
+    out.note(f"Signed by {name}. With another holder to come: pass it on.")
+    out.note(f"Next: tidegate release publish {bundle}")
+    out.made(str(bundle))
+
+
+@command.command("check")
+@click.argument("bundle", type=_FILE)
+@click.option("--targets", type=_FILE, help="The present targets; without it, the server's.")
+@click.option("--previous", type=_FILE, help="What is published now: a bundle or product role.")
+@_FIRST
+@with_client
+@with_output
+def check(
+    bundle: Path,
+    targets: Path | None,
+    previous: Path | None,
+    first: bool,
+    client: Client,
+    out: Output,
+) -> None:
+    r"""Check all that a device would, without one.
+
+    \b
+    tidegate release check gw1-1.0.0.bundle
+    tidegate release check gw1-1.0.0.bundle --targets targets.1.json --first
+    """
+    found = read(bundle)
+    product = found.role.removeprefix("product/")
+    body = _targets(targets, client)
+    holders = keys_of(parse_targets(body), product_role(product))
+    done = bundle_progress(bundle, holders)
+    ceremony.require_complete([done])
+    with tempfile.TemporaryDirectory(dir=bundle.parent, prefix=".check-") as folder:
+        accepted = check_bundle(
+            bundle,
+            targets=parse_targets(body),
+            previous=_previous(product, previous, first, client),
+            now=ceremony.now(),
+            folder=Path(folder),
+        )
+    value = {
+        "ok": True,
+        "new": [one.path for one in accepted.new],
+        "withdrawn": list(accepted.gone),
+        "signers": list(accepted.signers),
+    }
+    lines = [
+        f"  ok  {len(done.signed)} of {holders.threshold} distinct keys signed",
+        "  ok  it comes after everything that is published, and changes none of it",
+        "  ok  every payload unpacks to the image that was signed",
+        *(f"      {one.path}   counter {one.release.release_counter}" for one in accepted.new),
+    ]
+    out.data("check/1", value, "\n".join(lines))
+
+
+@command.command("publish")
+@click.argument("bundle", type=_FILE)
+@click.option("--dry-run", is_flag=True, help="Check on the server, publish nothing.")
+@with_client
+@with_output
+def publish(bundle: Path, dry_run: bool, client: Client, out: Output) -> None:
+    r"""Send a bundle; the server checks it as a device would.
+
+    \b
+    tidegate release publish gw1-1.0.0.bundle
+    """
+    manifest = read(bundle).manifest
+    size = bundle.stat().st_size
+    publish_bundle(client, bundle, dry_run=dry_run, progress=out.progress("uploading"))
+    name = f"{manifest.product}-{manifest.version}" if manifest.product else bundle.name
+    if dry_run:
+        out.note(f"Would be accepted: {name}, {format_size(size)}. Nothing was changed.")
+    else:
+        out.note(
+            f"Published {name}, {format_size(size)}. No device is offered it before a rollout.\n"
+            "Next: tidegate rollout create rollout.toml --dry-run"
+        )
+    out.made(name)
+
+
+@command.command("list")
+@click.option("--product", help="Only this product.")
+@click.option("--channel", help="Only this channel.")
+@with_client
+@with_output
+def list_releases(product: str | None, channel: str | None, client: Client, out: Output) -> None:
+    r"""List what is published.
+
+    \b
+    tidegate release list
+    tidegate release list --product gw1 --json
+    """
+    query = {"product": product, "channel": channel}
+    columns = ["name", "counter", "security_version", "channels", "state"]
+    out.table("releases/1", client.pages("/api/v1/releases", query), columns, empty="no releases")
+
+
+@command.command("show")
+@click.argument("name")
+@with_client
+@with_output
+def show(name: str, client: Client, out: Output) -> None:
+    r"""Show one release.
+
+    \b
+    tidegate release show gw1-1.0.0
+    """
+    found = client.get(f"/api/v1/releases/{name}")
+    lines = [
+        f"{key:<18} {printable(str(value))}"
+        for key, value in found.items()
+        if not isinstance(value, dict | list)
+    ]
+    out.data("release/1", found, "\n".join(lines))
+
+
+@command.command("recall")
+@click.argument("name")
+@click.option("--reason", required=True, help="Why; it stands in the record for ever.")
+@with_client
+@with_output
+def recall(name: str, reason: str, client: Client, out: Output) -> None:
+    r"""Never offer a release again. Cannot be undone; asks nothing.
+
+    \b
+    tidegate release recall gw1-1.1.0 --reason "bricks revision 5"
+    """
+    client.post(f"/api/v1/releases/{name}/recall", {"reason": reason})
+    out.note(f"{name} is recalled: no device is offered it any more.")
+    out.made(name)
+
+
+# --- parts --------------------------------------------------------------------------------------------------------------
+
+
+def _previous(product: str, given: Path | None, first: bool, client: Client) -> bytes | None:
+    """Return the product role that is published now: from a file, or from the server."""
+    if first:
+        return None
+    if given is None:
+        return published_product(client, product)
+    body = ceremony.read_document(given)
+    if body[:1] == b"{":
+        return body
+    found = read(given).documents.get(product_role(product))
+    if found is None:
+        raise PublisherError("release.malformed", f"{given} holds nothing of {product}")
+    return found
+
+
+def _targets(given: Path | None, client: Client) -> bytes:
+    if given is not None:
+        body = ceremony.read_document(given)
+        return body if body[:1] == b"{" else read(given).documents["targets"]
+    found = published(client, "targets")
+    if found is None:
+        raise ConfigError("meta.no_root", f"{client.server} has published no targets yet")
+    return found
+
+
+def _built(made: Built) -> str:
+    release = made.targets[0].release
+    order = f"counter {release.release_counter}   security_version {release.security_version}"
+    lines = [f"{release.product} {release.version}   {order}   kind {release.kind}"]
+    for one in made.targets:
+        packed = made.packed[one.release.component]
+        share = 100 * packed.length / packed.image_size
+        lines.append(
+            f"  {one.release.component:<9} {format_size(packed.image_size)} image"
+            f"   full payload {format_size(packed.length)}   {share:.1f} %"
+        )
+    lines += [_facts(made.targets[0]), "  ok        every payload was unpacked again"]
+    return "\n".join(lines)
+
+
+def _summary(found: Summary) -> str:
+    new = found.targets[0]
+    behind = [one for one in found.targets if one.release.version != found.version]
+    follows = behind[0].release if behind else None
+    role = product_role(found.product)
+    before = f"{follows.version} (counter {follows.release_counter})" if follows else "nothing"
+    title = f"{found.product} {found.version} (counter {new.release.release_counter}) as {role}."
+    return "\n".join([title, _facts(new), f"  follows   {before}", f"  words     {found.words}"])
+
+
+def _facts(one: SignedTarget) -> str:
+    release = one.release
+    reach = ", ".join(f"{each.model} {each.rev_min} to {each.rev_max}" for each in release.hardware)
+    back = ", ".join(str(each.counter) for each in release.fallback_to) or "nowhere"
+    return (
+        f"  hardware  {reach}\n"
+        f"  channels  {', '.join(release.channels)}\n"
+        f"  contract  warm-up {release.health.warmup_s} s, {len(release.health.checks)} checks\n"
+        f"  way back  {back}"
+    )
