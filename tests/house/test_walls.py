@@ -38,6 +38,23 @@ SEEDS = [
     ("door: tuf", "core/keys.py", "import tuf.api.metadata"),
     ("door: click", "core/keys.py", "import click"),
     ("door: litestar and jinja2", "server/newcomer.py", "from litestar import get"),
+    ("door: securesystemslib and cryptography", "core/codec.py", "import cryptography"),
+    ("door: uvicorn", "server/app.py", "import uvicorn"),
+    (
+        "the idle loop imports neither tuf nor cryptography",
+        "agent/bootloaders/file.py",
+        "import tidegate.core.verify",
+    ),
+    (
+        "the idle loop imports neither tuf nor cryptography",
+        "agent/loop.py",
+        "from tidegate.agent import worker",
+    ),
+    (
+        "the hot path knows no framework and no database layer",
+        "server/hot.py",
+        "import sqlite3",
+    ),
     ("back ends do not know each other", "rollout/gates/newcomer.py", "from . import neighbour"),
 ]
 
