@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from random import Random
 
 import pytest
-
 from tests.crash.lab import Device, Order, make_device
+
 from tidegate.agent.state import Idle, State
 from tidegate.sim.faults import Behaviour, Cut, CutMode
 

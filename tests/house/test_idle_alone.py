@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from bench.device import add_claim, write_config
 from bench.servers import control_plane
 
