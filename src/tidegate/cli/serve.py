@@ -39,6 +39,7 @@ def command(config: Path | None, *, quiet: bool, **options: Any) -> None:
     settings = load(config, options=options)
     level = getattr(logging, settings.log_level.upper())
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     talk = _Talk(settings, quiet=quiet)
     serve.serve(settings, opened=talk.opened, ready=talk.ready)
 

@@ -3,10 +3,13 @@
 The port is taken before the data directory is touched, so that a start that cannot serve changes nothing.
 """
 
+import contextlib
 import logging
+import signal
 import socket
 import ssl
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import uvicorn
@@ -83,10 +86,25 @@ def serve(
         opened(app)
         url = url_of(settings, taken)
         server = _Server(_config(app, context), lambda: ready(app, url))
-        server.run(sockets=[taken])
+        with _quiet_end():
+            server.run(sockets=[taken])
     finally:
         app.close()
         taken.close()
+
+
+@contextlib.contextmanager
+def _quiet_end() -> Iterator[None]:
+    """Let a signal that was obeyed end there: uvicorn raises it anew after its stop, which would end the process before it closed its data."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {one: signal.signal(one, lambda *_: None) for one in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
 
 
 class _Server(uvicorn.Server):
