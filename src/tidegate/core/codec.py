@@ -73,6 +73,8 @@ def screen(body: bytes, limit: int) -> dict[str, Any]:
             parse_constant=_no_float,
             parse_int=_bounded,
         )
+        if b"\\u" in body:
+            json.dumps(found, ensure_ascii=False).encode()  # half of a surrogate pair is no text
     except (ValueError, RecursionError) as error:
         raise PublisherError("sig.malformed", str(error)[:200]) from error
     if not isinstance(found, dict):

@@ -237,6 +237,7 @@ def test_rotating_other_keys_keeps_what_was_seen() -> None:
         GOOD.root_body().replace(b'"threshold":2', b'"threshold":0', 1),
         GOOD.root_body().replace(b'"threshold":2', b'"threshold":-1', 1),
         GOOD.root_body().replace(b'"threshold":1', b'"threshold":true'),
+        GOOD.root_body().replace(b'"default"', b'"\\ud800"'),
         GOOD.timestamp_body(),
     ],
 )
