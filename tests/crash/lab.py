@@ -427,6 +427,15 @@ def _problem(status: int, code: str = "request.not_found") -> Answer:
     return Answer(status, codec.encode(problem))
 
 
+class AbruptBoard(SimBoard):
+    """A board whose restart does not return: what was not durable by then is lost."""
+
+    def reboot(self) -> None:
+        """Go down at once."""
+        super().reboot()
+        raise PowerCut
+
+
 class Probe:
     """A service that runs as the simulator's truth says."""
 
@@ -541,7 +550,7 @@ def make_device(
         )
     truth = Truth({(counter, "*"): what for counter, what in (behaviours or {}).items()})
     clock = DeviceClock(timeline, random)
-    board = SimBoard(
+    board = AbruptBoard(
         variant=HARDWARE.variant,
         clock=clock,
         random=random,

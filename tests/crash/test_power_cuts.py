@@ -27,6 +27,7 @@ class Story:
     prepare: Callable[[int], Device]
     kind: str
     runs: int
+    permits: int = 1
 
 
 def _fresh(behaviour: Behaviour | None) -> Callable[[int], Device]:
@@ -54,7 +55,7 @@ STORIES = {
     "a good release": Story(_fresh(None), "confirmed", 2),
     "a release whose service fails": Story(_fresh(Behaviour(service=False)), "reverted", 1),
     "a release that never boots": Story(_fresh(Behaviour(boots=False)), "reverted", 1),
-    "an order back": Story(_confirmed, "confirmed", 1),
+    "an order back": Story(_confirmed, "confirmed", 1, permits=2),
 }
 
 
@@ -86,6 +87,9 @@ def _faults(device: Device, story: Story, wrong: list[str]) -> list[str]:
         wrong.append("the outcome was lost")
     if device.board.image is None or device.runs != story.runs:
         wrong.append(f"runs {device.board.image}")
+    returned = device.plane.kinds().count("permit_returned")
+    if len(device.plane.permits) - returned > story.permits:
+        wrong.append("leave was given, not used and not returned")
     if device.board.history.torn_boots:
         wrong.append("a torn image was booted")
     return wrong

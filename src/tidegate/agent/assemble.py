@@ -2,10 +2,10 @@
 
 from tidegate.agent import bootloaders, health
 from tidegate.agent.board import ErrorFile, RealBoard, SystemClock, inhibitors
-from tidegate.agent.config import Config
 from tidegate.agent.files import StateDirectory
 from tidegate.agent.link import HttpTransport
 from tidegate.agent.runner import Ports
+from tidegate.agent.settings import Config
 
 
 def ports(config: Config) -> Ports:

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import msgspec
 
-from tidegate.agent.settings import Settings
+from tidegate.agent.settings import Config, Settings
 from tidegate.core import amounts
 from tidegate.core.errors import ConfigError
 from tidegate.core.hardware import Hardware
@@ -31,35 +31,6 @@ SEARCHED: Final = (
     Path("/etc/tidegate/agent.toml.d"),
     Path("/run/tidegate/agent.toml.d"),
 )
-
-
-class Config(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that the agent is told, validated.
-
-    Attributes:
-        settings: what the runner and the worker need.
-        slots: path, and size in bytes for files, by name.
-        boot_settings: what `[bootloader.NAME]` holds.
-        origin: where each key's value came from, for `config show --origin`.
-        values: the merged values, for `config show`.
-    """
-
-    settings: Settings
-    url: str
-    ca: str | None
-    timeout_s: float
-    slots: dict[str, tuple[Path, int | None]]
-    bootloader: str
-    boot_settings: dict[str, object]
-    reboot: str
-    state_dir: Path
-    errors_file: Path | None
-    inhibit_dir: Path
-    socket_path: Path
-    socket_mode: int
-    socket_group: str | None
-    origin: dict[str, str]
-    values: dict[str, Any]
 
 
 def _text(value: object, key: str) -> str:
@@ -196,11 +167,15 @@ def read(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
     Raises:
         ConfigError: one error that lists all mistakes, a line each.
     """
+    return _collect(path, environ).finish()
+
+
+def _collect(path: Path | None, environ: Mapping[str, str] | None) -> "_Inputs":
     inputs = _Inputs()
     for fragment in _fragments(path):
         inputs.add(fragment)
     inputs.add_environment(environ or {})
-    return inputs.finish()
+    return inputs
 
 
 def _fragments(path: Path | None) -> list[Path]:
@@ -228,7 +203,7 @@ class _Inputs:
         self._values: dict[str, Any] = {}
         self._origin: dict[str, str] = {}
         self._free: dict[str, dict[str, str]] = {name: {} for name in FREE}
-        self._boot: dict[str, dict[str, object]] = {}
+        self._boot: dict[str, dict[str, Any]] = {}
         self._slots: dict[str, dict[str, Any]] = {}
         self._mistakes: list[str] = []
 
@@ -311,17 +286,23 @@ class _Inputs:
             timeout_s=float(values["server.timeout"]),
             slots=slots,
             bootloader=name,
-            boot_settings={**self._boot.get(name, {}), "slots": tuple(slots)},
+            boot_settings={**self._boot.get(name, {}), "slots": list(slots)},
             reboot=values["board.reboot"],
-            state_dir=Path(values["state.dir"]),
-            errors_file=_path(values["errors.file"]),
-            inhibit_dir=Path(values["inhibit.dir"]),
-            socket_path=Path(values["socket.path"]),
+            state_dir=values["state.dir"],
+            errors_file=values["errors.file"],
+            inhibit_dir=values["inhibit.dir"],
+            socket_path=values["socket.path"],
             socket_mode=values["socket.mode"],
             socket_group=values["socket.group"],
-            origin=self._origin,
-            values=values,
         )
+
+    def lines(self, *, origin: bool) -> list[str]:
+        """Return the values for people."""
+        found = []
+        for key in sorted(KEYS):
+            where = self._origin.get(key, "default")
+            found.append(f"{key} = {self._value(key)!r}" + (f"   # {where}" if origin else ""))
+        return found
 
     def _value(self, key: str) -> Any:
         parser, default = KEYS[key]
@@ -336,8 +317,8 @@ class _Inputs:
             self._mistakes.append(f"{self._origin[key]}: {error.detail}")
             return default
 
-    def _finish_slots(self) -> dict[str, tuple[Path, int | None]]:
-        found: dict[str, tuple[Path, int | None]] = {}
+    def _finish_slots(self) -> dict[str, tuple[str, int | None]]:
+        found: dict[str, tuple[str, int | None]] = {}
         for name, one in self._slots.items():
             if not isinstance(one.get("path"), str):
                 self._mistakes.append(f"slot {name}: path is missing")
@@ -349,7 +330,7 @@ class _Inputs:
             except ConfigError as error:
                 self._mistakes.append(error.detail)
                 continue
-            found[name] = (Path(one["path"]), size)
+            found[name] = (one["path"], size)
         if len(self._slots) != 2:
             self._mistakes.append(f"[[slot]]: two are needed, {len(self._slots)} are there")
         return found
@@ -453,10 +434,6 @@ def _own(name: str, zone: str) -> str:
     return zone if name == "device" else name
 
 
-def _path(name: str | None) -> Path | None:
-    return None if name is None else Path(name)
-
-
 def _line(path: Path, key: str) -> str:
     return _bytes(path, key).decode("utf-8", "replace").strip()
 
@@ -473,10 +450,12 @@ def environment() -> Mapping[str, str]:
     return os.environ
 
 
-def show(config: Config, *, origin: bool) -> Sequence[str]:
-    """Return the merged values, a line each, and where each came from."""
-    lines = []
-    for key, value in sorted(config.values.items()):
-        where = config.origin.get(key, "default")
-        lines.append(f"{key} = {value!r}" + (f"   # {where}" if origin else ""))
-    return lines
+def show(path: Path | None, environ: Mapping[str, str] | None, *, origin: bool) -> Sequence[str]:
+    """Return the merged values, a line each, and where each came from.
+
+    Raises:
+        ConfigError: as `read`.
+    """
+    inputs = _collect(path, environ)
+    inputs.finish()
+    return inputs.lines(origin=origin)

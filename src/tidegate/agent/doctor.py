@@ -3,16 +3,17 @@
 import stat
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from tidegate.agent import api, bootloaders
 from tidegate.agent.board import SlotFile, SystemClock
-from tidegate.agent.config import Config
 from tidegate.agent.enrolment import KEY_NAME
 from tidegate.agent.files import StateDirectory
 from tidegate.agent.link import HttpTransport
+from tidegate.agent.settings import Config
 from tidegate.core.errors import RequestError, TidegateError
 
 #: No image was built before this (2024-01-01): a clock that shows less is wrong.
@@ -61,7 +62,7 @@ def examine(config: Config) -> Iterator[Finding]:
 def _slots(config: Config) -> str:
     sizes = []
     for name, (path, size) in config.slots.items():
-        if not path.exists() and size is not None:
+        if not Path(path).exists() and size is not None:
             sizes.append(f"{name}: {path}, not made yet")
             continue
         device = SlotFile(path, None)
@@ -84,7 +85,7 @@ def _state(config: Config) -> str:
 
 
 def _key(config: Config) -> str:
-    path = config.state_dir / KEY_NAME
+    path = Path(config.state_dir, KEY_NAME)
     if not path.exists():
         return "none yet; `tidegate-agent enrol` makes one"
     mode = stat.S_IMODE(path.stat().st_mode)

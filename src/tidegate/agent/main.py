@@ -4,44 +4,102 @@ Exit codes: 0 done; 1 could not be done; 2 wrong use or configuration; 7 waits f
 restart.
 """
 
-import argparse
+# pathlib would cost the resident process a quarter of a MiB.
+# ruff: noqa: PTH123
+
+import os
 import sys
-import time
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import msgspec
+if TYPE_CHECKING:
+    import argparse
 
-from tidegate import __version__
-from tidegate.core.errors import HINTS, ConfigError, TidegateError
-from tidegate.core.reasons import REASONS
+    from tidegate.agent.settings import Config
 
 PENDING = 7
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command. Returns the exit code."""
-    options = _parser().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    return _resident(words) if "run" in words else _command_line(words, None)
+
+
+def _resident(words: list[str]) -> int:
+    """Start the loop. What reads options and configuration runs in a child and ends with it: the resident process never loads that.
+
+    msgspec takes `typing_extensions` where it is installed; Python 3.11 has all of it that is needed here, and it costs 1.2 MiB.
+    """
+    sys.modules.setdefault("typing_extensions", None)  # type: ignore[arg-type]
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(reading)
+        code = 1
+        try:
+            code = _command_line(words, writing)
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        body = pipe.read()
+    _, status = os.waitpid(child, 0)
+    code = os.waitstatus_to_exitcode(status)
+    if code != 0 or not body:
+        return code
+    return _run_loop(body)
+
+
+def _run_loop(body: bytes) -> int:
+    import msgspec
+
+    from tidegate.agent.start import Start, run
+    from tidegate.core.errors import TidegateError
+
     try:
-        return _run(options)
+        return run(msgspec.json.decode(body, type=Start))
     except TidegateError as error:
-        for line in error.detail.splitlines() or [error.code]:
-            print(f"error[{error.code}]: {line}", file=sys.stderr)
-        if error.hint:
-            print(f"  do    {error.hint}", file=sys.stderr)
-        return 2 if isinstance(error, ConfigError) else 1
+        return _complain(error)
+
+
+def _command_line(words: list[str], writing: int | None) -> int:
+    """Read the options and do one command; for `run`, write what the loop needs to `writing`."""
+    from tidegate.core.errors import TidegateError
+
+    try:
+        return _run(_parser().parse_args(words), writing)
+    except TidegateError as error:
+        return _complain(error)
+    except SystemExit as done:
+        return done.code if isinstance(done.code, int) else 2
     except KeyboardInterrupt:
         return 130
 
 
-def _parser() -> argparse.ArgumentParser:
+def _complain(error: Any) -> int:
+    from tidegate.core.errors import ConfigError
+
+    for line in error.detail.splitlines() or [error.code]:
+        print(f"error[{error.code}]: {line}", file=sys.stderr)
+    if error.hint:
+        print(f"  do    {error.hint}", file=sys.stderr)
+    return 2 if isinstance(error, ConfigError) else 1
+
+
+def _parser() -> "argparse.ArgumentParser":
+    import argparse
+
+    from tidegate import __version__
+
     parser = argparse.ArgumentParser(
         prog="tidegate-agent",
         description="Keeps this device's firmware up to date, and takes back what does not work.",
     )
     parser.add_argument("--version", action="version", version=f"tidegate-agent {__version__}")
     parser.add_argument(
-        "--config", type=Path, help="read this file (and FILE.d/*.toml) instead of /etc/tidegate"
+        "--config", help="read this file (and FILE.d/*.toml) instead of /etc/tidegate"
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _resident_commands(commands)
@@ -49,10 +107,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _command(commands: Any, name: str, words: str) -> argparse.ArgumentParser:
+def _command(commands: Any, name: str, words: str) -> "argparse.ArgumentParser":
+    import argparse
+
     made: argparse.ArgumentParser = commands.add_parser(name, help=words, description=words)
     # Also behind the command: that is where people put it.
-    made.add_argument("--config", type=Path, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    made.add_argument("--config", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     return made
 
 
@@ -65,7 +125,7 @@ def _resident_commands(commands: Any) -> None:
     enrol = _command(commands, "enrol", "join a fleet")
     claim = enrol.add_mutually_exclusive_group()
     claim.add_argument("--claim-stdin", action="store_true", help="read the claim token")
-    claim.add_argument("--claim-file", type=Path, help="file that holds the claim token")
+    claim.add_argument("--claim-file", help="file that holds the claim token")
     claim.add_argument("--no-claim", action="store_true", help="wait for a person's approval")
     doctor = _command(commands, "doctor", "is this board ready?")
     doctor.add_argument("--json", action="store_true")
@@ -90,20 +150,23 @@ def _person_commands(commands: Any) -> None:
     revert.add_argument("--reason", default="")
 
 
-def _run(options: argparse.Namespace) -> int:
+def _run(options: "argparse.Namespace", writing: int | None) -> int:
     if options.command == "explain":
         return _explain(options.code)
+    from pathlib import Path
+
     from tidegate.agent import config
 
-    found = config.read(options.config, config.environment())
-    if options.command == "config":
-        if options.what == "show":
-            print("\n".join(config.show(found, origin=options.origin)))
-        else:
-            print("The configuration is in order.")
+    path = None if options.config is None else Path(options.config)
+    if options.command == "config" and options.what == "show":
+        print("\n".join(config.show(path, config.environment(), origin=options.origin)))
         return 0
-    if options.command == "run":
-        return _resident(options, found)
+    found = config.read(path, config.environment())
+    if options.command == "config":
+        print("The configuration is in order.")
+        return 0
+    if options.command == "run" and writing is not None:
+        return _hand_over(options, found, writing)
     if options.command == "enrol":
         return _enrol(options, found)
     if options.command == "doctor":
@@ -113,20 +176,18 @@ def _run(options: argparse.Namespace) -> int:
     return _ask(options, found)
 
 
-def _resident(options: argparse.Namespace, found: Any) -> int:
-    from tidegate.agent import assemble
-    from tidegate.agent.loop import Loop
-    from tidegate.agent.runner import Runner
-    from tidegate.agent.subprocess_worker import SubprocessWorker
+def _hand_over(options: "argparse.Namespace", found: "Config", writing: int) -> int:
+    import msgspec
 
-    ports = assemble.ports(found)
-    perform = None
-    if not options.inline:
-        perform = SubprocessWorker(options.config, ports.clock).perform
-    return Loop(found, Runner(ports, found.settings, perform)).run(once=options.once)
+    from tidegate.agent.start import Start
+
+    start = Start(config=found, path=options.config, once=options.once, inline=options.inline)
+    with os.fdopen(writing, "wb") as pipe:
+        pipe.write(msgspec.json.encode(start))
+    return 0
 
 
-def _enrol(options: argparse.Namespace, found: Any) -> int:
+def _enrol(options: "argparse.Namespace", found: "Config") -> int:
     from tidegate.agent import assemble
     from tidegate.agent.jobs import Enrol, Enrolled, Quiet, Task
     from tidegate.agent.state import Failed, State
@@ -136,7 +197,8 @@ def _enrol(options: argparse.Namespace, found: Any) -> int:
     if options.claim_stdin:
         claim = sys.stdin.readline().strip()
     elif options.claim_file is not None:
-        claim = options.claim_file.read_text().strip()
+        with open(options.claim_file) as file:
+            claim = file.readline().strip()
     elif options.no_claim:
         claim = None
     worker = SubprocessWorker(options.config, assemble.ports(found).clock)
@@ -157,7 +219,7 @@ def _enrol(options: argparse.Namespace, found: Any) -> int:
     return 1
 
 
-def _ask(options: argparse.Namespace, found: Any) -> int:
+def _ask(options: "argparse.Namespace", found: "Config") -> int:
     from tidegate.agent.local import Request, ask
     from tidegate.agent.status import lines
 
@@ -173,6 +235,8 @@ def _ask(options: argparse.Namespace, found: Any) -> int:
     if options.command != "status":
         print(answer["said"])
     elif options.json:
+        import msgspec
+
         print(msgspec.json.encode(answer["status"]).decode())
     else:
         print("\n".join(lines(answer["status"])))
@@ -182,12 +246,17 @@ def _ask(options: argparse.Namespace, found: Any) -> int:
 def _until(duration: str | None) -> int:
     if duration is None:
         return 0
+    import time
+
     from tidegate.core.amounts import parse_duration
 
     return int(time.time()) + parse_duration(duration, "--for")
 
 
 def _explain(code: str) -> int:
+    from tidegate.core.errors import HINTS
+    from tidegate.core.reasons import REASONS
+
     if code not in REASONS and code not in HINTS:
         from tidegate.core.nearest import did_you_mean
 

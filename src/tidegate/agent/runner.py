@@ -582,8 +582,6 @@ def _inline(ports: Ports, settings: Settings) -> Perform:
 
 def _onto(made: State, left: State) -> State:
     """Put what is left of a lost journal onto a fresh state."""
-    import msgspec
-
     return msgspec.structs.replace(
         left, slots=made.slots if not left.slots else left.slots, phase=Idle()
     )

@@ -53,3 +53,28 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     reboot_delay_s: int = 0
     timeout_s: float = 30.0
     sync_bytes: int = 16 << 20
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that a real device's agent is told, validated: what `agent.config` makes of `agent.toml`. Paths are texts, so that it travels as JSON.
+
+    Attributes:
+        settings: what the runner and the worker need.
+        slots: path, and size in bytes for files, by name.
+        boot_settings: what `[bootloader.NAME]` holds.
+    """
+
+    settings: Settings
+    url: str
+    ca: str | None
+    timeout_s: float
+    slots: dict[str, tuple[str, int | None]]
+    bootloader: str
+    boot_settings: dict[str, str | int | bool | list[str]]
+    reboot: str
+    state_dir: str
+    errors_file: str | None
+    inhibit_dir: str
+    socket_path: str
+    socket_mode: int
+    socket_group: str | None

@@ -10,7 +10,6 @@ import select
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -32,7 +31,7 @@ class SubprocessWorker:
         clock: for the time of a failure.
     """
 
-    def __init__(self, config: Path | None, clock: Clock) -> None:
+    def __init__(self, config: str | None, clock: Clock) -> None:
         self._config = config
         self._clock = clock
 
@@ -47,7 +46,7 @@ class SubprocessWorker:
     def _start(self) -> "subprocess.Popen[bytes]":
         command = [sys.executable, "-m", "tidegate.agent.worker"]
         if self._config is not None:
-            command += ["--config", str(self._config)]
+            command += ["--config", self._config]
         return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
     def _talk(self, process: "subprocess.Popen[bytes]", task: Task) -> Iterator[Reply]:
