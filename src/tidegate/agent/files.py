@@ -67,12 +67,13 @@ class StateDirectory:
         return f"{self.path}/{name}"
 
 
-def replace_file(path: str, data: bytes, mode: int = 0o600) -> None:
+def replace_file(path: str | os.PathLike[str], data: bytes, mode: int = 0o600) -> None:
     """Replace a file atomically and durably; a cut leaves old or new.
 
     Raises:
         DeviceError: `install.space` or `install.write`.
     """
+    path = os.fspath(path)
     fresh = f"{path}.new"
     try:
         handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)

@@ -102,7 +102,7 @@ class LocalServer:
             return {"ok": False, "code": error.code, "detail": error.detail}
 
 
-def ask(path: str, request: Request, timeout_s: float = 10.0) -> dict[str, Any]:
+def ask(path: str | os.PathLike[str], request: Request, timeout_s: float = 10.0) -> dict[str, Any]:
     """Ask the running agent.
 
     Raises:
@@ -111,7 +111,7 @@ def ask(path: str, request: Request, timeout_s: float = 10.0) -> dict[str, Any]:
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
             client.settimeout(timeout_s)
-            client.connect(path)
+            client.connect(os.fspath(path))
             client.sendall(msgspec.json.encode(request) + b"\n")
             found: dict[str, Any] = msgspec.json.decode(_read_line(client))
             return found

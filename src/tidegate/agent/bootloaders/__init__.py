@@ -8,7 +8,6 @@ A back end is a module with `create(settings) -> Bootloader` (`agent.ports.Bootl
 * the loader spends a try before it boots a slot on trial, and goes back to the primary by itself when none is left.
 """
 
-import pkgutil
 from collections.abc import Mapping
 from typing import Protocol, cast
 
@@ -30,6 +29,8 @@ class Backend(Protocol):
 
 def names() -> list[str]:
     """Name the boot loaders that are shipped."""
+    import pkgutil  # costs 0.7 MiB: only where names are asked for
+
     found = (one.name for one in pkgutil.iter_modules(__path__))
     return sorted(found)
 

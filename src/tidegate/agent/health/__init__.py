@@ -7,7 +7,6 @@ restart of the agent.
 A contract may ask for a check that this agent does not have, or set one up in a way that cannot work: that check fails, and says so.
 """
 
-import pkgutil
 from collections.abc import Mapping
 from typing import Protocol, cast
 
@@ -45,6 +44,8 @@ class Broken:
 
 def names() -> list[str]:
     """Name the checks that are shipped."""
+    import pkgutil  # costs 0.7 MiB: only where names are asked for
+
     return sorted(one.name for one in pkgutil.iter_modules(__path__))
 
 
