@@ -11,6 +11,7 @@ import ssl
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.e2e.served import Served, free_port, run, serving
@@ -71,9 +72,9 @@ class _Device:
         self.token = answer["token"]
         return int(answer["acked_seq"])
 
-    def send(self, route: str, value: object) -> dict[str, object]:
+    def send(self, route: str, value: object) -> dict[str, Any]:
         plain = json.loads(codec.encode(value))
-        found: dict[str, object] = self.served.post(f"/d/v1/{route}", plain, self.token)
+        found: dict[str, Any] = self.served.post(f"/d/v1/{route}", plain, self.token)
         return found
 
     def events(self, first: int, count: int) -> EventsRequest:
@@ -128,7 +129,7 @@ def _report_until_killed(
         try:
             while True:
                 answer = device.send("events", device.events(acked[device.name] + 1, 5))
-                acked[device.name] = int(str(answer["acked_seq"]))
+                acked[device.name] = int(answer["acked_seq"])
         except (OSError, http.client.HTTPException):
             return
 

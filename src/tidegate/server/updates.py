@@ -1,7 +1,7 @@
 """What a device should do now: evaluated when it asks, inside a transaction, so that a halt is effective from its acknowledgement.
 
-The first time that a rollout admits a device, its update row is made; there is none before. Decided elsewhere: who is in which ring (`rollout.cohort`), what may
-follow what (`core.release.refusal`), and leave to activate (`server.permits`).
+The first time that a rollout admits a device, its update row is made; there is none before. Decided elsewhere: who is in which ring (`rollout.cohort`), what
+may follow what (`core.release.refusal`), and leave to activate (`server.permits`).
 """
 
 from collections.abc import Callable

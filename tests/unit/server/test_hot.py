@@ -64,7 +64,13 @@ def test_a_body_is_not_read_further_than_its_limit(rig: Rig) -> None:
     async def send(message: Any) -> None:
         sent.append(message)
 
-    scope = {"type": "http", "method": "POST", "path": "/d/v1/enrol", "headers": [], "client": None}
+    scope: dict[str, Any] = {
+        "type": "http",
+        "method": "POST",
+        "path": "/d/v1/enrol",
+        "headers": [],
+        "client": None,
+    }
     rig.loop.run_until_complete(rig.app(scope, receive, send))
     assert sent[0]["status"] == 413
     assert read <= (1 << 20) + (1 << 18)

@@ -9,8 +9,8 @@ from tests.unit.server.rig import Rig
 
 from tidegate.core.errors import PublisherError, RequestError, TidegateError
 from tidegate.core.hardware import HardwareRange
-from tidegate.core.metadata import parse_targets
-from tidegate.core.release import HealthContract
+from tidegate.core.metadata import make_product, parse_targets, sign, signed_targets
+from tidegate.core.release import HealthContract, ReleaseTarget
 from tidegate.core.verify import walk_repository
 from tidegate.publisher.bundle import build, read, replace_documents
 from tidegate.publisher.lab import Lab, make_lab
@@ -88,7 +88,7 @@ def test_a_signed_bundle_becomes_a_release_that_a_device_would_take(
     assert len(answer.body) == body.target.length
 
 
-def _target(rig: Rig, counter: int) -> "releases.ReleaseTarget":
+def _target(rig: Rig, counter: int) -> ReleaseTarget:
     version = rig.app.services.repository.versions["product/gw1"][0]
     body = rig.app.services.repository.file(f"{version}.product/gw1.json")
     assert body is not None
@@ -96,9 +96,7 @@ def _target(rig: Rig, counter: int) -> "releases.ReleaseTarget":
     return next(one for one in found if one.release_counter == counter)
 
 
-def releases_of(body: bytes) -> list["releases.ReleaseTarget"]:
-    from tidegate.core.metadata import signed_targets
-
+def releases_of(body: bytes) -> list[ReleaseTarget]:
     return [one.release for one in signed_targets(parse_targets(body, "product/gw1")).values()]
 
 
@@ -140,8 +138,6 @@ def _spoiled(rig: Rig, lab: Lab, spoil: str) -> bytes:
         bundle = _bundle(rig, lab, 4)
         rig.app.services.repository._view = held
         body = read(bundle).documents["product/gw1"]
-        from tidegate.core.metadata import make_product, sign, signed_targets
-
         document = parse_targets(body, "product/gw1")
         old = parse_targets(held.newest["product/gw1"].body, "product/gw1")
         targets = [*signed_targets(old).values(), *signed_targets(document).values()]
@@ -150,10 +146,8 @@ def _spoiled(rig: Rig, lab: Lab, spoil: str) -> bytes:
         return bundle.read_bytes()
     bundle = _bundle(rig, lab, 6, signed=spoil not in {"unsigned", "foreign"})
     if spoil == "foreign":
-        document = read(bundle).documents["product/gw1"]
-        from tidegate.core.metadata import sign
-
-        replace_documents(bundle, {"product/gw1": sign(document, rig.signer("stranger"))})
+        body = read(bundle).documents["product/gw1"]
+        replace_documents(bundle, {"product/gw1": sign(body, rig.signer("stranger"))})
     content = bundle.read_bytes()
     if spoil == "truncated":
         return content[: len(content) // 2]

@@ -61,8 +61,11 @@ def newest_offline(conn: Connection) -> list[DocumentRow]:
 
 def documents(conn: Connection, kept: int) -> list[DocumentRow]:
     """Return every root, and the newest `kept` versions of every other role."""
-    found = raw_connection(conn).execute(
-        _DOCUMENT + "AS one WHERE role = 'root' OR "
+    found = raw_connection(
+        conn
+    ).execute(
+        _DOCUMENT  # noqa: S608 - words of ours
+        + "AS one WHERE role = 'root' OR "
         "(SELECT count(*) FROM repository WHERE role = one.role AND version > one.version) < ? "
         "ORDER BY role, version",
         (kept,),
