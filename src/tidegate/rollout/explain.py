@@ -105,7 +105,8 @@ def _ways_out(name: str) -> list[str]:
         "Nothing goes on by itself. A person may",
         f"  tidegate rollout fallback {name} --to RELEASE --dry-run   bring its devices back",
         f"  tidegate release recall {name} --reason TEXT              never again",
-        f"  tidegate rollout resume {name}                            go on",
+        f"  tidegate rollout resume {name}                            go on (what its gates",
+        "      stopped stops again, unless its limits were changed: tidegate rollout edit)",
     ]
 
 

@@ -9,7 +9,8 @@ two sides' times grow in step. They do not quite: the updated side grows as the 
 wealth of one look is that of the next but for a few events, so the bound is near, not exact, over all looks. Errors that come in bursts from one device are
 not independent: set `clump` to how many come together, and the evidence is taken to that root, which keeps the bound.
 
-A variant with no device left to compare with says nothing: keep a ring, or a share, back.
+A variant with no device left to compare with says nothing: keep a ring, or a share, back. Each variant is judged at the same odds as
+the whole, so with V variants one of them is wrongly blamed up to V times as often.
 """
 
 import math
