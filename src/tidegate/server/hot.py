@@ -276,8 +276,8 @@ class HotApp:
         terms = self._services.terms
 
         def work(conn: Connection) -> AssignmentBody:
-            body = updates.assign(conn, row, request, terms, now)
-            if body.action in {"none", "hold"}:
+            body, settled = updates.assign(conn, row, request, terms, now)
+            if settled:
                 changes.after_commit(conn, functools.partial(fleet.silence, row, version))
             return body
 

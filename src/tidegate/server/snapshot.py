@@ -17,6 +17,7 @@ from tidegate.core.protocol import DeliveryPolicy
 from tidegate.core.release import ReleaseTarget
 from tidegate.rollout import cohort
 from tidegate.rollout.model import Approval, Policy, RingProgress, Rollout
+from tidegate.server import outcomes
 from tidegate.server.store import Connection, device_queries, hot, rollout_rows
 from tidegate.server.store.rollout_rows import LiveRow
 
@@ -197,11 +198,7 @@ class Fleet:
         for columns in device_queries.everything(conn, row):
             self._put(columns)
         if row < len(self.ids):
-            self.open[row] = any(
-                one.state
-                in {"offered", "downloading", "staged", "permitted", "rebooting", "verifying"}
-                for one in hot.updates_of(conn, row)
-            )
+            self.open[row] = any(one.state in outcomes.OPEN for one in hot.updates_of(conn, row))
 
     def compile(self, conn: Connection) -> None:
         """Read the rollouts, groups and gate epoch, and replace the plan by a newer one."""

@@ -19,6 +19,9 @@ from tidegate.server import outcomes
 from tidegate.server.store import Connection, changes, device_queries, hot, rollout_rows
 from tidegate.server.store.hot import DeviceRow, EventRow, UpdateRow
 
+#: States in which the new slot may run without having been confirmed.
+_TRYING: Final = outcomes.AFTER | {"lost"}
+
 Refusals = list[tuple[int, str]]
 
 #: Most updates that one sweep ends, so that the writer stays free for others.
@@ -221,8 +224,7 @@ class _Fold:
             return
         trying = hot.updates_of(self.conn, self.device.row)
         if any(
-            one.state in outcomes.AFTER and one.release_counter == body.running_counter
-            for one in trying
+            one.state in _TRYING and one.release_counter == body.running_counter for one in trying
         ):
             return
         self._set_running(body.running_counter, body.running_sha256, body.running_version, self.now)

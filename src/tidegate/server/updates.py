@@ -6,7 +6,7 @@ may follow what (`core.release.refusal`), and leave to activate (`server.permits
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -32,8 +32,10 @@ Artifact = tuple[str, int, str, ReleaseTarget]
 
 #: An assignment is good for this long; a device asks anew anyway.
 VALID_S: Final = 24 * 3600
-#: Seconds before a failed transfer is tried again, times the attempt.
+#: A failure that may be the way's fault, not the image's, is tried again: so often in all, so many seconds later times the attempt.
+ATTEMPTS_MAX: Final = 3
 RETRY_S: Final = 60
+_WAYS_FAULT: Final = frozenset({"download", "sig", "clock"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +62,16 @@ class _Choice:
     because: str = ""
 
 
+class Assigned(NamedTuple):
+    """An assignment, and whether the next one will be the same as long as neither plan nor device change."""
+
+    body: AssignmentBody
+    settled: bool
+
+
 def assign(
     conn: Connection, row: int, request: AssignmentRequest, terms: Terms, now: int
-) -> AssignmentBody:
+) -> Assigned:
     """Return what the device should do, and write what follows from it: its own word on its state, and the update row at its first admission.
 
     Args:
@@ -80,9 +89,9 @@ def assign(
         raise RequestError("device.unknown", f"row {row}")
     seq = _next_seq(device.assignment_seq, request.state.assignment_seq, now)
     note_state(conn, device, request.state, seq, now)
-    choice = _Decision(conn, device, request.state, terms, now).choose()
-    target = choice.artifact[3] if choice.artifact else None
-    return AssignmentBody(
+    decision = _Decision(conn, device, request.state, terms, now)
+    choice = decision.choose()
+    body = AssignmentBody(
         tenant=device.tenant,
         device_id=device.id,
         device_key=device.key_sha256,
@@ -97,11 +106,12 @@ def assign(
         rollout=choice.live.rollout.name if choice.live else "",
         ring=choice.update.ring if choice.update else "",
         reason=choice.because,
-        target=_assigned(choice.artifact) if target else None,
+        target=_assigned(choice.artifact),
         repo=terms.repo(),
         policy=choice.live.delivery if choice.live else DeliveryPolicy(),
         poll_after_s=terms.poll_after_s,
     )
+    return Assigned(body, settled=choice.action in {"none", "hold"} and not decision.later)
 
 
 def _next_seq(last: int, claimed: int, now: int) -> int:
@@ -209,6 +219,7 @@ class _Decision:
             sha256=slot.sha256 if slot else None,
             version=slot.version if slot else "",
         )
+        self.later = False
         self.updates = {one.rollout_id: one for one in hot.updates_of(conn, device.row)}
 
     def choose(self) -> _Choice:
@@ -265,16 +276,19 @@ class _Decision:
         return self._install(live, update, artifact)
 
     def _again(self, live: Live, update: UpdateRow) -> _Choice | None:
-        """Try a failed transfer once more: the way was bad, not the image."""
-        waited = self.now - update.state_at >= RETRY_S * update.attempt
+        """Try once more what failed on the way."""
         if (
             update.state != "failed"
             or update.permitted_at is not None
-            or family(update.reason or "") != "download"
-            or update.attempt >= live.delivery.tries
-            or not (waited and live.proceeds)
+            or family(update.reason or "") not in _WAYS_FAULT
+            or update.attempt >= ATTEMPTS_MAX
+            or not live.proceeds
             or update.variant in live.rollout.isolated
         ):
+            return None
+        pause = min(RETRY_S, self.terms.poll_after_s) * update.attempt
+        if self.now - update.state_at < pause:
+            self.later = True
             return None
         artifact, _ = self.pick(live)
         if artifact is None:

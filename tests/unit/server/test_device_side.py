@@ -225,6 +225,7 @@ def test_a_failed_transfer_is_tried_again_and_counted_where_it_ends(rig: Rig) ->
     device.tell("failed", body, reason="download.timeout")
     assert rig.tallies(rollout)["transfer"] == 1
     assert device.assignment().action == "none"
+    assert device.poll().work is True
     rig.now += 61
     again = device.assignment()
     assert (again.action, again.update, again.attempt) == ("install", body.update, 2)
