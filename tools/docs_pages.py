@@ -6,6 +6,9 @@ from collections.abc import Callable, Iterable
 from types import ModuleType
 from typing import Final, get_args
 
+import click
+
+from tidegate import cli
 from tidegate.core.errors import HINTS
 from tidegate.core.reasons import REASONS, family
 from tidegate.rollout import model
@@ -88,6 +91,31 @@ def states() -> str:
     return "\n\n".join(parts)
 
 
+def _walk(command: click.Command, context: click.Context, depth: int) -> Iterable[str]:
+    """Give the help of a command and of all below it, as it is printed 80 columns wide."""
+    title = context.command_path
+    yield f"{'#' * depth} `{title}`"
+    yield f"```text\n{command.get_help(context).rstrip()}\n```"
+    if not isinstance(command, click.Group):
+        return
+    for name in command.list_commands(context):
+        below = command.get_command(context, name)
+        if below is not None and not below.hidden:
+            yield from _walk(below, _context(below, name, context), min(depth + 1, 4))
+
+
+def _context(command: click.Command, name: str, parent: click.Context | None) -> click.Context:
+    return click.Context(
+        command, info_name=name, parent=parent, terminal_width=80, max_content_width=80, color=False
+    )
+
+
+def commands() -> str:
+    """Every command of `tidegate` with its help."""
+    head = "# Commands\n\nEvery command and option of `tidegate`, as `--help` prints it."
+    return "\n\n".join([head, *_walk(cli.group, _context(cli.group, "tidegate", None), 2)])
+
+
 def _modules(package: str) -> list[tuple[str, ModuleType]]:
     """Return the back ends of a package with their names, which the package itself gives."""
     names: list[str] = importlib.import_module(package).names()
@@ -119,6 +147,7 @@ def backends(title: str, package: str, remark: str) -> Callable[[], str]:
 PAGES: Final[dict[str, Callable[[], str]]] = {
     "errors.md": errors,
     "states.md": states,
+    "cli.md": commands,
     "gates.md": backends(
         "Gates",
         "tidegate.rollout.gates",
@@ -134,5 +163,10 @@ PAGES: Final[dict[str, Callable[[], str]]] = {
         "Installers",
         "tidegate.agent.installers",
         "How an artifact gets into a slot; a release's `install` type is one of these names.",
+    ),
+    "health-checks.md": backends(
+        "Health checks",
+        "tidegate.agent.health",
+        "Checks of a release's health contract, by name.",
     ),
 }

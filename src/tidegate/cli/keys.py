@@ -30,7 +30,7 @@ _ROLES = click.Choice(["root", "targets", "product", "incident", "any"])
 
 @click.group("keys")
 def command() -> None:
-    r"""Make keys, look at keys.
+    """Make keys, look at keys.
 
     \b
     tidegate keys new ben-root --role root
@@ -47,7 +47,7 @@ def command() -> None:
 )
 @with_output
 def new(name: str, role: str, out_path: Path | None, kind: str, out: Output) -> None:
-    r"""Make a key, sealed with a passphrase.
+    """Make a key, sealed with a passphrase.
 
     \b
     tidegate keys new ben-root --role root
@@ -76,7 +76,7 @@ def new(name: str, role: str, out_path: Path | None, kind: str, out: Output) -> 
 @click.argument("file", type=click.Path(path_type=Path))
 @with_output
 def show(file: Path, out: Output) -> None:
-    r"""Show a key's public half; the private one stays sealed.
+    """Show a key's public half; the private one stays sealed.
 
     \b
     tidegate keys show ben-root.pub.json
@@ -94,7 +94,7 @@ def show(file: Path, out: Output) -> None:
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False), default=".")
 @with_output
 def list_keys(folder: Path, out: Output) -> None:
-    r"""List the keys in a folder.
+    """List the keys in a folder.
 
     \b
     tidegate keys list
@@ -113,7 +113,7 @@ def list_keys(folder: Path, out: Output) -> None:
 @click.argument("file", type=click.Path(path_type=Path))
 @with_output
 def export_pub(file: Path, out: Output) -> None:
-    r"""Print a key's public half, ready for the ceremony.
+    """Print a key's public half, ready for the ceremony.
 
     \b
     tidegate keys export-pub ben-root.key > ben-root.pub.json
@@ -126,7 +126,7 @@ def export_pub(file: Path, out: Output) -> None:
 @click.argument("file", type=click.Path(path_type=Path))
 @with_output
 def change_pass(file: Path, out: Output) -> None:
-    r"""Seal a key anew with another passphrase.
+    """Seal a key anew with another passphrase.
 
     \b
     tidegate keys change-pass ben-root.key

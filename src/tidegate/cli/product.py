@@ -17,7 +17,7 @@ _FILE = click.Path(path_type=Path)
 
 @click.group("product")
 def command() -> None:
-    r"""Name products and the keys that sign their releases.
+    """Name products and the keys that sign their releases.
 
     \b
     tidegate product add gw1 --key rita.pub.json --key sam.pub.json --needs 2
@@ -41,7 +41,7 @@ def add(
     target: Path,
     out: Output,
 ) -> None:
-    r"""Draft targets that let these keys sign a product's releases.
+    """Draft targets that let these keys sign a product's releases.
 
     \b
     tidegate product add gw1 --key rita.pub.json --key sam.pub.json --needs 2

@@ -25,7 +25,7 @@ _FIRST = click.option("--first", is_flag=True, help="Nothing is published yet; a
 
 @click.group("release")
 def command() -> None:
-    r"""Build, sign, check and publish releases.
+    """Build, sign, check and publish releases.
 
     \b
     tidegate release build release.toml
@@ -54,7 +54,7 @@ def build_release(
     client: Client,
     out: Output,
 ) -> None:
-    r"""Pack a release into one bundle, unsigned.
+    """Pack a release into one bundle, unsigned.
 
     \b
     tidegate release build release.toml
@@ -81,7 +81,7 @@ def build_release(
 @click.option("--version", "typed", help="The release's version, where nobody can be asked.")
 @with_output
 def sign(bundle: Path, key: Path, typed: str | None, out: Output) -> None:
-    r"""Add one product signature to a bundle.
+    """Add one product signature to a bundle.
 
     \b
     tidegate release sign gw1-1.0.0.bundle --key rita.key
@@ -116,7 +116,7 @@ def check(
     client: Client,
     out: Output,
 ) -> None:
-    r"""Check all that a device would, without one.
+    """Check all that a device would, without one.
 
     \b
     tidegate release check gw1-1.0.0.bundle
@@ -157,7 +157,7 @@ def check(
 @with_client
 @with_output
 def publish(bundle: Path, dry_run: bool, client: Client, out: Output) -> None:
-    r"""Send a bundle; the server checks it as a device would.
+    """Send a bundle; the server checks it as a device would.
 
     \b
     tidegate release publish gw1-1.0.0.bundle
@@ -182,7 +182,7 @@ def publish(bundle: Path, dry_run: bool, client: Client, out: Output) -> None:
 @with_client
 @with_output
 def list_releases(product: str | None, channel: str | None, client: Client, out: Output) -> None:
-    r"""List what is published.
+    """List what is published.
 
     \b
     tidegate release list
@@ -198,7 +198,7 @@ def list_releases(product: str | None, channel: str | None, client: Client, out:
 @with_client
 @with_output
 def show(name: str, client: Client, out: Output) -> None:
-    r"""Show one release.
+    """Show one release.
 
     \b
     tidegate release show gw1-1.0.0
@@ -218,7 +218,7 @@ def show(name: str, client: Client, out: Output) -> None:
 @with_client
 @with_output
 def recall(name: str, reason: str, client: Client, out: Output) -> None:
-    r"""Never offer a release again. Cannot be undone; asks nothing.
+    """Never offer a release again. Cannot be undone; asks nothing.
 
     \b
     tidegate release recall gw1-1.1.0 --reason "bricks revision 5"

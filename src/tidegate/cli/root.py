@@ -22,7 +22,7 @@ _FILE = click.Path(path_type=Path)
 
 @click.group("root")
 def command() -> None:
-    r"""Say who may sign everything else: a ceremony of several people.
+    """Say who may sign everything else: a ceremony of several people.
 
     \b
     tidegate root begin ceremony.toml
@@ -37,7 +37,7 @@ def command() -> None:
 @click.option("--out", "target", type=_FILE, default="root.draft.json", show_default=True)
 @with_output
 def begin(file: Path, previous: Path | None, raise_epoch: bool, target: Path, out: Output) -> None:
-    r"""Draft a root from a ceremony file.
+    """Draft a root from a ceremony file.
 
     \b
     tidegate root begin ceremony.toml
@@ -66,7 +66,7 @@ def begin(file: Path, previous: Path | None, raise_epoch: bool, target: Path, ou
 @click.argument("file", type=_FILE)
 @with_output
 def show(file: Path, out: Output) -> None:
-    r"""Show what a root or a draft says, and its words.
+    """Show what a root or a draft says, and its words.
 
     \b
     tidegate root show root.draft.json
@@ -94,7 +94,7 @@ def show(file: Path, out: Output) -> None:
 @click.option("--words", help="The draft's words, where nobody can be asked.")
 @with_output
 def sign(file: Path, key: Path, words: str | None, out: Output) -> None:
-    r"""Sign a draft with one key, after typing its words.
+    """Sign a draft with one key, after typing its words.
 
     \b
     tidegate root sign root.draft.json --key ben-root.key
@@ -110,7 +110,7 @@ def sign(file: Path, key: Path, words: str | None, out: Output) -> None:
 @click.option("--previous", type=_FILE, help="The root before it.")
 @with_output
 def merge(file: Path, signatures: tuple[Path, ...], previous: Path | None, out: Output) -> None:
-    r"""Put signatures into a draft; when there are enough, the root is made.
+    """Put signatures into a draft; when there are enough, the root is made.
 
     \b
     tidegate root merge root.draft.json root.draft.ben-root.sig
@@ -135,7 +135,7 @@ def merge(file: Path, signatures: tuple[Path, ...], previous: Path | None, out: 
 @click.option("--against", type=_FILE, help="The root before it.")
 @with_output
 def check(file: Path, against: Path | None, out: Output) -> None:
-    r"""Check a root with the code that devices run.
+    """Check a root with the code that devices run.
 
     \b
     tidegate root check root.1.json
@@ -160,7 +160,7 @@ def check(file: Path, against: Path | None, out: Output) -> None:
 @with_client
 @with_output
 def publish(file: Path, client: Client, out: Output) -> None:
-    r"""Send a root to the server, which checks it as a device would.
+    """Send a root to the server, which checks it as a device would.
 
     \b
     tidegate root publish root.1.json

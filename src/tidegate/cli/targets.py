@@ -23,7 +23,7 @@ _ROOT = click.option("--root", type=_FILE, required=True, help="The present root
 
 @click.group("targets")
 def command() -> None:
-    r"""Say which keys speak for which product.
+    """Say which keys speak for which product.
 
     \b
     tidegate product add gw1 --key rita.pub.json --key sam.pub.json --needs 2
@@ -36,7 +36,7 @@ def command() -> None:
 @click.option("--out", "target", type=_FILE, default="targets.draft.json", show_default=True)
 @with_output
 def begin(previous: Path, target: Path, out: Output) -> None:
-    r"""Draft targets anew, as they are, before they expire.
+    """Draft targets anew, as they are, before they expire.
 
     \b
     tidegate targets begin --previous targets.1.json
@@ -49,7 +49,7 @@ def begin(previous: Path, target: Path, out: Output) -> None:
 @click.argument("file", type=_FILE)
 @with_output
 def show(file: Path, out: Output) -> None:
-    r"""Show what targets or a draft say, and its words.
+    """Show what targets or a draft say, and its words.
 
     \b
     tidegate targets show targets.draft.json
@@ -77,7 +77,7 @@ def show(file: Path, out: Output) -> None:
 @click.option("--words", help="The draft's words, where nobody can be asked.")
 @with_output
 def sign(file: Path, key: Path, words: str | None, out: Output) -> None:
-    r"""Sign a draft with one key, after typing its words.
+    """Sign a draft with one key, after typing its words.
 
     \b
     tidegate targets sign targets.draft.json --key ada-targets.key
@@ -92,7 +92,7 @@ def sign(file: Path, key: Path, words: str | None, out: Output) -> None:
 @_ROOT
 @with_output
 def merge(file: Path, signatures: tuple[Path, ...], root: Path, out: Output) -> None:
-    r"""Put signatures into a draft; when there are enough, targets are made.
+    """Put signatures into a draft; when there are enough, targets are made.
 
     \b
     tidegate targets merge targets.draft.json targets.draft.ada-targets.sig --root root.1.json
@@ -114,7 +114,7 @@ def merge(file: Path, signatures: tuple[Path, ...], root: Path, out: Output) -> 
 @click.option("--against", type=_FILE, help="The targets before it.")
 @with_output
 def check(file: Path, root: Path, against: Path | None, out: Output) -> None:
-    r"""Check targets with the code that devices run.
+    """Check targets with the code that devices run.
 
     \b
     tidegate targets check targets.1.json --root root.1.json
@@ -135,7 +135,7 @@ def check(file: Path, root: Path, against: Path | None, out: Output) -> None:
 @with_client
 @with_output
 def publish(file: Path, client: Client, out: Output) -> None:
-    r"""Send targets to the server, which checks them as a device would.
+    """Send targets to the server, which checks them as a device would.
 
     \b
     tidegate targets publish targets.1.json
