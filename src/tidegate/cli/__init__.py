@@ -4,10 +4,12 @@ A module `cli/NOUN.py` that holds a click command called `command` is a subcomma
 `_PARTS`, and those that begin with an underscore, are no commands.
 """
 
+import ast
 import importlib
 import pkgutil
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 import click
@@ -54,6 +56,11 @@ class _Nouns(click.Group):
         command: click.Command = found.command
         return command
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands by the first line of their docstrings, read from their files: importing all of them would take longer than the budget."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, _first_line(name)) for name in names()])
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
@@ -62,6 +69,15 @@ class _Nouns(click.Group):
             hint = f'; did you mean "tidegate {near}"?' if near else ""
             raise click.UsageError(f'there is no command "{args[0]}"{hint}', ctx)
         return super().resolve_command(ctx, args)
+
+
+def _first_line(name: str) -> str:
+    """Return the first line of a command's docstring without importing its module."""
+    tree = ast.parse((Path(__file__).parent / f"{name}.py").read_text())
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef) and node.name == "command":
+            return (ast.get_docstring(node) or "").partition("\n")[0]
+    return (ast.get_docstring(tree) or "").partition("\n")[0]
 
 
 @click.group(cls=_Nouns, invoke_without_command=True, context_settings={"max_content_width": 100})

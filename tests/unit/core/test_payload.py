@@ -212,6 +212,11 @@ def test_an_index_that_contradicts_itself_is_refused(changes: dict[str, object])
     assert code(lambda: Index.parse(head(**changes))) == "sig.malformed"  # type: ignore[arg-type]
 
 
+def test_a_target_that_is_not_covered_to_its_end_is_refused() -> None:
+    short = head(operations=(Operation(ZERO, 0, 3),), segments=())
+    assert code(lambda: Index.parse(short)) == "sig.malformed"
+
+
 def with_raw(change: Callable[[bytes], bytes]) -> bytes:
     """Return a head whose raw index was changed."""
     raw = change(zstandard.ZstdDecompressor().decompress(head()[HEADER_SIZE:]))
