@@ -1,6 +1,5 @@
-"""The demo's own small client of the admin API: JSON over one kept connection, patient while the server restarts."""
+"""A small client of the admin API over any wire: real HTTP for the demo, or the application in this process. Patient while the server restarts."""
 
-import http.client
 import json
 import time
 from collections.abc import Iterator, Mapping
@@ -8,19 +7,23 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlencode
 
+from tidegate.core.bundle import CONTENT_TYPE
 from tidegate.core.errors import HINTS, RequestError, TransferError
 from tidegate.core.reasons import REASONS
+from tidegate.sim.link import Answer, Wire
 
 #: How long a server may be away while it restarts, in seconds.
 PATIENCE_S: Final = 20.0
+_JSON: Final = {"content-type": "application/json"}
 
 
 class Api:
-    """Calls `http://host:port/api/v1`."""
+    """Calls `/api/v1` with an API token."""
 
-    def __init__(self, host: str, port: int, token: str) -> None:
-        """Use this server with this API token."""
-        self.host, self.port, self.token = host, port, token
+    def __init__(self, wire: Wire, token: str) -> None:
+        """Use this wire and token."""
+        self._wire = wire
+        self._token = token
 
     def get(self, path: str, **query: str | int) -> Any:
         """Return what stands at `path`.
@@ -29,70 +32,73 @@ class Api:
             RequestError: the server refuses, with its code.
             TransferError: nobody answers for `PATIENCE_S`.
         """
-        return self._patient("GET", f"{path}?{urlencode(query)}" if query else path, None)
+        return _decoded(self._patient("GET", _with(path, query), None, {}))
+
+    def get_text(self, path: str, **query: str | int) -> str:
+        """Return what stands at `path`, as text."""
+        return self._patient("GET", _with(path, query), None, {}).body.decode("utf-8", "replace")
 
     def pages(self, path: str, **query: str | int) -> Iterator[Any]:
         """Yield every item of a listing, page by page."""
-        cursor: str | None = ""
-        while cursor is not None:
-            more = {"cursor": cursor} if cursor else {}
+        more: dict[str, str | int] = {}
+        while True:
             page = self.get(path, **query, **more)
             yield from page["items"]
-            cursor = page.get("next") or None
+            if not page.get("next"):
+                return
+            more = {"cursor": page["next"]}
 
-    def post(self, path: str, body: Mapping[str, Any] | None = None, *, key: str = "") -> Any:
-        """Post a JSON body. With an idempotency `key` it is repeated while the server restarts."""
+    def post(self, path: str, body: Mapping[str, Any] | None = None, *, key: str) -> Any:
+        """Post a JSON body. The idempotency `key` lets it be repeated while the server restarts."""
         content = json.dumps(body or {}).encode()
-        if key:
-            return self._patient("POST", path, content, {"idempotency-key": key})
-        return self._once("POST", path, content, {})
+        headers = {**_JSON, "idempotency-key": key}
+        return _decoded(self._patient("POST", path, content, headers))
 
     def upload(self, path: str, file: Path) -> Any:
-        """Post a file as it is."""
-        with file.open("rb") as content:
-            size = str(file.stat().st_size)
-            kind = "application/vnd.tidegate.bundle"
-            headers = {"content-length": size, "content-type": kind}
-            return self._once("POST", path, content, headers)
+        """Post a bundle. Publishing the same bytes again changes nothing, so it may be repeated."""
+        headers = {"content-type": CONTENT_TYPE}
+        return _decoded(self._patient("POST", path, file.read_bytes(), headers))
 
     def _patient(
-        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str] | None = None
-    ) -> Any:
+        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
+    ) -> Answer:
+        sent = {"authorization": f"Bearer {self._token}", **headers}
         end = time.monotonic() + PATIENCE_S
-        while True:
-            try:
-                return self._once(method, path, body, headers or {})
-            except TransferError:
-                if time.monotonic() > end:
-                    raise
-                time.sleep(0.1)
-
-    def _once(self, method: str, path: str, body: Any, headers: Mapping[str, str]) -> Any:
-        sent = {"authorization": f"Bearer {self.token}", "accept": "application/json"}
-        if body is not None:
-            sent["content-type"] = "application/json"
-        sent.update(headers)
-        connection = http.client.HTTPConnection(self.host, self.port, timeout=60)
-        try:
-            connection.request(method, f"/api/v1{path}", body=body, headers=sent)
-            answer = connection.getresponse()
-            content = answer.read()
-        except (OSError, http.client.HTTPException) as error:
-            raise TransferError("download.refused", str(error)[:200]) from error
-        finally:
-            connection.close()
-        if answer.status == 503:
-            raise TransferError("download.refused", "the server is busy")
+        answer = self._try(method, path, sent, body, last=False)
+        while answer is None:
+            time.sleep(0.1)
+            answer = self._try(method, path, sent, body, last=time.monotonic() > end)
         if answer.status >= 400:
-            raise _problem(answer.status, content)
-        return json.loads(content) if content else None
+            raise _problem(answer)
+        return answer
+
+    def _try(
+        self, method: str, path: str, sent: Mapping[str, str], body: bytes | None, *, last: bool
+    ) -> Answer | None:
+        """Send once; None when it is worth trying again."""
+        try:
+            answer = self._wire.send(method, f"/api/v1{path}", sent, body)
+        except TransferError:
+            if last:
+                raise
+            return None
+        return None if answer.status == 503 and not last else answer
 
 
-def _problem(status: int, content: bytes) -> RequestError:
+def _with(path: str, query: Mapping[str, str | int]) -> str:
+    return f"{path}?{urlencode(query)}" if query else path
+
+
+def _decoded(answer: Answer) -> Any:
+    return json.loads(answer.body) if answer.body else None
+
+
+def _problem(answer: Answer) -> RequestError:
     try:
-        found = json.loads(content)
+        found = json.loads(answer.body)
     except ValueError:
         found = {}
     code = str(found.get("code", ""))
-    detail = f"{status}: {found.get('detail') or found.get('title') or content[:200]!r}"
-    return RequestError(code if code in HINTS or code in REASONS else "request.invalid", detail)
+    said = found.get("detail") or found.get("title") or answer.body[:200].decode("utf-8", "replace")
+    known = code if code in HINTS or code in REASONS else "request.invalid"
+    return RequestError(known, f"{answer.status}: {said}")

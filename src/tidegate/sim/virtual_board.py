@@ -18,10 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from tidegate.agent import boot_file
 from tidegate.agent.bootloaders.file import SLOT_VARIABLE
 from tidegate.agent.files import replace_file
 from tidegate.core.errors import ConfigError
+from tidegate.core.release import Running
 from tidegate.sim.processes import end, environment
 
 SLOTS: Final = ("A", "B")
@@ -35,12 +38,12 @@ _SUPERBLOCK: Final = (1080, b"\x53\xef")
 
 @dataclass(frozen=True, kw_only=True)
 class BoardSpec:
-    """What a new board is. `release` is (counter, version, sha256) of the factory image.
+    """What a new board is. `installed` describes the factory image.
 
     Attributes:
         server: URL of the control plane.
         anchor: root metadata that the image carries.
-        slot_size: bytes of each slot file.
+        slot_size: bytes of each slot file, in whole MiB.
         poll_s: how often the agent asks.
     """
 
@@ -52,7 +55,7 @@ class BoardSpec:
     anchor: bytes
     claim: str
     image: Path
-    release: tuple[int, str, str]
+    installed: Running
     slot_size: int
     attributes: dict[str, str]
     poll_s: int = 2
@@ -73,6 +76,9 @@ def make_board(folder: Path, spec: BoardSpec) -> None:
     _fill(slot_path(folder, "B"), None, spec.slot_size)
     (folder / "root.json").write_bytes(spec.anchor)
     (folder / "errors").write_text("0\n")
+    (folder / "claim").write_text(spec.claim + "\n")
+    (folder / "claim").chmod(0o600)
+    (folder / "installed.json").write_bytes(msgspec.json.encode(spec.installed))
     record = boot_file.BootRecord(slots=SLOTS, primary="A")
     replace_file(folder / "boot.json", boot_file.encode(record))
     (folder / "agent.toml").write_text(_configuration(folder, spec))
@@ -93,9 +99,9 @@ def _fill(path: Path, image: Path | None, size: int) -> None:
 
 
 def _configuration(folder: Path, spec: BoardSpec) -> str:
-    counter, version, sha256 = spec.release
     slots = "".join(
         f'[[slot]]\nname = "{name}"\npath = {json.dumps(str(slot_path(folder, name)))}\n'
+        f'size = "{spec.slot_size >> 20}MiB"\n'
         for name in SLOTS
     )
     attributes = "".join(f"{k} = {json.dumps(v)}\n" for k, v in sorted(spec.attributes.items()))
@@ -105,16 +111,13 @@ id = {json.dumps(spec.device_id)}
 product = {json.dumps(spec.product)}
 model = {json.dumps(spec.model)}
 revision = {spec.rev}
+installed_file = {json.dumps(str(folder / "installed.json"))}
 [device.attributes]
 {attributes}
-[device.installed]
-counter = {counter}
-version = {json.dumps(version)}
-sha256 = "{sha256}"
 [server]
 url = {json.dumps(spec.server)}
 root = {json.dumps(str(folder / "root.json"))}
-claim = {json.dumps(spec.claim)}
+claim_file = {json.dumps(str(folder / "claim"))}
 [state]
 dir = {json.dumps(str(folder / "state"))}
 [socket]

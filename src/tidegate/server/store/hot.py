@@ -254,6 +254,14 @@ def newest_position(conn: Connection) -> int:
     return int(found[0] or 0)
 
 
+def event_log(conn: Connection) -> list[str]:
+    """Return every event, in the order in which it was received: position, time of receipt and body."""
+    found = raw_connection(conn).execute(
+        "SELECT position, received_at, body FROM event ORDER BY position"
+    )
+    return [f"{position} {at} {body}" for position, at, body in found]
+
+
 def tallies(conn: Connection, rollout_id: int) -> list[tuple[str, str, str, int]]:
     """Return (ring, variant, name, value) of a rollout."""
     found = raw_connection(conn).execute(

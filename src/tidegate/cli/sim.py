@@ -1,0 +1,134 @@
+"""`tidegate sim`: fleets and boards without hardware, under the real agent and the real server."""
+
+import tempfile
+from pathlib import Path
+
+import click
+
+from tidegate.cli.output import Output, with_output
+from tidegate.core.errors import ConfigError
+
+#: `--expect` and it did not come true.
+UNMET = 10
+
+
+@click.group("sim")
+def command() -> None:
+    """Play a fleet's story beforehand, or run a board without hardware."""
+
+
+@command.command("run")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--seed", type=int, help="Another seed than the scenario's own.")
+@click.option("--expect", is_flag=True, help="Exit with 10 when an expectation is not met.")
+@with_output
+def run(file: Path, *, seed: int | None, expect: bool, out: Output) -> int:
+    r"""Play a scenario: real agents on simulated boards against the real server, on a virtual clock.
+
+    \b
+    tidegate sim run examples/scenarios/never-boots.scenario.toml
+    tidegate sim run story.scenario.toml --expect --seed 7
+    """
+    from tidegate.sim.scenario import Told, play, read_scenario
+
+    scenario = read_scenario(file)
+    out.note(f"{scenario.name}   {scenario.population.size} devices   {scenario.about}")
+    with tempfile.TemporaryDirectory(prefix="tidegate-sim-") as folder:
+        told: Told = play(scenario, Path(folder), seed=seed)
+    lines = [*told.story, ""]
+    for version, found in told.outcomes.items():
+        lines.append(
+            f"{version}  {told.states[version]}: {found.tried} activated, {found.confirmed} "
+            f"confirmed, {found.reverted} reverted, {found.open} open"
+        )
+    lines += [f"NOT MET  {one}" for one in told.unmet]
+    if scenario.expectations and not told.unmet:
+        lines.append("Everything that was expected came true.")
+    plain = {
+        "name": scenario.name,
+        "states": told.states,
+        "outcomes": told.outcomes,
+        "unmet": told.unmet,
+        "story": told.story,
+        "digest": told.digest,
+    }
+    out.data("sim-run/1", plain, "\n".join(lines))
+    return UNMET if expect and told.unmet else 0
+
+
+@command.command("board")
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.option(
+    "--server", default="http://127.0.0.1:8440", show_default=True, help="The control plane."
+)
+@click.option(
+    "--root",
+    type=click.Path(path_type=Path, exists=True),
+    help="Root metadata, the board's anchor (new boards).",
+)
+@click.option(
+    "--claim-file", type=click.Path(path_type=Path, exists=True), help="Claim token (new boards)."
+)
+@click.option(
+    "--image",
+    type=click.Path(path_type=Path, exists=True),
+    help="Factory image for slot A (new boards).",
+)
+@click.option("--product", default="gateway", show_default=True)
+@click.option("--model", help="Hardware model; default: the product.")
+@click.option("--revision", default=1, show_default=True)
+@click.option("--size", default="64MiB", show_default=True, help="Size of each slot file.")
+@click.option(
+    "--version", default="0.0.0", show_default=True, help="What the factory image is called."
+)
+def board(folder: Path, **options: object) -> None:
+    r"""Run a virtual board: the real agent as a process, two slot files, a boot loader that counts down.
+
+    The first time, the board is made in FOLDER. Ctrl-C switches it off; the same command switches it on again.
+
+    \b
+    tidegate sim board board1 --claim-file claim.txt --root lab/root.1.json --image rootfs.ext4
+    tidegate sim board board1
+    """
+    from tidegate.sim.virtual_board import VirtualBoard
+
+    if not (folder / "agent.toml").exists():
+        _make(folder, options)
+    run_board = VirtualBoard(folder.resolve(), tell=lambda text: click.echo(text, err=True))
+    try:
+        run_board.run()
+    finally:
+        run_board.stop()
+
+
+def _make(folder: Path, options: dict[str, object]) -> None:
+    import hashlib
+
+    from tidegate.core.amounts import parse_size
+    from tidegate.core.release import Running
+    from tidegate.sim.virtual_board import BoardSpec, make_board
+
+    missing = [name for name in ("root", "claim_file", "image") if not options[name]]
+    if missing:
+        named = ", ".join(f"--{name.replace('_', '-')}" for name in missing)
+        raise ConfigError("config.missing", f"{folder} is a new board and needs {named}")
+    root, claim, image = (Path(str(options[name])) for name in ("root", "claim_file", "image"))
+    with image.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    product = str(options["product"])
+    make_board(
+        folder.resolve(),
+        BoardSpec(
+            device_id=folder.resolve().name,
+            product=product,
+            model=str(options["model"] or product),
+            rev=int(str(options["revision"])),
+            server=str(options["server"]),
+            anchor=root.read_bytes(),
+            claim=claim.read_text().strip(),
+            image=image,
+            installed=Running(sha256=digest, version=str(options["version"])),
+            slot_size=parse_size(options["size"], "--size"),
+            attributes={},
+        ),
+    )
