@@ -1,0 +1,144 @@
+"""The list of devices, found by a query or by words, and those that ask to enrol."""
+
+from typing import Any, Final
+
+from tidegate.core.errors import TidegateError
+from tidegate.rollout import cohort
+from tidegate.rollout.cohort import Query
+from tidegate.server.groups import Book
+from tidegate.server.outcomes import OPEN
+from tidegate.server.store import Connection
+from tidegate.server.store import web_devices as rows
+from tidegate.server.store import web_queries
+from tidegate.server.web import words
+from tidegate.server.web.views import DeviceRow, DevicesPage, GroupRow, PendingRow
+
+Row = dict[str, Any]
+PAGE: Final = 50
+#: Most devices that one look at a query goes through; the next page goes on from there.
+SCAN: Final = 20_000
+_BATCH: Final = 2_000
+_PENDING: Final = 10
+DAY_S: Final = 86_400
+#: A query has one of these; anything else is a word to look for.
+_OPERATORS: Final = ("=", "<", ">", "~", ":", "(", " in ")
+
+
+def page(conn: Connection, query: str, cursor: str, now: int) -> DevicesPage:
+    """Return one page of the devices that match (query and cursor are untrusted)."""
+    after = int(cursor) if cursor.isascii() and cursor.isdigit() and len(cursor) < 12 else 0
+    text = query.strip()
+    states = web_queries.device_states(conn)
+    total = sum(count for state, count in states.items() if state != "pending")
+    problem, more, exact = "", 0, True
+    found: list[Row] = []
+    try:
+        if any(mark in text for mark in _OPERATORS):
+            found, more, exact = _scan(conn, cohort.parse(text), after, now)
+        else:
+            found = rows.after(conn, after, PAGE + 1, text)
+            more = int(found[PAGE - 1]["row"]) if len(found) > PAGE else 0
+            found = found[:PAGE]
+    except TidegateError as error:
+        problem = error.detail
+    count = total if not text else len(found)
+    return DevicesPage(
+        now=now,
+        query=query,
+        total=total,
+        seen_24h=web_queries.seen_since(conn, now - DAY_S),
+        found=count,
+        found_is_exact=exact and (not text or not more),
+        rows=_rows(conn, found, now),
+        next_cursor=str(more) if more else "",
+        pending=tuple(_pending(row) for row in rows.pending(conn, _PENDING)),
+        pending_total=states.get("pending", 0),
+        groups=tuple(
+            GroupRow(row["name"], row["query"] or "", None if row["query"] else row["members"])
+            for row in rows.groups(conn)
+        ),
+        variants=tuple(web_queries.variants(conn)[:8]),
+        problem=problem,
+    )
+
+
+def _scan(conn: Connection, query: Query, after: int, now: int) -> tuple[list[Row], int, bool]:
+    """Go through devices behind row `after` until a page is full; return them, where to go on (0 = the end), and whether the end was reached."""
+    book = Book(conn)
+    found: list[Row] = []
+    seen = 0
+    while seen < SCAN:
+        batch = rows.after(conn, after, _BATCH)
+        updates = rows.newest_updates(conn, [int(one["row"]) for one in batch])
+        for device in batch:
+            after = int(device["row"])
+            if query.matches(book.attributes(device, now, updates.get(after))):
+                found.append(device)
+                if len(found) == PAGE:
+                    return found, after, False
+        seen += len(batch)
+        if len(batch) < _BATCH:
+            return found, 0, True
+    return found, after, False
+
+
+def _rows(conn: Connection, found: list[Row], now: int) -> tuple[DeviceRow, ...]:
+    updates = rows.newest_updates(conn, [int(one["row"]) for one in found]) if found else {}
+    return tuple(_row(device, updates.get(int(device["row"])), now) for device in found)
+
+
+def _row(device: Row, update: Row | None, now: int) -> DeviceRow:
+    state, why = state_of(device, update, now)
+    return DeviceRow(
+        id=str(device["id"]),
+        variant=str(device["variant"]),
+        site=str(device["site"]),
+        runs=str(device["running_version"]) or "factory image",
+        state=state,
+        why=why,
+        seen_at=int(device["last_seen"]),
+    )
+
+
+def state_of(device: Row, update: Row | None, now: int) -> tuple[str, str]:
+    """Return a device's state in one word, and why in a few."""
+    if device["state"] != "accepted":
+        said = "possible clone: two boot ids" if device["state"] == "quarantined" else ""
+        return str(device["state"]), said
+    silent = now - int(device["last_seen"]) > DAY_S
+    if update is not None and update["state"] in OPEN:
+        if silent:
+            return "silent", f"last word: {update['state']}, {update['rollout']}"
+        return str(update["state"]), _under_way(device, update)
+    if device["held"]:
+        return "held", f"by {device['held_by']}" if device["held_by"] else ""
+    if silent:
+        return "silent", "not heard for a day"
+    return _ended(device, update)
+
+
+def _under_way(device: Row, update: Row) -> str:
+    if device["variant"] in update["isolated"]:
+        return f"{device['variant']} isolated in {update['rollout']}"
+    waiting = str(device["waiting"])
+    return words.reason(waiting) if waiting else str(update["rollout"])
+
+
+def _ended(device: Row, update: Row | None) -> tuple[str, str]:
+    if update is None or update["release_counter"] == device["running_counter"]:
+        return "idle", str(update["rollout"]) if update is not None else ""
+    state = str(update["state"])
+    if state in {"cancelled", "superseded"}:
+        return "idle", f"{update['rollout']} {state}"
+    return state, f"{update['reason'] or ''} {update['rollout']}".strip()
+
+
+def _pending(row: Row) -> PendingRow:
+    return PendingRow(
+        id=str(row["id"]),
+        product=str(row["product"]),
+        variant=str(row["variant"]),
+        serial=str(row["serial"]),
+        at=int(row["enrolled_at"]),
+        key=str(row["key_sha256"]),
+    )

@@ -1,0 +1,273 @@
+"""The fleet overview and the top bar, from stored counters."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from tidegate.core.reasons import family
+from tidegate.server.store import Connection
+from tidegate.server.store import web_queries as rows
+from tidegate.server.web import words
+from tidegate.server.web.charts import Kind
+from tidegate.server.web.queries import rollouts, sums
+from tidegate.server.web.queries.rollouts import AudienceOf
+from tidegate.server.web.views import (
+    Chart,
+    Counts,
+    FleetPage,
+    InboxRow,
+    Mark,
+    OutcomeRow,
+    Series,
+    TimelineRow,
+    VersionRow,
+)
+
+Row = dict[str, Any]
+DAY_S: Final = 86_400
+CHART_S: Final = 60 * DAY_S
+POINTS: Final = 300
+LAYERS: Final = 4
+_RAMP: Final[tuple[Kind, ...]] = ("v0", "v1", "v2", "v3", "v4")
+_TOKENS: Final = ("--v0", "--v1", "--v2", "--v3", "--v4")
+_SPARK_DAYS: Final = 7
+_OUTCOMES: Final[tuple[tuple[str, str, str, Kind], ...]] = (
+    ("end:confirmed", "confirmed", "Confirmed", "ok"),
+    ("end:failed", "not_activated", "Failed", "text3"),
+    ("end:reverted", "reverted", "Reverted by the device", "bad"),
+    ("end:lost", "lost", "Lost, silent past the deadline", "lost"),
+    ("end:declined", "declined", "Declined on site", "text3"),
+)
+
+
+def counts(conn: Connection, single_operator: bool) -> Counts:
+    """Return the top bar."""
+    running = tuple(
+        (str(row["name"]), rollouts.where_text(row)) for row in rows.running(conn)
+    )
+    return Counts(
+        running=running,
+        pending=rows.pending_count(conn),
+        incidents=rows.open_incident_count(conn),
+        single_operator=single_operator,
+    )
+
+
+def fleet(conn: Connection, audience_of: AudienceOf, now: int) -> FleetPage:
+    """Return the whole fleet."""
+    versions = rows.firmware(conn)
+    looked_at = rows.rollouts_looked_at(conn, 20)
+    newest = rows.rollouts(conn, 0, 1)
+    today = now // DAY_S
+    daily = rows.daily(conn, today - _SPARK_DAYS + 1)
+    return FleetPage(
+        now=now,
+        devices=sum(int(row["devices"]) for row in versions),
+        seen_24h=rows.seen_since(conn, now - DAY_S),
+        variants=len(rows.variants(conn)),
+        chart=_chart(conn, versions, now),
+        versions=_versions(conn, versions, now),
+        inbox=_inbox(conn, looked_at, now),
+        rollouts=tuple(rollouts.listed(conn, row, audience_of) for row in looked_at),
+        rollouts_total=rows.rollout_count(conn),
+        last_rollout=str(newest[0]["name"]) if newest else "",
+        outcomes=_outcomes(daily, today),
+        refused=sums.reason_rows(_reasons(daily, today))[:8],
+        security=_security(conn, now),
+    )
+
+
+def label(row: Row, several: bool) -> str:
+    """Name a version; with its product where there are several."""
+    version = str(row["version"]) or ("factory image" if not row["counter"] else str(row["counter"]))
+    return f"{row['product']} {version}" if several else version
+
+
+def _several(versions: Sequence[Row]) -> bool:
+    return len({row["product"] for row in versions}) > 1
+
+
+def _chart(conn: Connection, versions: Sequence[Row], now: int) -> Chart:
+    times = rows.sample_times(conn, now - CHART_S)
+    if len(times) > POINTS:
+        last = len(times) - 1
+        times = sorted({times[n * last // (POINTS - 1)] for n in range(POINTS)})
+    found = rows.samples(conn, times) if len(times) > 1 else []
+    several = _several([*versions, *found])
+    shares: dict[tuple[int, str], dict[int, int]] = {}
+    totals = dict.fromkeys(times, 0)
+    for row in found:
+        key = (int(row["counter"]), label(row, several))
+        at = shares.setdefault(key, {})
+        at[int(row["at"])] = at.get(int(row["at"]), 0) + int(row["devices"])
+        totals[int(row["at"])] += int(row["devices"])
+    newest_first = sorted(shares, reverse=True)
+    layers = [(name, [shares[(counter, name)]]) for counter, name in newest_first[:LAYERS]]
+    if len(newest_first) > LAYERS:
+        layers.append(("older", [shares[key] for key in newest_first[LAYERS:]]))
+    series = tuple(
+        Series(name, _TOKENS[n], _percentages(times, totals, parts))
+        for n, (name, parts) in enumerate(layers)
+    )
+    said = ", ".join(f"{one.label} {one.y[-1]:.1f} percent" for one in series)
+    return Chart(
+        "stack",
+        tuple(times),
+        series,
+        f"Share of the fleet by firmware. Now: {said}." if said else "No samples yet.",
+        _marks(conn, times),
+        unit="%",
+    )
+
+
+def _percentages(
+    times: Sequence[int], totals: dict[int, int], parts: Sequence[dict[int, int]]
+) -> tuple[float, ...]:
+    return tuple(
+        round(100 * sum(part.get(at, 0) for part in parts) / totals[at], 2) if totals[at] else 0.0
+        for at in times
+    )
+
+
+def _marks(conn: Connection, times: Sequence[int]) -> tuple[Mark, ...]:
+    if len(times) < 2:
+        return ()
+    marks = []
+    for row in rows.rollout_marks(conn, times[0]):
+        started, halted = row["started_at"], row["halted_at"]
+        if started and started >= times[0] and row["kind"] == "install":
+            marks.append(Mark(int(started), str(row["name"]), "--text-3"))
+        if halted and halted >= times[0]:
+            marks.append(Mark(int(halted), f"{row['release_version']} halted", "--bad"))
+    return tuple(sorted(marks, key=lambda mark: mark.x)[-8:])
+
+
+def _versions(conn: Connection, versions: Sequence[Row], now: int) -> tuple[VersionRow, ...]:
+    times = rows.sample_times(conn, now - 7 * DAY_S)
+    before: dict[tuple[str, int], int] = {}
+    if times:
+        for row in rows.samples(conn, times[:1]):
+            before[(str(row["product"]), int(row["counter"]))] = int(row["devices"])
+    several = _several(versions)
+    found = []
+    for n, row in enumerate(versions[:12]):
+        key = (str(row["product"]), int(row["counter"]))
+        note, href, color = _note(conn, row, _RAMP[min(n, LAYERS)])
+        change = int(row["devices"]) - before.get(key, 0) if times else 0
+        found.append(
+            VersionRow(label(row, several), color, int(row["devices"]), change, note, href)
+        )
+    return tuple(found)
+
+
+def _note(conn: Connection, row: Row, color: Kind) -> tuple[str, str, Kind]:
+    release = rows.release_by_counter(conn, str(row["product"]), int(row["counter"]))
+    if release is None:
+        return "published nowhere here", "", color
+    href = f"/releases/{release['name']}"
+    if release["state"] == "recalled":
+        return "recalled", href, "bad"
+    newest = rows.rollouts(conn, 0, 1, int(release["id"]))
+    if newest and newest[0]["kind"] == "install":
+        at = newest[0]
+        return f"rollout {words.state(at['state']).word.lower()}", f"/rollouts/{at['name']}", color
+    return ", ".join(release["channels"]), href, color
+
+
+def _inbox(conn: Connection, looked_at: Sequence[Row], now: int) -> tuple[InboxRow, ...]:
+    found = [_halted(row) for row in looked_at if row["state"] == "halted"]
+    found += [
+        InboxRow(
+            "person",
+            "",
+            f"Approve: {ask['action']} {ask['rollout']}",
+            f"/rollouts/{ask['rollout']}",
+            f"Asked by {ask['asked_by']}. Lapses in {words.duration(ask['expires_at'] - now)}.",
+            int(ask["asked_at"]),
+        )
+        for ask in rows.requests(conn)
+    ]
+    found += _incidents(conn)
+    pending = rows.pending_count(conn)
+    if pending:
+        text = "None of them showed a claim token. Accept or reject them."
+        title = f"{words.plural(pending, 'device')} {'asks' if pending == 1 else 'ask'} to enrol"
+        found.append(InboxRow("chip", "", title, "/devices#pending", text, now))
+    for device in rows.quarantined(conn, 5):
+        text = "Possible clone: two boot ids interleave. It gets no assignments."
+        href = f"/devices/{device['id']}"
+        found.append(
+            InboxRow("shield", "bad", str(device["id"]), href, text, int(device["last_seen"]))
+        )
+    return tuple(found)
+
+
+def _halted(row: Row) -> InboxRow:
+    who = "by gate" if row["halted_by"] == sums.PLANNER else f"by {row['halted_by']}"
+    text = f"{sums.because_line(row)} Decide: fall back, resume or cancel."
+    name, at = str(row["name"]), int(row["halted_at"] or 0)
+    return InboxRow("halt", "bad", f"{name} halted {who}", f"/rollouts/{name}", text, at)
+
+
+def _incidents(conn: Connection) -> list[InboxRow]:
+    open_ones = [row for row in rows.incidents(conn, 20) if row["state"] == "open"]
+    actions = rows.action_counts(conn, [int(row["id"]) for row in open_ones])
+    icons = {"isolation": ("iso", "iso"), "fallback": ("revert", "bad")}
+    found = []
+    for row in open_ones:
+        icon, tone = icons.get(str(row["kind"]), ("warn", "warn"))
+        lacks = "" if actions.get(int(row["id"])) else " No corrective action yet."
+        name = str(row["name"])
+        found.append(
+            InboxRow(
+                icon,
+                tone,  # type: ignore[arg-type]  # from the closed list above
+                f"{name}: {row['subject'] or row['rollout'] or row['kind']}",
+                f"/incidents/{name}",
+                f"{row['summary']}{lacks}",
+                int(row["opened_at"]),
+            )
+        )
+    return found
+
+
+def _outcomes(daily: Sequence[Row], today: int) -> tuple[OutcomeRow, ...]:
+    value = {(int(row["day"]), str(row["name"])): int(row["value"]) for row in daily}
+    days = range(today - _SPARK_DAYS + 1, today + 1)
+    return tuple(
+        OutcomeRow(
+            state,
+            text,
+            value.get((today, name), 0),
+            value.get((today - 1, name), 0),
+            kind,
+            tuple(value.get((day, name), 0) for day in days),
+        )
+        for name, state, text, kind in _OUTCOMES
+    )
+
+
+def _reasons(daily: Sequence[Row], today: int) -> dict[str, int]:
+    return {
+        str(row["name"])[7:]: int(row["value"])
+        for row in daily
+        if row["day"] == today and str(row["name"]).startswith("reason:")
+    }
+
+
+def _security(conn: Connection, now: int) -> tuple[TimelineRow, ...]:
+    found = []
+    for row in rows.security_events(conn, now - 7 * DAY_S, 8):
+        code = str(row["reason"])
+        noticed = family(code) == "security"
+        verb = "reports" if noticed else "refused it"
+        found.append(
+            TimelineRow(
+                int(row["received_at"]),
+                "warn" if noticed else "shield",
+                "warn" if noticed else "",
+                f"{row['device']} {verb}: {words.reason(code)}.",
+                code=code,
+                href=f"/devices/{row['device']}",
+            )
+        )
+    return tuple(found)

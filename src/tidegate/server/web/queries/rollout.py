@@ -1,0 +1,318 @@
+"""One rollout: is it bad, how far is it, what limits speed, what would be lost if it turned bad now."""
+
+from typing import Any, Final
+
+import msgspec
+
+from tidegate.core.amounts import format_share
+from tidegate.core.release import ReleaseTarget
+from tidegate.rollout import cohort
+from tidegate.rollout import evidence as evidence_sums
+from tidegate.rollout.model import Evidence, Finding, Rollout, Tally
+from tidegate.server.outcomes import AFTER
+from tidegate.server.store import Connection
+from tidegate.server.store import web_queries as rows
+from tidegate.server.web import words
+from tidegate.server.web.queries import sums
+from tidegate.server.web.queries.rollouts import (
+    AudienceOf,
+    evidence_of,
+    model_of,
+    present_ring,
+    where_text,
+)
+from tidegate.server.web.reader import Account
+from tidegate.server.web.views import (
+    Ask,
+    Chart,
+    Fact,
+    Halted,
+    OwedRow,
+    RingRow,
+    RolloutPage,
+    Series,
+    Target,
+    TimelineRow,
+    VariantRow,
+)
+from tidegate.server.web.words import Tone
+
+Row = dict[str, Any]
+LOG: Final = 40
+OWED: Final = 10
+_POINTS: Final = 150
+#: Icon and colour of each decision in the log.
+DECISIONS: Final[dict[str, tuple[str, Tone]]] = {
+    "advance": ("ok", "ok"),
+    "complete": ("ok", "ok"),
+    "approve": ("person", "ok"),
+    "start": ("go", "go"),
+    "resume": ("go", "go"),
+    "create": ("file", ""),
+    "edit": ("file", ""),
+    "pause": ("pause", ""),
+    "cancel": ("wait", ""),
+    "halt": ("halt", "bad"),
+    "isolate": ("iso", "iso"),
+    "readmit": ("ok", "ok"),
+    "fallback": ("revert", "bad"),
+}
+
+
+def page(
+    conn: Connection, name: str, account: Account, audience_of: AudienceOf, now: int
+) -> RolloutPage | None:
+    """Return one rollout as `account` sees its requests, or None."""
+    row = rows.rollout(conn, name)
+    if row is None:
+        return None
+    model = model_of(row)
+    found = evidence_of(conn, row, model, audience_of)
+    tally = evidence_sums.total(found)
+    because = sums.findings(row["because"])
+    parent, children = rows.parent_and_children(conn, row)
+    owed = rows.owed(conn, int(row["id"]), AFTER, OWED)
+    isolated = sums.isolated_count(found.tallies, model.isolated)
+    return RolloutPage(
+        now=now,
+        name=name,
+        title=sums.title(row),
+        state=str(row["state"]),
+        state_text=_state_text(row),
+        kind=str(row["kind"]),
+        release=str(row["release"]),
+        release_counter=int(row["release_counter"]),
+        generation=model.generation,
+        created_at=int(row["created_at"]),
+        created_by=str(row["created_by"]),
+        started_at=model.started_at,
+        parent=parent,
+        children=children,
+        audience=str(row["audience"]),
+        asks=tuple(_ask(one, account) for one in rows.requests(conn, int(row["id"]))),
+        halted=_halted(conn, row),
+        facts=_facts(row, tally, because, now),
+        rings=_rings(model, found, now),
+        total=sums.ring_row("All", "", "", tally, isolated),
+        because=sums.because_rows(because),
+        variants=_variants(found, model),
+        reasons=sums.reason_rows(tally.reasons),
+        log=_log(conn, row),
+        chart=_chart(conn, row, tally, now),
+        owed=tuple(_owed(one) for one in owed),
+        owed_total=tally.pending,
+        staged_inert=sums.staged(tally),
+        isolated=model.isolated,
+        fallbacks=_fallbacks(conn, row, now),
+        next_step=_next_step(model, found),
+    )
+
+
+def _state_text(row: Row) -> str:
+    state = str(row["state"])
+    word = words.state(state).word
+    if state == "halted":
+        who = "by gate" if row["halted_by"] == sums.PLANNER else f"by {row['halted_by']}"
+        return f"Halted {who}"
+    return f"{word}, {where_text(row)}" if state in {"active", "paused"} else word
+
+
+def _ask(row: Row, account: Account) -> Ask:
+    detail = ", ".join(
+        str(row["detail"][key]) for key in ("ring", "variant") if row["detail"].get(key)
+    )
+    devices = row["detail"].get("devices")
+    reach = f" Reaches {words.plural(int(devices), 'device')}." if isinstance(devices, int) else ""
+    said = f"\N{LEFT DOUBLE QUOTATION MARK}{row['reason']}\N{RIGHT DOUBLE QUOTATION MARK}"
+    return Ask(
+        id=str(row["id"]),
+        title=f"{row['action']} {detail}".strip(),
+        text=f"{said if row['reason'] else ''}{reach}".strip(),
+        asked_by=str(row["asked_by"]),
+        asked_at=int(row["asked_at"]),
+        expires_at=int(row["expires_at"]),
+        own=row["asked_by"] == account.name,
+    )
+
+
+def _halted(conn: Connection, row: Row) -> Halted | None:
+    if row["state"] != "halted" or row["halted_at"] is None:
+        return None
+    incident = rows.incident_of(conn, int(row["id"]), "halt")
+    return Halted(
+        int(row["halted_at"]), str(row["halted_by"] or ""), str(row["halt_reason"] or ""), incident
+    )
+
+
+def _facts(row: Row, tally: Tally, because: tuple[Finding, ...], now: int) -> tuple[Fact, ...]:
+    return (
+        _is_it_bad(row, tally, because),
+        _how_far(tally),
+        _what_limits(row, because, now),
+        _if_it_turned(row, tally),
+    )
+
+
+def _is_it_bad(row: Row, tally: Tally, because: tuple[Finding, ...]) -> Fact:
+    question = "Is it bad?"
+    bad = next((one for one in because if not one.passed and one.gate in sums.STOPPING), None)
+    shares = (("bad", tally.harmed), ("wait", max(0, tally.attempts - tally.harmed)))
+    big = words.percent(tally.harmed, tally.attempts) if tally.attempts else "\N{EN DASH}"
+    small = f"harmed of {words.number(tally.attempts)} that acted on it"
+    if row["state"] in {"halted", "falling_back"}:
+        say = f"Yes. {row['halt_reason']}" if row["halted_by"] == sums.PLANNER else "It was halted by a person."
+        return Fact(question, big, small, words.plain(say, 200), shares, "bad")  # type: ignore[arg-type]
+    if not tally.attempts:
+        return Fact(question, big, "", "Not known: no device has acted on it yet.")
+    guard = next((one for one in because if one.gate == "failure_rate" and not one.variant), None)
+    limit = guard.limit if guard is not None else None
+    rest = f" Halts above {words.percent(limit, 1)}." if isinstance(limit, float) else ""
+    say = words.plain(bad.text, 160) if bad is not None else f"No.{rest}"
+    tone: Tone = "warn" if bad is not None else ""
+    return Fact(question, big, small, say, shares, tone)  # type: ignore[arg-type]
+
+
+def _how_far(tally: Tally) -> Fact:
+    rest = max(0, tally.audience - tally.confirmed - tally.pending)
+    return Fact(
+        "How far is it?",
+        words.number(tally.confirmed),
+        f"confirmed of {words.number(tally.audience)}",
+        f"{words.percent(tally.confirmed, tally.audience)} of its audience.",
+        (("ok", tally.confirmed), ("go", tally.pending), ("wait", rest)),
+    )
+
+
+def _what_limits(row: Row, because: tuple[Finding, ...], now: int) -> Fact:
+    question = "What limits speed now?"
+    state = str(row["state"])
+    if state != "active":
+        word = words.state(state).word
+        say = sums.because_line(row) or "Nothing moves in this state."
+        return Fact(question, word, "", words.plain(say, 160))
+    waits = next((one for one in because if not one.passed), None)
+    if waits is None:
+        room = row["room"]
+        say = "Devices that come and ask; permits are not bounded."
+        if room is not None:
+            say = f"Room for {words.plural(int(room), 'permit')} more now."
+        return Fact(question, "devices asking", "", say)
+    opens = f" Opens {words.when(waits.opens_at, now)}." if waits.opens_at else ""
+    small = f"ring {waits.ring}" if waits.ring else ""
+    return Fact(question, waits.gate.replace("_", " "), small, f"{words.plain(waits.text, 140)}.{opens}".replace("..", "."))
+
+
+def _if_it_turned(row: Row, tally: Tally) -> Fact:
+    inert = sums.staged(tally)
+    if row["state"] == "halted":
+        say = f"{words.plural(inert, 'device')} hold it staged; they stay inert." if inert else ""
+        return Fact("Past the point of no return", words.number(tally.pending), "", say)
+    say = "Nothing is staged beyond them."
+    if inert:
+        say = f"{words.number(inert)} more hold it or load it; without a permit it stays inert."
+    small = "exposed, outcome open"
+    return Fact("If it turned bad now", words.number(tally.pending), small, say)
+
+
+def _rings(model: Rollout, found: Evidence, now: int) -> tuple[RingRow, ...]:
+    out = []
+    for index, (spec, progress) in enumerate(zip(model.policy.rings, model.rings, strict=True)):
+        tallies = {key: one for key, one in found.tallies.items() if key[0] == spec.name}
+        share = cohort.share_of(model, index)
+        step = ""
+        if len(spec.shares) > 1 and progress.step >= 0:
+            step = f"step {progress.step + 1} of {len(spec.shares)}: {format_share(share)}"
+        since = f"since {words.when(progress.opened_at, now)}" if progress.opened_at else ""
+        row = sums.ring_row(
+            spec.name,
+            progress.state,
+            since,
+            evidence_sums.merge(tallies.values()),
+            sums.isolated_count(tallies, model.isolated),
+            open_bp=share,
+            step_text=step,
+        )
+        out.append(row)
+    return tuple(out)
+
+
+def _variants(found: Evidence, model: Rollout) -> tuple[VariantRow, ...]:
+    names = {*evidence_sums.variants_of(found), *model.isolated}
+    by_variant = {name: evidence_sums.total(found, variants={name}) for name in names}
+    return sums.variant_rows(by_variant, model.isolated)
+
+
+def _log(conn: Connection, row: Row) -> tuple[TimelineRow, ...]:
+    return tuple(log_row(one) for one in rows.plan_log(conn, int(row["id"]), LOG))
+
+
+def log_row(one: Row) -> TimelineRow:
+    """Return one decision about a rollout."""
+    icon, tone = DECISIONS.get(str(one["action"]), ("wait", ""))
+    verb = str(one["action"]).replace("_", " ").capitalize()
+    text = str(one["text"]) or verb
+    said = text if text.lower().startswith(verb.lower()) else f"{verb}: {text}"
+    return TimelineRow(
+        int(one["at"]), icon, tone, said, by=sums.by(str(one["actor"]), int(one["generation"]))
+    )
+
+
+def _owed(row: Row) -> OwedRow:
+    return OwedRow(
+        str(row["device"]), str(row["variant"]), str(row["state"]), int(row["state_at"])
+    )
+
+
+def _chart(conn: Connection, row: Row, tally: Tally, now: int) -> Chart | None:
+    start = int(row["started_at"] or 0)
+    if not start or not tally.exposed:
+        return None
+    end = max(int(row["ended_at"] or row["halted_at"] or now), start + 60)
+    step = max(1, (end - start) // _POINTS)
+    buckets = dict(rows.exposure(conn, int(row["id"]), start, step))
+    last = max([*buckets, (end - start) // step])
+    total, y = 0, []
+    for n in range(last + 1):
+        total += buckets.get(n, 0)
+        y.append(float(max(1, total)))
+    if len(y) < 2:  # one step only: nothing to draw
+        return None
+    x = tuple(start + n * step for n in range(last + 1))
+    end_text = f"{words.number(total)} activated"
+    series = (Series("activated", "--v0", tuple(y), end_text, width=2.5),)
+    finding = f"{end_text} since {words.when(start, now)}."
+    return Chart("lines", x[:600], series, finding, log=total >= 1000)
+
+
+def _fallbacks(conn: Connection, row: Row, now: int) -> tuple[Target, ...]:
+    """Return the releases that the running release itself allows its devices to be ordered back to."""
+    counters: set[int] = set()
+    for artifact in rows.artifacts(conn, int(row["release_id"])):
+        target = msgspec.convert(artifact["target"], type=ReleaseTarget)
+        counters |= {one.counter for one in target.fallback_to if one.expires > now}
+    found = []
+    for counter in sorted(counters, reverse=True):
+        release = rows.release_by_counter(conn, str(row["product"]), counter)
+        if release is not None:
+            found.append(Target(counter, str(release["version"])))
+    return tuple(found)
+
+
+def _next_step(model: Rollout, found: Evidence) -> str:
+    """Say what would open next, and about how many devices that adds."""
+    index = present_ring(model)
+    if model.state != "active" or index is None:
+        return ""
+    spec, progress = model.policy.rings[index], model.rings[index]
+    audience = evidence_sums.total(found, rings={spec.name}).audience
+    now_bp = cohort.share_of(model, index)
+    if progress.step + 1 < len(spec.shares):
+        then = spec.shares[progress.step + 1]
+        more = audience * (then - now_bp) // 10_000
+        return f"Ring {spec.name} from {format_share(now_bp)} to {format_share(then)}: about {words.number(more)} devices more."
+    if index + 1 < len(model.policy.rings):
+        after = model.policy.rings[index + 1]
+        whole = evidence_sums.total(found, rings={after.name}).audience
+        more = whole * after.shares[0] // 10_000
+        return f"Ring {after.name} at {format_share(after.shares[0])}: about {words.number(more)} devices more."
+    return f"Ring {spec.name} passes without waiting for its gates."

@@ -1,0 +1,115 @@
+"""The list of rollouts, and what lists elsewhere show of one."""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+
+from tidegate.core.amounts import format_share
+from tidegate.rollout import cohort
+from tidegate.rollout import evidence as evidence_sums
+from tidegate.rollout.model import (
+    ALL_BP,
+    Approval,
+    Evidence,
+    Policy,
+    RingProgress,
+    Rollout,
+)
+from tidegate.server import telemetry
+from tidegate.server.store import Connection
+from tidegate.server.store import web_queries as rows
+from tidegate.server.web.queries import sums
+from tidegate.server.web.queries.sums import Audience
+from tidegate.server.web.views import RolloutRow, RolloutsPage
+
+Row = dict[str, Any]
+#: Counts the devices of a rollout's rings by (ring, variant).
+AudienceOf = Callable[[Rollout, str], Audience]
+PAGE: Final = 50
+_OPEN: Final = frozenset({"open", "soaking"})
+
+
+def model_of(row: Row) -> Rollout:
+    """Return a rollout as the planner sees it."""
+    return Rollout(
+        name=row["name"],
+        release_sha256=row["release_sha256"],
+        state=row["state"],
+        generation=row["generation"],
+        policy=msgspec.convert(row["policy"], type=Policy),
+        rings=msgspec.convert(row["rings"], type=tuple[RingProgress, ...]),
+        isolated=tuple(row["isolated"]),
+        approvals=msgspec.convert(row["approvals"], type=tuple[Approval, ...]),
+        started_at=row["started_at"] or 0,
+    )
+
+
+def evidence_of(conn: Connection, row: Row, model: Rollout, audience_of: AudienceOf) -> Evidence:
+    """Return what is known about a rollout. Devices that went back have left a fallback's audience; they are counted in again."""
+    found = telemetry.evidence(conn, int(row["id"]), audience_of(model, str(row["product"])))
+    if row["kind"] != "fallback":
+        return found
+    tallies = {
+        key: msgspec.structs.replace(tally, audience=tally.audience + tally.confirmed)
+        for key, tally in found.tallies.items()
+    }
+    return msgspec.structs.replace(found, tallies=tallies)
+
+
+def present_ring(model: Rollout) -> int | None:
+    """Return the index of the ring that is open and has not passed, or None."""
+    for index, progress in enumerate(model.rings):
+        if progress.state in _OPEN:
+            return index
+    return None
+
+
+def where_text(row: Row) -> str:
+    """Say where a rollout stands: its open ring and step."""
+    model = model_of(row)
+    index = present_ring(model)
+    if index is None:
+        done = sum(progress.state in {"passed", "skipped"} for progress in model.rings)
+        every = len(model.rings)
+        return "all rings" if done == every else f"{done} of {every} rings passed"
+    spec = model.policy.rings[index]
+    share = cohort.share_of(model, index)
+    ring = f"ring {spec.name}"
+    return ring if share == ALL_BP and len(spec.shares) == 1 else f"{ring}, {format_share(share)} open"
+
+
+def listed(conn: Connection, row: Row, audience_of: AudienceOf) -> RolloutRow:
+    """Return a rollout for a list."""
+    model = model_of(row)
+    found = evidence_of(conn, row, model, audience_of)
+    tally = evidence_sums.total(found)
+    isolated = sums.isolated_count(found.tallies, model.isolated)
+    began = row["ended_at"] or row["halted_at"] or row["started_at"] or row["created_at"]
+    sub = where_text(row)
+    if row["kind"] == "fallback":
+        sub = f"back to {row['release_version']}; {sub}"
+    return RolloutRow(
+        name=str(row["name"]),
+        title=sums.title(row),
+        sub=sub,
+        state=str(row["state"]),
+        shares=sums.shares(tally, isolated),
+        audience=tally.audience,
+        confirmed=tally.confirmed,
+        failed=sums.failed(tally),
+        reverted=tally.reverted,
+        lost=tally.lost,
+        because=sums.because_line(row),
+        at=int(began),
+        active=row["state"] not in {"completed", "cancelled", "superseded", "draft"},
+    )
+
+
+def page(conn: Connection, audience_of: AudienceOf, cursor: str, now: int) -> RolloutsPage:
+    """Return one page of the list; `cursor` is untrusted."""
+    before = int(cursor) if cursor.isascii() and cursor.isdigit() and len(cursor) < 12 else 0
+    found = rows.rollouts(conn, before, PAGE + 1)
+    more = str(found[PAGE - 1]["id"]) if len(found) > PAGE else ""
+    listing = tuple(listed(conn, row, audience_of) for row in found[:PAGE])
+    return RolloutsPage(now, listing, rows.rollout_count(conn), more)
