@@ -491,7 +491,8 @@ class FixtureStory:
             ),
             owed_total=1_542,
             isolated=("gw1-r3",),
-            fallbacks=(v.Target(117, "2.4.1", 24_129),),
+            fallbacks=(v.Target("gw1-2.4.1", 117, "2.4.1"),),
+            next_ring="fleet",
             next_step="Ring fleet from 40 % to 100 %: 71,527 more devices.",
         )
 

@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from typing import Any
 
-from sqlalchemy import Connection, Select, case, distinct, func, or_, select
+from sqlalchemy import Connection, Select, case, func, or_, select
 
 from tidegate.server.store import tables as t
 
@@ -48,7 +48,8 @@ def running(conn: Connection) -> list[Row]:
     """Return rollouts that can be halted now and still move."""
     states = ("active", "paused", "falling_back")
     return _rows(
-        conn, _ROLLOUT.where(t.rollout.c.state.in_(states)).order_by(t.rollout.c.id.desc()).limit(20)
+        conn,
+        _ROLLOUT.where(t.rollout.c.state.in_(states)).order_by(t.rollout.c.id.desc()).limit(20),
     )
 
 
@@ -77,9 +78,7 @@ def device_states(conn: Connection) -> dict[str, int]:
 def seen_since(conn: Connection, since: int) -> int:
     """Return how many accepted devices were heard of since then."""
     asked = select(func.count()).select_from(t.device)
-    return _count(
-        conn, asked.where(t.device.c.state == "accepted", t.device.c.last_seen >= since)
-    )
+    return _count(conn, asked.where(t.device.c.state == "accepted", t.device.c.last_seen >= since))
 
 
 def variants(conn: Connection, product: str = "") -> list[tuple[str, int]]:
@@ -118,14 +117,16 @@ def firmware_variants(conn: Connection, product: str, counter: int) -> dict[str,
 def sample_times(conn: Connection, since: int) -> list[int]:
     """Return when the firmware counters were sampled, oldest first."""
     at = t.firmware_sample.c.at
-    asked = select(distinct(at)).where(at >= since).order_by(at)
+    asked = select(at).distinct().where(at >= since).order_by(at)
     return [int(one) for one in conn.execute(asked).scalars()]
 
 
 def samples(conn: Connection, times: Collection[int]) -> list[Row]:
     """Return the samples of these times."""
     sample = t.firmware_sample
-    asked = select(sample.c.at, sample.c.product, sample.c.counter, sample.c.version, sample.c.devices)
+    asked = select(
+        sample.c.at, sample.c.product, sample.c.counter, sample.c.version, sample.c.devices
+    )
     return _rows(conn, asked.where(sample.c.at.in_(sorted(times))).order_by(sample.c.at))
 
 
@@ -174,9 +175,7 @@ def quarantined(conn: Connection, limit: int) -> list[Row]:
 
 def rollout(conn: Connection, name: str) -> Row | None:
     """Return a rollout with its release."""
-    return _one(
-        conn, _ROLLOUT.where(t.rollout.c.tenant == _TENANT, t.rollout.c.name == name)
-    )
+    return _one(conn, _ROLLOUT.where(t.rollout.c.tenant == _TENANT, t.rollout.c.name == name))
 
 
 def rollouts_looked_at(conn: Connection, limit: int) -> list[Row]:
@@ -194,6 +193,18 @@ def rollouts(conn: Connection, before: int, limit: int, release_id: int = 0) -> 
     if release_id:
         asked = asked.where(t.rollout.c.release_id == release_id)
     return _rows(conn, asked)
+
+
+def moving_rollouts(conn: Connection, release: str) -> list[str]:
+    """Return the names of rollouts of a release that still move."""
+    asked = (
+        select(t.rollout.c.name)
+        .join(t.release, t.release.c.id == t.rollout.c.release_id)
+        .where(t.release.c.name == release, t.rollout.c.kind == "install")
+        .where(t.rollout.c.state.in_(("active", "paused", "completed")))
+        .order_by(t.rollout.c.id)
+    )
+    return [str(one) for one in conn.execute(asked).scalars()]
 
 
 def rollout_count(conn: Connection) -> int:
@@ -241,7 +252,7 @@ def requests(conn: Connection, rollout_id: int | None = None) -> list[Row]:
 
 def exposure(conn: Connection, rollout_id: int, start: int, step: int) -> list[tuple[int, int]]:
     """Return how many permits fell into each step of time since `start`, in order."""
-    bucket = (t.update.c.permitted_at - start).op("/")(step)
+    bucket = (t.update.c.permitted_at - start) // step
     asked = (
         select(bucket, func.count())
         .where(t.update.c.rollout_id == rollout_id, t.update.c.permitted_at.is_not(None))
@@ -254,7 +265,9 @@ def exposure(conn: Connection, rollout_id: int, start: int, step: int) -> list[t
 def owed(conn: Connection, rollout_id: int, states: Collection[str], limit: int) -> list[Row]:
     """Return updates past the point of no return, those that have been silent longest first."""
     asked = (
-        select(t.device.c.id.label("device"), t.update.c.variant, t.update.c.state, t.update.c.state_at)
+        select(
+            t.device.c.id.label("device"), t.update.c.variant, t.update.c.state, t.update.c.state_at
+        )
         .join(t.device, t.device.c.row == t.update.c.device_row)
         .where(t.update.c.rollout_id == rollout_id, t.update.c.state.in_(sorted(states)))
         .order_by(t.update.c.state_at)
@@ -344,9 +357,7 @@ def incident_count(conn: Connection) -> int:
 
 def incident(conn: Connection, name: str) -> Row | None:
     """Return an incident by name."""
-    return _one(
-        conn, _INCIDENT.where(t.incident.c.tenant == _TENANT, t.incident.c.name == name)
-    )
+    return _one(conn, _INCIDENT.where(t.incident.c.tenant == _TENANT, t.incident.c.name == name))
 
 
 def incident_notes(conn: Connection, incident_id: int) -> list[Row]:

@@ -50,7 +50,9 @@ class Forms(Controller):
             raise RequestError("request.not_found", f"A rollout cannot be told to {verb}.")
         visit, fields = await site.act(request, permission)
         extra: dict[str, str] = {
-            key: fields[key][:REASON_CHARS] for key in ("variant", "counter") if key in fields
+            key: fields[key][:REASON_CHARS]
+            for key in ("variant", "ring", "to", "scope")
+            if key in fields
         }
         text = await site.run(
             lambda: site.commands.tell_rollout(

@@ -29,6 +29,7 @@ LIVE: Final[Mapping[str, tuple[str, ...]]] = {
         "exposure",
         "reasons",
         "log",
+        "decisions",
         "owed",
     ),
     "device": ("head", "why", "timeline", "slots", "contract", "identity"),

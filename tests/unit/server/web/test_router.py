@@ -243,8 +243,8 @@ def test_what_the_domain_refuses_is_said_with_its_code(client: Client) -> None:
     [
         (
             "/rollouts/gw1-2.5.0/fallback",
-            {"reason": "errors", "counter": "117", "other": "x"},
-            ("fallback", "gw1-2.5.0", "jonas.weber", "errors", "{'counter': '117'}"),
+            {"reason": "errors", "to": "gw1-2.4.1", "other": "x"},
+            ("fallback", "gw1-2.5.0", "jonas.weber", "errors", "{'to': 'gw1-2.4.1'}"),
         ),
         (
             "/rollouts/gw1-2.5.0/isolate",

@@ -7,10 +7,15 @@ from tidegate.server.web import words
 from tidegate.server.web.views import CheckRow
 
 
-def rows(contract: HealthContract, results: Mapping[str, str] | None = None) -> tuple[CheckRow, ...]:
+def rows(
+    contract: HealthContract, results: Mapping[str, str] | None = None
+) -> tuple[CheckRow, ...]:
     """Return the lines of a contract; `results` is the device's last word by check: `passed` or `failed`."""
     said = results or {}
-    out = [CheckRow(one.name, _settings(one.settings) or one.kind, said.get(one.name, "")) for one in contract.checks]
+    out = [
+        CheckRow(one.name, _settings(one.settings) or one.kind, said.get(one.name, ""))
+        for one in contract.checks
+    ]
     if contract.error_rate_per_hour is not None:
         limit = f"at most {words.number(contract.error_rate_per_hour)} an hour"
         out.append(CheckRow("Errors", limit, said.get("error_rate", "")))

@@ -8,11 +8,10 @@ from tidegate.core.hardware import Hardware, compatible
 from tidegate.core.protocol import EventBody
 from tidegate.core.release import ReleaseTarget
 from tidegate.rollout import explain
-from tidegate.server.outcomes import BEFORE
 from tidegate.server.groups import Book
-from tidegate.server.store import Connection
+from tidegate.server.outcomes import BEFORE
+from tidegate.server.store import Connection, web_queries
 from tidegate.server.store import web_devices as rows
-from tidegate.server.store import web_queries
 from tidegate.server.web import words
 from tidegate.server.web.queries import contracts, devices, why
 from tidegate.server.web.queries.why import Standing
@@ -64,6 +63,8 @@ def page(conn: Connection, device_id: str, now: int) -> DevicePage | None:
     events = rows.events(conn, number, EVENTS)
     newest = rows.newest_updates(conn, [number]).get(number)
     state, said = devices.state_of(device, newest, now)
+    if state == "idle" and standing.facts.rollout and not standing.facts.update_state:
+        state, said = "waiting", standing.facts.release
     word = words.state(state).word
     failed = next((one for one in events if one["kind"] in {"failed", "reverted"}), None)
     contract, contract_of = _contract(conn, device, standing, events)
@@ -75,10 +76,12 @@ def page(conn: Connection, device_id: str, now: int) -> DevicePage | None:
         serial=str(device["serial"]),
         site=str(device["site"]),
         state=state,
-        state_text=f"{word}, {said}" if said and state in {"staged", "silent", "held"} else word,
+        state_text=f"{word}, {said}"
+        if said and state in {"staged", "silent", "held", "waiting"}
+        else word,
         enrolment=str(device["state"]),
         seen_at=int(device["last_seen"]),
-        question=_question(standing, device),
+        question=_question(standing),
         verdict=_verdict(standing, now),
         rollout=standing.facts.rollout,
         checks=_checks(standing, now),
@@ -96,7 +99,7 @@ def page(conn: Connection, device_id: str, now: int) -> DevicePage | None:
     )
 
 
-def _question(standing: Standing, device: Row) -> str:
+def _question(standing: Standing) -> str:
     if standing.facts.rollout and standing.live is not None:
         way = "back to" if standing.live.row.kind == "fallback" else "to"
         return f"Why is it (not) updating {way} {standing.facts.release}?"
@@ -118,7 +121,9 @@ def _checks(standing: Standing, now: int) -> tuple[WhyRow, ...]:
         elif check.ok:
             out.append(WhyRow("next", text))
         else:
-            out.append(WhyRow("next" if stopped else "stopped", text, "" if stopped else check.code))
+            out.append(
+                WhyRow("next" if stopped else "stopped", text, "" if stopped else check.code)
+            )
             stopped = True
     waits = standing.update is not None and standing.update.state in BEFORE
     if waits and standing.target is not None:
@@ -223,7 +228,9 @@ def _identity(device: Row, now: int) -> tuple[Pair, ...]:
         Pair("Channel", str(device["channel"])),
         Pair("Region", str(device["region"])),
         Pair("Connectivity", str(device["connectivity"])),
-        Pair("Device key", words.short_hash(device["key_sha256"]), str(device["keytype"]), mono=True),
+        Pair(
+            "Device key", words.short_hash(device["key_sha256"]), str(device["keytype"]), mono=True
+        ),
         Pair("Security floor", str(device["security_floor"])),
         Pair("Agent", str(device["agent"])),
         Pair("Enrolled", words.when(int(device["enrolled_at"]), now)),

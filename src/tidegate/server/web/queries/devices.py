@@ -7,9 +7,8 @@ from tidegate.rollout import cohort
 from tidegate.rollout.cohort import Query
 from tidegate.server.groups import Book
 from tidegate.server.outcomes import OPEN
-from tidegate.server.store import Connection
+from tidegate.server.store import Connection, web_queries
 from tidegate.server.store import web_devices as rows
-from tidegate.server.store import web_queries
 from tidegate.server.web import words
 from tidegate.server.web.views import DeviceRow, DevicesPage, GroupRow, PendingRow
 

@@ -41,9 +41,7 @@ _OUTCOMES: Final[tuple[tuple[str, str, str, Kind], ...]] = (
 
 def counts(conn: Connection, single_operator: bool) -> Counts:
     """Return the top bar."""
-    running = tuple(
-        (str(row["name"]), rollouts.where_text(row)) for row in rows.running(conn)
-    )
+    running = tuple((str(row["name"]), rollouts.where_text(row)) for row in rows.running(conn))
     return Counts(
         running=running,
         pending=rows.pending_count(conn),
@@ -78,7 +76,9 @@ def fleet(conn: Connection, audience_of: AudienceOf, now: int) -> FleetPage:
 
 def label(row: Row, several: bool) -> str:
     """Name a version; with its product where there are several."""
-    version = str(row["version"]) or ("factory image" if not row["counter"] else str(row["counter"]))
+    version = str(row["version"]) or (
+        "factory image" if not row["counter"] else str(row["counter"])
+    )
     return f"{row['product']} {version}" if several else version
 
 

@@ -77,7 +77,7 @@ def page(conn: Connection, name: str, now: int) -> IncidentPage | None:
         published_at=int(row["published_at"] or 0),
         cohort=_cohort(counts),
         cohort_rows=_cohort_rows(counts),
-        facts=_facts(report, row, counts),
+        facts=_facts(report, counts),
         reasons=sums.reason_rows(reasons),
         because=sums.because_rows(report.because),
         variants=_variants(report),
@@ -132,17 +132,23 @@ def _cohort_rows(counts: dict[str, int]) -> tuple[Pair, ...]:
     )
 
 
-def _facts(report: IncidentReport, row: Row, counts: dict[str, int]) -> tuple[Fact, ...]:
+def _facts(report: IncidentReport, counts: dict[str, int]) -> tuple[Fact, ...]:
     first = report.facts["first"]
     opened = report.opened_at
-    since = words.duration(opened - int(first["at"])) if first and first["at"] <= opened else "\N{EN DASH}"
+    since = (
+        words.duration(opened - int(first["at"]))
+        if first and first["at"] <= opened
+        else "\N{EN DASH}"
+    )
     tone: Tone = "bad" if counts["harmed"] else ""
     untouched = words.number(counts["untouched"])
     return (
         Fact("Exposed", words.number(counts["exposed"]), "given leave to activate"),
         Fact("Harmed", words.number(counts["harmed"]), "reverted, failed or lost", tone=tone),
         Fact("From first sign to stop", since, "", "The first device that ended badly."),
-        Fact("Not touched", untouched, "of its audience") if counts["audience"] else Fact("Past the point of no return", words.number(counts["open"])),
+        Fact("Not touched", untouched, "of its audience")
+        if counts["audience"]
+        else Fact("Past the point of no return", words.number(counts["open"])),
     )
 
 

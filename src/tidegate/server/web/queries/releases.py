@@ -101,7 +101,7 @@ def _known(conn: Connection, row: Row, name: str) -> TimelineRow:
     )  # fmt: skip
 
 
-def _runs(  # noqa: PLR0913 - what a row is made of
+def _runs(
     conn: Connection,
     row: Row,
     targets: list[ReleaseTarget],
@@ -129,12 +129,15 @@ def _covers(ranges: list[HardwareRange], name: str) -> bool:
     if not rev.isdigit():
         return False
     number = int(rev)
-    return any(
-        one.model == model
-        and one.rev_min <= number <= one.rev_max
-        and number not in one.exclude_revs
-        for one in ranges
-    ) and variant(model, number) == name
+    return (
+        any(
+            one.model == model
+            and one.rev_min <= number <= one.rev_max
+            and number not in one.exclude_revs
+            for one in ranges
+        )
+        and variant(model, number) == name
+    )
 
 
 def _artifact(row: Row, target: ReleaseTarget) -> ArtifactRow:
@@ -185,5 +188,7 @@ def _compatible(
 def _signer(one: Any, product: str) -> SignerRow:
     if isinstance(one, dict):
         keyid = str(one.get("keyid", ""))
-        return SignerRow(str(one.get("name") or keyid[:12]), keyid, str(one.get("role", f"product/{product}")))
+        return SignerRow(
+            str(one.get("name") or keyid[:12]), keyid, str(one.get("role", f"product/{product}"))
+        )
     return SignerRow(str(one)[:12], str(one), f"product/{product}")

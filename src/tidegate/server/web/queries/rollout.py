@@ -41,6 +41,7 @@ Row = dict[str, Any]
 LOG: Final = 40
 OWED: Final = 10
 _POINTS: Final = 150
+_MOST_POINTS: Final = 599
 #: Icon and colour of each decision in the log.
 DECISIONS: Final[dict[str, tuple[str, Tone]]] = {
     "advance": ("ok", "ok"),
@@ -105,6 +106,7 @@ def page(
         isolated=model.isolated,
         fallbacks=_fallbacks(conn, row, now),
         next_step=_next_step(model, found),
+        next_ring=_next_ring(model),
     )
 
 
@@ -160,7 +162,11 @@ def _is_it_bad(row: Row, tally: Tally, because: tuple[Finding, ...]) -> Fact:
     big = words.percent(tally.harmed, tally.attempts) if tally.attempts else "\N{EN DASH}"
     small = f"harmed of {words.number(tally.attempts)} that acted on it"
     if row["state"] in {"halted", "falling_back"}:
-        say = f"Yes. {row['halt_reason']}" if row["halted_by"] == sums.PLANNER else "It was halted by a person."
+        say = (
+            f"Yes. {row['halt_reason']}"
+            if row["halted_by"] == sums.PLANNER
+            else "It was halted by a person."
+        )
         return Fact(question, big, small, words.plain(say, 200), shares, "bad")  # type: ignore[arg-type]
     if not tally.attempts:
         return Fact(question, big, "", "Not known: no device has acted on it yet.")
@@ -190,7 +196,9 @@ def _what_limits(row: Row, because: tuple[Finding, ...], now: int) -> Fact:
         word = words.state(state).word
         say = sums.because_line(row) or "Nothing moves in this state."
         return Fact(question, word, "", words.plain(say, 160))
-    waits = next((one for one in because if not one.passed), None)
+    waiting = [one for one in because if not one.passed]
+    # The finding of the ring itself only names the gates that hold it.
+    waits = next((one for one in waiting if one.gate != "ring"), waiting[0] if waiting else None)
     if waits is None:
         room = row["room"]
         say = "Devices that come and ask; permits are not bounded."
@@ -199,7 +207,12 @@ def _what_limits(row: Row, because: tuple[Finding, ...], now: int) -> Fact:
         return Fact(question, "devices asking", "", say)
     opens = f" Opens {words.when(waits.opens_at, now)}." if waits.opens_at else ""
     small = f"ring {waits.ring}" if waits.ring else ""
-    return Fact(question, waits.gate.replace("_", " "), small, f"{words.plain(waits.text, 140)}.{opens}".replace("..", "."))
+    return Fact(
+        question,
+        waits.gate.replace("_", " "),
+        small,
+        f"{words.plain(waits.text, 140)}.{opens}".replace("..", "."),
+    )
 
 
 def _if_it_turned(row: Row, tally: Tally) -> Fact:
@@ -258,9 +271,7 @@ def log_row(one: Row) -> TimelineRow:
 
 
 def _owed(row: Row) -> OwedRow:
-    return OwedRow(
-        str(row["device"]), str(row["variant"]), str(row["state"]), int(row["state_at"])
-    )
+    return OwedRow(str(row["device"]), str(row["variant"]), str(row["state"]), int(row["state_at"]))
 
 
 def _chart(conn: Connection, row: Row, tally: Tally, now: int) -> Chart | None:
@@ -270,7 +281,7 @@ def _chart(conn: Connection, row: Row, tally: Tally, now: int) -> Chart | None:
     end = max(int(row["ended_at"] or row["halted_at"] or now), start + 60)
     step = max(1, (end - start) // _POINTS)
     buckets = dict(rows.exposure(conn, int(row["id"]), start, step))
-    last = max([*buckets, (end - start) // step])
+    last = min(max([*buckets, (end - start) // step]), _MOST_POINTS)
     total, y = 0, []
     for n in range(last + 1):
         total += buckets.get(n, 0)
@@ -281,7 +292,7 @@ def _chart(conn: Connection, row: Row, tally: Tally, now: int) -> Chart | None:
     end_text = f"{words.number(total)} activated"
     series = (Series("activated", "--v0", tuple(y), end_text, width=2.5),)
     finding = f"{end_text} since {words.when(start, now)}."
-    return Chart("lines", x[:600], series, finding, log=total >= 1000)
+    return Chart("lines", x, series, finding, log=total >= 1000)
 
 
 def _fallbacks(conn: Connection, row: Row, now: int) -> tuple[Target, ...]:
@@ -294,7 +305,7 @@ def _fallbacks(conn: Connection, row: Row, now: int) -> tuple[Target, ...]:
     for counter in sorted(counters, reverse=True):
         release = rows.release_by_counter(conn, str(row["product"]), counter)
         if release is not None:
-            found.append(Target(counter, str(release["version"])))
+            found.append(Target(str(release["name"]), counter, str(release["version"])))
     return tuple(found)
 
 
@@ -309,10 +320,15 @@ def _next_step(model: Rollout, found: Evidence) -> str:
     if progress.step + 1 < len(spec.shares):
         then = spec.shares[progress.step + 1]
         more = audience * (then - now_bp) // 10_000
-        return f"Ring {spec.name} from {format_share(now_bp)} to {format_share(then)}: about {words.number(more)} devices more."
+        return f"Ring {spec.name} from {format_share(now_bp)} to {format_share(then)}: about {words.plural(more, 'device')} more."
     if index + 1 < len(model.policy.rings):
         after = model.policy.rings[index + 1]
         whole = evidence_sums.total(found, rings={after.name}).audience
         more = whole * after.shares[0] // 10_000
-        return f"Ring {after.name} at {format_share(after.shares[0])}: about {words.number(more)} devices more."
+        return f"Ring {after.name} at {format_share(after.shares[0])}: about {words.plural(more, 'device')} more."
     return f"Ring {spec.name} passes without waiting for its gates."
+
+
+def _next_ring(model: Rollout) -> str:
+    index = present_ring(model)
+    return "" if index is None else model.policy.rings[index].name

@@ -76,7 +76,9 @@ def where_text(row: Row) -> str:
     spec = model.policy.rings[index]
     share = cohort.share_of(model, index)
     ring = f"ring {spec.name}"
-    return ring if share == ALL_BP and len(spec.shares) == 1 else f"{ring}, {format_share(share)} open"
+    return (
+        ring if share == ALL_BP and len(spec.shares) == 1 else f"{ring}, {format_share(share)} open"
+    )
 
 
 def listed(conn: Connection, row: Row, audience_of: AudienceOf) -> RolloutRow:

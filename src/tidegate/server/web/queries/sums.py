@@ -108,7 +108,7 @@ def shares(tally: Tally, isolated: int) -> Shares:
     return row.shares
 
 
-def ring_row(  # noqa: PLR0913 - the columns of a row
+def ring_row(
     name: str,
     state: str,
     state_sub: str,
@@ -149,7 +149,9 @@ def isolated_count(tallies: Mapping[tuple[str, str], Tally], isolated: Iterable[
     )
 
 
-def variant_rows(by_variant: Mapping[str, Tally], isolated: Iterable[str]) -> tuple[VariantRow, ...]:
+def variant_rows(
+    by_variant: Mapping[str, Tally], isolated: Iterable[str]
+) -> tuple[VariantRow, ...]:
     """Return the variants that acted on a release, by name."""
     out = frozenset(isolated)
     return tuple(

@@ -112,7 +112,7 @@
   document.body.addEventListener("htmx:sseError", stale);
   document.body.addEventListener("htmx:sseBeforeMessage", (e) => {     // never take a field from under the hands
     const at = document.activeElement;
-    if (at && at.matches("input, textarea, select") && e.target.contains(at)) e.preventDefault();
+    if ((at && at.matches("input, textarea, select") && e.target.contains(at)) || e.target.querySelector("details.act[open]")) e.preventDefault();
   });
   document.body.addEventListener("htmx:sseMessage", () => { fresh(); drawAll(false); });
   if (document.querySelector("[sse-connect]")) setInterval(() => { if (Date.now() - heard > 30000) stale(); }, 5000);

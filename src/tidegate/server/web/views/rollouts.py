@@ -94,9 +94,9 @@ class Halted:
 class Target:
     """A release that devices may be ordered back to."""
 
+    release: str
     counter: int
     version: str
-    devices: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +134,7 @@ class RolloutPage:
     isolated: tuple[str, ...] = ()
     fallbacks: tuple[Target, ...] = ()
     next_step: str = ""
+    next_ring: str = ""
 
     @property
     def moving(self) -> bool:

@@ -1,0 +1,183 @@
+"""The web's commands and accounts over the domain functions: the same calls as the API's, in other words."""
+
+from collections.abc import Callable
+from typing import Any, BinaryIO, TypeVar
+
+from litestar import Router
+
+from tidegate.core.errors import RequestError
+from tidegate.server import audit, devices, incidents, releases
+from tidegate.server.auth import Actor
+from tidegate.server.auth import Auth as Accounts
+from tidegate.server.operations import Operations
+from tidegate.server.services import Services
+from tidegate.server.store import Connection, web_queries
+from tidegate.server.store import web_devices as rows
+from tidegate.server.web.reader import Account
+from tidegate.server.web.router import create_router
+from tidegate.server.web.store_reader import StoreReader
+
+T = TypeVar("T")
+_DEVICE_STATES = {"accept": "accepted", "reject": "rejected"}
+
+
+def create_web(services: Services, accounts: Accounts, operations: Operations) -> Router:
+    """Make the router of the web pages over an opened server."""
+    reader = StoreReader(services.store, operations.audiences.count)
+    commands = DomainCommands(services, operations)
+    return create_router(reader, commands, WebAuth(accounts), services.clock)
+
+
+class WebAuth:
+    """Implements `Auth` over the accounts of the server."""
+
+    def __init__(self, accounts: Accounts) -> None:
+        """Ask these accounts."""
+        self._accounts = accounts
+
+    def account(self, session: str, now: int) -> Account | None:
+        """Return who a session token (untrusted) belongs to, or None."""
+        actor = self._accounts.actor_of_session(session, now)
+        return None if actor is None else Account(actor.name, actor.role, actor.may)
+
+    def sign_in(self, name: str, password: str, address: str, now: int) -> str | None:
+        """Return a new session token, or None."""
+        return self._accounts.sign_in(name, password, address, now)
+
+    def redeem(self, ticket: str, now: int) -> str | None:
+        """Exchange a one-time ticket (untrusted)."""
+        return self._accounts.redeem(ticket, now)
+
+    def sign_out(self, session: str, now: int) -> None:
+        """End the session."""
+        self._accounts.sign_out(session, now)
+
+
+class DomainCommands:
+    """Implements `Commands`. Every call is durable when it returns."""
+
+    def __init__(self, services: Services, operations: Operations) -> None:
+        """Act through these."""
+        self._services = services
+        self._operations = operations
+
+    def _write(self, work: Callable[[Connection], T]) -> T:
+        return self._services.store.write(work).result()
+
+    def tell_rollout(
+        self,
+        verb: str,
+        name: str,
+        account: Account,
+        reason: str,
+        fields: dict[str, str],
+        now: int,
+    ) -> str:
+        """Act on a rollout; the sentence says what happened."""
+        actor = _actor(account)
+        if verb == "fallback":
+            scope = fields.get("scope", "exposed")
+            done = self._operations.fall_back(name, fields.get("to", ""), scope, actor, reason, now)
+            return _sentence("Fallback", done.text)
+        detail: dict[str, Any] = {
+            key: fields[key] for key in ("variant", "ring") if fields.get(key)
+        }
+        done = self._operations.act(name, verb, actor, reason, now, detail=detail)
+        text = _sentence(verb.capitalize(), done.text)
+        if done.stopped is None:
+            return text
+        past = len(done.stopped.past)
+        return f"{text} Effective now; {past:,} devices past the point of no return, {done.stopped.inert:,} staged and inert."
+
+    def decide(
+        self, request_id: str, account: Account, *, approve: bool, reason: str, now: int
+    ) -> str:
+        """Approve or decline a request."""
+        if not request_id.isascii() or not request_id.isdigit() or len(request_id) > 12:
+            raise RequestError("request.not_found", f"no request {request_id[:20]}")
+        done = self._operations.decide(
+            int(request_id), _actor(account), reason, now, approve=approve
+        )
+        return _sentence("Approved" if approve else "Declined", done.text)
+
+    def tell_device(
+        self, verb: str, device_id: str, account: Account, reason: str, now: int
+    ) -> str:
+        """Accept, reject, hold or let go a device."""
+
+        def work(conn: Connection) -> None:
+            device = rows.device(conn, device_id)
+            if device is None:
+                raise RequestError("device.unknown", f"no device {device_id[:64]}")
+            number = int(device["row"])
+            if verb in _DEVICE_STATES:
+                if device["state"] != "pending":
+                    raise RequestError(
+                        "request.conflict", f"{device_id} is {device['state']} already"
+                    )
+                devices.set_state(conn, number, _DEVICE_STATES[verb], now)
+            elif verb == "hold":
+                devices.hold(conn, number, account.name, now)
+            else:
+                devices.unhold(conn, number, now)
+            audit.record(conn, now, account.name, f"device.{verb}", device_id, {"reason": reason})
+
+        self._write(work)
+        return {
+            "accept": f"{device_id} is accepted.",
+            "reject": f"{device_id} is rejected.",
+            "hold": f"{device_id} is held: it keeps what it runs.",
+            "unhold": f"{device_id} may go on.",
+        }[verb]
+
+    def recall(self, release: str, account: Account, reason: str, now: int) -> str:
+        """Never offer a release again; what is under way with it is halted."""
+        actor = _actor(account)
+
+        def work(conn: Connection) -> list[str]:
+            releases.recall(conn, release, reason, now)
+            audit.record(conn, now, account.name, "release.recall", release, {"reason": reason})
+            return web_queries.moving_rollouts(conn, release)
+
+        halted = self._write(work)
+        for name in halted:
+            self._operations.act(name, "halt", actor, f"{release} was recalled: {reason}", now)
+        also = f" Halted: {', '.join(halted)}." if halted else ""
+        return f"{release} is recalled and never offered again.{also}"
+
+    def note(self, incident: str, kind: str, text: str, account: Account, now: int) -> str:
+        """Write into an incident."""
+        self._write(lambda conn: incidents.note(conn, incident, kind, text, _actor(account), now))
+        return "Written down."
+
+    def close(self, incident: str, account: Account, reason: str, now: int) -> str:
+        """Close an incident."""
+        self._write(lambda conn: incidents.close(conn, incident, _actor(account), reason, now))
+        return f"{incident} is closed."
+
+    def publish(self, bundle: BinaryIO, account: Account, now: int) -> str:
+        """Publish a bundle (untrusted), checked as a device would; return the name of the release."""
+        done = releases.accept_bundle(self._services, bundle, by=account.name, now=now)
+        if not done.releases:
+            raise RequestError(
+                "request.conflict", "Everything in this bundle is published already."
+            )
+        names = list(done.releases)
+        self._write(
+            lambda conn: audit.record(
+                conn, now, account.name, "release.publish", names[0], {"releases": names}
+            )
+        )
+        return names[0]
+
+
+def _actor(account: Account) -> Actor:
+    return Actor(name=account.name, role=account.role)
+
+
+def _sentence(verb: str, text: str) -> str:
+    said = (
+        text if text.lower().startswith(verb.lower()[:4]) else f"{verb}: {text}" if text else verb
+    )
+    said = said[:1].upper() + said[1:]
+    return said if said.endswith(".") else f"{said}."

@@ -1,0 +1,104 @@
+"""The reader of the web pages over the store: one snapshot a page."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from tidegate.rollout.model import Rollout
+from tidegate.server import approvals
+from tidegate.server.store import Change, Connection
+from tidegate.server.store import web_queries as rows
+from tidegate.server.store.sqlite import SqliteStore
+from tidegate.server.web.queries import (
+    device,
+    devices,
+    fleet,
+    incidents,
+    releases,
+    rollout,
+    rollouts,
+)
+from tidegate.server.web.queries.rollouts import AudienceOf
+from tidegate.server.web.queries.sums import Audience
+from tidegate.server.web.reader import Account
+from tidegate.server.web.views import (
+    Counts,
+    DevicePage,
+    DevicesPage,
+    FleetPage,
+    IncidentPage,
+    IncidentsPage,
+    ReleasePage,
+    ReleasesPage,
+    RolloutPage,
+    RolloutsPage,
+)
+
+T = TypeVar("T")
+#: Counts the devices of a rollout's rings by (ring, variant), at a time.
+Count = Callable[[Rollout, str, int], Audience]
+
+
+class StoreReader:
+    """Implements `Reader`. Safe to call from any thread."""
+
+    def __init__(self, store: SqliteStore, count: Count) -> None:
+        """Read from `store`; `count` counts audiences."""
+        self._store = store
+        self._count = count
+        self._news = store.read(rows.position)
+        store.subscribe(self._hear)
+
+    def _hear(self, changed: tuple[Change, ...]) -> None:
+        """Note that something is new; on the writer's thread, after the commit."""
+        if changed:
+            self._news += 1
+
+    def _audience(self, now: int) -> AudienceOf:
+        return lambda model, product: self._count(model, product, now)
+
+    def _read(self, work: Callable[[Connection], T]) -> T:
+        return self._store.read(work)
+
+    def position(self) -> int:
+        """Return a number that another one follows whenever something was committed. Touches no database."""
+        return self._news
+
+    def counts(self, now: int) -> Counts:
+        """Return the top bar."""
+        return self._read(lambda conn: fleet.counts(conn, approvals.is_single(conn)))
+
+    def fleet(self, now: int) -> FleetPage:
+        """Return the fleet overview."""
+        return self._read(lambda conn: fleet.fleet(conn, self._audience(now), now))
+
+    def rollouts(self, now: int, cursor: str) -> RolloutsPage:
+        """Return one page of the list of rollouts."""
+        return self._read(lambda conn: rollouts.page(conn, self._audience(now), cursor, now))
+
+    def rollout(self, name: str, account: Account, now: int) -> RolloutPage | None:
+        """Return one rollout."""
+        return self._read(lambda conn: rollout.page(conn, name, account, self._audience(now), now))
+
+    def devices(self, query: str, cursor: str, now: int) -> DevicesPage:
+        """Return one page of devices."""
+        return self._read(lambda conn: devices.page(conn, query, cursor, now))
+
+    def device(self, device_id: str, now: int) -> DevicePage | None:
+        """Return one device."""
+        return self._read(lambda conn: device.page(conn, device_id, now))
+
+    def releases(self, now: int) -> ReleasesPage:
+        """Return the list of releases."""
+        return self._read(lambda conn: releases.listing(conn, now))
+
+    def release(self, name: str, now: int) -> ReleasePage | None:
+        """Return one release."""
+        return self._read(lambda conn: releases.page(conn, name, self._audience(now), now))
+
+    def incidents(self, now: int) -> IncidentsPage:
+        """Return the list of incidents."""
+        return self._read(lambda conn: incidents.listing(conn, now))
+
+    def incident(self, name: str, now: int) -> IncidentPage | None:
+        """Return one incident report."""
+        return self._read(lambda conn: incidents.page(conn, name, now))
