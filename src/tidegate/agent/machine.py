@@ -83,7 +83,9 @@ _RANK: Final = (
     Idle, Downloading, Installing, Staged, Activating, Testing, Confirming, Reverting,
 )  # fmt: skip
 #: Events that may come for weeks while an update waits for good reason; they say nothing about going in circles.
-_PATIENT: Final = (Looked, Acked, Beat, PermitRefused, HoldAsked, ReleaseAsked, Ordered, Noticed)
+_PATIENT: Final = (
+    Looked, Acked, Beat, PermitRefused, HoldAsked, ReleaseAsked, Ordered, Assigned, Refused, Noticed,
+)  # fmt: skip
 
 
 def step(state: State, event: Event) -> Step:
