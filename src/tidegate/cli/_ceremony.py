@@ -1,6 +1,5 @@
 """What the ceremonies of root and targets have in common: show, sign by words, merge, publish."""
 
-import tempfile
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -13,8 +12,7 @@ from tidegate.cli.keys import open_signer
 from tidegate.cli.output import Output
 from tidegate.core.errors import ConfigError, PublisherError, RequestError
 from tidegate.core.keys import PublicKey
-from tidegate.core.metadata import RoleKeys, strip_signatures
-from tidegate.publisher.bundle import write
+from tidegate.core.metadata import RoleKeys
 from tidegate.publisher.ceremony import (
     Progress,
     SignatureFile,
@@ -25,7 +23,6 @@ from tidegate.publisher.ceremony import (
     write_json,
 )
 from tidegate.publisher.keyfile import read_public
-from tidegate.publisher.publish import publish_bundle
 from tidegate.publisher.words import same_words
 
 
@@ -132,23 +129,15 @@ def require_complete(steps: Sequence[Progress]) -> None:
 
 
 def publish_document(role: str, path: Path, client: Client, out: Output) -> None:
-    """Send one document to the server, as a bundle of its own.
+    """Send root or targets to the server.
 
     Raises:
-        TidegateError: as the server says.
+        TidegateError: as the server says, with the codes that a device would give.
     """
-    body = read_document(path)
-    with tempfile.TemporaryDirectory() as folder:
-        bundle = Path(folder) / f"{role}.bundle"
-        write(bundle, {role: body}, {})
-        publish_bundle(client, bundle)
+    read_document(path)
+    client.upload(f"/api/v1/{role}", path, content_type="application/json")
     out.note(f"Published {role}. Devices learn it at their next contact.")
     out.made(path.name)
-
-
-def draft_of(body: bytes) -> bytes:
-    """Return a document without signatures: what a draft looks like."""
-    return strip_signatures(body)
 
 
 def key_list(keys: Sequence[PublicKey]) -> list[str]:

@@ -1,7 +1,8 @@
 """The REST API for commands: which server, who asks, and errors as the server named them.
 
 Where to: `--server`, `TIDEGATE_SERVER`, the profile in `~/.config/tidegate/config.toml`, `http://127.0.0.1:8440`. Who: `TIDEGATE_TOKEN`, `TIDEGATE_TOKEN_FILE`,
-the file `~/.config/tidegate/PROFILE.token`. A token is never an option, so that it stays out of `ps` and of shell histories.
+the file `~/.config/tidegate/PROFILE.token`, and for a server on this machine the token that it made for whoever may read its data directory. A token is never
+an option, so that it stays out of `ps` and of shell histories.
 """
 
 import contextlib
@@ -37,6 +38,7 @@ R = TypeVar("R")
 DEFAULT_SERVER: Final = "http://127.0.0.1:8440"
 _PUBLISHER: Final = frozenset({"sig", "compat", "release", "key", "meta"})
 _PIECE: Final = 1 << 18
+_LOCAL: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 
 Progress = Callable[[int, int], None]
 
@@ -307,9 +309,22 @@ def find_client(server: str | None, profile: str | None) -> Client:
         raise ConfigError(
             "config.invalid", f'{settings_dir() / "config.toml"}: no profile "{name}"'
         )
-    ca = os.environ.get("TIDEGATE_CA") or found.get("ca")
-    where = server or os.environ.get("TIDEGATE_SERVER") or found.get("server") or DEFAULT_SERVER
-    return Client(str(where), _token(name), ca=settings_dir() / str(ca) if ca else None)
+    where = str(
+        server or os.environ.get("TIDEGATE_SERVER") or found.get("server") or DEFAULT_SERVER
+    )
+    named = os.environ.get("TIDEGATE_CA") or found.get("ca")
+    ca = settings_dir() / str(named) if named else _beside(where, "tls/ca.pem")
+    token = _token(name)
+    local = _beside(where, "bootstrap.token") if token is None else None
+    return Client(where, _read_token(local) if local else token, ca=ca)
+
+
+def _beside(server: str, name: str) -> Path | None:
+    """Return a file of the data directory of a server on this machine, if there is one that this user may read."""
+    if urlsplit(server).hostname not in _LOCAL:
+        return None
+    path = Path(os.environ.get("TIDEGATE_DATA_DIR") or "tidegate-data") / name
+    return path if os.access(path, os.R_OK) else None
 
 
 def _settings() -> dict[str, Any]:
@@ -327,12 +342,14 @@ def _token(profile: str) -> str | None:
         return token.strip()
     named = os.environ.get("TIDEGATE_TOKEN_FILE")
     path = Path(named) if named else settings_dir() / f"{profile}.token"
+    if named is None and not path.exists():
+        return None
+    return _read_token(path)
+
+
+def _read_token(path: Path) -> str | None:
     try:
         return path.read_text().strip() or None
-    except FileNotFoundError:
-        if named:
-            raise ConfigError("config.unreadable", f"{path} is not there") from None
-        return None
     except (OSError, ValueError) as error:
         raise ConfigError("config.unreadable", f"{path}: {error}") from error
 

@@ -13,6 +13,7 @@ TOPICS: Final = {
     "environment": """\
 TIDEGATE_SERVER                the control plane's URL
 TIDEGATE_PROFILE               a named server of ~/.config/tidegate/config.toml
+TIDEGATE_DATA_DIR              the data directory of a server on this machine
 TIDEGATE_CA                    PEM file of the server's own authority
 TIDEGATE_TOKEN                 an API token
 TIDEGATE_TOKEN_FILE            a file that holds one
@@ -23,6 +24,13 @@ Every command that reads or makes something takes --json: one JSON value on stdo
 Every value names its schema: "schema": "tidegate.release/1". Fields are added, never renamed.
 Lists are {"schema": ..., "items": [...]}; an empty one is no error.
 With --json an error is one RFC 9457 object on stderr, with "code" and "exit".""",
+    "tls": """\
+tidegate serve --tls           HTTPS by an authority of the server's own, made at the first start;
+                               devices and browsers trust it with DATA/tls/ca.pem
+tidegate serve --tls-cert CERT --tls-key KEY    a certificate of yours
+Without either it listens on this machine only.
+A command on another machine: TIDEGATE_CA=ca.pem, or ca = "ca.pem" in its profile.
+Transport is never what devices trust: they act on signatures alone.""",
     "keys": """\
 root        offline, 2 of 3    says who may sign everything else
 targets     offline, 2 of 3    says which keys speak for which product

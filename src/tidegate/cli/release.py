@@ -122,38 +122,12 @@ def check(
     tidegate release check gw1-1.0.0.bundle
     tidegate release check gw1-1.0.0.bundle --targets targets.1.json --first
     """
-    found = read(bundle)
-    product = found.role.removeprefix("product/")
-    body = _targets(targets, client)
-    holders = keys_of(parse_targets(body), product_role(product))
-    done = bundle_progress(bundle, holders)
-    ceremony.require_complete([done])
-    with tempfile.TemporaryDirectory(dir=bundle.parent, prefix=".check-") as folder:
-        accepted = check_bundle(
-            bundle,
-            targets=parse_targets(body),
-            previous=_previous(product, previous, first, client),
-            now=ceremony.now(),
-            folder=Path(folder),
-        )
-    value = {
-        "ok": True,
-        "new": [one.path for one in accepted.new],
-        "withdrawn": list(accepted.gone),
-        "signers": list(accepted.signers),
-    }
-    lines = [
-        f"  ok  {len(done.signed)} of {holders.threshold} distinct keys signed",
-        "  ok  it comes after everything that is published, and changes none of it",
-        "  ok  every payload unpacks to the image that was signed",
-        *(f"      {one.path}   counter {one.release.release_counter}" for one in accepted.new),
-    ]
-    out.data("check/1", value, "\n".join(lines))
+    _check(bundle, targets, previous, first, client, out)
 
 
 @command.command("publish")
 @click.argument("bundle", type=_FILE)
-@click.option("--dry-run", is_flag=True, help="Check on the server, publish nothing.")
+@click.option("--dry-run", is_flag=True, help="Check it, publish nothing.")
 @with_client
 @with_output
 def publish(bundle: Path, dry_run: bool, client: Client, out: Output) -> None:
@@ -163,22 +137,25 @@ def publish(bundle: Path, dry_run: bool, client: Client, out: Output) -> None:
     tidegate release publish gw1-1.0.0.bundle
     """
     manifest = read(bundle).manifest
-    size = bundle.stat().st_size
-    publish_bundle(client, bundle, dry_run=dry_run, progress=out.progress("uploading"))
-    name = f"{manifest.product}-{manifest.version}" if manifest.product else bundle.name
     if dry_run:
-        out.note(f"Would be accepted: {name}, {format_size(size)}. Nothing was changed.")
-    else:
+        _check(bundle, None, None, False, client, out)
+        out.note("It would be accepted. Nothing was changed.")
+        return
+    publish_bundle(client, bundle, progress=out.progress("uploading"))
+    name = f"{manifest.product}-{manifest.version}" if manifest.product else bundle.name
+    size = format_size(bundle.stat().st_size)
+    if manifest.product:
         out.note(
-            f"Published {name}, {format_size(size)}. No device is offered it before a rollout.\n"
+            f"Published {name}, {size}. No device is offered it before a rollout.\n"
             "Next: tidegate rollout create rollout.toml --dry-run"
         )
+    else:
+        out.note(f"Published what {name} holds.")
     out.made(name)
 
 
 @command.command("list")
 @click.option("--product", help="Only this product.")
-@click.option("--channel", help="Only this channel.")
 @with_client
 @with_output
 def list_releases(product: str | None, channel: str | None, client: Client, out: Output) -> None:
@@ -188,7 +165,7 @@ def list_releases(product: str | None, channel: str | None, client: Client, out:
     tidegate release list
     tidegate release list --product gw1 --json
     """
-    query = {"product": product, "channel": channel}
+    query = {"product": product}
     columns = ["name", "counter", "security_version", "channels", "state"]
     out.table("releases/1", client.pages("/api/v1/releases", query), columns, empty="no releases")
 
@@ -229,6 +206,43 @@ def recall(name: str, reason: str, client: Client, out: Output) -> None:
 
 
 # --- parts --------------------------------------------------------------------------------------------------------------
+
+
+def _check(
+    bundle: Path,
+    targets: Path | None,
+    previous: Path | None,
+    first: bool,
+    client: Client,
+    out: Output,
+) -> None:
+    """Check a bundle as a device would and print what was found."""
+    product = read(bundle).role.removeprefix("product/")
+    body = _targets(targets, client)
+    holders = keys_of(parse_targets(body), product_role(product))
+    done = bundle_progress(bundle, holders)
+    ceremony.require_complete([done])
+    with tempfile.TemporaryDirectory(dir=bundle.parent, prefix=".check-") as folder:
+        accepted = check_bundle(
+            bundle,
+            targets=parse_targets(body),
+            previous=_previous(product, previous, first, client),
+            now=ceremony.now(),
+            folder=Path(folder),
+        )
+    value = {
+        "ok": True,
+        "new": [one.path for one in accepted.new],
+        "withdrawn": list(accepted.gone),
+        "signers": list(accepted.signers),
+    }
+    lines = [
+        f"  ok  {len(done.signed)} of {holders.threshold} distinct keys signed",
+        "  ok  it comes after everything that is published, and changes none of it",
+        "  ok  every payload unpacks to the image that was signed",
+        *(f"      {one.path}   counter {one.release.release_counter}" for one in accepted.new),
+    ]
+    out.data("check/1", value, "\n".join(lines))
 
 
 def _previous(product: str, given: Path | None, first: bool, client: Client) -> bytes | None:

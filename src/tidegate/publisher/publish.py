@@ -38,18 +38,13 @@ class Api(Protocol):
         ...
 
 
-def publish_bundle(
-    api: Api, path: Path, *, dry_run: bool = False, progress: Progress | None = None
-) -> Any:
+def publish_bundle(api: Api, path: Path, *, progress: Progress | None = None) -> Any:
     """Send a bundle; the server's answer.
 
     Raises:
         TidegateError: as the server says, with the codes that a device would give.
     """
-    query = {"dry_run": "true"} if dry_run else None
-    return api.upload(
-        "/api/v1/bundles", path, content_type=CONTENT_TYPE, query=query, progress=progress
-    )
+    return api.upload("/api/v1/bundles", path, content_type=CONTENT_TYPE, progress=progress)
 
 
 def published(api: Api, role: str) -> bytes | None:

@@ -150,3 +150,26 @@ def test_a_kept_token_is_for_this_user_only(
     path = save_token("lab", "tg_secret")
     assert path.stat().st_mode & 0o777 == 0o600
     assert path.read_text() == "tg_secret\n"
+
+
+def test_a_server_on_this_machine_lends_its_token_to_who_may_read_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    for name in ("TIDEGATE_SERVER", "TIDEGATE_TOKEN", "TIDEGATE_TOKEN_FILE", "TIDEGATE_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TIDEGATE_DATA_DIR", str(tmp_path))
+    (tmp_path / "bootstrap.token").write_text("tg_local\n")
+    assert find_client(url, None).get("/a")["auth"] == "Bearer tg_local"
+    monkeypatch.setenv("TIDEGATE_TOKEN", "tg_mine")
+    assert find_client(url, None).get("/a")["auth"] == "Bearer tg_mine"
+
+
+def test_a_server_elsewhere_never_gets_the_local_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.delenv("TIDEGATE_TOKEN", raising=False)
+    monkeypatch.setenv("TIDEGATE_DATA_DIR", str(tmp_path))
+    (tmp_path / "bootstrap.token").write_text("tg_local\n")
+    assert "Authorization" not in find_client("http://elsewhere.example", None)._headers()
