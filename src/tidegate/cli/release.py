@@ -158,7 +158,7 @@ def publish(bundle: Path, dry_run: bool, client: Client, out: Output) -> None:
 @click.option("--product", help="Only this product.")
 @with_client
 @with_output
-def list_releases(product: str | None, channel: str | None, client: Client, out: Output) -> None:
+def list_releases(product: str | None, client: Client, out: Output) -> None:
     """List what is published.
 
     \b
