@@ -99,7 +99,7 @@ one; for a product, run the ceremony: tidegate root begin.
 )
 @with_output
 def command(folder: Path, *, product: str, lab: bool, data: Path | None, out: Output) -> None:
-    r"""Write a commented tidegate.toml, release.toml, rollout.toml and health.toml.
+    """Write a commented tidegate.toml, release.toml, rollout.toml and health.toml.
 
     \b
     tidegate init

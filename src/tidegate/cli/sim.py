@@ -23,7 +23,7 @@ def command() -> None:
 @click.option("--expect", is_flag=True, help="Exit with 10 when an expectation is not met.")
 @with_output
 def run(file: Path, *, seed: int | None, expect: bool, out: Output) -> int:
-    r"""Play a scenario: real agents on simulated boards against the real server, on a virtual clock.
+    """Play a scenario: real agents on simulated boards against the real server, on a virtual clock.
 
     \b
     tidegate sim run examples/scenarios/never-boots.scenario.toml
@@ -82,7 +82,7 @@ def run(file: Path, *, seed: int | None, expect: bool, out: Output) -> int:
     "--version", default="0.0.0", show_default=True, help="What the factory image is called."
 )
 def board(folder: Path, **options: object) -> None:
-    r"""Run a virtual board: the real agent as a process, two slot files, a boot loader that counts down.
+    """Run a virtual board: the real agent as a process, two slot files, a boot loader that counts down.
 
     The first time, the board is made in FOLDER. Ctrl-C switches it off; the same command switches it on again.
 
