@@ -1,7 +1,9 @@
 """What each generated reference page holds: one function a page, from the code alone."""
 
+import argparse
 import importlib
 import inspect
+import os
 from collections.abc import Callable, Iterable
 from types import ModuleType
 from typing import Final, get_args
@@ -9,6 +11,7 @@ from typing import Final, get_args
 import click
 
 from tidegate import cli
+from tidegate.agent import main
 from tidegate.core.errors import HINTS
 from tidegate.core.reasons import REASONS, family
 from tidegate.rollout import model
@@ -116,6 +119,21 @@ def commands() -> str:
     return "\n\n".join([head, *_walk(cli.group, _context(cli.group, "tidegate", None), 2)])
 
 
+def agent_commands() -> str:
+    """Every verb of `tidegate-agent` with its help."""
+    os.environ["COLUMNS"] = "80"
+    parser = main._parser()  # noqa: SLF001  # the one place that shows the whole of it
+    verbs = next(one for one in parser._actions if isinstance(one, argparse._SubParsersAction))  # noqa: SLF001
+    parts = [
+        "# Commands on the device",
+        "Every verb of `tidegate-agent`, as `--help` prints it. It needs nothing but the base install.",
+        f"```text\n{parser.format_help().rstrip()}\n```",
+    ]
+    for name, below in verbs.choices.items():
+        parts += [f"## `tidegate-agent {name}`", f"```text\n{below.format_help().rstrip()}\n```"]
+    return "\n\n".join(parts)
+
+
 def _modules(package: str) -> list[tuple[str, ModuleType]]:
     """Return the back ends of a package with their names, which the package itself gives."""
     names: list[str] = importlib.import_module(package).names()
@@ -148,6 +166,7 @@ PAGES: Final[dict[str, Callable[[], str]]] = {
     "errors.md": errors,
     "states.md": states,
     "cli.md": commands,
+    "agent-cli.md": agent_commands,
     "gates.md": backends(
         "Gates",
         "tidegate.rollout.gates",
