@@ -11,10 +11,13 @@ from typing import Final, get_args
 import click
 
 from tidegate import cli
+from tidegate.agent import config as agent_config
 from tidegate.agent import main
+from tidegate.core import amounts
 from tidegate.core.errors import HINTS
 from tidegate.core.reasons import REASONS, family
 from tidegate.rollout import model
+from tidegate.server import config as server_config
 
 #: Who must act, by the family of the code (the part before the dot).
 FAMILIES: Final[dict[str, str]] = {
@@ -134,6 +137,95 @@ def agent_commands() -> str:
     return "\n\n".join(parts)
 
 
+def _attributes(text: str) -> dict[str, str]:
+    """Return what a docstring's `Attributes:` say, by name."""
+    told: dict[str, str] = {}
+    for line in inspect.cleandoc(text).partition("Attributes:\n")[2].splitlines():
+        names, colon, meaning = line.strip().partition(": ")
+        if colon:
+            told.update(dict.fromkeys(names.split(", "), meaning))
+    return told
+
+
+def _amount(field: str, value: object) -> str:
+    """Write a default as it would be written in a file, with its unit."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        if field.endswith("_s"):
+            return amounts.format_duration(value)
+        if field.endswith("_bp"):
+            return amounts.format_share(value)
+        if field in {"body_max", "upload_max"}:
+            return amounts.format_size(value)
+    return ", ".join(value) if isinstance(value, tuple) else str(value)
+
+
+def server_settings() -> str:
+    """Every key of `tidegate.toml`."""
+    told = _attributes(server_config.Settings.__doc__ or "")
+    defaults = server_config.Settings()
+    rows = (
+        (f"`[{table}] {key}`", f"`{value}`" if value else "", told.get(field, ""))
+        for (table, key), (field, _) in server_config.KEYS.items()
+        for value in [_amount(field, getattr(defaults, field))]
+    )
+    return "\n\n".join(
+        [
+            "# tidegate.toml",
+            (
+                "No file at all is a working configuration. Later wins: the file, its drop-ins `FILE.d/*.toml`, the "
+                "environment, options. Every mistake is listed at once, with the nearest known key."
+            ),
+            _table(("key", "default", "means"), rows),
+        ]
+    )
+
+
+_AMOUNTS: Final[dict[str, Callable[[int], str]]] = {
+    "duration": amounts.format_duration,
+    "size": amounts.format_size,
+    "rate": lambda value: f"{amounts.format_size(value)}/s",
+    "interval": amounts.format_duration,
+}
+
+
+def agent_settings() -> str:
+    """Every key of `agent.toml`."""
+
+    def default(kind: str, value: object) -> str:
+        if value is ... or value is None or value == "":
+            return "*required*" if value is ... else ""
+        if isinstance(value, int) and kind in _AMOUNTS:
+            return f"`{_AMOUNTS[kind](value)}`" if value else "off"
+        if kind == "mode":
+            return f"`{value:04o}`"
+        if isinstance(value, tuple):
+            return f"`{', '.join(map(str, value))}`" if value else "any time"
+        return f"`{value}`"
+
+    rows = (
+        (f"`[{table}] {name}`", kind, default(kind, value))
+        for key, (reader, value) in agent_config.KEYS.items()
+        for table, _, name in [key.partition(".")]
+        for kind in [reader.__name__.strip("_")]
+    )
+    free = ", ".join(f"`[{name}]`" for name in agent_config.FREE)
+    return "\n\n".join(
+        [
+            "# agent.toml",
+            inspect.cleandoc(agent_config.__doc__ or "").split("\n\n", 2)[2],
+            (
+                'Durations, sizes and rates carry their unit (`"24h"`, `"16MiB"`, `"100KiB/s"`); defaults below are in '
+                "seconds, bytes and bytes a second."
+            ),
+            _table(("key", "is a", "default"), rows),
+            (
+                f"Tables whose keys are the site's own: {free}. Two `[[slot]]` with `name`, `path` and, for files, "
+                "`size`. `[bootloader.NAME]` holds what that [boot loader](boot-loaders.md) wants."
+            ),
+        ]
+    )
+
+
 def _modules(package: str) -> list[tuple[str, ModuleType]]:
     """Return the back ends of a package with their names, which the package itself gives."""
     names: list[str] = importlib.import_module(package).names()
@@ -167,6 +259,8 @@ PAGES: Final[dict[str, Callable[[], str]]] = {
     "states.md": states,
     "cli.md": commands,
     "agent-cli.md": agent_commands,
+    "tidegate-toml.md": server_settings,
+    "agent-toml.md": agent_settings,
     "gates.md": backends(
         "Gates",
         "tidegate.rollout.gates",
