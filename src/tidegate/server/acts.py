@@ -33,9 +33,9 @@ class Stopped(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of an act. `already` = nothing was to be done; `request` = a second person has to approve it first."""
+    """What became of an act on the rollout `name`. `already` = nothing was to be done; `request` = a second person has to approve it first."""
 
-    rollout: str
+    name: str
     verb: str
     state: str
     generation: int
@@ -112,7 +112,7 @@ def outcome(
 ) -> Outcome:
     """Say what became of an act on a rollout (its row, as it stands afterwards)."""
     return Outcome(
-        rollout=str(row["name"]),
+        name=str(row["name"]),
         verb=verb,
         state=str(row["state"]),
         generation=int(row["generation"]),

@@ -162,7 +162,7 @@ class Auth:
             return None
         return self._open_session(int(found["id"]), str(found["name"]), now, "account.sign_in")
 
-    def sign_in_link_ticket(self, name: str, now: int) -> str:
+    def sign_in_link_ticket(self, name: str, now: int, *, by: str = "") -> str:
         """Make a one-time sign-in ticket for an account, good for an hour.
 
         Raises:
@@ -182,7 +182,7 @@ class Auth:
                     "expires_at": now + TICKET_S,
                 },
             )
-            audit.record(conn, now, name, "account.ticket", name)
+            audit.record(conn, now, by or name, "account.ticket", name)
 
         self._store.write(work).result()
         return ticket

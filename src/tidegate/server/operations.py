@@ -24,8 +24,6 @@ from tidegate.server.snapshot import Fleet
 from tidegate.server.store import Connection
 
 T = TypeVar("T")
-#: Where the command line on the same machine finds its token, in the data directory; mode 0600.
-TOKEN_FILE: Final = "local.token"  # noqa: S105 - a file's name
 #: Decisions that may follow one another at once (a ring without gates, say).
 _STEPS_MAX: Final = 4
 
@@ -152,7 +150,7 @@ class Operations:
 
         def both(conn: Connection) -> Outcome:
             done = work(conn)
-            row = acts.row_of(conn, done.rollout)
+            row = acts.row_of(conn, done.name)
             for _ in range(_STEPS_MAX):
                 plan = planning.reconcile(conn, int(row["id"]), self.audiences.count, now)
                 if plan is None or not plan.changed:
@@ -200,17 +198,3 @@ def auth_of(services: Services) -> Auth:
         token_bytes=services.randomness,
         session_s=services.settings.accounts_session_s,
     )
-
-
-def write_local_token(services: Services, auth: Auth) -> Path:
-    """Keep a token for whoever may read the data directory, mode 0600, and return its path. Safe to repeat: a good one stays."""
-    path = Path(services.settings.data_dir) / TOKEN_FILE
-    known = path.read_text().strip() if path.exists() else ""
-    token = auth.local_token(services.now, known)
-    if token != known:
-        fresh = path.with_suffix(".new")
-        fresh.touch(mode=0o600)
-        fresh.chmod(0o600)
-        fresh.write_text(token + "\n")
-        fresh.replace(path)
-    return path

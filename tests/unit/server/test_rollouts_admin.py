@@ -359,7 +359,7 @@ def test_a_cohort_is_ordered_back_and_the_parent_ends(desk: Desk) -> None:
     found = desk.operations.way_back(name, "", "exposed", desk.now)
     assert (found.to, found.resident, found.elsewhere) == ("gw1-1.1.0", 3, 0)
     done = desk.operations.fall_back(name, "", "exposed", OLGA, "errors are up", desk.now)
-    assert (done.rollout, done.state) == ("gw1-1.2.0.back1", "active")
+    assert (done.name, done.state) == ("gw1-1.2.0.back1", "active")
     assert desk.row(name)["state"] == "falling_back"
     devices[0].run(devices[0].assignment())
     desk.rig.now += 60

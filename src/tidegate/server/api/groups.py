@@ -1,0 +1,101 @@
+"""Groups and claim tokens over REST."""
+
+from litestar import Controller, delete, get, post, put
+from litestar.params import FromPath, JSONBody
+
+from tidegate.server import claims, groups
+from tidegate.server.api.desk import PERMISSION, ApiRequest, DeskDep
+from tidegate.server.api.wire import (
+    Because,
+    Claims,
+    GroupChange,
+    Groups,
+    MadeClaim,
+    NewClaim,
+    NewGroup,
+)
+from tidegate.server.claims import ClaimFacts
+from tidegate.server.groups import GroupFacts
+
+
+class GroupRoutes(Controller):
+    """Groups of devices."""
+
+    path = "/groups"
+    tags = ("groups",)
+
+    @get("/", opt={PERMISSION: "fleet.read"}, sync_to_thread=True)
+    def list_groups(self, desk: DeskDep) -> Groups:
+        """List groups by name."""
+        return Groups(items=desk.read(groups.listed))
+
+    @post("/", opt={PERMISSION: "group.manage"}, sync_to_thread=True, status_code=201)
+    def create(self, request: ApiRequest, desk: DeskDep, data: JSONBody[NewGroup]) -> GroupFacts:
+        """Make a group by query, or a static one."""
+        return desk.write(
+            lambda conn: groups.create(
+                conn, data.name, data.query, data.devices, request.user, desk.now
+            )
+        )
+
+    @get("/{name:str}", opt={PERMISSION: "fleet.read"}, sync_to_thread=True)
+    def show(self, desk: DeskDep, name: FromPath[str]) -> GroupFacts:
+        """Return a group."""
+        return desk.read(lambda conn: groups.show(conn, name))
+
+    @put("/{name:str}", opt={PERMISSION: "group.manage"}, sync_to_thread=True)
+    def edit(
+        self, request: ApiRequest, desk: DeskDep, name: FromPath[str], data: JSONBody[GroupChange]
+    ) -> GroupFacts:
+        """Replace a group's query or its list of devices."""
+        return desk.write(
+            lambda conn: groups.edit(
+                conn, name, request.user, desk.now, query=data.query, devices=data.devices
+            )
+        )
+
+    @delete("/{name:str}", opt={PERMISSION: "group.manage"}, sync_to_thread=True)
+    def remove(self, request: ApiRequest, desk: DeskDep, name: FromPath[str]) -> None:
+        """Remove a group."""
+        desk.write(lambda conn: groups.remove(conn, name, request.user, desk.now))
+
+
+class ClaimRoutes(Controller):
+    """Claim tokens."""
+
+    path = "/claims"
+    tags = ("claims",)
+
+    @get("/", opt={PERMISSION: "fleet.read"}, sync_to_thread=True)
+    def list_claims(self, desk: DeskDep) -> Claims:
+        """List claims, without their secrets."""
+        return Claims(items=desk.read(claims.listed))
+
+    @post("/", opt={PERMISSION: "claim.manage"}, sync_to_thread=True, status_code=201)
+    def create(self, request: ApiRequest, desk: DeskDep, data: JSONBody[NewClaim]) -> MadeClaim:
+        """Make a claim token. Its text is in the answer, and nowhere else."""
+        name = data.name or f"{data.product}-{desk.now}"
+        made, token = desk.write(
+            lambda conn: claims.create(
+                conn,
+                name=name,
+                product=data.product,
+                max_count=data.max_count,
+                expires_at=desk.now + data.expires_in_s,
+                group=data.group,
+                serials=data.serials,
+                actor=request.user,
+                now=desk.now,
+                token_bytes=desk.services.randomness,
+            )
+        )
+        return MadeClaim(name=name, token=token, claim=made)
+
+    @post(
+        "/{name:str}/revoke", opt={PERMISSION: "claim.manage"}, sync_to_thread=True, status_code=200
+    )
+    def revoke(
+        self, request: ApiRequest, desk: DeskDep, name: FromPath[str], data: JSONBody[Because]
+    ) -> ClaimFacts:
+        """End a claim; devices that joined by it stay."""
+        return desk.write(lambda conn: claims.revoke(conn, name, request.user, desk.now))

@@ -1,0 +1,109 @@
+"""Incidents over REST: look, write into, close, publish, export."""
+
+from litestar import Controller, Response, get, post
+from litestar.params import FromPath, JSONBody
+
+from tidegate.server import incidents, reports
+from tidegate.server.api.desk import (
+    PERMISSION,
+    ApiRequest,
+    Cursor,
+    DeskDep,
+    InState,
+    Limit,
+    Text,
+    cursor_of,
+    position_of,
+)
+from tidegate.server.api.wire import Because, IncidentAnswer, Incidents, NewNote
+from tidegate.server.incidents import IncidentFacts
+from tidegate.server.store import Connection
+
+
+class IncidentRoutes(Controller):
+    """Everything about incidents."""
+
+    path = "/incidents"
+    tags = ("incidents",)
+
+    @get("/", opt={PERMISSION: "fleet.read"}, sync_to_thread=True)
+    def list_incidents(
+        self, desk: DeskDep, in_state: InState = "", cursor: Cursor = "", limit: Limit = 50
+    ) -> Incidents:
+        """List incidents, newest first."""
+        before = position_of(cursor)
+        items, more = desk.read(
+            lambda conn: incidents.listed(conn, state=in_state, before=before, limit=limit)
+        )
+        return Incidents(items=items, next=cursor_of(more))
+
+    @get("/{name:str}", opt={PERMISSION: "fleet.read"}, sync_to_thread=True)
+    def show(self, desk: DeskDep, name: FromPath[str]) -> IncidentAnswer:
+        """Return an incident, its report as it stands now, and its notes."""
+
+        def work(conn: Connection) -> IncidentAnswer:
+            return IncidentAnswer(
+                incident=incidents.show(conn, name),
+                report=reports.build(conn, name),
+                notes=incidents.notes(conn, name),
+            )
+
+        return desk.read(work)
+
+    @get("/{name:str}/export", opt={PERMISSION: "fleet.read"}, sync_to_thread=True)
+    def export(
+        self,
+        desk: DeskDep,
+        name: FromPath[str],
+        format: Text = "md",  # noqa: A002 - the query's key
+    ) -> Response[bytes]:
+        """Return the report as `md`, `html` or `json`."""
+        kind, body = desk.read(lambda conn: reports.export(conn, name, format))
+        headers = {
+            "Content-Security-Policy": "default-src 'none'",
+            "X-Content-Type-Options": "nosniff",
+        }
+        return Response(body, media_type=kind, headers=headers)
+
+    @post(
+        "/{name:str}/notes",
+        opt={PERMISSION: "incident.write"},
+        sync_to_thread=True,
+        status_code=200,
+    )
+    def note(
+        self, request: ApiRequest, desk: DeskDep, name: FromPath[str], data: JSONBody[NewNote]
+    ) -> IncidentFacts:
+        """Write a note or a corrective action into an incident."""
+
+        def work(conn: Connection) -> IncidentFacts:
+            incidents.note(conn, name, data.kind, data.text, request.user, desk.now)
+            return incidents.show(conn, name)
+
+        return desk.write(work)
+
+    @post(
+        "/{name:str}/close",
+        opt={PERMISSION: "incident.write"},
+        sync_to_thread=True,
+        status_code=200,
+    )
+    def close(
+        self, request: ApiRequest, desk: DeskDep, name: FromPath[str], data: JSONBody[Because]
+    ) -> IncidentFacts:
+        """Close an incident that has a corrective action."""
+        return desk.write(
+            lambda conn: incidents.close(conn, name, request.user, data.reason, desk.now)
+        )
+
+    @post(
+        "/{name:str}/publish",
+        opt={PERMISSION: "incident.write"},
+        sync_to_thread=True,
+        status_code=200,
+    )
+    def publish(
+        self, request: ApiRequest, desk: DeskDep, name: FromPath[str], data: JSONBody[Because]
+    ) -> IncidentFacts:
+        """Mark an incident's report as published."""
+        return desk.write(lambda conn: incidents.publish(conn, name, request.user, desk.now))

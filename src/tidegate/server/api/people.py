@@ -1,0 +1,153 @@
+"""People over REST: who asks, accounts, one-time sign-in links, API tokens, the inbox of approvals."""
+
+from litestar import Controller, delete, get, patch, post
+from litestar.params import FromPath, JSONBody
+
+from tidegate.server import approvals
+from tidegate.server.acts import Outcome
+from tidegate.server.api.desk import ANYBODY, PERMISSION, ApiRequest, DeskDep, InState
+from tidegate.server.api.wire import (
+    AccountChange,
+    Accounts,
+    Because,
+    Decision,
+    MadeAccount,
+    MadeToken,
+    Me,
+    NewAccount,
+    NewToken,
+    Requests,
+    Ticket,
+    Tokens,
+)
+from tidegate.server.approvals import RequestFacts
+from tidegate.server.auth import AccountFacts
+
+
+class AccountRoutes(Controller):
+    """Accounts of people."""
+
+    tags = ("people",)
+
+    @get("/me", opt={PERMISSION: ANYBODY}, sync_to_thread=False)
+    def me(self, request: ApiRequest) -> Me:
+        """Say who asks, and what they may do."""
+        actor = request.user
+        return Me(name=actor.name, role=actor.role, kind=actor.kind, may=sorted(actor.may))
+
+    @get("/accounts", opt={PERMISSION: "account.manage"}, sync_to_thread=True)
+    def list_accounts(self, desk: DeskDep) -> Accounts:
+        """List accounts."""
+        return Accounts(items=desk.accounts.accounts())
+
+    @post("/accounts", opt={PERMISSION: "account.manage"}, sync_to_thread=True, status_code=201)
+    def create(self, request: ApiRequest, desk: DeskDep, data: JSONBody[NewAccount]) -> MadeAccount:
+        """Make an account; a password that was made is in the answer, and nowhere else."""
+        password = desk.accounts.create_account(
+            data.name, data.role, data.password, request.user, desk.now
+        )
+        return MadeAccount(name=data.name, password="" if data.password else password)
+
+    @patch("/accounts/{name:str}", opt={PERMISSION: "account.manage"}, sync_to_thread=True)
+    def edit(
+        self, request: ApiRequest, desk: DeskDep, name: FromPath[str], data: JSONBody[AccountChange]
+    ) -> AccountFacts:
+        """Change an account's role, disable or enable it."""
+        return desk.accounts.edit_account(
+            name, request.user, desk.now, role=data.role, disabled=data.disabled
+        )
+
+    @post(
+        "/accounts/{name:str}/reset",
+        opt={PERMISSION: "account.manage"},
+        sync_to_thread=True,
+        status_code=200,
+    )
+    def reset(
+        self, request: ApiRequest, desk: DeskDep, name: FromPath[str], data: JSONBody[Because]
+    ) -> MadeAccount:
+        """Give an account a new password, and end its sessions."""
+        password = desk.accounts.reset_password(name, request.user.name, desk.now)
+        return MadeAccount(name=name, password=password)
+
+    @post(
+        "/accounts/{name:str}/ticket",
+        opt={PERMISSION: "account.manage"},
+        sync_to_thread=True,
+        status_code=201,
+    )
+    def ticket(
+        self, request: ApiRequest, desk: DeskDep, name: FromPath[str], data: JSONBody[Because]
+    ) -> Ticket:
+        """Make a one-time sign-in link for an account, good for an hour."""
+        ticket = desk.accounts.sign_in_link_ticket(name, desk.now, by=request.user.name)
+        return Ticket(name=name, ticket=ticket, path=f"/sign-in/ticket?t={ticket}")
+
+
+class TokenRoutes(Controller):
+    """API tokens."""
+
+    path = "/tokens"
+    tags = ("people",)
+
+    @get("/", opt={PERMISSION: "token.manage"}, sync_to_thread=True)
+    def list_tokens(self, desk: DeskDep) -> Tokens:
+        """List API tokens, without their secrets."""
+        return Tokens(items=desk.accounts.tokens())
+
+    @post("/", opt={PERMISSION: "token.manage"}, sync_to_thread=True, status_code=201)
+    def create(self, request: ApiRequest, desk: DeskDep, data: JSONBody[NewToken]) -> MadeToken:
+        """Make an API token. Its text is in the answer, and nowhere else."""
+        expires = desk.now + data.expires_in_s if data.expires_in_s is not None else None
+        facts, token = desk.accounts.create_token(
+            data.name, data.role, request.user, desk.now, expires_at=expires
+        )
+        return MadeToken(name=data.name, token=token, facts=facts)
+
+    @delete("/{name:str}", opt={PERMISSION: "token.manage"}, sync_to_thread=True)
+    def revoke(self, request: ApiRequest, desk: DeskDep, name: FromPath[str]) -> None:
+        """End an API token."""
+        desk.accounts.revoke_token(name, request.user, desk.now)
+
+
+class ApprovalRoutes(Controller):
+    """The inbox: what waits for a second person."""
+
+    path = "/approvals"
+    tags = ("approvals",)
+
+    @get("/", opt={PERMISSION: "fleet.read"}, sync_to_thread=True)
+    def list_requests(self, desk: DeskDep, in_state: InState = "open") -> Requests:
+        """List requests, newest first; `state` empty = all."""
+        return Requests(
+            items=desk.operations.requests(in_state), single_operator=desk.read(approvals.is_single)
+        )
+
+    @get("/{number:int}", opt={PERMISSION: "fleet.read"}, sync_to_thread=True)
+    def show(self, desk: DeskDep, number: FromPath[int]) -> RequestFacts:
+        """Return a request."""
+        return desk.read(lambda conn: approvals.show(conn, number))
+
+    @post(
+        "/{number:int}/approve",
+        opt={PERMISSION: "rollout.approve"},
+        sync_to_thread=True,
+        status_code=200,
+    )
+    def approve(
+        self, request: ApiRequest, desk: DeskDep, number: FromPath[int], data: JSONBody[Decision]
+    ) -> Outcome:
+        """Approve a request of somebody else; it is carried out at once."""
+        return desk.operations.decide(number, request.user, data.reason, desk.now, approve=True)
+
+    @post(
+        "/{number:int}/decline",
+        opt={PERMISSION: "rollout.approve"},
+        sync_to_thread=True,
+        status_code=200,
+    )
+    def decline(
+        self, request: ApiRequest, desk: DeskDep, number: FromPath[int], data: JSONBody[Decision]
+    ) -> Outcome:
+        """Decline a request."""
+        return desk.operations.decide(number, request.user, data.reason, desk.now, approve=False)

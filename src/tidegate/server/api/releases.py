@@ -1,0 +1,175 @@
+"""Releases and the published trust over REST: bundles in, releases listed and recalled, root and targets published, the server's own public keys."""
+
+import asyncio
+import tempfile
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+from litestar import Controller, get, post
+from litestar.params import FromPath, JSONBody
+
+from tidegate.core.errors import RequestError, TidegateError
+from tidegate.server import acts, audit, inquiry, releases
+from tidegate.server.api.desk import (
+    PERMISSION,
+    ApiRequest,
+    Cursor,
+    Desk,
+    DeskDep,
+    Limit,
+    Text,
+    Yes,
+    cursor_of,
+    position_of,
+)
+from tidegate.server.api.wire import Because, Done, Releases, Version
+from tidegate.server.auth import Actor
+from tidegate.server.facts import ReleaseFacts
+from tidegate.server.releases import Published
+from tidegate.server.store import Connection
+from tidegate.server.store import admin_rollouts as rows
+
+_ROLE_MAX: Final = 512 << 10
+_DISK_FROM: Final = 1 << 20
+
+
+class ReleaseRoutes(Controller):
+    """Releases and bundles."""
+
+    tags = ("releases",)
+
+    @get("/releases", opt={PERMISSION: "fleet.read"}, sync_to_thread=True)
+    def list_releases(
+        self, desk: DeskDep, product: Text = "", cursor: Cursor = "", limit: Limit = 50
+    ) -> Releases:
+        """List releases, newest first."""
+        before = position_of(cursor)
+        items, more = desk.read(
+            lambda conn: inquiry.releases(conn, product=product, before=before, limit=limit)
+        )
+        return Releases(items=items, next=cursor_of(more))
+
+    @get("/releases/{name:str}", opt={PERMISSION: "fleet.read"}, sync_to_thread=True)
+    def show(self, desk: DeskDep, name: FromPath[str]) -> ReleaseFacts:
+        """Return a release with its artifacts and what was signed about them."""
+        return desk.read(lambda conn: inquiry.release(conn, name))
+
+    @post(
+        "/releases/{name:str}/recall",
+        opt={PERMISSION: "release.recall"},
+        sync_to_thread=True,
+        status_code=200,
+    )
+    def recall(
+        self, request: ApiRequest, desk: DeskDep, name: FromPath[str], data: JSONBody[Because]
+    ) -> Done:
+        """Never offer a release again, and halt what brings it. It cannot be undone."""
+        return recall(desk, request.user, name, data.reason)
+
+    @post(
+        "/bundles",
+        opt={PERMISSION: "release.publish"},
+        status_code=200,
+        request_max_body_size=None,
+    )
+    async def upload(self, request: ApiRequest, desk: DeskDep, dry_run: Yes = False) -> Published:
+        """Take in a signed bundle (a tar file as the whole body), checked as a device would check it. The same bundle again changes nothing."""
+        if dry_run:
+            raise RequestError(
+                "request.invalid", "a bundle is checked with `tidegate release check`"
+            )
+        most = desk.services.settings.upload_max
+        declared = request.headers.get("content-length", "0")
+        if declared.isascii() and declared.isdigit() and int(declared) > most:
+            raise RequestError("request.too_large", f"at most {most} bytes are taken")
+        folder = Path(desk.services.settings.data_dir)
+        with tempfile.SpooledTemporaryFile(max_size=_DISK_FROM, dir=str(folder)) as file:
+            size = 0
+            async for piece in request.stream():
+                size += len(piece)
+                if size > most:
+                    raise RequestError("request.too_large", f"at most {most} bytes are taken")
+                await asyncio.to_thread(file.write, piece)
+            file.seek(0)
+            return await asyncio.to_thread(_accept, desk, request.user, file)
+
+
+class TrustRoutes(Controller):
+    """What is published above the products, and the server's own keys."""
+
+    tags = ("trust",)
+
+    @get("/online-keys", opt={PERMISSION: "fleet.read"}, sync_to_thread=False)
+    def online_keys(self, desk: DeskDep) -> dict[str, Any]:
+        """Return the public halves of the server's keys, as the root ceremony takes them."""
+        return desk.services.keys.public()
+
+    @post("/root", opt={PERMISSION: "root.publish"}, status_code=200)
+    async def root(self, request: ApiRequest, desk: DeskDep) -> Version:
+        """Publish a root that its holders have signed (the document as the whole body)."""
+        body = await _small(request)
+        return await asyncio.to_thread(_publish, desk, request.user, "root", body)
+
+    @post("/targets", opt={PERMISSION: "root.publish"}, status_code=200)
+    async def targets(self, request: ApiRequest, desk: DeskDep) -> Version:
+        """Publish a targets role that its holders have signed."""
+        body = await _small(request)
+        return await asyncio.to_thread(_publish, desk, request.user, "targets", body)
+
+
+def recall(desk: Desk, actor: Actor, name: str, reason: str) -> Done:
+    """Recall a release and halt what brings it."""
+
+    def work(conn: Connection) -> list[str]:
+        releases.recall(conn, name, reason, desk.now)
+        audit.record(conn, desk.now, actor.name, "release.recall", name, {"reason": reason})
+        found = acts.release_of(conn, name)
+        return [
+            str(row["name"])
+            for row in rows.using_release(conn, int(found["id"]))
+            if row["state"] in {"active", "paused"}
+        ]
+
+    moving = desk.write(work)
+    for one in moving:
+        text = f"{name} was recalled: {reason}"
+        desk.operations.act(one, "halt", actor, text, desk.now)
+    also = f"; halted: {', '.join(moving)}" if moving else ""
+    return Done(name=name, text=f"{name} is recalled and never offered again{also}")
+
+
+def _accept(desk: Desk, actor: Actor, file: Any) -> Published:
+    try:
+        done = releases.accept_bundle(desk.services, file, by=actor.name, now=desk.now)
+    except TidegateError as error:
+        code, detail = error.code, error.detail[:300]
+        desk.write(
+            lambda conn: desk.note(
+                conn, actor, "release.refused", "bundle", code=code, detail=detail
+            )
+        )
+        raise
+    if done.releases or done.roles:
+        thing = ", ".join(done.releases) or ", ".join(done.roles)
+        plain = msgspec.to_builtins(done)
+        desk.write(
+            lambda conn: audit.record(conn, desk.now, actor.name, "release.publish", thing, plain)
+        )
+    return done
+
+
+def _publish(desk: Desk, actor: Actor, role: str, body: bytes) -> Version:
+    publish = releases.publish_root if role == "root" else releases.publish_targets
+    version = publish(desk.services, body, now=desk.now)
+    desk.write(lambda conn: desk.note(conn, actor, f"{role}.publish", role, version=version))
+    return Version(role=role, version=version)
+
+
+async def _small(request: ApiRequest) -> bytes:
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > _ROLE_MAX:
+            raise RequestError("request.too_large", f"at most {_ROLE_MAX} bytes are taken")
+    return bytes(body)

@@ -1,0 +1,150 @@
+"""Idempotency keys: the same POST sent again is answered with the first answer, for 24 h.
+
+The key is bound to who sends it and to the request. What an answer shows only once (tokens, passwords, tickets) is not kept, since it would then lie in the
+database; there a repeated call makes another. A crash between act and answer may let the act happen twice; the acts themselves are safe to repeat.
+"""
+
+import asyncio
+import hashlib
+from typing import Any, Final
+
+from litestar.types import ASGIApp, Message, Receive, Scope, Send
+
+from tidegate.core.errors import RequestError
+from tidegate.server.api.desk import Desk
+from tidegate.server.auth import Actor
+from tidegate.server.store import admin_log
+
+KEPT_MAX: Final = 256 << 10
+_KEY_MAX: Final = 100
+#: Answers under these paths hold secrets, or the request is a stream.
+_PASSED_OVER: Final = ("/claims", "/tokens", "/accounts", "/bundles", "/root", "/targets")
+_CONTENT: Final = b"application/json"
+
+
+class Repeats:
+    """Middleware behind authentication."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        """Stand before `app`."""
+        self.app = app
+        self._now: set[str] = set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a repetition, or let the request through and keep its answer."""
+        key = _key_of(scope)
+        if not key:
+            await self.app(scope, receive, send)
+            return
+        actor: Any = scope.get("user")
+        owner = actor.name if isinstance(actor, Actor) else ""
+        full = hashlib.sha256(f"{owner}\0{key}".encode()).hexdigest()
+        if full in self._now:
+            raise RequestError("request.conflict", "the same call is under way")
+        self._now.add(full)
+        try:
+            await self._once(full, scope, receive, send)
+        finally:
+            self._now.discard(full)
+
+    async def _once(self, key: str, scope: Scope, receive: Receive, send: Send) -> None:
+        desk: Desk = scope["litestar_app"].state.desk
+        body = await _read(receive, desk.services.settings.body_max)
+        asked = f"POST {scope['path']}?".encode() + scope["query_string"] + b"\n" + body
+        digest = hashlib.sha256(asked).hexdigest()
+        kept = await asyncio.to_thread(desk.read, lambda conn: admin_log.kept_answer(conn, key))
+        if kept is not None:
+            if kept["request_sha256"] != digest:
+                raise RequestError(
+                    "request.conflict", "this idempotency key was used for another call"
+                )
+            await _answer(send, int(kept["status"]), bytes(kept["body"]))
+            return
+        answer = _Answer(send)
+        await self.app(scope, _again(body, receive), answer)
+        if answer.status < 400 and len(answer.body) <= KEPT_MAX:
+            row = {
+                "key": key,
+                "request_sha256": digest,
+                "status": answer.status,
+                "body": bytes(answer.body),
+                "at": desk.now,
+            }
+            await asyncio.to_thread(desk.write, lambda conn: admin_log.keep_answer(conn, row))
+        await answer.release()
+
+
+class _Answer:
+    """Holds an answer back until it is kept, so that whoever got it can rely on it."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._held: list[Message] = []
+        self.status = 500
+        self.body = bytearray()
+
+    async def __call__(self, message: Message) -> None:
+        """Take one message of the answer."""
+        self._held.append(message)
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+        elif message["type"] == "http.response.body":
+            self.body += message.get("body", b"")
+
+    async def release(self) -> None:
+        """Send what was held back."""
+        for message in self._held:
+            await self._send(message)
+
+
+def _key_of(scope: Scope) -> str:
+    if scope.get("method") != "POST":
+        return ""
+    path = str(scope["path"]).removeprefix("/api/v1")
+    if path.startswith(_PASSED_OVER):
+        return ""
+    for name, value in scope["headers"]:
+        if name == b"idempotency-key":
+            key = value.decode("latin-1")
+            if not 1 <= len(key) <= _KEY_MAX or not key.isprintable():
+                raise RequestError(
+                    "request.invalid", f"Idempotency-Key: 1 to {_KEY_MAX} characters"
+                )
+            return key
+    return ""
+
+
+async def _read(receive: Receive, most: int) -> bytes:
+    body = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            raise RequestError("request.invalid", "the request ended early")
+        body += message.get("body", b"")
+        if len(body) > most:
+            raise RequestError("request.too_large", f"at most {most} bytes are taken")
+        if not message.get("more_body", False):
+            return bytes(body)
+
+
+def _again(body: bytes, receive: Receive) -> Receive:
+    told = False
+
+    async def replay() -> Any:
+        nonlocal told
+        if told:
+            return await receive()
+        told = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return replay
+
+
+async def _answer(send: Send, status: int, body: bytes) -> None:
+    headers = [
+        (b"content-type", _CONTENT),
+        (b"content-length", str(len(body)).encode()),
+        (b"idempotent-replay", b"true"),
+    ]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": False})

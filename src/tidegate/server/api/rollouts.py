@@ -1,0 +1,195 @@
+"""Rollouts over REST: make, look, act. A verb is a POST to `/rollouts/{name}/{verb}`."""
+
+import asyncio
+from typing import Any
+
+from litestar import Controller, Response, get, post, put
+from litestar.params import FromPath, JSONBody
+
+from tidegate.core.errors import RequestError
+from tidegate.server import acts, inquiry, rollouts
+from tidegate.server.acts import Outcome
+from tidegate.server.api.desk import (
+    PERMISSION,
+    ApiRequest,
+    Cursor,
+    Desk,
+    DeskDep,
+    InState,
+    Limit,
+    Text,
+    Yes,
+    cursor_of,
+    position_of,
+    wanted_generation,
+)
+from tidegate.server.api.wire import Act, Explanation, FallbackOrder, LogLines, Rollouts, WouldAct
+from tidegate.server.facts import EvidenceFacts, RolloutFacts
+from tidegate.server.fallbacks import WayBack
+from tidegate.server.reach import Reach
+
+
+class RolloutRoutes(Controller):
+    """Everything about rollouts."""
+
+    path = "/rollouts"
+    tags = ("rollouts",)
+
+    @get("/", opt={PERMISSION: "fleet.read"}, sync_to_thread=True)
+    def list_rollouts(
+        self, desk: DeskDep, in_state: InState = "", cursor: Cursor = "", limit: Limit = 50
+    ) -> Rollouts:
+        """List rollouts, newest first. `state` takes several, separated by commas."""
+        states = tuple(one for one in in_state.split(",") if one)
+        before = position_of(cursor)
+        items, more = desk.read(
+            lambda conn: inquiry.rollouts(conn, states=states, before=before, limit=limit)
+        )
+        return Rollouts(items=items, next=cursor_of(more))
+
+    @post("/", opt={PERMISSION: "rollout.create"}, sync_to_thread=True, status_code=201)
+    def create(
+        self,
+        request: ApiRequest,
+        desk: DeskDep,
+        data: JSONBody[dict[str, Any]],
+        dry_run: Yes = False,
+    ) -> Outcome | Reach:
+        """Make a rollout of a policy file's content, with `reason` beside it; start it unless it says `draft`. With `dry_run`, only say whom it would reach."""
+        reason = data.pop("reason", "")
+        if not isinstance(reason, str) or len(reason) > 1000:
+            raise RequestError("request.invalid", "reason: a text of at most 1000 characters")
+        if dry_run:
+            return desk.operations.preview(data, request.user, desk.now)
+        return desk.operations.create(data, request.user, reason, desk.now)
+
+    @get("/{name:str}", opt={PERMISSION: "fleet.read"}, sync_to_thread=True)
+    def show(self, desk: DeskDep, name: FromPath[str]) -> Response[RolloutFacts]:
+        """Return a rollout; its ETag is its generation."""
+        found = desk.read(lambda conn: inquiry.rollout(conn, name))
+        return Response(found, headers={"ETag": f'"{found.generation}"'})
+
+    @put("/{name:str}", opt={PERMISSION: "rollout.widen"}, sync_to_thread=True)
+    def edit(
+        self,
+        request: ApiRequest,
+        desk: DeskDep,
+        name: FromPath[str],
+        data: JSONBody[dict[str, Any]],
+    ) -> Outcome:
+        """Replace a rollout's policy by a policy file's content, with `reason` beside it."""
+        reason = str(data.pop("reason", ""))[:1000]
+        generation = wanted_generation(request)
+        return desk.operations.edit(
+            name, data, request.user, reason, desk.now, generation=generation
+        )
+
+    @get("/{name:str}/evidence", opt={PERMISSION: "fleet.read"}, sync_to_thread=True)
+    def evidence(self, desk: DeskDep, name: FromPath[str]) -> EvidenceFacts:
+        """Return all that is known: counters by ring and variant, errors against device time by arm."""
+        count = desk.operations.audiences.count
+        return desk.read(lambda conn: inquiry.evidence(conn, name, count, desk.now))
+
+    @get("/{name:str}/explain", opt={PERMISSION: "fleet.read"}, sync_to_thread=True)
+    def explain(self, desk: DeskDep, name: FromPath[str], ring: Text = "") -> Explanation:
+        """Say why a rollout, or one of its rings, is where it is."""
+        lines = desk.read(lambda conn: inquiry.explained(conn, name, ring, desk.now))
+        return Explanation(rollout=name, lines=list(lines))
+
+    @get("/{name:str}/log", opt={PERMISSION: "fleet.read"}, sync_to_thread=True)
+    def log(
+        self, desk: DeskDep, name: FromPath[str], cursor: Cursor = "", limit: Limit = 200
+    ) -> LogLines:
+        """Return a rollout's story, in order."""
+        after = position_of(cursor)
+        items, more = desk.read(lambda conn: inquiry.story(conn, name, after=after, limit=limit))
+        return LogLines(items=items, next=cursor_of(more))
+
+    @post(
+        "/{name:str}/fallback",
+        opt={PERMISSION: "rollout.fallback"},
+        sync_to_thread=True,
+        status_code=200,
+    )
+    def fallback(
+        self,
+        request: ApiRequest,
+        desk: DeskDep,
+        name: FromPath[str],
+        data: JSONBody[FallbackOrder],
+        dry_run: Yes = False,
+    ) -> Outcome | WayBack:
+        """Order a halted rollout's devices back; the answer names the child rollout."""
+        if dry_run:
+            return desk.operations.way_back(name, data.to, data.cohort, desk.now)
+        return desk.operations.fall_back(
+            name, data.to, data.cohort, request.user, data.reason, desk.now
+        )
+
+    @post(
+        ["/{name:str}/start", "/{name:str}/resume", "/{name:str}/advance", "/{name:str}/readmit"],
+        opt={PERMISSION: "rollout.widen"},
+        status_code=200,
+    )
+    async def widen(
+        self,
+        request: ApiRequest,
+        desk: DeskDep,
+        name: FromPath[str],
+        data: JSONBody[Act],
+        dry_run: Yes = False,
+    ) -> Outcome | WouldAct:
+        """Widen a rollout. Beyond the server's limit this asks for a second person, and the answer names the request."""
+        return await asyncio.to_thread(_act, request, desk, name, data, dry_run=dry_run)
+
+    @post(
+        ["/{name:str}/halt", "/{name:str}/pause", "/{name:str}/cancel", "/{name:str}/isolate"],
+        opt={PERMISSION: "rollout.halt"},
+        status_code=200,
+    )
+    async def narrow(
+        self,
+        request: ApiRequest,
+        desk: DeskDep,
+        name: FromPath[str],
+        data: JSONBody[Act],
+        dry_run: Yes = False,
+    ) -> Outcome | WouldAct:
+        """Stop a rollout, or a variant in it. In effect when it is answered; `stopped.past` lists devices beyond the point of no return."""
+        return await asyncio.to_thread(_act, request, desk, name, data, dry_run=dry_run)
+
+    @post(
+        "/{name:str}/approve",
+        opt={PERMISSION: "rollout.approve"},
+        sync_to_thread=True,
+        status_code=200,
+    )
+    def approve(
+        self, request: ApiRequest, desk: DeskDep, name: FromPath[str], data: JSONBody[Act]
+    ) -> Outcome | WouldAct:
+        """Approve what waits for it: the newest open request, or the step of a ring that has an approval gate."""
+        return _act(request, desk, name, data, dry_run=False)
+
+
+def _act(
+    request: ApiRequest, desk: Desk, name: str, data: Act, *, dry_run: bool
+) -> Outcome | WouldAct:
+    verb = request.url.path.rstrip("/").rpartition("/")[2]
+    detail = {
+        key: value for key, value in (("variant", data.variant), ("ring", data.ring)) if value
+    }
+    request.user.require(rollouts.PERMISSIONS[verb])
+    if dry_run:
+        desk.read(lambda conn: acts.row_of(conn, name))
+        return WouldAct(
+            name=name, verb=verb, devices=desk.operations.reach_of(name, verb, detail, desk.now)
+        )
+    return desk.operations.act(
+        name,
+        verb,
+        request.user,
+        data.reason,
+        desk.now,
+        detail=detail,
+        generation=wanted_generation(request),
+    )

@@ -1,0 +1,297 @@
+"""Bodies of the REST API: what is sent in, and what lists and small answers look like. Everything sent in is untrusted and bounded."""
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from tidegate.rollout.model import IncidentReport
+from tidegate.server.approvals import RequestFacts
+from tidegate.server.audit import AuditRow
+from tidegate.server.auth import AccountFacts, TokenFacts
+from tidegate.server.claims import ClaimFacts
+from tidegate.server.facts import (
+    DeviceRecord,
+    EventFacts,
+    LogLine,
+    ReleaseFacts,
+    RolloutFacts,
+    UpdateFacts,
+)
+from tidegate.server.groups import GroupFacts
+from tidegate.server.incidents import IncidentFacts, NoteFacts
+
+Reason = Annotated[str, Meta(max_length=1000)]
+Short = Annotated[str, Meta(max_length=128)]
+Query = Annotated[str, Meta(max_length=1000)]
+Seconds = Annotated[int, Meta(ge=0, le=1 << 40)]
+
+
+class _Strict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A body in which an unknown key is a mistake."""
+
+
+class Act(_Strict, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Body of a verb on a rollout."""
+
+    reason: Reason = ""
+    variant: Short = ""
+    ring: Short = ""
+
+
+class FallbackOrder(_Strict, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Body of `fallback`: `to` a release (empty = the newest that is allowed), `cohort` exposed, variant:NAME or query:QUERY."""
+
+    to: Short = ""
+    cohort: Query = "exposed"
+    reason: Reason = ""
+
+
+class Decision(_Strict, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Body of approving or declining."""
+
+    reason: Reason = ""
+
+
+class Because(_Strict, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Body of what only takes a reason."""
+
+    reason: Reason = ""
+
+
+class Tags(_Strict, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Body of `tags`: the whole list."""
+
+    tags: Annotated[list[Annotated[str, Meta(min_length=1, max_length=64)]], Meta(max_length=64)]
+
+
+class NewClaim(_Strict, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A claim token to be made."""
+
+    product: Annotated[str, Meta(min_length=1, max_length=64)]
+    name: Annotated[str, Meta(max_length=64)] = ""
+    max_count: Annotated[int, Meta(ge=1, le=1_000_000)] = 1
+    expires_in_s: Annotated[int, Meta(ge=60, le=10 * 366 * 86_400)] = 30 * 86_400
+    group: Annotated[str, Meta(max_length=64)] | None = None
+    serials: (
+        Annotated[list[Annotated[str, Meta(max_length=128)]], Meta(max_length=10_000)] | None
+    ) = None
+
+
+class NewGroup(_Strict, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A group to be made: by query, or static."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=64)]
+    query: Query | None = None
+    devices: Annotated[list[Annotated[str, Meta(max_length=64)]], Meta(max_length=100_000)] = []
+
+
+class GroupChange(_Strict, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What replaces a group's query or list of devices."""
+
+    query: Query | None = None
+    devices: (
+        Annotated[list[Annotated[str, Meta(max_length=64)]], Meta(max_length=100_000)] | None
+    ) = None
+
+
+class NewNote(_Strict, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Something to be written into an incident; `action` = a corrective one."""
+
+    text: Annotated[str, Meta(min_length=1, max_length=10_000)]
+    kind: Literal["note", "action"] = "note"
+
+
+class NewAccount(_Strict, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An account to be made; without a password one is made of words and returned once."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=64)]
+    role: Annotated[str, Meta(max_length=16)]
+    password: Annotated[str, Meta(max_length=256)] | None = None
+
+
+class AccountChange(_Strict, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What changes about an account."""
+
+    role: Annotated[str, Meta(max_length=16)] | None = None
+    disabled: bool | None = None
+
+
+class NewToken(_Strict, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An API token to be made."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=64)]
+    role: Annotated[str, Meta(max_length=16)] = "viewer"
+    expires_in_s: Annotated[int, Meta(ge=60, le=10 * 366 * 86_400)] | None = None
+
+
+# --- answers ---------------------------------------------------------------------------------------------------------
+
+
+class Rollouts(msgspec.Struct, frozen=True, kw_only=True):
+    """A page of rollouts; `next` is the cursor of the one behind it."""
+
+    items: list[RolloutFacts]
+    next: str | None = None
+
+
+class LogLines(msgspec.Struct, frozen=True, kw_only=True):
+    """A page of a rollout's story, in order."""
+
+    items: list[LogLine]
+    next: str | None = None
+
+
+class Releases(msgspec.Struct, frozen=True, kw_only=True):
+    """A page of releases, newest first."""
+
+    items: list[ReleaseFacts]
+    next: str | None = None
+
+
+class Devices(msgspec.Struct, frozen=True, kw_only=True):
+    """A page of devices. It may be short, or empty, and still have a next one: a request looks at a bounded number of devices."""
+
+    items: list[DeviceRecord]
+    next: str | None = None
+
+
+class Events(msgspec.Struct, frozen=True, kw_only=True):
+    """A page of what devices reported."""
+
+    items: list[EventFacts]
+    next: str | None = None
+
+
+class Updates(msgspec.Struct, frozen=True, kw_only=True):
+    """Every update of a device, newest first."""
+
+    items: list[UpdateFacts]
+    next: str | None = None
+
+
+class Incidents(msgspec.Struct, frozen=True, kw_only=True):
+    """A page of incidents, newest first."""
+
+    items: list[IncidentFacts]
+    next: str | None = None
+
+
+class IncidentAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """An incident with its report and what was written into it."""
+
+    incident: IncidentFacts
+    report: IncidentReport
+    notes: list[NoteFacts]
+
+
+class Groups(msgspec.Struct, frozen=True, kw_only=True):
+    """Every group."""
+
+    items: list[GroupFacts]
+    next: str | None = None
+
+
+class Claims(msgspec.Struct, frozen=True, kw_only=True):
+    """Every claim, without secrets."""
+
+    items: list[ClaimFacts]
+    next: str | None = None
+
+
+class MadeClaim(msgspec.Struct, frozen=True, kw_only=True):
+    """A claim that was made; `token` is shown this once."""
+
+    name: str
+    token: str
+    claim: ClaimFacts
+
+
+class Requests(msgspec.Struct, frozen=True, kw_only=True):
+    """Requests for approval. `single_operator` = nobody else could approve: the two-person rule cannot be kept."""
+
+    items: list[RequestFacts]
+    single_operator: bool
+    next: str | None = None
+
+
+class Accounts(msgspec.Struct, frozen=True, kw_only=True):
+    """Every account."""
+
+    items: list[AccountFacts]
+    next: str | None = None
+
+
+class MadeAccount(msgspec.Struct, frozen=True, kw_only=True):
+    """An account that was made or got a new password; `password` is shown this once."""
+
+    name: str
+    password: str
+
+
+class Ticket(msgspec.Struct, frozen=True, kw_only=True):
+    """A one-time way to sign in: open `path` on this server within an hour."""
+
+    name: str
+    ticket: str
+    path: str
+
+
+class Tokens(msgspec.Struct, frozen=True, kw_only=True):
+    """Every API token, without secrets."""
+
+    items: list[TokenFacts]
+    next: str | None = None
+
+
+class MadeToken(msgspec.Struct, frozen=True, kw_only=True):
+    """A token that was made; `token` is shown this once."""
+
+    name: str
+    token: str
+    facts: TokenFacts
+
+
+class AuditRows(msgspec.Struct, frozen=True, kw_only=True):
+    """A page of the operators' log."""
+
+    items: list[AuditRow]
+    next: str | None = None
+
+
+class Explanation(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a rollout is where it is, line by line."""
+
+    rollout: str
+    lines: list[str]
+
+
+class WouldAct(msgspec.Struct, frozen=True, kw_only=True):
+    """What a verb would reach; nothing was written."""
+
+    name: str
+    verb: str
+    devices: int
+
+
+class Version(msgspec.Struct, frozen=True, kw_only=True):
+    """The version of a role that is published now."""
+
+    role: str
+    version: int
+
+
+class Me(msgspec.Struct, frozen=True, kw_only=True):
+    """Who asks, and what they may do."""
+
+    name: str
+    role: str
+    kind: str
+    may: list[str]
+
+
+class Done(msgspec.Struct, frozen=True, kw_only=True):
+    """It is done."""
+
+    name: str
+    text: str

@@ -1,0 +1,320 @@
+"""What the API tells: rollouts, releases, devices and the fleet as plain structs, put together from rows. Nothing is changed here."""
+
+from typing import Any, Final
+
+import msgspec
+
+from tidegate.core.errors import RequestError
+from tidegate.core.nearest import did_you_mean
+from tidegate.rollout import cohort, explain
+from tidegate.rollout.model import Finding
+from tidegate.server import acts, approvals, incidents, planning, snapshot, telemetry
+from tidegate.server.facts import (
+    ArtifactFacts,
+    DeviceRecord,
+    EventFacts,
+    EvidenceFacts,
+    ExposureFacts,
+    LogLine,
+    ReleaseFacts,
+    RolloutFacts,
+    Running,
+    Status,
+    TallyFacts,
+    UpdateFacts,
+)
+from tidegate.server.groups import Book
+from tidegate.server.store import Connection, admin_accounts, admin_log
+from tidegate.server.store import admin_devices as device_rows
+from tidegate.server.store import admin_rollouts as rows
+
+Row = dict[str, Any]
+#: Rows of devices that one request looks at before it answers with what it has and a cursor.
+SCAN_MAX: Final = 20_000
+_BATCH: Final = 500
+
+
+# --- rollouts --------------------------------------------------------------------------------------------------------
+
+
+def rollout(conn: Connection, name: str) -> RolloutFacts:
+    """Return a rollout.
+
+    Raises:
+        RequestError: `request.not_found`.
+    """
+    return _rollout(conn, acts.row_of(conn, name))
+
+
+def rollouts(
+    conn: Connection, *, states: tuple[str, ...] = (), before: int = 0, limit: int = 50
+) -> tuple[list[RolloutFacts], int]:
+    """Return rollouts, newest first, and the cursor of the next page (0 = there is none)."""
+    found = rows.rollouts(conn, states=states, before=before, limit=limit + 1)
+    more = int(found[limit - 1]["id"]) if len(found) > limit else 0
+    return [_rollout(conn, row) for row in found[:limit]], more
+
+
+def evidence(conn: Connection, name: str, audience: planning.Audience, now: int) -> EvidenceFacts:
+    """Return all that is known about a rollout.
+
+    Raises:
+        RequestError: `request.not_found`.
+    """
+    row = acts.row_of(conn, name)
+    found = planning.evidence_of(conn, row, planning.model_of(row), audience, now)
+    tallies = []
+    for (ring, variant), tally in sorted(found.tallies.items()):
+        derived = {"harmed": tally.harmed, "attempts": tally.attempts, "pending": tally.pending}
+        fields = {**msgspec.structs.asdict(tally), **derived}
+        tallies.append(TallyFacts(ring=ring, variant=variant, **fields))
+    exposure = [
+        ExposureFacts(variant=variant, arm=arm, **msgspec.structs.asdict(one))
+        for arm, side in (("updated", found.updated), ("control", found.control))
+        for variant, one in sorted(side.items())
+    ]
+    return EvidenceFacts(
+        rollout=name, position=found.position, tallies=tuple(tallies), exposure=tuple(exposure)
+    )
+
+
+def story(
+    conn: Connection, name: str, *, after: int = 0, limit: int = 500
+) -> tuple[list[LogLine], int]:
+    """Return a rollout's story in order, and the cursor of the next page.
+
+    Raises:
+        RequestError: `request.not_found`.
+    """
+    row = acts.row_of(conn, name)
+    found = admin_log.plan_log(conn, int(row["id"]), after=after, limit=limit + 1)
+    more = int(found[limit - 1]["id"]) if len(found) > limit else 0
+    lines = [
+        msgspec.convert({key: one[key] for key in LogLine.__struct_fields__}, type=LogLine)
+        for one in found[:limit]
+    ]
+    return lines, more
+
+
+def explained(conn: Connection, name: str, ring: str, now: int) -> tuple[str, ...]:
+    """Return the lines of `rollout explain`.
+
+    Raises:
+        RequestError: `request.not_found`.
+    """
+    row = acts.row_of(conn, name)
+    model = planning.model_of(row)
+    names = [spec.name for spec in model.policy.rings]
+    if ring and ring not in names:
+        raise RequestError("request.not_found", f'no ring "{ring[:64]}"{did_you_mean(ring, names)}')
+    position = telemetry.evidence(conn, int(row["id"])).position
+    because = tuple(msgspec.convert(one, type=Finding) for one in row["because"])
+    return explain.explain(
+        model, because, now=now, ring=ring, room=row["room"], decided_at=now, position=position
+    )
+
+
+def _rollout(conn: Connection, row: Row) -> RolloutFacts:
+    parent = rows.rollout_by_id(conn, int(row["parent_id"])) if row["parent_id"] else None
+    plain = {key: row[key] for key in RolloutFacts.__struct_fields__ if key in row}
+    plain |= {
+        "parent": parent["name"] if parent else None,
+        "children": [one["name"] for one in rows.children(conn, int(row["id"]))],
+        "incidents": [one.name for one in incidents.of_rollout(conn, int(row["id"]))],
+    }
+    return msgspec.convert(plain, type=RolloutFacts)
+
+
+# --- releases --------------------------------------------------------------------------------------------------------
+
+
+def release(conn: Connection, name: str) -> ReleaseFacts:
+    """Return a release with its artifacts.
+
+    Raises:
+        RequestError: `request.not_found`.
+    """
+    row = acts.release_of(conn, name)
+    artifacts = [
+        {key: one[key] for key in ArtifactFacts.__struct_fields__}
+        for one in rows.artifacts(conn, int(row["id"]))
+    ]
+    return _release(conn, row, artifacts)
+
+
+def releases(
+    conn: Connection, *, product: str = "", before: int = 0, limit: int = 50
+) -> tuple[list[ReleaseFacts], int]:
+    """Return releases, newest first, and the cursor of the next page (0 = there is none)."""
+    found = rows.releases(conn, product=product, before=before, limit=limit + 1)
+    more = int(found[limit - 1]["id"]) if len(found) > limit else 0
+    return [_release(conn, row, []) for row in found[:limit]], more
+
+
+def _release(conn: Connection, row: Row, artifacts: list[Row]) -> ReleaseFacts:
+    plain = {key: row[key] for key in ReleaseFacts.__struct_fields__ if key in row}
+    devices = device_rows.running_count(conn, str(row["product"]), int(row["counter"]))
+    plain |= {"devices": devices, "artifacts": artifacts}
+    plain["signers"] = [str(one) for one in row["signers"]]
+    return msgspec.convert(plain, type=ReleaseFacts)
+
+
+# --- devices ---------------------------------------------------------------------------------------------------------
+
+
+def device_row(conn: Connection, device_id: str) -> Row:
+    """Return a device's row.
+
+    Raises:
+        RequestError: `request.not_found`.
+    """
+    found = device_rows.device(conn, device_id)
+    if found is None:
+        near = did_you_mean(device_id, device_rows.matching_text(conn, device_id[:8]))
+        raise RequestError("request.not_found", f'no device "{device_id[:64]}"{near}')
+    return found
+
+
+def device(conn: Connection, device_id: str, now: int) -> DeviceRecord:
+    """Return a device.
+
+    Raises:
+        RequestError: `request.not_found`.
+    """
+    row = device_row(conn, device_id)
+    newest = device_rows.newest_updates(conn, [int(row["row"])])
+    return _device(row, Book(conn), newest.get(int(row["row"])), now)
+
+
+def devices(
+    conn: Connection,
+    now: int,
+    *,
+    query: str = "",
+    state: str = "",
+    after: int = 0,
+    limit: int = 50,
+) -> tuple[list[DeviceRecord], int]:
+    """Return devices that match a query (untrusted), and the cursor of the next page (0 = there is none).
+
+    A request looks at a bounded number of devices: a page may be short, or empty, and still have a next one.
+
+    Raises:
+        RequestError: `request.invalid`: the query.
+    """
+    wanted = cohort.parse(query)
+    book = Book(conn)
+    found: list[DeviceRecord] = []
+    scanned = 0
+    while scanned < SCAN_MAX:
+        batch = list(
+            device_rows.devices(conn, after=after, states=(state,) if state else (), limit=_BATCH)
+        )
+        newest = device_rows.newest_updates(conn, [int(one["row"]) for one in batch])
+        for row in batch:
+            after = int(row["row"])
+            update = newest.get(after)
+            if not wanted.matches(book.attributes(row, now, update)):
+                continue
+            found.append(_device(row, book, update, now))
+            if len(found) == limit:
+                return found, after
+        scanned += len(batch)
+        if len(batch) < _BATCH:
+            return found, 0
+    return found, after
+
+
+def updates_of(conn: Connection, device_id: str) -> list[UpdateFacts]:
+    """Return every update of a device, newest first.
+
+    Raises:
+        RequestError: `request.not_found`.
+    """
+    row = device_row(conn, device_id)
+    return [_update(one) for one in device_rows.updates_of(conn, int(row["row"]))]
+
+
+def events_of(
+    conn: Connection, device_id: str, *, before: int = 0, limit: int = 100
+) -> tuple[list[EventFacts], int]:
+    """Return what a device reported, newest first, and the cursor of the next page.
+
+    Raises:
+        RequestError: `request.not_found`.
+    """
+    row = device_row(conn, device_id)
+    found = device_rows.events_of(conn, int(row["row"]), before=before, limit=limit + 1)
+    more = int(found[limit - 1]["position"]) if len(found) > limit else 0
+    return [_event({**one, "device": device_id}) for one in found[:limit]], more
+
+
+def events(conn: Connection, *, after: int = 0, limit: int = 100) -> tuple[list[EventFacts], int]:
+    """Return the event log in order behind a position, and the cursor of the next page (0 = nothing more yet)."""
+    found = [_event(one) for one in device_rows.events(conn, after=after, limit=limit)]
+    return found, found[-1].position if len(found) == limit else 0
+
+
+def _device(row: Row, book: Book, update: Row | None, now: int) -> DeviceRecord:
+    plain = {key: row[key] for key in DeviceRecord.__struct_fields__ if key in row}
+    own = dict(row["attributes"])
+    plain["tags"] = list(own.pop(snapshot.TAGS, ()))
+    plain["attributes"] = own
+    plain["groups"] = sorted(book.attributes(row, now)["group"])
+    plain["held"] = bool(row["held"])
+    plain["update"] = _update(update) if update else None
+    return msgspec.convert(plain, type=DeviceRecord)
+
+
+def _update(row: Row) -> UpdateFacts:
+    return UpdateFacts(**{key: row[key] for key in UpdateFacts.__struct_fields__})
+
+
+def _event(row: Row) -> EventFacts:
+    body = msgspec.json.decode(row["body"].encode())
+    return EventFacts(
+        position=row["position"],
+        device=row["device"],
+        seq=row["seq"],
+        received_at=row["received_at"],
+        at=row["at"],
+        kind=row["kind"],
+        update=row["update_id"],
+        attempt=row["attempt"],
+        reason=row["reason"],
+        signed=row["envelope"] is not None,
+        body=body if isinstance(body, dict) else {},
+    )
+
+
+# --- the fleet -------------------------------------------------------------------------------------------------------
+
+
+def status(conn: Connection, now: int) -> Status:
+    """Return the fleet on one screen."""
+    sums: dict[tuple[str, int], list[Any]] = {}
+    for one in device_rows.firmware(conn):
+        entry = sums.setdefault((one["product"], one["counter"]), ["", 0])
+        entry[0] = entry[0] or one["version"]
+        entry[1] += one["devices"]
+    counts = device_rows.device_counts(conn)
+    active, _ = rollouts(conn, states=("active", "paused", "falling_back", "awaiting_approval"))
+    found, _ = incidents.listed(conn, state="open")
+    return Status(
+        at=now,
+        devices=counts,
+        seen_24h=device_rows.seen_since(conn, now - 86_400),
+        firmware=tuple(
+            Running(product=product, counter=counter, version=version, devices=count)
+            for (product, counter), (version, count) in sorted(sums.items(), reverse=True)
+            if count
+        ),
+        rollouts=rows.rollouts_by_state(conn),
+        active=tuple(active),
+        incidents=tuple(found),
+        approvals=len(approvals.listed(conn, state="open")),
+        pending_devices=counts.get("pending", 0),
+        gate_epoch=admin_log.gate_epoch(conn),
+        single_operator=approvals.is_single(conn),
+        accounts=admin_accounts.account_count(conn),
+    )
