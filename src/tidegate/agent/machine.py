@@ -195,7 +195,7 @@ def _ask(state: State, phase: Staged, event: Looked) -> Step:
         return state, (AskPermit(update=phase.update, nonce=phase.nonce),)
     if phase.nonce is not None and not (state.wait is not None and state.wait.answered):
         # The old question may have been granted and the answer lost: give that leave back before asking again.
-        state = ledger.report(state, event.now, "permit_returned", phase.update)
+        state = ledger.report(state, event.now, "permit_returned", phase.update, nonce=phase.nonce)
     fresh = _replace(phase, nonce=event.nonce, nonce_mono=event.mono, nonce_boot=state.boot_id)
     return _replace(state, phase=fresh, wait=None), (
         AskPermit(update=phase.update, nonce=event.nonce),
@@ -209,7 +209,7 @@ def _activate(state: State, phase: Activating, event: Looked) -> Step:
     age_s = event.mono - phase.nonce_mono
     alive = phase.nonce_boot == state.boot_id and age_s <= PERMIT_VALID_S - PERMIT_MARGIN_S
     if not alive:
-        return trial.give_back(state, event.now, phase.update), ()
+        return trial.give_back(state, event.now, phase.update, phase.nonce), ()
     tries = phase.update.policy.tries
     return state, (Arm(slot=phase.update.slot, tries=tries),)
 

@@ -149,7 +149,7 @@ def _not_there(state: State, event: Started, update: Update) -> State:
         if same_boot:
             return state
         if not phase.armed and not on_trial:
-            return give_back(state, event.now, update)
+            return give_back(state, event.now, update, phase.nonce)
     reason = "boot.no_return"
     if mark == "bad" or (on_trial and event.tries.get(update.slot, 0) == 0):
         reason = "boot.counter_exhausted"
@@ -357,7 +357,7 @@ def failed(state: State, event: Failed) -> State:
             state = _aside(state, event)
             return _wait(state, event, "wait.permit", 60)
         case Activating() if not phase.armed:
-            state = report(state, event.now, "permit_returned", phase.update)
+            state = report(state, event.now, "permit_returned", phase.update, nonce=phase.nonce)
             return failed_for_good(state, event.now, event.reason, event.detail)
         case _:
             return _wait(state, event, "wait.bootloader", BOOTLOADER_WAIT_S)

@@ -44,6 +44,7 @@ def complete(report: Report, settings: Settings, boot_id: str) -> EventBody:
         running_version=report.running_version,
         bytes=report.bytes,
         resumes=report.resumes,
+        nonce=report.nonce,
         metrics=report.metrics,
         health=report.health,
         log=report.log,

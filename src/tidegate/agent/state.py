@@ -111,6 +111,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     running_version: str = ""
     bytes: int = 0
     resumes: int = 0
+    nonce: str | None = None
     metrics: Metrics | None = None
     health: tuple[CheckResult, ...] = ()
     log: str = ""
@@ -173,9 +174,10 @@ class Staged(msgspec.Struct, frozen=True, kw_only=True, tag="staged", tag_field=
 
 
 class Activating(msgspec.Struct, frozen=True, kw_only=True, tag="activating", tag_field="phase"):
-    """Leave was given. `armed`: the boot flag is set; the next boot tries the candidate."""
+    """Leave was given, in answer to `nonce`. `armed`: the boot flag is set; the next boot tries the candidate."""
 
     update: Update
+    nonce: str | None = None
     nonce_mono: float
     nonce_boot: str
     armed: bool = False

@@ -66,9 +66,12 @@ def permitted(state: State, event: Permitted) -> State:
         return state
     late = event.mono - phase.nonce_mono > PERMIT_VALID_S or phase.nonce_boot != state.boot_id
     if late or state.hold is not None or phase.halted:
-        return give_back(state, event.now, phase.update)
+        return give_back(state, event.now, phase.update, phase.nonce)
     after = Activating(
-        update=phase.update, nonce_mono=phase.nonce_mono, nonce_boot=phase.nonce_boot
+        update=phase.update,
+        nonce=phase.nonce,
+        nonce_mono=phase.nonce_mono,
+        nonce_boot=phase.nonce_boot,
     )
     return _replace(state, phase=after, wait=None)
 
@@ -87,9 +90,9 @@ def permit_refused(state: State, event: PermitRefused) -> State:
     return _replace(state, wait=wait)
 
 
-def give_back(state: State, now: int, update: Update) -> State:
-    """Return unused leave; the slot stays staged."""
-    state = report(state, now, "permit_returned", update)
+def give_back(state: State, now: int, update: Update, nonce: str | None) -> State:
+    """Return unused leave, named by its question: a newer one stays good. The slot stays staged."""
+    state = report(state, now, "permit_returned", update, nonce=nonce)
     return _replace(state, phase=Staged(update=update, staged_at=now))
 
 

@@ -362,6 +362,8 @@ class EventBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     running_version: Short = ""
     bytes: Annotated[int, Meta(ge=0)] = 0
     resumes: Annotated[int, Meta(ge=0)] = 0
+    #: `permit_returned`: the question whose permit is given back; without it, every permit of this update is.
+    nonce: Nonce | None = None
     metrics: Metrics | None = None
     health: Annotated[tuple[CheckResult, ...], Meta(max_length=64)] = ()
     log: Annotated[str, Meta(max_length=16 << 10)] = ""

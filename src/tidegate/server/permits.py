@@ -5,9 +5,12 @@ Granted = exposed = past the point of no return; so the grant is durable before 
 
 from typing import Any, Final, NamedTuple
 
+import msgspec
+
 from tidegate.core.errors import RequestError
 from tidegate.core.protocol import PERMIT_VALID_S, PermitBody, PermitRequest
-from tidegate.server import outcomes, snapshot, telemetry
+from tidegate.rollout.model import Deadlines, Policy
+from tidegate.server import outcomes, snapshot
 from tidegate.server.snapshot import Live
 from tidegate.server.store import Connection, device_queries, hot, rollout_rows
 from tidegate.server.store.hot import UpdateRow
@@ -49,6 +52,8 @@ def permit(
     known = rollout_rows.permit_for(conn, update.id, update.attempt, request.nonce)
     if known is not None and known.state == "granted":
         return _body(known, device.id)
+    if known is not None:
+        return Refused("this permit was returned; ask with a new nonce", retry_s)
     live_row = rollout_rows.live_one(conn, update.rollout_id)
     live = snapshot.read_live(live_row) if live_row else None
     because = _obstacle(conn, device, update, live, request)
@@ -94,21 +99,10 @@ def _grant(
     request: PermitRequest,
     now: int,
 ) -> PermitBody:
-    rollout_rows.end_permits(conn, update.id)  # one that was granted and whose answer was lost
-    row = PermitRow(
-        id=f"p-{update.rollout_id}-{update.device_row}-{update.attempt}-{request.nonce[:12]}",
-        tenant=update.tenant,
-        update_id=update.id,
-        attempt=update.attempt,
-        nonce=request.nonce,
-        slot_sha256=request.slot_sha256,
-        gate_epoch=hot.gate_epoch(conn, update.tenant),
-        granted_at=now,
-        valid_s=PERMIT_VALID_S,
-        state="granted",
-    )
+    # an older one whose answer was lost stays granted beside it until the device returns it
+    row = _row(conn, update, request.nonce, request.slot_sha256, now)
     rollout_rows.put_permit(conn, row)
-    deadline = now + telemetry.deadlines(conn, update.rollout_id).return_s
+    deadline = now + deadlines(conn, update.rollout_id).return_s
     new = update._replace(
         state="permitted",
         state_at=now,
@@ -117,6 +111,34 @@ def _grant(
     )
     outcomes.book(conn, update, new, product=str(device.product), now=now)
     return _body(row, str(device.id))
+
+
+def bar(conn: Connection, update: UpdateRow, nonce: str, now: int) -> None:
+    """Note that a question which may still be on its way is not to be granted: the device has given it up."""
+    if rollout_rows.permit_for(conn, update.id, update.attempt, nonce) is None:
+        row = _row(conn, update, nonce, "", now)
+        rollout_rows.put_permit(conn, row._replace(state="returned"))
+
+
+def deadlines(conn: Connection, rollout_id: int) -> Deadlines:
+    """Return when silence of a rollout's devices becomes an outcome."""
+    policy = rollout_rows.policy(conn, rollout_id)
+    return msgspec.convert(policy, Policy).deadlines if policy else Deadlines()
+
+
+def _row(conn: Connection, update: UpdateRow, nonce: str, slot_sha256: str, now: int) -> PermitRow:
+    return PermitRow(
+        id=f"p-{update.rollout_id}-{update.device_row}-{update.attempt}-{nonce[:12]}",
+        tenant=update.tenant,
+        update_id=update.id,
+        attempt=update.attempt,
+        nonce=nonce,
+        slot_sha256=slot_sha256,
+        gate_epoch=hot.gate_epoch(conn, update.tenant),
+        granted_at=now,
+        valid_s=PERMIT_VALID_S,
+        state="granted",
+    )
 
 
 def _body(row: PermitRow, device_id: str) -> PermitBody:

@@ -7,15 +7,13 @@ counter change together or not at all, and the answer leaves after the commit. W
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 
-import msgspec
-
 from tidegate.core import codec
 from tidegate.core.errors import TidegateError
 from tidegate.core.keys import PublicKey, open_document
 from tidegate.core.protocol import EVENT_TYPE, SIGNED_KINDS, EventBody, EventItem
 from tidegate.core.reasons import is_reason
-from tidegate.rollout.model import Deadlines, Evidence, Exposure, Policy, Tally
-from tidegate.server import outcomes
+from tidegate.rollout.model import Evidence, Exposure, Tally
+from tidegate.server import outcomes, permits
 from tidegate.server.store import Connection, changes, device_queries, hot, rollout_rows
 from tidegate.server.store.hot import DeviceRow, EventRow, UpdateRow
 
@@ -179,18 +177,26 @@ class _Fold:
         if old is None or old.device_row != self.device.row or body.attempt != old.attempt:
             return
         sources, state = step
+        if body.kind == "permit_returned" and not self._returned(old, body):
+            return
         if old.state not in sources:
             return
         new = self._moved(old, body, state)
         outcomes.book(self.conn, old, new, product=self.device.product, now=self.now)
         if body.kind == "permit_returned":
-            rollout_rows.refund(self.conn, old.id, old.rollout_id)
+            rollout_rows.give_room(self.conn, old.rollout_id)
         elif new.state in outcomes.ENDED:
             rollout_rows.end_permits(self.conn, old.id)
         self.moved.add(old.rollout_id)
         self.harmed = self.harmed or new.state in outcomes.HARMFUL
         if new.state == "confirmed":
             self._confirmed(body, new)
+
+    def _returned(self, update: UpdateRow, body: EventBody) -> bool:
+        """Take a permit back; say whether the update is without one now. A question that has not come yet will not be granted any more."""
+        if body.nonce is not None:
+            permits.bar(self.conn, update, body.nonce, self.now)
+        return rollout_rows.return_permits(self.conn, update.id, body.nonce)
 
     def _moved(self, old: UpdateRow, body: EventBody, state: str) -> UpdateRow:
         ended = state in outcomes.ENDED
@@ -209,7 +215,7 @@ class _Fold:
 
     def _deadline(self, old: UpdateRow, state: str) -> int | None:
         if state == "verifying":
-            return self.now + deadlines(self.conn, old.rollout_id).confirm_s
+            return self.now + permits.deadlines(self.conn, old.rollout_id).confirm_s
         return old.deadline_at if state == "rebooting" else None
 
     def _confirmed(self, body: EventBody, update: UpdateRow) -> None:
@@ -267,12 +273,6 @@ def move_running(
         hot.add_firmware(conn, *where, device.running_counter, "", -1)
         hot.add_firmware(conn, *where, counter, version, 1)
     changes.notify(conn, "running", str(device.row))
-
-
-def deadlines(conn: Connection, rollout_id: int) -> Deadlines:
-    """Return when silence of a rollout's devices becomes an outcome."""
-    policy = rollout_rows.policy(conn, rollout_id)
-    return msgspec.convert(policy, Policy).deadlines if policy else Deadlines()
 
 
 def sweep_lost(conn: Connection, now: int) -> frozenset[int]:

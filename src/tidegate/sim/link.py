@@ -82,7 +82,7 @@ class AsgiWire:
         async def receive() -> Message:
             nonlocal sent
             if sent:
-                return {"type": "http.disconnect"}
+                await asyncio.Event().wait()  # the client stays until it has the whole answer
             sent = True
             return {"type": "http.request", "body": body, "more_body": False}
 

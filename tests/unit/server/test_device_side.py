@@ -301,3 +301,31 @@ def test_everything_is_there_after_a_restart(rig: Rig) -> None:
     rig.restart()
     assert rig.tallies(rollout)["confirmed"] == 1
     assert device.poll().work is False
+
+
+def test_a_returned_permit_does_not_take_a_newer_one_with_it(rig: Rig) -> None:
+    """The power failed before the boot flag: the agent asks anew at once, and its word on the old permit comes later."""
+    rig.publish_trust()
+    device = rig.device()
+    rollout = rig.rollout(rig.release(1), room=1)
+    body = device.assignment()
+    device.tell("staged", body)
+    device.open_permit(device.permit(body, nonce="aa" * 16))
+    device.open_permit(device.permit(body, nonce="bb" * 16))
+    device.tell("permit_returned", body, nonce="aa" * 16)
+    assert rig.tallies(rollout)["exposed"] == 1
+    device.tell("rebooting", body)
+    device.confirm(body)
+    assert rig.tallies(rollout)["confirmed"] == 1
+
+
+def test_a_question_that_was_given_up_is_not_granted_when_it_comes_late(rig: Rig) -> None:
+    rig.publish_trust()
+    device = rig.device()
+    rollout = rig.rollout(rig.release(1))
+    body = device.assignment()
+    device.tell("staged", body)
+    device.tell("permit_returned", body, nonce="aa" * 16)
+    assert "returned" in device.permit(body, nonce="aa" * 16).because
+    assert "exposed" not in rig.tallies(rollout)
+    assert device.permit(body).envelope is not None

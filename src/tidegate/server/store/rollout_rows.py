@@ -108,17 +108,23 @@ def take_room(conn: Connection, rollout_id: int) -> bool:
     return done.rowcount == 1
 
 
-def refund(conn: Connection, update_id: str, rollout_id: int) -> None:
-    """Take back the permits of an update that were not used, and give their room back."""
-    raw = raw_connection(conn)
-    done = raw.execute(
-        "UPDATE permit SET state = 'returned' WHERE update_id = ? AND state = 'granted'",
-        (update_id,),
+def give_room(conn: Connection, rollout_id: int) -> None:
+    """Give one permit back to what the plan leaves room for."""
+    raw_connection(conn).execute(
+        "UPDATE rollout SET room = room + 1 WHERE id = ? AND room IS NOT NULL", (rollout_id,)
     )
-    if done.rowcount:
-        raw.execute(
-            "UPDATE rollout SET room = room + 1 WHERE id = ? AND room IS NOT NULL", (rollout_id,)
-        )
+
+
+def return_permits(conn: Connection, update_id: str, nonce: str | None) -> bool:
+    """Take back the permit of one question, or (None) all of an update's; say whether that left the update without one."""
+    raw = raw_connection(conn)
+    where = "update_id = ? AND state = 'granted'"
+    done = raw.execute(
+        f"UPDATE permit SET state = 'returned' WHERE {where} AND (? IS NULL OR nonce = ?)",  # noqa: S608
+        (update_id, nonce, nonce),
+    )
+    left = raw.execute(f"SELECT count(*) FROM permit WHERE {where}", (update_id,))  # noqa: S608
+    return done.rowcount > 0 and left.fetchone()[0] == 0
 
 
 def end_permits(conn: Connection, update_id: str) -> None:
