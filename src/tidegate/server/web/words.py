@@ -62,6 +62,8 @@ STATES: Final[dict[str, State]] = {
     "declined": State("Declined", "wait", ""),
     "reverted": State("Reverted", "revert", "bad"),
     "lost": State("Lost", "lost", "lost"),
+    "refused": State("Refused", "shield", ""),
+    "noticed": State("Noticed", "shield", "warn"),
     # devices
     "accepted": State("Enrolled", "ok", "ok"),
     "pending": State("Asks to enrol", "chip", ""),
@@ -174,6 +176,12 @@ def plain(text: str, limit: int = 300) -> str:
 def reason(code: str) -> str:
     """Say a reason in plain words; an unknown code is shown as it is."""
     return REASONS.get(code) or plain(code, 60)
+
+
+def sentence(text: str) -> str:
+    """End a text as a sentence; nothing stays nothing."""
+    text = text.strip()
+    return text if not text or text.endswith((".", "?")) else f"{text}."
 
 
 def plural(count: int, one: str, many: str = "") -> str:

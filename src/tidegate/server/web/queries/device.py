@@ -87,7 +87,7 @@ def page(conn: Connection, device_id: str, now: int) -> DevicePage | None:
         checks=_checks(standing, now),
         timeline=_timeline(conn, device, updates, events),
         updates_total=rows.update_count(conn, number),
-        slots=_slots(device),
+        slots=_slots(device, rows.versions(conn, str(device["product"]))),
         contract=contract,
         contract_of=contract_of,
         identity=_identity(device, now),
@@ -108,7 +108,7 @@ def _question(standing: Standing) -> str:
 
 def _verdict(standing: Standing, now: int) -> str:
     text = explain.verdict(standing.facts, now)
-    return text if text.endswith((".", "?")) else f"{text}."
+    return words.sentence(text)
 
 
 def _checks(standing: Standing, now: int) -> tuple[WhyRow, ...]:
@@ -116,14 +116,13 @@ def _checks(standing: Standing, now: int) -> tuple[WhyRow, ...]:
     stopped = False
     for check in explain.why(standing.facts, now):
         text = check.text[:1].upper() + check.text[1:]
+        code = check.code if "." in check.code else ""
         if check.ok and not stopped:
             out.append(WhyRow("passed", text))
         elif check.ok:
             out.append(WhyRow("next", text))
         else:
-            out.append(
-                WhyRow("next" if stopped else "stopped", text, "" if stopped else check.code)
-            )
+            out.append(WhyRow("next" if stopped else "stopped", text, code if not stopped else ""))
             stopped = True
     waits = standing.update is not None and standing.update.state in BEFORE
     if waits and standing.target is not None:
@@ -181,7 +180,7 @@ def _body(row: Row) -> EventBody | None:
         return None
 
 
-def _slots(device: Row) -> tuple[Slot, ...]:
+def _slots(device: Row, versions: dict[int, str]) -> tuple[Slot, ...]:
     out = []
     for name, slot in sorted(device["slots"].items()):
         digest = str(slot.get("sha256") or "")
@@ -192,7 +191,8 @@ def _slots(device: Row) -> tuple[Slot, ...]:
         )
         if runs:
             state = "running"
-        version = str(slot.get("version") or "") or ("factory image" if digest else "")
+        known = versions.get(counter, "factory image" if digest else "")
+        version = str(slot.get("version") or "") or known
         notes = {"staged": "inert until a permit", "other": "confirmed, a way back"}
         out.append(Slot(str(name), state, version, counter or None, digest, notes.get(state, "")))
     return tuple(out)

@@ -186,7 +186,7 @@ def _inbox(conn: Connection, looked_at: Sequence[Row], now: int) -> tuple[InboxR
         )
         for ask in rows.requests(conn)
     ]
-    found += _incidents(conn)
+    found += _incidents(conn, {row["id"] for row in looked_at if row["state"] == "halted"})
     pending = rows.pending_count(conn)
     if pending:
         text = "None of them showed a claim token. Accept or reject them."
@@ -203,13 +203,18 @@ def _inbox(conn: Connection, looked_at: Sequence[Row], now: int) -> tuple[InboxR
 
 def _halted(row: Row) -> InboxRow:
     who = "by gate" if row["halted_by"] == sums.PLANNER else f"by {row['halted_by']}"
-    text = f"{sums.because_line(row)} Decide: fall back, resume or cancel."
+    text = f"{words.sentence(sums.because_line(row))} Decide: fall back, resume or cancel."
     name, at = str(row["name"]), int(row["halted_at"] or 0)
     return InboxRow("halt", "bad", f"{name} halted {who}", f"/rollouts/{name}", text, at)
 
 
-def _incidents(conn: Connection) -> list[InboxRow]:
-    open_ones = [row for row in rows.incidents(conn, 20) if row["state"] == "open"]
+def _incidents(conn: Connection, told: set[int]) -> list[InboxRow]:
+    """Return open incidents; a halt whose rollout is in the list already is not told twice."""
+    open_ones = [
+        row
+        for row in rows.incidents(conn, 20)
+        if row["state"] == "open" and not (row["kind"] == "halt" and row["rollout_id"] in told)
+    ]
     actions = rows.action_counts(conn, [int(row["id"]) for row in open_ones])
     icons = {"isolation": ("iso", "iso"), "fallback": ("revert", "bad")}
     found = []
@@ -223,7 +228,7 @@ def _incidents(conn: Connection) -> list[InboxRow]:
                 tone,  # type: ignore[arg-type]  # from the closed list above
                 f"{name}: {row['subject'] or row['rollout'] or row['kind']}",
                 f"/incidents/{name}",
-                f"{row['summary']}{lacks}",
+                f"{words.sentence(row['summary'])}{lacks}",
                 int(row["opened_at"]),
             )
         )

@@ -170,7 +170,9 @@ def _entry(one: dict[str, Any]) -> TimelineRow:
     text, who = str(one["text"]), str(one["who"])
     icon, tone = _look(one)
     by = {"planner": "by gate", "device": ""}.get(who, who)
-    return TimelineRow(int(one["at"]), icon, tone, text[:1].upper() + text[1:], by=by)
+    return TimelineRow(
+        int(one["at"]), icon, tone, text if who == "device" else text[:1].upper() + text[1:], by=by
+    )
 
 
 def _look(one: dict[str, Any]) -> tuple[str, Tone]:

@@ -50,6 +50,8 @@ DECISIONS: Final[dict[str, tuple[str, Tone]]] = {
     "start": ("go", "go"),
     "resume": ("go", "go"),
     "create": ("file", ""),
+    "ask": ("person", ""),
+    "decline": ("person", ""),
     "edit": ("file", ""),
     "pause": ("pause", ""),
     "cancel": ("wait", ""),
@@ -95,7 +97,7 @@ def page(
         facts=_facts(row, tally, because, now),
         rings=_rings(model, found, now),
         total=sums.ring_row("All", "", "", tally, isolated),
-        because=sums.because_rows(because),
+        because=sums.because_rows(_stopped_by(conn, row) or because),
         variants=_variants(found, model),
         reasons=sums.reason_rows(tally.reasons),
         log=_log(conn, row),
@@ -108,6 +110,16 @@ def page(
         next_step=_next_step(model, found),
         next_ring=_next_ring(model),
     )
+
+
+def _stopped_by(conn: Connection, row: Row) -> tuple[Finding, ...]:
+    """Return what the gates saw when they halted it; later plans only say that it stands still."""
+    if row["state"] != "halted" or row["halted_by"] != sums.PLANNER:
+        return ()
+    for one in rows.plan_log(conn, int(row["id"]), LOG):
+        if one["action"] == "halt":
+            return sums.findings(one["because"])
+    return ()
 
 
 def _state_text(row: Row) -> str:
@@ -160,7 +172,7 @@ def _is_it_bad(row: Row, tally: Tally, because: tuple[Finding, ...]) -> Fact:
     bad = next((one for one in because if not one.passed and one.gate in sums.STOPPING), None)
     shares = (("bad", tally.harmed), ("wait", max(0, tally.attempts - tally.harmed)))
     big = words.percent(tally.harmed, tally.attempts) if tally.attempts else "\N{EN DASH}"
-    small = f"harmed of {words.number(tally.attempts)} that acted on it"
+    small = f"of {words.number(tally.attempts)} harmed"
     if row["state"] in {"halted", "falling_back"}:
         say = (
             f"Yes. {row['halt_reason']}"

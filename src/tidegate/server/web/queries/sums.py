@@ -23,6 +23,9 @@ _ENDS: Final = {
     "lost": "lost",
     "user": "declined",
     "operator": "cancelled",
+    "sig": "refused",
+    "compat": "refused",
+    "security": "noticed",
 }
 #: Families that say something against the release.
 _HARM: Final = frozenset({"boot", "health", "lost", "install", "activate", "agent"})
