@@ -1,7 +1,8 @@
-"""Make a file-system image of a directory, without root, the same bytes every time.
+"""Make a file-system image of a directory, without root, reproducibly.
 
-`mke2fs -d` copies the tree; identity (UUID, hash seed) and time are fixed, owners are root. What it takes from the host all the same (change times of
-inodes) is set afterwards with debugfs where that is there.
+`mke2fs -d` copies the tree; identity (UUID, hash seed) and time are fixed, owners are root. What it takes from the host all the same (change
+times and generations of inodes) is set afterwards with debugfs. One thing remains the host's: the order in which its file system lists a directory decides the
+order of inodes, so the same bytes are promised for the same machine, not for every machine.
 """
 
 import os
