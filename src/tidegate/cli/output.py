@@ -45,6 +45,7 @@ EXIT_CODES: Final[Mapping[int, str]] = {
 _BY_CODE: Final[Mapping[str, int]] = {
     "request.invalid": 2,
     "request.confirmation_needed": 2,
+    "download.hash": 3,
     "key.duplicate": 3,
     "key.trust_levels": 3,
     "release.malformed": 3,

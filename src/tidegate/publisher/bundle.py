@@ -25,7 +25,7 @@ from tidegate.core.bundle import (
     parse_manifest,
     payload_name,
 )
-from tidegate.core.errors import ConfigError, PublisherError
+from tidegate.core.errors import ConfigError, PublisherError, TransferError
 from tidegate.core.metadata import (
     SignedTarget,
     TargetsDocument,
@@ -225,7 +225,7 @@ def check_payload(container: Path, release: ReleaseTarget) -> Index:
         head = file.read(HEADER_SIZE)
         head += file.read(head_size(head) - HEADER_SIZE)
         if hashlib.sha256(head).hexdigest() != release.full.index_sha256:
-            raise PublisherError("release.malformed", "the payload's index is not the one signed")
+            raise TransferError("download.hash", "the payload's index is not the one signed")
         index = Index.parse(head)
         check_index(index, release)
         digest = _plain_digest(index, file)
@@ -324,7 +324,7 @@ def extract_payload(path: Path, member: Member, out: Path) -> None:
     """Write one payload of a bundle to `out`, checking its digest.
 
     Raises:
-        PublisherError: `release.malformed`: not there, or other bytes.
+        PublisherError: `release.malformed`: not there, or not whole. TransferError: `download.hash`: other bytes, as a device would say.
     """
     digest = hashlib.sha256()
     try:
@@ -336,7 +336,7 @@ def extract_payload(path: Path, member: Member, out: Path) -> None:
     except (KeyError, tarfile.TarError) as error:
         raise PublisherError("release.malformed", f"{path.name}: no whole {member.name}") from error
     if digest.hexdigest() != member.sha256:
-        raise PublisherError("release.malformed", f"{member.name}: other bytes than its name says")
+        raise TransferError("download.hash", f"{member.name}: other bytes than its name says")
 
 
 def replace_documents(path: Path, documents: Mapping[str, bytes]) -> None:

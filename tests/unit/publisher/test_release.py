@@ -193,7 +193,7 @@ def test_one_flipped_byte_anywhere_in_the_payload_is_found(lab: Lab, shop: Path)
         changed = bytearray(whole)
         changed[at] ^= 1
         path.write_bytes(changed)
-        assert code(lab, path) == "release.malformed"
+        assert code(lab, path) == "download.hash"
 
 
 @pytest.mark.parametrize("keep", [0, 100, 600, 5_000, 10_000])
