@@ -7,9 +7,10 @@ import asyncio
 import functools
 import logging
 import os
+import threading
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from tidegate.server.config import Settings
 from tidegate.server.hot import PREFIX, HotApp
@@ -37,8 +38,10 @@ class App:
         self.services = services
         self.hot = HotApp(services)
         self._admin: Asgi | None = None
+        self._making = threading.Lock()
         self._ticking = ticking
         self._task: asyncio.Task[None] | None = None
+        self._warm: asyncio.Task[Asgi] | None = None
         self._news: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         services.wake = self._wake
@@ -50,12 +53,14 @@ class App:
 
     @property
     def admin(self) -> Asgi:
-        """Return the application for people: API and web. Litestar takes most of a second to import, so it is made on first use."""
-        if self._admin is None:
-            from tidegate.server.api import create_admin_app
+        """Return the application for people: API and web. Litestar takes a second to import, so it is made on first use, or beside the first requests."""
+        with self._making:
+            if self._admin is None:
+                from tidegate.server.api import create_admin_app
 
-            self._admin = create_admin_app(self.services)
-        return self._admin
+                made: Any = create_admin_app(self.services)
+                self._admin = made
+            return cast("Asgi", self._admin)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or follow the life of the server."""
@@ -66,6 +71,8 @@ class App:
         elif scope["type"] == "http" and scope["path"] == "/healthz":
             await self._healthy(send)
         else:
+            if self._admin is None:
+                await asyncio.to_thread(lambda: self.admin)
             await self.admin(scope, receive, send)
 
     async def _healthy(self, send: Send) -> None:
@@ -106,12 +113,14 @@ class App:
         self._loop = asyncio.get_running_loop()
         self._news = asyncio.Event()
         if self._ticking:
+            self._warm = asyncio.create_task(asyncio.to_thread(lambda: self.admin))
             self._task = asyncio.create_task(self._tick_for_ever())
 
     async def _stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        for task in (self._task, self._warm):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
         await asyncio.to_thread(self.close)
 
     def _wake(self) -> None:
