@@ -9,16 +9,22 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta
 
+from tidegate.core.codec import INTEGER_MAX
 from tidegate.core.hardware import Hardware, HardwareRange, Name
 from tidegate.core.release import Channel, Counter, Seconds, SecurityVersion, Sha256, Size
 
 DeviceId = Annotated[
-    str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]*$")
+    str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]*$(?!\n)")
 ]
-Nonce = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}$")]
+Nonce = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}$(?!\n)")]
+#: Numbers that nothing else bounds: larger ones survive neither a database nor a browser.
+Count = Annotated[int, Meta(ge=0, le=INTEGER_MAX)]
+Ordinal = Annotated[int, Meta(ge=1, le=INTEGER_MAX)]
 Text = Annotated[str, Meta(max_length=512)]
 Short = Annotated[str, Meta(max_length=64)]
-Ident = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]*$")]
+Ident = Annotated[
+    str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]*$(?!\n)")
+]
 PublicKey = Annotated[str, Meta(min_length=64, max_length=600)]
 Attributes = Annotated[dict[Short, Text], Meta(max_length=64)]
 
@@ -113,7 +119,7 @@ class SessionAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
     token: Annotated[str, Meta(max_length=256)]
     expires_in_s: Seconds
-    acked_seq: Annotated[int, Meta(ge=0)] = 0
+    acked_seq: Count = 0
 
 
 # --- poll -------------------------------------------------------------------------------------------------------------
@@ -124,7 +130,7 @@ class PollAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
     work: bool
     poll_after_s: Seconds
-    gate_epoch: Annotated[int, Meta(ge=0)]
+    gate_epoch: Count
 
 
 # --- assignment -------------------------------------------------------------------------------------------------------
@@ -134,7 +140,7 @@ class SlotState(msgspec.Struct, frozen=True, kw_only=True):
     """What a slot holds; `state` is empty, writing, staged, trying, confirmed, bad."""
 
     state: Literal["empty", "writing", "staged", "trying", "confirmed", "bad"]
-    release_counter: Annotated[int, Meta(ge=0)] = 0
+    release_counter: Count = 0
     security_version: SecurityVersion = 0
     version: Short = ""
     sha256: Sha256 | None = None
@@ -151,12 +157,12 @@ class DeviceState(msgspec.Struct, frozen=True, kw_only=True):
     slots: Annotated[dict[Name, SlotState], Meta(min_length=1, max_length=4)]
     security_floor: SecurityVersion = 0
     refuses: Annotated[tuple[Sha256, ...], Meta(max_length=32)] = ()
-    root_version: Annotated[int, Meta(ge=0)] = 0
-    assignment_seq: Annotated[int, Meta(ge=0)] = 0
+    root_version: Count = 0
+    assignment_seq: Count = 0
     held: bool = False
     inhibitors: Annotated[tuple[Text, ...], Meta(max_length=16)] = ()
     waiting: Annotated[str, Meta(max_length=64)] = ""
-    free_bytes: Annotated[int, Meta(ge=0)] | None = None
+    free_bytes: Count | None = None
     attributes: Attributes = {}
 
 
@@ -183,9 +189,9 @@ class AssignedTarget(msgspec.Struct, frozen=True, kw_only=True):
 class RepoBinding(msgspec.Struct, frozen=True, kw_only=True):
     """Lowest metadata versions with which this assignment may be used."""
 
-    root_min: Annotated[int, Meta(ge=1)]
-    timestamp_min: Annotated[int, Meta(ge=1)]
-    snapshot_min: Annotated[int, Meta(ge=1)]
+    root_min: Ordinal
+    timestamp_min: Ordinal
+    snapshot_min: Ordinal
 
 
 class DeliveryPolicy(msgspec.Struct, frozen=True, kw_only=True):
@@ -194,7 +200,7 @@ class DeliveryPolicy(msgspec.Struct, frozen=True, kw_only=True):
     download_window: Annotated[tuple[Short, ...], Meta(max_length=16)] = ()
     activate_window: Annotated[tuple[Short, ...], Meta(max_length=16)] = ()
     zone: Annotated[str, Meta(max_length=64)] = "device"
-    bps_max: Annotated[int, Meta(ge=0)] = 0
+    bps_max: Count = 0
     activate: Literal["immediate", "window", "manual"] = "immediate"
     not_before: Seconds = 0
     deadline: Seconds = 0
@@ -213,14 +219,14 @@ class AssignmentBody(msgspec.Struct, frozen=True, kw_only=True):
     tenant: Short = "default"
     device_id: DeviceId
     device_key: Sha256
-    epoch: Annotated[int, Meta(ge=0)] = 1
-    seq: Annotated[int, Meta(ge=1)]
+    epoch: Count = 1
+    seq: Ordinal
     issued: Seconds
     expires: Seconds
     nonce: Nonce
     action: Literal["install", "fallback", "hold", "none"]
     update: Ident | None = None
-    attempt: Annotated[int, Meta(ge=1)] = 1
+    attempt: Ordinal = 1
     rollout: Annotated[str, Meta(max_length=128)] = ""
     ring: Short = ""
     reason: Text = ""
@@ -246,7 +252,7 @@ class PermitRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     nonce: Nonce
     update: Ident
-    attempt: Annotated[int, Meta(ge=1)]
+    attempt: Ordinal
     slot_sha256: Sha256
     release_counter: Counter
 
@@ -260,9 +266,9 @@ class PermitBody(msgspec.Struct, frozen=True, kw_only=True):
     device_id: DeviceId
     permit: Ident
     update: Ident
-    attempt: Annotated[int, Meta(ge=1)]
+    attempt: Ordinal
     slot_sha256: Sha256
-    gate_epoch: Annotated[int, Meta(ge=0)]
+    gate_epoch: Count
     nonce: Nonce
     issued: Seconds
     valid_s: Seconds = PERMIT_VALID_S
@@ -343,25 +349,25 @@ class EventBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     type: Literal["event"] = msgspec.field(default="event", name="_type")
     spec: Literal[1] = 1
     device_id: DeviceId
-    seq: Annotated[int, Meta(ge=1, le=(1 << 53) - 1)]
+    seq: Ordinal
     at: Seconds
     kind: EventKind
     boot_id: Short = ""
     update: Ident | None = None
-    attempt: Annotated[int, Meta(ge=0)] = 0
-    release_counter: Annotated[int, Meta(ge=0)] = 0
-    from_counter: Annotated[int, Meta(ge=0)] = 0
+    attempt: Count = 0
+    release_counter: Count = 0
+    from_counter: Count = 0
     variant: Short = ""
     region: Short = ""
     site: Short = ""
     connectivity: Literal["always", "intermittent"] = "always"
     reason: Short | None = None
     detail: Text = ""
-    running_counter: Annotated[int, Meta(ge=0)] = 0
+    running_counter: Count = 0
     running_sha256: Sha256 | None = None
     running_version: Short = ""
-    bytes: Annotated[int, Meta(ge=0)] = 0
-    resumes: Annotated[int, Meta(ge=0)] = 0
+    bytes: Count = 0
+    resumes: Count = 0
     #: `permit_returned`: the question whose permit is given back; without it, every permit of this update is.
     nonce: Nonce | None = None
     metrics: Metrics | None = None
@@ -386,7 +392,7 @@ class EventsRequest(msgspec.Struct, frozen=True, kw_only=True):
 class EventsAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """Everything up to `acked_seq` is durable and may be forgotten. `refused` lists (seq, code) that were not counted and must not be sent again."""
 
-    acked_seq: Annotated[int, Meta(ge=0)]
+    acked_seq: Count
     refused: tuple[tuple[int, str], ...] = ()
 
 

@@ -12,15 +12,15 @@ from msgspec import Meta
 
 from tidegate.core.hardware import Hardware, HardwareRange, Name, compatible
 
-Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$(?!\n)")]
 Counter = Annotated[int, Meta(ge=1, le=0xFFFFFFFF)]
 SecurityVersion = Annotated[int, Meta(ge=0, le=0xFFFF)]
 Seconds = Annotated[int, Meta(ge=0, le=0xFFFFFFFF)]
 Size = Annotated[int, Meta(ge=0, le=1 << 40)]
 Version = Annotated[
-    str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._+~-]*$")
+    str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._+~-]*$(?!\n)")
 ]
-Channel = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
+Channel = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]{0,31}$(?!\n)")]
 
 #: Fields of `ReleaseTarget` that a reader must understand are named in `crit`; these are the ones this version knows.
 SPEC: Final = 1

@@ -55,7 +55,7 @@ class SignatureFile(msgspec.Struct, frozen=True, kw_only=True):
     schema: Literal["tidegate.signature/1"] = "tidegate.signature/1"
     name: Annotated[str, Meta(max_length=64)]
     keyid: Annotated[str, Meta(max_length=128)]
-    signature: Annotated[str, Meta(max_length=4096, pattern=r"^[0-9a-f]+$")]
+    signature: Annotated[str, Meta(max_length=4096, pattern=r"^[0-9a-f]+$(?!\n)")]
     words: Annotated[str, Meta(max_length=200)]
     signed_at: int = 0
 

@@ -27,7 +27,9 @@ Verdict = Literal["advance", "hold", "halt", "isolate", "complete"]
 ALL_BP: Final = 10_000
 BasisPoints = Annotated[int, Meta(ge=0, le=ALL_BP)]
 Text = Annotated[str, Meta(max_length=300)]
-Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+Name = Annotated[
+    str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$(?!\n)")
+]
 
 
 class GateSpec(msgspec.Struct, frozen=True, kw_only=True):
