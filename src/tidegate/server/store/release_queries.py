@@ -119,3 +119,9 @@ def releases_of(conn: Connection, product: str) -> list[Row[Any]]:
         .order_by(release.c.counter.desc())
     )
     return list(conn.execute(statement))
+
+
+def live_ids(conn: Connection) -> list[int]:
+    """Return the ids of the releases that are not recalled."""
+    found = raw_connection(conn).execute("SELECT id FROM release WHERE state = 'live' ORDER BY id")
+    return [int(one[0]) for one in found]

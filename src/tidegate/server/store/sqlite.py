@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Final, TypeVar
+from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
@@ -246,9 +247,9 @@ def _sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def _engine(path: Path, *, durable: bool) -> Engine:
+def _engine(path: Path, *, durable: bool, looking: bool = False) -> Engine:
     engine = create_engine(
-        f"sqlite+pysqlite:///{path}",
+        f"sqlite+pysqlite:///file:{quote(str(path))}?mode={'ro' if looking else 'rwc'}&uri=true",
         poolclass=NullPool,
         connect_args={
             "check_same_thread": False,
@@ -260,6 +261,9 @@ def _engine(path: Path, *, durable: bool) -> Engine:
     @event.listens_for(engine, "connect")
     def _connected(connection: sqlite3.Connection, _record: object) -> None:
         connection.isolation_level = None  # transactions are begun below, not guessed by the driver
+        if looking:
+            connection.execute("PRAGMA query_only=ON")
+            return
         for pragma in (
             "journal_mode=WAL",
             f"synchronous={'FULL' if durable else 'OFF'}",
@@ -301,3 +305,28 @@ def translate(error: Exception) -> TidegateError | None:
     if "database is locked" in text:
         return BusyError("server.busy", "the database is held by another program")
     return None
+
+
+@contextlib.contextmanager
+def looking_at(data_dir: Path) -> Iterator[Connection]:
+    """Open the database of a data directory for reading only, also beside a server that runs on it. Nothing is locked, made or migrated.
+
+    Raises:
+        ConfigError: `data.read_only`, `data.damaged`.
+    """
+    engine = _engine(data_dir / DATABASE_NAME, durable=True, looking=True)
+    try:
+        with (
+            _translated(),
+            engine.connect().execution_options(tidegate_read=True) as conn,
+            conn.begin(),
+        ):
+            yield conn
+    finally:
+        engine.dispose()
+
+
+def damage(conn: Connection) -> str:
+    """Return what SQLite's quick check finds wrong, or an empty string."""
+    found = raw_connection(conn).execute("PRAGMA quick_check(1)").fetchone()
+    return "" if found is None or found[0] == "ok" else str(found[0])

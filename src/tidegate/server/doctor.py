@@ -1,0 +1,235 @@
+"""Is this server well? Looks at configuration, data directory, keys, metadata, bytes and the running process, and changes nothing."""
+
+import functools
+import http.client
+import shutil
+import stat
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final, Literal, NamedTuple
+
+import msgspec
+
+from tidegate.core.amounts import format_duration, format_size
+from tidegate.core.errors import TidegateError
+from tidegate.core.metadata import parse_root, root_extra
+from tidegate.server import online
+from tidegate.server.blobs.local import LocalBlobs
+from tidegate.server.config import Settings, split_listen
+from tidegate.server.store import Connection, device_queries, release_queries, rollout_rows
+from tidegate.server.store.migrations import HEAD, schema_version
+from tidegate.server.store.sqlite import DATABASE_NAME, damage, looking_at
+
+#: Offline roles that expire sooner are warned of.
+ALARM_S: Final = 60 * 86_400
+#: Less free space than this is warned of, in bytes.
+SPACE_MIN: Final = 1 << 30
+_DAY_S: Final = 86_400
+Level = Literal["ok", "warning", "failed"]
+
+
+class Check(msgspec.Struct, frozen=True, kw_only=True):
+    """One look at one thing. `fix` says what to do; empty where all is well."""
+
+    name: str
+    level: Level
+    text: str
+    fix: str = ""
+
+
+class Scene(NamedTuple):
+    """What is looked at, and when (unix seconds)."""
+
+    conn: Connection
+    folder: Path
+    now: int
+
+
+def examine(settings: Settings, now: int) -> list[Check]:
+    """Look at everything. What cannot be looked at is a failed check, never an error.
+
+    Args:
+        settings: of the server.
+        now: unix seconds.
+    """
+    folder = Path(settings.data_dir)
+    found = [_directory(folder)]
+    if not (folder / DATABASE_NAME).is_file():
+        return [
+            *found,
+            Check(name="database", level="warning", text="none yet; `tidegate serve` makes it"),
+        ]
+    found += _guarded("keys", lambda: _keys(folder))
+    try:
+        with looking_at(folder) as conn:
+            scene = Scene(conn, folder, now)
+            for name, look in _LOOKS.items():
+                found += _guarded(name, functools.partial(look, scene))
+    except TidegateError as error:
+        found.append(Check(name="database", level="failed", text=error.detail, fix=error.hint))
+    return [*found, *_guarded("server", lambda: _process(settings))]
+
+
+def _guarded(name: str, look: Callable[[], Iterator[Check]]) -> list[Check]:
+    try:
+        return list(look())
+    except (TidegateError, OSError, ValueError) as error:
+        hint = error.hint if isinstance(error, TidegateError) else ""
+        return [Check(name=name, level="failed", text=str(error), fix=hint)]
+
+
+def _directory(folder: Path) -> Check:
+    if not folder.is_dir():
+        return Check(
+            name="data", level="failed", text=f"{folder} is not there", fix="tidegate serve"
+        )
+    mode = stat.S_IMODE(folder.stat().st_mode)
+    free = shutil.disk_usage(folder).free
+    text = f"{folder}, mode {mode:04o}, {format_size(free)} free"
+    if mode & 0o077:
+        return Check(name="data", level="failed", text=text, fix=f"chmod 700 {folder}")
+    if free < SPACE_MIN:
+        return Check(name="data", level="warning", text=text, fix="free disk space")
+    return Check(name="data", level="ok", text=text)
+
+
+def _keys(folder: Path) -> Iterator[Check]:
+    names = [*(f"{role}.key" for role in online.ROLES), online.SECRET_NAME]
+    paths = [folder / online.FOLDER / name for name in names]
+    missing = [path.name for path in paths if not path.is_file()]
+    if missing:
+        text = f"{', '.join(missing)} missing"
+        yield Check(name="keys", level="failed", text=text, fix="restore them from the backup")
+        return
+    loose = [path.name for path in paths if path.stat().st_mode & 0o077]
+    if loose:
+        text = f"{', '.join(loose)} can be read by others"
+        yield Check(name="keys", level="failed", text=text, fix=f"chmod 600 {paths[0].parent}/*")
+        return
+    yield Check(name="keys", level="ok", text=f"{', '.join(online.ROLES)}, mode 0600")
+
+
+def _database(scene: Scene) -> Iterator[Check]:
+    version = schema_version(scene.conn)
+    size = format_size((scene.folder / DATABASE_NAME).stat().st_size)
+    if version != HEAD:
+        text = f"schema {version}, this Tidegate knows {HEAD}"
+        level: Level = "warning" if version is not None and version < HEAD else "failed"
+        yield Check(name="database", level=level, text=text, fix="start the matching Tidegate")
+        return
+    wrong = damage(scene.conn)
+    if wrong:
+        fix = "keep the file as it is and restore a backup"
+        yield Check(name="database", level="failed", text=wrong[:200], fix=fix)
+        return
+    yield Check(name="database", level="ok", text=f"SQLite, schema {version}, {size}, whole")
+
+
+def _metadata(scene: Scene) -> Iterator[Check]:
+    root = release_queries.newest_document(scene.conn, "root")
+    if root is None:
+        fix = "tidegate root begin, or tidegate init --lab to try things out"
+        yield Check(name="root", level="warning", text="no root of trust yet", fix=fix)
+        return
+    document = parse_root(root.body)
+    threshold = document.signed.roles["root"].threshold
+    lab = ", a laboratory's" if root_extra(document).lab else ""
+    text = f"version {root.version}, {threshold} of {len(document.signed.roles['root'].keyids)} keys{lab}"
+    yield _expiry("root", text, root.expires_at, scene.now, ALARM_S, "start the root ceremony")
+    for row in release_queries.newest_offline(scene.conn):
+        fix = f"sign {row.role} again before that"
+        yield _expiry(row.role, f"version {row.version}", row.expires_at, scene.now, ALARM_S, fix)
+    for role in ("snapshot", "timestamp"):
+        row_ = release_queries.newest_document(scene.conn, role)
+        if row_ is not None:
+            fix = "start the server: it renews it by itself"
+            yield _expiry(role, f"version {row_.version}", row_.expires_at, scene.now, 0, fix)
+
+
+def _expiry(name: str, text: str, expires_at: int, now: int, alarm_s: int, fix: str) -> Check:
+    left = expires_at - now
+    day = datetime.fromtimestamp(expires_at, UTC).date().isoformat()
+    if left <= 0:
+        return Check(name=name, level="failed", text=f"{text}, expired on {day}", fix=fix)
+    text = f"{text}, expires in {format_duration(left)}"
+    return Check(
+        name=name,
+        level="warning" if left < alarm_s else "ok",
+        text=text,
+        fix=fix if left < alarm_s else "",
+    )
+
+
+def _clock(scene: Scene) -> Iterator[Check]:
+    newest = max((row.created_at for row in release_queries.documents(scene.conn, 1)), default=0)
+    if scene.now < newest:
+        behind = format_duration(newest - scene.now)
+        text = f"{behind} behind the newest metadata"
+        yield Check(name="clock", level="failed", text=text, fix="set the clock right")
+        return
+    shown = datetime.fromtimestamp(scene.now, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    yield Check(name="clock", level="ok", text=f"{shown}, after everything that was signed")
+
+
+def _blobs(scene: Scene) -> Iterator[Check]:
+    blobs = LocalBlobs(scene.folder / "blobs")
+    missing = count = total = 0
+    for release_id in release_queries.live_ids(scene.conn):
+        for _, length, sha256, _ in rollout_rows.artifacts(scene.conn, release_id):
+            count += 1
+            size = blobs.size(sha256)
+            missing += size != length
+            total += size or 0
+    if missing:
+        text = f"{missing} of {count} payloads are missing or of another size"
+        yield Check(name="blobs", level="failed", text=text, fix="publish their bundles again")
+        return
+    yield Check(name="blobs", level="ok", text=f"{count} payloads, {format_size(total)}")
+
+
+def _fleet(scene: Scene) -> Iterator[Check]:
+    states: dict[str, int] = {}
+    heard = 0
+    for columns in device_queries.everything(scene.conn):
+        device = dict(zip(device_queries.FLEET_COLUMNS, columns, strict=True))
+        states[device["state"]] = states.get(device["state"], 0) + 1
+        heard += device["state"] == "accepted" and device["last_seen"] > scene.now - _DAY_S
+    clones = states.get("quarantined", 0)
+    text = f"{heard} of {states.get('accepted', 0)} devices heard in 24 h, {states.get('pending', 0)} waiting"
+    if clones:
+        fix = "tidegate device list --query 'state = quarantined'"
+        yield Check(name="fleet", level="warning", text=f"{text}, {clones} in quarantine", fix=fix)
+        return
+    yield Check(name="fleet", level="ok", text=text)
+
+
+_Look = Callable[[Scene], Iterator[Check]]
+_LOOKS: Final[dict[str, _Look]] = {
+    "database": _database,
+    "root": _metadata,
+    "clock": _clock,
+    "blobs": _blobs,
+    "fleet": _fleet,
+}
+
+
+def _process(settings: Settings) -> Iterator[Check]:
+    """Ask the server that should be running; TLS is looked at by whoever connects with its authority."""
+    host, port = split_listen(settings.listen)
+    if settings.tls or settings.tls_cert:
+        return
+    connection = http.client.HTTPConnection(host, port, timeout=5)
+    try:
+        connection.request("GET", "/healthz")
+        status = connection.getresponse().status
+    except OSError:
+        fix = "tidegate serve"
+        yield Check(
+            name="server", level="warning", text=f"nothing answers at {settings.listen}", fix=fix
+        )
+        return
+    finally:
+        connection.close()
+    level: Level = "ok" if status == 200 else "failed"
+    yield Check(name="server", level=level, text=f"answers at {settings.listen} with {status}")
