@@ -155,6 +155,7 @@ KEYS: Final[dict[str, tuple[Parser, Any]]] = {
 }
 #: Tables whose keys are the site's own.
 FREE: Final = ("device.attributes", "components")
+TABLES: Final = frozenset({one.partition(".")[0] for one in KEYS} | {"components", "slot"})
 
 
 def read(path: Path | None = None, environ: Mapping[str, str] | None = None) -> Config:
@@ -226,10 +227,13 @@ class _Inputs:
             self._take_slots(where, content)
             return
         if not isinstance(content, dict):
-            self._unknown(where, table, {one.partition(".")[0] for one in KEYS} | {"slot"})
+            self._unknown(where, table, set(TABLES))
             return
         if table in FREE:
             self._free[table].update({str(k): str(v) for k, v in content.items()})
+            return
+        if table not in TABLES:
+            self._unknown(where, table, set(TABLES))
             return
         for name, value in content.items():
             self._key(where, f"{table}.{name}", value)

@@ -12,6 +12,7 @@ import os
 import select
 import signal
 import socket
+from collections.abc import Callable
 from typing import Final
 
 from tidegate.agent.board import RealBoard
@@ -22,6 +23,8 @@ from tidegate.core.errors import BusyError
 
 #: Longest sleep, in seconds: a clock that was set, a window, an inhibitor are noticed by then.
 SLEEP_MAX_S: Final = 3600.0
+#: A pause longer than this ends the worker process, in seconds: its start costs about as much as this wait saves.
+REST_AFTER_S: Final = 5.0
 LOCK_NAME: Final = "agent.lock"
 
 
@@ -31,9 +34,13 @@ class Loop:
     Args:
         config: what it was told.
         runner: the agent.
+        rest: called when there is nothing to do for a while: ends the worker process.
     """
 
-    def __init__(self, config: Config, runner: Runner) -> None:
+    def __init__(
+        self, config: Config, runner: Runner, rest: Callable[[], None] | None = None
+    ) -> None:
+        self._rest = rest or (lambda: None)
         self._config = config
         self._runner = runner
         self._stopped = False
@@ -63,6 +70,7 @@ class Loop:
         finally:
             self._manager.tell("STOPPING=1")
             self._runner.close()
+            self._rest()
             if server is not None:
                 server.close()
             os.close(lock)
@@ -75,6 +83,8 @@ class Loop:
                 return self._exit_code()
             if once and pause_s > 0 and not self._runner.busy:
                 return 0 if self._runner.contact_at is not None else 1
+            if pause_s > REST_AFTER_S:
+                self._rest()
             self._wait(server, pause_s)
         return 0
 

@@ -203,20 +203,21 @@ def _enrol(options: "argparse.Namespace", found: "Config") -> int:
         claim = None
     worker = SubprocessWorker(options.config, assemble.ports(found).clock)
     task = Task(job=Enrol(claim=claim), state=State())
-    for reply in worker.perform(task):
-        if isinstance(reply, Enrolled):
-            print(f"Fingerprint  {reply.fingerprint}")
-            if reply.state == "accepted":
-                print(f"Joined: {found.settings.device_id}.")
-                return 0
-            print(f"The server says: {reply.state}. A person accepts the device there.")
-            return PENDING if reply.state == "pending" else 1
-        if isinstance(reply, Failed):
-            print(f"error[{reply.reason}]: {reply.detail}", file=sys.stderr)
-            return 1
-        if not isinstance(reply, Quiet):
-            break
-    return 1
+    try:
+        replies = [one for one in worker.perform(task) if not isinstance(one, Quiet)]
+    finally:
+        worker.rest()
+    reply = replies[-1] if replies else None
+    if isinstance(reply, Failed):
+        print(f"error[{reply.reason}]: {reply.detail}", file=sys.stderr)
+    if not isinstance(reply, Enrolled):
+        return 1
+    print(f"Fingerprint  {reply.fingerprint}")
+    if reply.state == "accepted":
+        print(f"Joined: {found.settings.device_id}.")
+        return 0
+    print(f"The server says: {reply.state}. A person accepts the device there.")
+    return PENDING if reply.state == "pending" else 1
 
 
 def _ask(options: "argparse.Namespace", found: "Config") -> int:

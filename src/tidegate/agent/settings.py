@@ -5,8 +5,9 @@ from typing import Literal
 import msgspec
 
 from tidegate import __version__
-from tidegate.core.hardware import Hardware
-from tidegate.core.release import Running
+from tidegate.core.hardware import Hardware, Name
+from tidegate.core.protocol import Attributes, DeviceId, Short
+from tidegate.core.release import Channel, Running
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,13 +25,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         hold_max_s: a hold without an end ends after this.
     """
 
-    device_id: str
-    product: str
+    device_id: DeviceId
+    product: Name
     hardware: Hardware
-    channel: str = "stable"
-    attributes: dict[str, str] = {}
-    region: str = ""
-    site: str = ""
+    channel: Channel = "stable"
+    attributes: Attributes = {}
+    region: Short = ""
+    site: Short = ""
     connectivity: Literal["always", "intermittent"] = "always"
     agent: str = __version__
     anchor: bytes = b""

@@ -31,6 +31,8 @@ def run(start: Start) -> int:
         TidegateError: what keeps it from starting.
     """
     ports = assemble.ports(start.config)
-    perform = None if start.inline else SubprocessWorker(start.path, ports.clock).perform
-    runner = Runner(ports, start.config.settings, perform)
-    return Loop(start.config, runner).run(once=start.once)
+    if start.inline:
+        return Loop(start.config, Runner(ports, start.config.settings)).run(once=start.once)
+    worker = SubprocessWorker(start.path, ports.clock)
+    runner = Runner(ports, start.config.settings, worker.perform)
+    return Loop(start.config, runner, worker.rest).run(once=start.once)

@@ -1,4 +1,4 @@
-"""The loop's end of a worker process: one process a job, JSON lines on its pipes, ended with the job.
+"""The loop's end of a worker process: JSON lines on its pipes, one task at a time; ended when there has been nothing to do for a while.
 
 The worker loads tuf and cryptography, the loop never does; when the worker is gone, so is their memory. When it dies, the loop sees the end of the pipe and the
 job has failed (`agent.internal`, to be tried again); when the loop dies, the worker's input ends, and so does the worker.
@@ -34,13 +34,25 @@ class SubprocessWorker:
     def __init__(self, config: str | None, clock: Clock) -> None:
         self._config = config
         self._clock = clock
+        self._process: subprocess.Popen[bytes] | None = None
 
     def perform(self, task: Task) -> Iterator[Reply]:
-        """Start a worker, hand it the task, yield what it answers; `Quiet` while it says nothing. Closing the iterator ends the worker."""
-        process = self._start()
+        """Hand a worker the task and yield what it answers; `Quiet` while it says nothing. Closing the iterator early ends the worker."""
+        process = self._process
+        if process is None or process.poll() is not None:
+            process = self._process = self._start()
+        finished = False
         try:
             yield from self._talk(process, task)
+            finished = True
         finally:
+            if not finished:
+                self.rest()
+
+    def rest(self) -> None:
+        """End the worker, if there is one."""
+        process, self._process = self._process, None
+        if process is not None:
             _end(process)
 
     def _start(self) -> "subprocess.Popen[bytes]":
@@ -71,6 +83,7 @@ class SubprocessWorker:
                     return
                 yield decoder.decode(line)
             if not piece or len(buffer) > _LINE_MAX:
+                self.rest()
                 yield self._died()
                 return
 

@@ -381,32 +381,36 @@ def _refused(now: int, body: AssignmentBody | None, error: TidegateError) -> Ref
 
 
 def serve(arguments: list[str]) -> int:
-    """Do one task from standard input, answer on standard output, a JSON line each; `done` is the last line.
+    """Do one task after the other from standard input, answering on standard output, a JSON line each; `done` ends each task.
 
-    A watcher thread ends the process when the other end of standard input is gone: a worker never outlives its loop.
+    A thread reads the input, so that its end is noticed during a job as well: a worker never outlives its loop.
     """
     import os
-    import sys
+    import queue
     import threading
     from pathlib import Path
 
     from tidegate.agent import assemble, config
 
     path = Path(arguments[1]) if arguments[:1] == ["--config"] and len(arguments) > 1 else None
-    line = sys.stdin.buffer.readline()
+    tasks: queue.SimpleQueue[bytes] = queue.SimpleQueue()
 
-    def watch() -> None:
-        if not sys.stdin.buffer.read(1):
-            os._exit(3)
+    def listen() -> None:
+        buffer = b""
+        while piece := os.read(0, 1 << 16):
+            *lines, buffer = (buffer + piece).split(b"\n")
+            for line in lines:
+                tasks.put(line)
+        os._exit(0)
 
-    threading.Thread(target=watch, daemon=True).start()
+    threading.Thread(target=listen, daemon=True).start()
     found = config.read(path, config.environment())
-    task = msgspec.json.decode(line, type=Task)
     worker = Worker(assemble.ports(found), found.settings)
-    for reply in worker.perform(task):
-        os.write(1, msgspec.json.encode(reply) + b"\n")
-    os.write(1, b"done\n")
-    return 0
+    while True:
+        task = msgspec.json.decode(tasks.get(), type=Task)
+        for reply in worker.perform(task):
+            os.write(1, msgspec.json.encode(reply) + b"\n")
+        os.write(1, b"done\n")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,228 @@
+"""The real process over real HTTP with two slot files: killed at random moments, it ends on a whole, signed image, told once."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+import pytest
+from tests.crash.http_plane import serving
+from tests.crash.lab import SLOT_SIZE, Order, Plane, make_release
+
+from tidegate.agent import boot_file
+from tidegate.core.release import HealthCheck, HealthContract, Running
+from tidegate.sim.clock import AcceleratedTimeline
+
+pytestmark = pytest.mark.e2e
+REBOOT = 75
+CONFIG = """
+[device]
+product = "gw1"
+model = "gw1"
+revision = 3
+id = "dev-1"
+installed_file = "{folder}/installed.json"
+[server]
+url = "{url}"
+root = "{folder}/root.json"
+timeout = "5s"
+[[slot]]
+name = "A"
+path = "{folder}/A"
+size = "256KiB"
+[[slot]]
+name = "B"
+path = "{folder}/B"
+size = "256KiB"
+[bootloader]
+name = "file"
+[bootloader.file]
+path = "{folder}/boot.json"
+[board]
+reboot = "exit:75"
+[download]
+rate = "4KiB/s"
+sync = "8KiB"
+[activate]
+reboot_delay = "0s"
+[state]
+dir = "{folder}/state"
+[socket]
+path = "{folder}/sock"
+"""
+
+
+class VirtualBoard:
+    """A board whose slots are files: takes the boot decision, starts the agent, starts it again when it ends."""
+
+    def __init__(self, folder: Path, url: str) -> None:
+        self.folder = folder
+        self.config = folder / "agent.toml"
+        self.config.write_text(CONFIG.format(folder=folder, url=url))
+        self.boots = 0
+        self.process: subprocess.Popen[bytes] | None = None
+        self.slot = ""
+
+    def boot(self) -> None:
+        """Power on: the loader spends a try, then starts the slot."""
+        path = self.folder / "boot.json"
+        record = boot_file.BootRecord(slots=("A", "B"), primary="A")
+        if path.exists():
+            record = boot_file.decode(path.read_bytes())
+        self.slot, record = boot_file.decide(record)
+        path.write_bytes(boot_file.encode(record))
+        self.boots += 1
+        self.start()
+
+    def start(self) -> None:
+        """Start the agent in the present boot."""
+        names = {"TIDEGATE_SLOT": self.slot, "TIDEGATE_BOOT_ID": f"boot-{self.boots}"}
+        command = [sys.executable, "-m", "tidegate.agent.main", "--config", str(self.config), "run"]
+        self.process = subprocess.Popen(command, env={**os.environ, **names})
+
+    def tend(self) -> None:
+        """Do what a supervisor does, once."""
+        assert self.process is not None
+        code = self.process.poll()
+        if code is None:
+            return
+        if code == REBOOT:
+            self.boot()
+        else:
+            self.start()
+
+    def kill(self) -> None:
+        """Take the agent away in the middle of whatever it does."""
+        assert self.process is not None
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def agent(self, *words: str) -> "subprocess.CompletedProcess[str]":
+        """Run one verb."""
+        command = [sys.executable, "-m", "tidegate.agent.main", words[0]]
+        command += ["--config", str(self.config), *words[1:]]
+        return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+
+
+def make_plane(*, healthy: bool = True) -> Plane:
+    wanted = "raise SystemExit(0)" if healthy else "raise SystemExit(1)"
+    check = HealthCheck(
+        name="core", kind="command", settings={"run": [sys.executable, "-c", wanted]}
+    )
+    contract = HealthContract(warmup_s=1, timeout_s=3, interval_s=1, checks=(check,))
+    releases = (make_release(1, health=contract), make_release(2, health=contract))
+
+    class Now(AcceleratedTimeline):
+        """The wall clock."""
+
+    plane = Plane(Now(1.0), releases)  # type: ignore[arg-type]
+    plane.order = Order("install", releases[1], "u-1")
+    return plane
+
+
+@contextmanager
+def board(plane: Plane, folder: Path) -> Iterator[VirtualBoard]:
+    first = plane.releases[0]
+    release = first.target.release
+    (folder / "root.json").write_bytes(plane.root)
+    (folder / "A").write_bytes(first.image.ljust(SLOT_SIZE, b"\0"))
+    running = Running(
+        release_counter=1, security_version=1, sha256=release.install.sha256, version="1.1"
+    )
+    (folder / "installed.json").write_bytes(msgspec.json.encode(running))
+    with serving(plane) as url:
+        made = VirtualBoard(folder, url)
+        made.boot()
+        try:
+            yield made
+        finally:
+            made.kill()
+
+
+def until_told(plane: Plane, made: VirtualBoard, limit_s: float = 45.0) -> None:
+    end = time.monotonic() + limit_s
+    while time.monotonic() < end and not plane.outcomes():
+        made.tend()
+        time.sleep(0.05)
+
+
+def test_a_real_process_updates_itself_and_answers_people(tmp_path: Path) -> None:
+    plane = make_plane()
+    with board(plane, tmp_path) as made:
+        until_told(plane, made)
+        assert plane.outcomes() == [("confirmed", None)]
+        assert (made.slot, made.boots) == ("B", 2)
+        image = plane.releases[1].image
+        assert (tmp_path / "B").read_bytes()[: len(image)] == image
+        found = json.loads(made.agent("status", "--json").stdout)
+        assert found["running"] == {
+            "release": "gw1-1.2",
+            "release_counter": 2,
+            "sha256": plane.releases[1].target.release.install.sha256,
+            "slot": "B",
+            "confirmed": True,
+        }
+        doctor = made.agent("doctor")
+        assert (doctor.returncode, "BAD" in doctor.stdout) == (0, False)
+        second = made.agent("run")
+        assert (second.returncode, "agent.locked" in second.stderr) == (1, True)
+        key = tmp_path / "state" / "device.key"
+        assert key.stat().st_mode & 0o077 == 0
+
+
+def test_a_real_process_goes_back_from_an_unhealthy_release(tmp_path: Path) -> None:
+    plane = make_plane(healthy=False)
+    with board(plane, tmp_path) as made:
+        until_told(plane, made)
+        assert plane.outcomes() == [("reverted", "health.command")]
+        assert made.slot == "A"
+
+
+def test_killed_at_random_moments_it_ends_whole_and_told_once(tmp_path: Path) -> None:
+    plane = make_plane()
+    seed = random.Random(7)
+    with board(plane, tmp_path) as made:
+        for _ in range(10):
+            time.sleep(seed.uniform(0.05, 0.9))
+            made.tend()
+            made.kill()
+            made.tend()
+        until_told(plane, made)
+        time.sleep(0.3)
+        assert [kind for kind, _ in plane.outcomes()] == ["confirmed"]
+        image = plane.releases[1].image
+        assert (tmp_path / made.slot).read_bytes()[: len(image)] == image
+
+
+def test_wrong_configuration_is_one_clear_line_and_exit_code_2(tmp_path: Path) -> None:
+    made = VirtualBoard(tmp_path, "http://127.0.0.1:1")
+    made.config.write_text('[device]\nprodukt = "gw1"\n')
+    for verb in (("run",), ("config", "check"), ("status",)):
+        done = made.agent(*verb)
+        assert done.returncode == 2
+        assert 'did you mean "device.product"?' in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_explain_knows_every_code_and_suggests_the_nearest(tmp_path: Path) -> None:
+    made = VirtualBoard(tmp_path, "http://127.0.0.1:1")
+    assert "core service" in made.agent("explain", "health.service").stdout
+    wrong = made.agent("explain", "health.servise")
+    assert (wrong.returncode, "health.service" in wrong.stderr) == (2, True)
+
+
+def test_a_verb_without_a_running_agent_says_so(tmp_path: Path) -> None:
+    (tmp_path / "root.json").write_bytes(b"{}")
+    (tmp_path / "installed.json").write_bytes(b"{}")
+    made = VirtualBoard(tmp_path, "http://127.0.0.1:1")
+    done = made.agent("status")
+    assert done.returncode == 1
+    assert "no agent answers" in done.stderr
