@@ -213,10 +213,7 @@ def agent_settings() -> str:
         [
             "# agent.toml",
             inspect.cleandoc(agent_config.__doc__ or "").split("\n\n", 2)[2],
-            (
-                'Durations, sizes and rates carry their unit (`"24h"`, `"16MiB"`, `"100KiB/s"`); defaults below are in '
-                "seconds, bytes and bytes a second."
-            ),
+            ('Durations, sizes and rates carry their unit (`"24h"`, `"16MiB"`, `"100KiB/s"`).'),
             _table(("key", "is a", "default"), rows),
             (
                 f"Tables whose keys are the site's own: {free}. Two `[[slot]]` with `name`, `path` and, for files, "
