@@ -17,6 +17,7 @@ TIDEGATE_DATA_DIR              the data directory of a server on this machine
 TIDEGATE_CA                    PEM file of the server's own authority
 TIDEGATE_TOKEN                 an API token
 TIDEGATE_TOKEN_FILE            a file that holds one
+TIDEGATE_ROOT                  the root that a publisher's machine believes
 TIDEGATE_KEY_PASSPHRASE_FILE   a file that holds the passphrase of a key
 SOURCE_DATE_EPOCH              the time that built images and releases bear""",
     "json": """\

@@ -6,20 +6,23 @@ from pathlib import Path
 import click
 
 from tidegate.cli import _ceremony as ceremony
+from tidegate.cli._anchor import explain_anchor, find_anchor
 from tidegate.cli.client import Client, with_client
 from tidegate.cli.keys import open_signer
 from tidegate.cli.output import Output, need_confirmation, printable, with_output
 from tidegate.core.amounts import format_size
 from tidegate.core.errors import ConfigError, PublisherError, RequestError
 from tidegate.core.metadata import SignedTarget, keys_of, parse_targets, product_role
+from tidegate.core.verify import TrustedSet
 from tidegate.publisher.bundle import Built, build, read
 from tidegate.publisher.keyfile import read_public
 from tidegate.publisher.manifest import read_release, source_date_epoch
 from tidegate.publisher.pack import LAB_LEVEL, PUBLISH_LEVEL
-from tidegate.publisher.publish import publish_bundle, published, published_product
+from tidegate.publisher.publish import publish_bundle, published
 from tidegate.publisher.sign import Summary, bundle_progress, check_bundle, sign_bundle, summary
 
 _FILE = click.Path(path_type=Path)
+_ROOT = click.option("--root", type=_FILE, help="The root to believe (TIDEGATE_ROOT).")
 _FIRST = click.option("--first", is_flag=True, help="Nothing is published yet; ask no server.")
 
 
@@ -37,6 +40,7 @@ def command() -> None:
 @click.argument("file", type=_FILE, default="release.toml")
 @click.option("--previous", type=_FILE, help="What is published now: a bundle or product role.")
 @_FIRST
+@_ROOT
 @click.option("--out", "folder", type=_FILE, default=".", help="Folder for the bundle [.].")
 @click.option("--jobs", type=click.IntRange(1, 64), default=2, show_default=True)
 @click.option("--level", type=click.IntRange(1, 19), help="zstd level [19].")
@@ -47,6 +51,7 @@ def build_release(
     file: Path,
     previous: Path | None,
     first: bool,
+    root: Path | None,
     folder: Path,
     jobs: int,
     level: int | None,
@@ -64,7 +69,7 @@ def build_release(
     made = build(
         spec,
         folder,
-        previous=_previous(spec.product, previous, first, client),
+        previous=None if first else _previous(spec.product, previous, root, client, out),
         now=source_date_epoch(ceremony.now()),
         level=level or (LAB_LEVEL if fast else PUBLISH_LEVEL),
         jobs=jobs,
@@ -106,6 +111,7 @@ def sign(bundle: Path, key: Path, typed: str | None, out: Output) -> None:
 @click.option("--targets", type=_FILE, help="The present targets; without it, the server's.")
 @click.option("--previous", type=_FILE, help="What is published now: a bundle or product role.")
 @_FIRST
+@_ROOT
 @with_client
 @with_output
 def check(
@@ -113,6 +119,7 @@ def check(
     targets: Path | None,
     previous: Path | None,
     first: bool,
+    root: Path | None,
     client: Client,
     out: Output,
 ) -> None:
@@ -122,15 +129,19 @@ def check(
     tidegate release check gw1-1.0.0.bundle
     tidegate release check gw1-1.0.0.bundle --targets targets.1.json --first
     """
-    _check(bundle, targets, previous, first, client, out)
+    product = read(bundle).role.removeprefix("product/")
+    body = _targets(targets, root, client, out)
+    before = None if first else _previous(product, previous, root, client, out)
+    _check(bundle, body, before, out)
 
 
 @command.command("publish")
 @click.argument("bundle", type=_FILE)
 @click.option("--dry-run", is_flag=True, help="Check it, publish nothing.")
+@_ROOT
 @with_client
 @with_output
-def publish(bundle: Path, dry_run: bool, client: Client, out: Output) -> None:
+def publish(bundle: Path, dry_run: bool, root: Path | None, client: Client, out: Output) -> None:
     """Send a bundle; the server checks it as a device would.
 
     \b
@@ -138,7 +149,9 @@ def publish(bundle: Path, dry_run: bool, client: Client, out: Output) -> None:
     """
     manifest = read(bundle).manifest
     if dry_run:
-        _check(bundle, None, None, False, client, out)
+        product = read(bundle).role.removeprefix("product/")
+        body = _targets(None, root, client, out)
+        _check(bundle, body, _previous(product, None, root, client, out), out)
         out.note("It would be accepted. Nothing was changed.")
         return
     publish_bundle(client, bundle, progress=out.progress("uploading"))
@@ -208,17 +221,10 @@ def recall(name: str, reason: str, client: Client, out: Output) -> None:
 # --- parts --------------------------------------------------------------------------------------------------------------
 
 
-def _check(
-    bundle: Path,
-    targets: Path | None,
-    previous: Path | None,
-    first: bool,
-    client: Client,
-    out: Output,
-) -> None:
+def _check(bundle: Path, targets: bytes, previous: bytes | None, out: Output) -> None:
     """Check a bundle as a device would and print what was found."""
     product = read(bundle).role.removeprefix("product/")
-    body = _targets(targets, client)
+    body = targets
     holders = keys_of(parse_targets(body), product_role(product))
     done = bundle_progress(bundle, holders)
     ceremony.require_complete([done])
@@ -226,7 +232,7 @@ def _check(
         accepted = check_bundle(
             bundle,
             targets=parse_targets(body),
-            previous=_previous(product, previous, first, client),
+            previous=previous,
             now=ceremony.now(),
             folder=Path(folder),
         )
@@ -245,29 +251,44 @@ def _check(
     out.data("check/1", value, "\n".join(lines))
 
 
-def _previous(product: str, given: Path | None, first: bool, client: Client) -> bytes | None:
-    """Return the product role that is published now: from a file, or from the server."""
-    if first:
+def _published(
+    product: str | None, root: Path | None, client: Client, out: Output
+) -> TrustedSet | None:
+    """Return what the server has published, verified from the root that this machine believes."""
+    anchor = find_anchor(root, client, out)
+    if anchor is None:
         return None
+    try:
+        return published(client, anchor, product, now=ceremony.now())
+    except PublisherError as error:
+        raise explain_anchor(error, client) from error
+
+
+def _previous(
+    product: str, given: Path | None, root: Path | None, client: Client, out: Output
+) -> bytes | None:
+    """Return the product role that is published now: from a file, or verified from the server."""
     if given is None:
-        return published_product(client, product)
+        trusted = _published(product, root, client, out)
+        found = trusted.roles.get(product_role(product)) if trusted is not None else None
+        return found.body if found is not None else None
     body = ceremony.read_document(given)
     if body[:1] == b"{":
         return body
-    found = read(given).documents.get(product_role(product))
-    if found is None:
+    document = read(given).documents.get(product_role(product))
+    if document is None:
         raise PublisherError("release.malformed", f"{given} holds nothing of {product}")
-    return found
+    return document
 
 
-def _targets(given: Path | None, client: Client) -> bytes:
+def _targets(given: Path | None, root: Path | None, client: Client, out: Output) -> bytes:
     if given is not None:
         body = ceremony.read_document(given)
         return body if body[:1] == b"{" else read(given).documents["targets"]
-    found = published(client, "targets")
-    if found is None:
+    trusted = _published(None, root, client, out)
+    if trusted is None:
         raise ConfigError("meta.no_root", f"{client.server} has published no targets yet")
-    return found
+    return trusted.targets.body
 
 
 def _built(made: Built) -> str:
@@ -291,8 +312,17 @@ def _summary(found: Summary) -> str:
     follows = behind[0].release if behind else None
     role = product_role(found.product)
     before = f"{follows.version} (counter {follows.release_counter})" if follows else "nothing"
+    others = ", ".join(sorted({one.release.version for one in behind})) or "nothing"
     title = f"{found.product} {found.version} (counter {new.release.release_counter}) as {role}."
-    return "\n".join([title, _facts(new), f"  follows   {before}", f"  words     {found.words}"])
+    return "\n".join(
+        [
+            title,
+            _facts(new),
+            f"  follows   {before}",
+            f"  keeps     {others}",
+            f"  words     {found.words}",
+        ]
+    )
 
 
 def _facts(one: SignedTarget) -> str:

@@ -9,7 +9,8 @@ from typing import Any, Protocol
 
 from tidegate.core.bundle import CONTENT_TYPE
 from tidegate.core.errors import RequestError
-from tidegate.core.metadata import file_name, parse_snapshot, parse_timestamp, product_role
+from tidegate.core.metadata import file_name, product_role
+from tidegate.core.verify import TrustedSet
 
 Progress = Callable[[int, int], None]
 
@@ -47,38 +48,48 @@ def publish_bundle(api: Api, path: Path, *, progress: Progress | None = None) ->
     return api.upload("/api/v1/bundles", path, content_type=CONTENT_TYPE, progress=progress)
 
 
-def published(api: Api, role: str) -> bytes | None:
-    """Return the document of a role as it is published now, unverified; None when there is none.
+def first_root(api: Api) -> bytes | None:
+    """Return the first root that a server has, unverified; None when it has none.
 
     Raises:
         TidegateError: the server cannot be reached.
     """
+    return _optional(api, file_name("root", 1))
+
+
+def published(api: Api, anchor: bytes, product: str | None, *, now: int) -> TrustedSet | None:
+    """Return what a server has published, verified as a device would that starts from `anchor`; None when nothing is published.
+
+    What comes out is the base of the next document that offline keys sign. Without this a stolen server could slip targets of its own into it.
+
+    Args:
+        api: how to ask.
+        anchor: a trusted root.
+        product: the product whose role is taken as well, where there is one.
+        now: unix seconds.
+
+    Raises:
+        PublisherError: `sig.*`. TidegateError: the server cannot be reached.
+    """
+    trusted = TrustedSet(anchor, now=now)
+    while body := _optional(api, file_name("root", trusted.root.version + 1)):
+        trusted.update_root(body)
     timestamp = _optional(api, file_name("timestamp", None))
     if timestamp is None:
         return None
-    snapshot = _optional(
-        api, file_name("snapshot", parse_timestamp(timestamp).signed.snapshot_meta.version)
-    )
-    if snapshot is None:
+    trusted.update_timestamp(timestamp)
+    trusted.update_snapshot(_named(api, trusted, "snapshot"))
+    if trusted.expected("targets") is None:
         return None
-    meta = parse_snapshot(snapshot).signed.meta.get(f"{role}.json")
-    return None if meta is None else _optional(api, file_name(role, meta.version))
+    trusted.update_targets(_named(api, trusted, "targets"))
+    if product is not None and trusted.expected(product_role(product)) is not None:
+        trusted.update_product(product, _named(api, trusted, product_role(product)))
+    return trusted
 
 
-def published_product(api: Api, product: str) -> bytes | None:
-    """Return the product role as it is published now, unverified; None when there is none."""
-    return published(api, product_role(product))
-
-
-def published_root(api: Api) -> bytes | None:
-    """Return the newest root that is published, unverified; None when there is none."""
-    newest = None
-    for version in range(1, 1 << 16):
-        body = _optional(api, file_name("root", version))
-        if body is None:
-            break
-        newest = body
-    return newest
+def _named(api: Api, trusted: TrustedSet, role: str) -> bytes:
+    info = trusted.expected(role)
+    return api.get_bytes(f"/d/v1/repo/{file_name(role, info.version if info else 0)}")
 
 
 def _optional(api: Api, name: str) -> bytes | None:
