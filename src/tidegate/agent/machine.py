@@ -144,7 +144,8 @@ def _acked(state: State, event: Acked) -> State:
         ahead = event.seq + 1
         outbox = tuple(_replace(one, seq=one.seq + event.seq) for one in state.outbox)
         following = ahead + state.next_seq
-        return _replace(state, outbox=outbox, beat=None, next_seq=following, reserved_seq=following)
+        reserved = max(state.reserved_seq, following)
+        return _replace(state, outbox=outbox, beat=None, next_seq=following, reserved_seq=reserved)
     kept = tuple(one for one in state.outbox if one.seq > event.seq)
     late = state.beat is not None and state.beat.seq > event.seq
     return _replace(state, outbox=kept, beat=state.beat if late else None)
