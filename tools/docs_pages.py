@@ -119,7 +119,7 @@ def _context(command: click.Command, name: str, parent: click.Context | None) ->
 def commands() -> str:
     """Every command of `tidegate` with its help."""
     head = "# Commands\n\nEvery command and option of `tidegate`, as `--help` prints it."
-    return "\n\n".join([head, *_walk(cli.group, _context(cli.group, "tidegate", None), 2)])
+    return "\n\n".join([head, *_walk(cli.program, _context(cli.program, "tidegate", None), 2)])
 
 
 def agent_commands() -> str:

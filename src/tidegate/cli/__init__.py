@@ -83,7 +83,7 @@ def _first_line(name: str) -> str:
 @click.group(cls=_Nouns, invoke_without_command=True, context_settings={"max_content_width": 100})
 @click.version_option(__version__, "--version", message="%(version)s")
 @click.pass_context
-def group(ctx: click.Context) -> None:
+def program(ctx: click.Context) -> None:
     """Deliver firmware to fleets of Linux devices, and stop by itself.
 
     \b
@@ -118,7 +118,7 @@ def run(arguments: list[str]) -> int:
     """Run one command line; return its exit code. Nothing is raised, whatever happens."""
     as_json = "--json" in arguments or "--jsonl" in arguments
     try:
-        result = group.main(arguments, prog_name="tidegate", standalone_mode=False)
+        result = program.main(arguments, prog_name="tidegate", standalone_mode=False)
     except TidegateError as error:
         return fail(error, as_json=as_json)
     except click.UsageError as error:

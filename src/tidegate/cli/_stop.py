@@ -1,0 +1,46 @@
+"""How `halt` and its like are told: what was stopped, what stays inert, who is beyond the point of no return."""
+
+from typing import Any
+
+from tidegate.cli._people import API, quoted, show_lines, when
+from tidegate.cli.client import Client
+from tidegate.cli.output import Output
+
+_PAST_SHOWN = 12
+
+
+def narrow(
+    client: Client, out: Output, verb: str, name: str, reason: str | None, **detail: str
+) -> Any:
+    """Stop a rollout or a variant in it, and tell what was found. Never asks."""
+    body = {"reason": reason or "", **detail}
+    done = client.post(f"{API}/rollouts/{quoted(name)}/{verb}", body)
+    show_lines(out, "act/1", done, _lines(done))
+    stopped = done.get("stopped")
+    if stopped:
+        out.note(f"Incident {stopped['incident']} opened.")
+        out.note(f"Next: tidegate incident show {stopped['incident']}")
+        if verb == "halt":
+            out.note(f"      tidegate rollout fallback {name} --dry-run")
+    return done
+
+
+def _lines(done: dict[str, Any]) -> list[str]:
+    name, stopped = done["name"], done.get("stopped")
+    if stopped is None:
+        return [f"{name} is {done['state']}: {done['text']}"]
+    word = "HALTED" if done["verb"] == "halt" else "ISOLATED"
+    lines = [
+        f"{word} {name} at {when(stopped['at'])} UTC, effective now: {done['text']}",
+        "  no offer and no permit is given after that moment",
+        f"  {stopped['inert']:>5,} devices had downloaded or staged it: their slot stays inert",
+        f"  {len(stopped['past']):>5,} devices are past the point of no return",
+    ]
+    lines += [f"        {one['device']}  {one['state']}" for one in stopped["past"][:_PAST_SHOWN]]
+    rest = len(stopped["past"]) - _PAST_SHOWN
+    if rest > 0:
+        lines.append(f"        and {rest:,} more; --json lists them all")
+    lines.append(
+        f"  {stopped['confirmed']:>5,} devices run it (confirmed); nothing is changed on them"
+    )
+    return lines

@@ -1,0 +1,103 @@
+"""`tidegate group`: groups of devices, static or by query."""
+
+from pathlib import Path
+
+import click
+
+from tidegate.cli._people import API, quoted, show_lines, when
+from tidegate.cli.client import Client, with_client
+from tidegate.cli.output import Output, give_up, with_output
+
+_FILE = click.Path(path_type=Path)
+
+
+@click.group("group")
+def command() -> None:
+    """Put devices into groups, by a list or by a query.
+
+    \b
+    tidegate group create pilot --query 'tag:beta and revision >= 3'
+    tidegate group create internal --devices bench.txt
+    """
+
+
+@command.command("list")
+@with_client
+@with_output
+def list_groups(client: Client, out: Output) -> None:
+    """List groups.
+
+    \b
+    tidegate group list
+    """
+    items = client.get(f"{API}/groups")["items"]
+    rows = items if out.json else [{**one, "created": when(one["created_at"])} for one in items]
+    out.table("groups/1", rows, ("name", "query", "members", "created", "created_by"))
+
+
+@command.command("show")
+@click.argument("name")
+@with_client
+@with_output
+def show(name: str, client: Client, out: Output) -> None:
+    """Show a group and its devices.
+
+    \b
+    tidegate group show pilot
+    """
+    found = client.get(f"{API}/groups/{quoted(name)}")
+    devices = [
+        str(one["id"]) for one in client.pages(f"{API}/devices", {"group": name, "limit": 500})
+    ]
+    head = f"{name}   {found['query'] or 'static'}   {len(devices):,} devices"
+    show_lines(out, "group/1", {**found, "devices": devices}, [head, *devices])
+
+
+@command.command("create")
+@click.argument("name")
+@click.option("--query", metavar="QUERY", help="Members are whatever matches.")
+@click.option("--devices", type=_FILE, help="File: one device a line.")
+@with_client
+@with_output
+def create(name: str, query: str | None, devices: Path | None, client: Client, out: Output) -> None:
+    """Make a group.
+
+    \b
+    tidegate group create pilot --query 'tag:beta'
+    """
+    body = {"name": name, "query": query, "devices": devices.read_text().split() if devices else []}
+    client.post(f"{API}/groups", body)
+    out.made(name)
+
+
+@command.command("edit")
+@click.argument("name")
+@click.option("--query", metavar="QUERY")
+@click.option("--devices", type=_FILE, help="File: one device a line.")
+@with_client
+@with_output
+def edit(name: str, query: str | None, devices: Path | None, client: Client, out: Output) -> None:
+    """Replace a group's query or list.
+
+    \b
+    tidegate group edit pilot --query 'tag:beta or tag:gamma'
+    """
+    if (query is None) == (devices is None):
+        give_up("request.invalid", "give --query or --devices")
+    body = {"query": query, "devices": devices.read_text().split() if devices else None}
+    found = client.put(f"{API}/groups/{quoted(name)}", body)
+    show_lines(out, "group/1", found, [f"{name}: {found['query'] or found['members']}"])
+
+
+@command.command("remove")
+@click.argument("name")
+@with_client
+@with_output
+def remove(name: str, client: Client, out: Output) -> None:
+    """Remove a group.
+
+    \b
+    tidegate group remove pilot
+    """
+    client.delete(f"{API}/groups/{quoted(name)}")
+    out.note(f"{name} is removed. Audiences that name it match nobody by it.")

@@ -1,0 +1,538 @@
+"""`tidegate rollout`: bring a release to devices, watch it, stop it, bring them back."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import click
+
+from tidegate.cli._people import API, confirm, need_reason, quoted, read_toml, show_lines, when
+from tidegate.cli._stop import narrow
+from tidegate.cli.client import Client, with_client
+from tidegate.cli.output import Output, printable, render_table, with_output
+from tidegate.core.amounts import parse_duration
+from tidegate.core.errors import RequestError
+
+F = TypeVar("F", bound=Callable[..., Any])
+_FILE = click.Path(path_type=Path)
+_BAD: Final = frozenset({"halted", "falling_back"})
+_OTHER: Final = frozenset({"cancelled", "superseded"})
+_COUNTS: Final = (
+    "offered",
+    "exposed",
+    "confirmed",
+    "reverted",
+    "failed_after",
+    "lost",
+    "failed_before",
+)
+
+
+def _widening(function: F) -> F:
+    """Give a command the options of everything that widens."""
+    for option in (
+        click.option("--yes", is_flag=True, help="Do not ask; needs --reason."),
+        click.option("--reason", metavar="TEXT", help="Why."),
+        click.option("--dry-run", is_flag=True, help="Say what it would reach; write nothing."),
+    ):
+        function = option(function)
+    return function
+
+
+@click.group("rollout")
+def command() -> None:
+    """Bring a release to a group of devices, ring by ring.
+
+    \b
+    tidegate rollout create rollout.toml --dry-run
+    tidegate rollout show gw1-2.4.1
+    """
+
+
+@command.command("create")
+@click.argument("file", type=_FILE, default="rollout.toml")
+@click.option("--release", metavar="NAME", help="The release, in place of the file's.")
+@click.option("--name", metavar="NAME", help="Name of the rollout [the release's].")
+@click.option("--preset", metavar="NAME", help="normal, careful or lab, in place of the file's.")
+@click.option("--start", metavar="TIME", help='"at once", or 2026-12-24T02:00:00Z.')
+@click.option("--draft", is_flag=True, help="Make it and do not start it.")
+@_widening
+@with_client
+@with_output
+def create(
+    file: Path,
+    draft: bool,
+    yes: bool,
+    reason: str | None,
+    dry_run: bool,
+    client: Client,
+    out: Output,
+    **given: str | None,
+) -> None:
+    """Make a rollout of a policy file, and start it.
+
+    \b
+    tidegate rollout create rollout.toml --dry-run
+    tidegate rollout create rollout.toml --yes --reason "monthly update"
+    """
+    body = read_toml(file)
+    body |= {key: value for key, value in given.items() if value is not None}
+    if draft:
+        body["draft"] = True
+    found = client.call("POST", f"{API}/rollouts", body, query={"dry_run": "true"})
+    shown = str(body.get("name") or body.get("release"))
+    if dry_run:
+        show_lines(out, "reach/1", found, _reach(shown, found))
+        out.note("Nothing was written.")
+        return
+    what = (
+        f"Rollout {shown} would bring {found['release']} to {found['offered']:,} of "
+        f"{found['matched']:,} matching devices."
+    )
+    if not draft:
+        reason = confirm(client, out, what, int(found["offered"]), yes=yes, reason=reason)
+    done = client.post(f"{API}/rollouts", {**body, "reason": reason or ""})
+    _told(out, done)
+    out.made(str(done["name"]), state=done["state"], request=done["request"])
+
+
+@command.command("list")
+@click.option("--state", metavar="STATE,...", help="Only these states.")
+@with_client
+@with_output
+def list_rollouts(state: str | None, client: Client, out: Output) -> None:
+    """List rollouts, newest first.
+
+    \b
+    tidegate rollout list
+    tidegate rollout list --state active,halted
+    """
+    items = list(client.pages(f"{API}/rollouts", {"state": state, "limit": 200}))
+    rows = items if out.json else [{**one, "created": when(one["created_at"])} for one in items]
+    out.table("rollouts/1", rows, ("name", "state", "release", "kind", "created", "created_by"))
+
+
+@command.command("show")
+@click.argument("name")
+@with_client
+@with_output
+def show(name: str, client: Client, out: Output) -> None:
+    """Show a rollout: its rings, outcomes and why it is where it is.
+
+    \b
+    tidegate rollout show gw1-2.4.1
+    tidegate rollout show gw1-2.4.1 --json
+    """
+    found = client.get(f"{API}/rollouts/{quoted(name)}")
+    evidence = client.get(f"{API}/rollouts/{quoted(name)}/evidence")
+    show_lines(out, "rollout/1", {**found, "evidence": evidence}, _shown(found, evidence))
+
+
+@command.command("explain")
+@click.argument("name")
+@click.option("--ring", metavar="RING", help="Of this ring.")
+@with_client
+@with_output
+def explain(name: str, ring: str | None, client: Client, out: Output) -> None:
+    """Say why a rollout is where it is, with numbers.
+
+    \b
+    tidegate rollout explain gw1-2.4.1
+    tidegate rollout explain gw1-2.4.1 --ring fleet
+    """
+    found = client.get(f"{API}/rollouts/{quoted(name)}/explain", {"ring": ring})
+    show_lines(out, "explanation/1", found, list(found["lines"]))
+
+
+@command.command("log")
+@click.argument("name")
+@with_client
+@with_output
+def log(name: str, client: Client, out: Output) -> None:
+    """Tell a rollout's story: who did what, when and why.
+
+    \b
+    tidegate rollout log gw1-2.4.1
+    """
+    items = list(client.pages(f"{API}/rollouts/{quoted(name)}/log"))
+    rows = items if out.json else [{**one, "when": when(one["at"])} for one in items]
+    out.table("log/1", rows, ("when", "actor", "action", "text"))
+
+
+@command.command("wait")
+@click.argument("name")
+@click.option("--for", "target", default="completed", show_default=True, metavar="STATE|ring:RING")
+@click.option("--timeout", default="none", metavar="TIME", help='At most so long, as in "2h".')
+@click.option("--every", default="2s", show_default=True, metavar="TIME")
+@with_client
+@with_output
+@click.pass_context
+def wait(
+    ctx: click.Context,
+    name: str,
+    target: str,
+    timeout: str,
+    every: str,
+    client: Client,
+    out: Output,
+) -> None:
+    """Wait until a rollout is completed, halted, or has passed a ring; for scripts.
+
+    \b
+    tidegate rollout wait gw1-2.4.1
+    tidegate rollout wait gw1-2.4.1 --for ring:pilot --timeout 2d
+    """
+    end = None if timeout == "none" else time.monotonic() + parse_duration(timeout, "--timeout")
+    pause = max(1, parse_duration(every, "--every"))
+    last = ""
+    while True:
+        found = client.get(f"{API}/rollouts/{quoted(name)}")
+        line = (
+            f"{found['state']}: {found['because'][0]['text']}"
+            if found["because"]
+            else found["state"]
+        )
+        if line != last:
+            out.note(printable(line))
+            last = line
+        code = _waited(found, target)
+        if code is None and end is not None and time.monotonic() >= end:
+            code = 12
+        if code is not None:
+            show_lines(out, "rollout/1", found, [f"{name} {found['state']}"])
+            ctx.exit(code)
+        time.sleep(pause)
+
+
+@command.command("approve")
+@click.argument("name")
+@click.option("--reason", metavar="TEXT", default="", help="What you looked at.")
+@with_client
+@with_output
+def approve(name: str, reason: str, client: Client, out: Output) -> None:
+    """Approve what somebody else asked for, or a ring's step.
+
+    \b
+    tidegate rollout approve gw1-2.4.1
+    """
+    _told(out, client.post(f"{API}/rollouts/{quoted(name)}/approve", {"reason": reason}))
+
+
+def _widen(
+    client: Client, out: Output, verb: str, name: str, options: dict[str, Any], **detail: str
+) -> None:
+    """Say what a verb reaches, ask, and carry it out."""
+    path = f"{API}/rollouts/{quoted(name)}/{verb}"
+    found = client.call("POST", path, {**detail, "reason": ""}, query={"dry_run": "true"})
+    devices = int(found["devices"])
+    if options["dry_run"]:
+        show_lines(out, "would/1", found, [f"{verb} {name} would reach {devices:,} devices."])
+        out.note("Nothing was written.")
+        return
+    what = f"{verb} {name} offers it to {devices:,} devices."
+    reason = confirm(client, out, what, devices, yes=options["yes"], reason=options["reason"])
+    _told(out, client.post(path, {**detail, "reason": reason}))
+
+
+@command.command("start")
+@click.argument("name")
+@_widening
+@with_client
+@with_output
+def start(name: str, client: Client, out: Output, **options: Any) -> None:
+    """Start a draft.
+
+    \b
+    tidegate rollout start gw1-2.4.1 --yes --reason "tested"
+    """
+    _widen(client, out, "start", name, options)
+
+
+@command.command("resume")
+@click.argument("name")
+@_widening
+@with_client
+@with_output
+def resume(name: str, client: Client, out: Output, **options: Any) -> None:
+    """Let a paused or halted rollout go on.
+
+    \b
+    tidegate rollout resume gw1-2.4.1 --yes --reason "router fixed"
+    """
+    _widen(client, out, "resume", name, options)
+
+
+@command.command("advance")
+@click.argument("name")
+@click.option("--ring", required=True, metavar="RING", help="The ring that is open now.")
+@_widening
+@with_client
+@with_output
+def advance(name: str, ring: str, client: Client, out: Output, **options: Any) -> None:
+    """Pass a ring's step by hand; guards stay in force.
+
+    \b
+    tidegate rollout advance gw1-2.4.1 --ring pilot --yes --reason "seen enough"
+    """
+    _widen(client, out, "advance", name, options, ring=ring)
+
+
+@command.command("readmit")
+@click.argument("name")
+@click.option("--variant", required=True, metavar="VARIANT", help="As in gw1-r6.")
+@_widening
+@with_client
+@with_output
+def readmit(name: str, variant: str, client: Client, out: Output, **options: Any) -> None:
+    """Let an isolated hardware variant in again.
+
+    \b
+    tidegate rollout readmit gw1-2.5.0 --variant gw1-r6 --yes --reason "was the router"
+    """
+    _widen(client, out, "readmit", name, options, variant=variant)
+
+
+@command.command("edit")
+@click.argument("name")
+@click.argument("file", type=_FILE)
+@click.option("--yes", is_flag=True, help="Do not ask; needs --reason.")
+@click.option("--reason", metavar="TEXT", help="Why.")
+@with_client
+@with_output
+def edit(name: str, file: Path, yes: bool, reason: str | None, client: Client, out: Output) -> None:
+    """Replace a rollout's policy by a file's.
+
+    \b
+    tidegate rollout edit gw1-2.4.1 rollout.toml --yes --reason "longer soak"
+    """
+    body = read_toml(file)
+    path = f"{API}/rollouts/{quoted(name)}"
+    found = client.get(path)
+    what = f"This replaces the policy of {name}, which is {found['state']}."
+    evidence = client.get(f"{path}/evidence")
+    devices = sum(int(one["audience"]) for one in evidence["tallies"])
+    reason = confirm(client, out, what, devices, yes=yes, reason=reason)
+    headers = {"If-Match": f'"{found["generation"]}"'}
+    _told(out, client.call("PUT", path, {**body, "reason": reason}, headers=headers))
+
+
+@command.command("fallback")
+@click.argument("name")
+@click.option("--to", metavar="RELEASE", default="", help="[the newest that was signed for it]")
+@click.option("--cohort", default="exposed", show_default=True, metavar="exposed|variant:V|query:Q")
+@_widening
+@with_client
+@with_output
+def fallback(
+    name: str,
+    to: str,
+    cohort: str,
+    yes: bool,
+    reason: str | None,
+    dry_run: bool,
+    client: Client,
+    out: Output,
+) -> None:
+    """Order the devices of a halted rollout back to where they came from.
+
+    \b
+    tidegate rollout fallback gw1-2.5.1 --dry-run
+    tidegate rollout fallback gw1-2.5.1 --to gw1-2.4.1 --yes --reason "INC-2026-014"
+    """
+    path = f"{API}/rollouts/{quoted(name)}/fallback"
+    body = {"to": to, "cohort": cohort, "reason": ""}
+    found = client.call("POST", path, body, query={"dry_run": "true"})
+    if dry_run:
+        show_lines(out, "fallback/1", found, _way_back(found))
+        out.note("Nothing was written.")
+        return
+    devices = int(found["resident"])
+    what = f"This orders {devices:,} devices back to {found['to']}."
+    reason = confirm(client, out, what, devices, yes=yes, reason=reason)
+    done = client.post(path, {**body, "to": found["to"], "reason": reason})
+    _told(out, done)
+    out.made(str(done["name"]), state=done["state"], request=done["request"])
+
+
+@command.command("pause")
+@click.argument("name")
+@click.option("--reason", metavar="TEXT")
+@with_client
+@with_output
+def pause(name: str, reason: str | None, client: Client, out: Output) -> None:
+    """Let nothing open and give no permit until it is resumed.
+
+    \b
+    tidegate rollout pause gw1-2.4.1
+    """
+    narrow(client, out, "pause", name, reason)
+
+
+@command.command("halt")
+@click.argument("name")
+@click.option("--reason", metavar="TEXT")
+@with_client
+@with_output
+def halt(name: str, reason: str | None, client: Client, out: Output) -> None:
+    """Stop a rollout at once.
+
+    \b
+    tidegate rollout halt gw1-2.4.1 --reason "screens black in Lyon"
+    """
+    narrow(client, out, "halt", name, reason)
+
+
+@command.command("cancel")
+@click.argument("name")
+@click.option("--reason", metavar="TEXT", help="Why; required, for it cannot be undone.")
+@with_client
+@with_output
+def cancel(name: str, reason: str | None, client: Client, out: Output) -> None:
+    """End a rollout for good.
+
+    \b
+    tidegate rollout cancel gw1-2.4.1 --reason "wrong release"
+    """
+    narrow(client, out, "cancel", name, need_reason(reason))
+
+
+@command.command("isolate")
+@click.argument("name")
+@click.option("--variant", required=True, metavar="VARIANT", help="As in gw1-r6.")
+@click.option("--reason", metavar="TEXT")
+@with_client
+@with_output
+def isolate(name: str, variant: str, reason: str | None, client: Client, out: Output) -> None:
+    """Keep a hardware variant out; the rest goes on.
+
+    \b
+    tidegate rollout isolate gw1-2.5.0 --variant gw1-r6 --reason "field report"
+    """
+    narrow(client, out, "isolate", name, reason, variant=variant)
+
+
+# --- text ------------------------------------------------------------------------------------------------------------
+
+
+def _told(out: Output, done: dict[str, Any]) -> None:
+    """Say what became of an act; one that waits for somebody else ends with exit code 7."""
+    text = f"{done['name']} is {done['state']}: {done['text']}"
+    if done["request"] is not None:
+        out.note(printable(text))
+        out.note(
+            f"Next, by somebody else: tidegate rollout approve {done['name'].partition('.back')[0]}"
+        )
+        raise click.exceptions.Exit(_waiting(out, done))
+    out.note(printable(text))
+
+
+def _waiting(out: Output, done: dict[str, Any]) -> int:
+    if out.json:
+        out.data("act/1", done, "")
+    return 7
+
+
+def _waited(found: dict[str, Any], target: str) -> int | None:
+    """Return the exit code once there is nothing more to wait for, else None."""
+    kind, _, ring = target.partition(":")
+    if kind == "ring":
+        names = [one["name"] for one in found["policy"]["rings"]]
+        if ring not in names:
+            raise RequestError("request.not_found", f"no ring {ring}; there are {', '.join(names)}")
+        if found["rings"][names.index(ring)]["state"] in {"passed", "skipped"}:
+            return 0
+    elif found["state"] == target:
+        return 0
+    if found["state"] in _BAD:
+        return 10
+    return 11 if found["state"] in _OTHER | {"completed"} else None
+
+
+def _reach(name: str, found: dict[str, Any]) -> list[str]:
+    variants = sorted({one for ring in found["rings"] for one in ring["variants"]})
+    rows = [
+        [
+            ring["name"],
+            ", ".join(f"{share / 100:g} %" for share in ring["shares_bp"]),
+            f"{ring['matched']:,}",
+            f"{ring['offered']:,}",
+            *(f"{ring['variants'].get(one, 0):,}" for one in variants),
+        ]
+        for ring in found["rings"]
+    ]
+    lines = [
+        f"Rollout {name} would bring {found['release']} to {found['offered']:,} of {found['matched']:,} matching devices.",
+        "",
+        render_table(["ring", "steps", "matched", "offered", *variants], rows),
+    ]
+    if found["skipped"]:
+        total = sum(one["count"] for one in found["skipped"])
+        lines += ["", f"Skipped {total:,}"]
+        lines += [
+            f"  {one['count']:>7,}  {one['code']:20} {one['text']}" for one in found["skipped"]
+        ]
+    lines += ["", *(f"  warning  {one}" for one in found["warnings"])] if found["warnings"] else []
+    return "\n".join(lines).split("\n")
+
+
+def _way_back(found: dict[str, Any]) -> list[str]:
+    return [
+        f"Would bring {found['resident']:,} devices back to {found['to']} (counter {found['counter']}).",
+        f"  {found['resident']:>6,}  have it in the other slot: no download, one reboot each",
+        f"  {found['already']:>6,}  are on it already",
+        f"  {found['elsewhere']:>6,}  do not hold it: they stay",
+        *(f"  warning  {one}" for one in found["warnings"]),
+    ]
+
+
+def _shown(found: dict[str, Any], evidence: dict[str, Any]) -> list[str]:
+    sums: dict[str, dict[str, int]] = {}
+    for one in evidence["tallies"]:
+        ring = sums.setdefault(one["ring"], dict.fromkeys(("audience", "pending", *_COUNTS), 0))
+        for key in ring:
+            ring[key] += int(one[key])
+    rows = []
+    for spec, progress in zip(found["policy"]["rings"], found["rings"], strict=True):
+        ring = sums.get(spec["name"], dict.fromkeys(("audience", "pending", *_COUNTS), 0))
+        rows.append(
+            [
+                spec["name"],
+                progress["state"],
+                *(
+                    f"{ring[key]:,}"
+                    for key in ("audience", "offered", "exposed", "pending", "confirmed")
+                ),
+                f"{ring['failed_before'] + ring['failed_after']:,}",
+                f"{ring['reverted']:,}",
+                f"{ring['lost']:,}",
+            ]
+        )
+    heads = [
+        "ring",
+        "state",
+        "devices",
+        "offered",
+        "permitted",
+        "underway",
+        "confirmed",
+        "failed",
+        "reverted",
+        "lost",
+    ]
+    lines = [
+        f"{found['name']}   {found['state']}   {found['release']} (counter {found['release_counter']})",
+        "",
+        *render_table(heads, rows).split("\n"),
+        "",
+    ]
+    lines += [f"ISOLATED  {one}" for one in found["isolated"]]
+    if found["halted_at"] and found["state"] in _BAD:
+        lines.append(
+            f"HALTED    by {found['halted_by']}, {when(found['halted_at'])} UTC: {found['halt_reason']}"
+        )
+    lines += [f"Incident  {one}" for one in found["incidents"]]
+    lines += [f"Fallback  {one}" for one in found["children"]]
+    because = [one["text"] for one in found["because"]]
+    lines += [f"Why here  {because[0]}"] if because else []
+    return lines + [f"          {one}" for one in because[1:]]
