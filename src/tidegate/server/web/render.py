@@ -69,6 +69,8 @@ class Renderer:
             duration=words.duration,
             when=words.when,
             rfc3339=words.rfc3339,
+            stamp=words.stamp,
+            date=words.date,
             short_hash=words.short_hash,
             plain=words.plain,
             plural=words.plural,

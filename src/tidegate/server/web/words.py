@@ -154,6 +154,18 @@ def when(at: int, now: int) -> str:
     return f"{moment.day} {moment:%b %Y}"
 
 
+def stamp(at: int) -> str:
+    """Write a moment for a document, which is read on other days: `18 Nov 20:05`."""
+    moment = dt.datetime.fromtimestamp(at, dt.UTC)
+    return f"{moment.day} {moment:%b %H:%M}"
+
+
+def date(at: int) -> str:
+    """Write a moment in full for the head of a document: `18 Nov 2026 20:05 UTC`."""
+    moment = dt.datetime.fromtimestamp(at, dt.UTC)
+    return f"{moment.day} {moment:%b %Y %H:%M} UTC"
+
+
 def rfc3339(at: int) -> str:
     """Write a moment for `datetime` attributes."""
     return dt.datetime.fromtimestamp(at, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
