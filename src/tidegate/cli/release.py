@@ -101,7 +101,7 @@ def sign(bundle: Path, key: Path, typed: str | None, out: Output) -> None:
             "request.confirmation_needed", f"this bundle brings {found.version}, not {typed}"
         )
     sign_bundle(bundle, open_signer(key))
-    out.note(f"Signed by {name}. With another holder to come: pass it on.")
+    out.note(f"Signed by {name}. Where the product needs more signatures, pass the bundle on.")
     out.note(f"Next: tidegate release publish {bundle}")
     out.made(str(bundle))
 
