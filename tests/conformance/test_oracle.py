@@ -164,7 +164,7 @@ CASES: dict[str, tuple[dict[str, bytes], int, bool, bool]] = {
         False,
         False,
     ),
-    # --- where ours is stricter (security.md 1.3 and 4) ---
+    # --- where ours is stricter ---
     "one key under two ids": (aliased(), NOW, True, False),
     "no length and no digest in timestamp": (without_length(), NOW, True, False),
     "no digest in snapshot": (snapshot_of(targets=MetaInfo(1, None, None)), NOW, True, False),

@@ -1,4 +1,4 @@
-"""What every boot loader must hold (boot.md 1), run over every back end that is shipped."""
+"""What every boot loader must hold, run over every back end that is shipped."""
 
 import os
 from collections.abc import Callable

@@ -55,3 +55,13 @@ def test_the_lists_agree_on_every_version() -> None:
         ):
             pins.setdefault(name, set()).add(version)
     assert {name: found for name, found in pins.items() if len(found) > 1} == {}
+
+
+def test_every_page_that_the_code_names_is_in_the_repository() -> None:
+    pages = {path.name for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]}
+    named = {
+        (name, path.relative_to(ROOT).as_posix())
+        for path in SOURCES
+        for name in re.findall(r"[\w-]+\.md\b", path.read_text())
+    }
+    assert {(name, path) for name, path in named if name not in pages} == set()

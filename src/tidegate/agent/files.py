@@ -1,4 +1,4 @@
-"""Durable small files on a journalling file system: new file, fsync, rename, fsync of the directory. Not for FAT (boot.md 4.5).
+"""Durable small files on a journalling file system: new file, fsync, rename, fsync of the directory. Not for FAT.
 
 Paths are texts and `os` does the work: `pathlib` costs the resident process a quarter of a MiB.
 """

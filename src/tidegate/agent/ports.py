@@ -126,7 +126,7 @@ SlotMark = Literal["good", "trial", "bad"]
 
 
 class Bootloader(Protocol):
-    """The boot flag. Each change is one atomic durable write; a cut leaves old or new (boot.md 1). Only the boot loader decides what boots."""
+    """The boot flag. Each change is one atomic durable write; a cut leaves old or new. Only the boot loader decides what boots."""
 
     def current(self) -> SlotName:
         """The slot that is running."""

@@ -21,7 +21,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         poll_interval_s: at least this long between polls; 0 = as the server says.
         rate_min: slower than this over `rate_grace_s` ends an attempt with `download.slow`.
         reserve_bytes: free space of the state directory that is left alone.
-        sync_bytes: plain bytes between two flushes of the slot: above 16 MiB nothing is gained, and at most this much is fetched again (delivery.md 5.2).
+        sync_bytes: plain bytes between two flushes of the slot: above 16 MiB nothing is gained, and at most this much is fetched again.
         hold_max_s: a hold without an end ends after this.
     """
 

@@ -1,6 +1,6 @@
 """The TUF client of a device: fetches with limits, keeps what was believed, decides nothing (`core.verify` does).
 
-What is kept, and why a cut or a damaged file opens no way back (security.md 4, row 2c): the last root and the versions seen stand in two checksummed copies
+What is kept, and why a cut or a damaged file opens no way back: the last root and the versions seen stand in two checksummed copies
 each; the other documents in one, and are fetched again when they are gone, because the versions seen outlive them.
 """
 

@@ -201,7 +201,7 @@ class Worker:
             device_key_sha256=device_key_sha256(public.keytype, public.public),
             nonce=nonce,
             last=(task.state.order.epoch, task.state.order.seq),
-            # The nonce proves that this was made just now; the device's own clock proves nothing (security.md 6).
+            # The nonce proves that this was made just now; the device's own clock proves nothing.
             now=body.issued,
         )
         return body

@@ -1,4 +1,4 @@
-"""Tidegate's own fields in TUF metadata (`x-tidegate`): who else has a say, and what a product demands. Schema: security.md 9.1 and 9.2."""
+"""Tidegate's own fields in TUF metadata (`x-tidegate`): who else has a say, and what a product demands. Schema: `docs/reference/metadata.md`."""
 
 from typing import Annotated, Any, Literal
 

@@ -1,7 +1,7 @@
 """JSON in and out, with limits: strict types, sizes checked before parsing, canonical bytes for what is signed.
 
 Unknown fields are kept out of messages silently (a newer peer may send more); in signed documents the field `crit` names those that a reader must
-understand, and an unknown one there refuses the document (security.md 9).
+understand, and an unknown one there refuses the document.
 """
 
 import json

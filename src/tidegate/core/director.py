@@ -1,7 +1,7 @@
 """What the director may say to a device: assignments, permits, the time, and the way back.
 
 The director's key is online and therefore the first to be stolen. It can only choose among what offline keys signed, and only narrow it: every document here is
-bound to one device and to one question (the nonce), and every image it names must be named by the product role in the same words (security.md 5, 7, 9.3).
+bound to one device and to one question (the nonce), and every image it names must be named by the product role in the same words.
 """
 
 from tidegate.core.authority import Ring, RootExtra
@@ -196,7 +196,7 @@ def check_fallback(
 
 
 def _differing(assigned: AssignedTarget, found: SignedTarget) -> set[str]:
-    """Name the facts in which director and product role differ (security.md 9.2, SHALL-match)."""
+    """Name the facts in which director and product role differ."""
     signed = {
         "path": found.path,
         "length": found.length,

@@ -3,8 +3,8 @@
 The only door to `securesystemslib` and `cryptography` in `core`. Ed25519 and ECDSA on P-256 are spoken. Nothing here reads a file or makes randomness: a
 private key is made from bytes that the caller brings.
 
-Thresholds count *distinct public keys*. Both libraries underneath count key ids, so that one key listed under two ids would meet a threshold of two
-(security.md 4, row 1d); `open_envelope` and `core.verify` therefore count by `identity`.
+Thresholds count *distinct public keys*. Both libraries underneath count key ids, so that one key listed under two ids would meet a threshold of two;
+`open_envelope` and `core.verify` therefore count by `identity`.
 """
 
 import base64

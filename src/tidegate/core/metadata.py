@@ -1,8 +1,8 @@
 """TUF metadata: bytes to typed documents and back. The door to `tuf.api.metadata`.
 
 What stands here reads and writes; who is to be believed is decided in `core.verify`. Bytes are screened (size, strict JSON) before any library sees them,
-because python-tuf takes duplicate keys, NaN and versions without bound (security.md 1.3 and 4). Source: TUF specification 1.0.34; Tidegate's own fields:
-security.md 9, written down in `docs/reference/metadata.md`.
+because python-tuf takes duplicate keys, NaN and versions without bound. Source: TUF specification 1.0.34; Tidegate's own fields:
+`docs/reference/metadata.md`.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""The payload container: how the bytes of an image travel. Format: `docs/reference/payload.md`; measured choices: delivery.md 1.
+"""The payload container: how the bytes of an image travel. Format: `docs/reference/payload.md`.
 
 One format for whole images and for deltas: a full payload is a patch without a base. The index in front says which blocks of the target come from the
 base (`c`), from the target stream T (`t`) or are zeros (`z`), and cuts T into segments, each an independent zstd frame with the digest of its stored and
@@ -203,7 +203,7 @@ def decode_segment(index: Index, number: int, stored: bytes) -> bytes:
 
 
 def _unpack(frame: bytes, size: int, where: str) -> bytes:
-    """Decode one zstd frame that must declare and give exactly `size` bytes (delivery.md 1.4: the decoder's own limit is no limit)."""
+    """Decode one zstd frame that must declare and give exactly `size` bytes (the decoder's own limit is no limit)."""
     try:
         declared = zstandard.get_frame_parameters(frame)
         if declared.content_size != size or declared.window_size > max(_WINDOW_MAX, size):

@@ -1,6 +1,6 @@
 """What a release is: the `custom` part of a TUF target, the health contract, and the pure rules of what may follow what.
 
-Schema: security.md 9.2 carried over as `docs/reference/protocol.md`, "Target". Order is decided by `release_counter` alone; version strings are for people.
+Schema: `docs/reference/metadata.md`. Order is decided by `release_counter` alone; version strings are for people.
 """
 
 import hashlib

@@ -5,7 +5,7 @@ older than what was seen before, nor expired, nor foreign to its neighbours. It 
 I/O on a device, and the server runs the same code over what it is about to publish (`core.accept`).
 
 What python-tuf's own client leaves open and is closed here: thresholds count keys and not names; length and digest are always demanded in timestamp and
-snapshot; versions that were seen survive the loss of the cached files (`Seen`); a cached document gets no benefit of the doubt (security.md 4).
+snapshot; versions that were seen survive the loss of the cached files (`Seen`); a cached document gets no benefit of the doubt.
 What the director may say to a device stands in `core.director`.
 """
 
@@ -55,7 +55,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     """Highest versions believed so far: what a device keeps beside its cached files, so that losing those opens no way back.
 
     They hold as long as root names the same keys for timestamp and snapshot (`online_keys`): when a root ceremony replaces those, everything that the old keys
-    said is forgotten, which is the way out of a fast-forward attack (security.md 4, rows 3-3g).
+    said is forgotten, which is the way out of a fast-forward attack.
     """
 
     online_keys: Annotated[str, Meta(max_length=64)] = ""
@@ -303,7 +303,7 @@ def verify_release(trusted: TrustedSet, path: str) -> SignedTarget:
 def product_floor(trusted: TrustedSet, product: str, model: str) -> int:
     """Return the security floor that the product role sets for a model; 0 = none.
 
-    A device's own floor rises to min(security_version of the image it confirmed, this), never further (security.md 7).
+    A device's own floor rises to min(security_version of the image it confirmed, this), never further.
     """
     document = have(trusted.roles.get(product_role(product)), product_role(product))
     floors = product_extra(document).product_floor

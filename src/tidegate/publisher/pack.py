@@ -29,7 +29,7 @@ from tidegate.core.payload import (
     encode_head,
 )
 
-#: Level of what is published: packed once, downloaded by every device (delivery.md 1.3).
+#: Level of what is published: packed once, downloaded by every device.
 PUBLISH_LEVEL: Final = 19
 #: Level for laboratories, where somebody waits.
 LAB_LEVEL: Final = 3

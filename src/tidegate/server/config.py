@@ -1,6 +1,6 @@
 """Server settings: `tidegate.toml`, its drop-ins, the environment, then options; later wins. Every mistake is listed at once, with the nearest known key.
 
-No file at all is a working configuration. Secrets have no inline form (cli.md 3.1).
+No file at all is a working configuration. Secrets have no inline form.
 """
 
 import functools

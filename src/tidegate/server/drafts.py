@@ -1,4 +1,4 @@
-"""What a person asks for when making a rollout: the parsed policy file (cli.md 3.4) as plain values, checked whole.
+"""What a person asks for when making a rollout: the parsed policy file as plain values, checked whole.
 
 The policy proper is read by `rollout.presets`; here stand the parts that belong to the server: name, release, audience, start, windows, delivery.
 """

@@ -1,6 +1,6 @@
 """The online keys: snapshot, timestamp, director, audit. Made at the first start, kept in the data directory with mode 0600.
 
-They are what a thief of the server gets; what each can and cannot do stands in security.md 5.2. Everything that decides what code runs is signed offline.
+They are what a thief of the server gets; what each can and cannot do stands in SECURITY.md. Everything that decides what code runs is signed offline.
 """
 
 import json

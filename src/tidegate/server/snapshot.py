@@ -1,7 +1,7 @@
 """The plan in memory: which rollouts are open to whom, and dense arrays about every device, so that a poll touches no database.
 
 A hint may err towards "come and ask": the assignment is decided in a transaction (`server.updates`), and an answer that had nothing silences the hint until
-the plan or the device changes. It is never wrong towards "go": staleness may delay a start, never a stop (server.md section 11).
+the plan or the device changes. It is never wrong towards "go": staleness may delay a start, never a stop.
 """
 
 import json

@@ -1,6 +1,6 @@
 """TLS with an own certificate authority for a local network: made once in the data directory, P-256, renewed by itself.
 
-Devices and browsers take `tls/ca.pem`. TLS only hides; what a device installs is decided by signatures (security.md).
+Devices and browsers take `tls/ca.pem`. TLS only hides; what a device installs is decided by signatures.
 """
 
 import ipaddress

@@ -1,4 +1,4 @@
-"""Session tokens and nonces of devices: authenticated by the server's secret, so that neither needs a table (security.md 8.1).
+"""Session tokens and nonces of devices: authenticated by the server's secret, so that neither needs a table.
 
 A token is `v1.` and base64url of: device row u64, tenant u32, key generation u16, issued u32, expires u32, key number u8, HMAC-SHA256 cut to 128 bits. The key
 changes daily and is derived from the secret, so that any replica that holds the secret can check. Revocation is the key generation, kept by the fleet snapshot.

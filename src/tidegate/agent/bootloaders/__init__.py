@@ -1,6 +1,6 @@
 """Boot loaders: who decides what boots. One file each; `[bootloader] name` in `agent.toml` is the file's name.
 
-A back end is a module with `create(settings) -> Bootloader` (`agent.ports.Bootloader`). What must hold (boot.md 1, and `tests/contract/test_bootloader.py`):
+A back end is a module with `create(settings) -> Bootloader` (`agent.ports.Bootloader`). What must hold (`tests/contract/test_bootloader.py`):
 
 * each change is one atomic, durable write; after a cut it is old or new, never half; each may be repeated;
 * `current` is what this system was booted from, not what would be booted next;

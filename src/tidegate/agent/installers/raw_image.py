@@ -1,6 +1,6 @@
 """Installer `raw_image`: streams a payload container straight into the slot; nothing is stored beside it.
 
-Order (delivery.md 5): stored hash, declared size, decode, plain hash, write; every 16 MiB flush the slot, and only then say so. Zeros are written, because a
+Order: stored hash, declared size, decode, plain hash, write; every 16 MiB flush the slot, and only then say so. Zeros are written, because a
 slot still holds the release before. On resume the last interval is read from the slot and held against the plain hashes: a medium
 that lost flushed bytes is found here, not at boot.
 """

@@ -1,4 +1,4 @@
-"""Hand-written statements for what happens with every event, permit and assignment. SQLAlchemy costs ten times as much (server.md section 8).
+"""Hand-written statements for what happens with every event, permit and assignment. SQLAlchemy costs ten times as much.
 
 Written so that PostgreSQL takes them too, but for the placeholder. Each function runs inside the caller's transaction.
 """

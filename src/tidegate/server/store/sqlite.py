@@ -1,7 +1,7 @@
 """The store on SQLite: one writer thread with group commit, readers on snapshots, one process at a time.
 
 Everything that waits when the writer is free goes into one transaction, each piece of work under its own savepoint, and is acknowledged after one COMMIT with
-synchronous=FULL: cheap and durable at once (server.md section 4). Not decided here: what the work is.
+synchronous=FULL: cheap and durable at once. Not decided here: what the work is.
 """
 
 import contextlib
