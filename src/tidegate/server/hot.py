@@ -50,6 +50,10 @@ T = TypeVar("T")
 PREFIX: Final = "/d/v1/"
 _JSON: Final = (b"content-type", b"application/json")
 _PIECE: Final = 256 << 10
+#: Each piece of a request's body has to come within this, in seconds.
+_PIECE_S: Final = 30
+#: Tokens that are remembered; about 300 bytes each.
+_SESSIONS_MAX: Final = 50_000
 #: Poll answers differ by this many steps of jitter.
 _JITTER: Final = 8
 _log = logging.getLogger("tidegate.hot")
@@ -71,6 +75,7 @@ class HotApp:
         self._ready: list[Ready] = []
         self._ready_for: Plan | None = None
         self._joins = RateLimit(per_s=200, burst=2_000)
+        self._sessions: dict[bytes | None, Session] = {}
         self._keys: dict[int, tuple[int, keys.PublicKey]] = {}
         self._posts: dict[str, Callable[[Scope, Receive], Awaitable[object]]] = {
             "enrol": self._enrol,
@@ -182,20 +187,30 @@ class HotApp:
         Raises:
             RequestError: `session.expired`, `device.*`.
         """
+        session = self._sessions.get(authorization)
+        if session is None or now >= session[2]:
+            session = self._check(authorization, now)
+        fleet = self._fleet
+        row = session[0]
+        if (
+            row >= len(fleet.ids)
+            or fleet.state[row] != ACCEPTED
+            or fleet.key_gen[row] != session[1]
+        ):
+            self._refuse(session)
+        return row
+
+    def _check(self, authorization: bytes | None, now: int) -> Session:
+        """Check a token that was not seen before, and remember it: its MAC need not be computed at every poll."""
         if authorization is None or authorization[:7].lower() != b"bearer ":
             raise RequestError("session.expired", "a session token is needed")
         session = self._tokens.check(authorization[7:], now)
         if session is None:
             raise RequestError("session.expired", "the session token is not valid any more")
-        fleet = self._fleet
-        row = session.row
-        if (
-            row >= len(fleet.ids)
-            or fleet.state[row] != ACCEPTED
-            or fleet.key_gen[row] != session.key_gen
-        ):
-            self._refuse(session)
-        return row
+        if len(self._sessions) >= _SESSIONS_MAX:
+            self._sessions.clear()
+        self._sessions[authorization] = session
+        return session
 
     def _refuse(self, session: Session) -> None:
         fleet = self._fleet
@@ -440,7 +455,7 @@ async def _read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
     pieces: list[bytes] = []
     count = 0
     while True:
-        message = await receive()
+        message = await _next(receive)
         if message["type"] == "http.disconnect":
             raise RequestError("request.invalid", "the request ended early")
         piece = message.get("body", b"")
@@ -450,6 +465,15 @@ async def _read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
         pieces.append(piece)
         if not message.get("more_body", False):
             return b"".join(pieces)
+
+
+async def _next(receive: Receive) -> Message:
+    """Return the next piece of a request, which must come within a time: a connection that only drips holds nothing here."""
+    try:
+        async with asyncio.timeout(_PIECE_S):
+            return await receive()
+    except TimeoutError as error:
+        raise RequestError("request.invalid", "the request came too slowly") from error
 
 
 async def _send(send: Send, status: int, body: bytes, headers: Headers) -> None:

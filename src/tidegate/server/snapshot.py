@@ -41,15 +41,17 @@ class Live:
         """Say whether newcomers are taken now."""
         if self.row.release_state != "live" and self.row.kind == "install":
             return False
-        state = self.row.state
-        return state == "active" or (state == "completed" and self.rollout.policy.dynamic)
+        if self.row.state == "completed":
+            return self.rollout.policy.dynamic and not self.row.fallen_back
+        return self.row.state == "active"
 
     @property
     def proceeds(self) -> bool:
         """Say whether devices that were taken may go on."""
-        return self.row.state in {"active", "completed"} and (
-            self.row.release_state == "live" or self.row.kind == "fallback"
-        )
+        if self.row.release_state != "live" and self.row.kind == "install":
+            return False
+        ended_well = self.row.state == "completed" and not self.row.fallen_back
+        return self.row.state == "active" or ended_well
 
 
 def read_live(row: LiveRow) -> Live:

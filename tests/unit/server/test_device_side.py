@@ -202,6 +202,14 @@ def test_a_fallback_goes_only_where_the_signed_release_allows_it(rig: Rig) -> No
     )  # it never ran the bad one: the first rollout is its own
     device.run(body)
     assert rig.tallies(back)["confirmed"] == 1
+    rig.set_rollout(bad, state="completed")
+    rig.set_rollout(back, state="completed")
+    newcomer = rig.device("d3")
+    newcomer.run(newcomer.assignment())
+    for one in (device, newcomer):
+        assert one.counter == 1
+        assert one.assignment().action == "none"  # nobody is offered again what was called back
+        assert one.poll().work is False
 
 
 def test_a_fallback_that_the_release_does_not_name_is_not_ordered(rig: Rig) -> None:

@@ -33,13 +33,15 @@ class LiveRow(NamedTuple):
     release_state: str
     channels: str
     parent_counter: int | None
+    fallen_back: int
 
 
 _COLUMNS: Final = (
     "rollout.id, rollout.tenant, rollout.name, rollout.kind, rollout.parent_id, rollout.release_id, "
     "rollout.product, rollout.audience, rollout.state, rollout.generation, rollout.policy, rollout.rings, "
     "rollout.isolated, rollout.approvals, rollout.delivery, rollout.room, rollout.started_at, "
-    "release.release_sha256, release.counter, release.state, release.channels, parent_release.counter"
+    "release.release_sha256, release.counter, release.state, release.channels, parent_release.counter, "
+    "EXISTS (SELECT 1 FROM rollout AS child WHERE child.parent_id = rollout.id AND child.kind = 'fallback')"
 )
 _LIVE: Final = (
     f"SELECT {_COLUMNS} FROM rollout JOIN release ON release.id = rollout.release_id "  # noqa: S608 - names of ours
