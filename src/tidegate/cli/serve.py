@@ -72,19 +72,19 @@ class _Talk:
             write_secret(path, token + "\n")
         self.say(f"Tidegate {__version__}   data {self._folder}   database SQLite   blobs folder")
         if services.keys.made:
-            self._first(password)
+            self._first()
+        if password is not None:
+            self.say(f"  made  account admin            password: {password}")
+            self.say("                                 shown once")
         if services.repository.binding is None:
             self._warn_no_root()
 
-    def _first(self, password: str | None) -> None:
+    def _first(self) -> None:
         name = f"{self._folder}/"
         self.say(f"  made  {name:24} mode 0700")
         self.say("  made  database                 schema 0001")
         self.say("  made  online keys              snapshot, timestamp, director, audit")
         self.say(f"  made  {BOOTSTRAP_NAME:24} for commands on this machine")
-        if password is not None:
-            self.say(f"  made  account admin            password: {password}")
-            self.say("                                 shown once")
 
     def _warn_no_root(self) -> None:
         self.say()
