@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import functools
 import hashlib
 import json
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,6 +59,7 @@ from tidegate.rollout.model import Deadlines, Policy, RingProgress, RingSpec
 from tidegate.server.app import App, create_app
 from tidegate.server.config import Settings
 from tidegate.server.store import Connection, changes, hot, release_queries, tables
+from tidegate.server.store.sqlite import DATABASE_NAME, open_store
 
 T = TypeVar("T")
 START = 1_800_000_000
@@ -108,6 +111,14 @@ async def ask(
     return Answer(status, got, b"".join(pieces))
 
 
+@functools.cache
+def _migrated() -> bytes:
+    """Return an empty database whose schema is current: migrating once is enough for many tests."""
+    with tempfile.TemporaryDirectory() as folder:
+        open_store(Path(folder)).close()
+        return (Path(folder) / DATABASE_NAME).read_bytes()
+
+
 @dataclass
 class Rig:
     folder: Path
@@ -118,6 +129,9 @@ class Rig:
 
     def __post_init__(self) -> None:
         self.loop = asyncio.new_event_loop()
+        if not self.folder.exists():
+            self.folder.mkdir(mode=0o700)
+            (self.folder / DATABASE_NAME).write_bytes(_migrated())
         self.start()
 
     def start(self) -> None:

@@ -337,3 +337,14 @@ def test_a_question_that_was_given_up_is_not_granted_when_it_comes_late(rig: Rig
     assert "returned" in device.permit(body, nonce="aa" * 16).because
     assert "exposed" not in rig.tallies(rollout)
     assert device.permit(body).envelope is not None
+
+
+def test_a_heartbeat_that_comes_again_is_measured_once(rig: Rig) -> None:
+    rig.publish_trust()
+    device = rig.device()
+    rollout = rig.rollout(rig.release(1))
+    beat = device.event("heartbeat", metrics=Metrics(errors=5, device_s=60))
+    for _ in range(3):
+        device.report(beat)
+    found = rig.read(lambda conn: telemetry.evidence(conn, rollout))
+    assert (found.control["gw1-r1"].errors, found.control["gw1-r1"].device_s) == (5, 60)

@@ -1,9 +1,11 @@
 """Bundles: taken in after a device's own checks, with a device's own codes; and recalled."""
 
+import dataclasses
 import hashlib
 import io
 from pathlib import Path
 
+import msgspec
 import pytest
 from tests.unit.server.rig import Rig
 
@@ -12,7 +14,7 @@ from tidegate.core.hardware import HardwareRange
 from tidegate.core.metadata import make_product, parse_targets, sign, signed_targets
 from tidegate.core.release import HealthContract, ReleaseTarget
 from tidegate.core.verify import walk_repository
-from tidegate.publisher.bundle import build, read, replace_documents
+from tidegate.publisher.bundle import build, read, replace_documents, write
 from tidegate.publisher.lab import Lab, make_lab
 from tidegate.publisher.manifest import ComponentSpec, ReleaseSpec
 from tidegate.publisher.sign import sign_bundle
@@ -218,3 +220,33 @@ def test_a_root_that_names_other_online_keys_is_refused(rig: Rig, tmp_path: Path
     with pytest.raises(TidegateError) as caught:
         _accept(rig, lab.trust)
     assert caught.value.code == "key.missing"
+
+
+@pytest.mark.parametrize("wrong", ["image", "index", "missing"])
+def test_a_payload_that_does_not_make_the_signed_image_is_refused(
+    rig: Rig, tmp_path: Path, wrong: str
+) -> None:
+    """All signatures are good here: whoever built the release made the mistake."""
+    lab = _lab(rig, tmp_path / "lab")
+    bundle = _bundle(rig, lab, 1, signed=False)
+    found = read(bundle)
+    one = next(iter(signed_targets(found.product).values()))
+    other = "ab" * 32
+    release = one.release
+    if wrong == "image":
+        install = msgspec.structs.replace(release.install, sha256=other)
+        release = msgspec.structs.replace(release, install=install)
+    elif wrong == "index":
+        payload = msgspec.structs.replace(release.full, index_sha256=other)
+        release = msgspec.structs.replace(release, payloads=(payload,))
+    target = dataclasses.replace(one, release=release)
+    body = make_product(version=1, expires_at=int(rig.now) + 9999, targets=[target])
+    signed = sign(body, lab.signer("product"))
+    if wrong == "missing":
+        write(bundle, {"product/gw1": signed}, {}, product="gw1")
+    else:
+        replace_documents(bundle, {"product/gw1": signed})
+    with pytest.raises(TidegateError) as caught:
+        _accept(rig, bundle)
+    assert caught.value.code == "release.malformed"
+    assert "product/gw1" not in rig.app.services.repository.versions
