@@ -165,12 +165,13 @@ class Trial:
 
 @dataclass
 class History:
-    """What really happened on a board."""
+    """What really happened on a board. `cuts` says of each power cut when it came: `install`, `flag` (as the boot flag was set) or `after`."""
 
     boots: int = 0
     failed_boots: int = 0
     torn_boots: int = 0
     trials: list[Trial] = field(default_factory=list)
+    cuts: list[str] = field(default_factory=list)
     trail: list[tuple[float, str]] = field(default_factory=list)
 
 
@@ -201,6 +202,7 @@ class SimBoard:
         self.catalogue = catalogue
         self.truth = truth
         self.power = Power(random)
+        self.power.on_fail = self._note_cut
         self.disk = DiskFaults()
         self.storage = MemoryStorage(self.power, self.disk)
         self.media = {name: SlotMedium(slot_size) for name in SLOTS}
@@ -314,6 +316,12 @@ class SimBoard:
                 trials.append(self._trial(slot))
         elif current is not None and current.slot == slot and action != "count_down":
             current.outcome = "confirmed" if action == "commit" else "reverted"
+
+    def _note_cut(self) -> None:
+        trials, where = self.history.trials, self.power.cut_at[-1]
+        open_now = bool(trials) and trials[-1].outcome == "open"
+        phase = "after" if open_now else "install"
+        self.history.cuts.append("flag" if "bootloader.arm" in where else phase)
 
     def _trial(self, slot: SlotName) -> Trial:
         image, running = self.image_in(slot), self._image

@@ -65,19 +65,19 @@ NOISY: Final = ReleasePlan(
     "1.4.0",
     "statistics.py",
     revs=(3, 6),
-    behaviours={"*": Behaviour(errors_per_hour=12.0, calm_s=120.0)},
+    behaviours={"*": Behaviour(errors_per_hour=30.0, calm_s=120.0)},
     back_to=(3,),
 )
 SOUND: Final = ReleasePlan(6, "1.5.0", "textwrap.py", revs=(3, 6), back_to=(3,))
 RELEASES: Final = (FACTORY, GOOD, FRAGILE, DEAD, NOISY, SOUND)
 
 
-def policy(release: ReleasePlan, name: str, **more: Any) -> dict[str, Any]:
-    """Write the laboratory's rollout: internal, pilot, then 10, 50 and 100 % of the rest."""
+def policy(release: ReleasePlan, name: str, *, soak: str = "1s") -> dict[str, Any]:
+    """Write the laboratory's rollout: internal, pilot, then 10, 50 and 100 % of the rest. `soak` is for all but the first ring."""
 
     def ring(title: str, audience: str, healthy: int, **extra: Any) -> dict[str, Any]:
-        gates = [{"type": "minimum_sample", "healthy": healthy, "patience": "20s"}]
-        return {"name": title, "audience": audience, "soak": "1s", "gates": gates, **extra}
+        gates = [{"type": "minimum_sample", "healthy": healthy, "patience": "30s"}]
+        return {"name": title, "audience": audience, "soak": soak, "gates": gates, **extra}
 
     return {
         "name": name,
@@ -85,13 +85,12 @@ def policy(release: ReleasePlan, name: str, **more: Any) -> dict[str, Any]:
         "preset": "lab",
         "guards": [
             {"type": "failure_rate", "max": "30%", "sample": 4, "healthy": 3},
-            {"type": "metric", "ratio": 2.0, "exposure": "4h", "devices": 3},
+            {"type": "metric", "ratio": 2.0, "exposure": "1h", "devices": 3},
         ],
         "deadlines": {"return": "60s", "confirm": "60s"},
         "ring": [
-            ring("internal", "stage = internal", 3),
-            ring("pilot", "stage = pilot", 8),
-            ring("fleet", "rest", 6, steps=["10%", "50%", "100%"]),
+            ring("internal", "stage = internal", 6) | {"soak": "1s"},
+            ring("pilot", "stage = pilot", 12),
+            ring("fleet", "rest", 12, steps=["10%", "50%", "100%"]),
         ],
-        **more,
     }

@@ -51,7 +51,10 @@ class VirtualTimeline:
 
 
 class AcceleratedTimeline:
-    """Time that runs `speed` times as fast as the wall clock; `wall` stays the wall clock, so that signed times keep their meaning."""
+    """Time that runs up to `speed` times as fast as the wall clock; `wall` stays the wall clock, so that signed times keep their meaning.
+
+    Time never runs ahead of the work: while the machine cannot keep up, it goes slower, and no simulated device misses a deadline for want of a real processor.
+    """
 
     def __init__(
         self,
@@ -66,21 +69,28 @@ class AcceleratedTimeline:
         self._monotonic = monotonic
         self._wall = wall
         self._sleep = sleep
-        self._origin = monotonic()
+        self._at = 0.0
+        self._since = monotonic()
 
     def at(self) -> float:
         """Accelerated seconds since the beginning."""
-        return (self._monotonic() - self._origin) * self._speed
+        return self._at
 
     def wall(self) -> float:
         """Unix seconds of the machine's own clock."""
         return self._wall()
 
     def wait_until(self, at: float) -> None:
-        """Sleep until then, a tenth of a second at most: the caller looks around in between."""
-        ahead = (at - self.at()) / self._speed
-        if ahead > 0:
-            self._sleep(min(ahead, 0.1))
+        """Go on to `at`, no faster than `speed`; sleeps a tenth of a second at most and may end earlier: the caller looks around in between."""
+        if at <= self._at:
+            return
+        now = self._monotonic()
+        reach = self._at + (now - self._since) * self._speed
+        if reach < at:
+            self._sleep(min((at - reach) / self._speed, 0.1))
+            now = self._monotonic()
+            reach = self._at + (now - self._since) * self._speed
+        self._at, self._since = min(at, reach), now
 
 
 class DeviceClock:

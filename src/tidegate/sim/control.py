@@ -2,24 +2,15 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
 from tidegate.core.errors import RequestError
 from tidegate.rollout.model import Tally
 from tidegate.sim.api import Api
-
-COUNTS: Final = (
-    "offered",
-    "exposed",
-    "confirmed",
-    "reverted",
-    "lost",
-    "install",
-    "failed_before",
-)
 
 
 @dataclass(frozen=True)
@@ -56,6 +47,20 @@ class RolloutView:
         """Return one ring."""
         return next(one for one in self.rings if one.name == name)
 
+    def rings_in(self, state: str) -> str:
+        """Name the rings in a state, in their order."""
+        return " ".join(one.name for one in self.rings if one.state == state)
+
+    @property
+    def passed(self) -> bool:
+        """Say whether every ring has passed; the rollout may still wait for devices that did not come."""
+        return all(one.state in {"passed", "skipped"} for one in self.rings)
+
+    @property
+    def pending(self) -> int:
+        """Devices past the point of no return whose outcome is not known."""
+        return sum(tally.pending for tally in self.tallies.values())
+
     @property
     def headline(self) -> str:
         """Say in one line where it stands."""
@@ -76,12 +81,18 @@ class Control:
     def __init__(self, api: Api) -> None:
         """Use this API."""
         self.api = api
+        self._tickets = count(1)
 
     def make_claim(self, product: str, count: int) -> str:
         """Make a claim token for `count` devices and return it."""
         asked = {"name": f"{product}-demo", "product": product, "max_count": count}
-        made = self.api.post("/claims", asked, key=f"claim-{product}")
-        return str(made["token"])
+        return str(self.api.post("/claims", asked, key=f"claim-{product}")["token"])
+
+    def sign_in_path(self, account: str = "admin") -> str:
+        """Return the path of a one-time sign-in link."""
+        asked = {"reason": "the demo's own browser"}
+        key = f"ticket-{account}-{next(self._tickets)}"
+        return str(self.api.post(f"/accounts/{account}/ticket", asked, key=key)["path"])
 
     def online_keys(self) -> dict[str, Any]:
         """Return the public halves of the server's online keys."""
@@ -166,7 +177,8 @@ def _tallies(evidence: Mapping[str, Any]) -> dict[tuple[str, str], Tally]:
     for one in evidence["tallies"]:
         key = (str(one["ring"]), str(one["variant"]))
         try:
-            found[key] = msgspec.convert(one, Tally)
-        except msgspec.ValidationError as error:
+            known = {name: one[name] for name in Tally.__struct_fields__}
+            found[key] = msgspec.convert(known, Tally)
+        except (KeyError, msgspec.ValidationError) as error:
             raise RequestError("request.invalid", f"evidence not understood: {error}") from error
     return found

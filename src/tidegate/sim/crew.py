@@ -30,7 +30,7 @@ SLICE_S: Final = 10.0
 
 
 class CrewSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """What a crew is made of. Paths are of this machine."""
+    """What a crew is made of. Paths are of this machine; of a population, a crew is every `parts`-th device from `part` on."""
 
     host: str
     port: int
@@ -43,6 +43,8 @@ class CrewSpec(msgspec.Struct, frozen=True, kw_only=True):
     claim: str
     slot_size: int
     poll_interval_s: int
+    part: int = 0
+    parts: int = 1
 
 
 class Known(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,7 +103,7 @@ class Crew:
             poll_interval_s=spec.poll_interval_s,
         )
         self.scheduler = Scheduler(self.timeline)
-        plans = populate(spec.population, spec.seed)
+        plans = populate(spec.population, spec.seed)[spec.part :: spec.parts]
         self.fleet = Fleet(self.scheduler, [self._device(plan, factory) for plan in plans])
         self.stopped = False
 

@@ -4,6 +4,7 @@ What a cut leaves is what real storage leaves: a renamed file is old or new; a s
 a page. Pages with the same bytes are kept once for all devices, so that a fleet's slots fit in memory.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 from typing import Final
@@ -29,6 +30,7 @@ class Power:
     operations: int = 0
     on: bool = True
     cut_at: list[str] = field(default_factory=list)
+    on_fail: Callable[[], None] = field(default=lambda: None)
     _cuts: list[Cut] = field(default_factory=list)
     _at: int = 0
 
@@ -59,6 +61,7 @@ class Power:
     def fail(self) -> None:
         """Switch off and raise `PowerCut`."""
         self.on = False
+        self.on_fail()
         raise PowerCut
 
     def restore(self) -> None:

@@ -43,7 +43,7 @@ class Scheduler:
             due = self._heap[0][0]
             self.timeline.wait_until(due)
             if self.timeline.at() < due:
-                return False
+                return done() if done is not None else False
             _, _, task = heapq.heappop(self._heap)
             self.add(max(task(), self.timeline.at() + LEAST_S), task)
             if done is not None and done():

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -19,6 +19,7 @@ from tidegate.sim.crew import CrewSpec, CutOrder, Known, LieOrder, Order
 from tidegate.sim.report import DeviceTruth
 
 START_S: Final = 30.0
+T = TypeVar("T", CutOrder, LieOrder)
 
 
 def free_port() -> int:
@@ -108,7 +109,7 @@ class CrewProcess:
     """A crew in a child process, and the orders to it."""
 
     def __init__(self, spec: CrewSpec, log: Path) -> None:
-        """Start the crew; returns when every device is made."""
+        """Start the crew; returns at once, the first answer shows that every device is made."""
         with log.open("ab") as errors:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "tidegate.sim.crew"],
@@ -119,53 +120,104 @@ class CrewProcess:
             )
         self._log = log
         self._lock = threading.Lock()
-        self._ask(spec)
+        self.tell(spec)
 
-    def know(self, known: Iterable[Known]) -> None:
-        """Tell the crew which releases will come, and how they behave."""
-        self._ask(Order(know=tuple(known)))
-
-    def cut(self, cuts: Iterable[CutOrder]) -> None:
-        """Place power cuts."""
-        self._ask(Order(cuts=tuple(cuts)))
-
-    def lie(self, lies: Iterable[LieOrder]) -> None:
-        """Put lying proxies before devices."""
-        self._ask(Order(lies=tuple(lies)))
-
-    def be_honest(self, names: Iterable[str]) -> None:
-        """Take the proxies away."""
-        self._ask(Order(honest=tuple(names)))
-
-    def operations(self, names: Iterable[str]) -> dict[str, int]:
-        """Return how many durable operations each of these devices has done."""
-        return msgspec.convert(self._ask(Order(operations=tuple(names))), dict[str, int])
-
-    def truth(self) -> list[DeviceTruth]:
-        """Return what is true of every device now."""
-        return msgspec.convert(self._ask(Order(truth=True)), list[DeviceTruth])
-
-    def stop(self) -> None:
-        """End the crew."""
-        if self._process.poll() is None:
-            with contextlib.suppress(OSError, ConfigError):
-                self._ask(Order(stop=True))
-        end(self._process)
-
-    def _ask(self, message: object) -> Any:
+    def tell(self, message: object) -> None:
+        """Send an order; `answer` waits for what it says."""
         assert self._process.stdin is not None  # noqa: S101 - made with pipes; for the type checker
-        assert self._process.stdout is not None  # noqa: S101
-        with self._lock:
-            try:
-                self._process.stdin.write(msgspec.json.encode(message) + b"\n")
-                self._process.stdin.flush()
-                line = self._process.stdout.readline()
-            except OSError:
-                line = b""
+        with self._lock, contextlib.suppress(OSError):
+            self._process.stdin.write(msgspec.json.encode(message) + b"\n")
+            self._process.stdin.flush()
+
+    def answer(self) -> Any:
+        """Return the answer to the oldest order that has none yet.
+
+        Raises:
+            ConfigError: the crew has ended.
+        """
+        assert self._process.stdout is not None  # noqa: S101 - made with pipes; for the type checker
+        line = self._process.stdout.readline()
         if not line:
             tail = self._log.read_text(errors="replace")[-1500:]
             raise ConfigError("config.invalid", f"the simulated devices ended: {tail}")
         return msgspec.json.decode(line)
+
+    def stop(self) -> None:
+        """End the crew."""
+        self.tell(Order(stop=True))
+        end(self._process)
+
+
+class Crews:
+    """A population in several processes, so that more than one device talks to the server at a time; told as one."""
+
+    def __init__(self, spec: CrewSpec, log: Path, names: Sequence[str], parts: int = 2) -> None:
+        """Start them; returns when every device is made. `names` are the population's device ids, in order."""
+        self._home = {name: number % parts for number, name in enumerate(names)}
+        self._names = tuple(names)
+        self._crews = [
+            CrewProcess(msgspec.structs.replace(spec, part=part, parts=parts), log)
+            for part in range(parts)
+        ]
+        for crew in self._crews:
+            crew.answer()
+
+    def know(self, known: Iterable[Known]) -> None:
+        """Tell the crews which releases will come, and how they behave."""
+        self._ask([Order(know=tuple(known))] * len(self._crews))
+
+    def cut(self, cuts: Iterable[CutOrder]) -> None:
+        """Place power cuts."""
+        found = tuple(cuts)
+        self._ask([Order(cuts=self._of(part, found)) for part in range(len(self._crews))])
+
+    def lie(self, lies: Iterable[LieOrder]) -> None:
+        """Put lying proxies before devices."""
+        found = tuple(lies)
+        self._ask([Order(lies=self._of(part, found)) for part in range(len(self._crews))])
+
+    def be_honest(self, names: Iterable[str]) -> None:
+        """Take the proxies away."""
+        self._ask([Order(honest=one) for one in self._by_home(names)])
+
+    def operations(self, names: Iterable[str]) -> dict[str, int]:
+        """Return how many durable operations each of these devices has done."""
+        answers = self._ask([Order(operations=one) for one in self._by_home(names)])
+        return {
+            name: count
+            for answer in answers
+            for name, count in msgspec.convert(answer, dict[str, int]).items()
+        }
+
+    def truth(self) -> list[DeviceTruth]:
+        """Return what is true of every device now."""
+        answers = self._ask([Order(truth=True)] * len(self._crews))
+        found = {
+            one.device_id: one
+            for answer in answers
+            for one in msgspec.convert(answer, list[DeviceTruth])
+        }
+        return [found[name] for name in self._names]
+
+    def stop(self) -> None:
+        """End all of them."""
+        for crew in self._crews:
+            crew.stop()
+
+    def _ask(self, orders: Sequence[Order]) -> list[Any]:
+        for crew, order in zip(self._crews, orders, strict=True):
+            crew.tell(order)
+        return [crew.answer() for crew in self._crews]
+
+    def _of(self, part: int, orders: tuple[T, ...]) -> tuple[T, ...]:
+        return tuple(one for one in orders if self._home[one.device_id] == part)
+
+    def _by_home(self, names: Iterable[str]) -> list[tuple[str, ...]]:
+        wanted = tuple(names)
+        return [
+            tuple(name for name in wanted if self._home[name] == part)
+            for part in range(len(self._crews))
+        ]
 
 
 def environment() -> dict[str, str]:

@@ -23,6 +23,7 @@ class DeviceTruth(msgspec.Struct, frozen=True, kw_only=True):
     boots: int
     failed_boots: int
     torn_boots: int
+    #: When each power cut came: `install`, `flag` or `after`.
     cuts: tuple[str, ...]
     #: (counter, from_counter, outcome) of each time that the boot flag was set.
     trials: tuple[tuple[int, int, str], ...]
@@ -54,7 +55,7 @@ def device_truth(device: SimDevice) -> DeviceTruth:
         boots=board.history.boots,
         failed_boots=board.history.failed_boots,
         torn_boots=board.history.torn_boots,
-        cuts=tuple(board.power.cut_at),
+        cuts=tuple(board.history.cuts),
         trials=tuple((one.counter, one.from_counter, one.outcome) for one in board.history.trials),
     )
 

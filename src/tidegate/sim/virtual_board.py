@@ -199,6 +199,7 @@ class VirtualBoard:
             self._run_boot(slot, secrets.token_hex(8))
 
     def _choose(self) -> str:
+        (self.folder / "booted").unlink(missing_ok=True)
         path = self.folder / "boot.json"
         record = boot_file.decode(path.read_bytes())
         slot, after = boot_file.decide(record)
@@ -209,6 +210,9 @@ class VirtualBoard:
         return slot
 
     def _run_boot(self, slot: str, boot_id: str) -> None:
+        # What a contract can look for on a board without systemd: a mark of this boot, and a process that lives as long as the board is on.
+        (self.folder / "core.pid").write_text(f"{os.getpid()}\n")
+        (self.folder / "booted").write_text(f"{boot_id}\n")
         command = [sys.executable, "-m", "tidegate.agent.main", "run"]
         command += ["--config", str(self.folder / "agent.toml")]
         while not self._stopping.is_set():

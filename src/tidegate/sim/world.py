@@ -93,7 +93,7 @@ class Desk:
 
     def roll_out(self, request: Mapping[str, Any]) -> str:
         """Create and start a rollout; returns its name."""
-        return self._operations.create(request, self._actor, "simulated", self._now()).rollout
+        return self._operations.create(request, self._actor, "simulated", self._now()).name
 
     def rollout(self, name: str) -> RolloutView:
         """Return where a rollout stands."""
@@ -111,7 +111,7 @@ class Desk:
         """Order the exposed devices of a halted rollout back to a release; returns the child's name."""
         return self._operations.fall_back(
             name, to, "exposed", self._actor, "simulated", self._now()
-        ).rollout
+        ).name
 
 
 class World:

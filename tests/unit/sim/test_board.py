@@ -157,3 +157,17 @@ def test_the_board_keeps_its_own_record_of_what_became_of_a_trial() -> None:
     board.bootloader.commit("A")
     found = [(one.counter, one.outcome, one.is_fallback) for one in board.history.trials]
     assert found == [(2, "reverted", False), (2, "confirmed", False), (1, "confirmed", True)]
+
+
+def test_the_board_knows_whether_a_cut_came_before_or_after_the_boot_flag() -> None:
+    phases = []
+    for operation in (1, 2, 3):
+        board = _board()
+        _stage(board, NEW)
+        board.power.arm(Cut(operation, "after"))
+        with contextlib.suppress(PowerCut):
+            board.storage.write("journal.0", b"x")
+            board.bootloader.arm_trial("B", 3)
+            board.storage.write("journal.1", b"y")
+        phases += board.history.cuts
+    assert phases == ["install", "flag", "after"]

@@ -26,18 +26,39 @@ def test_monotonic_starts_afresh_at_boot() -> None:
     assert clock.monotonic() == 2.0
 
 
-def test_accelerated_time_runs_faster_while_the_wall_clock_stays() -> None:
-    machine = [10.0]
-    slept: list[float] = []
-    timeline = AcceleratedTimeline(
-        60.0, monotonic=lambda: machine[0], wall=lambda: 1000.0 + machine[0], sleep=slept.append
+class Machine:
+    """A machine's clock that moves when somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.at = 10.0
+
+    def sleep(self, seconds: float) -> None:
+        self.at += seconds
+
+
+def _accelerated(machine: Machine) -> AcceleratedTimeline:
+    return AcceleratedTimeline(
+        60.0, monotonic=lambda: machine.at, wall=lambda: 1000.0 + machine.at, sleep=machine.sleep
     )
-    machine[0] = 11.0
-    assert (timeline.at(), timeline.wall()) == (60.0, 1011.0)
-    timeline.wait_until(63.0)
+
+
+def test_accelerated_time_runs_faster_while_the_wall_clock_stays() -> None:
+    machine = Machine()
+    timeline = _accelerated(machine)
+    timeline.wait_until(3.0)
+    assert (timeline.at(), round(machine.at, 3), round(timeline.wall(), 3)) == (3.0, 10.05, 1010.05)
     timeline.wait_until(600.0)
-    timeline.wait_until(1.0)
-    assert [round(one, 3) for one in slept] == [0.05, 0.1]
+    assert (round(timeline.at(), 3), round(machine.at, 3)) == (9.0, 10.15)
+
+
+def test_accelerated_time_waits_for_a_machine_that_cannot_keep_up() -> None:
+    machine = Machine()
+    timeline = _accelerated(machine)
+    machine.at += 100.0
+    timeline.wait_until(5.0)
+    assert timeline.at() == 5.0
+    timeline.wait_until(600.0)
+    assert round(timeline.at(), 6) == 11.0
 
 
 def test_the_same_seed_gives_the_same_bytes() -> None:
