@@ -16,7 +16,7 @@ from tidegate.agent import main
 from tidegate.core import amounts
 from tidegate.core.errors import HINTS
 from tidegate.core.reasons import REASONS, family
-from tidegate.rollout import model
+from tidegate.rollout import model, query
 from tidegate.server import config as server_config
 
 #: Who must act, by the family of the code (the part before the dot).
@@ -137,6 +137,11 @@ def agent_commands() -> str:
     return "\n\n".join(parts)
 
 
+def queries() -> str:
+    """Give the query language, from the parser's own description."""
+    return f"# Queries\n\n{inspect.cleandoc(query.__doc__ or '')}"
+
+
 def _attributes(text: str) -> dict[str, str]:
     """Return what a docstring's `Attributes:` say, by name."""
     told: dict[str, str] = {}
@@ -254,6 +259,7 @@ def backends(title: str, package: str, remark: str) -> Callable[[], str]:
 PAGES: Final[dict[str, Callable[[], str]]] = {
     "errors.md": errors,
     "states.md": states,
+    "queries.md": queries,
     "cli.md": commands,
     "agent-cli.md": agent_commands,
     "tidegate-toml.md": server_settings,

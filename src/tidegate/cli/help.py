@@ -32,6 +32,15 @@ tidegate serve --tls-cert CERT --tls-key KEY    a certificate of yours
 Without either it listens on this machine only.
 A command on another machine: TIDEGATE_CA=ca.pem, or ca = "ca.pem" in its profile.
 Transport is never what devices trust: they act on signatures alone.""",
+    "queries": """\
+model = gateway and revision >= 3 and not (tag:lab or group:frozen)
+seen < 24h          state != confirmed      variant in (gw1-r3, gw1-r4)
+site ~ lyon-*       has(modem)              attr.modem.firmware >= 2.10
+
+Names: id product model revision variant channel site region connectivity serial agent
+release counter security_floor state reason rollout seen, and whatever a device says of itself
+(attr.NAME). An attribute that a device does not have equals nothing. Numbers compare as
+numbers, other text in the order of version strings. Quote the whole query for the shell.""",
     "keys": """\
 root        offline, 2 of 3    says who may sign everything else
 targets     offline, 2 of 3    says which keys speak for which product

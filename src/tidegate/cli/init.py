@@ -55,6 +55,13 @@ warm_up = "{warm_up}"                  # every check has to pass for so long
 every   = "{every}"
 give_up = "{give_up}"                 # not healthy by then: the device goes back by itself
 
+{checks}
+# [[check]]
+# name  = "services"
+# type  = "services"
+# units = ["gateway.service"]
+"""
+_CHECKS: Final = """\
 [[check]]
 name = "boot"
 type = "boot"                      # by systemd; or: by = "marker:/run/app.ready"
@@ -62,11 +69,16 @@ type = "boot"                      # by systemd; or: by = "marker:/run/app.ready
 [[check]]
 name = "network"
 type = "network"
+"""
+_LAB_CHECKS: Final = """\
+[[check]]
+name = "lab"
+type = "command"                   # a virtual board has no system of its own: this one always passes
+run  = ["true"]                    # make it ["false"] in the next release, and see every board go back
 
 # [[check]]
-# name  = "services"
-# type  = "services"
-# units = ["gateway.service"]
+# name = "boot"
+# type = "boot"                    # on a real board: systemd says that the system is up
 """
 _ROLLOUT: Final = """\
 # rollout.toml: how a release goes out. `tidegate rollout create rollout.toml --dry-run` shows what it would do.
@@ -118,6 +130,7 @@ def _write_files(folder: Path, product: str, *, lab: bool) -> list[str]:
     times = {"poll": "5m", "tick": "60s", "warm_up": "10m", "every": "15s", "give_up": "30m"}
     words = {"product": product, "preset": "lab" if lab else "normal"}
     words |= lab_times if lab else times
+    words["checks"] = _LAB_CHECKS if lab else _CHECKS
     files = {
         "tidegate.toml": _SERVER,
         "release.toml": _RELEASE,

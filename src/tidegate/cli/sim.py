@@ -72,7 +72,7 @@ def run(file: Path, *, seed: int | None, expect: bool, out: Output) -> int:
 @click.option(
     "--image",
     type=click.Path(path_type=Path, exists=True),
-    help="Factory image for slot A (new boards).",
+    help="Factory image for slot A (new boards); default: a small one.",
 )
 @click.option("--product", default="gateway", show_default=True)
 @click.option("--model", help="Hardware model; default: the product.")
@@ -87,18 +87,31 @@ def board(folder: Path, **options: object) -> None:
     The first time, the board is made in FOLDER. Ctrl-C switches it off; the same command switches it on again.
 
     \b
-    tidegate sim board board1 --claim-file claim.txt --root lab/root.1.json --image rootfs.ext4
+    tidegate sim board board1 --claim-file claim.txt --root lab/root.1.json
     tidegate sim board board1
     """
+    import signal
+    import sys
+
     from tidegate.sim.virtual_board import VirtualBoard
 
     if not (folder / "agent.toml").exists():
         _make(folder, options)
+    # A service manager says TERM: the board's agent has to go with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     run_board = VirtualBoard(folder.resolve(), tell=lambda text: click.echo(text, err=True))
     try:
         run_board.run()
     finally:
         run_board.stop()
+
+
+def _factory_image(folder: Path) -> Path:
+    """Make something that slot A can hold before the first release; a virtual board does not look inside."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "factory.img"
+    path.write_text(f"Factory image of the virtual board {folder.resolve().name}\n")
+    return path
 
 
 def _make(folder: Path, options: dict[str, object]) -> None:
@@ -108,11 +121,12 @@ def _make(folder: Path, options: dict[str, object]) -> None:
     from tidegate.core.release import Running
     from tidegate.sim.virtual_board import BoardSpec, make_board
 
-    missing = [name for name in ("root", "claim_file", "image") if not options[name]]
+    missing = [name for name in ("root", "claim_file") if not options[name]]
     if missing:
         named = ", ".join(f"--{name.replace('_', '-')}" for name in missing)
         raise ConfigError("config.missing", f"{folder} is a new board and needs {named}")
-    root, claim, image = (Path(str(options[name])) for name in ("root", "claim_file", "image"))
+    root, claim = (Path(str(options[name])) for name in ("root", "claim_file"))
+    image = Path(str(options["image"])) if options["image"] else _factory_image(folder)
     with image.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     product = str(options["product"])

@@ -21,7 +21,7 @@ from tidegate.core.reasons import REASONS
 
 #: Codes that are not reasons of updates, with what to do about them. `{}` is never used: detail goes into the message.
 HINTS: Final[dict[str, str]] = {
-    "config.unknown_key": "correct the key; `tidegate config check FILE` lists all mistakes at once",
+    "config.unknown_key": "correct the keys named: every mistake of the file is listed at once",
     "config.invalid": "correct the value named",
     "config.missing": "add the value named",
     "config.unreadable": "make the file readable for the user that runs Tidegate",
