@@ -168,5 +168,10 @@ def create_app(
     Raises:
         ConfigError, BusyError: `data.*`, `key.*`.
     """
+    wanted = settings or Settings()
+    if wanted.webhooks:
+        from tidegate.server.operations import hooks_of
+
+        hooks_of(wanted)  # a mistake in them ends the start, before anything is touched
     opened = functools.partial(open_services, clock=clock, randomness=randomness, store=store)
-    return App(opened(settings or Settings()), ticking=ticking)
+    return App(opened(wanted), ticking=ticking)

@@ -15,6 +15,7 @@ from tidegate.server.acts import Outcome
 from tidegate.server.approvals import Rules
 from tidegate.server.audiences import Audiences
 from tidegate.server.auth import Actor, Auth
+from tidegate.server.config import Settings
 from tidegate.server.drafts import draft_of
 from tidegate.server.fallbacks import WayBack
 from tidegate.server.notify.webhook import Hook, check_url
@@ -170,14 +171,14 @@ def audiences_of(services: Services) -> Audiences:
     return _AUDIENCES.setdefault(services.fleet, Audiences(services.fleet))
 
 
-def hooks_of(services: Services) -> tuple[Hook, ...]:
-    """Return the webhooks of the settings with their secrets.
+def hooks_of(settings: Settings) -> tuple[Hook, ...]:
+    """Return the webhooks of the settings with their secrets. Called at the start as well, so that a mistake is found there.
 
     Raises:
         ConfigError: `config.invalid` (the address), `config.unreadable` (the file of the secret), `config.missing` (no secret).
     """
     found: list[Hook] = []
-    for one in services.settings.webhooks:
+    for one in settings.webhooks:
         check_url(one.url, f"[[webhook]] {one.name}, url")
         if not one.secret_file:
             raise ConfigError("config.missing", f"[[webhook]] {one.name}: secret_file")

@@ -11,9 +11,10 @@ from typing import Final
 
 import msgspec
 
-from tidegate.core.errors import TidegateError
+from tidegate.core.errors import ConfigError, TidegateError
 from tidegate.server import acts, planning, telemetry, widening
 from tidegate.server.notify import webhook
+from tidegate.server.notify.webhook import Hook
 from tidegate.server.operations import audiences_of, hooks_of
 from tidegate.server.planning import Audience
 from tidegate.server.services import Services
@@ -63,7 +64,8 @@ def tick(services: Services, now: int, post: webhook.Post | None = None) -> Tick
     looked = [_plan_one(store, one, audience, now) for one in store.read(rows.begun)]
     store.write(lambda conn: _keep_house(conn, now)).result()
     store.write(lambda conn: services.repository.renew(conn, now)).result()
-    delivered = webhook.deliver(store, hooks_of(services), now, post)
+    hooks = _hooks(services)
+    delivered = webhook.deliver(store, hooks, now, post) if hooks is not None else 0
     return Ticked(
         leader=True,
         started=started,
@@ -73,6 +75,15 @@ def tick(services: Services, now: int, post: webhook.Post | None = None) -> Tick
         lapsed=lapsed,
         delivered=delivered,
     )
+
+
+def _hooks(services: Services) -> tuple[Hook, ...] | None:
+    """Return the webhooks; None when a secret cannot be read now: what is owed stays owed."""
+    try:
+        return hooks_of(services.settings)
+    except ConfigError as error:
+        _log.error("webhooks wait: %s", error)
+        return None
 
 
 def _plan_one(store: Store, rollout_id: int, audience: Audience, now: int) -> bool | None:

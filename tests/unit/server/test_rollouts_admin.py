@@ -361,11 +361,13 @@ def test_a_cohort_is_ordered_back_and_the_parent_ends(desk: Desk) -> None:
     done = desk.operations.fall_back(name, "", "exposed", OLGA, "errors are up", desk.now)
     assert (done.name, done.state) == ("gw1-1.2.0.back1", "active")
     assert desk.row(name)["state"] == "falling_back"
-    devices[0].run(devices[0].assignment())
+    for device in devices[:2]:
+        device.run(device.assignment())
     desk.rig.now += 60
     desk.tick()
+    desk.tick()
     assert desk.row("gw1-1.2.0.back1")["state"] == "active"
-    for device in devices[1:]:
+    for device in devices[2:]:
         body = device.assignment()
         assert body.action == "fallback"
         device.run(body)
@@ -379,6 +381,36 @@ def test_a_cohort_is_ordered_back_and_the_parent_ends(desk: Desk) -> None:
     desk.rig.now += 10_000
     desk.tick()
     assert desk.row(name)["state"] == "completed"
+
+
+def test_a_rollout_that_was_brought_back_is_not_halted_again_by_what_it_was_halted_for(
+    desk: Desk,
+) -> None:
+    devices = [desk.rig.device(f"d{n}") for n in range(6)]
+    desk.create()
+    for device in devices:
+        device.run(device.assignment())
+    desk.rig.release(2, fallback_to=(1,))
+    desk.create("gw1-1.2.0")
+    for device in devices[:3]:
+        device.run(device.assignment())
+        device.assignment()
+    for device in devices[3:]:
+        body = device.assignment()
+        device.tell("staged", body)
+        if device.permit(body).envelope is not None:
+            device.tell("reverted", body, reason="health.service")
+    desk.tick()
+    assert desk.row("gw1-1.2.0")["halted_by"] == "planner"
+    desk.operations.fall_back("gw1-1.2.0", "", "exposed", OLGA, "back", desk.now)
+    for device in devices[:3]:
+        device.run(device.assignment())
+    for _ in range(3):
+        desk.rig.now += 60
+        desk.tick()
+    row = desk.row("gw1-1.2.0")
+    assert row["state"] == "completed"
+    assert len(desk.rig.read(lambda conn: incidents.of_rollout(conn, row["id"]))) == 1
 
 
 def test_only_the_variant_that_was_named_goes_back(desk: Desk) -> None:
