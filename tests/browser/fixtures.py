@@ -124,13 +124,13 @@ class FixtureStory:
         self.said.append(("close", incident, account.name, reason))
         return "Closed."
 
-    def publish(self, bundle: BinaryIO, account: Account, now: int) -> str:
+    def publish(self, bundle: BinaryIO, account: Account, now: int) -> tuple[str, str]:
         """Keep the bytes; refuse what does not begin like a bundle."""
         del account, now
         self.published = bundle.read()
         if not self.published.startswith(b"TGB"):
             raise RequestError("release.malformed", "This is not a bundle.")
-        return "gw1-2.5.0"
+        return "gw1-2.5.0", "Published gw1-2.5.0."
 
     # -- pages
 

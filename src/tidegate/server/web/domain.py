@@ -155,20 +155,22 @@ class DomainCommands:
         self._write(lambda conn: incidents.close(conn, incident, _actor(account), reason, now))
         return f"{incident} is closed."
 
-    def publish(self, bundle: BinaryIO, account: Account, now: int) -> str:
-        """Publish a bundle (untrusted), checked as a device would; return the name of the release."""
+    def publish(self, bundle: BinaryIO, account: Account, now: int) -> tuple[str, str]:
+        """Publish a bundle (untrusted), checked as a device would."""
         done = releases.accept_bundle(self._services, bundle, by=account.name, now=now)
-        if not done.releases:
+        if not done.releases and not done.roles:
             raise RequestError(
                 "request.conflict", "Everything in this bundle is published already."
             )
-        names = list(done.releases)
+        names = [*done.releases, *done.roles]
+        detail = {"releases": list(done.releases), "roles": list(done.roles)}
         self._write(
-            lambda conn: audit.record(
-                conn, now, account.name, "release.publish", names[0], {"releases": names}
-            )
+            lambda conn: audit.record(conn, now, account.name, "release.publish", names[0], detail)
         )
-        return names[0]
+        if not done.releases:
+            return "", f"Taken in: {', '.join(done.roles)}. It brought no new release."
+        name = done.releases[0]
+        return name, f"Published {name}. No device is offered it before a rollout."
 
 
 def _actor(account: Account) -> Actor:

@@ -137,9 +137,7 @@ class Forms(Controller):
         if not isinstance(bundle, UploadFile) or not bundle.filename:
             raise RequestError("request.invalid", "Choose a bundle first.")
         spooled = cast("BinaryIO", bundle.file)
-        name = await site.run(lambda: site.commands.publish(spooled, visit.account, visit.now))
-        return site.done(
-            request,
-            address("releases", name),
-            f"Published {name}. No device is offered it before a rollout.",
+        name, text = await site.run(
+            lambda: site.commands.publish(spooled, visit.account, visit.now)
         )
+        return site.done(request, address("releases", name) if name else "/releases", text)

@@ -149,6 +149,10 @@ class Commands(Protocol):
         """Close an incident."""
         ...
 
-    def publish(self, bundle: BinaryIO, account: Account, now: int) -> str:
-        """Publish a signed bundle (untrusted), checked as a device would check it; return the name of the release."""
+    def publish(self, bundle: BinaryIO, account: Account, now: int) -> tuple[str, str]:
+        """Publish a signed bundle (untrusted), checked as a device would check it.
+
+        Returns:
+            The name of the release (empty = the bundle brought roles only), and the sentence that says what happened.
+        """
         ...

@@ -130,7 +130,12 @@ def _plain_renderer() -> Renderer:
 
 
 def _problem_page(request: WebRequest, problem: Problem) -> Response[Any]:
-    back = request.url.path.rpartition("/")[0] if request.method == "POST" else "/"
+    path = request.url.path
+    back = (
+        (path if path.count("/") == 1 else path.rpartition("/")[0])
+        if request.method == "POST"
+        else "/"
+    )
     # The handler's own site is not at hand here: an error can come before dependencies are resolved.
     html = _plain_renderer().page("problem", {"page": problem, "back": back or "/"})
     headers = HEADERS | {"Cache-Control": "no-store"}

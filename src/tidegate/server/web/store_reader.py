@@ -1,7 +1,7 @@
 """The reader of the web pages over the store: one snapshot a page."""
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from tidegate.rollout.model import Rollout
 from tidegate.server import approvals
@@ -34,6 +34,9 @@ from tidegate.server.web.views import (
 )
 
 T = TypeVar("T")
+DAY_S: Final = 86_400
+#: How old the count of devices heard of may be.
+SEEN_AGE_S: Final = 15
 #: Counts the devices of a rollout's rings by (ring, variant), at a time.
 Count = Callable[[Rollout, str, int], Audience]
 
@@ -46,6 +49,7 @@ class StoreReader:
         self._store = store
         self._count = count
         self._news = store.read(rows.position)
+        self._heard = (-SEEN_AGE_S, 0)
         store.subscribe(self._hear)
 
     def _hear(self, changed: tuple[Change, ...]) -> None:
@@ -55,6 +59,14 @@ class StoreReader:
 
     def _audience(self, now: int) -> AudienceOf:
         return lambda model, product: self._count(model, product, now)
+
+    def _seen(self, conn: Connection, now: int) -> int:
+        """Return how many devices were heard of within a day: a count over the fleet, so it may be a little old."""
+        at, count = self._heard
+        if not 0 <= now - at < SEEN_AGE_S:
+            count = rows.seen_since(conn, now - DAY_S)
+            self._heard = (now, count)
+        return count
 
     def _read(self, work: Callable[[Connection], T]) -> T:
         return self._store.read(work)
@@ -69,7 +81,7 @@ class StoreReader:
 
     def fleet(self, now: int) -> FleetPage:
         """Return the fleet overview."""
-        return self._read(lambda conn: fleet.fleet(conn, self._audience(now), now))
+        return self._read(lambda conn: fleet.fleet(conn, self._audience(now), self._seen, now))
 
     def rollouts(self, now: int, cursor: str) -> RolloutsPage:
         """Return one page of the list of rollouts."""
@@ -81,7 +93,7 @@ class StoreReader:
 
     def devices(self, query: str, cursor: str, now: int) -> DevicesPage:
         """Return one page of devices."""
-        return self._read(lambda conn: devices.page(conn, query, cursor, now))
+        return self._read(lambda conn: devices.page(conn, query, cursor, self._seen, now))
 
     def device(self, device_id: str, now: int) -> DevicePage | None:
         """Return one device."""

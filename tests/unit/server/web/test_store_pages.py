@@ -1,7 +1,9 @@
 """The pages over a real server: what devices reported is what a page says, and what a button does is done."""
 
+import contextlib
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,8 +11,13 @@ from litestar import Litestar
 from litestar.testing import TestClient
 from tests.unit.server.rig import Device, Rig
 
+from tidegate.core.hardware import HardwareRange
 from tidegate.core.protocol import CheckResult
-from tidegate.core.release import ReleaseTarget
+from tidegate.core.release import HealthContract, ReleaseTarget
+from tidegate.publisher.bundle import build
+from tidegate.publisher.lab import make_lab
+from tidegate.publisher.manifest import ComponentSpec, ReleaseSpec
+from tidegate.publisher.sign import sign_bundle
 from tidegate.server.auth import Actor
 from tidegate.server.operations import Operations, auth_of
 from tidegate.server.tick import tick
@@ -65,6 +72,19 @@ class Office:
 @pytest.fixture
 def office(rig: Rig) -> Iterator[Office]:
     rig.publish_trust()
+    with opened(rig) as it:
+        yield it
+
+
+@pytest.fixture
+def bare_office(rig: Rig) -> Iterator[Office]:
+    """An office without a root of trust yet."""
+    with opened(rig) as it:
+        yield it
+
+
+@contextlib.contextmanager
+def opened(rig: Rig) -> Iterator[Office]:
     services = rig.app.services
     accounts = auth_of(services)
     for name, role in (("olga", "admin"), ("eve", "viewer")):
@@ -348,3 +368,67 @@ def test_a_request_to_widen_waits_for_somebody_else(office: Office) -> None:
     office.sign_in("pia")
     assert office.post(f"/requests/{number}/approve", back="gw1-1.2.0") == 303
     assert "Active" in office.page("/rollouts/gw1-1.2.0")
+
+
+def test_a_signed_bundle_is_published_from_the_page_and_a_changed_one_refused(
+    bare_office: Office, tmp_path: Path
+) -> None:
+    office, rig = bare_office, bare_office.rig
+    assert "No root of trust yet" in office.page("/releases")
+    keys = rig.app.services.keys
+    online = {
+        role: getattr(keys, role).public for role in ("snapshot", "timestamp", "director", "audit")
+    }
+    lab = make_lab(tmp_path / "lab", online, ["box"], now=int(rig.now))
+    image = tmp_path / "image"
+    image.write_bytes(Path(re.__file__).read_bytes() * 5)
+    made = build(
+        ReleaseSpec(
+            product="box",
+            version="3.0.0",
+            counter=3,
+            security_version=1,
+            kind="feature",
+            health=HealthContract(),
+            notes="a note",
+            source="",
+            min_agent=None,
+            from_counters=(),
+            requires=(),
+            fallback_s=0,
+            expires_s=300 * 86_400,
+            channels=("stable",),
+            hardware=(HardwareRange("box", 0, 9),),
+            components=(ComponentSpec(name="rootfs", format="raw_image", source=image, size=0),),
+        ),
+        tmp_path,
+        previous=None,
+        now=int(rig.now),
+        level=1,
+    )
+
+    def upload(body: bytes) -> tuple[int, str, str]:
+        answer = office.client.post(
+            "/releases",
+            data={"csrf": office.token},
+            files={"bundle": ("it.bundle", body)},
+            follow_redirects=False,
+        )
+        return answer.status_code, answer.headers.get("location", ""), answer.text
+
+    unsigned = made.bundle.read_bytes()
+    sign_bundle(made.bundle, lab.signer("product"))
+    signed = made.bundle.read_bytes()
+    status, to, _ = upload(lab.trust.read_bytes())
+    assert (status, to) == (303, "/releases")
+    status, _, text = upload(unsigned)
+    assert status == 400
+    assert re.findall(r"<code>([a-z_.]+)</code>", text) == ["sig.unknown_key"]
+    status, to, _ = upload(signed)
+    assert (status, to) == (303, "/releases/box-3.0.0")
+    page = office.page("/releases/box-3.0.0")
+    assert "No device is offered it before a rollout" in page
+    assert "a note" in page
+    assert re.search(r"Signed [0-9a-f…]+", page)
+    assert upload(signed)[:2] == (303, "/releases")
+    assert "It brought no new release" in office.page("/releases")

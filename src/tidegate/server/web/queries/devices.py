@@ -1,5 +1,6 @@
 """The list of devices, found by a query or by words, and those that ask to enrol."""
 
+from collections.abc import Callable
 from typing import Any, Final
 
 from tidegate.core.errors import TidegateError
@@ -14,17 +15,21 @@ from tidegate.server.web.views import DeviceRow, DevicesPage, GroupRow, PendingR
 
 Row = dict[str, Any]
 PAGE: Final = 50
+#: Counts devices heard of within a day.
+Seen = Callable[[Connection, int], int]
 #: Most devices that one look at a query goes through; the next page goes on from there.
-SCAN: Final = 20_000
+SCAN: Final = 10_000
 _BATCH: Final = 2_000
 _PENDING: Final = 10
 DAY_S: Final = 86_400
+#: Names that speak of a device's newest update.
+_OF_UPDATES: Final = ("state", "reason", "rollout")
 #: A query has one of these; anything else is a word to look for.
 _OPERATORS: Final = ("=", "<", ">", "~", ":", "(", " in ")
 
 
-def page(conn: Connection, query: str, cursor: str, now: int) -> DevicesPage:
-    """Return one page of the devices that match (query and cursor are untrusted)."""
+def page(conn: Connection, query: str, cursor: str, seen: Seen, now: int) -> DevicesPage:
+    """Return one page of the devices that match (query and cursor are untrusted); `seen` counts those heard of within a day."""
     after = int(cursor) if cursor.isascii() and cursor.isdigit() and len(cursor) < 12 else 0
     text = query.strip()
     states = web_queries.device_states(conn)
@@ -45,7 +50,7 @@ def page(conn: Connection, query: str, cursor: str, now: int) -> DevicesPage:
         now=now,
         query=query,
         total=total,
-        seen_24h=web_queries.seen_since(conn, now - DAY_S),
+        seen_24h=seen(conn, now),
         found=count,
         found_is_exact=exact and (not text or not more),
         rows=_rows(conn, found, now),
@@ -66,9 +71,11 @@ def _scan(conn: Connection, query: Query, after: int, now: int) -> tuple[list[Ro
     book = Book(conn)
     found: list[Row] = []
     seen = 0
+    by_update = any(name in str(query) for name in _OF_UPDATES)
     while seen < SCAN:
         batch = rows.after(conn, after, _BATCH)
-        updates = rows.newest_updates(conn, [int(one["row"]) for one in batch])
+        wanted = [int(one["row"]) for one in batch] if by_update else []
+        updates = rows.newest_updates(conn, wanted)
         for device in batch:
             after = int(device["row"])
             if query.matches(book.attributes(device, now, updates.get(after))):

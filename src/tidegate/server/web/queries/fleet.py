@@ -9,6 +9,7 @@ from tidegate.server.store import web_queries as rows
 from tidegate.server.web import words
 from tidegate.server.web.charts import Kind
 from tidegate.server.web.queries import rollouts, sums
+from tidegate.server.web.queries.devices import Seen
 from tidegate.server.web.queries.rollouts import AudienceOf
 from tidegate.server.web.views import (
     Chart,
@@ -50,8 +51,8 @@ def counts(conn: Connection, single_operator: bool) -> Counts:
     )
 
 
-def fleet(conn: Connection, audience_of: AudienceOf, now: int) -> FleetPage:
-    """Return the whole fleet."""
+def fleet(conn: Connection, audience_of: AudienceOf, seen: Seen, now: int) -> FleetPage:
+    """Return the whole fleet; `seen` counts devices heard of within a day."""
     versions = rows.firmware(conn)
     looked_at = rows.rollouts_looked_at(conn, 20)
     newest = rows.rollouts(conn, 0, 1)
@@ -60,7 +61,7 @@ def fleet(conn: Connection, audience_of: AudienceOf, now: int) -> FleetPage:
     return FleetPage(
         now=now,
         devices=sum(int(row["devices"]) for row in versions),
-        seen_24h=rows.seen_since(conn, now - DAY_S),
+        seen_24h=seen(conn, now),
         variants=len(rows.variants(conn)),
         chart=_chart(conn, versions, now),
         versions=_versions(conn, versions, now),

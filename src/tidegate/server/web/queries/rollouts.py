@@ -15,9 +15,9 @@ from tidegate.rollout.model import (
     Policy,
     RingProgress,
     Rollout,
+    Tally,
 )
-from tidegate.server import telemetry
-from tidegate.server.store import Connection
+from tidegate.server.store import Connection, hot
 from tidegate.server.store import web_queries as rows
 from tidegate.server.web.queries import sums
 from tidegate.server.web.queries.sums import Audience
@@ -46,15 +46,29 @@ def model_of(row: Row) -> Rollout:
 
 
 def evidence_of(conn: Connection, row: Row, model: Rollout, audience_of: AudienceOf) -> Evidence:
-    """Return what is known about a rollout. Devices that went back have left a fallback's audience; they are counted in again."""
-    found = telemetry.evidence(conn, int(row["id"]), audience_of(model, str(row["product"])))
-    if row["kind"] != "fallback":
-        return found
-    tallies = {
-        key: msgspec.structs.replace(tally, audience=tally.audience + tally.confirmed)
-        for key, tally in found.tallies.items()
-    }
-    return msgspec.structs.replace(found, tallies=tallies)
+    """Return the counted outcomes of a rollout; pages need no errors per device-hour, which cost a count over the fleet.
+
+    Devices that went back have left a fallback's audience; they are counted in again.
+    """
+    counted: dict[tuple[str, str], dict[str, int]] = {}
+    reasons: dict[tuple[str, str], dict[str, int]] = {}
+    for ring, variant, name, value in hot.tallies(conn, int(row["id"])):
+        key = (ring, variant)
+        if name.startswith("reason:"):
+            reasons.setdefault(key, {})[name[7:]] = value
+        else:
+            counted.setdefault(key, {})[name] = value
+    for key, count in audience_of(model, str(row["product"])).items():
+        values = counted.setdefault(key, {})
+        values["audience"] = count
+    if row["kind"] == "fallback":
+        for values in counted.values():
+            values["audience"] = values.get("audience", 0) + values.get("confirmed", 0)
+    return Evidence(
+        tallies={
+            key: Tally(**values, reasons=reasons.get(key, {})) for key, values in counted.items()
+        }
+    )
 
 
 def present_ring(model: Rollout) -> int | None:
