@@ -105,6 +105,8 @@ class SqliteStore:
         if conn is None:
             conn = self._engine.connect().execution_options(tidegate_read=True)
             raw_connection(conn).execute("PRAGMA query_only=ON")
+            # every thread that reads has a connection; the pages are shared by the kernel anyway
+            raw_connection(conn).execute("PRAGMA cache_size=-4096")
             self._local.conn = conn
             with self._guard:
                 self._readers.append(conn)
