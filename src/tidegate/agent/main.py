@@ -43,6 +43,9 @@ def _resident(words: list[str]) -> int:
             sys.stderr.flush()
             os._exit(code)
     os.close(writing)
+    # What the loop needs is loaded while the child reads.
+    from tidegate.agent import start  # noqa: F401
+
     with os.fdopen(reading, "rb") as pipe:
         body = pipe.read()
     _, status = os.waitpid(child, 0)
