@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from tidegate.agent import api, outbox, windows
+from tidegate.agent import outbox, windows
 from tidegate.agent.enrolment import ENROLLED_NAME
 from tidegate.agent.jobs import (
     Enrol,
@@ -69,22 +69,16 @@ from tidegate.agent.state import (
     State,
     durable,
 )
+from tidegate.agent.uplink import RETRY_MAX_S, Uplink
 from tidegate.agent.waiting import Because, reasons
-from tidegate.core import codec
 from tidegate.core.errors import DeviceError, TidegateError
 from tidegate.core.protocol import (
     EventItem,
-    EventsAnswer,
-    EventsRequest,
     Metrics,
-    PollAnswer,
 )
 from tidegate.core.reasons import TRANSFER_FAMILIES, family, is_reason
 from tidegate.core.release import HealthCheck, HealthContract
 
-#: Back-off of the link, in seconds: doubled from the first to the last.
-RETRY_FIRST_S: Final = 5.0
-RETRY_MAX_S: Final = 300.0
 #: How often inhibitors and windows are looked at again while something is staged, in seconds.
 LOOK_AGAIN_S: Final = 30.0
 #: A revoked device asks again after this, in seconds.
@@ -109,21 +103,6 @@ class Ports(msgspec.Struct, frozen=True, kw_only=True):
     inhibitors: Callable[[], tuple[str, ...]] = tuple
 
 
-class _Line(msgspec.Struct):
-    """When the link is used next, and how often it failed in a row."""
-
-    poll_at: float = 0.0
-    retry_at: float = 0.0
-    failures: int = 0
-    poll_after_s: float = 60.0
-    etag: str | None = None
-    token: str | None = None
-    token_until: float = 0.0
-    enrolled: str = ""
-    contact_at: int | None = None
-    problem: str = ""
-
-
 class Runner:
     """One device's agent.
 
@@ -140,7 +119,8 @@ class Runner:
         self.ended = False
         self._perform = perform if perform is not None else _inline(ports, settings)
         self._journal = Journal(ports.storage)
-        self._line = _Line()
+        self._uplink = Uplink(ports.transport, ports.clock, settings)
+        self._line = self._uplink.line
         self._effects: deque[Effect] = deque()
         self._active: tuple[Job, Iterator[Reply]] | None = None
         self._begun = False
@@ -155,13 +135,13 @@ class Runner:
         """Do one thing. Return in how many seconds to call again: 0 = at once, inf = the device is about to restart."""
         if self.ended:
             return NEVER
-        if not self._begun:
-            self._begin()
-            return 0.0
         try:
+            if not self._begun:
+                self._begin()
+                return 0.0
             return self._one_thing()
         except DeviceError as error:
-            # The journal could not be written: nothing that depends on it was done.
+            # The boot record could not be read, or the journal not be written: nothing that depends on it was done.
             self._effects.clear()
             self._line.problem = str(error)
             return 30.0
@@ -209,7 +189,7 @@ class Runner:
     @property
     def next_poll_s(self) -> float:
         """Return in how many seconds the next poll is due."""
-        return max(0.0, max(self._line.poll_at, self._line.retry_at) - self._mono())
+        return max(0.0, self._uplink.poll_due_at - self._mono())
 
     def because(self) -> tuple[Because, ...]:
         """Say what is waited for."""
@@ -243,7 +223,6 @@ class Runner:
             made = fresh(board.slots(), current, self.settings.installed)
             state = made if state is None else _onto(made, state)
         self.state = state
-        self._begun = True
         total = self.ports.errors.total()
         self._counted = self._beat_basis = (total, clock.monotonic())
         self._line.enrolled = (self.ports.storage.read(ENROLLED_NAME) or b"").decode(
@@ -262,6 +241,7 @@ class Runner:
                 errors=total,
             )
         )
+        self._begun = True
         if damaged:
             self.feed(Noticed(now=self.now(), reason="agent.state_damaged"))
 
@@ -283,7 +263,7 @@ class Runner:
     def _idle_s(self) -> float:
         mono = self._mono()
         line = self._line
-        due = [max(line.poll_at, line.retry_at) - mono]
+        due = [self._uplink.poll_due_at - mono]
         if self.state.outbox:
             due.append(line.retry_at - mono)
         wait = self.state.wait
@@ -392,8 +372,7 @@ class Runner:
 
     def _aside(self) -> None:
         """Keep in touch during a long download; a new order interrupts it, and what is durable stays."""
-        line, mono = self._line, self._mono()
-        if line.token is not None and mono >= max(line.poll_at, line.retry_at):
+        if self._line.token is not None and self._mono() >= self._uplink.poll_due_at:
             self._poll()
         if any(isinstance(one, Refresh) for one in self._effects):
             self.close()
@@ -417,14 +396,17 @@ class Runner:
                 self._job_failed(reply)
             case Failed():
                 self.feed(reply)
+                if isinstance(job, AskPermit) and not reply.retryable:
+                    # The server does not know this update any more, perhaps: ask what it wants.
+                    self._effects.append(Refresh())
             case _:
                 if not isinstance(job, ReadBack):
-                    self._contact()
+                    self._uplink.contact()
                 self.feed(reply)
 
     def _job_failed(self, reply: Failed) -> None:
         line = self._line
-        self._trouble(f"{reply.reason}: {reply.detail}")
+        self._uplink.trouble(f"{reply.reason}: {reply.detail}")
         if reply.reason in ("device.unknown", "device.pending"):
             line.enrolled = ""
         elif reply.reason == "device.revoked":
@@ -433,10 +415,7 @@ class Runner:
             self.feed(Noticed(now=reply.now, reason=reply.reason, detail=reply.detail))
 
     def _session(self, reply: SessionMade) -> None:
-        line = self._line
-        line.token = reply.token
-        line.token_until = self._mono() + max(1.0, reply.expires_in_s * 0.9)
-        self._contact()
+        self._uplink.signed_in(reply.token, reply.expires_in_s)
         if reply.acked_seq:
             self.feed(Acked(reply.acked_seq))
         if self._asked_refresh:
@@ -478,32 +457,9 @@ class Runner:
         return self._line.token is None and isinstance(self.state.phase, Downloading | Staged)
 
     def _poll(self) -> None:
-        line = self._line
-        headers = {"if-none-match": line.etag} if line.etag else {}
-        try:
-            reply = api.call(
-                self.ports.transport,
-                "GET",
-                "/d/v1/poll",
-                token=line.token,
-                headers=headers,
-                timeout_s=self.settings.timeout_s,
-            )
-            work = False
-            if reply.status != 304:
-                answer = api.understood(reply.body, PollAnswer)
-                line.poll_after_s, work = float(answer.poll_after_s), answer.work
-                # "Nothing new" to an answer that offered work would hide the offer: only quiet answers are remembered.
-                line.etag = None if work else reply.headers.get("etag")
-        except api.TokenError:
-            line.token = None
+        work = self._uplink.poll()
+        if work is None:
             return
-        except TidegateError as error:
-            self._trouble(str(error))
-            return
-        self._contact()
-        pause_s = max(line.poll_after_s, float(self.settings.poll_interval_s), 1.0)
-        line.poll_at = self._mono() + pause_s * (1 + self._jitter() / 10)
         self.feed(Beat(now=self.now(), metrics=self._metrics()))
         if work:
             self.feed(Offered())
@@ -525,25 +481,9 @@ class Runner:
         return True
 
     def _post(self, items: tuple[EventItem, ...]) -> None:
-        request = EventsRequest(events=items)
-        try:
-            reply = api.call(
-                self.ports.transport,
-                "POST",
-                "/d/v1/events",
-                token=self._line.token,
-                body=codec.encode(request),
-                timeout_s=self.settings.timeout_s,
-            )
-            answer = api.understood(reply.body, EventsAnswer)
-        except api.TokenError:
-            self._line.token = None
+        upto = self._uplink.post(items)
+        if upto is None:
             return
-        except TidegateError as error:
-            self._trouble(str(error))
-            return
-        self._contact()
-        upto = max([answer.acked_seq, *(seq for seq, _ in answer.refused)])
         beat = self.state.beat
         if beat is not None and beat.seq <= upto:
             self._counted = self._beat_basis
@@ -554,21 +494,6 @@ class Runner:
         self._beat_basis = (total, mono)
         errors = max(0, total - self._counted[0])
         return Metrics(errors=errors, device_s=max(0, int(mono - self._counted[1])))
-
-    def _contact(self) -> None:
-        line = self._line
-        line.failures, line.retry_at, line.problem = 0, 0.0, ""
-        line.contact_at = self.now()
-
-    def _trouble(self, problem: str) -> None:
-        line = self._line
-        pause_s = min(RETRY_MAX_S, RETRY_FIRST_S * 2 ** min(line.failures, 10))
-        line.failures += 1
-        line.problem = problem
-        line.retry_at = self._mono() + pause_s * (0.75 + self._jitter() / 2)
-
-    def _jitter(self) -> float:
-        return int.from_bytes(self.ports.clock.random_bytes(2), "big") / 65536
 
     def _mono(self) -> float:
         return self.ports.clock.monotonic()

@@ -1,0 +1,135 @@
+"""The loop's own talk with the server: polls and events, when each is due, and how long to keep quiet after a failure. Signs and verifies nothing."""
+
+from typing import Final
+
+import msgspec
+
+from tidegate.agent import api
+from tidegate.agent.ports import Clock, Transport
+from tidegate.agent.settings import Settings
+from tidegate.core import codec
+from tidegate.core.errors import TidegateError
+from tidegate.core.protocol import EventItem, EventsAnswer, EventsRequest, PollAnswer
+
+#: Back-off, in seconds: doubled from the first to the last, with jitter.
+RETRY_FIRST_S: Final = 5.0
+RETRY_MAX_S: Final = 300.0
+
+
+class Line(msgspec.Struct):
+    """When the link is used next, and what is known of the other end. All instants are of the monotonic clock."""
+
+    poll_at: float = 0.0
+    retry_at: float = 0.0
+    failures: int = 0
+    poll_after_s: float = 60.0
+    etag: str | None = None
+    token: str | None = None
+    token_until: float = 0.0
+    enrolled: str = ""
+    contact_at: int | None = None
+    problem: str = ""
+
+
+class Uplink:
+    """One device's line to the server.
+
+    Args:
+        transport: HTTP to it.
+        clock: time and jitter.
+        settings: how often, how long.
+    """
+
+    def __init__(self, transport: Transport, clock: Clock, settings: Settings) -> None:
+        self._transport = transport
+        self._clock = clock
+        self._settings = settings
+        self.line = Line()
+
+    def poll(self) -> bool | None:
+        """Poll. Returns whether there is work; None when the server could not be asked."""
+        line = self.line
+        headers = {"if-none-match": line.etag} if line.etag else {}
+        reply = self._call("GET", "/d/v1/poll", headers=headers)
+        if reply is None:
+            return None
+        work = False
+        if reply.status != 304:
+            try:
+                answer = api.understood(reply.body, PollAnswer)
+            except TidegateError as error:
+                self.trouble(str(error))
+                return None
+            line.poll_after_s, work = float(answer.poll_after_s), answer.work
+            # "Nothing new" to an answer that offered work would hide the offer: only quiet answers are remembered.
+            line.etag = None if work else reply.headers.get("etag")
+        self.contact()
+        pause_s = max(line.poll_after_s, float(self._settings.poll_interval_s), 1.0)
+        line.poll_at = self._clock.monotonic() + pause_s * (1 + self._jitter() / 10)
+        return work
+
+    def post(self, items: tuple[EventItem, ...]) -> int | None:
+        """Send events. Returns up to which number the server is done with them; None when it could not be told."""
+        body = codec.encode(EventsRequest(events=items))
+        reply = self._call("POST", "/d/v1/events", body=body)
+        if reply is None:
+            return None
+        try:
+            answer = api.understood(reply.body, EventsAnswer)
+        except TidegateError as error:
+            self.trouble(str(error))
+            return None
+        self.contact()
+        return max([answer.acked_seq, *(seq for seq, _ in answer.refused)])
+
+    def signed_in(self, token: str, expires_in_s: int) -> None:
+        """Take a new token; it is renewed in the last tenth of its life."""
+        self.line.token = token
+        self.line.token_until = self._clock.monotonic() + max(1.0, expires_in_s * 0.9)
+        self.contact()
+
+    def contact(self) -> None:
+        """Note that the server answered."""
+        line = self.line
+        line.failures, line.retry_at, line.problem = 0, 0.0, ""
+        line.contact_at = max(0, int(self._clock.now()))
+
+    def trouble(self, problem: str) -> None:
+        """Note a failure, and keep quiet for a while."""
+        line = self.line
+        pause_s = min(RETRY_MAX_S, RETRY_FIRST_S * 2 ** min(line.failures, 10))
+        line.failures += 1
+        line.problem = problem
+        line.retry_at = self._clock.monotonic() + pause_s * (0.75 + self._jitter() / 2)
+
+    @property
+    def poll_due_at(self) -> float:
+        """Return when the next poll may be sent."""
+        return max(self.line.poll_at, self.line.retry_at)
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        *,
+        headers: dict[str, str] | None = None,
+        body: bytes | None = None,
+    ) -> api.Reply | None:
+        try:
+            return api.call(
+                self._transport,
+                method,
+                path,
+                token=self.line.token,
+                headers=headers,
+                body=body,
+                timeout_s=self._settings.timeout_s,
+            )
+        except api.TokenError:
+            self.line.token = None
+        except TidegateError as error:
+            self.trouble(str(error))
+        return None
+
+    def _jitter(self) -> float:
+        return int.from_bytes(self._clock.random_bytes(2), "big") / 65536
