@@ -7,7 +7,10 @@ import pytest
 from tests.crash.lab import Order, make_device
 
 from tidegate.agent import installers
-from tidegate.agent.state import Downloaded, Progressed
+from tidegate.agent.events import (
+    Downloaded,
+    Progressed,
+)
 from tidegate.core.errors import DeviceError
 from tidegate.sim.disk import MemorySlot
 

@@ -10,7 +10,10 @@ from random import Random
 import pytest
 from tests.crash.lab import Device, Order, make_device
 
-from tidegate.agent.state import Idle, State
+from tidegate.agent.state import (
+    Idle,
+    State,
+)
 from tidegate.sim.faults import Behaviour, Cut, CutMode
 
 pytestmark = pytest.mark.crash

@@ -7,10 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.crash.lab import make_release
 
-from tidegate.agent.machine import step
-from tidegate.agent.state import (
+from tidegate.agent.events import (
     Acked,
-    Activating,
     ApplyAsked,
     Arm,
     Armed,
@@ -21,32 +19,36 @@ from tidegate.agent.state import (
     Commit,
     Committed,
     ConfirmAsked,
-    Confirming,
     Download,
     Downloaded,
     Event,
     Failed,
     HoldAsked,
-    Idle,
     Installed,
     Looked,
     MarkBad,
     Marked,
     Noticed,
     Offered,
-    Order,
     Ordered,
     PermitRefused,
     Permitted,
     ProbeResult,
-    Progress,
     Progressed,
     ReadBack,
     Refused,
     ReleaseAsked,
     RevertAsked,
-    SlotRecord,
     Started,
+)
+from tidegate.agent.machine import step
+from tidegate.agent.state import (
+    Activating,
+    Confirming,
+    Idle,
+    Order,
+    Progress,
+    SlotRecord,
     State,
     Update,
     durable,

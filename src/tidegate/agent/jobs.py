@@ -9,12 +9,14 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from tidegate.agent.state import (
+from tidegate.agent.events import (
     Answer,
     AskPermit,
     Download,
     ReadBack,
     Refresh,
+)
+from tidegate.agent.state import (
     State,
 )
 from tidegate.core.protocol import EventBody, EventItem

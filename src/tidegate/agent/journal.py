@@ -14,7 +14,13 @@ from typing import Final
 import msgspec
 
 from tidegate.agent.ports import Storage
-from tidegate.agent.state import Order, Refusal, SlotRecord, State, durable
+from tidegate.agent.state import (
+    Order,
+    Refusal,
+    SlotRecord,
+    State,
+    durable,
+)
 from tidegate.core.release import Running
 
 COPIES: Final = ("journal.0", "journal.1")

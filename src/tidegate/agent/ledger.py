@@ -7,10 +7,12 @@ from typing import Any, Final
 
 import msgspec
 
+from tidegate.agent.events import (
+    Beat,
+)
 from tidegate.agent.state import (
     OUTBOX_MAX,
     REFUSED_MAX,
-    Beat,
     Idle,
     Refusal,
     Report,

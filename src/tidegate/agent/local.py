@@ -15,14 +15,16 @@ from typing import Any, Final
 
 import msgspec
 
-from tidegate.agent.runner import Runner
-from tidegate.agent.state import (
+from tidegate.agent.events import (
     ApplyAsked,
     ConfirmAsked,
     HoldAsked,
-    Idle,
     ReleaseAsked,
     RevertAsked,
+)
+from tidegate.agent.runner import Runner
+from tidegate.agent.state import (
+    Idle,
     Staged,
     Testing,
 )

@@ -20,9 +20,8 @@ from typing import Final, assert_never
 import msgspec
 
 from tidegate.agent import ledger, moves, trial
-from tidegate.agent.state import (
+from tidegate.agent.events import (
     Acked,
-    Activating,
     ApplyAsked,
     Arm,
     Armed,
@@ -34,17 +33,13 @@ from tidegate.agent.state import (
     Commit,
     Committed,
     ConfirmAsked,
-    Confirming,
     Download,
     Downloaded,
-    Downloading,
     Effect,
     Event,
     Failed,
     HoldAsked,
-    Idle,
     Installed,
-    Installing,
     Looked,
     MarkBad,
     Marked,
@@ -60,9 +55,16 @@ from tidegate.agent.state import (
     Refused,
     ReleaseAsked,
     RevertAsked,
+    Started,
+)
+from tidegate.agent.state import (
+    Activating,
+    Confirming,
+    Downloading,
+    Idle,
+    Installing,
     Reverting,
     Staged,
-    Started,
     State,
     Testing,
     durable,

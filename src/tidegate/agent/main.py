@@ -192,8 +192,9 @@ def _hand_over(options: "argparse.Namespace", found: "Config", writing: int) -> 
 
 def _enrol(options: "argparse.Namespace", found: "Config") -> int:
     from tidegate.agent import assemble
+    from tidegate.agent.events import Failed
     from tidegate.agent.jobs import Enrol, Enrolled, Quiet, Task
-    from tidegate.agent.state import Failed, State
+    from tidegate.agent.state import State
     from tidegate.agent.subprocess_worker import SubprocessWorker
 
     claim = found.settings.claim

@@ -8,6 +8,17 @@ from typing import Final
 
 import msgspec
 
+from tidegate.agent.events import (
+    Assigned,
+    Downloaded,
+    Failed,
+    Installed,
+    Marked,
+    Ordered,
+    Progressed,
+    Refused,
+    Started,
+)
 from tidegate.agent.ledger import (
     digest,
     end,
@@ -20,23 +31,14 @@ from tidegate.agent.ledger import (
 )
 from tidegate.agent.state import (
     Activating,
-    Assigned,
     Confirming,
-    Downloaded,
     Downloading,
-    Failed,
     Idle,
-    Installed,
     Installing,
-    Marked,
-    Ordered,
     Phase,
-    Progressed,
-    Refused,
     Reverting,
     SlotRecord,
     Staged,
-    Started,
     State,
     Testing,
     Update,

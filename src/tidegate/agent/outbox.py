@@ -1,7 +1,10 @@
 """From the machine's reports to the wire: what is the same in all events of a device is added here."""
 
 from tidegate.agent.settings import Settings
-from tidegate.agent.state import Report, State
+from tidegate.agent.state import (
+    Report,
+    State,
+)
 from tidegate.core.protocol import SIGNED_KINDS, EventBody
 
 #: Events sent in one request. Reports carry a few KiB of log at most, so that this stays far below the limit of a message.

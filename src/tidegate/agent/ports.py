@@ -4,8 +4,12 @@ Time, randomness, disk, slots, boot loader, network and the board's own word on 
 can be cut off the power at every durable operation.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal, Protocol
+
+import msgspec
+
+from tidegate.core.release import HealthCheck
 
 SlotName = str  # "A" or "B"
 
@@ -200,3 +204,20 @@ class ErrorCounter(Protocol):
     def total(self) -> int:
         """Errors since this boot."""
         ...
+
+
+class Ports(msgspec.Struct, frozen=True, kw_only=True):
+    """The world of one device.
+
+    Attributes:
+        probe: makes a health check from a contract's entry; the text is the reason that its failure stands for.
+        inhibitors: what says "not now" at this moment, in words.
+    """
+
+    clock: Clock
+    storage: Storage
+    board: Board
+    transport: Transport
+    probe: Callable[[HealthCheck], tuple[str, HealthProbe]]
+    errors: ErrorCounter
+    inhibitors: Callable[[], tuple[str, ...]] = tuple

@@ -7,13 +7,38 @@ The order is the same everywhere: the state is durable before anything is done a
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Final
 
 import msgspec
 
 from tidegate.agent import outbox, windows
 from tidegate.agent.enrolment import ENROLLED_NAME
+from tidegate.agent.events import (
+    Acked,
+    Arm,
+    Armed,
+    AskPermit,
+    Beat,
+    Checked,
+    CheckHealth,
+    Commit,
+    Committed,
+    Download,
+    Effect,
+    Event,
+    Failed,
+    Looked,
+    MarkBad,
+    Marked,
+    Noticed,
+    Offered,
+    ProbeResult,
+    ReadBack,
+    Reboot,
+    Refresh,
+    Started,
+)
 from tidegate.agent.jobs import (
     Enrol,
     Enrolled,
@@ -30,42 +55,12 @@ from tidegate.agent.jobs import (
 )
 from tidegate.agent.journal import Journal, fresh
 from tidegate.agent.machine import step
-from tidegate.agent.ports import (
-    Board,
-    Clock,
-    ErrorCounter,
-    HealthProbe,
-    Storage,
-    Transport,
-)
+from tidegate.agent.ports import HealthProbe, Ports
 from tidegate.agent.settings import Settings
 from tidegate.agent.state import (
-    Acked,
-    Arm,
-    Armed,
-    AskPermit,
-    Beat,
-    Checked,
-    CheckHealth,
-    Commit,
-    Committed,
-    Download,
     Downloading,
-    Effect,
-    Event,
-    Failed,
     Idle,
-    Looked,
-    MarkBad,
-    Marked,
-    Noticed,
-    Offered,
-    ProbeResult,
-    ReadBack,
-    Reboot,
-    Refresh,
     Staged,
-    Started,
     State,
     durable,
 )
@@ -85,22 +80,7 @@ LOOK_AGAIN_S: Final = 30.0
 REVOKED_S: Final = 3600.0
 NEVER: Final = float("inf")
 
-
-class Ports(msgspec.Struct, frozen=True, kw_only=True):
-    """The world of one device.
-
-    Attributes:
-        probe: makes a health check from a contract's entry; the text is the reason that its failure stands for.
-        inhibitors: what says "not now" at this moment, in words.
-    """
-
-    clock: Clock
-    storage: Storage
-    board: Board
-    transport: Transport
-    probe: Callable[[HealthCheck], tuple[str, HealthProbe]]
-    errors: ErrorCounter
-    inhibitors: Callable[[], tuple[str, ...]] = tuple
+__all__ = ["NEVER", "Ports", "Runner"]
 
 
 class Runner:

@@ -3,7 +3,14 @@
 from typing import Any, Final
 
 from tidegate.agent.runner import Runner
-from tidegate.agent.state import Idle, Reverting, SlotRecord, Staged, State, Update
+from tidegate.agent.state import (
+    Idle,
+    Reverting,
+    SlotRecord,
+    Staged,
+    State,
+    Update,
+)
 
 SCHEMA: Final = "tidegate.agent.status/1"
 #: What comes after each phase, in the words of a person.

@@ -14,9 +14,11 @@ from typing import Final
 
 import msgspec
 
+from tidegate.agent.events import (
+    Failed,
+)
 from tidegate.agent.jobs import Quiet, Reply, Task
 from tidegate.agent.ports import Clock
-from tidegate.agent.state import Failed
 
 #: How long one look for an answer waits, in seconds: the loop stays awake to people and the watchdog.
 LOOK_S: Final = 0.2

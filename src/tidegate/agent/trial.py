@@ -5,6 +5,19 @@ A move that does not fit the present phase returns the state it was given, so th
 
 import msgspec
 
+from tidegate.agent.events import (
+    ApplyAsked,
+    Armed,
+    Checked,
+    Committed,
+    ConfirmAsked,
+    Event,
+    HoldAsked,
+    PermitRefused,
+    Permitted,
+    ReleaseAsked,
+    RevertAsked,
+)
 from tidegate.agent.ledger import (
     digest,
     end,
@@ -16,22 +29,11 @@ from tidegate.agent.ledger import (
 )
 from tidegate.agent.state import (
     Activating,
-    ApplyAsked,
-    Armed,
-    Checked,
-    Committed,
-    ConfirmAsked,
     Confirming,
     Downloading,
-    Event,
     Hold,
-    HoldAsked,
     Idle,
     Installing,
-    PermitRefused,
-    Permitted,
-    ReleaseAsked,
-    RevertAsked,
     Reverting,
     SlotRecord,
     Staged,

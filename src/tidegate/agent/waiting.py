@@ -5,7 +5,14 @@
 
 import msgspec
 
-from tidegate.agent.state import Downloading, Looked, Staged, State
+from tidegate.agent.events import (
+    Looked,
+)
+from tidegate.agent.state import (
+    Downloading,
+    Staged,
+    State,
+)
 
 
 class Because(msgspec.Struct, frozen=True, kw_only=True):

@@ -3,7 +3,11 @@
 from collections.abc import Sequence
 
 from tidegate.agent.settings import Settings
-from tidegate.agent.state import Downloading, Staged, State
+from tidegate.agent.state import (
+    Downloading,
+    Staged,
+    State,
+)
 from tidegate.core.errors import ConfigError
 
 #: A window that never opens is looked at again after this, in seconds.

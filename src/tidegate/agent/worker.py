@@ -11,6 +11,19 @@ from typing import Final, Protocol
 import msgspec
 
 from tidegate.agent import api, enrol, installers
+from tidegate.agent.events import (
+    AskPermit,
+    Assigned,
+    Download,
+    Failed,
+    Installed,
+    Ordered,
+    PermitRefused,
+    Permitted,
+    ReadBack,
+    Refresh,
+    Refused,
+)
 from tidegate.agent.jobs import (
     Enrol,
     Enrolled,
@@ -25,18 +38,7 @@ from tidegate.agent.jobs import (
 from tidegate.agent.ports import Board, Clock, Storage, Transport
 from tidegate.agent.settings import Settings
 from tidegate.agent.state import (
-    AskPermit,
-    Assigned,
-    Download,
-    Failed,
-    Installed,
     Order,
-    Ordered,
-    PermitRefused,
-    Permitted,
-    ReadBack,
-    Refresh,
-    Refused,
     SlotRecord,
     State,
     Update,

@@ -13,13 +13,21 @@ from tests.crash.lab import BLOCK, Release, make_release
 
 from tidegate.agent.board import SlotFile, SystemClock
 from tidegate.agent.download import Pacer
+from tidegate.agent.events import (
+    Download,
+    Downloaded,
+    Progressed,
+)
 from tidegate.agent.files import StateDirectory
 from tidegate.agent.installers import raw_image
 from tidegate.agent.jobs import Reply
 from tidegate.agent.link import HttpTransport
 from tidegate.agent.ports import SlotDevice
 from tidegate.agent.settings import Settings
-from tidegate.agent.state import Download, Downloaded, Progress, Progressed, Update
+from tidegate.agent.state import (
+    Progress,
+    Update,
+)
 from tidegate.core.errors import PublisherError, TidegateError, TransferError
 from tidegate.core.hardware import Hardware
 from tidegate.core.payload import Index

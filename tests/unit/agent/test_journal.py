@@ -6,7 +6,12 @@ import pytest
 from tidegate.agent.files import StateDirectory
 from tidegate.agent.journal import COPIES, COUNTERS, Journal, fresh, seal, unseal
 from tidegate.agent.ports import Storage
-from tidegate.agent.state import Order, Refusal, SlotRecord, State
+from tidegate.agent.state import (
+    Order,
+    Refusal,
+    SlotRecord,
+    State,
+)
 from tidegate.core.release import Running
 
 

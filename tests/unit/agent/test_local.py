@@ -13,7 +13,10 @@ from tests.crash.lab import Device, Order, make_device
 
 from tidegate.agent.local import LocalServer, Request, ask
 from tidegate.agent.runner import Runner
-from tidegate.agent.state import Idle, Staged
+from tidegate.agent.state import (
+    Idle,
+    Staged,
+)
 from tidegate.agent.status import describe, lines
 
 

@@ -6,10 +6,8 @@ import msgspec
 import pytest
 from tests.crash.lab import Release, make_release
 
-from tidegate.agent.machine import NONCE_AGE_S, STALL_LIMIT, step
-from tidegate.agent.state import (
+from tidegate.agent.events import (
     Acked,
-    Activating,
     Arm,
     Armed,
     AskPermit,
@@ -19,36 +17,40 @@ from tidegate.agent.state import (
     CheckHealth,
     Commit,
     Committed,
-    Confirming,
     Download,
     Downloaded,
-    Downloading,
     Effect,
     Event,
     Failed,
     HoldAsked,
-    Idle,
     Installed,
-    Installing,
     Looked,
     MarkBad,
     Marked,
     Offered,
-    Order,
     Ordered,
     PermitRefused,
     Permitted,
     ProbeResult,
-    Progress,
     Progressed,
     ReadBack,
     Reboot,
     Refresh,
     Refused,
+    Started,
+)
+from tidegate.agent.machine import NONCE_AGE_S, STALL_LIMIT, step
+from tidegate.agent.state import (
+    Activating,
+    Confirming,
+    Downloading,
+    Idle,
+    Installing,
+    Order,
+    Progress,
     Reverting,
     SlotRecord,
     Staged,
-    Started,
     State,
     Update,
     durable,
@@ -336,7 +338,9 @@ def test_the_servers_hold_keeps_the_slot_inert_until_it_orders_again() -> None:
 
 
 def test_manual_activation_waits_for_a_person() -> None:
-    from tidegate.agent.state import ApplyAsked
+    from tidegate.agent.events import (
+        ApplyAsked,
+    )
 
     state = staged(policy=DeliveryPolicy(activate="manual"))
     assert effects(state, looked()) == ()

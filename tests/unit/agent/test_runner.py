@@ -14,8 +14,17 @@ from tests.crash.lab import (
     signer,
 )
 
+from tidegate.agent.events import (
+    HoldAsked,
+    ReleaseAsked,
+    RevertAsked,
+)
 from tidegate.agent.journal import COPIES
-from tidegate.agent.state import HoldAsked, Idle, ReleaseAsked, RevertAsked, Staged, State
+from tidegate.agent.state import (
+    Idle,
+    Staged,
+    State,
+)
 from tidegate.core.errors import DeviceError
 from tidegate.core.hardware import Hardware
 from tidegate.core.protocol import DeliveryPolicy

@@ -15,10 +15,12 @@ import pkgutil
 from collections.abc import Iterator
 from typing import Protocol, cast
 
+from tidegate.agent.events import (
+    Download,
+)
 from tidegate.agent.jobs import Reply
 from tidegate.agent.ports import Board, Clock, Storage, Transport
 from tidegate.agent.settings import Settings
-from tidegate.agent.state import Download
 from tidegate.core.errors import DeviceError
 
 

@@ -12,11 +12,18 @@ from typing import Final
 import msgspec
 
 from tidegate.agent.download import Pacer, Stream, open_stream
+from tidegate.agent.events import (
+    Download,
+    Downloaded,
+    Progressed,
+)
 from tidegate.agent.installers import World
 from tidegate.agent.jobs import Reply
 from tidegate.agent.ports import SlotDevice
 from tidegate.agent.settings import Settings
-from tidegate.agent.state import Download, Downloaded, Progress, Progressed
+from tidegate.agent.state import (
+    Progress,
+)
 from tidegate.core.errors import DeviceError, PublisherError, TransferError
 from tidegate.core.payload import HEADER_SIZE, Index, decode_segment, head_size
 from tidegate.core.release import PayloadRef

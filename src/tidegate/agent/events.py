@@ -1,0 +1,304 @@
+"""What may happen to an agent, and what it may do: events are past participles, effects imperatives. Pure.
+
+`Answer` is the part of the events that a worker gives; those and the effects carry tags, because they travel between processes.
+"""
+
+from typing import Literal
+
+import msgspec
+
+from tidegate.agent.ports import SlotMark, SlotName
+from tidegate.agent.state import Order, Progress, Update
+from tidegate.core.protocol import Metrics
+from tidegate.core.release import HealthContract
+
+
+class Started(msgspec.Struct, frozen=True, kw_only=True):
+    """The agent started; what the boot loader says. `log` is the end of the boot before."""
+
+    now: int
+    mono: float
+    boot_id: str
+    current: SlotName
+    primary: SlotName
+    marks: dict[str, SlotMark]
+    tries: dict[str, int]
+    log: str = ""
+    errors: int = 0
+
+
+class Looked(msgspec.Struct, frozen=True, kw_only=True):
+    """The world as it is now: what is allowed to happen next is decided from this. `nonce` is fresh, for use if a question is to be asked."""
+
+    now: int
+    mono: float
+    nonce: str
+    download_open: bool = True
+    activate_open: bool = True
+    inhibitors: tuple[str, ...] = ()
+    manual_confirm: bool = False
+    online: bool = True
+
+
+class Offered(msgspec.Struct, frozen=True):
+    """A poll hinted that there is something for this device."""
+
+
+class Assigned(msgspec.Struct, frozen=True, kw_only=True, tag="assigned"):
+    """A verified assignment to change something."""
+
+    now: int
+    order: Order
+    update: Update
+
+
+class Ordered(msgspec.Struct, frozen=True, kw_only=True, tag="ordered"):
+    """A verified assignment to keep still (`hold`) or that there is nothing (`none`)."""
+
+    now: int
+    order: Order
+    action: Literal["hold", "none"]
+    reason: str = ""
+
+
+class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
+    """The worker refused what it was sent. Without `update`, nothing in it could be trusted enough to name one."""
+
+    now: int
+    reason: str
+    detail: str = ""
+    update: str | None = None
+    attempt: int = 1
+    release_counter: int = 0
+    order: Order | None = None
+
+
+class Marked(msgspec.Struct, frozen=True, kw_only=True):
+    """The boot loader will not boot this slot."""
+
+    now: int
+    slot: SlotName
+
+
+class Progressed(msgspec.Struct, frozen=True, kw_only=True, tag="progressed"):
+    """Bytes up to there are durable."""
+
+    now: int
+    progress: Progress
+
+
+class Downloaded(msgspec.Struct, frozen=True, kw_only=True, tag="downloaded"):
+    """Every byte is in the slot and flushed."""
+
+    now: int
+    progress: Progress
+
+
+class Installed(msgspec.Struct, frozen=True, kw_only=True, tag="installed"):
+    """The slot, read back, is what was signed."""
+
+    now: int
+
+
+class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
+    """An effect did not work. `retryable`: the same may work later."""
+
+    now: int
+    mono: float
+    reason: str
+    detail: str = ""
+    retryable: bool = False
+
+
+class Permitted(msgspec.Struct, frozen=True, kw_only=True, tag="permitted"):
+    """Leave to activate, verified: bound to this nonce."""
+
+    now: int
+    mono: float
+    nonce: str
+    permit: str
+
+
+class PermitRefused(msgspec.Struct, frozen=True, kw_only=True, tag="permit_refused"):
+    """No leave now."""
+
+    now: int
+    mono: float
+    because: str
+    retry_after_s: int
+
+
+class Armed(msgspec.Struct, frozen=True, kw_only=True):
+    """The boot flag is set."""
+
+    now: int
+
+
+class ProbeResult(msgspec.Struct, frozen=True, kw_only=True):
+    """One check's word, with the reason that it stands for when it fails."""
+
+    name: str
+    reason: str
+    ok: bool
+    detail: str = ""
+
+
+class Checked(msgspec.Struct, frozen=True, kw_only=True):
+    """Every check of the contract was run once. `errors` is the error counter's total of this boot."""
+
+    now: int
+    mono: float
+    results: tuple[ProbeResult, ...]
+    errors: int
+    manual_confirm: bool = False
+
+
+class Committed(msgspec.Struct, frozen=True, kw_only=True):
+    """The running slot is the primary, for good."""
+
+    now: int
+
+
+class Acked(msgspec.Struct, frozen=True):
+    """The server holds every report up to `seq`."""
+
+    seq: int
+
+
+class Beat(msgspec.Struct, frozen=True, kw_only=True):
+    """A heartbeat is due."""
+
+    now: int
+    metrics: Metrics
+
+
+class HoldAsked(msgspec.Struct, frozen=True, kw_only=True):
+    """A person says: nothing activates until then."""
+
+    now: int
+    reason: str
+    until_at: int
+
+
+class ReleaseAsked(msgspec.Struct, frozen=True, kw_only=True):
+    """The person's hold ends."""
+
+    now: int
+
+
+class ApplyAsked(msgspec.Struct, frozen=True, kw_only=True):
+    """A person says: activate what is staged now."""
+
+    now: int
+
+
+class ConfirmAsked(msgspec.Struct, frozen=True, kw_only=True):
+    """A person accepts the running slot."""
+
+    now: int
+
+
+class RevertAsked(msgspec.Struct, frozen=True, kw_only=True):
+    """A person wants the other confirmed slot back."""
+
+    now: int
+    reason: str
+
+
+class Noticed(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that the server should know, and that ends nothing."""
+
+    now: int
+    reason: str
+    detail: str = ""
+
+
+#: What a worker may answer.
+Answer = (
+    Assigned
+    | Ordered
+    | Refused
+    | Progressed
+    | Downloaded
+    | Installed
+    | Failed
+    | Permitted
+    | PermitRefused
+)
+Event = (
+    Started
+    | Looked
+    | Offered
+    | Answer
+    | Marked
+    | Armed
+    | Checked
+    | Committed
+    | Acked
+    | Beat
+    | HoldAsked
+    | ReleaseAsked
+    | ApplyAsked
+    | ConfirmAsked
+    | RevertAsked
+    | Noticed
+)
+
+
+# --- effects ----------------------------------------------------------------------------------------------------------
+
+
+class Refresh(msgspec.Struct, frozen=True, tag="refresh"):
+    """Ask for the assignment and verify it."""
+
+
+class MarkBad(msgspec.Struct, frozen=True, kw_only=True, tag="mark_bad"):
+    """Tell the boot loader never to boot this slot."""
+
+    slot: SlotName
+
+
+class Download(msgspec.Struct, frozen=True, kw_only=True, tag="download"):
+    """Stream the payload into the slot, from where it stopped."""
+
+    update: Update
+    progress: Progress | None
+
+
+class ReadBack(msgspec.Struct, frozen=True, kw_only=True, tag="read_back"):
+    """Read the slot from the medium and compare it with the signed digest."""
+
+    update: Update
+
+
+class AskPermit(msgspec.Struct, frozen=True, kw_only=True, tag="ask_permit"):
+    """Ask for leave to activate."""
+
+    update: Update
+    nonce: str
+
+
+class Arm(msgspec.Struct, frozen=True, kw_only=True, tag="arm"):
+    """Set the boot flag."""
+
+    slot: SlotName
+    tries: int
+
+
+class Reboot(msgspec.Struct, frozen=True, tag="reboot"):
+    """Restart the device."""
+
+
+class CheckHealth(msgspec.Struct, frozen=True, kw_only=True, tag="check_health"):
+    """Run every check of the contract once."""
+
+    contract: HealthContract
+
+
+class Commit(msgspec.Struct, frozen=True, kw_only=True, tag="commit"):
+    """Make this slot the primary for good."""
+
+    slot: SlotName
+
+
+Effect = Refresh | MarkBad | Download | ReadBack | AskPermit | Arm | Reboot | CheckHealth | Commit
