@@ -137,7 +137,9 @@ def _problem_page(request: WebRequest, problem: Problem) -> Response[Any]:
         else "/"
     )
     # The handler's own site is not at hand here: an error can come before dependencies are resolved.
-    html = _plain_renderer().page("problem", {"page": problem, "back": back or "/"})
+    html = _plain_renderer().page(
+        "problem", {"page": problem, "back": back or "/", "posted": request.method == "POST"}
+    )
     headers = HEADERS | {"Cache-Control": "no-store"}
     if problem.status in {429, 503}:
         headers = headers | {"Retry-After": "5"}
