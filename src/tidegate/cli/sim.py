@@ -10,6 +10,7 @@ from tidegate.core.errors import ConfigError
 
 #: `--expect` and it did not come true.
 UNMET = 10
+_FACTORY_BYTES = 4 << 20
 
 
 @click.group("sim")
@@ -106,11 +107,19 @@ def board(folder: Path, **options: object) -> None:
         run_board.stop()
 
 
-def _factory_image(folder: Path) -> Path:
-    """Make something that slot A can hold before the first release; a virtual board does not look inside."""
+def _factory_image(folder: Path, version: str) -> Path:
+    """Make a small file system that slot A can hold before the first release.
+
+    Raises:
+        ConfigError: `config.missing`: mke2fs is not here.
+    """
+    from tidegate.publisher.image import make_ext4
+
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "factory.img"
-    path.write_text(f"Factory image of the virtual board {folder.resolve().name}\n")
+    with tempfile.TemporaryDirectory() as tree:
+        (Path(tree) / "version").write_text(f"{version}\n")
+        make_ext4(Path(tree), path, _FACTORY_BYTES, built_at=1)
     return path
 
 
@@ -126,7 +135,11 @@ def _make(folder: Path, options: dict[str, object]) -> None:
         named = ", ".join(f"--{name.replace('_', '-')}" for name in missing)
         raise ConfigError("config.missing", f"{folder} is a new board and needs {named}")
     root, claim = (Path(str(options[name])) for name in ("root", "claim_file"))
-    image = Path(str(options["image"])) if options["image"] else _factory_image(folder)
+    image = (
+        Path(str(options["image"]))
+        if options["image"]
+        else _factory_image(folder, str(options["version"]))
+    )
     with image.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     product = str(options["product"])
