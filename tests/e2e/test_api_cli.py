@@ -12,6 +12,7 @@ import uvicorn
 from tests.unit.server.rig import Rig
 
 from tidegate.cli import run
+from tidegate.cli.client import find_client
 from tidegate.server.auth import Actor
 from tidegate.server.operations import auth_of
 
@@ -199,3 +200,37 @@ def test_without_a_token_it_says_so(served: Rig, cli: Cli, monkeypatch: pytest.M
     code, out, err = cli("status")
     assert (code, out) == (4, "")
     assert "error[request.unauthenticated]" in err
+
+
+def test_what_changes_is_told_on_the_stream(served: Rig) -> None:
+    client = find_client(None, None)
+    heard: list[str] = []
+
+    def listen() -> None:
+        for line in client.lines("/api/v1/stream"):
+            heard.append(line)
+            if line.startswith("data: "):
+                return
+
+    thread = threading.Thread(target=listen, daemon=True)
+    thread.start()
+    end = time.monotonic() + 15
+    while thread.is_alive() and time.monotonic() < end:
+        number = len(heard) + int(time.monotonic() * 1000)
+        client.post("/api/v1/groups", {"name": f"g{number}", "query": "model = gw1"})
+        thread.join(0.2)
+    told = next(line for line in heard if line.startswith("data: "))
+    assert json.loads(told.removeprefix("data: "))["kind"] == "group"
+    assert "event: change" in heard
+
+
+def test_what_waits_for_a_second_person_is_listed_and_declined(served: Rig, cli: Cli) -> None:
+    served.device("d1")
+    cli("user", "create", "pia", "--role", "approver")
+    Path("rollout.toml").write_text(POLICY)
+    code, _, err = cli("rollout", "create", "--yes", "--reason", "monthly")
+    assert code == 7
+    assert "one more person has to approve" in err
+    assert "monthly" in cli("rollout", "requests")[1]
+    assert "another person has to approve it" in cli("rollout", "show", "gw1-1.1.0")[1]
+    assert cli("rollout", "approve", "gw1-1.1.0")[0] == 4

@@ -219,6 +219,42 @@ def approve(name: str, reason: str, client: Client, out: Output) -> None:
     _told(out, client.post(f"{API}/rollouts/{quoted(name)}/approve", {"reason": reason}))
 
 
+@command.command("requests")
+@click.option("--all", "everything", is_flag=True, help="Those that were decided, too.")
+@with_client
+@with_output
+def requests(everything: bool, client: Client, out: Output) -> None:
+    """List what waits for a second person.
+
+    \b
+    tidegate rollout requests
+    """
+    found = client.get(f"{API}/approvals", {"state": "" if everything else "open"})
+    items = found["items"]
+    rows = items if out.json else [{**one, "asked": when(one["asked_at"])} for one in items]
+    columns = ("id", "rollout", "action", "state", "asked_by", "asked", "reason")
+    out.table("requests/1", rows, columns, empty="nothing waits")
+
+
+@command.command("decline")
+@click.argument("name")
+@click.option("--reason", metavar="TEXT", help="Why; whoever asked will read it.")
+@with_client
+@with_output
+def decline(name: str, reason: str | None, client: Client, out: Output) -> None:
+    """Decline what somebody else asked for.
+
+    \b
+    tidegate rollout decline gw1-2.4.1 --reason "not before the holidays"
+    """
+    asked = client.get(f"{API}/approvals")["items"]
+    numbers = [one["id"] for one in asked if one["rollout"] == name]
+    if not numbers:
+        raise RequestError("request.not_found", f"nothing of {name} waits for approval")
+    body = {"reason": need_reason(reason)}
+    _told(out, client.post(f"{API}/approvals/{numbers[0]}/decline", body))
+
+
 def _widen(
     client: Client, out: Output, verb: str, name: str, options: dict[str, Any], **detail: str
 ) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from tidegate.core.codec import canonical
+from tidegate.core.codec import INTEGER_MAX, canonical
 from tidegate.core.errors import RequestError
 from tidegate.server import audit
 from tidegate.server.auth import APPROVING_ROLES, Actor
@@ -158,7 +158,7 @@ def row_of(conn: Connection, request_id: int) -> Row:
     Raises:
         RequestError: `request.not_found`.
     """
-    found = rows.request(conn, request_id)
+    found = rows.request(conn, request_id) if 0 < request_id <= INTEGER_MAX else None
     if found is None:
         raise RequestError("request.not_found", f"no request {request_id}")
     return found

@@ -33,6 +33,8 @@ PASSWORD_MAX: Final = 256
 #: Failed sign-ins of one name or address in a window before it has to wait.
 TRIES_MAX: Final = 10
 TRIES_WINDOW_S: Final = 300
+#: The last use of a token is written down this often at most, in seconds.
+USE_NOTED_S: Final = 3600
 _REMEMBERED_MAX: Final = 10_000
 
 _READ: Final = frozenset({"fleet.read"})
@@ -231,10 +233,18 @@ class Auth:
             account = rows.account(conn, owner)
             if account is not None and account["disabled_at"] is not None:
                 return None
+            self._note_use(found, now)
             name = f"token:{found['name']}"
             return Actor(name=name, role=str(found["role"]), kind="token", owner=owner)
 
         return self._store.read(work)
+
+    def _note_use(self, found: dict[str, Any], now: int) -> None:
+        """Note that a token is in use, about once an hour; nobody waits for it."""
+        if now - (found["last_used_at"] or 0) < USE_NOTED_S:
+            return
+        token_id = int(found["id"])
+        self._store.write(lambda conn: rows.change_token(conn, token_id, {"last_used_at": now}))
 
     def authenticate(
         self, headers: Mapping[str, str], cookies: Mapping[str, str], now: int

@@ -26,6 +26,8 @@ LEASE: Final = "reconciler"
 LEASE_S: Final = 30
 #: How often the distribution of firmware is sampled for the chart.
 SAMPLE_S: Final = 300
+#: A completed rollout is watched for late harm this long after its end, or its last permit.
+WATCH_S: Final = 21 * 86_400
 #: Answers to idempotency keys are kept for this long.
 KEPT_S: Final = 86_400
 _log = logging.getLogger("tidegate.tick")
@@ -61,7 +63,10 @@ def tick(services: Services, now: int, post: webhook.Post | None = None) -> Tick
     lost = store.write(lambda conn: telemetry.sweep_lost(conn, now)).result()
     lapsed = store.write(lambda conn: _lapse(conn, now)).result()
     audience = audiences_of(services).count
-    looked = [_plan_one(store, one, audience, now) for one in store.read(rows.begun)]
+    looked = [
+        _plan_one(store, one, audience, now)
+        for one in store.read(lambda conn: rows.begun(conn, now - WATCH_S))
+    ]
     store.write(lambda conn: _keep_house(conn, now)).result()
     store.write(lambda conn: services.repository.renew(conn, now)).result()
     hooks = _hooks(services)

@@ -407,3 +407,90 @@ def test_metrics_need_a_token_from_elsewhere_and_count_devices(api: Api) -> None
     assert 'tidegate_devices{state="accepted"} 1.0' in lines
     epoch = api.rig.read(lambda conn: hot.gate_epoch(conn, "default"))
     assert f"tidegate_gate_epoch {float(epoch)}" in lines
+
+
+HOSTILE: list[bytes] = [
+    b"",
+    b"null",
+    b"[]",
+    b"{}",
+    b'"x"',
+    b"{",
+    b"\xff\xfe",
+    b'{"reason": 1}',
+    b'{"reason": null, "name": [], "product": {}, "tags": "x", "text": 5}',
+    b'{"name": "' + b"x" * 5000 + b'"}',
+    b'{"name": "../../etc", "product": "a b", "release": "\\u0000", "max_count": -1, "role": "admin"}',
+    b'{"release": "gw1-1.1.0", "ring": [' + b"[" * 200 + b"]" * 200 + b"]}",
+    b'{"release": "gw1-1.1.0", "ring": [{"name": "a", "steps": ["1e999%"]}], "start": 1e400}',
+    b'{"release": "gw1-1.1.0", "ring": [{"name": "a", "audience": "((((((((((((((("}]}',
+    b'{"release": "gw1-1.1.0", "windows": {"zone": "../../../etc/passwd", "activate": ["Mon"]}}',
+    b'{"release": "gw1-1.1.0", "guards": [{"type": "os"}], "delivery": {"tries": 99999999999999999999}}',
+    b'{"max_count": 18446744073709551616, "product": "gw1", "expires_in_s": 1e308}',
+    b'{"query": "a = \\ud800", "name": "g"}',
+]
+
+
+def test_no_body_whatever_makes_the_server_fail(api: Api) -> None:
+    api.rig.device("d1")
+    api.post("/rollouts", {**POLICY, "release": "gw1-1.1.0"})
+    failed = []
+    for method, path, _ in _routes(api.app):
+        if method in {"GET", "HEAD"}:
+            continue
+        for name in ("gw1-1.1.0", "d1"):
+            concrete = (
+                path.removeprefix("/api/v1")
+                .replace("{name:str}", name)
+                .replace("{number:int}", "1")
+            )
+            if name != "d1" and "{name:str}" not in path:
+                continue
+            for body in HOSTILE:
+                sent = {
+                    "authorization": f"Bearer {api.tokens['admin']}",
+                    "content-type": "application/json",
+                }
+                answer = api.rig.loop.run_until_complete(
+                    _ask(api.rig.app, method, f"/api/v1{concrete}", sent, body, b"")
+                )
+                if answer.status >= 500:
+                    failed.append((method, concrete[:40], body[:60], answer.body[:200]))
+    assert failed == []
+
+
+def test_no_query_whatever_makes_the_server_fail(api: Api) -> None:
+    sent = {"authorization": f"Bearer {api.tokens['admin']}"}
+    queries = [
+        b"query=%00", b"query=((((", b"query=" + b"not%20" * 300 + b"a", b"cursor=%ff", b"cursor=Yy0x", b"limit=-1",
+        b"limit=1e9", b"state=" + b"a," * 90, b"ring=%22", b"format=../x", b"group=a%29%20or%20%28b", b"cursor=Yzk5OTk5OTk5OTk5OTk5OTk5OTk",
+    ]  # fmt: skip
+    failed = []
+    for method, path, _ in _routes(api.app):
+        if method != "GET" or path.endswith("/stream"):
+            continue
+        concrete = path.replace("{name:str}", "x").replace("{number:int}", "9" * 30)
+        for text in queries:
+            answer = api.rig.loop.run_until_complete(
+                _ask(api.rig.app, "GET", concrete, sent, b"", text)
+            )
+            if answer.status >= 500:
+                failed.append((concrete, text[:60], answer.body[:200]))
+    assert failed == []
+
+
+def test_a_refused_call_is_not_kept_under_its_key(api: Api) -> None:
+    body = {"reason": "x"}
+    refused = api.call("POST", "/rollouts/gw1-1.1.0/halt", body, idempotency_key="h")
+    assert refused.status == 404
+    api.rig.device()
+    api.post("/rollouts", {**POLICY, "release": "gw1-1.1.0"})
+    assert api.call("POST", "/rollouts/gw1-1.1.0/halt", body, idempotency_key="h").status == 200
+
+
+def test_the_last_use_of_a_token_is_told(api: Api) -> None:
+    api.get("/me", "viewer")
+    api.rig.write(lambda _: None)
+    used = {one["name"]: one["last_used_at"] for one in api.get("/tokens")["items"]}
+    assert used["t-viewer"] == int(api.rig.now)
+    assert used["t-approver"] is None

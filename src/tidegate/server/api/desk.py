@@ -103,7 +103,7 @@ def position_of(cursor: str | None) -> int:
         plain = base64.urlsafe_b64decode(cursor[:64] + "=" * (-len(cursor) % 4)).decode("ascii")
     except (binascii.Error, ValueError) as error:
         raise RequestError("request.invalid", "cursor: take it from `next` of a page") from error
-    if plain[:1] != "c" or not plain[1:].isdigit() or len(plain) > 20:
+    if plain[:1] != "c" or not plain[1:].isdigit() or len(plain) > 16:
         raise RequestError("request.invalid", "cursor: take it from `next` of a page")
     return int(plain[1:])
 

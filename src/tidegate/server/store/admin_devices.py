@@ -32,7 +32,7 @@ def devices(
         asked = asked.where(t.device.c.state.in_(sorted(states)))
     if product:
         asked = asked.where(t.device.c.product == product)
-    found = conn.execution_options(yield_per=1000).execute(asked.limit(limit))
+    found = conn.execute(asked.limit(limit).execution_options(yield_per=1000))
     for row in found.mappings():
         yield dict(row)
 

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, func, insert, or_, select, update
 
 from tidegate.server.store import tables as t
 
@@ -94,9 +94,25 @@ def rollout_names(conn: Connection) -> list[str]:
     return [str(name) for name in conn.execute(asked).scalars()]
 
 
-def begun(conn: Connection) -> list[int]:
-    """Return rows of the rollouts that the planner looks at, oldest first."""
-    asked = select(t.rollout.c.id).where(t.rollout.c.state.in_(_BEGUN)).order_by(t.rollout.c.id)
+def begun(conn: Connection, watched_since: int) -> list[int]:
+    """Return rows of the rollouts that the planner looks at, oldest first.
+
+    Args:
+        conn: any connection.
+        watched_since: completed ones are looked at when they ended, or gave a permit, at or after this time.
+    """
+    permitted = (
+        select(t.tally.c.rollout_id)
+        .where(t.tally.c.name == "last_permit_at", t.tally.c.value >= watched_since)
+        .distinct()
+    )
+    watched = or_(t.rollout.c.ended_at >= watched_since, t.rollout.c.id.in_(permitted))
+    asked = (
+        select(t.rollout.c.id)
+        .where(t.rollout.c.state.in_(_BEGUN))
+        .where(or_(t.rollout.c.state != "completed", watched))
+        .order_by(t.rollout.c.id)
+    )
     return [int(one) for one in conn.execute(asked).scalars()]
 
 
