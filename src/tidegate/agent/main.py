@@ -126,6 +126,7 @@ def _resident_commands(commands: Any) -> None:
         "--inline", action="store_true", help="verify and sign in this process: more memory"
     )
     enrol = _command(commands, "enrol", "join a fleet")
+    enrol.add_argument("--server", metavar="URL", help="instead of [server] url")
     claim = enrol.add_mutually_exclusive_group()
     claim.add_argument("--claim-stdin", action="store_true", help="read the claim token")
     claim.add_argument("--claim-file", help="file that holds the claim token")
@@ -164,6 +165,9 @@ def _run(options: "argparse.Namespace", writing: int | None) -> int:
     if options.command == "config" and options.what == "show":
         print("\n".join(config.show(path, config.environment(), origin=options.origin)))
         return 0
+    if getattr(options, "server", None):
+        # In the environment, so that the worker process sees it as well.
+        os.environ["TIDEGATE_AGENT_SERVER_URL"] = options.server
     found = config.read(path, config.environment())
     if options.command == "config":
         print("The configuration is in order.")

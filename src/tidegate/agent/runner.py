@@ -300,8 +300,8 @@ class Runner:
                 self._advance()
         if self.settings.reboot_delay_s:
             self.ports.clock.sleep(self.settings.reboot_delay_s)
-        self.ended = True
         self.ports.board.reboot()
+        self.ended = True
 
     def _check(self, contract: HealthContract) -> Checked:
         if self._probes is None:

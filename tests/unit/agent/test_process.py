@@ -202,6 +202,20 @@ def test_killed_at_random_moments_it_ends_whole_and_told_once(tmp_path: Path) ->
         assert (tmp_path / made.slot).read_bytes()[: len(image)] == image
 
 
+def test_a_device_enrols_by_hand_with_a_server_named_on_the_command_line(tmp_path: Path) -> None:
+    plane = make_plane()
+    (tmp_path / "root.json").write_bytes(plane.root)
+    (tmp_path / "installed.json").write_bytes(b"{}")
+    made = VirtualBoard(tmp_path, "http://127.0.0.1:1")
+    refused = made.agent("enrol", "--no-claim")
+    assert (refused.returncode, "download.refused" in refused.stderr) == (1, True)
+    with serving(plane) as url:
+        done = made.agent("enrol", "--no-claim", "--server", url)
+    assert (done.returncode, "Joined: dev-1." in done.stdout) == (0, True)
+    assert plane.device_key is not None
+    assert plane.device_key.identity[:4] in done.stdout
+
+
 def test_wrong_configuration_is_one_clear_line_and_exit_code_2(tmp_path: Path) -> None:
     made = VirtualBoard(tmp_path, "http://127.0.0.1:1")
     made.config.write_text('[device]\nprodukt = "gw1"\n')

@@ -382,6 +382,43 @@ def test_a_boot_loader_that_fails_returns_the_leave_and_ends_the_update(
     assert device.plane.outcomes() == [("failed", "activate.bootloader")]
 
 
+def test_a_restart_that_fails_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = make_device(1, 2)
+    tell(device, "install", 1, "u-1")
+    right = device.board.reboot
+    failures: list[float] = []
+
+    def reboot() -> None:
+        if len(failures) < 3:
+            failures.append(device.clock.monotonic())
+            raise DeviceError("activate.bootloader", "reboot: exit code 1")
+        right()
+
+    monkeypatch.setattr(device.board, "reboot", reboot)
+    live(device)
+    assert len(failures) == 3
+    assert failures[2] - failures[0] >= 10
+    assert device.plane.outcomes() == [("confirmed", None)]
+
+
+def test_a_boot_record_that_is_damaged_stops_the_agent_from_doing_anything(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    device = make_device(1, 2)
+    tell(device, "install", 1, "u-1")
+
+    def damaged() -> str:
+        raise DeviceError("activate.bootloader", "the checksum is wrong")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(device.board.bootloader, "primary", damaged)
+        for runner in device.run(600):
+            assert "activate.bootloader" in runner.problem
+    assert device.plane.requests == []
+    live(device)
+    assert device.plane.outcomes() == [("confirmed", None)]
+
+
 def test_the_state_that_is_kept_is_small() -> None:
     device = make_device(1, 2)
     tell(device, "install", 1, "u-1")
