@@ -78,7 +78,14 @@ def test_waiting_work_shares_one_commit(store: SqliteStore) -> None:
     def note(conn: Connection) -> None:
         changes.after_commit(conn, lambda: commits.append(1))
 
-    store.write(lambda _: gate.wait(5))
+    started = threading.Event()
+
+    def block(_: Connection) -> None:
+        started.set()
+        gate.wait(5)
+
+    store.write(block)
+    assert started.wait(5)
     seen: list[tuple[Change, ...]] = []
     store.subscribe(seen.append)
     jobs = [store.write(lambda conn: changes.bump(conn, "device", "d1", 5)) for _ in range(50)]

@@ -3,8 +3,10 @@
 import asyncio
 import hashlib
 import json
+import threading
 from typing import Any
 
+import msgspec
 import pytest
 from tests.unit.server.rig import Rig, ask
 
@@ -280,13 +282,15 @@ def test_time_is_told_whatever_the_clock_says(rig: Rig, now: int) -> None:
 
 def test_more_events_than_can_wait_are_refused_for_later(rig: Rig) -> None:
     device = rig.device()
-    import threading
+    started, gate = threading.Event(), threading.Event()
 
-    import msgspec
+    def block(_: object) -> None:
+        started.set()
+        gate.wait(5)
 
-    gate = threading.Event()
     rig.app.services.settings = msgspec.structs.replace(rig.app.services.settings, events_queue=1)
-    rig.app.store.write(lambda _: gate.wait(5))
+    rig.app.store.write(block)
+    assert started.wait(5)
     waiting = [rig.app.store.write(lambda _: None) for _ in range(3)]
     answer = device.ask("POST", "/d/v1/events", b"{}")
     gate.set()
