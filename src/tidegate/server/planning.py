@@ -6,7 +6,7 @@ the race drops theirs. A halt or isolation raises the gate epoch and opens an in
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -20,7 +20,9 @@ from tidegate.server.store import admin_rollouts as rows
 Row = dict[str, Any]
 #: Counts a rollout's audience (rollout, product, now) by (ring, variant): `audiences.Audiences.count`.
 Audience = Callable[[Rollout, str, int], Mapping[tuple[str, str], int]]
-PLANNER = "planner"
+PLANNER: Final = "planner"
+#: States in which there is something to plan.
+PLANNED: Final = frozenset({"active", "paused", "completed"})
 
 
 def model_of(row: Row) -> Rollout:
@@ -61,10 +63,13 @@ def reconcile(conn: Connection, rollout_id: int, audience: Audience, now: int) -
     """Decide what happens next to a rollout and carry it out; safe to repeat.
 
     Returns:
-        The plan, or None when there is no such rollout, or it was brought back: its evidence has been acted upon, and must not halt it for ever.
+        The plan, or None where there is nothing to plan: no such rollout, one that has not begun or rests (what it rests for stays its reason), or one that
+        was brought back: its evidence has been acted upon, and must not halt it for ever.
     """
     row = rows.rollout_by_id(conn, rollout_id)
-    if row is None or (row["state"] == "completed" and rows.children(conn, rollout_id)):
+    if row is None or row["state"] not in PLANNED:
+        return None
+    if row["state"] == "completed" and rows.children(conn, rollout_id):
         return None
     model = model_of(row)
     plan = engine.plan(model, evidence_of(conn, row, model, audience, now), now)
@@ -84,6 +89,8 @@ def apply_plan(conn: Connection, row: Row, plan: Plan, now: int) -> bool:
         now: unix seconds.
     """
     because = plain(plan.because)
+    if row["state"] == "paused" and row["because"] and row["because"][0]["gate"] == "operator":
+        because = [row["because"][0], *because[1:]]  # who paused it, and why, says more
     if not plan.changed:
         same = bool(because == row["because"] and plan.room == row["room"])
         values: Row = {"because": because, "room": plan.room}

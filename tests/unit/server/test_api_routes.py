@@ -494,3 +494,75 @@ def test_the_last_use_of_a_token_is_told(api: Api) -> None:
     used = {one["name"]: one["last_used_at"] for one in api.get("/tokens")["items"]}
     assert used["t-viewer"] == int(api.rig.now)
     assert used["t-approver"] is None
+
+
+def _why(api: Api, device: str = "d1") -> str:
+    return str(api.get(f"/devices/{device}/why")["verdict"])
+
+
+def test_why_names_what_stands_in_the_way_one_thing_at_a_time(api: Api) -> None:
+    device = api.rig.device("d1", rev=1)
+    wrong = api.rig.device("d2", rev=99)
+    assert "no rollout has anything for it" in _why(api)
+    ring = {"name": "all", "audience": "revision = 1"}
+    api.post("/rollouts", {"preset": "lab", "ring": [ring], "release": "gw1-1.1.0"})
+    assert wrong.assignment().action == "none"
+    assert "compat.hardware" in _why(api, "d2")
+    api.post("/rollouts/gw1-1.1.0/isolate", {"variant": "gw1-r1"})
+    assert "its variant gw1-r1 is isolated" in _why(api)
+    api.post("/rollouts/gw1-1.1.0/readmit", {"variant": "gw1-r1", "reason": "x"})
+    body = device.assignment()
+    device.tell("staged", body)
+    assert "d1 is" in _why(api)
+    api.post("/rollouts/gw1-1.1.0/halt", {"reason": "screens black"})
+    assert "screens black" in _why(api)
+    assert "d1 is not updating" in _why(api)
+
+
+def _folded(api: Api) -> dict[str, int]:
+    """Fold the event log, page by page: the last signed word about every update, and its reason."""
+    last: dict[str, tuple[str, str | None]] = {}
+    cursor = ""
+    while True:
+        page = api.get(f"/events?limit=5&cursor={cursor}")
+        for one in page["items"]:
+            if one["update"] and one["signed"]:
+                last[one["update"]] = (one["kind"], one["reason"])
+        if page["next"] is None:
+            break
+        cursor = page["next"]
+    folded: dict[str, int] = {}
+    for word in (word for pair in last.values() for word in pair if word):
+        folded[word] = folded.get(word, 0) + 1
+    return folded
+
+
+def test_counters_equal_what_is_folded_from_the_event_log(api: Api) -> None:
+    devices = [api.rig.device(f"d{n}", rev=1 + n % 2) for n in range(8)]
+    api.post("/rollouts", {**POLICY, "guards": [], "release": "gw1-1.1.0"})
+    for number, device in enumerate(devices):
+        body = device.assignment()
+        device.tell("downloading", body)
+        if number == 7:
+            device.tell("failed", body, reason="download.timeout")
+            continue
+        device.tell("staged", body)
+        assert device.permit(body).envelope is not None
+        if number % 3 == 0:
+            device.tell("reverted", body, reason="health.network")
+        elif number % 3 == 1:
+            device.tell("verifying", body)
+            device.confirm(body)
+        device.tell("heartbeat")
+    folded = _folded(api)
+    told: dict[str, int] = {}
+    for tally in api.get("/rollouts/gw1-1.1.0/evidence")["tallies"]:
+        for name in ("confirmed", "reverted"):
+            told[name] = told.get(name, 0) + tally[name]
+        told["failed"] = told.get("failed", 0) + tally["failed_before"] + tally["failed_after"]
+        for reason, count in tally["reasons"].items():
+            told[reason] = told.get(reason, 0) + count
+    assert folded == {
+        "confirmed": 2, "reverted": 3, "failed": 1, "health.network": 3, "download.timeout": 1,
+    }  # fmt: skip
+    assert told == folded

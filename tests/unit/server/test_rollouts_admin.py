@@ -213,6 +213,7 @@ def test_a_bad_release_halts_itself_and_the_report_says_why(desk: Desk) -> None:
     desk.tick()
     row = desk.row()
     assert (row["state"], row["halted_by"]) == ("halted", "planner")
+    assert "4 of 4 attempts ended badly" in row["because"][0]["text"]
     (found,) = desk.rig.read(lambda conn: incidents.of_rollout(conn, row["id"]))
     assert (found.kind, found.opened_by, found.state) == ("halt", "planner", "open")
     report = desk.rig.read(lambda conn: reports.build(conn, found.name))
@@ -247,6 +248,17 @@ def test_cancelling_ends_what_has_not_activated(desk: Desk) -> None:
     states = desk.rig.read(lambda conn: admin_rollouts.update_states(conn, row["id"]))
     assert states == {"cancelled": 1}
     assert device.permit(body).envelope is None
+
+
+def test_why_it_was_stopped_stays_its_reason(desk: Desk) -> None:
+    desk.rig.device()
+    desk.create()
+    desk.act("pause", reason="storm in Lyon")
+    desk.tick()
+    assert desk.row()["because"][0]["text"] == "paused by olga: storm in Lyon"
+    desk.act("halt", reason="screens black")
+    desk.tick()
+    assert desk.row()["because"][0]["text"] == "halted by olga: screens black"
 
 
 def test_widening_wants_a_reason_and_stopping_does_not(desk: Desk) -> None:

@@ -9,7 +9,7 @@ from tidegate.server.store import tables as t
 
 Row = dict[str, Any]
 _TENANT = "default"
-_BEGUN = ("active", "paused", "completed", "falling_back")
+_BEGUN = ("active", "paused", "completed")
 
 _ROLLOUT = select(
     t.rollout,
