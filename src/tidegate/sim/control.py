@@ -120,8 +120,10 @@ class Control:
         return str(answer["name"])
 
     def cancel(self, name: str, reason: str) -> None:
-        """End a rollout for good."""
-        self.api.post(f"/rollouts/{name}/cancel", {"reason": reason}, key=f"demo-cancel-{name}")
+        """End a rollout for good: pause it, then cancel it."""
+        for verb in ("pause", "cancel"):
+            body = {"reason": reason}
+            self.api.post(f"/rollouts/{name}/{verb}", body, key=f"demo-{verb}-{name}")
 
     def running(self) -> dict[str, int]:
         """Return device id → release counter, as the server believes."""
