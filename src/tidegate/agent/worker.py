@@ -40,6 +40,7 @@ from tidegate.agent.settings import Settings
 from tidegate.agent.state import (
     Order,
     SlotRecord,
+    Staged,
     State,
     Update,
 )
@@ -315,6 +316,8 @@ class Worker:
         phase = task.state.phase
         if update.update is None:
             raise DeviceError("activate.no_permit", "an update that the server does not know")
+        if not isinstance(phase, Staged):
+            raise DeviceError("activate.no_permit", "nothing is staged that leave could be for")
         request = PermitRequest(
             nonce=job.nonce,
             update=update.update,
@@ -340,7 +343,7 @@ class Worker:
             attempt=update.attempt,
             slot_sha256=update.release.install.sha256,
             nonce=job.nonce,
-            elapsed_s=mono - getattr(phase, "nonce_mono", mono),
+            elapsed_s=mono - phase.nonce_mono,
         )
         return Permitted(now=now, mono=mono, nonce=job.nonce, permit=body.permit)
 
