@@ -49,7 +49,7 @@ def command(
     data: Path | None,
     as_json: bool,
 ) -> int:
-    r"""Show a good release reach a fleet ring by ring, and five bad days stop themselves.
+    """Show a good release reach a fleet ring by ring, and five bad days stop themselves.
 
     \b
     tidegate demo
