@@ -1,12 +1,15 @@
 """`tidegate device`: look at devices, ask why, let them in, hold them."""
 
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from tidegate.cli._people import API, fields, need_reason, quoted, show_lines, when
 from tidegate.cli.client import Client, with_client
 from tidegate.cli.output import Output, need_confirmation, with_output
+
+#: How many reports are looked through for those that are not heartbeats.
+_LOOKED_THROUGH: Final = 10_000
 
 
 @click.group("device")
@@ -83,18 +86,23 @@ def why(device: str, client: Client, out: Output) -> None:
 @command.command("log")
 @click.argument("device")
 @click.option("--limit", type=click.IntRange(1), default=50, show_default=True)
+@click.option("--all", "everything", is_flag=True, help="Heartbeats too.")
 @with_client
 @with_output
-def log(device: str, limit: int, client: Client, out: Output) -> None:
+def log(device: str, limit: int, everything: bool, client: Client, out: Output) -> None:
     """Show what a device reported, newest first.
 
     \b
     tidegate device log gw1-00c2d9
     """
     items = []
-    for one in client.pages(f"{API}/devices/{quoted(device)}/log", {"limit": min(limit, 500)}):
-        items.append(one)
-        if len(items) == limit:
+    size = min(limit, 500) if everything else 500
+    for at, one in enumerate(
+        client.pages(f"{API}/devices/{quoted(device)}/log", {"limit": size}), start=1
+    ):
+        if everything or one["kind"] != "heartbeat":
+            items.append(one)
+        if len(items) == limit or at == _LOOKED_THROUGH:
             break
     rows = items if out.json else [_event(one) for one in items]
     out.table("events/1", rows, ("when", "seq", "kind", "reason", "update", "signed", "detail"))

@@ -140,7 +140,9 @@ def _write_files(folder: Path, product: str, *, lab: bool) -> list[str]:
     there = [name for name in files if (folder / name).exists()]
     if there:
         raise ConfigError(
-            "config.invalid", f"{', '.join(there)} in {folder} would be overwritten; nothing done"
+            "config.invalid",
+            f"{', '.join(there)} in {folder} would be overwritten; nothing done",
+            hint="choose another folder: tidegate init FOLDER; or move these files away",
         )
     (folder / "image" / "etc").mkdir(parents=True, exist_ok=True)
     for name, template in files.items():

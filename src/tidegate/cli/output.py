@@ -222,9 +222,17 @@ def write_report(arguments: list[str], error: Exception) -> Path:
 
 
 def need_confirmation(
-    question: str, expected: str, *, yes: bool, reason: str | None, no_input: bool = False
+    question: str,
+    expected: str,
+    *,
+    yes: bool,
+    reason: str | None,
+    no_input: bool = False,
+    hint: str = "",
 ) -> None:
     """Ask a person to type `expected` (a number of devices, a version) before something widens.
+
+    `hint` says what to do where nobody can be asked, if it is not `--yes` and `--reason`.
 
     Raises:
         RequestError: `request.confirmation_needed`: nobody can be asked, and `--yes` or `--reason` is missing; or something else was typed.
@@ -234,7 +242,9 @@ def need_confirmation(
             raise RequestError("request.confirmation_needed", "--yes needs --reason")
         return
     if no_input or not sys.stdin.isatty():
-        raise RequestError("request.confirmation_needed", f"{question} needs an answer")
+        raise RequestError(
+            "request.confirmation_needed", f"{question}: nobody is there to answer", hint=hint
+        )
     if click.prompt(question, err=True).strip() != expected:
         raise RequestError("request.confirmation_needed", "not what was asked for; nothing done")
 

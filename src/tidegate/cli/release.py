@@ -95,10 +95,18 @@ def sign(bundle: Path, key: Path, typed: str | None, out: Output) -> None:
     name = read_public(key).name
     out.note(f"You are about to sign {_summary(found)}")
     if typed is None:
-        need_confirmation("To sign, type its version", found.version, yes=False, reason=None)
+        need_confirmation(
+            "To sign, type its version",
+            found.version,
+            yes=False,
+            reason=None,
+            hint="read what is above, then give --version, or answer on a terminal",
+        )
     elif typed != found.version:
         raise RequestError(
-            "request.confirmation_needed", f"this bundle brings {found.version}, not {typed}"
+            "request.confirmation_needed",
+            f"this bundle brings {found.version}, not {typed}; nothing signed",
+            hint="sign only what you have read: is it the right bundle?",
         )
     sign_bundle(bundle, open_signer(key))
     out.note(f"Signed by {name}. Where the product needs more signatures, pass the bundle on.")
@@ -147,9 +155,16 @@ def publish(bundle: Path, dry_run: bool, root: Path | None, client: Client, out:
     \b
     tidegate release publish gw1-1.0.0.bundle
     """
-    manifest = read(bundle).manifest
+    found = read(bundle)
+    manifest = found.manifest
+    if manifest.product and not found.product.signature_keyids:
+        raise PublisherError(
+            "meta.incomplete",
+            f"{bundle.name} is not signed yet",
+            hint=f"tidegate release sign {bundle} --key KEY",
+        )
     if dry_run:
-        product = read(bundle).role.removeprefix("product/")
+        product = found.role.removeprefix("product/")
         body = _targets(None, root, client, out)
         _check(bundle, body, _previous(product, None, root, client, out), out)
         out.note("It would be accepted. Nothing was changed.")

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 #: A token with all rights, for commands on this machine by whoever may read the data directory.
 BOOTSTRAP_NAME = "bootstrap.token"
+#: Where `tidegate init --lab` puts a root of trust, in the folder that the server is started in.
+LAB_TRUST = Path("lab", "trust.bundle")
 
 
 @click.command("serve", short_help="Run the control plane.")
@@ -39,7 +41,8 @@ def command(config: Path | None, *, quiet: bool, **options: Any) -> None:
     settings = load(config, options=options)
     level = getattr(logging, settings.log_level.upper())
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("alembic").setLevel(logging.WARNING)
+    for chatty in ("alembic", "tuf"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     talk = _Talk(settings, quiet=quiet)
     serve.serve(settings, opened=talk.opened, ready=talk.ready)
 
@@ -89,6 +92,13 @@ class _Talk:
     def _warn_no_root(self) -> None:
         self.say()
         self.say("warning[meta.no_root]: no root of trust yet")
+        if LAB_TRUST.is_file():
+            self.say(
+                "  Devices can enrol and report, but nothing can be published. One was made here:"
+            )
+            self.say(f"  Next:  tidegate release publish {LAB_TRUST}")
+            self.say()
+            return
         self.say("  Devices can enrol and report, but nothing can be published until people sign")
         self.say(f"  a root offline. Their draft needs {self._folder}/online.pub.json.")
         self.say("  Next:  tidegate root begin ceremony.toml")

@@ -24,7 +24,7 @@ HINTS: Final[dict[str, str]] = {
     "config.unknown_key": "correct the keys named: every mistake of the file is listed at once",
     "config.invalid": "correct the value named",
     "config.missing": "add the value named",
-    "config.unreadable": "make the file readable for the user that runs Tidegate",
+    "config.unreadable": "check its name and folder, and that this user may read it; `tidegate init` writes examples",
     "data.locked": "stop the other server, or give this one its own --data directory",
     "data.read_only": "make the data directory writable for this user, or choose another with --data",
     "data.full": "free disk space; nothing that was acknowledged is lost",
@@ -48,7 +48,7 @@ HINTS: Final[dict[str, str]] = {
     "request.forbidden": "ask for the permission named",
     "request.unauthenticated": "sign in, or send a valid token",
     "request.conflict": "look at the present state, then try again",
-    "request.confirmation_needed": "give --yes and --reason",
+    "request.confirmation_needed": "answer on a terminal, or give --yes and --reason",
     "request.rate_limited": "wait as Retry-After says",
     "device.unknown": "enrol the device first",
     "device.revoked": "enrol the device again with a new key",
@@ -74,8 +74,13 @@ class TidegateError(Exception):
 
     retryable: bool = False
 
-    def __init__(self, code: str, detail: str = "") -> None:
+    def __init__(self, code: str, detail: str = "", *, hint: str = "") -> None:
         """Make an error of a known code.
+
+        Args:
+            code: a reason, or a key of `HINTS`.
+            detail: what happened; the code's own words, if empty.
+            hint: what to do about it, where the place knows better than the code.
 
         Raises:
             KeyError: the code is neither a reason nor in `HINTS`: a fault in Tidegate.
@@ -83,13 +88,14 @@ class TidegateError(Exception):
         if code not in REASONS and code not in HINTS:
             raise KeyError(code)
         self.code = code
+        self._hint = hint
         self.detail = detail or REASONS.get(code, "") or code
         super().__init__(f"{code}: {self.detail}")
 
     @property
     def hint(self) -> str:
         """Say what to do about it, in one clause; empty where the detail says all."""
-        return HINTS.get(self.code, "")
+        return self._hint or HINTS.get(self.code, "")
 
 
 class PublisherError(TidegateError):

@@ -271,7 +271,8 @@ def require_signed(
     if len(good) >= trusted.threshold:
         return good
     if not set(document.inner.signatures) & set(trusted.keyids):
-        raise PublisherError("sig.unknown_key", f"{role}: signed by nobody who may")
+        by = "by nobody who may" if document.inner.signatures else "by nobody"
+        raise PublisherError("sig.unknown_key", f"{role}: signed {by}")
     raise PublisherError(
         "sig.threshold", f"{role}: {len(good)} of {trusted.threshold} distinct keys signed"
     )
