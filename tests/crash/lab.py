@@ -232,6 +232,7 @@ class Plane:
     requests: list[str] = field(default_factory=list)
     blobs: dict[str, bytes] = field(default_factory=dict)
     down: bool = False
+    gate_epoch: int = 1
 
     def __post_init__(self) -> None:
         """Publish."""
@@ -345,7 +346,7 @@ class Plane:
         return SessionAnswer(token="token", expires_in_s=DAY, acked_seq=self.acked)
 
     def _poll(self, body: bytes) -> PollAnswer:
-        return PollAnswer(work=self.order is not None, poll_after_s=60, gate_epoch=1)
+        return PollAnswer(work=self.order is not None, poll_after_s=60, gate_epoch=self.gate_epoch)
 
     def _assignment(self, body: bytes) -> AssignmentAnswer:
         request = codec.decode(body, AssignmentRequest)
@@ -389,7 +390,7 @@ class Plane:
             update=request.update,
             attempt=request.attempt,
             slot_sha256=request.slot_sha256,
-            gate_epoch=1,
+            gate_epoch=self.gate_epoch,
             nonce=request.nonce,
             issued=int(self.clock.wall()),
         )

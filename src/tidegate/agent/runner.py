@@ -105,6 +105,7 @@ class Runner:
         self._active: tuple[Job, Iterator[Reply]] | None = None
         self._begun = False
         self._asked_refresh = False
+        self._asked_at = -1
         self._probes: list[tuple[HealthCheck, str, HealthProbe]] | None = None
         self._counted = (0, 0.0)
         self._beat_basis = (0, 0.0)
@@ -441,7 +442,9 @@ class Runner:
         if work is None:
             return
         self.feed(Beat(now=self.now(), metrics=self._metrics()))
-        if work:
+        # A download is interrupted by a stop only. To ask what is known already would end it at every poll, and a slow one would never come to its end.
+        if work and (self._active is None or self._asked_at != self._line.gate_epoch):
+            self._asked_at = self._line.gate_epoch
             self.feed(Offered())
         self._send()
 

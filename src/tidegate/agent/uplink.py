@@ -24,6 +24,7 @@ class Line(msgspec.Struct):
     failures: int = 0
     poll_after_s: float = 60.0
     etag: str | None = None
+    gate_epoch: int = -1
     token: str | None = None
     token_until: float = 0.0
     enrolled: str = ""
@@ -61,6 +62,7 @@ class Uplink:
                 self.trouble(str(error))
                 return None
             line.poll_after_s, work = float(answer.poll_after_s), answer.work
+            line.gate_epoch = answer.gate_epoch
             # "Nothing new" to an answer that offered work would hide the offer: only quiet answers are remembered.
             line.etag = None if work else reply.headers.get("etag")
         self.contact()

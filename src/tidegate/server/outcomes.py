@@ -92,14 +92,12 @@ def book(
     if difference.get("confirmed", 0) > 0:
         hot.raise_tally(conn, new.tenant, key, "last_confirmed_at", now)
     if old is None or old.state != new.state:
-        _count_day(conn, old, new, product, now)
+        _count_day(conn, new, product, now)
         changes.notify(conn, "update", str(new.rollout_id))
         changes.notify(conn, "device", str(new.device_row))
 
 
-def _count_day(
-    conn: Connection, old: UpdateRow | None, new: UpdateRow, product: str, now: int
-) -> None:
+def _count_day(conn: Connection, new: UpdateRow, product: str, now: int) -> None:
     steps: list[tuple[str, int]] = []
     if new.state in ENDED:
         steps.append((f"end:{new.state}", 1))
@@ -107,8 +105,6 @@ def _count_day(
             steps.append((f"reason:{new.reason}", 1))
             if family(new.reason) == "download" and new.state == "failed":
                 steps.append(("download.failed", 1))
-    elif new.state == "staged" and old is not None and old.state != "permitted":
-        steps.append(("download.ok", 1))
     elif new.state == "permitted":
         steps.append(("permit", 1))
     if steps:

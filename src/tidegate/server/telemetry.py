@@ -177,6 +177,8 @@ class _Fold:
         if old is None or old.device_row != self.device.row or body.attempt != old.attempt:
             return
         sources, state = step
+        if body.kind == "staged" and body.bytes:
+            old = self._downloaded(old, body)
         if body.kind == "permit_returned" and not self._returned(old, body):
             return
         if old.state not in sources:
@@ -191,6 +193,15 @@ class _Fold:
         self.harmed = self.harmed or new.state in outcomes.HARMFUL
         if new.state == "confirmed":
             self._confirmed(body, new)
+
+    def _downloaded(self, update: UpdateRow, body: EventBody) -> UpdateRow:
+        """Count a download that succeeded. Told late, as by a device that asks for its permit first, it moves nothing and counts all the same."""
+        self._days["download.ok"] = self._days.get("download.ok", 0) + 1
+        known = update._replace(
+            bytes=max(update.bytes, body.bytes), resumes=max(update.resumes, body.resumes)
+        )
+        hot.put_update(self.conn, known)
+        return known
 
     def _returned(self, update: UpdateRow, body: EventBody) -> bool:
         """Take a permit back; say whether the update is without one now. A question that has not come yet will not be granted any more."""

@@ -21,6 +21,7 @@ from tidegate.agent.events import (
 )
 from tidegate.agent.journal import COPIES
 from tidegate.agent.state import (
+    Downloading,
     Idle,
     Staged,
     State,
@@ -283,6 +284,36 @@ def test_windows_of_the_order_are_kept() -> None:
             break
     assert 2 * 3600 <= started["blobs"] < 2 * 3600 + 600
     assert 4 * 3600 <= started["permit"] < 4 * 3600 + 600
+
+
+#: The payload is some hundred bytes: minutes, and every poll on the way says that there is something to do.
+SLOWLY = DeliveryPolicy(bps_max=1)
+
+
+def test_polls_during_a_slow_download_do_not_interrupt_it() -> None:
+    device = make_device(1, 2)
+    tell(device, "install", 1, "u-1", policy=SLOWLY)
+    live(device)
+    assert device.plane.outcomes() == [("confirmed", None)]
+    asked = [path.split("/")[3] for path in device.plane.requests]
+    assert asked[: asked.index("permit")].count("poll") > 2
+    assert asked.count("assignment") == 1
+    assert asked.count("blobs") == 1
+
+
+def test_a_stop_during_a_slow_download_is_heard() -> None:
+    device = make_device(1, 2)
+    tell(device, "install", 1, "u-1", policy=SLOWLY)
+    for runner in device.run(3600):
+        if runner.busy and isinstance(runner.state.phase, Downloading):
+            tell(device, "none", 1, "u-1")
+            device.plane.gate_epoch = 2
+            break
+    for runner in device.run(3600):
+        if isinstance(runner.state.phase, Idle):
+            break
+    assert "/d/v1/permit" not in device.plane.requests
+    assert device.plane.requests.count("/d/v1/assignment") == 2
 
 
 def test_a_person_goes_back_and_the_image_is_not_tried_again() -> None:
