@@ -1,0 +1,211 @@
+"""The line itself: kept connections, TLS with an own authority, answers that are not whole, URLs that are no server."""
+
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from tests.crash.lab import make_device
+
+from tidegate.agent import api
+from tidegate.agent.link import HttpTransport
+from tidegate.agent.uplink import RETRY_MAX_S, Uplink
+from tidegate.core.errors import ConfigError, RequestError, TransferError
+from tidegate.server.tls import own_certificate
+
+OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+Serve = Callable[[socket.socket], None]
+
+
+@contextmanager
+def listening(serve: Serve, context: ssl.SSLContext | None = None) -> Iterator[int]:
+    """Hand each connection to `serve`; yields the port."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.settimeout(0.05)
+    stop = threading.Event()
+
+    def one(client: socket.socket) -> None:
+        try:
+            with client:
+                client.settimeout(2.0)
+                if context is not None:
+                    client = context.wrap_socket(client, server_side=True)
+                serve(client)
+        except OSError:
+            return
+
+    def loop() -> None:
+        while not stop.is_set():
+            try:
+                client, _ = listener.accept()
+            except TimeoutError:
+                continue
+            threading.Thread(target=one, args=(client,), daemon=True).start()
+
+    thread = threading.Thread(target=loop, daemon=True)
+    thread.start()
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        stop.set()
+        thread.join()
+        listener.close()
+
+
+def request_of(client: socket.socket) -> bytes:
+    got = b""
+    while b"\r\n\r\n" not in got:
+        piece = client.recv(4096)
+        if not piece:
+            break
+        got += piece
+    return got
+
+
+def body(transport: HttpTransport, path: str = "/x") -> bytes:
+    return api.call(transport, "GET", path).body
+
+
+def test_one_connection_is_kept_for_many_requests() -> None:
+    connections = []
+
+    def serve(client: socket.socket) -> None:
+        connections.append(client)
+        while request_of(client):
+            client.sendall(OK)
+
+    with listening(serve) as port:
+        transport = HttpTransport(f"http://127.0.0.1:{port}")
+        assert [body(transport) for _ in range(5)] == [b"ok"] * 5
+        transport.close()
+    assert len(connections) == 1
+
+
+def test_a_kept_connection_that_the_server_closed_is_opened_again() -> None:
+    connections = []
+
+    def serve(client: socket.socket) -> None:
+        connections.append(client)
+        request_of(client)
+        client.sendall(OK)
+
+    with listening(serve) as port:
+        transport = HttpTransport(f"http://127.0.0.1:{port}")
+        assert [body(transport) for _ in range(3)] == [b"ok"] * 3
+    assert len(connections) == 3
+
+
+def test_an_answer_that_was_not_read_does_not_spoil_the_next(tmp_path: Path) -> None:
+    def serve(client: socket.socket) -> None:
+        while got := request_of(client):
+            big = b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n" + b"z" * 1_000_000
+            client.sendall(big if b"/big" in got else OK)
+
+    with listening(serve) as port:
+        transport = HttpTransport(f"http://127.0.0.1:{port}")
+        response = transport.request("GET", "/big")
+        assert response.read(10) == b"z" * 10
+        assert body(transport) == b"ok"
+        with pytest.raises(TransferError) as caught:
+            api.call(transport, "GET", "/big", limit=1000)
+        assert "over 1000 bytes" in caught.value.detail
+        assert body(transport) == b"ok"
+
+
+def test_a_server_with_its_own_authority_is_believed_and_a_strangers_is_not(
+    tmp_path: Path,
+) -> None:
+    now = datetime.now(UTC)
+    files = own_certificate(tmp_path / "ours", ("127.0.0.1",), now)
+    own_certificate(tmp_path / "theirs", ("127.0.0.1",), now)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*files)
+
+    def serve(client: socket.socket) -> None:
+        while request_of(client):
+            client.sendall(OK)
+
+    with listening(serve, context) as port:
+        url = f"https://127.0.0.1:{port}"
+        assert body(HttpTransport(url, ca=str(tmp_path / "ours" / "ca.pem"))) == b"ok"
+        for ca in (str(tmp_path / "theirs" / "ca.pem"), None):
+            with pytest.raises(TransferError) as caught:
+                body(HttpTransport(url, ca=ca))
+            assert caught.value.code == "download.tls"
+        named = HttpTransport(f"https://localhost:{port}", ca=str(tmp_path / "ours" / "ca.pem"))
+        with pytest.raises(TransferError):
+            body(named, "/" + "x")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"nonsense\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\nshort",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
+        b"HTTP/1.1 200 OK\r\n" + b"x: y\r\n" * 200 + b"\r\n",
+    ],
+)
+def test_what_is_no_whole_answer_is_a_failure_of_the_link(answer: bytes) -> None:
+    def serve(client: socket.socket) -> None:
+        request_of(client)
+        client.sendall(answer)
+
+    with listening(serve) as port, pytest.raises(TransferError) as caught:
+        body(HttpTransport(f"http://127.0.0.1:{port}"))
+    assert caught.value.code in ("download.refused", "download.truncated")
+
+
+def test_a_problem_keeps_its_code_and_an_unknown_one_becomes_a_refusal() -> None:
+    def answering(text: bytes) -> Serve:
+        def serve(client: socket.socket) -> None:
+            request_of(client)
+            client.sendall(b"HTTP/1.1 403 No\r\ncontent-length: %d\r\n\r\n" % len(text) + text)
+
+        return serve
+
+    known = b'{"type":"urn:x","title":"t","status":403,"code":"device.revoked"}'
+    for text, code in ((known, "device.revoked"), (b"<html>", "request.invalid")):
+        with listening(answering(text)) as port, pytest.raises(RequestError) as caught:
+            body(HttpTransport(f"http://127.0.0.1:{port}"))
+        assert caught.value.code == code
+
+
+@pytest.mark.parametrize("url", ["", "ftp://x", "http://", "http://h/path", "h:80"])
+def test_a_url_that_is_no_server_is_refused_at_the_start(url: str) -> None:
+    with pytest.raises(ConfigError):
+        HttpTransport(url)
+
+
+def test_failures_are_spaced_ever_wider_and_one_answer_ends_that() -> None:
+    device = make_device(1)
+    device.start()
+    uplink = Uplink(device.plane, device.clock, device.settings)
+    pauses = []
+    for _ in range(12):
+        uplink.trouble("nobody there")
+        pauses.append(uplink.line.retry_at - device.clock.monotonic())
+    assert 3 < pauses[0] < 7
+    assert max(pauses) <= RETRY_MAX_S * 1.25
+    assert min(pauses[8:]) >= RETRY_MAX_S * 0.75
+    uplink.contact()
+    assert (uplink.line.retry_at, uplink.line.problem) == (0.0, "")
+
+
+def test_an_offer_is_never_hidden_behind_not_modified() -> None:
+    from tests.crash.lab import Order
+
+    device = make_device(1)
+    device.start()
+    uplink = Uplink(device.plane, device.clock, device.settings)
+    uplink.line.token = "token"
+    device.plane.order = Order("none")
+    assert uplink.poll() is True
+    assert uplink.line.etag is None
+    device.plane.order = None
+    assert uplink.poll() is False
