@@ -45,7 +45,7 @@ from tidegate.agent.state import (
     Wait,
 )
 from tidegate.agent.trial import give_back, reverted
-from tidegate.core.reasons import is_reason
+from tidegate.core.reasons import family, is_reason
 
 #: Failures in a row without progress after which a download is given up, by reason. A server that cannot be reached is waited for without end: the
 #: server's own deadline counts that as silence.
@@ -267,6 +267,9 @@ def refused(state: State, event: Refused) -> State:
     if not isinstance(phase, Idle | Downloading | Installing | Staged):
         return state
     if not isinstance(phase, Idle) and phase.update.update == event.update:
+        if family(event.reason) == "sig" and event.reason != "sig.director_mismatch":
+            # Forged metadata say nothing about what was verified before: somebody on the way must not be able to end it.
+            return notice(state, event.now, event.reason, event.detail)
         return failed_for_good(state, event.now, event.reason, event.detail)
     state = report(
         state,

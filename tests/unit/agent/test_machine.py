@@ -525,3 +525,13 @@ def test_waiting_for_weeks_with_the_same_order_is_no_circle() -> None:
         state = run(state, assigned(seq=seq), looked(seq * 400.0, nonce=f"{seq:032x}"))
         state = run(state, PermitRefused(now=NOW, mono=seq * 400.0, because="no", retry_after_s=60))
     assert isinstance(state.phase, Staged)
+
+
+def test_forged_metadata_do_not_end_what_was_verified_before_and_a_withdrawal_does() -> None:
+    forged = Refused(now=NOW, reason="sig.threshold", update="u-1")
+    state = run(staged(), forged)
+    assert isinstance(state.phase, Staged)
+    assert (state.outbox[-1].kind, state.outbox[-1].reason) == ("security", "sig.threshold")
+    withdrawn = Refused(now=NOW, reason="sig.director_mismatch", update="u-1")
+    state = run(staged(), withdrawn)
+    assert (state.phase, state.outbox[-1].reason) == (Idle(), "sig.director_mismatch")
