@@ -39,6 +39,8 @@ class App:
         self.hot = HotApp(services)
         self._admin: Asgi | None = None
         self._making = threading.Lock()
+        self._looking = threading.Lock()
+        self._closed = False
         self._ticking = ticking
         self._task: asyncio.Task[None] | None = None
         self._warm: asyncio.Task[Asgi] | None = None
@@ -86,11 +88,16 @@ class App:
         """Let the planner look at every rollout, sweep silent devices, renew metadata; durable on return. Safe to repeat."""
         from tidegate.server.tick import tick
 
-        self.services.flush_seen()
-        tick(self.services, self.services.now if now is None else now)
+        with self._looking:
+            if self._closed:
+                return
+            self.services.flush_seen()
+            tick(self.services, self.services.now if now is None else now)
 
     def close(self) -> None:
-        """Finish and close everything. Safe to repeat."""
+        """Finish what is under way, a tick too, and close everything. Safe to repeat."""
+        with self._looking:
+            self._closed = True
         self.services.close()
 
     async def _live(self, receive: Receive, send: Send) -> None:
