@@ -11,12 +11,8 @@ from tidegate.core.errors import ConfigError
 
 #: `--expect` and it did not come true.
 UNMET = 10
-<<<<<<< HEAD
-_FACTORY_BYTES = 4 << 20
-=======
 #: A factory image that is made on the spot; no slot is smaller.
 _FACTORY_SIZE = 8 << 20
->>>>>>> b6bab06 (Give each refusal a way out that fits; make a factory image that boots)
 
 
 @click.group("sim")
@@ -113,17 +109,8 @@ def board(folder: Path, **options: object) -> None:
         run_board.stop()
 
 
-<<<<<<< HEAD
-def _factory_image(folder: Path, version: str) -> Path:
-    """Make a small file system that slot A can hold before the first release.
-
-    Raises:
-        ConfigError: `config.missing`: mke2fs is not here.
-    """
-=======
 def _factory_image(folder: Path, tree: Path | None, version: str) -> Path:
     """Make an ext4 image of `tree` for slot A; without one, of a system that knows nothing but its version."""
->>>>>>> b6bab06 (Give each refusal a way out that fits; make a factory image that boots)
     from tidegate.publisher.image import make_ext4
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -132,13 +119,7 @@ def _factory_image(folder: Path, tree: Path | None, version: str) -> Path:
         (tree / "etc").mkdir(parents=True, exist_ok=True)
         (tree / "etc" / "version").write_text(f"{version}\n")
     path = folder / "factory.img"
-<<<<<<< HEAD
-    with tempfile.TemporaryDirectory() as tree:
-        (Path(tree) / "version").write_text(f"{version}\n")
-        make_ext4(Path(tree), path, _FACTORY_BYTES, built_at=1)
-=======
     make_ext4(tree, path, _FACTORY_SIZE, int(time.time()))
->>>>>>> b6bab06 (Give each refusal a way out that fits; make a factory image that boots)
     return path
 
 
@@ -154,17 +135,9 @@ def _make(folder: Path, options: dict[str, object]) -> None:
         named = ", ".join(f"--{name.replace('_', '-')}" for name in missing)
         raise ConfigError("config.missing", f"{folder} is a new board and needs {named}")
     root, claim = (Path(str(options[name])) for name in ("root", "claim_file"))
-<<<<<<< HEAD
-    image = (
-        Path(str(options["image"]))
-        if options["image"]
-        else _factory_image(folder, str(options["version"]))
-    )
-=======
     image = Path(str(options["image"])) if options["image"] else None
     if image is None or image.is_dir():
         image = _factory_image(folder, image, str(options["version"]))
->>>>>>> b6bab06 (Give each refusal a way out that fits; make a factory image that boots)
     with image.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     product = str(options["product"])
