@@ -144,6 +144,20 @@ class Control:
                 return str(one["name"])
         return None
 
+    def answer_incident(self, name: str, action: str) -> None:
+        """Write the corrective action into an incident, close it and publish its report."""
+        note = {"kind": "action", "text": action}
+        self.api.post(f"/incidents/{name}/notes", note, key=f"demo-note-{name}")
+        for verb in ("close", "publish"):
+            body = {"reason": action}
+            self.api.post(f"/incidents/{name}/{verb}", body, key=f"demo-{verb}-{name}")
+
+    def recall(self, release: str, reason: str) -> None:
+        """Never offer a release again."""
+        self.api.post(
+            f"/releases/{release}/recall", {"reason": reason}, key=f"demo-recall-{release}"
+        )
+
     def incident_report(self, name: str) -> str:
         """Return an incident's report as text."""
         return self.api.get_text(f"/incidents/{name}/export", format="md")

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tidegate.core.errors import TidegateError
-from tidegate.sim.images import find_mke2fs
+from tidegate.core.errors import ConfigError, TidegateError
+from tidegate.publisher.image import find_tool
 from tidegate.sim.stage import Stage, StageOptions
 from tidegate.sim.story import Story
 from tidegate.sim.teller import Row, Teller, table
@@ -47,7 +47,11 @@ def run_demo(options: DemoOptions) -> int:
     Raises:
         ConfigError: something that the demo needs is missing on this machine.
     """
-    find_mke2fs()
+    find_tool("mke2fs")
+    if options.data is not None and options.data.is_dir() and any(options.data.iterdir()):
+        raise ConfigError(
+            "config.invalid", f"{options.data} is not empty; the demo begins from nothing"
+        )
     folder = options.data or Path(tempfile.mkdtemp(prefix="tidegate-demo-"))
     folder.mkdir(parents=True, exist_ok=True)
     teller = Teller(sys.stderr)

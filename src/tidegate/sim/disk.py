@@ -165,6 +165,8 @@ class SlotMedium:
 
     def lose(self, random: Random) -> None:
         """Let each pending page survive, get lost or tear in the middle, as the power goes."""
+        if not self.pending:
+            return
         for number, page in self.pending.items():
             fate = random.random()
             if fate < 0.4:

@@ -6,23 +6,20 @@ Two versions differ as two releases of a product do: a version file, one changed
 import io
 import os
 import shutil
-import subprocess
 import sysconfig
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tidegate.core.errors import ConfigError
 from tidegate.sim.disk import PAGE
 
 #: What a small device carries: a few packages of the standard library.
 SMALL: Final = ("json", "email", "logging", "http", "wsgiref")
 #: Never packed: caches and tests differ from machine to machine and help nobody.
 _SKIP: Final = frozenset({"__pycache__", "test", "tests", "site-packages", "dist-packages"})
-#: Fixed identity of every file system made here: two images differ by their content, not by a random name.
-_UUID: Final = "7d1e6a7e-0000-4000-8000-000000000001"
-_BUILT_AT: Final = 1_767_225_600
+#: The time that every file bears, unix seconds.
+BUILT_AT: Final = 1_767_225_600
 
 
 @dataclass(frozen=True)
@@ -111,42 +108,9 @@ def _settle(target: Path) -> int:
         for name in files:
             path = Path(folder, name)
             total += path.lstat().st_size
-            os.utime(path, (_BUILT_AT, _BUILT_AT), follow_symlinks=False)
-        os.utime(folder, (_BUILT_AT, _BUILT_AT))
+            os.utime(path, (BUILT_AT, BUILT_AT), follow_symlinks=False)
+        os.utime(folder, (BUILT_AT, BUILT_AT))
     return total
-
-
-def find_mke2fs() -> Path:
-    """Return mke2fs.
-
-    Raises:
-        ConfigError: `config.missing`; names the Debian package.
-    """
-    path = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/sbin"))
-    found = shutil.which("mke2fs", path=path)
-    if found is None:
-        raise ConfigError(
-            "config.missing", "mke2fs is not on this machine: install the package e2fsprogs"
-        )
-    return Path(found)
-
-
-def make_ext4(tree: Path, image: Path, size: int) -> None:
-    """Make an ext4 file system of exactly `size` bytes that holds `tree`. Needs no root.
-
-    Raises:
-        ConfigError: mke2fs is missing, or the tree does not fit.
-    """
-    command = [
-        *(str(find_mke2fs()), "-q", "-F", "-t", "ext4", "-b", "4096", "-m", "0"),
-        *("-O", "^has_journal,^resize_inode,^metadata_csum", "-U", _UUID),
-        *("-E", f"hash_seed={_UUID},root_owner=0:0", "-L", "tidegate", "-d", str(tree)),
-        *(str(image), str(size // 4096)),
-    ]
-    environment = {**os.environ, "SOURCE_DATE_EPOCH": str(_BUILT_AT)}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    if done.returncode:
-        raise ConfigError("config.invalid", f"mke2fs: {done.stderr.strip()[-200:]}")
 
 
 def make_packed(tree: Path) -> bytes:
@@ -157,7 +121,7 @@ def make_packed(tree: Path) -> bytes:
             info = tar.gettarinfo(str(path), str(path.relative_to(tree)))
             info.uid = info.gid = 0
             info.uname = info.gname = "root"
-            info.mtime = _BUILT_AT
+            info.mtime = BUILT_AT
             if path.is_file() and not path.is_symlink():
                 with path.open("rb") as file:
                     tar.addfile(info, file)

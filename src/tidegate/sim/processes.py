@@ -151,7 +151,7 @@ class CrewProcess:
 class Crews:
     """A population in several processes, so that more than one device talks to the server at a time; told as one."""
 
-    def __init__(self, spec: CrewSpec, log: Path, names: Sequence[str], parts: int = 2) -> None:
+    def __init__(self, spec: CrewSpec, log: Path, names: Sequence[str], parts: int = 3) -> None:
         """Start them; returns when every device is made. `names` are the population's device ids, in order."""
         self._home = {name: number % parts for number, name in enumerate(names)}
         self._names = tuple(names)

@@ -11,12 +11,13 @@ from typing import Any, Final
 from tidegate.agent import boot_file
 from tidegate.core.errors import ConfigError
 from tidegate.core.release import Running
+from tidegate.publisher.image import make_ext4
 from tidegate.sim import cast
 from tidegate.sim.api import Api
 from tidegate.sim.board import Image
 from tidegate.sim.control import Control
 from tidegate.sim.crew import CrewSpec, Known
-from tidegate.sim.images import TreeSpec, make_ext4, make_tree
+from tidegate.sim.images import BUILT_AT, TreeSpec, make_tree
 from tidegate.sim.link import HttpWire
 from tidegate.sim.population import DevicePlan, PopulationSpec, populate
 from tidegate.sim.processes import Crews, Server, free_port
@@ -139,7 +140,7 @@ class Stage:
         if large:
             spec = TreeSpec(release.version, packages=(), role=model, limit_bytes=_CONTENT_MAX)
         make_tree(tree, spec)
-        make_ext4(tree, image, LARGE if large else SMALL)
+        make_ext4(tree, image, LARGE if large else SMALL, BUILT_AT)
         return image
 
     def _wait_for_images(self, making: dict[tuple[int, str], "Future[Path]"]) -> None:

@@ -110,7 +110,7 @@ class Story(Play):
         self.row("2", f"{frail} confirmed", view.count("confirmed", variant=frail), 0)
         self.row("2", "reverted elsewhere", others, found.reverted - broken.reverted)
         self.distribution("2", both)
-        self.incident(name)
+        self._answer(name, f"{frail} is left out of what follows until its service is mended")
         return (
             f"{frail} isolated, {broken.reverted} of it came back by themselves; "
             f"{view.count('confirmed')} others confirmed"
@@ -129,9 +129,9 @@ class Story(Play):
         self.row("3", "activated 1.3.0", view.count("exposed"), found.tried)
         self.row("3", "came back by themselves", view.count("reverted"), found.reverted)
         self.row("3", "activated in the fleet ring", view.count("exposed", ring="fleet"), 0)
-        self.incident(name)
         back = self.fall_back(name, release, cast.FRAGILE, "it does not boot elsewhere")
         self.distribution("3", back)
+        self._answer(name, "the bench gets one of every revision", recall=release)
         return (
             f"HALTED in pilot: {found.tried} activated, {found.reverted} reverted by themselves, "
             f"{back.view.count('confirmed')} on the bench ordered back"
@@ -153,7 +153,16 @@ class Story(Play):
         returned = back.view.count("confirmed")
         self.row("4", "ordered back", returned, back.found(release.counter).fallen_back)
         self.distribution("4", back)
-        return f"HALTED by metric, {returned} ordered back, {self.incident(name)} written"
+        incident = self._answer(name, "1.5.0 logs what 1.4.0 retried for ever", recall=release)
+        return f"HALTED by metric, {returned} ordered back, {incident} written and published"
+
+    def _answer(self, rollout: str, action: str, recall: cast.ReleasePlan | None = None) -> str:
+        """Recall the release where it is beyond help, write down what is done about it, close the incident and publish it."""
+        if recall is not None:
+            self.control.recall(recall.name, action)
+        name = self.incident(rollout)
+        self.control.answer_incident(name, action)
+        return name
 
     # --- 5 ---------------------------------------------------------------------------------------------------------
 
