@@ -101,7 +101,7 @@ def export(name: str, form: str, target: Path | None, quiet: bool, client: Clien
     """Write an incident's report as Markdown, HTML or JSON.
 
     \b
-    tidegate incident export INC-2026-014 --out inc-014.md
+    tidegate incident export INC-2026-014 --format html --out inc-014.html
     tidegate incident export INC-2026-014 --format json
     """
     import json
