@@ -62,6 +62,6 @@ def test_every_page_that_the_code_names_is_in_the_repository() -> None:
     named = {
         (name, path.relative_to(ROOT).as_posix())
         for path in SOURCES
-        for name in re.findall(r"(?<!--out )\b[\w-]+\.md\b", path.read_text())
+        for name in re.findall(r"(?<!--out )(?<![\w-])[\w-]+\.md\b", path.read_text())
     }
     assert {(name, path) for name, path in named if name not in pages} == set()
