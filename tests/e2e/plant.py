@@ -10,6 +10,7 @@ from typing import Any, Final
 from tests.e2e.served import Served
 
 from tidegate.core.release import Running
+from tidegate.publisher.image import make_ext4
 from tidegate.sim import images
 from tidegate.sim.api import Api
 from tidegate.sim.cast import ReleasePlan
@@ -56,7 +57,7 @@ class Plant:
         images.make_tree(
             tree, images.TreeSpec(version, packages=(), extra=extra, limit_bytes=FILES)
         )
-        images.make_ext4(tree, image, SIZE)
+        make_ext4(tree, image, SIZE, images.BUILT_AT)
         check = {"type": "boot", "by": f"marker:{self.marker}"}
         health = contract([check], warmup_s=warmup_s, timeout_s=60, interval_s=1)
         back_to = (counter - 1,) if counter > 1 else ()
