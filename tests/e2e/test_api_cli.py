@@ -224,7 +224,9 @@ def test_what_changes_is_told_on_the_stream(served: Rig) -> None:
     assert "event: change" in heard
 
 
-def test_what_waits_for_a_second_person_is_listed_and_declined(served: Rig, cli: Cli) -> None:
+def test_what_waits_for_a_second_person_is_listed_and_no_token_decides_it(
+    served: Rig, cli: Cli
+) -> None:
     served.device("d1")
     cli("user", "create", "pia", "--role", "approver")
     Path("rollout.toml").write_text(POLICY)
@@ -232,5 +234,6 @@ def test_what_waits_for_a_second_person_is_listed_and_declined(served: Rig, cli:
     assert code == 7
     assert "one more person has to approve" in err
     assert "monthly" in cli("rollout", "requests")[1]
-    assert "another person has to approve it" in cli("rollout", "show", "gw1-1.1.0")[1]
+    assert "waits for the approval of one more person" in cli("rollout", "show", "gw1-1.1.0")[1]
     assert cli("rollout", "approve", "gw1-1.1.0")[0] == 4
+    assert cli("rollout", "decline", "gw1-1.1.0", "--reason", "no")[0] == 4

@@ -110,7 +110,13 @@ def explained(conn: Connection, name: str, ring: str, now: int) -> tuple[str, ..
     position = telemetry.evidence(conn, int(row["id"])).position
     because = tuple(msgspec.convert(one, type=Finding) for one in row["because"])
     return explain.explain(
-        model, because, now=now, ring=ring, room=row["room"], decided_at=now, position=position
+        model,
+        because,
+        now=now,
+        ring=ring,
+        room=row["room"],
+        decided_at=admin_log.planned_at(conn, int(row["id"])),
+        position=position,
     )
 
 

@@ -21,6 +21,7 @@ Row = dict[str, Any]
 #: Counts a rollout's audience (rollout, product, now) by (ring, variant): `audiences.Audiences.count`.
 Audience = Callable[[Rollout, str, int], Mapping[tuple[str, str], int]]
 PLANNER: Final = "planner"
+_BATCH: Final = 1_000
 #: States in which there is something to plan.
 PLANNED: Final = frozenset({"active", "paused", "completed"})
 
@@ -185,13 +186,15 @@ def isolated(
 
 def cancel_untouched(conn: Connection, row: Row, state: str, reason: str, now: int) -> int:
     """End every update of a rollout that has no permit; return how many."""
-    found = rows.updates_in(conn, int(row["id"]), outcomes.BEFORE)
-    for one in found:
-        old = hot.update_by_id(conn, str(one["id"]))
-        if old is not None and old.state in outcomes.BEFORE:
+    count = 0
+    while found := rows.updates_in(conn, int(row["id"]), outcomes.BEFORE, limit=_BATCH):
+        for one in found:
+            old = hot.update_by_id(conn, str(one["id"]))
+            assert old is not None  # noqa: S101 - it was read in this transaction
             outcomes.end(conn, old, state, reason, product=str(row["product"]), now=now)
             changes.notify(conn, "running", str(old.device_row))
-    return len(found)
+        count += len(found)
+    return count
 
 
 def log(

@@ -109,7 +109,7 @@ def _stopped(
         at=now,
         by=by,
         incident=incident,
-        inert=len(rows.updates_in(conn, rollout_id, outcomes.BEFORE, variant=variant)),
+        inert=rows.count_updates(conn, rollout_id, outcomes.BEFORE, variant=variant),
         past=tuple(acts.PastReturn(device=one["device"], state=one["state"]) for one in past),
-        confirmed=len(rows.updates_in(conn, rollout_id, {"confirmed"}, variant=variant)),
+        confirmed=rows.count_updates(conn, rollout_id, {"confirmed"}, variant=variant),
     )

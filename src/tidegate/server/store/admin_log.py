@@ -57,6 +57,12 @@ def plan_log(conn: Connection, rollout_id: int, *, after: int = 0, limit: int = 
     return [dict(row) for row in conn.execute(asked).mappings()]
 
 
+def planned_at(conn: Connection, rollout_id: int) -> int:
+    """Return when a rollout last moved; 0 = never."""
+    asked = select(func.max(t.plan_log.c.at)).where(t.plan_log.c.rollout_id == rollout_id)
+    return int(conn.execute(asked).scalar() or 0)
+
+
 def gate_epoch(conn: Connection) -> int:
     """Return the gate epoch."""
     found = conn.execute(select(t.gate.c.epoch).where(t.gate.c.tenant == _TENANT)).scalar()

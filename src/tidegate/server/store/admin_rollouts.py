@@ -203,6 +203,20 @@ def updates_in(
     return [dict(row) for row in conn.execute(asked).mappings()]
 
 
+def count_updates(
+    conn: Connection, rollout_id: int, states: Collection[str], *, variant: str = ""
+) -> int:
+    """Return how many updates of a rollout are in any of these states."""
+    asked = (
+        select(func.count())
+        .select_from(t.update)
+        .where(t.update.c.rollout_id == rollout_id, t.update.c.state.in_(sorted(states)))
+    )
+    if variant:
+        asked = asked.where(t.update.c.variant == variant)
+    return int(conn.execute(asked).scalar_one())
+
+
 def update_states(conn: Connection, rollout_id: int) -> dict[str, int]:
     """Return how many updates of a rollout are in which state."""
     asked = (
