@@ -3,30 +3,20 @@
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 import click
 
+from tidegate.cli import _rollout_text
 from tidegate.cli._people import API, confirm, need_reason, quoted, read_toml, show_lines, when
 from tidegate.cli._stop import narrow
 from tidegate.cli.client import Client, with_client
-from tidegate.cli.output import Output, printable, render_table, with_output
+from tidegate.cli.output import Output, printable, with_output
 from tidegate.core.amounts import parse_duration
 from tidegate.core.errors import RequestError
 
 F = TypeVar("F", bound=Callable[..., Any])
 _FILE = click.Path(path_type=Path)
-_BAD: Final = frozenset({"halted", "falling_back"})
-_OTHER: Final = frozenset({"cancelled", "superseded"})
-_COUNTS: Final = (
-    "offered",
-    "exposed",
-    "confirmed",
-    "reverted",
-    "failed_after",
-    "lost",
-    "failed_before",
-)
 
 
 def _widening(function: F) -> F:
@@ -83,7 +73,7 @@ def create(
     found = client.call("POST", f"{API}/rollouts", body, query={"dry_run": "true"})
     shown = str(body.get("name") or body.get("release"))
     if dry_run:
-        show_lines(out, "reach/1", found, _reach(shown, found))
+        show_lines(out, "reach/1", found, _rollout_text.reach(shown, found))
         out.note("Nothing was written.")
         return
     what = (
@@ -93,7 +83,7 @@ def create(
     if not draft:
         reason = confirm(client, out, what, int(found["offered"]), yes=yes, reason=reason)
     done = client.post(f"{API}/rollouts", {**body, "reason": reason or ""})
-    _told(out, done)
+    _rollout_text.told(out, done)
     out.made(str(done["name"]), state=done["state"], request=done["request"])
 
 
@@ -126,7 +116,9 @@ def show(name: str, client: Client, out: Output) -> None:
     """
     found = client.get(f"{API}/rollouts/{quoted(name)}")
     evidence = client.get(f"{API}/rollouts/{quoted(name)}/evidence")
-    show_lines(out, "rollout/1", {**found, "evidence": evidence}, _shown(found, evidence))
+    show_lines(
+        out, "rollout/1", {**found, "evidence": evidence}, _rollout_text.shown(found, evidence)
+    )
 
 
 @command.command("explain")
@@ -196,7 +188,7 @@ def wait(
         if line != last:
             out.note(printable(line))
             last = line
-        code = _waited(found, target)
+        code = _rollout_text.waited(found, target)
         if code is None and end is not None and time.monotonic() >= end:
             code = 12
         if code is not None:
@@ -216,7 +208,9 @@ def approve(name: str, reason: str, client: Client, out: Output) -> None:
     \b
     tidegate rollout approve gw1-2.4.1
     """
-    _told(out, client.post(f"{API}/rollouts/{quoted(name)}/approve", {"reason": reason}))
+    _rollout_text.told(
+        out, client.post(f"{API}/rollouts/{quoted(name)}/approve", {"reason": reason})
+    )
 
 
 @command.command("requests")
@@ -252,7 +246,7 @@ def decline(name: str, reason: str | None, client: Client, out: Output) -> None:
     if not numbers:
         raise RequestError("request.not_found", f"nothing of {name} waits for approval")
     body = {"reason": need_reason(reason)}
-    _told(out, client.post(f"{API}/approvals/{numbers[0]}/decline", body))
+    _rollout_text.told(out, client.post(f"{API}/approvals/{numbers[0]}/decline", body))
 
 
 def _widen(
@@ -268,7 +262,7 @@ def _widen(
         return
     what = f"{verb} {name} offers it to {devices:,} devices."
     reason = confirm(client, out, what, devices, yes=options["yes"], reason=options["reason"])
-    _told(out, client.post(path, {**detail, "reason": reason}))
+    _rollout_text.told(out, client.post(path, {**detail, "reason": reason}))
 
 
 @command.command("start")
@@ -350,7 +344,7 @@ def edit(name: str, file: Path, yes: bool, reason: str | None, client: Client, o
     devices = sum(int(one["audience"]) for one in evidence["tallies"])
     reason = confirm(client, out, what, devices, yes=yes, reason=reason)
     headers = {"If-Match": f'"{found["generation"]}"'}
-    _told(out, client.call("PUT", path, {**body, "reason": reason}, headers=headers))
+    _rollout_text.told(out, client.call("PUT", path, {**body, "reason": reason}, headers=headers))
 
 
 @command.command("fallback")
@@ -380,14 +374,14 @@ def fallback(
     body = {"to": to, "cohort": cohort, "reason": ""}
     found = client.call("POST", path, body, query={"dry_run": "true"})
     if dry_run:
-        show_lines(out, "fallback/1", found, _way_back(found))
+        show_lines(out, "fallback/1", found, _rollout_text.way_back(found))
         out.note("Nothing was written.")
         return
     devices = int(found["resident"])
     what = f"This orders {devices:,} devices back to {found['to']}."
     reason = confirm(client, out, what, devices, yes=yes, reason=reason)
     done = client.post(path, {**body, "to": found["to"], "reason": reason})
-    _told(out, done)
+    _rollout_text.told(out, done)
     out.made(str(done["name"]), state=done["state"], request=done["request"])
 
 
@@ -446,129 +440,3 @@ def isolate(name: str, variant: str, reason: str | None, client: Client, out: Ou
     tidegate rollout isolate gw1-2.5.0 --variant gw1-r6 --reason "field report"
     """
     narrow(client, out, "isolate", name, reason, variant=variant)
-
-
-# --- text ------------------------------------------------------------------------------------------------------------
-
-
-def _told(out: Output, done: dict[str, Any]) -> None:
-    """Say what became of an act; one that waits for somebody else ends with exit code 7."""
-    text = f"{done['name']} is {done['state']}: {done['text']}"
-    if done["request"] is not None:
-        out.note(printable(text))
-        out.note(
-            f"Next, by somebody else: tidegate rollout approve {done['name'].partition('.back')[0]}"
-        )
-        raise click.exceptions.Exit(_waiting(out, done))
-    out.note(printable(text))
-
-
-def _waiting(out: Output, done: dict[str, Any]) -> int:
-    if out.json:
-        out.data("act/1", done, "")
-    return 7
-
-
-def _waited(found: dict[str, Any], target: str) -> int | None:
-    """Return the exit code once there is nothing more to wait for, else None."""
-    kind, _, ring = target.partition(":")
-    if kind == "ring":
-        names = [one["name"] for one in found["policy"]["rings"]]
-        if ring not in names:
-            raise RequestError("request.not_found", f"no ring {ring}; there are {', '.join(names)}")
-        if found["rings"][names.index(ring)]["state"] in {"passed", "skipped"}:
-            return 0
-    elif found["state"] == target:
-        return 0
-    if found["state"] in _BAD:
-        return 10
-    return 11 if found["state"] in _OTHER | {"completed"} else None
-
-
-def _reach(name: str, found: dict[str, Any]) -> list[str]:
-    variants = sorted({one for ring in found["rings"] for one in ring["variants"]})
-    rows = [
-        [
-            ring["name"],
-            ", ".join(f"{share / 100:g} %" for share in ring["shares_bp"]),
-            f"{ring['matched']:,}",
-            f"{ring['offered']:,}",
-            *(f"{ring['variants'].get(one, 0):,}" for one in variants),
-        ]
-        for ring in found["rings"]
-    ]
-    lines = [
-        f"Rollout {name} would bring {found['release']} to {found['offered']:,} of {found['matched']:,} matching devices.",
-        "",
-        render_table(["ring", "steps", "matched", "offered", *variants], rows),
-    ]
-    if found["skipped"]:
-        total = sum(one["count"] for one in found["skipped"])
-        lines += ["", f"Skipped {total:,}"]
-        lines += [
-            f"  {one['count']:>7,}  {one['code']:20} {one['text']}" for one in found["skipped"]
-        ]
-    lines += ["", *(f"  warning  {one}" for one in found["warnings"])] if found["warnings"] else []
-    return "\n".join(lines).split("\n")
-
-
-def _way_back(found: dict[str, Any]) -> list[str]:
-    return [
-        f"Would bring {found['resident']:,} devices back to {found['to']} (counter {found['counter']}).",
-        f"  {found['resident']:>6,}  have it in the other slot: no download, one reboot each",
-        f"  {found['already']:>6,}  are on it already",
-        f"  {found['elsewhere']:>6,}  do not hold it: they stay",
-        *(f"  warning  {one}" for one in found["warnings"]),
-    ]
-
-
-def _shown(found: dict[str, Any], evidence: dict[str, Any]) -> list[str]:
-    sums: dict[str, dict[str, int]] = {}
-    for one in evidence["tallies"]:
-        ring = sums.setdefault(one["ring"], dict.fromkeys(("audience", "pending", *_COUNTS), 0))
-        for key in ring:
-            ring[key] += int(one[key])
-    rows = []
-    for spec, progress in zip(found["policy"]["rings"], found["rings"], strict=True):
-        ring = sums.get(spec["name"], dict.fromkeys(("audience", "pending", *_COUNTS), 0))
-        rows.append(
-            [
-                spec["name"],
-                progress["state"],
-                *(
-                    f"{ring[key]:,}"
-                    for key in ("audience", "offered", "exposed", "pending", "confirmed")
-                ),
-                f"{ring['failed_before'] + ring['failed_after']:,}",
-                f"{ring['reverted']:,}",
-                f"{ring['lost']:,}",
-            ]
-        )
-    heads = [
-        "ring",
-        "state",
-        "devices",
-        "offered",
-        "permitted",
-        "underway",
-        "confirmed",
-        "failed",
-        "reverted",
-        "lost",
-    ]
-    lines = [
-        f"{found['name']}   {found['state']}   {found['release']} (counter {found['release_counter']})",
-        "",
-        *render_table(heads, rows).split("\n"),
-        "",
-    ]
-    lines += [f"ISOLATED  {one}" for one in found["isolated"]]
-    if found["halted_at"] and found["state"] in _BAD:
-        lines.append(
-            f"HALTED    by {found['halted_by']}, {when(found['halted_at'])} UTC: {found['halt_reason']}"
-        )
-    lines += [f"Incident  {one}" for one in found["incidents"]]
-    lines += [f"Fallback  {one}" for one in found["children"]]
-    because = [one["text"] for one in found["because"]]
-    lines += [f"Why here  {because[0]}"] if because else []
-    return lines + [f"          {one}" for one in because[1:]]

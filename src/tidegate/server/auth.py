@@ -1,11 +1,9 @@
 """Who is asking, and what they may do: accounts, logins, one-time tickets, API tokens.
 
-Roles are sets of permissions. Stopping needs `rollout.halt`, which every role but the viewer has; widening needs `rollout.widen`; letting somebody else's
-widening pass needs `rollout.approve`. Secrets are random and only their SHA-256 is stored; passwords are argon2id.
+Roles and what they may do are in `server.actors`. Secrets are random and only their SHA-256 is stored; passwords are argon2id.
 """
 
 import hashlib
-import hmac
 import secrets
 import threading
 from collections import OrderedDict
@@ -18,9 +16,29 @@ from argon2.exceptions import InvalidHashError, VerificationError
 
 from tidegate.core.errors import RequestError
 from tidegate.server import audit
+from tidegate.server.actors import APPROVING_ROLES, ROLES, Actor
 from tidegate.server.passwords import made_of_words
 from tidegate.server.store import Connection, Store
 from tidegate.server.store import admin_accounts as rows
+
+__all__ = [
+    "APPROVING_ROLES",
+    "COOKIE",
+    "PASSWORD_MAX",
+    "PASSWORD_MIN",
+    "ROLES",
+    "SESSION_S",
+    "TICKET_S",
+    "TOKEN_PREFIX",
+    "TRIES_MAX",
+    "TRIES_WINDOW_S",
+    "USE_NOTED_S",
+    "AccountFacts",
+    "Actor",
+    "Auth",
+    "TokenFacts",
+    "digest",
+]
 
 SESSION_S: Final = 12 * 3600
 TICKET_S: Final = 3600
@@ -36,66 +54,6 @@ TRIES_WINDOW_S: Final = 300
 #: The last use of a token is written down this often at most, in seconds.
 USE_NOTED_S: Final = 3600
 _REMEMBERED_MAX: Final = 10_000
-
-_READ: Final = frozenset({"fleet.read"})
-_STOP: Final = frozenset({"rollout.halt", "incident.write", "audit.read"})
-_OPERATE: Final = frozenset(
-    {
-        "rollout.create",
-        "rollout.widen",
-        "rollout.fallback",
-        "release.publish",
-        "release.recall",
-        "device.manage",
-        "claim.manage",
-        "group.manage",
-    }
-)
-_APPROVE: Final = frozenset({"rollout.approve"})
-_ADMIN: Final = frozenset({"account.manage", "token.manage", "root.publish"})
-
-#: What each role may do.
-ROLES: Final[dict[str, frozenset[str]]] = {
-    "viewer": _READ,
-    "operator": _READ | _STOP | _OPERATE,
-    "approver": _READ | _STOP | _APPROVE,
-    "admin": _READ | _STOP | _OPERATE | _APPROVE | _ADMIN,
-}
-PERMISSIONS: Final = ROLES["admin"]
-APPROVING_ROLES: Final = frozenset(role for role, may in ROLES.items() if "rollout.approve" in may)
-
-
-class Actor(msgspec.Struct, frozen=True, kw_only=True):
-    """Who acts. `owner` is the person behind a token, so that nobody approves their own request by way of one."""
-
-    name: str
-    role: str
-    kind: str = "account"
-    owner: str = ""
-
-    @property
-    def may(self) -> frozenset[str]:
-        """What this actor may do."""
-        return ROLES.get(self.role, frozenset())
-
-    @property
-    def people(self) -> frozenset[str]:
-        """The names under which this actor is known: nobody is a second person to themselves."""
-        return frozenset({self.name, self.owner} - {""})
-
-    def require(self, permission: str) -> None:
-        """Insist on a permission.
-
-        Raises:
-            RequestError: `request.forbidden`.
-        """
-        if permission not in self.may:
-            raise RequestError(
-                "request.forbidden", f"{self.name} ({self.role}) has no {permission}"
-            )
-
-
-PLANNER: Final = Actor(name="planner", role="operator", kind="planner")
 
 
 class AccountFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -495,11 +453,6 @@ class Auth:
                 self._failed[source] = [*recent, now]
             while len(self._failed) > _REMEMBERED_MAX:
                 self._failed.popitem(last=False)
-
-
-def same_secret(one: str, other: str) -> bool:
-    """Compare two secrets without telling how far they agree."""
-    return hmac.compare_digest(one.encode(), other.encode())
 
 
 def _checked(password: str) -> str:

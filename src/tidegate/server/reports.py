@@ -3,8 +3,6 @@
 import html
 from typing import Any, Final
 
-import msgspec
-
 from tidegate.core import codec
 from tidegate.core.errors import RequestError
 from tidegate.rollout import incident as story
@@ -12,7 +10,6 @@ from tidegate.rollout.incident import DeviceOutcome, Entry
 from tidegate.rollout.model import IncidentReport
 from tidegate.server import incidents, planning, telemetry
 from tidegate.server.store import Connection, admin_log
-from tidegate.server.store import admin_devices as device_rows
 from tidegate.server.store import admin_incidents as rows
 from tidegate.server.store import admin_rollouts as rollout_rows
 
@@ -131,14 +128,3 @@ def _entries(conn: Connection, found: Row, row: Row) -> list[Entry]:
             )
         )
     return entries
-
-
-def running(conn: Connection, row: Row) -> int:
-    """Return how many devices run a rollout's release now."""
-    return device_rows.running_count(conn, str(row["product"]), int(row["release_counter"]))
-
-
-def to_plain(report: IncidentReport) -> dict[str, Any]:
-    """Return a report as plain values."""
-    plain: dict[str, Any] = msgspec.to_builtins(report)
-    return plain

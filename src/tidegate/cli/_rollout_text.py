@@ -1,0 +1,147 @@
+"""How rollouts are told: tables and lines for people, and exit codes for scripts."""
+
+from typing import Any, Final
+
+import click
+
+from tidegate.cli._people import when
+from tidegate.cli.output import Output, printable, render_table
+from tidegate.core.errors import RequestError
+
+_BAD: Final = frozenset({"halted", "falling_back"})
+_OTHER: Final = frozenset({"cancelled", "superseded"})
+_COUNTS: Final = (
+    "offered",
+    "exposed",
+    "confirmed",
+    "reverted",
+    "failed_after",
+    "lost",
+    "failed_before",
+)
+
+
+def told(out: Output, done: dict[str, Any]) -> None:
+    """Say what became of an act; one that waits for somebody else ends with exit code 7."""
+    text = f"{done['name']} is {done['state']}: {done['text']}"
+    if done["request"] is not None:
+        out.note(printable(text))
+        out.note(
+            f"Next, by somebody else: tidegate rollout approve {done['name'].partition('.back')[0]}"
+        )
+        raise click.exceptions.Exit(_waiting(out, done))
+    out.note(printable(text))
+
+
+def _waiting(out: Output, done: dict[str, Any]) -> int:
+    if out.json:
+        out.data("act/1", done, "")
+    return 7
+
+
+def waited(found: dict[str, Any], target: str) -> int | None:
+    """Return the exit code once there is nothing more to wait for, else None."""
+    kind, _, ring = target.partition(":")
+    if kind == "ring":
+        names = [one["name"] for one in found["policy"]["rings"]]
+        if ring not in names:
+            raise RequestError("request.not_found", f"no ring {ring}; there are {', '.join(names)}")
+        if found["rings"][names.index(ring)]["state"] in {"passed", "skipped"}:
+            return 0
+    elif found["state"] == target:
+        return 0
+    if found["state"] in _BAD:
+        return 10
+    return 11 if found["state"] in _OTHER | {"completed"} else None
+
+
+def reach(name: str, found: dict[str, Any]) -> list[str]:
+    """Return the lines of a dry run: rings by variant, who is skipped, warnings."""
+    variants = sorted({one for ring in found["rings"] for one in ring["variants"]})
+    rows = [
+        [
+            ring["name"],
+            ", ".join(f"{share / 100:g} %" for share in ring["shares_bp"]),
+            f"{ring['matched']:,}",
+            f"{ring['offered']:,}",
+            *(f"{ring['variants'].get(one, 0):,}" for one in variants),
+        ]
+        for ring in found["rings"]
+    ]
+    lines = [
+        f"Rollout {name} would bring {found['release']} to {found['offered']:,} of {found['matched']:,} matching devices.",
+        "",
+        render_table(["ring", "steps", "matched", "offered", *variants], rows),
+    ]
+    if found["skipped"]:
+        total = sum(one["count"] for one in found["skipped"])
+        lines += ["", f"Skipped {total:,}"]
+        lines += [
+            f"  {one['count']:>7,}  {one['code']:20} {one['text']}" for one in found["skipped"]
+        ]
+    lines += ["", *(f"  warning  {one}" for one in found["warnings"])] if found["warnings"] else []
+    return "\n".join(lines).split("\n")
+
+
+def way_back(found: dict[str, Any]) -> list[str]:
+    """Return the lines of a fallback's dry run."""
+    return [
+        f"Would bring {found['resident']:,} devices back to {found['to']} (counter {found['counter']}).",
+        f"  {found['resident']:>6,}  have it in the other slot: no download, one reboot each",
+        f"  {found['already']:>6,}  are on it already",
+        f"  {found['elsewhere']:>6,}  do not hold it: they stay",
+        *(f"  warning  {one}" for one in found["warnings"]),
+    ]
+
+
+def shown(found: dict[str, Any], evidence: dict[str, Any]) -> list[str]:
+    """Return the lines of `rollout show`."""
+    sums: dict[str, dict[str, int]] = {}
+    for one in evidence["tallies"]:
+        ring = sums.setdefault(one["ring"], dict.fromkeys(("audience", "pending", *_COUNTS), 0))
+        for key in ring:
+            ring[key] += int(one[key])
+    rows = []
+    for spec, progress in zip(found["policy"]["rings"], found["rings"], strict=True):
+        ring = sums.get(spec["name"], dict.fromkeys(("audience", "pending", *_COUNTS), 0))
+        rows.append(
+            [
+                spec["name"],
+                progress["state"],
+                *(
+                    f"{ring[key]:,}"
+                    for key in ("audience", "offered", "exposed", "pending", "confirmed")
+                ),
+                f"{ring['failed_before'] + ring['failed_after']:,}",
+                f"{ring['reverted']:,}",
+                f"{ring['lost']:,}",
+            ]
+        )
+    heads = [
+        "ring",
+        "state",
+        "devices",
+        "offered",
+        "permitted",
+        "underway",
+        "confirmed",
+        "failed",
+        "reverted",
+        "lost",
+    ]
+    lines = [
+        f"{found['name']}   {found['state']}   {found['release']} (counter {found['release_counter']})",
+        "",
+        *render_table(heads, rows).split("\n"),
+        "",
+    ]
+    lines += [f"ISOLATED  {one}" for one in found["isolated"]]
+    if found["halted_at"] and found["state"] in _BAD:
+        lines.append(
+            f"HALTED    by {found['halted_by']}, {when(found['halted_at'])} UTC: {found['halt_reason']}"
+        )
+    lines += [f"Incident  {one}" for one in found["incidents"]]
+    lines += [f"Fallback  {one}" for one in found["children"]]
+    because = [one["text"] for one in found["because"]]
+    lines += [f"Why here  {because[0]}"] if because else []
+    return lines + [f"          {one}" for one in because[1:]]
