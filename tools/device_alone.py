@@ -36,14 +36,18 @@ def environment() -> Path:
     return python
 
 
-def tree() -> Path:
-    """Copy what a device carries, and only that; return the folder that stands in for site-packages."""
-    folder = HOME / "tree"
+def tree(*doubles: str) -> Path:
+    """Copy what a device carries, and only that; return the folder that stands in for site-packages.
+
+    Args:
+        doubles: packages that tests want beside it: `sim`, whose boards and links stand in for hardware.
+    """
+    folder = HOME / "-".join(("tree", *doubles))
     shutil.rmtree(folder, ignore_errors=True)
     source = ROOT / "src" / "tidegate"
     (folder / "tidegate").mkdir(parents=True)
     shutil.copy(source / "__init__.py", folder / "tidegate")
     unwanted = shutil.ignore_patterns("__pycache__")
-    for package in PACKAGES:
+    for package in (*PACKAGES, *doubles):
         shutil.copytree(source / package, folder / "tidegate" / package, ignore=unwanted)
     return folder
