@@ -216,6 +216,18 @@ def test_a_halt_from_the_page_is_in_effect_when_it_is_answered(office: Office) -
     assert "1 staged and inert" in page
 
 
+def test_what_was_halted_by_the_gate_stays_bad_when_it_is_cancelled(office: Office) -> None:
+    devices, _ = begin(office)
+    for device in devices[::2]:
+        revert(device)
+    office.tick()
+    assert office.post("/rollouts/gw1-1.2.0/cancel", reason="not again") == 303
+    page = office.page("/rollouts/gw1-1.2.0")
+    assert "Halted by gate, cancelled" in page
+    assert "Yes. " in page
+    assert "3 of 3 attempts ended badly" in page
+
+
 def test_a_cohort_is_ordered_back_from_the_page(office: Office) -> None:
     devices, _ = begin(office)
     devices[0].run(devices[0].assignment())

@@ -42,6 +42,13 @@ LOG: Final = 40
 OWED: Final = 10
 _POINTS: Final = 150
 _MOST_POINTS: Final = 599
+_AFTER_HALT: Final = frozenset({"halted", "falling_back", "completed", "cancelled"})
+_TURNS: Final = frozenset({"halt", "resume"})
+_THEN: Final = {
+    "falling_back": ", falling back",
+    "completed": ", fallen back",
+    "cancelled": ", cancelled",
+}
 #: Icon and colour of each decision in the log.
 DECISIONS: Final[dict[str, tuple[str, Tone]]] = {
     "advance": ("ok", "ok"),
@@ -73,6 +80,7 @@ def page(
     found = evidence_of(conn, row, model, audience_of)
     tally = evidence_sums.total(found)
     because = sums.findings(row["because"])
+    stopped = _halt_stands(conn, row)
     parent, children = rows.parent_and_children(conn, row)
     owed = rows.owed(conn, int(row["id"]), AFTER, OWED)
     isolated = sums.isolated_count(found.tallies, model.isolated)
@@ -81,7 +89,7 @@ def page(
         name=name,
         title=sums.title(row),
         state=str(row["state"]),
-        state_text=_state_text(row),
+        state_text=_state_text(row, stopped=stopped),
         kind=str(row["kind"]),
         release=str(row["release"]),
         release_counter=int(row["release_counter"]),
@@ -94,7 +102,7 @@ def page(
         audience=str(row["audience"]),
         asks=tuple(_ask(one, account) for one in rows.requests(conn, int(row["id"]))),
         halted=_halted(conn, row),
-        facts=_facts(row, tally, because, now),
+        facts=_facts(row, tally, because, now, stopped=stopped),
         rings=_rings(model, found, now),
         total=sums.ring_row("All", "", "", tally, isolated),
         because=sums.because_rows(_stopped_by(conn, row) or because),
@@ -114,7 +122,7 @@ def page(
 
 def _stopped_by(conn: Connection, row: Row) -> tuple[Finding, ...]:
     """Return what the gates saw when they halted it; later plans only say that it stands still."""
-    if row["state"] != "halted" or row["halted_by"] != sums.PLANNER:
+    if not _halt_stands(conn, row) or row["halted_by"] != sums.PLANNER:
         return ()
     for one in rows.plan_log(conn, int(row["id"]), LOG):
         if one["action"] == "halt":
@@ -122,12 +130,22 @@ def _stopped_by(conn: Connection, row: Row) -> tuple[Finding, ...]:
     return ()
 
 
-def _state_text(row: Row) -> str:
+def _halt_stands(conn: Connection, row: Row) -> bool:
+    """Say whether it was halted and never resumed: what was then fallen back or cancelled was bad, whatever its state says now."""
+    if row["halted_at"] is None or row["state"] not in _AFTER_HALT:
+        return False
+    if row["state"] in {"halted", "falling_back"}:
+        return True
+    log = rows.plan_log(conn, int(row["id"]), LOG)
+    return next((one["action"] != "resume" for one in log if one["action"] in _TURNS), True)
+
+
+def _state_text(row: Row, *, stopped: bool) -> str:
     state = str(row["state"])
     word = words.state(state).word
-    if state == "halted":
+    if stopped:
         who = "by gate" if row["halted_by"] == sums.PLANNER else f"by {row['halted_by']}"
-        return f"Halted {who}"
+        return f"Halted {who}{_THEN.get(state, '')}"
     return f"{word}, {where_text(row)}" if state in {"active", "paused"} else word
 
 
@@ -158,22 +176,24 @@ def _halted(conn: Connection, row: Row) -> Halted | None:
     )
 
 
-def _facts(row: Row, tally: Tally, because: tuple[Finding, ...], now: int) -> tuple[Fact, ...]:
+def _facts(
+    row: Row, tally: Tally, because: tuple[Finding, ...], now: int, *, stopped: bool
+) -> tuple[Fact, ...]:
     return (
-        _is_it_bad(row, tally, because),
+        _is_it_bad(row, tally, because, stopped=stopped),
         _how_far(tally),
         _what_limits(row, because, now),
         _if_it_turned(row, tally),
     )
 
 
-def _is_it_bad(row: Row, tally: Tally, because: tuple[Finding, ...]) -> Fact:
+def _is_it_bad(row: Row, tally: Tally, because: tuple[Finding, ...], *, stopped: bool) -> Fact:
     question = "Is it bad?"
     bad = next((one for one in because if not one.passed and one.gate in sums.STOPPING), None)
     shares = (("bad", tally.harmed), ("wait", max(0, tally.attempts - tally.harmed)))
     big = words.percent(tally.harmed, tally.attempts) if tally.attempts else "\N{EN DASH}"
     small = f"of {words.number(tally.attempts)} harmed"
-    if row["state"] in {"halted", "falling_back"}:
+    if stopped:
         say = (
             f"Yes. {row['halt_reason']}"
             if row["halted_by"] == sums.PLANNER

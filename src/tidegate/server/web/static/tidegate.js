@@ -59,14 +59,14 @@
         ctx.fillStyle = p.color; ctx.fillText(p.text, narrow ? right - 6 * px : right + 8 * px, p.y);
       });
       ctx.textAlign = "left";
-      let until = -1e9, level = 0;
-      d.marks.forEach((m, n) => {
+      const until = Array(narrow ? 3 : 4).fill(-1e9);
+      d.marks.forEach((m) => {
         const x = u.valToPos(m.x, "x", true), w = ctx.measureText(m.label).width, flip = x + w + 8 * px > right;
         const from = flip ? x - w - 6 * px : x + 5 * px;
-        level = narrow ? n % 3 : from < until ? (level + 1) % 4 : 0; until = from + w + 8 * px;
+        const free = until.findIndex((end) => end <= from), level = Math.max(0, free);  // no room in any line: the mark alone
         ctx.strokeStyle = ctx.fillStyle = token(m.color); ctx.lineWidth = px; ctx.setLineDash([2 * px, 3 * px]);
         ctx.beginPath(); ctx.moveTo(x, u.bbox.top - (12 - 14 * level) * px); ctx.lineTo(x, u.bbox.top + u.bbox.height); ctx.stroke(); ctx.setLineDash([]);
-        ctx.fillText(m.label, from, u.bbox.top - (8 - 14 * level) * px);
+        if (free >= 0) { ctx.fillText(m.label, from, u.bbox.top - (8 - 14 * level) * px); until[level] = from + w + 8 * px; }
       });
       ctx.restore();
     };
