@@ -111,7 +111,9 @@ def assign(
         policy=choice.live.delivery if choice.live else DeliveryPolicy(),
         poll_after_s=terms.poll_after_s,
     )
-    return Assigned(body, settled=choice.action in {"none", "hold"} and not decision.later)
+    # The end of a hold on the device is news that only its next question brings.
+    settled = choice.action in {"none", "hold"} and not decision.later and not request.state.held
+    return Assigned(body, settled=settled)
 
 
 def _next_seq(last: int, claimed: int, now: int) -> int:

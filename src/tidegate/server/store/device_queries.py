@@ -98,11 +98,11 @@ def static_members(conn: Connection) -> Iterator[tuple[int, str]]:
     return iter(raw_connection(conn).execute(statement))
 
 
-#: Columns of `everything`, in order.
+#: Columns of `everything`, in order. Held counts when an operator said so: a device that holds itself has to be asked again, for only it knows when that ended.
 FLEET_COLUMNS = (
     "row", "id", "state", "key_gen", "product", "model", "rev", "variant", "channel", "region",
     "site", "connectivity", "agent", "serial", "attributes", "running_counter", "running_version",
-    "security_floor", "held", "last_seen",
+    "security_floor", "held AND held_by != 'device'", "last_seen",
 )  # fmt: skip
 
 
