@@ -83,7 +83,7 @@ class Loop:
                 return self._exit_code()
             if once and pause_s > 0 and not self._runner.busy:
                 return 0 if self._runner.contact_at is not None else 1
-            if pause_s > REST_AFTER_S:
+            if pause_s > REST_AFTER_S and not self._runner.busy:
                 self._rest()
             self._wait(server, pause_s)
         return 0

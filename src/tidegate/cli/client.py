@@ -36,6 +36,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 DEFAULT_SERVER: Final = "http://127.0.0.1:8440"
+_SIGN_IN: Final = "set TIDEGATE_TOKEN (tidegate token create makes one), or, where the server runs, TIDEGATE_DATA_DIR to its data"
 _PUBLISHER: Final = frozenset({"sig", "compat", "release", "key", "meta"})
 _PIECE: Final = 1 << 18
 _LOCAL: Final = frozenset({"127.0.0.1", "::1", "localhost"})
@@ -233,6 +234,8 @@ def problem(status: int, body: bytes) -> TidegateError:
     if code not in REASONS and code not in HINTS:
         detail = f"{code}: {detail}" if code else detail
         code = _by_status(status)
+    if code == "request.unauthenticated":
+        return RequestError(code, detail, hint=_SIGN_IN)
     return error_of(code, detail)
 
 

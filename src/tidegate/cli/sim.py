@@ -1,5 +1,6 @@
 """`tidegate sim`: fleets and boards without hardware, under the real agent and the real server."""
 
+import os
 import tempfile
 import time
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import click
 
 from tidegate.cli.output import Output, with_output
-from tidegate.core.errors import ConfigError
+from tidegate.core.errors import BusyError, ConfigError
 
 #: `--expect` and it did not come true.
 UNMET = 10
@@ -100,6 +101,7 @@ def board(folder: Path, **options: object) -> None:
 
     if not (folder / "agent.toml").exists():
         _make(folder, options)
+    power = _only_one(folder)
     # A service manager says TERM: the board's agent has to go with it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     run_board = VirtualBoard(folder.resolve(), tell=lambda text: click.echo(text, err=True))
@@ -107,6 +109,28 @@ def board(folder: Path, **options: object) -> None:
         run_board.run()
     finally:
         run_board.stop()
+        os.close(power)
+
+
+def _only_one(folder: Path) -> int:
+    """Take the board's power: two supervisors on one folder would boot two agents of one identity.
+
+    Raises:
+        BusyError: `agent.locked`.
+    """
+    import fcntl
+
+    handle = os.open(folder / "power.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(handle)
+        raise BusyError(
+            "agent.locked",
+            f"the board in {folder} is switched on already",
+            hint="stop the other `tidegate sim board`, or name another folder",
+        ) from error
+    return handle
 
 
 def _factory_image(folder: Path, tree: Path | None, version: str) -> Path:

@@ -39,7 +39,7 @@ HINTS: Final[dict[str, str]] = {
     "key.trust_levels": "use separate keys for separate roles",
     "meta.no_root": "run the root ceremony: `tidegate root begin`, or `tidegate init --lab` to try things out",
     "meta.incomplete": "ask the holders named to sign, then merge again",
-    "release.exists": "raise release_counter: a published release never changes",
+    "release.exists": "raise version and counter in release.toml: a published release never changes",
     "release.malformed": "build the bundle again with `tidegate release build`",
     "request.invalid": "correct the request as the detail says",
     "request.too_large": "send less at once",

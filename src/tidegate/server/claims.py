@@ -48,7 +48,7 @@ def create(
     """Make a claim and its token, which is returned once.
 
     Raises:
-        RequestError: `request.invalid`.
+        RequestError: `request.invalid`; `request.conflict`: the name is taken, and revoking by it would end only one of the two.
     """
     if not 1 <= max_count <= COUNT_MAX:
         raise RequestError("request.invalid", f"max_count: 1 to {COUNT_MAX}")
@@ -58,6 +58,10 @@ def create(
         plain = value.replace(".", "").replace("-", "").replace("_", "")
         if not (1 <= len(value) <= 64 and plain.isalnum() and value.isascii()):
             raise RequestError("request.invalid", f"{key}: 1 to 64 letters, digits and . _ -")
+    if rows.claim(conn, name) is not None:
+        raise RequestError(
+            "request.conflict", f"there is a claim {name} already", hint="choose another name"
+        )
     token = PREFIX + token_bytes(24).hex()
     row: dict[str, Any] = {
         "name": name,

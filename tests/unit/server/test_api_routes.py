@@ -338,6 +338,13 @@ def test_a_claim_lets_a_device_in_until_it_is_revoked(api: Api) -> None:
     assert two.enrol(made["token"]).status == 403
 
 
+def test_claims_bear_names_of_their_own(api: Api) -> None:
+    names = [api.post("/claims", {"product": "gw1"}, "operator")["name"] for _ in range(2)]
+    assert len(set(names)) == 2
+    body = {"product": "gw1", "name": names[0]}
+    assert api.call("POST", "/claims", body).status == 409
+
+
 def test_a_group_is_an_audience(api: Api) -> None:
     api.rig.device("d1", rev=1)
     api.rig.device("d2", rev=2)

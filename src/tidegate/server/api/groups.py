@@ -74,7 +74,7 @@ class ClaimRoutes(Controller):
     @post("/", opt={PERMISSION: "claim.manage"}, sync_to_thread=True, status_code=201)
     def create(self, request: ApiRequest, desk: DeskDep, data: JSONBody[NewClaim]) -> MadeClaim:
         """Make a claim token. Its text is in the answer, and nowhere else."""
-        name = data.name or f"{data.product}-{desk.now}"
+        name = data.name or f"{data.product[:57]}-{desk.services.randomness(3).hex()}"
         made, token = desk.write(
             lambda conn: claims.create(
                 conn,
