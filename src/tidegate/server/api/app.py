@@ -93,6 +93,8 @@ def create_admin_app(services: Services) -> Litestar:
         exception_handlers={
             TidegateError: show_problem,
             HTTPException: show_http_problem,
+            RecursionError: show_unreadable,
+            UnicodeDecodeError: show_unreadable,
             Exception: show_fault,
         },
         request_max_body_size=services.settings.body_max,
@@ -158,6 +160,14 @@ def show_http_problem(request: Request[Any, Any, Any], error: HTTPException) -> 
     if error.status_code >= 500:
         return show_fault(request, error)
     return show_problem(request, RequestError(code, detail))
+
+
+def show_unreadable(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    """Answer what the JSON reader raises, and the framework passes on, for bytes that are no text and for nesting without end."""
+    _log.warning(
+        "%s %s: unreadable body: %s", request.method, request.url.path, type(error).__name__
+    )
+    return show_problem(request, RequestError("request.invalid", "the body cannot be read as JSON"))
 
 
 def show_fault(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
