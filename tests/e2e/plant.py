@@ -44,6 +44,7 @@ class Plant:
         self.marker = folder / "booted"
         self.marker.touch()
         self.digests: dict[int, str] = {}
+        self.claim = self.control.make_claim(PRODUCT, 100)
 
     @property
     def url(self) -> str:
@@ -80,7 +81,7 @@ class Plant:
                 rev=1,
                 server=self.url,
                 anchor=self.shop.root,
-                claim=self.control.make_claim(PRODUCT, 10),
+                claim=self.claim,
                 image=image,
                 installed=Running(
                     release_counter=counter,

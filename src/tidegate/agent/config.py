@@ -217,8 +217,8 @@ class _Inputs:
         except OSError as error:
             raise ConfigError("config.unreadable", f"{path}: {error.strerror}") from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            self._mistakes.append(f"{path}: {error}")
-            return
+            # At once: what a file that cannot be read does not say would be held against it line by line.
+            raise ConfigError("config.invalid", f"{path}: {error}") from error
         for table, content in found.items():
             self._table(str(path), table, content)
 

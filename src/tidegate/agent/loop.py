@@ -19,7 +19,7 @@ from tidegate.agent.board import RealBoard
 from tidegate.agent.local import LocalServer
 from tidegate.agent.runner import NEVER, Runner
 from tidegate.agent.settings import Config
-from tidegate.core.errors import BusyError
+from tidegate.core.errors import HINTS, BusyError
 
 #: Longest sleep, in seconds: a clock that was set, a window, an inhibitor are noticed by then.
 SLEEP_MAX_S: Final = 3600.0
@@ -44,6 +44,7 @@ class Loop:
         self._config = config
         self._runner = runner
         self._stopped = False
+        self._told = ""
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._manager = Manager()
 
@@ -78,6 +79,7 @@ class Loop:
     def _cycle(self, server: LocalServer | None, *, once: bool) -> int:
         while not self._stopped:
             pause_s = self._runner.tick()
+            self._tell_trouble()
             self._manager.alive()
             if self._runner.ended:
                 return self._exit_code()
@@ -87,6 +89,20 @@ class Loop:
                 self._rest()
             self._wait(server, pause_s)
         return 0
+
+    def _tell_trouble(self) -> None:
+        """Say what goes wrong, once, where the service manager's log is fed from."""
+        problem = self._runner.problem
+        if problem == self._told:
+            return
+        self._told = problem
+        code, _, detail = problem.partition(": ")
+        if code:
+            hint = HINTS.get(code, "")
+            # The server's words may stand in it.
+            said = "".join(one if one.isprintable() else "?" for one in detail or code)
+            text = f"error[{code}]: {said}\n" + (f"  do    {hint}\n" if hint else "")
+            os.write(2, text.encode("utf-8", "replace"))
 
     def _exit_code(self) -> int:
         board = self._runner.ports.board
