@@ -224,6 +224,8 @@ def test_what_was_halted_by_the_gate_stays_bad_when_it_is_cancelled(office: Offi
     assert office.post("/rollouts/gw1-1.2.0/cancel", reason="not again") == 303
     page = office.page("/rollouts/gw1-1.2.0")
     assert "Halted by gate, cancelled" in page
+    html = office.client.get("/rollouts/gw1-1.2.0").text
+    assert re.search(r'class="state bad[^"]*">.{0,80}Halted by gate, cancelled', html, re.DOTALL)
     assert "Yes. " in page
     assert "3 of 3 attempts ended badly" in page
 

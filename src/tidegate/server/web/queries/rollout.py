@@ -90,6 +90,7 @@ def page(
         title=sums.title(row),
         state=str(row["state"]),
         state_text=_state_text(row, stopped=stopped),
+        stopped=stopped,
         kind=str(row["kind"]),
         release=str(row["release"]),
         release_counter=int(row["release_counter"]),

@@ -120,6 +120,7 @@ class RolloutPage:
     audience: str = ""
     asks: tuple[Ask, ...] = ()
     halted: Halted | None = None
+    stopped: bool = False  # it was halted and never resumed, whatever became of it then
     facts: tuple[Fact, ...] = ()
     rings: tuple[RingRow, ...] = ()
     total: RingRow | None = None
