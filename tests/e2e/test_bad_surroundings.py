@@ -100,7 +100,9 @@ def cramped(tmp_path: Path) -> Iterator[_Cramped]:
         check=False,
     )
     if probe.returncode:
-        pytest.skip("nobody may mount here: a full disk cannot be made")
+        pytest.skip(
+            "tier: full disk: nobody may mount here; needs unshare of the Debian package util-linux and leave to use it"
+        )
     served = _Cramped(tmp_path / "data")
     yield served
     served.kill()
