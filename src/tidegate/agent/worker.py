@@ -6,23 +6,20 @@ other end). It ends when its standard input does.
 
 import hashlib
 from collections.abc import Iterator
-from typing import Final, Protocol
+from typing import Final
 
 import msgspec
 
 from tidegate.agent import api, enrol, installers
 from tidegate.agent.events import (
     AskPermit,
-    Assigned,
     Download,
     Failed,
     Installed,
-    Ordered,
     PermitRefused,
     Permitted,
     ReadBack,
     Refresh,
-    Refused,
 )
 from tidegate.agent.jobs import (
     Enrol,
@@ -35,70 +32,28 @@ from tidegate.agent.jobs import (
     Task,
     TokenRefused,
 )
-from tidegate.agent.ports import Board, Clock, Storage, Transport
+from tidegate.agent.orders import Orders, World
 from tidegate.agent.settings import Settings
 from tidegate.agent.state import (
-    Order,
-    SlotRecord,
     Staged,
-    State,
-    Update,
 )
 from tidegate.agent.trust import TrustStore
 from tidegate.core.director import (
-    check_assignment,
-    check_fallback,
     check_permit,
-    open_assignment,
     open_permit,
-    resolve_target,
 )
-from tidegate.core.errors import DeviceError, PublisherError, TidegateError
-from tidegate.core.keys import device_key_sha256, sign_document
-from tidegate.core.metadata import SignedTarget
+from tidegate.core.errors import DeviceError, TidegateError
+from tidegate.core.keys import sign_document
 from tidegate.core.protocol import (
     EVENT_TYPE,
     SIGNED_KINDS,
-    AssignmentAnswer,
-    AssignmentBody,
-    AssignmentRequest,
-    DeviceState,
     EventBody,
     EventItem,
     PermitAnswer,
     PermitRequest,
-    SlotState,
 )
-from tidegate.core.release import Running, refusal
-from tidegate.core.verify import product_floor
 
 _READ: Final = 1 << 20
-#: A later word on the time than the clock's by more than this moves the reference, in seconds.
-_SKEW_S: Final = 300
-
-
-class World(Protocol):
-    """What a worker needs of a device's ports."""
-
-    @property
-    def clock(self) -> Clock:
-        """Time and randomness."""
-        ...
-
-    @property
-    def storage(self) -> Storage:
-        """The state directory."""
-        ...
-
-    @property
-    def board(self) -> Board:
-        """Slots and boot loader."""
-        ...
-
-    @property
-    def transport(self) -> Transport:
-        """The way to the server."""
-        ...
 
 
 class Worker:
@@ -132,7 +87,7 @@ class Worker:
             case Sign():
                 yield self._sign(job)
             case Refresh():
-                yield self._refresh(task)
+                yield Orders(self._world, self._settings).refresh(task)
             case Download():
                 installer = installers.load(job.update.release.format, self._settings.allow)
                 yield from installer.download(self._world, self._settings, job, task.token)
@@ -161,139 +116,6 @@ class Worker:
             return EventItem(body=body)
 
         return Signed(items=tuple(item(one) for one in job.events))
-
-    # --- assignment ---------------------------------------------------------------------------------------------------
-
-    def _refresh(self, task: Task) -> Reply:
-        world, settings = self._world, self._settings
-        now = self._now()
-        body: AssignmentBody | None = None
-        try:
-            store = TrustStore(world.storage, world.transport, settings.anchor, now)
-            store.refresh_root()
-            store.keep()
-            checked = self._assignment(task, store)
-            body = checked
-            order = Order(epoch=body.epoch, seq=body.seq)
-            if body.action == "hold" or body.action == "none":  # noqa: PLR1714 - narrows the type
-                return Ordered(now=now, order=order, action=body.action, reason=body.reason)
-            return Assigned(now=now, order=order, update=self._update(task.state, store, body))
-        except PublisherError as error:
-            return _refused(now, body, error)
-        except DeviceError as error:
-            if body is None:
-                raise
-            return _refused(now, body, error)
-
-    def _assignment(self, task: Task, store: TrustStore) -> AssignmentBody:
-        world, settings = self._world, self._settings
-        nonce = world.clock.random_bytes(16).hex()
-        request = AssignmentRequest(
-            nonce=nonce, state=self._device_state(task, store.trusted.root.version)
-        )
-        answer = api.post(
-            world.transport, "/d/v1/assignment", request, AssignmentAnswer, token=task.token
-        )
-        root = store.trusted.root
-        body = open_assignment(answer.envelope, root)
-        public = enrol.device_signer(world.storage, world.clock).public
-        check_assignment(
-            body,
-            root,
-            device_id=settings.device_id,
-            device_key_sha256=device_key_sha256(public.keytype, public.public),
-            nonce=nonce,
-            last=(task.state.order.epoch, task.state.order.seq),
-            # The nonce proves that this was made just now; the device's own clock proves nothing.
-            now=body.issued,
-        )
-        return body
-
-    def _update(self, state: State, store: TrustStore, body: AssignmentBody) -> Update:
-        """Check what was assigned against the product role and the device's own rules."""
-        assert body.target is not None  # noqa: S101 - check_assignment; for the type checker
-        now = self._now()
-        if body.issued > now + _SKEW_S:
-            now, store = body.issued, store.at(body.issued)
-        try:
-            trusted = store.refresh(body.target.product)
-        except PublisherError as error:
-            if error.code != "sig.expired" or body.issued >= now:
-                raise
-            # The clock may be ahead: the director's fresh word on the time decides.
-            now, store = body.issued, store.at(body.issued)
-            trusted = store.refresh(body.target.product)
-        found = resolve_target(body, trusted)
-        self._allow(state, found, body, now)
-        current = self._world.board.bootloader.current()
-        return Update(
-            update=body.update,
-            attempt=body.attempt,
-            action="fallback" if body.action == "fallback" else "install",
-            release=found.release,
-            slot=next(one for one in self._world.board.slots() if one != current),
-            from_counter=state.slots.get(current, SlotRecord()).release_counter,
-            product_floor=product_floor(
-                trusted, body.target.product, self._settings.hardware.model
-            ),
-            allow_refused=body.allow_refused,
-            policy=body.policy,
-        )
-
-    def _allow(self, state: State, found: SignedTarget, body: AssignmentBody, now: int) -> None:
-        settings = self._settings
-        running = state.slots.get(state.current, SlotRecord())
-        fallback = body.action == "fallback"
-        if found.release.product != settings.product:
-            raise PublisherError("compat.hardware", f"made for {found.release.product}")
-        if fallback:
-            if running.release is None:
-                raise PublisherError("compat.counter", "what runs names no way back")
-            other = next(record for slot, record in state.slots.items() if slot != state.current)
-            check_fallback(
-                found,
-                running=running.release,
-                other=slot_state(other),
-                floor=state.floor,
-                now=now,
-            )
-        code = refusal(
-            found.release,
-            hardware=settings.hardware,
-            channel=settings.channel,
-            running=Running(
-                release_counter=running.release_counter,
-                security_version=running.security_version,
-                sha256=running.sha256,
-                version=running.version,
-            ),
-            floor=state.floor,
-            agent=settings.agent,
-            components=settings.components,
-            fallback=fallback,
-        )
-        if code is not None:
-            raise PublisherError(code, f"{found.release.name} on {settings.hardware.variant}")
-
-    def _device_state(self, task: Task, root_version: int) -> DeviceState:
-        state, settings = task.state, self._settings
-        return DeviceState(
-            hardware=settings.hardware,
-            channel=settings.channel,
-            agent=settings.agent,
-            boot_id=state.boot_id,
-            running=state.current,
-            slots={name: slot_state(record) for name, record in state.slots.items()},
-            security_floor=state.floor,
-            refuses=tuple(one.sha256 for one in state.refused),
-            root_version=root_version,
-            assignment_seq=state.order.seq,
-            held=state.hold is not None,
-            inhibitors=task.inhibitors[:16],
-            waiting=task.waiting,
-            free_bytes=self._world.storage.free_bytes(),
-            attributes=settings.attributes,
-        )
 
     # --- slot and permit ----------------------------------------------------------------------------------------------
 
@@ -358,31 +180,6 @@ class Worker:
             detail=error.detail,
             retryable=error.retryable,
         )
-
-
-def slot_state(record: SlotRecord) -> SlotState:
-    """Return what the server is told of a slot."""
-    return SlotState(
-        state=record.state,
-        release_counter=record.release_counter,
-        security_version=record.security_version,
-        version=record.version,
-        sha256=record.sha256,
-    )
-
-
-def _refused(now: int, body: AssignmentBody | None, error: TidegateError) -> Refused:
-    if body is None:
-        return Refused(now=now, reason=error.code, detail=error.detail)
-    return Refused(
-        now=now,
-        reason=error.code,
-        detail=error.detail,
-        update=body.update,
-        attempt=body.attempt,
-        release_counter=body.target.release_counter if body.target else 0,
-        order=Order(epoch=body.epoch, seq=body.seq),
-    )
 
 
 def serve(arguments: list[str]) -> int:
