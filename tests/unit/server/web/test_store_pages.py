@@ -228,6 +228,20 @@ def test_what_was_halted_by_the_gate_stays_bad_when_it_is_cancelled(office: Offi
     assert re.search(r'class="state bad[^"]*">.{0,80}Halted by gate, cancelled', html, re.DOTALL)
     assert "Yes. " in page
     assert "3 of 3 attempts ended badly" in page
+    for path in ("/rollouts", "/releases/gw1-1.2.0"):
+        assert "Halted by gate, cancelled" in office.page(path)
+
+
+def test_a_device_page_shows_the_slot_that_it_switched_into_since_it_last_asked(
+    office: Office,
+) -> None:
+    devices, _ = begin(office)
+    device = devices[0]
+    device.run(device.assignment())
+    slots = re.search(r"Slots (.*?) Health contract", office.page("/devices/d0"))
+    assert slots is not None
+    assert re.search(r"1\.1\.0 .*counter 1 .*a way back", slots[1]), slots[1]
+    assert re.search(r"Running .{0,40}1\.2\.0 .{0,20}counter 2", slots[1]), slots[1]
 
 
 def test_a_cohort_is_ordered_back_from_the_page(office: Office) -> None:

@@ -135,17 +135,19 @@ def _cohort_rows(counts: dict[str, int]) -> tuple[Pair, ...]:
 def _facts(report: IncidentReport, counts: dict[str, int]) -> tuple[Fact, ...]:
     first = report.facts["first"]
     opened = report.opened_at
-    since = (
-        words.duration(opened - int(first["at"]))
-        if first and first["at"] <= opened
-        else "\N{EN DASH}"
+    told = bool(first) and first["at"] <= opened
+    since = words.duration(opened - int(first["at"])) if told else "\N{EN DASH}"
+    sign = (
+        "The first device that ended badly."
+        if told
+        else "No device had ended badly when it was stopped."
     )
     tone: Tone = "bad" if counts["harmed"] else ""
     untouched = words.number(counts["untouched"])
     return (
         Fact("Exposed", words.number(counts["exposed"]), "given leave to activate"),
         Fact("Harmed", words.number(counts["harmed"]), "reverted, failed or lost", tone=tone),
-        Fact("From first sign to stop", since, "", "The first device that ended badly."),
+        Fact("From first sign to stop", since, "", sign),
         Fact("Not touched", untouched, "of its audience")
         if counts["audience"]
         else Fact("Past the point of no return", words.number(counts["open"])),
@@ -171,8 +173,14 @@ def _entry(one: dict[str, Any]) -> TimelineRow:
     icon, tone = _look(one)
     by = {"planner": "by gate", "device": ""}.get(who, who)
     return TimelineRow(
-        int(one["at"]), icon, tone, text if who == "device" else text[:1].upper() + text[1:], by=by
+        int(one["at"]), icon, tone, text if who == "device" else _opened(text), by=by
     )
+
+
+def _opened(text: str) -> str:
+    """Begin a text with a capital, unless it begins with a name (`gw-1.4.0.back1: ...`)."""
+    first = text.split(maxsplit=1)[0] if text.strip() else ""
+    return text if any(char.isdigit() for char in first) else text[:1].upper() + text[1:]
 
 
 def _look(one: dict[str, Any]) -> tuple[str, Tone]:

@@ -17,9 +17,10 @@ from tidegate.server.web.queries import sums
 from tidegate.server.web.queries.rollouts import (
     AudienceOf,
     evidence_of,
+    halt_stands,
     model_of,
     present_ring,
-    where_text,
+    state_text,
 )
 from tidegate.server.web.reader import Account
 from tidegate.server.web.views import (
@@ -42,13 +43,6 @@ LOG: Final = 40
 OWED: Final = 10
 _POINTS: Final = 150
 _MOST_POINTS: Final = 599
-_AFTER_HALT: Final = frozenset({"halted", "falling_back", "completed", "cancelled"})
-_TURNS: Final = frozenset({"halt", "resume"})
-_THEN: Final = {
-    "falling_back": ", falling back",
-    "completed": ", fallen back",
-    "cancelled": ", cancelled",
-}
 #: Icon and colour of each decision in the log.
 DECISIONS: Final[dict[str, tuple[str, Tone]]] = {
     "advance": ("ok", "ok"),
@@ -80,7 +74,7 @@ def page(
     found = evidence_of(conn, row, model, audience_of)
     tally = evidence_sums.total(found)
     because = sums.findings(row["because"])
-    stopped = _halt_stands(conn, row)
+    stopped = halt_stands(conn, row)
     parent, children = rows.parent_and_children(conn, row)
     owed = rows.owed(conn, int(row["id"]), AFTER, OWED)
     isolated = sums.isolated_count(found.tallies, model.isolated)
@@ -89,7 +83,7 @@ def page(
         name=name,
         title=sums.title(row),
         state=str(row["state"]),
-        state_text=_state_text(row, stopped=stopped),
+        state_text=state_text(row, stopped=stopped),
         stopped=stopped,
         kind=str(row["kind"]),
         release=str(row["release"]),
@@ -123,31 +117,12 @@ def page(
 
 def _stopped_by(conn: Connection, row: Row) -> tuple[Finding, ...]:
     """Return what the gates saw when they halted it; later plans only say that it stands still."""
-    if not _halt_stands(conn, row) or row["halted_by"] != sums.PLANNER:
+    if not halt_stands(conn, row) or row["halted_by"] != sums.PLANNER:
         return ()
     for one in rows.plan_log(conn, int(row["id"]), LOG):
         if one["action"] == "halt":
             return sums.findings(one["because"])
     return ()
-
-
-def _halt_stands(conn: Connection, row: Row) -> bool:
-    """Say whether it was halted and never resumed: what was then fallen back or cancelled was bad, whatever its state says now."""
-    if row["halted_at"] is None or row["state"] not in _AFTER_HALT:
-        return False
-    if row["state"] in {"halted", "falling_back"}:
-        return True
-    log = rows.plan_log(conn, int(row["id"]), LOG)
-    return next((one["action"] != "resume" for one in log if one["action"] in _TURNS), True)
-
-
-def _state_text(row: Row, *, stopped: bool) -> str:
-    state = str(row["state"])
-    word = words.state(state).word
-    if stopped:
-        who = "by gate" if row["halted_by"] == sums.PLANNER else f"by {row['halted_by']}"
-        return f"Halted {who}{_THEN.get(state, '')}"
-    return f"{word}, {where_text(row)}" if state in {"active", "paused"} else word
 
 
 def _ask(row: Row, account: Account) -> Ask:
@@ -195,11 +170,12 @@ def _is_it_bad(row: Row, tally: Tally, because: tuple[Finding, ...], *, stopped:
     big = words.percent(tally.harmed, tally.attempts) if tally.attempts else "\N{EN DASH}"
     small = f"of {words.number(tally.attempts)} harmed"
     if stopped:
-        say = (
-            f"Yes. {row['halt_reason']}"
-            if row["halted_by"] == sums.PLANNER
-            else "It was halted by a person."
-        )
+        by_gate = row["halted_by"] == sums.PLANNER
+        say = f"Yes. {row['halt_reason']}" if by_gate else "It was halted by a person."
+        if by_gate and not tally.harmed:
+            # What stopped it is no share of harmed devices: a headline of 0 % would deny it.
+            big, small = "Yes", f"though none of {words.plural(tally.attempts, 'device')} went back"
+            say = str(row["halt_reason"])
         return Fact(question, big, small, words.plain(say, 200), shares, "bad")  # type: ignore[arg-type]
     if not tally.attempts:
         return Fact(question, big, "", "Not known: no device has acted on it yet.")

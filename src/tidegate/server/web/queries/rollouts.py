@@ -19,6 +19,7 @@ from tidegate.rollout.model import (
 )
 from tidegate.server.store import Connection, hot
 from tidegate.server.store import web_queries as rows
+from tidegate.server.web import words
 from tidegate.server.web.queries import sums
 from tidegate.server.web.queries.sums import Audience
 from tidegate.server.web.views import RolloutRow, RolloutsPage
@@ -28,6 +29,14 @@ Row = dict[str, Any]
 AudienceOf = Callable[[Rollout, str], Audience]
 PAGE: Final = 50
 _OPEN: Final = frozenset({"open", "soaking"})
+_AFTER_HALT: Final = frozenset({"halted", "falling_back", "completed", "cancelled"})
+_TURNS: Final = frozenset({"halt", "resume"})
+_THEN: Final = {
+    "falling_back": ", falling back",
+    "completed": ", fallen back",
+    "cancelled": ", cancelled",
+}
+_LOG: Final = 40
 
 
 def model_of(row: Row) -> Rollout:
@@ -95,6 +104,26 @@ def where_text(row: Row) -> str:
     )
 
 
+def halt_stands(conn: Connection, row: Row) -> bool:
+    """Say whether it was halted and never resumed: what was then fallen back or cancelled was bad, whatever its state says now."""
+    if row["halted_at"] is None or row["state"] not in _AFTER_HALT:
+        return False
+    if row["state"] in {"halted", "falling_back"}:
+        return True
+    log = rows.plan_log(conn, int(row["id"]), _LOG)
+    return next((one["action"] != "resume" for one in log if one["action"] in _TURNS), True)
+
+
+def state_text(row: Row, *, stopped: bool) -> str:
+    """Say how a rollout stands: who halted it and what became of it then, or its state and open ring."""
+    state = str(row["state"])
+    word = words.state(state).word
+    if stopped:
+        who = "by gate" if row["halted_by"] == sums.PLANNER else f"by {row['halted_by']}"
+        return f"Halted {who}{_THEN.get(state, '')}"
+    return f"{word}, {where_text(row)}" if state in {"active", "paused"} else word
+
+
 def listed(conn: Connection, row: Row, audience_of: AudienceOf) -> RolloutRow:
     """Return a rollout for a list."""
     model = model_of(row)
@@ -105,11 +134,13 @@ def listed(conn: Connection, row: Row, audience_of: AudienceOf) -> RolloutRow:
     sub = where_text(row)
     if row["kind"] == "fallback":
         sub = f"back to {row['release_version']}; {sub}"
+    stopped = halt_stands(conn, row)
     return RolloutRow(
         name=str(row["name"]),
         title=sums.title(row),
         sub=sub,
-        state=str(row["state"]),
+        state="halted" if stopped else str(row["state"]),
+        state_text=state_text(row, stopped=stopped) if stopped else "",
         shares=sums.shares(tally, isolated),
         audience=tally.audience,
         confirmed=tally.confirmed,

@@ -142,6 +142,7 @@ class RolloutRow:
     because: str
     at: int
     active: bool = True
+    state_text: str = ""  # in place of the state's own word
 
 
 @dataclass(frozen=True, slots=True)
