@@ -12,7 +12,7 @@ from tidegate.agent.ports import HealthProbe, PowerCut, Response
 from tidegate.agent.runner import Ports, Runner
 from tidegate.agent.settings import Settings
 from tidegate.core import codec
-from tidegate.core.authority import ProductExtra, ProductFloor, RootExtra
+from tidegate.core.authority import Mandate, ProductExtra, ProductFloor, RootExtra
 from tidegate.core.errors import TransferError
 from tidegate.core.hardware import Hardware, HardwareRange
 from tidegate.core.keys import (
@@ -24,6 +24,7 @@ from tidegate.core.keys import (
     public_key,
     sign_document,
 )
+from tidegate.core.mandate import with_mandates
 from tidegate.core.metadata import (
     RoleKeys,
     SignedTarget,
@@ -233,6 +234,9 @@ class Plane:
     blobs: dict[str, bytes] = field(default_factory=dict)
     down: bool = False
     gate_epoch: int = 1
+    mandates: tuple[Mandate, ...] = ()
+    #: The director's clock runs ahead of everybody else's by so many seconds.
+    skew_s: int = 0
 
     def __post_init__(self) -> None:
         """Publish."""
@@ -268,7 +272,7 @@ class Plane:
             version=1,
             expires_at=far,
             targets=[one.target for one in self.releases],
-            extra=ProductExtra(product_floor=floors),
+            extra=with_mandates(ProductExtra(product_floor=floors), self.mandates),
         )
         product = sign(product, self.product)
         documents = {
@@ -352,7 +356,7 @@ class Plane:
         request = codec.decode(body, AssignmentRequest)
         order = self.order or Order("none")
         assert self.device_key is not None
-        now = int(self.clock.wall())
+        now = int(self.clock.wall()) + self.skew_s
         self.orders += 1
         target = None
         if order.release is not None:

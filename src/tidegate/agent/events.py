@@ -61,6 +61,18 @@ class Ordered(msgspec.Struct, frozen=True, kw_only=True, tag="ordered"):
     reason: str = ""
 
 
+class Deferred(msgspec.Struct, frozen=True, kw_only=True, tag="deferred"):
+    """A verified assignment that this device must not follow yet (`reason`); `left_s` seconds to wait, None = nobody knows."""
+
+    now: int
+    mono: float
+    order: Order
+    reason: str
+    sha256: str
+    left_s: int | None = None
+    detail: str = ""
+
+
 class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
     """The worker refused what it was sent. Without `update`, nothing in it could be trusted enough to name one."""
 
@@ -217,6 +229,7 @@ class Noticed(msgspec.Struct, frozen=True, kw_only=True):
 Answer = (
     Assigned
     | Ordered
+    | Deferred
     | Refused
     | Progressed
     | Downloaded

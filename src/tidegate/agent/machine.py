@@ -33,6 +33,7 @@ from tidegate.agent.events import (
     Commit,
     Committed,
     ConfirmAsked,
+    Deferred,
     Download,
     Downloaded,
     Effect,
@@ -86,7 +87,8 @@ _RANK: Final = (
 )  # fmt: skip
 #: Events that may come for weeks while an update waits for good reason; they say nothing about going in circles.
 _PATIENT: Final = (
-    Looked, Acked, Beat, PermitRefused, HoldAsked, ReleaseAsked, Ordered, Assigned, Refused, Noticed,
+    Looked, Acked, Beat, PermitRefused, HoldAsked, ReleaseAsked, Ordered, Assigned, Deferred, Refused,
+    Noticed,
 )  # fmt: skip
 
 
@@ -110,6 +112,8 @@ def _react(state: State, event: Event) -> Step:  # noqa: C901, PLR0911, PLR0912 
             return moves.assigned(state, event), ()
         case Ordered():
             return moves.ordered(state, event), ()
+        case Deferred():
+            return moves.deferred(state, event), ()
         case Refused():
             return moves.refused(state, event), ()
         case Marked():

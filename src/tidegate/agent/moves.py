@@ -10,6 +10,7 @@ import msgspec
 
 from tidegate.agent.events import (
     Assigned,
+    Deferred,
     Downloaded,
     Failed,
     Installed,
@@ -62,6 +63,8 @@ BACKOFF_MAX_S: Final = 900
 SEQ_BLOCK: Final = 256
 #: A security reason is reported again after this, in seconds.
 NOTICE_AGAIN_S: Final = 3600
+#: A turn that comes later than this, or never, is looked at again after it, in seconds.
+MANDATE_WAIT_S: Final = 86_400
 #: Wait after a failure of the boot loader, in seconds.
 BOOTLOADER_WAIT_S: Final = 5
 ENDED_MAX: Final = 16
@@ -255,6 +258,23 @@ def _put_aside(state: State) -> State:
     if isinstance(phase, Downloading) and phase.progress is not None:
         return _replace(state, partial=phase.progress)
     return state
+
+
+def deferred(state: State, event: Deferred) -> State:
+    """Wait for this device's turn. Nothing is held against the image, and what is under way is left alone: it was this device's turn when that began."""
+    state = _obey(state, event.order.epoch, event.order.seq)
+    phase = state.phase
+    if not isinstance(phase, Idle) and phase.update is not None:
+        if digest(phase.update) == event.sha256:
+            return state
+    elif isinstance(phase, Idle):
+        wait_s = MANDATE_WAIT_S if event.left_s is None else min(MANDATE_WAIT_S, event.left_s)
+        until = event.mono + wait_s
+        state = _replace(
+            state, wait=Wait(until_mono=until, code="wait.mandate", detail=event.detail)
+        )
+    # An honest server asks nobody before his turn: it is worth a report that one did.
+    return notice(state, event.now, event.reason, event.detail)
 
 
 def refused(state: State, event: Refused) -> State:

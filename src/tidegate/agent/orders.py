@@ -2,8 +2,8 @@
 
 from typing import Final, Protocol
 
-from tidegate.agent import api, enrol
-from tidegate.agent.events import Assigned, Ordered, Refused
+from tidegate.agent import api, enrol, mandates
+from tidegate.agent.events import Assigned, Deferred, Ordered, Refused
 from tidegate.agent.jobs import Reply, Task
 from tidegate.agent.ports import Board, Clock, Storage, Transport
 from tidegate.agent.settings import Settings
@@ -86,7 +86,10 @@ class Orders:
             order = Order(epoch=body.epoch, seq=body.seq)
             if body.action == "hold" or body.action == "none":  # noqa: PLR1714 - narrows the type
                 return Ordered(now=now, order=order, action=body.action, reason=body.reason)
-            return Assigned(now=now, order=order, update=self._update(task.state, store, body))
+            made = self._update(task.state, store, body)
+            return (
+                made if isinstance(made, Deferred) else Assigned(now=now, order=order, update=made)
+            )
         except PublisherError as error:
             return _refused(now, body, error)
         except DeviceError as error:
@@ -118,7 +121,7 @@ class Orders:
         )
         return body
 
-    def _update(self, state: State, store: TrustStore, body: AssignmentBody) -> Update:
+    def _update(self, state: State, store: TrustStore, body: AssignmentBody) -> Update | Deferred:
         """Check what was assigned against the product role and the device's own rules."""
         assert body.target is not None  # noqa: S101 - check_assignment; for the type checker
         now = self._now()
@@ -134,6 +137,18 @@ class Orders:
             trusted = store.refresh(body.target.product)
         found = resolve_target(body, trusted)
         self._allow(state, found, body, now)
+        if body.action == "install":
+            offline_now = self._offline_now()
+            barred = mandates.bar(trusted, found, self._settings.device_id, offline_now)
+            if barred is not None:
+                return mandates.deferred(
+                    body,
+                    found,
+                    barred,
+                    now=now,
+                    mono=self._world.clock.monotonic(),
+                    offline_now=offline_now,
+                )
         current = self._world.board.bootloader.current()
         return Update(
             update=body.update,
@@ -201,8 +216,13 @@ class Orders:
             inhibitors=task.inhibitors[:16],
             waiting=task.waiting,
             free_bytes=self._world.storage.free_bytes(),
+            offline_now=self._offline_now(),
             attributes=settings.attributes,
         )
+
+    def _offline_now(self) -> int:
+        """Return a time that no online key can push forward: what mandates go by."""
+        return self._now()
 
     def _now(self) -> int:
         return max(0, int(self._world.clock.now()))

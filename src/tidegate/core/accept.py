@@ -8,8 +8,10 @@ never changes, and counters rise.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from tidegate.core.authority import ProductExtra
 from tidegate.core.errors import PublisherError
 from tidegate.core.keys import PublicKey
+from tidegate.core.mandate import check_mandates
 from tidegate.core.metadata import (
     RoleKeys,
     RootDocument,
@@ -18,6 +20,7 @@ from tidegate.core.metadata import (
     keys_of,
     parse_root,
     parse_targets,
+    product_extra,
     product_role,
     products_of,
     root_extra,
@@ -186,10 +189,20 @@ def accept_release(
             raise PublisherError("release.exists", f"{path} is published with other content")
     new = tuple(found for path, found in sorted(after.items()) if path not in before)
     _check_counters(new, before, after)
+    check_mandates(
+        product_extra(document),
+        _counters(after),
+        product_extra(parse_targets(previous, role)) if previous is not None else ProductExtra(),
+        _counters(before),
+    )
     signers = _signers(targets, role, document)
     kept = tuple(found for path, found in sorted(after.items()) if path in before)
     gone = tuple(sorted(set(before) - set(after)))
     return AcceptedProduct(document, new, kept, gone, signers)
+
+
+def _counters(targets: Mapping[str, SignedTarget]) -> frozenset[int]:
+    return frozenset(one.release.release_counter for one in targets.values())
 
 
 def _check_counters(

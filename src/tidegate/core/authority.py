@@ -1,10 +1,12 @@
 """Tidegate's own fields in TUF metadata (`x-tidegate`): who else has a say, and what a product demands. Schema: `docs/reference/metadata.md`."""
 
-from typing import Annotated, Any, Literal
+from itertools import pairwise
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta
 
+from tidegate.core.bucket import BUCKETS
 from tidegate.core.errors import PublisherError
 from tidegate.core.keys import PublicKey, public_key_from
 from tidegate.core.release import Counter, Seconds, SecurityVersion
@@ -59,11 +61,50 @@ class ProductFloor(msgspec.Struct, frozen=True, kw_only=True):
     security_floor: SecurityVersion
 
 
+class MandateStep(msgspec.Struct, frozen=True, kw_only=True):
+    """From `not_before` (unix seconds) on, devices with a bucket below `bucket_max` may have the release; 10000 = everybody."""
+
+    not_before: Seconds
+    bucket_max: Annotated[int, Meta(ge=1, le=BUCKETS)]
+
+
+class Mandate(msgspec.Struct, frozen=True, kw_only=True):
+    """An offline-signed staging schedule of one release: who may have it from when on, however many keys of the server are stolen.
+
+    `salt` (16 to 64 random bytes, hex) orders the devices, so that nobody who chooses device ids chooses who comes first. What it allows is decided in
+    `core.mandate`.
+
+    Raises:
+        ValueError: its steps are not in strict order, of time and of share alike.
+    """
+
+    counter: Counter
+    salt: Annotated[str, Meta(pattern=r"^(?:[0-9a-f]{2}){16,64}$(?!\n)")]
+    steps: Annotated[tuple[MandateStep, ...], Meta(min_length=1, max_length=32)]
+
+    def __post_init__(self) -> None:
+        """Hold the order; msgspec makes a validation error of it where it is read."""
+        for before, after in pairwise(self.steps):
+            if after.not_before <= before.not_before or after.bucket_max <= before.bucket_max:
+                raise ValueError(
+                    f"mandate for counter {self.counter}: each step must be later and larger than the one before"
+                )
+
+
+#: What `crit` of a product role must name when there is a mandate, so that an agent that knows none refuses instead of ignoring it.
+MANDATES: Final = "mandates"
+
+
 class ProductExtra(msgspec.Struct, frozen=True, kw_only=True):
-    """`x-tidegate` of a product role."""
+    """`x-tidegate` of a product role. `mandates` holds at most one for each counter, and then stands in `crit`."""
 
     spec: Literal[1] = 1
     product_floor: Annotated[tuple[ProductFloor, ...], Meta(max_length=64)] = ()
     support_end: Seconds = 0
     withdrawn: Annotated[tuple[Counter, ...], Meta(max_length=1024)] = ()
+    mandates: Annotated[tuple[Mandate, ...], Meta(max_length=256)] = ()
     crit: tuple[str, ...] = ()
+
+    def mandate(self, counter: int) -> Mandate | None:
+        """Return the mandate of a release; None = the signers left its staging to the server."""
+        return next((one for one in self.mandates if one.counter == counter), None)

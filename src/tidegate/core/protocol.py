@@ -147,7 +147,10 @@ class SlotState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DeviceState(msgspec.Struct, frozen=True, kw_only=True):
-    """What a device says of itself when it asks for its assignment. Believed only as far as it narrows."""
+    """What a device says of itself when it asks for its assignment. Believed only as far as it narrows.
+
+    `offline_now` is the time (unix seconds) by which it judges rollout mandates; 0 = not told.
+    """
 
     hardware: Hardware
     channel: Channel
@@ -164,6 +167,7 @@ class DeviceState(msgspec.Struct, frozen=True, kw_only=True):
     waiting: Annotated[str, Meta(max_length=64)] = ""
     free_bytes: Count | None = None
     attributes: Attributes = {}
+    offline_now: Count = 0
 
 
 class AssignmentRequest(msgspec.Struct, frozen=True, kw_only=True):

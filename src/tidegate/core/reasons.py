@@ -24,6 +24,7 @@ REASONS: Final[dict[str, str]] = {
     "compat.waypoint": "another release must be passed through first",
     "compat.requires": "needs another component in a version that is not there",
     "compat.agent": "needs a newer agent",
+    "compat.mandate": "not this device's turn by the schedule that the release's signers set",
     "download.dns": "the server's name did not resolve",
     "download.refused": "the server refused the connection or the request",
     "download.tls": "the encrypted connection could not be set up",

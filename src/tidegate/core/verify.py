@@ -23,7 +23,7 @@ from tuf.api.metadata import (  # type: ignore[attr-defined]  # it re-exports wi
     Timestamp,
 )
 
-from tidegate.core.authority import RootExtra
+from tidegate.core.authority import Mandate, RootExtra
 from tidegate.core.errors import PublisherError, TidegateError
 from tidegate.core.keys import identity
 from tidegate.core.metadata import (
@@ -309,6 +309,12 @@ def product_floor(trusted: TrustedSet, product: str, model: str) -> int:
     document = have(trusted.roles.get(product_role(product)), product_role(product))
     floors = product_extra(document).product_floor
     return max((one.security_floor for one in floors if one.model == model), default=0)
+
+
+def mandate_of(trusted: TrustedSet, product: str, counter: int) -> Mandate | None:
+    """Return the staging schedule that the product role signed for a release; None = it left that to the server."""
+    document = have(trusted.roles.get(product_role(product)), product_role(product))
+    return product_extra(document).mandate(counter)
 
 
 # --- a whole repository at once -----------------------------------------------------------------------------------------
