@@ -6,6 +6,7 @@ follows, so that a reader can stream and bound it. Nobody believes it; everythin
 Order of members: `bundle.json`, then `metadata/…` (root, targets, product, as far as they are there), then `payloads/<sha256>`.
 """
 
+import hashlib
 import re
 from typing import Annotated, Final, Literal
 
@@ -17,6 +18,7 @@ from tidegate.core.errors import PublisherError
 from tidegate.core.hardware import Name
 from tidegate.core.metadata import ROLE_MAX, ROOT_MAX, file_name
 from tidegate.core.release import Sha256, Size
+from tidegate.core.ustar import Reader
 
 MANIFEST_NAME: Final = "bundle.json"
 MANIFEST_MAX: Final = 256 << 10
@@ -112,3 +114,40 @@ def _check_member(one: Member) -> None:
 def encode_manifest(manifest: BundleManifest) -> bytes:
     """Write `bundle.json`."""
     return encode(manifest)
+
+
+# --- reading the file ---------------------------------------------------------------------------------------------------
+
+
+def read_manifest(reader: Reader) -> BundleManifest:
+    """Read the manifest in front of a bundle (untrusted).
+
+    Raises:
+        PublisherError: `release.malformed`, `sig.oversized`.
+    """
+    first = reader.next()
+    if first is None or first[0] != MANIFEST_NAME or first[1] > MANIFEST_MAX:
+        raise PublisherError("release.malformed", "the bundle has no manifest in front")
+    return parse_manifest(reader.content())
+
+
+def require_member(reader: Reader, member: Member) -> None:
+    """Go to the next member, which must be this one.
+
+    Raises:
+        PublisherError: `release.malformed`.
+    """
+    if reader.next() != (member.name, member.length):
+        raise PublisherError("release.malformed", f"{member.name} is not in its place")
+
+
+def read_document(reader: Reader, member: Member) -> bytes:
+    """Return the present member, a document whose length `parse_manifest` bounded.
+
+    Raises:
+        PublisherError: `release.malformed`: cut short, or other bytes than the manifest names.
+    """
+    body = reader.content()
+    if hashlib.sha256(body).hexdigest() != member.sha256:
+        raise PublisherError("release.malformed", f"{member.name}: other bytes than named")
+    return body

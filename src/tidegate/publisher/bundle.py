@@ -3,27 +3,28 @@
 The file is an uncompressed tar (`core.bundle`); two builds of the same inputs give the same bytes. Payloads are copied, never held in memory.
 """
 
+import contextlib
 import hashlib
-import io
-import tarfile
+import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO
 
 import msgspec
 
 from tidegate.core.accept import check_index
 from tidegate.core.bundle import (
-    MANIFEST_MAX,
     MANIFEST_NAME,
     BundleManifest,
     Member,
     document_name,
     encode_manifest,
-    parse_manifest,
     payload_name,
+    read_document,
+    read_manifest,
+    require_member,
 )
 from tidegate.core.errors import ConfigError, PublisherError, TransferError
 from tidegate.core.metadata import (
@@ -38,11 +39,10 @@ from tidegate.core.metadata import (
 )
 from tidegate.core.payload import HEADER_SIZE, Index, decode_segment, head_size
 from tidegate.core.release import FallbackTo, Install, PayloadRef, ReleaseTarget
+from tidegate.core.ustar import END, PIECE, Reader, header, padding
 from tidegate.publisher.image import make_ext4
 from tidegate.publisher.manifest import ComponentSpec, ReleaseSpec
 from tidegate.publisher.pack import PUBLISH_LEVEL, Packed, Progress, pack
-
-_PIECE: Final = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -282,14 +282,17 @@ def write(
     ]
     manifest = BundleManifest(product=product, version=version, members=tuple(members))
     part = path.with_name(f".{path.name}.part")
-    with tarfile.open(part, "w", format=tarfile.USTAR_FORMAT) as tar:
-        _add(tar, MANIFEST_NAME, encode_manifest(manifest))
+    with part.open("wb") as out:
+        _add(out, MANIFEST_NAME, encode_manifest(manifest))
         for member in members:
             if member.role is not None:
-                _add(tar, member.name, documents[member.role])
+                _add(out, member.name, documents[member.role])
             else:
+                out.write(header(member.name, member.length))
                 with payloads[member.sha256].open("rb") as file:
-                    tar.addfile(_info(member.name, member.length), file)
+                    shutil.copyfileobj(file, out, PIECE)
+                out.write(padding(member.length))
+        out.write(END)
     part.replace(path)
     return manifest
 
@@ -300,23 +303,13 @@ def read(path: Path) -> Bundle:
     Raises:
         ConfigError: `config.unreadable`. PublisherError: `release.malformed`, `sig.oversized`.
     """
-    try:
-        with tarfile.open(path, "r:") as tar:
-            first = tar.next()
-            if first is None or first.name != MANIFEST_NAME or first.size > MANIFEST_MAX:
-                raise PublisherError("release.malformed", f"{path.name}: no manifest in front")
-            manifest = parse_manifest(_content(tar, first))
-            documents = {}
-            for member in manifest.members:
-                info = tar.next()
-                if info is None or (info.name, info.size) != (member.name, member.length):
-                    raise PublisherError("release.malformed", f"{path.name}: no {member.name}")
-                if member.role is not None:
-                    documents[member.role] = _checked(_content(tar, info), member)
-    except OSError as error:
-        raise ConfigError("config.unreadable", f"{path}: {error.strerror}") from error
-    except tarfile.TarError as error:
-        raise PublisherError("release.malformed", f"{path.name}: {error}") from error
+    documents = {}
+    with _opened(path) as reader:
+        manifest = read_manifest(reader)
+        for member in manifest.members:
+            require_member(reader, member)
+            if member.role is not None:
+                documents[member.role] = read_document(reader, member)
     return Bundle(path, manifest, documents)
 
 
@@ -327,16 +320,27 @@ def extract_payload(path: Path, member: Member, out: Path) -> None:
         PublisherError: `release.malformed`: not there, or not whole. TransferError: `download.hash`: other bytes, as a device would say.
     """
     digest = hashlib.sha256()
-    try:
-        with tarfile.open(path, "r:") as tar, out.open("wb") as sink:
-            source = tar.extractfile(member.name)
-            while source is not None and (piece := source.read(_PIECE)):
-                digest.update(piece)
-                sink.write(piece)
-    except (KeyError, tarfile.TarError) as error:
-        raise PublisherError("release.malformed", f"{path.name}: no whole {member.name}") from error
+    with _opened(path) as reader, out.open("wb") as sink:
+        while (found := reader.next()) is not None and found[0] != member.name:
+            pass
+        if found is None:
+            raise PublisherError("release.malformed", f"{path.name}: no {member.name}")
+        for piece in reader.pieces():
+            digest.update(piece)
+            sink.write(piece)
     if digest.hexdigest() != member.sha256:
         raise TransferError("download.hash", f"{member.name}: other bytes than its name says")
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Reader]:
+    try:
+        with path.open("rb") as file:
+            yield Reader(file.read)
+    except OSError as error:
+        raise ConfigError("config.unreadable", f"{path}: {error.strerror}") from error
+    except PublisherError as error:
+        raise PublisherError(error.code, f"{path.name}: {error.detail}") from error
 
 
 def replace_documents(path: Path, documents: Mapping[str, bytes]) -> None:
@@ -364,24 +368,5 @@ def _version(role: str, body: bytes) -> int:
     return parse_root(body).version if role == "root" else parse_targets(body, role).version
 
 
-def _info(name: str, size: int) -> tarfile.TarInfo:
-    info = tarfile.TarInfo(name)
-    info.size, info.mode, info.mtime = size, 0o644, 0
-    return info
-
-
-def _add(tar: tarfile.TarFile, name: str, body: bytes) -> None:
-    tar.addfile(_info(name, len(body)), io.BytesIO(body))
-
-
-def _content(tar: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
-    file = tar.extractfile(info)
-    if file is None:
-        raise PublisherError("release.malformed", f"{info.name} is no file")
-    return file.read()
-
-
-def _checked(body: bytes, member: Member) -> bytes:
-    if hashlib.sha256(body).hexdigest() != member.sha256:
-        raise PublisherError("release.malformed", f"{member.name}: other bytes than named")
-    return body
+def _add(out: BinaryIO, name: str, body: bytes) -> None:
+    out.write(header(name, len(body)) + body + padding(len(body)))

@@ -6,7 +6,6 @@ thousands of times a second.)
 """
 
 import base64
-import binascii
 import json
 import os
 from collections.abc import Callable
@@ -186,7 +185,7 @@ def _open(path: Path, passphrase: str) -> tuple[_Sealed, bytes]:
         sealed = msgspec.json.decode(body, type=_Sealed)
         salt, nonce = base64.b64decode(sealed.salt), base64.b64decode(sealed.nonce)
         secret = base64.b64decode(sealed.sealed)
-    except (msgspec.DecodeError, UnicodeDecodeError, binascii.Error) as error:
+    except (msgspec.DecodeError, ValueError) as error:
         raise ConfigError("key.malformed", f"{path}: {error}") from error
     wrapping = _derive(passphrase, salt, sealed.memory_kib, sealed.passes)
     try:

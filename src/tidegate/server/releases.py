@@ -5,30 +5,26 @@ Bytes first, then one transaction: a release is visible only when everything tha
 
 import contextlib
 import hashlib
-import tarfile
 import tempfile
-from collections.abc import Iterator
-from typing import IO, Final
+from typing import IO
 
 import msgspec
 
 from tidegate.core.accept import AcceptedProduct, check_index
 from tidegate.core.bundle import (
-    MANIFEST_MAX,
-    MANIFEST_NAME,
-    Member,
-    parse_manifest,
+    read_document,
+    read_manifest,
+    require_member,
 )
 from tidegate.core.errors import PublisherError, RequestError
 from tidegate.core.metadata import SignedTarget, product_extra
 from tidegate.core.payload import HEADER_SIZE, Index, decode_segment, head_size
 from tidegate.core.release import ReleaseTarget, release_sha256
+from tidegate.core.ustar import Reader
 from tidegate.server.blobs import Blob, Blobs
 from tidegate.server.metadata import Repository
 from tidegate.server.services import Services
 from tidegate.server.store import Connection, changes, hot, release_queries
-
-_PIECE: Final = 1 << 20
 
 
 class Published(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,46 +101,18 @@ def recall(conn: Connection, name: str, reason: str, now: int) -> None:
 def _read(file: IO[bytes], blobs: Blobs, stored: list[str]) -> dict[str, bytes]:
     """Read documents into memory and payloads into the blobs; `stored` gets the digests that were not there before."""
     documents: dict[str, bytes] = {}
-    try:
-        with tarfile.open(fileobj=file, mode="r|") as tar:
-            first = tar.next()
-            if first is None or first.name != MANIFEST_NAME or first.size > MANIFEST_MAX:
-                raise PublisherError("release.malformed", "the bundle has no manifest in front")
-            manifest = parse_manifest(_content(tar, first))
-            for member in manifest.members:
-                info = tar.next()
-                if info is None or (info.name, info.size) != (member.name, member.length):
-                    raise PublisherError("release.malformed", f"{member.name} is not in its place")
-                if member.role is not None:
-                    documents[member.role] = _document(tar, info, member)
-                elif blobs.size(member.sha256) is None:
-                    blobs.put(member.sha256, _pieces(tar, info))
-                    stored.append(member.sha256)
-    except tarfile.TarError as error:
-        raise PublisherError("release.malformed", f"not a whole bundle: {error}") from error
+    reader = Reader(file.read)
+    manifest = read_manifest(reader)
+    for member in manifest.members:
+        require_member(reader, member)
+        if member.role is not None:
+            documents[member.role] = read_document(reader, member)
+        elif blobs.size(member.sha256) is None:
+            blobs.put(member.sha256, reader.pieces())
+            stored.append(member.sha256)
+    if reader.next() is not None:
+        raise PublisherError("release.malformed", "the bundle holds more than its manifest names")
     return documents
-
-
-def _content(tar: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
-    file = tar.extractfile(info) if info.isfile() else None
-    if file is None:
-        raise PublisherError("release.malformed", f"{info.name[:100]} is no file")
-    return file.read()
-
-
-def _document(tar: tarfile.TarFile, info: tarfile.TarInfo, member: Member) -> bytes:
-    body = _content(tar, info)
-    if hashlib.sha256(body).hexdigest() != member.sha256:
-        raise PublisherError("release.malformed", f"{member.name}: other bytes than named")
-    return body
-
-
-def _pieces(tar: tarfile.TarFile, info: tarfile.TarInfo) -> Iterator[bytes]:
-    file = tar.extractfile(info) if info.isfile() else None
-    if file is None:
-        raise PublisherError("release.malformed", f"{info.name[:100]} is no file")
-    while piece := file.read(_PIECE):
-        yield piece
 
 
 # --- checking ---------------------------------------------------------------------------------------------------------

@@ -61,6 +61,13 @@ def test_a_wrong_passphrase_is_told_from_a_damaged_file(path: Path) -> None:
     assert code(path) == "key.missing"
 
 
+def test_text_that_is_no_base64_is_a_damaged_file(path: Path) -> None:
+    make(path)
+    plain = json.loads(path.read_text())
+    path.write_text(json.dumps(plain | {"salt": "\u00e9" * 24}))
+    assert code(path) == "key.malformed"
+
+
 @pytest.mark.parametrize("field", ["name", "role", "keyid"])
 def test_a_changed_header_does_not_open(path: Path, field: str) -> None:
     make(path)

@@ -1,0 +1,375 @@
+"""What is fuzzed: one function per parser. Each takes any bytes and must return, or raise the one exception that callers are promised.
+
+A target must not depend on anything but its input, so that a crash can be played again from its file.
+"""
+
+import contextlib
+import functools
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+from tests.unit.core.repo import NOW, Repo
+
+from tidegate.agent import journal
+from tidegate.core import bundle, codec, protocol
+from tidegate.core.amounts import parse_duration, parse_rate, parse_share, parse_size
+from tidegate.core.director import check_assignment
+from tidegate.core.errors import TidegateError
+from tidegate.core.keys import SEED_BYTES, Signer, open_envelope, public_key_from, sign_document
+from tidegate.core.metadata import (
+    Document,
+    parse_root,
+    parse_snapshot,
+    parse_targets,
+    parse_timestamp,
+    product_extra,
+    root_extra,
+    signed_targets,
+)
+from tidegate.core.payload import Index, decode_segment
+from tidegate.core.schedule import parse_window
+from tidegate.core.verify import walk_repository
+from tidegate.publisher import bundle as bundles
+from tidegate.publisher import ceremony, keyfile, manifest
+from tidegate.rollout import query
+
+Check = Callable[[bytes], None]
+REPO: Final = Repo()
+FILES: Final = REPO.files()
+NAMES: Final = tuple(sorted(FILES))
+KEY: Final = Signer.from_seed(b"\x07" * SEED_BYTES["ed25519"])
+
+
+@dataclass(frozen=True)
+class Target:
+    """A parser under test.
+
+    Attributes:
+        name: what `fuzz/run` calls it.
+        check: gives it any bytes.
+        seeds: good inputs, from which damage starts.
+        words: pieces that belong to the format, for the fuzzer's dictionary.
+        memory: most bytes that one input may cost beyond what the process had, by the peak of its resident memory.
+    """
+
+    name: str
+    check: Check
+    seeds: tuple[bytes, ...]
+    words: tuple[bytes, ...] = ()
+    memory: int = 16 << 20
+
+
+def _refusing(work: Callable[[bytes], object]) -> Check:
+    """Let the promised refusal pass; whatever else is raised is a finding."""
+
+    @functools.wraps(work)
+    def check(body: bytes) -> None:
+        with contextlib.suppress(TidegateError):
+            work(body)
+
+    return check
+
+
+# --- signed documents ---------------------------------------------------------------------------------------------------
+
+
+def _metadata(body: bytes) -> None:
+    for parse in (parse_root, parse_targets, parse_snapshot, parse_timestamp):
+        with contextlib.suppress(TidegateError):
+            found: Document[Any] = parse(body)
+            assert found.version == found.signed.version
+            if parse is parse_root:
+                root_extra(found)
+            if parse is parse_targets:
+                product_extra(found)
+                signed_targets(found)
+
+
+def _repository(body: bytes) -> None:
+    """The first byte picks the file of a good repository that the rest takes the place of."""
+    name = NAMES[body[0] % len(NAMES)] if body else NAMES[0]
+    trusted = walk_repository(FILES | {name: body[1:]}, anchor=FILES["1.root.json"], now=NOW)
+    # Nothing but the very bytes that were signed is believed; an old root is not asked for again.
+    assert body[1:] == FILES[name] or trusted.root.body == FILES["1.root.json"], name
+
+
+def _envelope(body: bytes) -> None:
+    envelope = codec.decode(body, protocol.Envelope)
+    payload = open_envelope(envelope, protocol.ASSIGNMENT_TYPE, {KEY.public.keyid: KEY.public}, 1)
+    assert payload == GOOD_PAYLOAD, "a payload was believed that this key never signed"
+
+
+def _assignment(body: bytes) -> None:
+    found = codec.decode_document(body, protocol.AssignmentBody)
+    check_assignment(
+        found, parse_root(FILES["1.root.json"]), device_id="d1", device_key_sha256="ab" * 32,
+        nonce="00" * 16, last=(1, 7), now=NOW,
+    )  # fmt: skip
+
+
+def _documents(body: bytes) -> None:
+    for kind in (
+        protocol.PermitBody, protocol.TimeBody, protocol.EnrolBody, protocol.SessionBody, protocol.EventBody,
+    ):  # fmt: skip
+        with contextlib.suppress(TidegateError):
+            codec.decode_document(body, kind)
+
+
+def _messages(body: bytes) -> None:
+    for kind in (
+        protocol.EnrolRequest, protocol.SessionRequest, protocol.AssignmentRequest, protocol.PermitRequest,
+        protocol.TimeRequest, protocol.EventsRequest, protocol.AssignmentAnswer, protocol.PermitAnswer,
+        protocol.SessionAnswer, protocol.PollAnswer, protocol.Problem,
+    ):  # fmt: skip
+        with contextlib.suppress(TidegateError):
+            codec.decode(body, kind)
+
+
+def _public_key(body: bytes) -> None:
+    public_key_from(codec.screen(body, codec.DOCUMENT_MAX))
+
+
+# --- files ----------------------------------------------------------------------------------------------------------------
+
+
+def _on_file(work: Callable[[Path], object], name: str) -> Callable[[bytes], None]:
+    """Give a reader of files its input as one, in memory where the system has such a place."""
+    shm = Path("/dev/shm")
+    place = tempfile.mkdtemp(prefix="tidegate-fuzz-", dir=shm if shm.is_dir() else None)
+    path = Path(place, name)
+
+    def check(body: bytes) -> None:
+        path.write_bytes(body)
+        work(path)
+
+    return check
+
+
+def _bundle(path: Path) -> None:
+    found = bundles.read(path)
+    for member in found.manifest.payloads:
+        bundles.extract_payload(path, member, path.with_suffix(".out"))
+
+
+def _key_file(path: Path) -> None:
+    with contextlib.suppress(TidegateError):
+        keyfile.read_public(path)
+    # A file may ask for a gigabyte of Argon2id, which is its owner's wish; here only cheap ones are opened.
+    try:
+        plain = json.loads(path.read_bytes())
+        cheap = int(plain.get("memory_kib", 1 << 20)) <= 64 and int(plain.get("passes", 3)) <= 2
+    except (ValueError, AttributeError, TypeError, RecursionError, OverflowError):
+        cheap = True
+    if cheap:
+        keyfile.open_key(path, PASSPHRASE)
+
+
+# --- payloads -------------------------------------------------------------------------------------------------------------
+
+
+def _payload(body: bytes) -> None:
+    index = Index.parse(body)
+    assert index.head_size <= len(body)
+    for number, one in enumerate(index.segments[:8]):
+        index.writes(number)
+        with contextlib.suppress(TidegateError):
+            plain = decode_segment(index, number, body[one.offset : one.offset + one.stored_length])
+            assert len(plain) == one.plain_length
+    assert all(size >= 0 for _, size in index.zeros())
+
+
+# --- what is kept, and what people write ------------------------------------------------------------------------------------
+
+
+def _journal(body: bytes) -> None:
+    opened = journal.unseal(body)
+    if opened is not None:
+        assert journal.seal(*opened) == body, "another text was taken for the sealed one"
+
+
+def _texts(body: bytes) -> None:
+    text = body.decode("utf-8", "replace")
+    for parse in (query.parse, parse_window, parse_duration, parse_share, parse_size, parse_rate):
+        with contextlib.suppress(TidegateError):
+            parse(text)
+
+
+# --- seeds ----------------------------------------------------------------------------------------------------------------
+
+PASSPHRASE: Final = "correct horse battery"
+ASSIGNMENT: Final = protocol.AssignmentBody(
+    device_id="d1", device_key="ab" * 32, epoch=1, seq=8, issued=NOW, expires=NOW + 3600, nonce="00" * 16,
+    action="hold", poll_after_s=60,
+)  # fmt: skip
+GOOD_PAYLOAD: Final = codec.canonical(ASSIGNMENT)
+
+
+def _golden() -> tuple[bytes, ...]:
+    folder = Path(__file__).parents[1] / "tests/golden/protocol"
+    return tuple(one.read_bytes() for one in sorted(folder.glob("*.json")))
+
+
+def _bodies() -> tuple[bytes, ...]:
+    """The signed bodies of the golden files, out of their envelopes."""
+    found = []
+    for one in _golden():
+        with contextlib.suppress(TidegateError, msgspec.MsgspecError):
+            found.append(msgspec.json.encode(msgspec.json.decode(one)))
+    return tuple(found)
+
+
+def _containers() -> tuple[bytes, ...]:
+    folder = Path(__file__).parents[1] / "tests/golden/payload"
+    files = [one.read_bytes() for one in sorted(folder.iterdir()) if one.is_file()]
+    return tuple(one for one in files if len(one) < (256 << 10))
+
+
+def _sealed_key() -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        made = keyfile.new_key(
+            Path(folder) / "k.key", "k", PASSPHRASE, memory_kib=8,
+            randomness=lambda size: hashlib.shake_128(b"key").digest(size),
+        )  # fmt: skip
+        return made.private_path.read_bytes()
+
+
+def _bundle_file() -> bytes:
+    documents = {"root": FILES["1.root.json"]}
+    payload = b"bytes of a payload"
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "payload"
+        file.write_bytes(payload)
+        path = Path(folder) / "b.bundle"
+        digest = hashlib.sha256(payload).hexdigest()
+        bundles.write(path, documents, {digest: file}, product="gw1", version="1")
+        return path.read_bytes()
+
+
+def _signature_file() -> bytes:
+    made = ceremony.sign_draft(FILES["1.root.json"], KEY, "ann", now=NOW)
+    return msgspec.json.encode(made)
+
+
+def _positions(files: Mapping[str, bytes]) -> tuple[bytes, ...]:
+    return tuple(bytes([number]) + files[name] for number, name in enumerate(NAMES))
+
+
+RELEASE_TOML: Final = b"""product = "gw1"
+version = "2.4.1"
+counter = 118
+security_version = 6
+channels = ["pilot", "stable"]
+from_counters = [[90, 117]]
+[[component]]
+name = "rootfs"
+image = "rootfs.img"
+[[component.hardware]]
+model = "gw1"
+revisions = "3-7"
+[health]
+warmup = "10m"
+"""
+CEREMONY_TOML: Final = b"""tenant = "acme"
+online = "online.pub.json"
+[root]
+needs = 2
+keys = ["a.pub.json", "b.pub.json"]
+"""
+_JSON: Final = (
+    b'"crit"',
+    b'"_type"',
+    b'"spec"',
+    b"\\ud800",
+    b"\\u0000",
+    b"1e999",
+    b"-0",
+    b"NaN",
+    b"[[[[",
+    b"null",
+    b"true",
+)
+_META: Final = (
+    *_JSON,
+    b'"x-tidegate"',
+    b'"keyids"',
+    b'"threshold"',
+    b'"delegations"',
+    b'"consistent_snapshot"',
+    b'"hashes"',
+)
+_BODIES: Final = _bodies()
+
+
+def targets() -> tuple[Target, ...]:
+    """Return every target, in the order in which they are run."""
+    files = tuple(FILES[name] for name in NAMES)
+    envelope = msgspec.json.encode(sign_document(ASSIGNMENT, protocol.ASSIGNMENT_TYPE, KEY))
+    containers = _containers()
+    on_file = _on_file
+    return (
+        Target("metadata", _refusing(_metadata), files, _META),
+        Target("repository", _refusing(_repository), _positions(FILES), _META),
+        Target("envelope", _refusing(_envelope), (envelope,), _JSON),
+        Target("assignment", _refusing(_assignment), (GOOD_PAYLOAD, *_BODIES), _JSON),
+        Target("documents", _refusing(_documents), _BODIES, _JSON),
+        Target("messages", _refusing(_messages), _golden(), _JSON),
+        Target("public_key", _refusing(_public_key), tuple(_key_bodies()), _JSON),
+        Target("bundle_manifest", _refusing(bundle.parse_manifest), (_manifest(),), _JSON),
+        Target(
+            "bundle", _refusing(on_file(_bundle, "b.bundle")), (_bundle_file(),), (b"ustar", *_JSON)
+        ),
+        Target("key_file", _refusing(on_file(_key_file, "k.key")), (_sealed_key(),), _JSON),
+        Target(
+            "signature_file",
+            _refusing(on_file(ceremony.read_signature, "r.sig")),
+            (_signature_file(),),
+            _JSON,
+        ),
+        Target("payload", _refusing(_payload), containers, ()),
+        Target("journal", _refusing(_journal), (journal.seal(3, b"{}"),)),
+        Target(
+            "release_toml",
+            _refusing(on_file(manifest.read_release, "release.toml")),
+            (RELEASE_TOML,),
+        ),
+        Target(
+            "ceremony_toml",
+            _refusing(on_file(ceremony.read_ceremony, "ceremony.toml")),
+            (CEREMONY_TOML,),
+        ),
+        Target(
+            "texts",
+            _refusing(_texts),
+            (b"model = gw1 and not site in (a, b)", b"Mon-Fri 01:00-05:00", b"24h", b"12.5 %"),
+        ),
+    )
+
+
+def _key_bodies() -> list[bytes]:
+    keys = (KEY, Signer.from_seed(b"\x09" * SEED_BYTES["ecdsa"], "ecdsa"))
+    return [codec.canonical(one.public.to_dict()) for one in keys]
+
+
+def _manifest() -> bytes:
+    root = FILES["1.root.json"]
+    member = bundle.Member(
+        name=bundle.document_name("root", 1),
+        length=len(root),
+        sha256=hashlib.sha256(root).hexdigest(),
+    )
+    return bundle.encode_manifest(bundle.BundleManifest(members=(member,)))
+
+
+def target(name: str) -> Target:
+    """Return a target by name.
+
+    Raises:
+        KeyError: no such target.
+    """
+    return {one.name: one for one in targets()}[name]
