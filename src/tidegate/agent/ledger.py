@@ -105,14 +105,20 @@ def beat(state: State, event: Beat) -> State:
     return _replace(state, beat=made, next_seq=following, reserved_seq=reserved)
 
 
-def notice(state: State, now: int, reason: str, detail: str) -> State:
-    """Report a security event, once in a while for each reason."""
+def notice(state: State, now: int, reason: str, detail: str, **about: Any) -> State:
+    """Report a security event, once in a while for each reason. `about` names the update that it came with, if any."""
     last = state.noticed.get(reason)
     if last is not None and 0 <= now - last < NOTICE_AGAIN_S:
         return state
     noticed = {**state.noticed, reason: now}
     return report(
-        _replace(state, noticed=noticed), now, "security", None, reason=reason, detail=detail
+        _replace(state, noticed=noticed),
+        now,
+        "security",
+        None,
+        reason=reason,
+        detail=detail,
+        **about,
     )
 
 
@@ -164,6 +170,27 @@ def end(state: State, update: Update) -> State:
         return state
     key = (update.update, update.attempt)
     return _replace(state, ended=remember(state.ended, key), last=key)
+
+
+def take_grant(state: State, update: Update) -> State:
+    """Use up the grant that an update needs, if any, and bar the build that it leads away from; in the same write that starts the update."""
+    if update.grant is None:
+        return state
+    product = update.release.product
+    least = max(state.resume_min.get(product, 0), update.resume_min)
+    return _replace(
+        state,
+        fallback_last={**state.fallback_last, product: update.grant},
+        resume_min={**state.resume_min, product: least},
+    )
+
+
+def spend_grant(state: State, update: Update) -> State:
+    """Note that an update came to a trial: its grant opens nothing more, whatever became of it."""
+    if update.grant is None:
+        return state
+    used = _replace(update.grant, done=True)
+    return _replace(state, fallback_last={**state.fallback_last, update.release.product: used})
 
 
 def refuse(

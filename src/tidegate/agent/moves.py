@@ -28,6 +28,7 @@ from tidegate.agent.ledger import (
     remember,
     report,
     same,
+    take_grant,
     with_slot,
 )
 from tidegate.agent.state import (
@@ -71,6 +72,8 @@ ENDED_MAX: Final = 16
 LOG_MAX: Final = 4096
 #: Least important reports first: they make room when the outbox is full.
 _EXPENDABLE: Final = ("downloading", "security", "staged", "verifying", "rebooting")
+#: An order refused for one of these was forged, held back, or given by somebody who does not know what may be ordered: an honest server asks the same rules.
+_ATTACKS: Final = frozenset({"sig", "compat", "clock", "security"})
 
 _replace = msgspec.structs.replace
 
@@ -220,10 +223,10 @@ def _renewed(state: State, phase: Downloading | Installing | Staged, update: Upd
 def _begin(state: State, now: int, update: Update) -> State:
     record = state.slots.get(update.slot, SlotRecord())
     whole = record.state in ("staged", "confirmed") and record.sha256 == digest(update)
-    state = report(_put_aside(state), now, "downloading", update)
+    state = report(_put_aside(take_grant(state, update)), now, "downloading", update)
     if whole:
         return _replace(state, phase=Installing(update=update))
-    if update.action == "fallback":
+    if update.action == "fallback" and update.grant is None:
         state = _replace(state, phase=Downloading(update=update))
         return failed_for_good(state, now, "install.slot", "the image is not in the other slot")
     partial = state.partial
@@ -278,31 +281,38 @@ def deferred(state: State, event: Deferred) -> State:
 
 
 def refused(state: State, event: Refused) -> State:
-    """Report what the worker would not take: against the update where one could be named, else as a security event."""
+    """Report what the worker would not take: as a security event, and against the update where one could be named."""
     if event.order is not None:
         state = _obey(state, event.order.epoch, event.order.seq)
-    if event.update is None or (event.update, event.attempt) in state.ended:
-        return notice(state, event.now, event.reason, event.detail)
+    update, reason = event.update, event.reason
+    if update is None or (update, event.attempt) in state.ended:
+        return notice(state, event.now, reason, event.detail)
+    if family(reason) in _ATTACKS:
+        about = {"update": update, "attempt": event.attempt}
+        state = notice(state, event.now, reason, event.detail, **about)
+    if family(reason) == "security":
+        # What a device noticed is no end of an update: that has the reason that says what it means for one.
+        reason = "sig.replayed"
     phase = state.phase
     if not isinstance(phase, Idle | Downloading | Installing | Staged):
         return state
-    if not isinstance(phase, Idle) and phase.update.update == event.update:
-        if family(event.reason) == "sig" and event.reason != "sig.director_mismatch":
+    if not isinstance(phase, Idle) and phase.update.update == update:
+        if family(reason) == "sig" and reason != "sig.director_mismatch":
             # Forged metadata say nothing about what was verified before: somebody on the way must not be able to end it.
-            return notice(state, event.now, event.reason, event.detail)
-        return failed_for_good(state, event.now, event.reason, event.detail)
+            return state
+        return failed_for_good(state, event.now, reason, event.detail)
     state = report(
         state,
         event.now,
         "failed",
         None,
-        update=event.update,
+        update=update,
         attempt=event.attempt,
         release_counter=event.release_counter,
-        reason=event.reason,
+        reason=reason,
         detail=event.detail,
     )
-    return _replace(state, ended=remember(state.ended, (event.update, event.attempt)))
+    return _replace(state, ended=remember(state.ended, (update, event.attempt)))
 
 
 # --- download and install ---------------------------------------------------------------------------------------------
@@ -407,7 +417,8 @@ def _download_failed(state: State, event: Failed, phase: Downloading) -> State:
 
 def _install_failed(state: State, event: Failed, phase: Installing) -> State:
     # A medium may lie once; what differs twice is not going to be right the third time.
-    if phase.update.action == "install" and event.reason == "install.readback" and not phase.again:
+    brought = phase.update.action == "install" or phase.update.grant is not None
+    if brought and event.reason == "install.readback" and not phase.again:
         return _replace(state, phase=Downloading(update=phase.update, again=True), partial=None)
     return failed_for_good(state, event.now, event.reason, event.detail)
 

@@ -9,6 +9,7 @@ from tidegate.agent.ports import Board, Clock, Storage, Transport
 from tidegate.agent.settings import Settings
 from tidegate.agent.state import Order, SlotRecord, State, Update
 from tidegate.agent.trust import TrustStore
+from tidegate.agent.way_back import granted, use_of
 from tidegate.core.director import (
     check_assignment,
     check_fallback,
@@ -16,6 +17,7 @@ from tidegate.core.director import (
     resolve_target,
 )
 from tidegate.core.errors import DeviceError, PublisherError, TidegateError
+from tidegate.core.grant import GrantBody
 from tidegate.core.keys import device_key_sha256
 from tidegate.core.metadata import SignedTarget
 from tidegate.core.protocol import (
@@ -23,10 +25,11 @@ from tidegate.core.protocol import (
     AssignmentBody,
     AssignmentRequest,
     DeviceState,
+    GrantUse,
     SlotState,
 )
 from tidegate.core.release import Running, refusal
-from tidegate.core.verify import product_floor
+from tidegate.core.verify import TrustedSet, product_floor
 
 #: A later word on the time than the clock's by more than this moves the reference, in seconds.
 _SKEW_S: Final = 300
@@ -136,7 +139,7 @@ class Orders:
             now, store = body.issued, store.at(body.issued)
             trusted = store.refresh(body.target.product)
         found = resolve_target(body, trusted)
-        self._allow(state, found, body, now)
+        grant = self._allow(state, found, body, trusted, now)
         if body.action == "install":
             offline_now = self._offline_now()
             barred = mandates.bar(trusted, found, self._settings.device_id, offline_now)
@@ -162,15 +165,28 @@ class Orders:
             ),
             allow_refused=body.allow_refused,
             policy=body.policy,
+            grant=None if grant is None else use_of(grant, body),
+            resume_min=0 if grant is None else grant.resume.min_counter,
         )
 
-    def _allow(self, state: State, found: SignedTarget, body: AssignmentBody, now: int) -> None:
+    def _allow(
+        self,
+        state: State,
+        found: SignedTarget,
+        body: AssignmentBody,
+        trusted: TrustedSet,
+        now: int,
+    ) -> GrantBody | None:
+        """Hold a signed release against the device's own rules; return the grant that it is allowed by, if it is by one."""
         settings = self._settings
         running = state.slots.get(state.current, SlotRecord())
         fallback = body.action == "fallback"
         if found.release.product != settings.product:
             raise PublisherError("compat.hardware", f"made for {found.release.product}")
-        if fallback:
+        grant = None
+        if fallback and body.grant is not None:
+            grant = granted(state, settings, found, body, trusted, now)
+        elif fallback:
             if running.release is None:
                 raise PublisherError("compat.counter", "what runs names no way back")
             other = next(record for slot, record in state.slots.items() if slot != state.current)
@@ -195,9 +211,11 @@ class Orders:
             agent=settings.agent,
             components=settings.components,
             fallback=fallback,
+            resume_min=state.resume_min.get(settings.product, 0),
         )
         if code is not None:
             raise PublisherError(code, f"{found.release.name} on {settings.hardware.variant}")
+        return grant
 
     def _device_state(self, task: Task, root_version: int) -> DeviceState:
         state, settings = task.state, self._settings
@@ -218,6 +236,8 @@ class Orders:
             free_bytes=self._world.storage.free_bytes(),
             offline_now=self._offline_now(),
             attributes=settings.attributes,
+            resume_min=state.resume_min.get(settings.product, 0),
+            fallback_last=state.fallback_last.get(settings.product, GrantUse()),
         )
 
     def _offline_now(self) -> int:

@@ -10,7 +10,7 @@ from typing import Final, Literal
 import msgspec
 
 from tidegate.agent.ports import SlotName
-from tidegate.core.protocol import CheckResult, DeliveryPolicy, EventKind, Metrics
+from tidegate.core.protocol import CheckResult, DeliveryPolicy, EventKind, GrantUse, Metrics
 from tidegate.core.release import ReleaseTarget
 
 #: Format of the journal. A higher one is read all the same: fields are only ever added.
@@ -40,6 +40,8 @@ class Update(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     Attributes:
         update: the server's name for it; None for an act of a person on the device.
         product_floor: the product role's own floor for this hardware; bounds how far the device's floor may rise.
+        grant: of a way back that the incident ring allowed: which grant is used up by it. Its image may be downloaded.
+        resume_min: no install below this counter once that grant is taken.
     """
 
     update: str | None
@@ -51,6 +53,8 @@ class Update(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     product_floor: int = 0
     allow_refused: bool = False
     policy: DeliveryPolicy = DeliveryPolicy()
+    grant: GrantUse | None = None
+    resume_min: int = 0
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -241,6 +245,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         best: how far the present update came: (rank of the phase, segments).
         partial: a download that was put aside; resumed when the same payload is ordered again.
         damaged: the journal was lost; stays until an update is confirmed.
+        fallback_last: the last grant taken, by product: an older one, or this one again, opens nothing.
+        resume_min: no install below this counter, by product: where a grant led back from. Never goes down.
     """
 
     format: int = FORMAT
@@ -260,6 +266,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     best: tuple[int, int] = (0, 0)
     damaged: bool = False
     partial: Progress | None = None
+    fallback_last: dict[str, GrantUse] = {}
+    resume_min: dict[str, int] = {}
     boot_id: str = ""
     current: SlotName = ""
     beat: Report | None = None

@@ -25,6 +25,7 @@ from tidegate.agent.ledger import (
     other_slot,
     refuse,
     report,
+    spend_grant,
     with_slot,
 )
 from tidegate.agent.state import (
@@ -184,7 +185,7 @@ def committed(state: State, event: Committed) -> State:
         refused_now = refuse(refused_now, left.sha256, "operator.fallback", event.now)
     floor = max(state.floor, min(update.release.security_version, update.product_floor))
     state = with_slot(state, update.slot, "confirmed")
-    state = _replace(state, floor=floor, refused=refused_now, damaged=False)
+    state = _replace(spend_grant(state, update), floor=floor, refused=refused_now, damaged=False)
     state = report(state, event.now, "confirmed", update, health=phase.last)
     return _replace(end(state, update), phase=Idle(), wait=None)
 
@@ -195,6 +196,7 @@ def reverted(state: State, now: int, phase: Reverting) -> State:
     update = phase.update
     if update is None:
         return _replace(state, phase=Idle(), wait=None)
+    state = spend_grant(state, update)
     state = _replace(state, refused=refuse(state.refused, digest(update), phase.reason, now))
     state = report(
         state,
@@ -252,14 +254,14 @@ def _person_reverts(state: State, event: RevertAsked) -> State:
 
 
 def can_go_back(state: State) -> bool:
-    """Say whether the other slot holds a confirmed image that the floor allows, and the running one is a known release."""
+    """Say whether the other slot holds a confirmed image that the floor allows and no grant led away from, and the running one is a known release."""
     other = state.slots.get(other_slot(state, state.current), SlotRecord())
     running = state.slots.get(state.current, SlotRecord())
-    return (
-        other.state == "confirmed"
-        and other.security_version >= state.floor
-        and running.release is not None
-    )
+    if running.release is None:
+        return False
+    least = state.resume_min.get(running.release.product, 0)
+    barred = running.release_counter < other.release_counter < least
+    return other.state == "confirmed" and other.security_version >= state.floor and not barred
 
 
 def _leave_running(state: State, event: RevertAsked) -> State:

@@ -6,6 +6,7 @@ bound to one device and to one question (the nonce), and every image it names mu
 
 from tidegate.core.authority import Ring, RootExtra
 from tidegate.core.errors import DeviceError, PublisherError
+from tidegate.core.grant import require_listed
 from tidegate.core.keys import open_document
 from tidegate.core.metadata import RootDocument, SignedTarget, root_extra
 from tidegate.core.protocol import (
@@ -182,13 +183,7 @@ def check_fallback(
     target = found.release
     if (target.product, target.component) != (running.product, running.component):
         raise PublisherError("sig.director_mismatch", "another product or component")
-    grants = [one for one in running.fallback_to if one.counter == target.release_counter]
-    if not grants:
-        raise PublisherError(
-            "compat.counter", f"{running.name} allows no way back to {target.release_counter}"
-        )
-    if all(now >= one.expires for one in grants):
-        raise PublisherError("sig.expired", f"the way back to {target.release_counter} has closed")
+    require_listed(running, target.release_counter, now)
     if target.security_version < floor:
         raise PublisherError("compat.floor", f"{target.security_version} is below {floor}")
     if other.state != "confirmed" or other.sha256 != target.install.sha256:

@@ -11,6 +11,7 @@ from msgspec import Meta
 
 from tidegate.core.codec import INTEGER_MAX
 from tidegate.core.hardware import Hardware, HardwareRange, Name
+from tidegate.core.merkle import CohortProof
 from tidegate.core.release import Channel, Counter, Seconds, SecurityVersion, Sha256, Size
 
 DeviceId = Annotated[
@@ -146,6 +147,15 @@ class SlotState(msgspec.Struct, frozen=True, kw_only=True):
     sha256: Sha256 | None = None
 
 
+class GrantUse(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Which grant a device took last, and for which update. `done`: it led to a trial, so that it opens nothing more (`core.grant`)."""
+
+    epoch: Count = 0
+    serial: Count = 0
+    update: Short = ""
+    done: bool = False
+
+
 class DeviceState(msgspec.Struct, frozen=True, kw_only=True):
     """What a device says of itself when it asks for its assignment. Believed only as far as it narrows.
 
@@ -168,6 +178,8 @@ class DeviceState(msgspec.Struct, frozen=True, kw_only=True):
     free_bytes: Count | None = None
     attributes: Attributes = {}
     offline_now: Count = 0
+    resume_min: Count = 0
+    fallback_last: GrantUse = GrantUse()
 
 
 class AssignmentRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -215,7 +227,8 @@ class AssignmentBody(msgspec.Struct, frozen=True, kw_only=True):
     """What this device should do now, signed by the director. It may only narrow what the product role allows.
 
     `install` brings `target`; `fallback` orders back to `target`, which must stand confirmed in the other slot and be named in the running release's
-    signed `fallback_to`; `hold` keeps everything as it is (a staged slot stays inert); `none` has nothing.
+    signed `fallback_to`, or be what the incident ring's `grant` allows, with `cohort_proof` that this device is meant; `hold` keeps everything as it is (a
+    staged slot stays inert); `none` has nothing.
     """
 
     type: Literal["assignment"] = msgspec.field(default="assignment", name="_type")
@@ -239,6 +252,8 @@ class AssignmentBody(msgspec.Struct, frozen=True, kw_only=True):
     repo: RepoBinding | None = None
     policy: DeliveryPolicy = DeliveryPolicy()
     poll_after_s: Seconds = 300
+    grant: Envelope | None = None
+    cohort_proof: CohortProof | None = None
     crit: tuple[str, ...] = ()
 
 

@@ -141,6 +141,7 @@ def refusal(
     agent: str,
     components: dict[str, int],
     fallback: bool = False,
+    resume_min: int = 0,
 ) -> str | None:
     """Return the `compat.*` reason for which a device must refuse this target, or None.
 
@@ -155,6 +156,7 @@ def refusal(
         agent: the agent's version.
         components: counters of the other components, by name.
         fallback: an authorised way back: the counter may be lower; everything else holds.
+        resume_min: no install below this counter, since a grant led the device back from there (`core.grant`). To repair what runs stays allowed.
     """
     if not compatible(target.hardware, hardware):
         return "compat.hardware"
@@ -167,6 +169,8 @@ def refusal(
         and target.install.sha256 == running.sha256
     )
     if not fallback and not repair and target.release_counter <= running.release_counter:
+        return "compat.counter"
+    if not fallback and not repair and target.release_counter < resume_min:
         return "compat.counter"
     if (
         not fallback

@@ -146,7 +146,8 @@ class _Fold:
 
     def take(self, body: EventBody) -> None:
         """Count one event."""
-        if body.kind == "security":
+        # One that names an update comes with the update's own end, which is counted under the same reason.
+        if body.kind == "security" and body.update is None:
             name = f"reason:{body.reason}" if body.reason else "security"
             self._days[name] = self._days.get(name, 0) + 1
         if body.update is not None:

@@ -464,7 +464,8 @@ def test_a_refusal_names_the_update_when_one_could_be_trusted() -> None:
     no = Refused(now=NOW, reason="compat.hardware", update="u-9", release_counter=7)
     state = run(idle(), no)
     assert [(one.kind, one.reason, one.update) for one in state.outbox] == [
-        ("failed", "compat.hardware", "u-9")
+        ("security", "compat.hardware", "u-9"),
+        ("failed", "compat.hardware", "u-9"),
     ]
 
 

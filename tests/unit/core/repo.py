@@ -71,6 +71,11 @@ class Repo:
     snapshot: Signer = field(default_factory=lambda: signer("snapshot"))
     timestamp: Signer = field(default_factory=lambda: signer("timestamp"))
     director: Signer = field(default_factory=lambda: signer("director"))
+    incident: RoleKeys = field(
+        default_factory=lambda: ring(signer("incident 0"), signer("incident 1"), threshold=2)
+    )
+    incident_max_s: int = 30 * DAY
+    strict_fallback: bool = False
     epoch: int = 1
     root_version: int = 1
     targets_version: int = 1
@@ -92,14 +97,15 @@ class Repo:
     def root_body(self, *signers: Signer) -> bytes:
         """Return root, signed by two of its keys unless told otherwise."""
         extra = RootExtra(
+            strict_fallback=self.strict_fallback,
             authorities=authorities(
                 epoch=self.epoch,
                 director=ring(self.director),
-                incident=ring(signer("incident 0"), signer("incident 1"), threshold=2),
+                incident=self.incident,
                 audit=ring(signer("audit")),
                 director_max_s=7 * DAY,
-                incident_max_s=30 * DAY,
-            )
+                incident_max_s=self.incident_max_s,
+            ),
         )
         roles = {
             "root": ring(*self.roots, threshold=2),

@@ -1,0 +1,67 @@
+"""The way back that the incident ring granted: the grant in an assignment, held against this device. Imported by the worker only."""
+
+from tidegate.agent.settings import Settings
+from tidegate.agent.state import SlotRecord, State
+from tidegate.core.errors import PublisherError
+from tidegate.core.grant import GrantBody, Holder, check_grant, highest_counter, open_grant
+from tidegate.core.metadata import SignedTarget
+from tidegate.core.protocol import AssignmentBody, GrantUse
+from tidegate.core.release import Running
+from tidegate.core.verify import TrustedSet
+
+
+def granted(
+    state: State,
+    settings: Settings,
+    found: SignedTarget,
+    body: AssignmentBody,
+    trusted: TrustedSet,
+    now: int,
+) -> GrantBody:
+    """Return the grant of a `fallback`, if it allows this device to go back to that image.
+
+    Args:
+        state: what the device knows of itself.
+        settings: what it was told.
+        found: the image, in the product role's words.
+        body: the assignment (checked) that carries the grant (untrusted).
+        trusted: the believed repository.
+        now: unix seconds, as the assignment was judged by.
+
+    Raises:
+        PublisherError: as `core.grant.open_grant` and `core.grant.check_grant`.
+    """
+    if body.grant is None or body.update is None:
+        raise PublisherError("sig.malformed", "a fallback without a grant")
+    grant = open_grant(body.grant, trusted.root)
+    record = state.slots.get(state.current, SlotRecord())
+    holder = Holder(
+        device_id=settings.device_id,
+        product=settings.product,
+        hardware=settings.hardware,
+        running=Running(
+            release_counter=record.release_counter,
+            security_version=record.security_version,
+            sha256=record.sha256,
+            version=record.version,
+        ),
+        release=record.release,
+        floor=state.floor,
+        last=state.fallback_last.get(settings.product, GrantUse()),
+    )
+    check_grant(
+        grant,
+        found,
+        root=trusted.root,
+        holder=holder,
+        update=body.update,
+        proof=body.cohort_proof,
+        published=highest_counter(trusted, settings.product),
+        now=now,
+    )
+    return grant
+
+
+def use_of(grant: GrantBody, body: AssignmentBody) -> GrantUse:
+    """Return what the device writes down when it takes a grant."""
+    return GrantUse(epoch=grant.epoch, serial=grant.serial, update=body.update or "")
