@@ -1,11 +1,11 @@
 """What the director orders, checked: an assignment is fetched, verified, held against the product role and against the device itself."""
 
-from typing import Final, Protocol
+from typing import Final
 
 from tidegate.agent import api, enrol, mandates
 from tidegate.agent.events import Assigned, Deferred, Ordered, Refused
 from tidegate.agent.jobs import Reply, Task
-from tidegate.agent.ports import Board, Clock, Storage, Transport
+from tidegate.agent.ports import World
 from tidegate.agent.settings import Settings
 from tidegate.agent.state import Order, SlotRecord, State, Update
 from tidegate.agent.trust import TrustStore
@@ -33,30 +33,6 @@ from tidegate.core.verify import TrustedSet, product_floor
 
 #: A later word on the time than the clock's by more than this moves the reference, in seconds.
 _SKEW_S: Final = 300
-
-
-class World(Protocol):
-    """What a worker needs of a device's ports."""
-
-    @property
-    def clock(self) -> Clock:
-        """Time and randomness."""
-        ...
-
-    @property
-    def storage(self) -> Storage:
-        """The state directory."""
-        ...
-
-    @property
-    def board(self) -> Board:
-        """Slots and boot loader."""
-        ...
-
-    @property
-    def transport(self) -> Transport:
-        """The way to the server."""
-        ...
 
 
 class Orders:

@@ -221,3 +221,27 @@ class Ports(msgspec.Struct, frozen=True, kw_only=True):
     probe: Callable[[HealthCheck], tuple[str, HealthProbe]]
     errors: ErrorCounter
     inhibitors: Callable[[], tuple[str, ...]] = tuple
+
+
+class World(Protocol):
+    """What whoever works on a device may use of it."""
+
+    @property
+    def clock(self) -> Clock:
+        """Time and randomness."""
+        ...
+
+    @property
+    def storage(self) -> Storage:
+        """The state directory."""
+        ...
+
+    @property
+    def board(self) -> Board:
+        """Slots and boot loader."""
+        ...
+
+    @property
+    def transport(self) -> Transport:
+        """The way to the server."""
+        ...

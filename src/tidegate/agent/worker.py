@@ -32,7 +32,8 @@ from tidegate.agent.jobs import (
     Task,
     TokenRefused,
 )
-from tidegate.agent.orders import Orders, World
+from tidegate.agent.orders import Orders
+from tidegate.agent.ports import World
 from tidegate.agent.settings import Settings
 from tidegate.agent.state import (
     Staged,

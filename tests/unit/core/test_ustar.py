@@ -100,7 +100,9 @@ def test_a_file_cut_anywhere_says_so(at: int) -> None:
 
 def test_a_damaged_header_is_refused() -> None:
     body = archive(("a", b"hello"))
-    for at in set(range(BLOCK)) - set(range(148, 156)):  # blanks may stand for zeros in the checksum
+    for at in set(range(BLOCK)) - set(
+        range(148, 156)
+    ):  # blanks may stand for zeros in the checksum
         if body[at] != 0x20:
             with pytest.raises(PublisherError):
                 listed(body[:at] + b" " + body[at + 1 :])

@@ -19,33 +19,9 @@ from tidegate.agent.events import (
     Download,
 )
 from tidegate.agent.jobs import Reply
-from tidegate.agent.ports import Board, Clock, Storage, Transport
+from tidegate.agent.ports import World
 from tidegate.agent.settings import Settings
 from tidegate.core.errors import DeviceError
-
-
-class World(Protocol):
-    """What an installer needs of a device."""
-
-    @property
-    def clock(self) -> Clock:
-        """Time and sleep."""
-        ...
-
-    @property
-    def storage(self) -> Storage:
-        """The state directory."""
-        ...
-
-    @property
-    def board(self) -> Board:
-        """The slots."""
-        ...
-
-    @property
-    def transport(self) -> Transport:
-        """The way to the server."""
-        ...
 
 
 class Installer(Protocol):

@@ -17,9 +17,8 @@ from tidegate.agent.events import (
     Downloaded,
     Progressed,
 )
-from tidegate.agent.installers import World
 from tidegate.agent.jobs import Reply
-from tidegate.agent.ports import SlotDevice
+from tidegate.agent.ports import SlotDevice, World
 from tidegate.agent.settings import Settings
 from tidegate.agent.state import (
     Progress,

@@ -10,6 +10,7 @@ from tidegate.rollout import cohort
 from tidegate.rollout import evidence as evidence_sums
 from tidegate.rollout.model import Evidence, Finding, Rollout, Tally
 from tidegate.server.outcomes import AFTER
+from tidegate.server.planning import model_of
 from tidegate.server.store import Connection
 from tidegate.server.store import web_queries as rows
 from tidegate.server.web import words
@@ -18,7 +19,6 @@ from tidegate.server.web.queries.rollouts import (
     AudienceOf,
     evidence_of,
     halt_stands,
-    model_of,
     present_ring,
     state_text,
 )

@@ -3,20 +3,16 @@
 from collections.abc import Callable
 from typing import Any, Final
 
-import msgspec
-
 from tidegate.core.amounts import format_share
 from tidegate.rollout import cohort
 from tidegate.rollout import evidence as evidence_sums
 from tidegate.rollout.model import (
     ALL_BP,
-    Approval,
     Evidence,
-    Policy,
-    RingProgress,
     Rollout,
     Tally,
 )
+from tidegate.server.planning import model_of
 from tidegate.server.store import Connection, hot
 from tidegate.server.store import web_queries as rows
 from tidegate.server.web import words
@@ -37,21 +33,6 @@ _THEN: Final = {
     "cancelled": ", cancelled",
 }
 _LOG: Final = 40
-
-
-def model_of(row: Row) -> Rollout:
-    """Return a rollout as the planner sees it."""
-    return Rollout(
-        name=row["name"],
-        release_sha256=row["release_sha256"],
-        state=row["state"],
-        generation=row["generation"],
-        policy=msgspec.convert(row["policy"], type=Policy),
-        rings=msgspec.convert(row["rings"], type=tuple[RingProgress, ...]),
-        isolated=tuple(row["isolated"]),
-        approvals=msgspec.convert(row["approvals"], type=tuple[Approval, ...]),
-        started_at=row["started_at"] or 0,
-    )
 
 
 def evidence_of(conn: Connection, row: Row, model: Rollout, audience_of: AudienceOf) -> Evidence:
