@@ -2,6 +2,7 @@
 
 A tier that cannot run on this machine skips with a reason that begins with `tier:` and names the Debian package that it
 wants. The summary repeats those loudly; with `TIDEGATE_STRICT_TIERS=1` (continuous integration) they are failures.
+A reason that begins with `foreign:` names a check-out of somebody else's tests: it is repeated as loudly, and is never a failure.
 """
 
 import os
@@ -10,6 +11,7 @@ from collections.abc import Generator
 import pytest
 
 _TIER = "tier:"
+_FOREIGN = "foreign:"
 _skipped: list[str] = []
 
 
@@ -26,10 +28,10 @@ def _reason(report: pytest.TestReport | pytest.CollectReport) -> str:
 
 def _note(report: pytest.TestReport | pytest.CollectReport) -> None:
     reason = _reason(report)
-    if not reason.startswith(_TIER):
+    if not reason.startswith((_TIER, _FOREIGN)):
         return
     _skipped.append(reason)
-    if _strict():
+    if _strict() and reason.startswith(_TIER):
         report.outcome = "failed"
         report.longrepr = f"{reason}\nNo tier may be skipped here (TIDEGATE_STRICT_TIERS=1)."
 

@@ -4,17 +4,24 @@ Redirects are answers, not followed: the server is who the configuration says. B
 """
 
 import contextlib
+import functools
 import http.client
+import io
 import socket
-from collections.abc import Mapping
-from typing import Final
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
 from tidegate.agent.ports import Response
 from tidegate.core.errors import ConfigError, TransferError
 
-#: Most header bytes of an answer are bounded by http.client itself (100 headers of 64 KiB); this bounds what is asked of `read`.
 _READ_MAX: Final = 1 << 20
+#: Most bytes around a body: status line and headers, or the framing of one chunk and its trailers. http.client alone takes 100 headers of 64 KiB and any number
+#: of interim answers and trailers.
+FRAMING_MAX: Final = 64 << 10
+#: Once its first byte is there, a head must be whole within this, in seconds; so must a chunk's framing.
+FRAMING_S: Final = 10.0
 
 
 class HttpTransport:
@@ -24,12 +31,20 @@ class HttpTransport:
         url: `http://host:port` or `https://host:port`; nothing behind the port.
         ca: file with the certificates of the authorities that are believed; None = the system's.
         timeout_s: to connect, and for each wait.
+        monotonic: seconds, for the time that a head may take.
 
     Raises:
         ConfigError: `config.invalid`: not such a URL.
     """
 
-    def __init__(self, url: str, *, ca: str | None = None, timeout_s: float = 30.0) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        ca: str | None = None,
+        timeout_s: float = 30.0,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/"):
             raise ConfigError("config.invalid", f"[server] url {url[:200]!r} is no server")
@@ -38,6 +53,7 @@ class HttpTransport:
         self._port = parts.port or (443 if self._tls else 80)
         self._ca = ca
         self._timeout_s = timeout_s
+        self._monotonic = monotonic
         self._connection: http.client.HTTPConnection | None = None
         self._open: _Answer | None = None
 
@@ -87,7 +103,7 @@ class HttpTransport:
             connection.sock.settimeout(timeout_s)
         headers.setdefault("accept-encoding", "identity")
         connection.request(method, path, body=body, headers=headers)
-        self._open = _Answer(self, connection.getresponse(), head=method == "HEAD")
+        self._open = _Answer(self, cast("_Bounded", connection.getresponse()))
         return self._open
 
     def _connect(self, timeout_s: float) -> http.client.HTTPConnection:
@@ -102,27 +118,81 @@ class HttpTransport:
             made = http.client.HTTPSConnection(
                 self._host, self._port, timeout=timeout, context=context
             )
+        made.response_class = cast("Any", functools.partial(_Bounded, monotonic=self._monotonic))
         made.connect()
         if made.sock is not None:
             made.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return made
 
 
+class _Meter(io.RawIOBase):
+    """A socket's bytes, of which so many may be read, and not for long once they begin to come.
+
+    Args:
+        raw: the socket.
+        monotonic: seconds.
+    """
+
+    def __init__(
+        self, raw: io.RawIOBase, sock: socket.socket, monotonic: Callable[[], float]
+    ) -> None:
+        self._raw = raw
+        self._sock = sock
+        self._monotonic = monotonic
+        self._wait_s = sock.gettimeout() or FRAMING_S
+        self.allow(0)
+
+    def allow(self, count: int) -> None:
+        """Begin a measure: `count` bytes and the framing around them."""
+        self._left = count + FRAMING_MAX
+        self._until: float | None = None
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        now = self._monotonic()
+        left_s = self._wait_s if self._until is None else self._until - now
+        if left_s <= 0:
+            raise TimeoutError(f"not whole after {FRAMING_S:.0f} s")
+        if self._left <= 0:
+            raise http.client.LineTooLong("headers or trailers")
+        self._sock.settimeout(min(left_s, self._wait_s))
+        count: int | None = self._raw.readinto(buffer)
+        if self._until is None:
+            self._until = self._monotonic() + FRAMING_S
+        self._left -= count or 0
+        return count
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _Bounded(http.client.HTTPResponse):
+    """An answer that is read through a meter."""
+
+    def __init__(
+        self, sock: socket.socket, *, method: str | None, monotonic: Callable[[], float]
+    ) -> None:
+        super().__init__(sock, method=method)
+        raw = self.fp.detach()
+        self.meter = _Meter(raw, sock, monotonic)
+        self.fp = io.BufferedReader(self.meter)
+
+
 class _Answer:
     """`agent.ports.Response` of http.client."""
 
-    def __init__(
-        self, transport: HttpTransport, inner: http.client.HTTPResponse, *, head: bool
-    ) -> None:
+    def __init__(self, transport: HttpTransport, inner: _Bounded) -> None:
         self._transport = transport
         self._inner = inner
         self.status = inner.status
         self.headers: Mapping[str, str] = {
             name.lower(): value for name, value in inner.getheaders()
         }
-        promised = self.headers.get("content-length", "")
-        known = promised.isdigit() and not head and inner.status not in (204, 304)
-        self._left = int(promised) if known else None
+        # What http.client made of it: None for a chunked body, and for one that ends with the connection.
+        self._left = inner.length
         self._done = False
 
     def read(self, count: int) -> bytes:
@@ -130,6 +200,7 @@ class _Answer:
         if self._done:
             return b""
         try:
+            self._inner.meter.allow(min(count, _READ_MAX))
             piece = self._inner.read1(min(count, _READ_MAX))
         except (OSError, http.client.HTTPException) as error:
             self._transport.close()

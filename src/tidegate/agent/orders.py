@@ -57,7 +57,9 @@ class Orders:
         now = self._now()
         body: AssignmentBody | None = None
         try:
-            store = TrustStore(world.storage, world.transport, settings.anchor, now)
+            store = TrustStore(
+                world.storage, world.transport, settings.anchor, now, clock=world.clock
+            )
             store.refresh_root()
             store.keep()
             checked = self._assignment(task, store)

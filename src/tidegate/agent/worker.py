@@ -157,7 +157,8 @@ class Worker:
                 because=answer.because,
                 retry_after_s=answer.retry_after_s,
             )
-        root = TrustStore(world.storage, world.transport, settings.anchor, now).trusted.root
+        store = TrustStore(world.storage, world.transport, settings.anchor, now, clock=world.clock)
+        root = store.trusted.root
         body = open_permit(answer.envelope, root)
         check_permit(
             body,

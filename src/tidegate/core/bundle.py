@@ -13,10 +13,11 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta
 
+from tidegate.core.caps import ROLE_MAX, ROOT_MAX
 from tidegate.core.codec import encode
 from tidegate.core.errors import PublisherError
 from tidegate.core.hardware import Name
-from tidegate.core.metadata import ROLE_MAX, ROOT_MAX, file_name
+from tidegate.core.metadata import file_name
 from tidegate.core.release import Sha256, Size
 from tidegate.core.ustar import Reader
 

@@ -17,7 +17,7 @@ from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     PublicFormat,
@@ -44,6 +44,7 @@ SCHEMES: Final[Mapping[str, str]] = {"ed25519": "ed25519", "ecdsa": "ecdsa-sha2-
 #: Bytes of randomness that make a private key: 32 for Ed25519, 48 for P-256 (FIPS 186-5 A.2.1, extra random bits).
 SEED_BYTES: Final[Mapping[str, int]] = {"ed25519": 32, "ecdsa": 48}
 _P256_ORDER: Final = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+_IDENTIFIED = (ed25519.Ed25519PublicKey, ec.EllipticCurvePublicKey, rsa.RSAPublicKey)
 _UNREADABLE = (ValueError, TypeError, UnsupportedAlgorithm)
 
 
@@ -89,9 +90,8 @@ def public_key(keytype: str, public: str, keyid: str | None = None) -> PublicKey
     if keytype not in SCHEMES:
         raise PublisherError("sig.malformed", f"key type {keytype[:40]!r} is not known here")
     key = _load(keytype, public)
-    if key is None or (
-        isinstance(key, ec.EllipticCurvePublicKey) and not isinstance(key.curve, ec.SECP256R1)
-    ):
+    p256 = isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP256R1)
+    if not (p256 if keytype == "ecdsa" else isinstance(key, ed25519.Ed25519PublicKey)):
         raise PublisherError("sig.malformed", f"not an {keytype} public key")
     return PublicKey(keyid or default_keyid(keytype, public), keytype, public)
 
@@ -119,9 +119,12 @@ def default_keyid(keytype: str, public: str) -> str:
 
 @lru_cache(maxsize=4096)
 def identity(keytype: str, public: str) -> str:
-    """Return SHA-256 over the SubjectPublicKeyInfo of a key, or over its text when no key can be read from it."""
+    """Return SHA-256 over the SubjectPublicKeyInfo of a key, or over its text when no key can be read from it.
+
+    Also of kinds that are not signed with here: a foreign root may list them, and one key in two spellings is one key.
+    """
     key = _load(keytype, public)
-    if key is None:
+    if not isinstance(key, _IDENTIFIED):
         return hashlib.sha256(f"{keytype}\0{public}".encode()).hexdigest()
     return hashlib.sha256(
         key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
@@ -307,15 +310,14 @@ def _sslib(key: PublicKey) -> SSlibKey:
     return SSlibKey(key.keyid, key.keytype, key.scheme, {"public": key.public})
 
 
-def _load(keytype: str, public: str) -> ed25519.Ed25519PublicKey | ec.EllipticCurvePublicKey | None:
-    """Read a public key; None when there is none in the text."""
+def _load(keytype: str, public: str) -> object:
+    """Read a public key of any kind; None when there is none in the text."""
     try:
         if keytype == "ed25519":
             return ed25519.Ed25519PublicKey.from_public_bytes(bytes.fromhex(public))
-        found = load_pem_public_key(public.encode())
+        return load_pem_public_key(public.encode())
     except _UNREADABLE:
         return None
-    return found if isinstance(found, ec.EllipticCurvePublicKey) else None
 
 
 def library_key(key: PublicKey) -> SSlibKey:

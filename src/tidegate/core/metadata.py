@@ -27,17 +27,12 @@ from tuf.api.metadata import (  # type: ignore[attr-defined]  # it re-exports wi
 )
 from tuf.api.serialization import DeserializationError
 
+from tidegate.core import caps
 from tidegate.core.authority import Authorities, ProductExtra, Ring, RootExtra
 from tidegate.core.codec import canonical, check_crit, screen
 from tidegate.core.errors import PublisherError
 from tidegate.core.keys import PublicKey, Signer, by_keyid, library_key, public_key_from
 from tidegate.core.release import ReleaseTarget
-
-#: Largest documents, in bytes; checked before parsing.
-ROOT_MAX: Final = 64 << 10
-ROLE_MAX: Final = 256 << 10
-SNAPSHOT_MAX: Final = 256 << 10
-TIMESTAMP_MAX: Final = 16 << 10
 
 TOP_ROLES: Final = ("root", "targets", "snapshot", "timestamp")
 _EXTRA: Final = "x-tidegate"
@@ -140,7 +135,7 @@ def parse_root(body: bytes) -> Document[Root]:
     Raises:
         PublisherError: `sig.oversized` or `sig.malformed`; so do the other parsers.
     """
-    found = _parse(body, "root", Root, ROOT_MAX)
+    found = _parse(body, "root", Root, caps.ROOT_MAX)
     for role in found.signed.roles.values():
         _require_threshold(role)
     return found
@@ -148,16 +143,20 @@ def parse_root(body: bytes) -> Document[Root]:
 
 def parse_targets(body: bytes, role: str = "targets") -> Document[Targets]:
     """Parse untrusted bytes as the targets role or one delegated from it."""
-    found = _parse(body, role, Targets, ROLE_MAX)
+    found = _parse(body, role, Targets, caps.ROLE_MAX)
     delegations = found.signed.delegations
     for one in (delegations.roles or {}).values() if delegations else ():
         _require_threshold(one)
+    if delegations and delegations.succinct_roles:
+        _require_threshold(delegations.succinct_roles)
     return found
 
 
 def parse_snapshot(body: bytes) -> Document[Snapshot]:
     """Parse untrusted bytes as snapshot."""
-    found = _parse(body, "snapshot", Snapshot, SNAPSHOT_MAX)
+    found = _parse(body, "snapshot", Snapshot, caps.SNAPSHOT_MAX)
+    if len(found.signed.meta) > caps.ROLES_MAX:
+        raise PublisherError("sig.oversized", f"snapshot: over {caps.ROLES_MAX} roles")
     for meta in found.signed.meta.values():
         _require_int(meta.version)
     return found
@@ -165,7 +164,7 @@ def parse_snapshot(body: bytes) -> Document[Snapshot]:
 
 def parse_timestamp(body: bytes) -> Document[Timestamp]:
     """Parse untrusted bytes as timestamp."""
-    found = _parse(body, "timestamp", Timestamp, TIMESTAMP_MAX)
+    found = _parse(body, "timestamp", Timestamp, caps.TIMESTAMP_MAX)
     _require_int(found.signed.snapshot_meta.version)
     return found
 
@@ -191,7 +190,7 @@ def _require_int(value: object) -> None:
 
 def _require_threshold(role: Role) -> None:
     _require_int(role.threshold)
-    if role.threshold > 32 or len(role.keyids) > 64:
+    if role.threshold > caps.THRESHOLD_MAX or len(role.keyids) > caps.KEYS_MAX:
         raise PublisherError("sig.malformed", "more keys than a role can have")
 
 
@@ -472,7 +471,7 @@ def _ring(role: RoleKeys, max_validity_s: int) -> Ring:
 
 
 def _any(body: bytes) -> Metadata[Any]:
-    screen(body, ROLE_MAX)
+    screen(body, caps.ROLE_MAX)
     try:
         return Metadata.from_bytes(body)
     except (DeserializationError, RecursionError) as error:

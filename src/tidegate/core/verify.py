@@ -24,13 +24,10 @@ from tuf.api.metadata import (  # type: ignore[attr-defined]  # it re-exports wi
 )
 
 from tidegate.core.authority import Mandate, RootExtra
+from tidegate.core.caps import ROLE_MAX, ROOT_MAX, SNAPSHOT_MAX, TIMESTAMP_MAX
 from tidegate.core.errors import PublisherError, TidegateError
 from tidegate.core.keys import identity
 from tidegate.core.metadata import (
-    ROLE_MAX,
-    ROOT_MAX,
-    SNAPSHOT_MAX,
-    TIMESTAMP_MAX,
     Document,
     MetaInfo,
     S,
@@ -94,12 +91,18 @@ class TrustedSet:
         self.roles: dict[str, Document[Targets]] = {}
         self._strict = strict
         self._seen = seen or Seen()
+        self._recovered = False
         self._forget_what_replaced_keys_said()
 
     @property
     def seen(self) -> Seen:
         """Return the highest versions believed so far, to be stored."""
         return self._seen
+
+    @property
+    def recovered(self) -> bool:
+        """Say whether root replaced the online keys since `seen` was noted: what was cached of timestamp and snapshot counts no more (5.3.11)."""
+        return self._recovered
 
     @property
     def targets(self) -> Document[Targets]:
@@ -247,6 +250,7 @@ class TrustedSet:
     def _forget_what_replaced_keys_said(self) -> None:
         present = _online_keys(self.root)
         if self._seen.online_keys != present:
+            self._recovered = self._recovered or self._seen.online_keys != ""
             self._seen = Seen(online_keys=present)
 
 

@@ -17,11 +17,11 @@ from msgspec import Meta
 from tidegate.core.accept import accept_root, accept_targets, check_roles, role_keys
 from tidegate.core.amounts import parse_duration
 from tidegate.core.authority import RootExtra
+from tidegate.core.caps import ROLE_MAX
 from tidegate.core.codec import screen
 from tidegate.core.errors import ConfigError, PublisherError
 from tidegate.core.keys import PublicKey, Signer, public_key_from
 from tidegate.core.metadata import (
-    ROLE_MAX,
     RoleKeys,
     RootDocument,
     TargetsDocument,
