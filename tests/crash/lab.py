@@ -55,6 +55,7 @@ from tidegate.core.protocol import (
     EnrolAnswer,
     EnrolBody,
     EnrolRequest,
+    Envelope,
     EventBody,
     EventsAnswer,
     EventsRequest,
@@ -234,6 +235,11 @@ class Plane:
     blobs: dict[str, bytes] = field(default_factory=dict)
     down: bool = False
     gate_epoch: int = 1
+    incident: RoleKeys = field(default_factory=lambda: RoleKeys((signer("incident").public,), 1))
+    epoch: int = 1
+    version: int = 1
+    strict_fallback: bool = False
+    roots: dict[int, bytes] = field(default_factory=dict)
     mandates: tuple[Mandate, ...] = ()
     #: The director's clock runs ahead of everybody else's by so many seconds.
     skew_s: int = 0
@@ -245,7 +251,7 @@ class Plane:
     # --- the repository -----------------------------------------------------------------------------------------------
 
     def publish(self) -> None:
-        """Sign and serve every document."""
+        """Sign and serve every document. A higher `version` is a newer root and repository, where a ceremony changed something."""
         now = int(self.clock.wall())
         far = now + 300 * DAY
 
@@ -253,23 +259,26 @@ class Plane:
             return RoleKeys((signer(name).public,), 1)
 
         extra = RootExtra(
+            strict_fallback=self.strict_fallback,
             authorities=authorities(
-                epoch=1,
+                epoch=self.epoch,
                 director=role("director"),
-                incident=role("incident"),
+                incident=self.incident,
                 audit=role("audit"),
                 director_max_s=7 * DAY,
                 incident_max_s=30 * DAY,
-            )
+            ),
         )
         roles = {one: role(one) for one in ("root", "targets", "snapshot", "timestamp")}
-        root = make_root(version=1, expires_at=far, roles=roles, extra=extra)
-        self.root = sign(root, signer("root"))
+        version = self.version
+        root = make_root(version=version, expires_at=far, roles=roles, extra=extra)
+        self.roots[version] = sign(root, signer("root"))
+        self.root = self.roots[1]
         targets = make_targets(version=1, expires_at=far, products={"gw1": role("product")})
         targets = sign(targets, signer("targets"))
         floors = (ProductFloor(model="gw1", security_floor=self.floor),)
         product = make_product(
-            version=1,
+            version=version,
             expires_at=far,
             targets=[one.target for one in self.releases],
             extra=with_mandates(ProductExtra(product_floor=floors), self.mandates),
@@ -279,16 +288,18 @@ class Plane:
             "targets": parse_targets(targets).info,
             "product/gw1": parse_targets(product, "product/gw1").info,
         }
-        snapshot = make_snapshot(version=1, expires_at=far, issued_at=now, documents=documents)
+        snapshot = make_snapshot(
+            version=version, expires_at=far, issued_at=now, documents=documents
+        )
         snapshot = sign(snapshot, signer("snapshot"))
         info = parse_snapshot(snapshot).info
-        timestamp = make_timestamp(version=1, expires_at=far, issued_at=now, snapshot=info)
+        timestamp = make_timestamp(version=version, expires_at=far, issued_at=now, snapshot=info)
         self.files = {
             "timestamp.json": sign(timestamp, signer("timestamp")),
-            file_name("root", 1): self.root,
-            file_name("snapshot", 1): snapshot,
+            **{file_name("root", number): body for number, body in self.roots.items()},
+            file_name("snapshot", version): snapshot,
             file_name("targets", 1): targets,
-            file_name("product/gw1", 1): product,
+            file_name("product/gw1", version): product,
         }
         self.blobs = {one.target.sha256: one.container for one in self.releases}
 
@@ -368,6 +379,7 @@ class Plane:
             )
         signed_body = AssignmentBody(
             device_id="dev-1",
+            epoch=self.epoch,
             device_key=device_key_sha256(self.device_key.keytype, self.device_key.public),
             seq=self.orders,
             issued=now,
@@ -381,7 +393,11 @@ class Plane:
             repo=RepoBinding(root_min=1, timestamp_min=1, snapshot_min=1),
             policy=order.policy,
         )
-        return AssignmentAnswer(envelope=sign_document(signed_body, ASSIGNMENT_TYPE, self.director))
+        return AssignmentAnswer(envelope=self.assign(signed_body))
+
+    def assign(self, body: AssignmentBody) -> Envelope:
+        """Sign an assignment; what a thief overrides."""
+        return sign_document(body, ASSIGNMENT_TYPE, self.director)
 
     def _permit(self, body: bytes) -> PermitAnswer:
         request = codec.decode(body, PermitRequest)
