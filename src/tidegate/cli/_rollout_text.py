@@ -79,6 +79,12 @@ def reach(name: str, found: dict[str, Any]) -> list[str]:
         lines += [
             f"  {one['count']:>7,}  {one['code']:20} {one['text']}" for one in found["skipped"]
         ]
+    if found.get("mandate"):
+        lines += ["", "Signed schedule (mandate): whatever the rings say, at most"]
+        lines += [
+            f"  {one['devices']:>7,}  {one['share_bp'] / 100:g} %  from {when(one['not_before'])} UTC"
+            for one in found["mandate"]
+        ]
     lines += ["", *(f"  warning  {one}" for one in found["warnings"])] if found["warnings"] else []
     return "\n".join(lines).split("\n")
 
@@ -135,6 +141,11 @@ def shown(found: dict[str, Any], evidence: dict[str, Any]) -> list[str]:
         *render_table(heads, rows).split("\n"),
         "",
     ]
+    if found.get("mandate"):
+        lines += [
+            f"{'' if number else 'Mandate':<9} {one['bucket_max'] / 100:g} % from {when(one['not_before'])} UTC"
+            for number, one in enumerate(found["mandate"]["steps"])
+        ]
     lines += [f"ISOLATED  {one}" for one in found["isolated"]]
     if found["halted_at"] and found["state"] in _BAD:
         lines.append(

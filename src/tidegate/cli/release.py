@@ -1,7 +1,9 @@
 """`tidegate release`: build, sign and check offline; publish and look at what is published."""
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -10,16 +12,25 @@ from tidegate.cli._anchor import explain_anchor, find_anchor
 from tidegate.cli.client import Client, with_client
 from tidegate.cli.keys import open_signer
 from tidegate.cli.output import Output, need_confirmation, printable, with_output
-from tidegate.core.amounts import format_size
+from tidegate.core.amounts import format_size, parse_duration
+from tidegate.core.authority import Mandate
 from tidegate.core.errors import ConfigError, PublisherError, RequestError
-from tidegate.core.metadata import SignedTarget, keys_of, parse_targets, product_role
+from tidegate.core.metadata import (
+    SignedTarget,
+    keys_of,
+    parse_targets,
+    product_extra,
+    product_role,
+)
 from tidegate.core.verify import TrustedSet
 from tidegate.publisher.bundle import Built, build, read
 from tidegate.publisher.keyfile import read_public
 from tidegate.publisher.manifest import read_release, source_date_epoch
 from tidegate.publisher.pack import LAB_LEVEL, PUBLISH_LEVEL
 from tidegate.publisher.publish import publish_bundle, published
+from tidegate.publisher.restage import restage as restage_bundle
 from tidegate.publisher.sign import Summary, bundle_progress, check_bundle, sign_bundle, summary
+from tidegate.publisher.staging import describe, read_staging
 
 _FILE = click.Path(path_type=Path)
 _ROOT = click.option("--root", type=_FILE, help="The root to believe (TIDEGATE_ROOT).")
@@ -45,6 +56,7 @@ def command() -> None:
 @click.option("--jobs", type=click.IntRange(1, 64), default=2, show_default=True)
 @click.option("--level", type=click.IntRange(1, 19), help="zstd level [19].")
 @click.option("--fast", is_flag=True, help="Low compression, for laboratories.")
+@click.option("--mandate", help="Signed staging: steps such as 1%@+0s,100%@+3d, or a file.")
 @with_client
 @with_output
 def build_release(
@@ -53,31 +65,82 @@ def build_release(
     first: bool,
     root: Path | None,
     folder: Path,
-    jobs: int,
-    level: int | None,
-    fast: bool,
+    mandate: str | None,
     client: Client,
     out: Output,
+    **packing: Any,
 ) -> None:
     """Pack a release into one bundle, unsigned.
 
     \b
     tidegate release build release.toml
     tidegate release build release.toml --previous gw1-1.0.0.bundle --fast
+    tidegate release build release.toml --mandate "1%@2026-11-25T08:00Z,10%@+1d,100%@+3d"
     """
     spec = read_release(file)
+    if mandate is not None:
+        spec = replace(spec, mandate=read_staging(mandate))
     made = build(
         spec,
         folder,
         previous=None if first else _previous(spec.product, previous, root, client, out),
         now=source_date_epoch(ceremony.now()),
-        level=level or (LAB_LEVEL if fast else PUBLISH_LEVEL),
-        jobs=jobs,
+        level=packing["level"] or (LAB_LEVEL if packing["fast"] else PUBLISH_LEVEL),
+        jobs=packing["jobs"],
         progress=out.progress("packing"),
     )
-    out.note(_built(made))
+    found = summary(made.bundle)
+    out.note("\n".join([_built(made), *_staging(found.mandates, made.targets[0])]))
     out.note(f"Next: tidegate release sign {made.bundle} --key KEY")
     out.made(str(made.bundle), release=f"{spec.product}-{spec.version}")
+
+
+@command.command("restage")
+@click.argument("release")
+@click.option("--mandate", help="The wider schedule: steps, or a file.")
+@click.option("--end", is_flag=True, help="End the mandate: rings alone decide.")
+@click.option("--previous", type=_FILE, help="What is published now: a bundle or product role.")
+@click.option("--expires", default="180d", show_default=True, help="How long the role is good for.")
+@_ROOT
+@click.option("--out", "folder", type=_FILE, default=".", help="Folder for the bundle [.].")
+@with_client
+@with_output
+def restage(
+    release: str,
+    mandate: str | None,
+    end: bool,
+    previous: Path | None,
+    expires: str,
+    root: Path | None,
+    folder: Path,
+    client: Client,
+    out: Output,
+) -> None:
+    """Widen or end a published release's mandate, unsigned.
+
+    \b
+    tidegate release restage gw1-1.0.0 --mandate "100%@+1h"
+    tidegate release restage gw1-1.0.0 --end
+    """
+    if (mandate is None) == (not end):
+        raise ConfigError("config.missing", "either --mandate STEPS or --end")
+    before = _previous(release.rpartition("-")[0], previous, root, client, out)
+    if before is None:
+        raise PublisherError("release.malformed", f"{release} is not published")
+    made = restage_bundle(
+        before,
+        release,
+        read_staging(mandate) if mandate is not None else None,
+        folder,
+        now=source_date_epoch(ceremony.now()),
+        expires_s=parse_duration(expires, "--expires"),
+    )
+    found = summary(made)
+    mine = next(one for one in found.targets if one.release.name == release)
+    said = _staging(found.mandates, mine) or ["  mandate   none: rings alone decide"]
+    out.note("\n".join([f"{release} again, with another schedule.", *said]))
+    out.note(f"Next: tidegate release sign {made} --key KEY")
+    out.made(str(made))
 
 
 @command.command("sign")
@@ -262,6 +325,11 @@ def _check(bundle: Path, targets: bytes, previous: bytes | None, out: Output) ->
         "  ok  it comes after everything that is published, and changes none of it",
         "  ok  every payload unpacks to the image that was signed",
         *(f"      {one.path}   counter {one.release.release_counter}" for one in accepted.new),
+        *(
+            line
+            for one in accepted.new[:1]
+            for line in _staging(product_extra(accepted.document).mandates, one)
+        ),
     ]
     out.data("check/1", value, "\n".join(lines))
 
@@ -328,16 +396,26 @@ def _summary(found: Summary) -> str:
     role = product_role(found.product)
     before = f"{follows.version} (counter {follows.release_counter})" if follows else "nothing"
     others = ", ".join(sorted({one.release.version for one in behind})) or "nothing"
+    mine = next((one for one in found.targets if one.release.version == found.version), new)
+    staging = _staging(found.mandates, mine)
     title = f"{found.product} {found.version} (counter {new.release.release_counter}) as {role}."
     return "\n".join(
         [
             title,
             _facts(new),
+            *staging,
             f"  follows   {before}",
             f"  keeps     {others}",
             f"  words     {found.words}",
         ]
     )
+
+
+def _staging(mandates: tuple[Mandate, ...], one: SignedTarget) -> list[str]:
+    """Return the lines that say how the signers stage a release; none when they do not."""
+    mine = [each for each in mandates if each.counter == one.release.release_counter]
+    said = [line for each in mine for line in describe(each)]
+    return [f"  {'mandate' if not number else '':<8}  {line}" for number, line in enumerate(said)]
 
 
 def _facts(one: SignedTarget) -> str:

@@ -83,9 +83,11 @@ class _Talk:
             self._warn_no_root()
 
     def _first(self) -> None:
+        from tidegate.server.store.migrations import HEAD
+
         name = f"{self._folder}/"
         self.say(f"  made  {name:24} mode 0700")
-        self.say("  made  database                 schema 0001")
+        self.say(f"  made  database                 schema {HEAD}")
         self.say("  made  online keys              snapshot, timestamp, director, audit")
         self.say(f"  made  {BOOTSTRAP_NAME:24} for commands on this machine")
 

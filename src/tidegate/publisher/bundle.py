@@ -15,6 +15,7 @@ from typing import BinaryIO
 import msgspec
 
 from tidegate.core.accept import check_index
+from tidegate.core.authority import ProductExtra
 from tidegate.core.bundle import (
     MANIFEST_NAME,
     BundleManifest,
@@ -27,6 +28,7 @@ from tidegate.core.bundle import (
     require_member,
 )
 from tidegate.core.errors import ConfigError, PublisherError, TransferError
+from tidegate.core.mandate import with_mandates
 from tidegate.core.metadata import (
     SignedTarget,
     TargetsDocument,
@@ -127,11 +129,19 @@ def build(
             version=before.version + 1 if before is not None else 1,
             expires_at=now + spec.expires_s,
             targets=[*published.values(), *targets],
-            extra=product_extra(before) if before is not None else None,
+            extra=_extra(spec, before, now),
         )
         bundle = out / f"{spec.product}-{spec.version}.bundle"
         write(bundle, {role: body}, payloads, product=spec.product, version=spec.version)
     return Built(bundle, tuple(targets), packed)
+
+
+def _extra(spec: ReleaseSpec, before: TargetsDocument | None, now: int) -> ProductExtra:
+    """Keep what the role demands already, and add this release's mandate."""
+    kept = product_extra(before) if before is not None else ProductExtra()
+    if spec.mandate is None:
+        return kept
+    return with_mandates(kept, (*kept.mandates, spec.mandate.mandate(spec.counter, now)))
 
 
 def _refuse_old(spec: ReleaseSpec, published: Mapping[str, SignedTarget]) -> None:

@@ -13,6 +13,7 @@ from tidegate.core.errors import ConfigError
 from tidegate.core.hardware import HardwareRange
 from tidegate.core.nearest import did_you_mean
 from tidegate.core.release import HealthCheck, HealthContract, Requirement
+from tidegate.publisher.staging import StagingSpec, parse_staging
 
 #: How long a release allows the way back to its predecessor, unless it says otherwise.
 FALLBACK_S: Final = 30 * 86_400
@@ -22,7 +23,7 @@ _TOP: Final = frozenset(
     {
         *("schema", "product", "version", "counter", "security_version", "kind", "channels"),
         *("contract", "notes", "from", "min_agent", "source", "fallback", "fallback_to", "expires"),
-        *("hardware", "component", "requires"),
+        *("hardware", "component", "requires", "mandate"),
     }
 )
 _HEALTH: Final = frozenset(
@@ -69,6 +70,8 @@ class ReleaseSpec:
     expires_s: int
     #: Counters that a way back is allowed to, instead of the predecessor; () = the predecessor.
     fallback_to: tuple[int, ...] = ()
+    #: Offline-signed staging; None = rings alone decide.
+    mandate: StagingSpec | None = None
 
 
 def read_release(path: Path) -> ReleaseSpec:
@@ -107,6 +110,9 @@ def read_release(path: Path) -> ReleaseSpec:
         fallback_s=_fallback(plain.get("fallback"), where),
         expires_s=parse_duration(expires, f"{where}: expires"),
         fallback_to=_fallback_to(plain.get("fallback_to", []), where),
+        mandate=parse_staging(plain["mandate"], f"{where}: mandate")
+        if "mandate" in plain
+        else None,
     )
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tidegate.core.accept import AcceptedProduct, accept_release
+from tidegate.core.authority import Mandate
 from tidegate.core.errors import PublisherError
 from tidegate.core.keys import Signer
 from tidegate.core.metadata import (
@@ -11,6 +12,7 @@ from tidegate.core.metadata import (
     SignedTarget,
     TargetsDocument,
     parse_targets,
+    product_extra,
     sign,
     signed_targets,
     strip_signatures,
@@ -36,6 +38,7 @@ class Summary:
         targets: everything that the product role names afterwards, newest first.
         words: digest words of the document.
         signatures: key ids that signed already, verified or not.
+        mandates: staging schedules of the role, by counter.
     """
 
     product: str
@@ -43,6 +46,7 @@ class Summary:
     targets: tuple[SignedTarget, ...]
     words: str
     signatures: tuple[str, ...]
+    mandates: tuple[Mandate, ...] = ()
 
 
 def summary(path: Path) -> Summary:
@@ -62,6 +66,7 @@ def summary(path: Path) -> Summary:
         targets=tuple(targets),
         words=digest_words(strip_signatures(document.body)),
         signatures=document.signature_keyids,
+        mandates=product_extra(document).mandates,
     )
 
 

@@ -6,6 +6,9 @@ from typing import Final
 import msgspec
 
 from tidegate.core.amounts import format_duration, format_share
+from tidegate.core.authority import Mandate
+from tidegate.core.bucket import BUCKETS
+from tidegate.core.mandate import Bar
 from tidegate.core.reasons import REASONS
 from tidegate.rollout.model import Finding, RingProgress, Rollout
 
@@ -33,6 +36,7 @@ def explain(
     room: int | None = None,
     decided_at: int = 0,
     position: int = 0,
+    mandate: Mandate | None = None,
 ) -> tuple[str, ...]:
     """Return the lines of `rollout explain`.
 
@@ -44,17 +48,32 @@ def explain(
         room: permits that may be given now; None = no bound.
         decided_at: when the last plan was made; 0 = unknown.
         position: of the evidence in the event log.
+        mandate: what the release's signers allow; None = they left its staging to the rings.
     """
     lines = [f"{_headline(rollout, ring)}, because", ""]
     if rollout.state == "active":
         lines += _active(rollout, because, ring, room, now)
     else:
         lines += [f"  {_line(finding, now)}" for finding in because]
+    if mandate is not None:
+        lines += ["", "Signed schedule (mandate), which devices hold the server to:"]
+        lines += [f"  {one}" for one in staging(mandate, now)]
     if rollout.isolated:
         lines += ["", f"Isolated: {', '.join(rollout.isolated)}; the rest goes on without."]
     if rollout.state == "halted":
         lines += ["", *_ways_out(rollout.name)]
     return (*lines, *_footer(rollout, because, now, decided_at, position))
+
+
+def staging(mandate: Mandate, now: int) -> tuple[str, ...]:
+    """Say what a release's signers allow, a line a step: `10 % from 2026-11-26 08:00 UTC, in 23 h`."""
+    lines = []
+    for one in mandate.steps:
+        word = "since" if one.not_before <= now else "from"
+        lines.append(f"{format_share(one.bucket_max)} {word} {_clock(one.not_before, now)}")
+    if mandate.steps[-1].bucket_max < BUCKETS:
+        lines.append("nobody else, until the signers widen it")
+    return tuple(lines)
 
 
 def _headline(rollout: Rollout, ring: str) -> str:
@@ -135,7 +154,8 @@ class DeviceFacts(msgspec.Struct, frozen=True, kw_only=True):
     """What is known about one device and the rollout that would serve it. Empty or 0 = none.
 
     `share_bp` is how far its ring is open, `place` its own place in the order (0..9999); `refusal` the `compat.*` reason for which it must refuse;
-    `refused` why it refuses this very image; `waiting` the device's own word on what it waits for (a dotted code); `window` the text of the window in
+    `refused` why it refuses this very image; `mandate` why the signed
+    schedule keeps it out still; `waiting` the device's own word on what it waits for (a dotted code); `window` the text of the window in
     force, `opens_at` when that opens next.
     """
 
@@ -150,6 +170,7 @@ class DeviceFacts(msgspec.Struct, frozen=True, kw_only=True):
     rollout_because: str = ""
     refusal: str = ""
     refused: str = ""
+    mandate: Bar | None = None
     ring: str = ""
     ring_state: str = ""
     share_bp: int = 0
@@ -195,6 +216,7 @@ def why(facts: DeviceFacts, now: int) -> tuple[Check, ...]:
     checks += [_suits(facts), _not_refused(facts), _rollout_on(facts), _not_isolated(facts)]
     if not facts.update_state:
         checks += [_ring_open(facts), _its_turn(facts)]
+        checks += [] if facts.mandate is None else [_by_mandate(facts.mandate, now)]
     checks += [_not_held(facts)]
     if facts.update_state in _UNDERWAY:
         return (*checks, Check(ok=True, code="update", text=f"the update is {facts.update_state}"))
@@ -329,6 +351,15 @@ def _its_turn(facts: DeviceFacts) -> Check:
         code="step",
         text=text if ok else f"{place}: only {format_share(facts.share_bp)} is open yet",
     )
+
+
+def _by_mandate(bar: Bar, now: int) -> Check:
+    text = (
+        f"the release's signers let {format_share(bar.share)} of the devices have it now, "
+        f"and it stands at {bar.place / 100:.1f} % in their order: "
+    )
+    turn = "it has no turn" if bar.opens_at is None else f"its turn is {_clock(bar.opens_at, now)}"
+    return Check(ok=False, code=bar.reason, text=text + turn)
 
 
 def _not_held(facts: DeviceFacts) -> Check:

@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+from tidegate.core.authority import Mandate
 from tidegate.core.protocol import DeliveryPolicy
 from tidegate.core.release import ReleaseTarget
 from tidegate.rollout.explain import Check
@@ -12,7 +13,7 @@ from tidegate.server.incidents import IncidentFacts
 
 
 class RolloutFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """A rollout, as the API gives it."""
+    """A rollout, as the API gives it. `mandate` is the schedule that the release's signers set; a way back has none."""
 
     name: str
     kind: str
@@ -40,6 +41,7 @@ class RolloutFacts(msgspec.Struct, frozen=True, kw_only=True):
     halt_reason: str | None
     ended_at: int | None
     incidents: tuple[str, ...] = ()
+    mandate: Mandate | None = None
 
 
 class TallyFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -132,6 +134,7 @@ class ReleaseFacts(msgspec.Struct, frozen=True, kw_only=True):
     signers: tuple[str, ...]
     devices: int
     artifacts: tuple[ArtifactFacts, ...] = ()
+    mandate: Mandate | None = None
 
 
 class UpdateFacts(msgspec.Struct, frozen=True, kw_only=True):

@@ -141,7 +141,7 @@ class HotApp:
         if self._ready_for is not fleet.plan:
             self._prepare(fleet.plan)
         index = row % _JITTER
-        if fleet.has_work(row):
+        if fleet.has_work(row, now):
             index += _JITTER
         etag, start, body, unchanged = self._ready[index]
         self._counters.polls += 1

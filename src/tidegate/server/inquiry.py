@@ -4,6 +4,7 @@ from typing import Any, Final
 
 import msgspec
 
+from tidegate.core.authority import Mandate
 from tidegate.core.errors import RequestError
 from tidegate.core.nearest import did_you_mean
 from tidegate.rollout import cohort, explain
@@ -117,7 +118,12 @@ def explained(conn: Connection, name: str, ring: str, now: int) -> tuple[str, ..
         room=row["room"],
         decided_at=admin_log.planned_at(conn, int(row["id"])),
         position=position,
+        mandate=_mandate(row) if row["kind"] == "install" else None,
     )
+
+
+def _mandate(row: Row) -> Mandate | None:
+    return msgspec.json.decode(row["mandate"], type=Mandate) if row["mandate"] else None
 
 
 def _rollout(conn: Connection, row: Row) -> RolloutFacts:
@@ -127,6 +133,7 @@ def _rollout(conn: Connection, row: Row) -> RolloutFacts:
         "parent": parent["name"] if parent else None,
         "children": [one["name"] for one in rows.children(conn, int(row["id"]))],
         "incidents": [one.name for one in incidents.of_rollout(conn, int(row["id"]))],
+        "mandate": msgspec.to_builtins(_mandate(row)) if row["kind"] == "install" else None,
     }
     return msgspec.convert(plain, type=RolloutFacts)
 
@@ -161,6 +168,7 @@ def _release(conn: Connection, row: Row, artifacts: list[Row]) -> ReleaseFacts:
     plain = {key: row[key] for key in ReleaseFacts.__struct_fields__ if key in row}
     devices = device_rows.running_count(conn, str(row["product"]), int(row["counter"]))
     plain |= {"devices": devices, "artifacts": artifacts}
+    plain["mandate"] = msgspec.to_builtins(_mandate(row))
     plain["signers"] = [str(one) for one in row["signers"]]
     return msgspec.convert(plain, type=ReleaseFacts)
 

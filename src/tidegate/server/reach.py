@@ -10,6 +10,8 @@ from typing import Any
 
 import msgspec
 
+from tidegate.core import mandate
+from tidegate.core.authority import Mandate
 from tidegate.core.release import ReleaseTarget, Running, refusal
 from tidegate.rollout import cohort
 from tidegate.rollout.model import Policy
@@ -39,8 +41,16 @@ class Skipped(msgspec.Struct, frozen=True, kw_only=True):
     count: int
 
 
+class SignedStep(msgspec.Struct, frozen=True, kw_only=True):
+    """One step of the schedule that the release's signers set: `devices` of those offered may have it from `not_before` (unix seconds) on."""
+
+    not_before: int
+    share_bp: int
+    devices: int
+
+
 class Reach(msgspec.Struct, frozen=True, kw_only=True):
-    """Whom a rollout would reach. `matched` devices are in a ring; `offered` of them suit the release."""
+    """Whom a rollout would reach. `matched` devices are in a ring; `offered` of them suit the release; `mandate`: its signers' schedule."""
 
     release: str
     product: str
@@ -49,6 +59,7 @@ class Reach(msgspec.Struct, frozen=True, kw_only=True):
     rings: tuple[RingReach, ...]
     skipped: tuple[Skipped, ...] = ()
     warnings: tuple[str, ...] = ()
+    mandate: tuple[SignedStep, ...] = ()
 
     def of_variant(self, variant: str) -> int:
         """Return how many devices of a variant are reached."""
@@ -107,6 +118,8 @@ def measure(
     matched: Counter[str] = Counter()
     offered: dict[str, Counter[str]] = {ring.name: Counter() for ring in policy.rings}
     skipped: Counter[tuple[str, str]] = Counter()
+    signed = msgspec.json.decode(release["mandate"], type=Mandate) if release["mandate"] else None
+    places: list[int] = []
     for device in device_rows.devices(conn, states=("accepted",), product=str(release["product"])):
         index = cohort.ring_of(policy, book.attributes(device, now))
         if index is None:
@@ -116,6 +129,8 @@ def measure(
         why = _left_out(wanted, release, device, isolated)
         if why is None:
             offered[ring][str(device["variant"])] += 1
+            if signed is not None:
+                places.append(mandate.place(signed, str(device["id"])))
         else:
             skipped[why] += 1
     rings = tuple(
@@ -139,6 +154,14 @@ def measure(
             for (code, text), count in skipped.most_common()
         ),
         warnings=_warnings(rings),
+        mandate=tuple(
+            SignedStep(
+                not_before=one.not_before,
+                share_bp=one.bucket_max,
+                devices=sum(place < one.bucket_max for place in places),
+            )
+            for one in (signed.steps if signed is not None else ())
+        ),
     )
 
 

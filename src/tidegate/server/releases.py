@@ -191,6 +191,7 @@ def _publish(
         if role.startswith("product/"):
             accepted = repository.publish_product(conn, role.removeprefix("product/"), body, now)
             made += _add_releases(conn, accepted, by, now)
+            _stage(conn, role.removeprefix("product/"), accepted, now)
             withdrawn += _withdraw(conn, role.removeprefix("product/"), accepted, now)
     return Published(releases=made, roles=tuple(documents), withdrawn=withdrawn)
 
@@ -256,6 +257,17 @@ def _artifact_values(release_id: int, target: SignedTarget) -> dict[str, object]
         "sha256": target.sha256,
         "target": msgspec.to_builtins(target.release),
     }
+
+
+def _stage(conn: Connection, product: str, accepted: AcceptedProduct, now: int) -> None:
+    """Note the mandates as this version of the product role has them; the plan goes by them from now on."""
+    extra = product_extra(accepted.document)
+    for one in release_queries.releases_of(conn, product):
+        found = extra.mandate(one.counter)
+        text = msgspec.json.encode(found).decode() if found is not None else None
+        if text != one.mandate:
+            release_queries.put_mandate(conn, product, one.counter, text)
+            changes.bump(conn, "release", one.name, now)
 
 
 def _withdraw(

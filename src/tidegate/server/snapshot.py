@@ -8,11 +8,14 @@ import json
 from array import array
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any, Final
 
 import msgspec
 
+from tidegate.core.authority import Mandate
 from tidegate.core.hardware import Hardware
+from tidegate.core.mandate import Bar, allowed, next_step_at
 from tidegate.core.protocol import DeliveryPolicy
 from tidegate.core.release import ReleaseTarget
 from tidegate.rollout import cohort
@@ -35,6 +38,12 @@ class Live:
     rollout: Rollout
     delivery: DeliveryPolicy
     channels: frozenset[str]
+    #: What the release's signers allow; a way back is not held up by it.
+    mandate: Mandate | None = None
+
+    def bar(self, device_id: str, now: int) -> Bar | None:
+        """Return why a device would have to wait for this release by its signers' word; None = it may have it."""
+        return allowed(self.mandate, device_id, now)
 
     @property
     def admits(self) -> bool:
@@ -72,7 +81,9 @@ def read_live(row: LiveRow) -> Live:
         started_at=row.started_at or 0,
     )
     delivery = msgspec.json.decode(row.delivery, type=DeliveryPolicy)
-    return Live(row, rollout, delivery, frozenset(json.loads(row.channels)))
+    signed = row.kind == "install" and row.mandate is not None
+    mandate = msgspec.json.decode(row.mandate or "", type=Mandate) if signed else None
+    return Live(row, rollout, delivery, frozenset(json.loads(row.channels)), mandate)
 
 
 def load_live(conn: Connection, product: str | None = None) -> list[Live]:
@@ -111,8 +122,8 @@ def ring_for(live: Live, facts: Facts) -> tuple[str | None, str]:
     return rollout.policy.rings[index].name, ""
 
 
-def may_concern(live: Live, facts: Facts) -> bool:
-    """Say whether a rollout may have something for a device: the hint of a poll."""
+def may_concern(live: Live, facts: Facts, now: int) -> bool:
+    """Say whether a rollout may have something for a device at `now` (unix seconds): the hint of a poll."""
     if not live.admits or facts.channel not in live.channels:
         return False
     if live.row.kind == "fallback":
@@ -120,7 +131,7 @@ def may_concern(live: Live, facts: Facts) -> bool:
             return False
     elif facts.running_counter >= live.row.counter:
         return False
-    return ring_for(live, facts)[0] is not None
+    return ring_for(live, facts)[0] is not None and live.bar(facts.id, now) is None
 
 
 def attributes(  # noqa: PLR0913 - one argument a column
@@ -157,6 +168,8 @@ class Plan:
 
     version: int = 1
     gate_epoch: int = 0
+    #: When a signed schedule lets in more devices; 0 = it was not looked at yet.
+    opens_at: float = 0
     products: dict[str, tuple[Live, ...]] = field(default_factory=dict)
     group_queries: tuple[tuple[str, cohort.Query], ...] = ()
     members: dict[int, frozenset[str]] = field(default_factory=dict)
@@ -181,6 +194,7 @@ class Fleet:
         self._own: dict[int, Mapping[str, Any]] = {0: {}}
         self.dirty: set[int] = set()
         self.plan = Plan()
+        self._versions = count(self.plan.version + 1)
         self.clones: dict[int, list[str]] = {}
 
     def __len__(self) -> int:
@@ -212,16 +226,18 @@ class Fleet:
             members.setdefault(row, set()).add(name)
         queries = device_queries.query_groups(conn)
         self.plan = Plan(
-            version=self.plan.version + 1,
+            version=next(self._versions),
             gate_epoch=hot.gate_epoch(conn, "default"),
             products={name: tuple(lives) for name, lives in products.items()},
             group_queries=tuple((name, cohort.parse(text)) for name, text in queries),
             members={row: frozenset(names) for row, names in members.items()},
         )
 
-    def has_work(self, row: int) -> bool:
-        """Say whether a device should come and ask. Cheap when it was asked before under the same plan."""
+    def has_work(self, row: int, now: int) -> bool:
+        """Say whether a device should come and ask at `now` (unix seconds). Cheap when it was asked before under the same plan."""
         plan = self.plan
+        if now >= plan.opens_at:
+            self._open_steps(plan, now)
         if self.quiet[row] == plan.version:
             return False
         if self.open[row]:
@@ -229,10 +245,19 @@ class Fleet:
         lives = plan.products.get(self._kinds[self._kind_of[row]][0], ())
         if not self.held[row] and any(live.admits for live in lives):
             facts = self.facts(row)
-            if any(may_concern(live, facts) for live in lives):
+            if any(may_concern(live, facts, now) for live in lives):
                 return True
         self.quiet[row] = plan.version
         return False
+
+    def _open_steps(self, plan: Plan, now: int) -> None:
+        """Count the plan as a new one when a signed schedule opens a step: devices that had nothing may have something now."""
+        lives = (live for lives in plan.products.values() for live in lives)
+        steps = (next_step_at(live.mandate, now) for live in lives)
+        opens = min((one for one in steps if one is not None), default=float("inf"))
+        if plan.opens_at:
+            plan.version = next(self._versions)
+        plan.opens_at = opens
 
     def silence(self, row: int, version: int) -> None:
         """Note that under this version of the plan there is nothing for a device."""

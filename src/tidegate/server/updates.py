@@ -264,7 +264,7 @@ class _Decision:
         if ring is None:
             return None
         artifact, _ = self.pick(live)
-        if artifact is None:
+        if artifact is None or not self._its_turn(live):
             return None
         update = UpdateRow(
             id=f"u-{live.row.id}-{self.device.row}", tenant=self.device.tenant,
@@ -276,6 +276,16 @@ class _Decision:
         )  # fmt: skip
         outcomes.book(self.conn, None, update, product=self.device.product, now=self.now)
         return self._install(live, update, artifact)
+
+    def _its_turn(self, live: Live) -> bool:
+        """Say whether the release's signers let this device have it now; by the device's own clock as well, so that it is not offered what it must wait for."""
+        if live.bar(self.facts.id, self.now) is not None:
+            return False  # the plan counts as new when the next step opens
+        told = self.state.offline_now
+        if told and live.bar(self.facts.id, min(told, self.now)) is not None:
+            self.later = True
+            return False
+        return True
 
     def _again(self, live: Live, update: UpdateRow) -> _Choice | None:
         """Try once more what failed on the way."""

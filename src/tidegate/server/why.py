@@ -106,6 +106,7 @@ def _with_rollout(
         rollout_state=model.state,
         rollout_because=because[0]["text"] if because else "",
         refusal="" if chosen.row.kind == "fallback" else reach.unsuited(wanted, row) or "",
+        mandate=chosen.bar(row["id"], now),
         refused=(ended["reason"] if ended else "it went back from it") if refused else "",
         ring=model.policy.rings[index].name if index is not None else "",
         ring_state=model.rings[index].state if index is not None else "",

@@ -16,9 +16,10 @@ import msgspec
 from sqlalchemy import insert, update
 
 from tidegate.core import codec, keys
-from tidegate.core.authority import RootExtra
+from tidegate.core.authority import Mandate, ProductExtra, RootExtra
 from tidegate.core.hardware import Hardware, HardwareRange
 from tidegate.core.keys import Signer
+from tidegate.core.mandate import with_mandates
 from tidegate.core.metadata import (
     RoleKeys,
     SignedTarget,
@@ -209,6 +210,7 @@ class Rig:
         product: str = "gw1",
         fallback_to: tuple[int, ...] = (),
         rev_max: int = 9,
+        mandate: Mandate | None = None,
     ) -> ReleaseTarget:
         """Publish a release without its payload bytes: what decisions need of one."""
         digest = hashlib.sha256(f"{product} {counter}".encode()).hexdigest()
@@ -240,6 +242,7 @@ class Rig:
                 version=len(before) + 1,
                 expires_at=int(self.now) + YEAR,
                 targets=[*before, SignedTarget(path, 4096, digest, target)],
+                extra=with_mandates(ProductExtra(), [mandate] if mandate else []),
             )
             signed = sign(body, self.signer(f"product/{product}"))
             self.app.services.repository.publish_product(conn, product, signed, int(self.now))
@@ -251,6 +254,7 @@ class Rig:
                     "release_sha256": release_sha256([digest]), "channels": ["stable"],
                     "kind": "feature", "state": "live", "published_at": int(self.now),
                     "published_by": "test", "signers": [],
+                    "mandate": msgspec.json.encode(mandate).decode() if mandate else None,
                 },
             )  # fmt: skip
             release_queries.add_artifact(
@@ -395,7 +399,7 @@ class Device:
     def poll(self) -> PollAnswer:
         return self.ask("GET", "/d/v1/poll").as_(PollAnswer)
 
-    def assignment(self) -> AssignmentBody:
+    def assignment(self, *, offline_now: int = 0) -> AssignmentBody:
         slots = {
             "A": SlotState(
                 state="confirmed",
@@ -408,6 +412,7 @@ class Device:
         state = DeviceState(
             hardware=self.hardware, channel="stable", agent="1.0.0", boot_id=self.boot_id,
             running="A", slots=slots, refuses=self.refuses, held=self.held,
+            offline_now=offline_now,
         )  # fmt: skip
         request = AssignmentRequest(nonce=self.rig.random.randbytes(16).hex(), state=state)
         answer = self.ask("POST", "/d/v1/assignment", request).as_(AssignmentAnswer)

@@ -18,6 +18,7 @@ from tidegate.publisher.bundle import build, read, replace_documents, write
 from tidegate.publisher.lab import Lab, make_lab
 from tidegate.publisher.manifest import ComponentSpec, ReleaseSpec
 from tidegate.publisher.sign import sign_bundle
+from tidegate.publisher.staging import parse_staging
 from tidegate.server import releases
 from tidegate.server.releases import Published
 
@@ -37,7 +38,7 @@ def _accept(rig: Rig, path: Path) -> Published:
         return releases.accept_bundle(rig.app.services, file, by="test", now=int(rig.now))
 
 
-def _bundle(rig: Rig, lab: Lab, counter: int, *, signed: bool = True) -> Path:
+def _bundle(rig: Rig, lab: Lab, counter: int, *, signed: bool = True, mandate: str = "") -> Path:
     image = lab.folder / f"image-{counter}"
     image.write_bytes(Path(hashlib.__file__).read_bytes() * 20 + bytes(counter))
     files = rig.app.services.repository
@@ -56,6 +57,7 @@ def _bundle(rig: Rig, lab: Lab, counter: int, *, signed: bool = True) -> Path:
             from_counters=(),
             requires=(),
             fallback_s=0,
+            mandate=parse_staging(mandate) if mandate else None,
             expires_s=300 * 86_400,
             channels=("stable",),
             hardware=(HardwareRange("gw1", 0, 9),),

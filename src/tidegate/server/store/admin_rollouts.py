@@ -18,6 +18,7 @@ _ROLLOUT = select(
     t.release.c.counter.label("release_counter"),
     t.release.c.version.label("release_version"),
     t.release.c.state.label("release_state"),
+    t.release.c.mandate,
 ).join(t.release, t.release.c.id == t.rollout.c.release_id)
 
 

@@ -121,6 +121,14 @@ def releases_of(conn: Connection, product: str) -> list[Row[Any]]:
     return list(conn.execute(statement))
 
 
+def put_mandate(conn: Connection, product: str, counter: int, mandate: str | None) -> None:
+    """Write the staging schedule (JSON text) that the product role now has for a release; None = none."""
+    raw_connection(conn).execute(
+        "UPDATE release SET mandate = ? WHERE tenant = 'default' AND product = ? AND counter = ?",
+        (mandate, product, counter),
+    )
+
+
 def live_ids(conn: Connection) -> list[int]:
     """Return the ids of the releases that are not recalled."""
     found = raw_connection(conn).execute("SELECT id FROM release WHERE state = 'live' ORDER BY id")

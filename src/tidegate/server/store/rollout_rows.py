@@ -33,6 +33,7 @@ class LiveRow(NamedTuple):
     release_state: str
     channels: str
     parent_counter: int | None
+    mandate: str | None
     fallen_back: int
 
 
@@ -41,6 +42,7 @@ _COLUMNS: Final = (
     "rollout.product, rollout.audience, rollout.state, rollout.generation, rollout.policy, rollout.rings, "
     "rollout.isolated, rollout.approvals, rollout.delivery, rollout.room, rollout.started_at, "
     "release.release_sha256, release.counter, release.state, release.channels, parent_release.counter, "
+    "release.mandate, "
     "EXISTS (SELECT 1 FROM rollout AS child WHERE child.parent_id = rollout.id AND child.kind = 'fallback')"
 )
 _LIVE: Final = (

@@ -143,6 +143,8 @@ release = Table(
     Column("published_at", BigInteger, nullable=False),
     Column("published_by", String(128), nullable=False),
     Column("signers", JSON, nullable=False),
+    # the staging schedule that its signers set, as JSON text
+    Column("mandate", Text),
     UniqueConstraint("tenant", "name"),
     UniqueConstraint("tenant", "product", "counter"),
 )

@@ -19,6 +19,7 @@ _ROLLOUT = select(
     t.release.c.counter.label("release_counter"),
     t.release.c.release_sha256,
     t.release.c.state.label("release_state"),
+    t.release.c.mandate,
 ).join(t.release, t.release.c.id == t.rollout.c.release_id)
 
 

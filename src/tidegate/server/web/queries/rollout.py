@@ -5,8 +5,9 @@ from typing import Any, Final
 import msgspec
 
 from tidegate.core.amounts import format_share
+from tidegate.core.authority import Mandate
 from tidegate.core.release import ReleaseTarget
-from tidegate.rollout import cohort
+from tidegate.rollout import cohort, explain
 from tidegate.rollout import evidence as evidence_sums
 from tidegate.rollout.model import Evidence, Finding, Rollout, Tally
 from tidegate.server.outcomes import AFTER
@@ -112,7 +113,14 @@ def page(
         fallbacks=_fallbacks(conn, row, now),
         next_step=_next_step(model, found),
         next_ring=_next_ring(model),
+        mandate=_mandate(row, now),
     )
+
+
+def _mandate(row: Row, now: int) -> tuple[str, ...]:
+    if not row["mandate"] or row["kind"] != "install":
+        return ()
+    return explain.staging(msgspec.json.decode(row["mandate"], type=Mandate), now)
 
 
 def _stopped_by(conn: Connection, row: Row) -> tuple[Finding, ...]:

@@ -136,6 +136,7 @@ class RolloutPage:
     fallbacks: tuple[Target, ...] = ()
     next_step: str = ""
     next_ring: str = ""
+    mandate: tuple[str, ...] = ()  # the steps that the release's signers allow
 
     @property
     def moving(self) -> bool:
