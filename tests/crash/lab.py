@@ -47,6 +47,7 @@ from tidegate.core.protocol import (
     PERMIT_TYPE,
     SESSION_TYPE,
     SIGNED_KINDS,
+    TIME_TYPE,
     AssignedTarget,
     AssignmentAnswer,
     AssignmentBody,
@@ -69,6 +70,9 @@ from tidegate.core.protocol import (
     SessionAnswer,
     SessionBody,
     SessionRequest,
+    TimeAnswer,
+    TimeBody,
+    TimeRequest,
 )
 from tidegate.core.release import (
     FallbackTo,
@@ -243,6 +247,8 @@ class Plane:
     mandates: tuple[Mandate, ...] = ()
     #: The director's clock runs ahead of everybody else's by so many seconds.
     skew_s: int = 0
+    #: The director that root names; `director` is who signs.
+    named: PublicKey = field(default_factory=lambda: signer("director").public)
 
     def __post_init__(self) -> None:
         """Publish."""
@@ -262,7 +268,7 @@ class Plane:
             strict_fallback=self.strict_fallback,
             authorities=authorities(
                 epoch=self.epoch,
-                director=role("director"),
+                director=RoleKeys((self.named,), 1),
                 incident=self.incident,
                 audit=role("audit"),
                 director_max_s=7 * DAY,
@@ -303,6 +309,13 @@ class Plane:
         }
         self.blobs = {one.target.sha256: one.container for one in self.releases}
 
+    def rotate_root(self, times: int, epoch: int = 1) -> None:
+        """Hold ceremonies: each signs a next root, which names the director's key of now."""
+        self.epoch, self.named = epoch, self.director.public
+        for _ in range(times):
+            self.version += 1
+            self.publish()
+
     # --- requests -----------------------------------------------------------------------------------------------------
 
     def request(
@@ -325,7 +338,7 @@ class Plane:
         if path.startswith("/d/v1/blobs/"):
             return self._blob(path.rpartition("/")[2], headers)
         name = path.removeprefix("/d/v1/")
-        if name in ("poll", "assignment", "permit", "events") and (
+        if name in ("poll", "assignment", "time", "permit", "events") and (
             headers.get("authorization") != "Bearer token"
         ):
             return _problem(401, "session.expired")
@@ -398,6 +411,12 @@ class Plane:
     def assign(self, body: AssignmentBody) -> Envelope:
         """Sign an assignment; what a thief overrides."""
         return sign_document(body, ASSIGNMENT_TYPE, self.director)
+
+    def _time(self, body: bytes) -> TimeAnswer:
+        nonce = codec.decode(body, TimeRequest).nonce
+        now = int(self.clock.wall()) + self.skew_s
+        body_ = TimeBody(device_id="dev-1", nonce=nonce, time=now)
+        return TimeAnswer(envelope=sign_document(body_, TIME_TYPE, self.director))
 
     def _permit(self, body: bytes) -> PermitAnswer:
         request = codec.decode(body, PermitRequest)

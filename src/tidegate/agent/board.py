@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from typing import Final
 
-from tidegate.agent.ports import Bootloader, SlotName
+from tidegate.agent.ports import Bootloader, Proof, SlotName
 from tidegate.core.errors import DeviceError
 
 #: Set by whoever starts a virtual board: the name of this boot.
@@ -21,8 +21,22 @@ _LOG_MAX: Final = 16 << 10
 _PIECE: Final = 1 << 20
 
 
+#: `adjtimex(2)`: the state in which nobody synchronises the clock, and room for any layout of `struct timex`.
+_TIME_ERROR: Final = 5
+_TIMEX_ROOM: Final = 512
+#: A battery-backed clock that is kept in local time differs by less than this from the system's, in seconds.
+_RTC_AGREES_S: Final = 86_400
+
+
 class SystemClock:
-    """`agent.ports.Clock` of the running system. `monotonic` goes on while the device sleeps."""
+    """`agent.ports.ProvenClock` of the running system. `monotonic` goes on while the device sleeps.
+
+    Args:
+        rtc: where the kernel lists battery-backed clocks.
+    """
+
+    def __init__(self, rtc: str = "/sys/class/rtc") -> None:
+        self._rtc = rtc
 
     def now(self) -> float:
         """Unix seconds by the system's clock."""
@@ -39,6 +53,45 @@ class SystemClock:
     def random_bytes(self, count: int) -> bytes:
         """Unpredictable bytes of the kernel."""
         return os.urandom(count)
+
+    def proof(self) -> Proof:
+        """Say what vouches for `now`: the kernel's own word (NTP, PTP), else a battery-backed clock that says the same."""
+        if _synchronised():
+            return "synced"
+        try:
+            names = sorted(os.listdir(self._rtc))
+        except OSError:
+            return "none"
+        return "rtc" if any(self._agrees(name) for name in names) else "none"
+
+    def set(self, at: float) -> bool:
+        """Set the system's clock; False where this process may not."""
+        try:
+            time.clock_settime(time.CLOCK_REALTIME, at)
+        except OSError:
+            return False
+        return True
+
+    def _agrees(self, name: str) -> bool:
+        try:
+            with open(f"{self._rtc}/{name}/since_epoch", "rb") as file:
+                told = int(file.read(32))
+        except (OSError, ValueError):
+            return False
+        return abs(told - self.now()) < _RTC_AGREES_S
+
+
+def _synchronised() -> bool:
+    """Ask the kernel whether something disciplines the clock (`adjtimex(2)`, modes 0: nothing is changed)."""
+    # Only the worker comes here: ctypes would cost the resident process a MiB.
+    import ctypes
+
+    try:
+        adjtimex = ctypes.CDLL(None, use_errno=True).adjtimex
+    except (OSError, AttributeError):
+        return False
+    state = int(adjtimex(ctypes.create_string_buffer(_TIMEX_ROOM)))
+    return 0 <= state < _TIME_ERROR
 
 
 class SlotFile:

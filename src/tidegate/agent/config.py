@@ -111,6 +111,12 @@ def _connectivity(value: object, key: str) -> str:
     return str(value)
 
 
+def _step(value: object, key: str) -> str:
+    if value not in ("never", "floor", "signed"):
+        raise ConfigError("config.invalid", f'{key} = {value!r}: "never", "floor" or "signed"')
+    return str(value)
+
+
 #: Every key: how it is read, and its default. `...` = required.
 KEYS: Final[dict[str, tuple[Parser, Any]]] = {
     "device.product": (_text, ...),
@@ -148,6 +154,7 @@ KEYS: Final[dict[str, tuple[Parser, Any]]] = {
     "health.confirm": (_text, "auto"),
     "inhibit.dir": (_text, "/run/tidegate/inhibit.d"),
     "errors.file": (_text, None),
+    "clock.step": (_step, "never"),
     "state.dir": (_text, "/var/lib/tidegate"),
     "socket.path": (_text, "/run/tidegate/agent.sock"),
     "socket.group": (_text, None),
@@ -376,6 +383,7 @@ def _settings(values: Mapping[str, Any], free: Mapping[str, dict[str, str]]) -> 
         poll_interval_s=values["poll.interval"],
         rate=values["download.rate"],
         rate_min=values["download.rate_min"],
+        clock_step=values["clock.step"],
         rate_grace_s=values["download.rate_grace"],
         reserve_bytes=values["download.reserve"],
         hold_max_s=values["activate.defer_max"],

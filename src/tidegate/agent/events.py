@@ -217,7 +217,7 @@ class RevertAsked(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
 
 
-class Noticed(msgspec.Struct, frozen=True, kw_only=True):
+class Noticed(msgspec.Struct, frozen=True, kw_only=True, tag="noticed"):
     """Something that the server should know, and that ends nothing."""
 
     now: int
@@ -237,6 +237,7 @@ Answer = (
     | Failed
     | Permitted
     | PermitRefused
+    | Noticed
 )
 Event = (
     Started
@@ -254,7 +255,6 @@ Event = (
     | ApplyAsked
     | ConfirmAsked
     | RevertAsked
-    | Noticed
 )
 
 

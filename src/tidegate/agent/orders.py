@@ -1,13 +1,12 @@
 """What the director orders, checked: an assignment is fetched, verified, held against the product role and against the device itself."""
 
-from typing import Final
-
 from tidegate.agent import api, enrol, mandates
-from tidegate.agent.events import Assigned, Deferred, Ordered, Refused
+from tidegate.agent.events import Assigned, Deferred, Noticed, Ordered, Refused
 from tidegate.agent.jobs import Reply, Task
 from tidegate.agent.ports import World
 from tidegate.agent.settings import Settings
 from tidegate.agent.state import Order, SlotRecord, State, Update
+from tidegate.agent.timekeeping import Timekeeper
 from tidegate.agent.trust import TrustStore
 from tidegate.agent.way_back import granted, use_of
 from tidegate.core.director import (
@@ -29,10 +28,7 @@ from tidegate.core.protocol import (
     SlotState,
 )
 from tidegate.core.release import Running, refusal
-from tidegate.core.verify import TrustedSet, product_floor
-
-#: A later word on the time than the clock's by more than this moves the reference, in seconds.
-_SKEW_S: Final = 300
+from tidegate.core.verify import TrustedSet, issued_at, product_floor
 
 
 class Orders:
@@ -46,41 +42,78 @@ class Orders:
     def __init__(self, world: World, settings: Settings) -> None:
         self._world = world
         self._settings = settings
+        self._time = Timekeeper(world, settings)
 
-    def refresh(self, task: Task) -> Reply:
+    def refresh(self, task: Task) -> tuple[Reply, ...]:
         """Walk the roots, ask the director with a fresh nonce, and check its answer against the product role and this device's own rules.
+
+        Returns:
+            What is wrong with the device's clock, if anything, and then the answer.
 
         Raises:
             DeviceError: before an assignment was read: the link failed, say.
         """
-        world, settings = self._world, self._settings
         now = self._now()
         body: AssignmentBody | None = None
+        noticed: tuple[Reply, ...] = ()
         try:
-            store = TrustStore(
-                world.storage, world.transport, settings.anchor, now, clock=world.clock
-            )
-            store.refresh_root()
-            store.keep()
-            checked = self._assignment(task, store)
-            body = checked
-            order = Order(epoch=body.epoch, seq=body.seq)
-            if body.action == "hold" or body.action == "none":  # noqa: PLR1714 - narrows the type
-                return Ordered(now=now, order=order, action=body.action, reason=body.reason)
-            made = self._update(task.state, store, body)
-            return (
-                made if isinstance(made, Deferred) else Assigned(now=now, order=order, update=made)
-            )
+            store = self._roots(task)
+            noticed = self._lost(task.state, store, now)
+            body = self._assignment(task, store)
+            complaint = self._time.proved(task.state)
+            if complaint:
+                noticed += (Noticed(now=now, reason="clock.untrusted", detail=complaint),)
+            return (*noticed, self._answer(task.state, store, body, now))
         except PublisherError as error:
-            return _refused(now, body, error)
+            return (*noticed, _refused(now, body, error))
         except DeviceError as error:
             if body is None:
                 raise
-            return _refused(now, body, error)
+            return (*noticed, _refused(now, body, error))
+        finally:
+            self._time.keep()
+
+    def _roots(self, task: Task) -> TrustStore:
+        """Walk the roots, for which no time is needed, and get a signed time where this device has none to go by."""
+        world, keeper = self._world, self._time
+        store = TrustStore(
+            world.storage,
+            world.transport,
+            self._settings.anchor,
+            keeper.reading().now,
+            clock=world.clock,
+        )
+        store.refresh_root()
+        store.keep()
+        root = store.trusted.root
+        keeper.know(task.state, root)
+        if store.condition != "ok" or keeper.must_ask(task.state):
+            keeper.ask_if_served(root, task.token)
+            keeper.step(task.state)
+        return store
+
+    def _lost(self, state: State, store: TrustStore, now: int) -> tuple[Reply, ...]:
+        """Say that kept documents or times are gone. What comes next is bound to a nonce, so nothing old can take their place, but somebody should know."""
+        had_some = state.order.seq > 0
+        if store.condition == "ok" or (store.condition == "blank" and not had_some):
+            what = "the kept times" if self._time.damaged else ""
+        else:
+            what = "the kept metadata"
+        if not what:
+            return ()
+        reason, detail = "agent.state_damaged", f"{what} cannot be read"
+        return (Noticed(now=now, reason=reason, detail=detail),)
+
+    def _answer(self, state: State, store: TrustStore, body: AssignmentBody, now: int) -> Reply:
+        order = Order(epoch=body.epoch, seq=body.seq)
+        if body.action == "hold" or body.action == "none":  # noqa: PLR1714 - narrows the type
+            return Ordered(now=now, order=order, action=body.action, reason=body.reason)
+        made = self._update(state, store, body)
+        return made if isinstance(made, Deferred) else Assigned(now=now, order=order, update=made)
 
     def _assignment(self, task: Task, store: TrustStore) -> AssignmentBody:
         world, settings = self._world, self._settings
-        nonce = world.clock.random_bytes(16).hex()
+        nonce, mono = world.clock.random_bytes(16).hex(), world.clock.monotonic()
         request = AssignmentRequest(
             nonce=nonce, state=self._device_state(task, store.trusted.root.version)
         )
@@ -100,33 +133,30 @@ class Orders:
             # The nonce proves that this was made just now; the device's own clock proves nothing.
             now=body.issued,
         )
+        self._time.told(body.issued, mono)
         return body
 
     def _update(self, state: State, store: TrustStore, body: AssignmentBody) -> Update | Deferred:
         """Check what was assigned against the product role and the device's own rules."""
         assert body.target is not None  # noqa: S101 - check_assignment; for the type checker
-        now = self._now()
-        if body.issued > now + _SKEW_S:
-            now, store = body.issued, store.at(body.issued)
-        try:
-            trusted = store.refresh(body.target.product)
-        except PublisherError as error:
-            if error.code != "sig.expired" or body.issued >= now:
-                raise
-            # The clock may be ahead: the director's fresh word on the time decides.
-            now, store = body.issued, store.at(body.issued)
-            trusted = store.refresh(body.target.product)
+        # The signed time decides what has expired, in both directions; the device's own clock alone decides nothing.
+        reading = self._time.reading()
+        trusted = store.at(reading.now).refresh(body.target.product)
+        self._time.issued(online=issued_at(trusted))
         found = resolve_target(body, trusted)
-        grant = self._allow(state, found, body, trusted, now)
+        # A way back must not stay open for a director that turns the clock back.
+        grant = self._allow(state, found, body, trusted, max(reading.now, reading.offline_now))
+        if grant is not None:
+            self._time.issued(offline=grant.issued)
         if body.action == "install":
-            offline_now = self._offline_now()
+            offline_now = reading.offline_now
             barred = mandates.bar(trusted, found, self._settings.device_id, offline_now)
             if barred is not None:
                 return mandates.deferred(
                     body,
                     found,
                     barred,
-                    now=now,
+                    now=self._now(),
                     mono=self._world.clock.monotonic(),
                     offline_now=offline_now,
                 )
@@ -212,15 +242,11 @@ class Orders:
             inhibitors=task.inhibitors[:16],
             waiting=task.waiting,
             free_bytes=self._world.storage.free_bytes(),
-            offline_now=self._offline_now(),
+            offline_now=self._time.reading().offline_now,
             attributes=settings.attributes,
             resume_min=state.resume_min.get(settings.product, 0),
             fallback_last=state.fallback_last.get(settings.product, GrantUse()),
         )
-
-    def _offline_now(self) -> int:
-        """Return a time that no online key can push forward: what mandates go by."""
-        return self._now()
 
     def _now(self) -> int:
         return max(0, int(self._world.clock.now()))

@@ -5,7 +5,7 @@ can be cut off the power at every durable operation.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import msgspec
 
@@ -35,6 +35,23 @@ class Clock(Protocol):
 
     def random_bytes(self, count: int) -> bytes:
         """Unpredictable bytes (nonces, keys, jitter)."""
+        ...
+
+
+#: What vouches for a clock: `synced`: the kernel holds it synchronised; `rtc`: a battery-backed clock agrees with it; `none`: nobody.
+Proof = Literal["synced", "rtc", "none"]
+
+
+@runtime_checkable
+class ProvenClock(Clock, Protocol):
+    """A clock that says what vouches for it. One that does not say is not believed (`agent.timekeeping`)."""
+
+    def proof(self) -> Proof:
+        """Say what vouches for `now`, at this moment."""
+        ...
+
+    def set(self, at: float) -> bool:
+        """Set the system's clock, unix seconds. Return whether the system let us."""
         ...
 
 

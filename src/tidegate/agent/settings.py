@@ -9,6 +9,8 @@ from tidegate.core.hardware import Hardware, Name
 from tidegate.core.protocol import Attributes, DeviceId, Short
 from tidegate.core.release import Channel, Running
 
+ClockStep = Literal["never", "floor", "signed"]
+
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What this device is, and how it behaves. Rates are bytes a second of what comes over the link; 0 = no limit.
@@ -23,6 +25,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         reserve_bytes: free space of the state directory that is left alone.
         sync_bytes: plain bytes between two flushes of the slot: above 16 MiB nothing is gained, and at most this much is fetched again.
         hold_max_s: a hold without an end ends after this.
+        clock_step: may the agent set the system's clock: `never`; `floor`: up to the build time of the confirmed image; `signed`: also to the time that the
+            server signed.
     """
 
     device_id: DeviceId
@@ -54,6 +58,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     reboot_delay_s: int = 0
     timeout_s: float = 30.0
     sync_bytes: int = 16 << 20
+    clock_step: ClockStep = "never"
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):

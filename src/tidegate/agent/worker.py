@@ -38,6 +38,7 @@ from tidegate.agent.settings import Settings
 from tidegate.agent.state import (
     Staged,
 )
+from tidegate.agent.timekeeping import Timekeeper
 from tidegate.agent.trust import TrustStore
 from tidegate.core.director import (
     check_permit,
@@ -82,13 +83,15 @@ class Worker:
         job = task.job
         match job:
             case Enrol():
+                Timekeeper(self._world, self._settings).step(task.state)
                 yield self._enrol(job)
             case MakeSession():
+                Timekeeper(self._world, self._settings).step(task.state)
                 yield self._session(task)
             case Sign():
                 yield self._sign(job)
             case Refresh():
-                yield Orders(self._world, self._settings).refresh(task)
+                yield from Orders(self._world, self._settings).refresh(task)
             case Download():
                 installer = installers.load(job.update.release.format, self._settings.allow)
                 yield from installer.download(self._world, self._settings, job, task.token)

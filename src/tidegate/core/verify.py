@@ -321,6 +321,14 @@ def mandate_of(trusted: TrustedSet, product: str, counter: int) -> Mandate | Non
     return product_extra(document).mandate(counter)
 
 
+def issued_at(trusted: TrustedSet) -> int:
+    """Return when the newest of the believed online documents was signed, by its own word, in unix seconds; 0 when none says."""
+    return max(
+        trusted.timestamp.issued_at if trusted.timestamp else 0,
+        trusted.snapshot.issued_at if trusted.snapshot else 0,
+    )
+
+
 # --- a whole repository at once -----------------------------------------------------------------------------------------
 
 

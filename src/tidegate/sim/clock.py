@@ -9,6 +9,8 @@ from collections.abc import Callable
 from random import Random
 from typing import Protocol
 
+from tidegate.agent.ports import Proof
+
 #: Where virtual time begins: 2026-01-05 00:00 UTC, a Monday.
 EPOCH: float = 1_767_571_200.0
 
@@ -94,13 +96,21 @@ class AcceleratedTimeline:
 
 
 class DeviceClock:
-    """`agent.ports.Clock` of one simulated device."""
+    """`agent.ports.ProvenClock` of one simulated device.
+
+    Attributes:
+        skew_s: by how much its wall time is wrong.
+        vouched: what vouches for it.
+        settable: whether the agent may set it.
+    """
 
     def __init__(self, timeline: Timeline, random: Random, *, skew_s: float = 0.0) -> None:
         """Make a clock whose wall time is wrong by `skew_s`; `random` is this device's own and makes its nonces and keys."""
         self._timeline = timeline
         self._random = random
         self.skew_s = skew_s
+        self.vouched: Proof = "synced"
+        self.settable = True
         self._ahead = 0.0
         self._last = timeline.at()
         self._booted_at = timeline.at()
@@ -134,3 +144,15 @@ class DeviceClock:
     def random_bytes(self, count: int) -> bytes:
         """Bytes from the device's seeded generator: the same seed, the same story."""
         return self._random.randbytes(count)
+
+    def proof(self) -> Proof:
+        """Say what vouches for `now`."""
+        return self.vouched
+
+    def set(self, at: float) -> bool:
+        """Set the device's own clock, if that is allowed here. Nothing vouches for a clock that was set by hand."""
+        if not self.settable:
+            return False
+        self.skew_s += at - self.now()
+        self.vouched = "none" if self.vouched == "synced" else self.vouched
+        return True
