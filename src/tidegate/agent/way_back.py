@@ -4,10 +4,10 @@ from tidegate.agent.settings import Settings
 from tidegate.agent.state import SlotRecord, State
 from tidegate.core.errors import PublisherError
 from tidegate.core.grant import GrantBody, Holder, check_grant, highest_counter, open_grant
-from tidegate.core.metadata import SignedTarget
+from tidegate.core.metadata import SignedTarget, product_role
 from tidegate.core.protocol import AssignmentBody, GrantUse
 from tidegate.core.release import Running
-from tidegate.core.verify import TrustedSet
+from tidegate.core.verify import TrustedSet, have
 
 
 def granted(
@@ -34,6 +34,7 @@ def granted(
     if body.grant is None or body.update is None:
         raise PublisherError("sig.malformed", "a fallback without a grant")
     grant = open_grant(body.grant, trusted.root)
+    role = product_role(settings.product)
     record = state.slots.get(state.current, SlotRecord())
     holder = Holder(
         device_id=settings.device_id,
@@ -56,7 +57,7 @@ def granted(
         holder=holder,
         update=body.update,
         proof=body.cohort_proof,
-        published=highest_counter(trusted, settings.product),
+        published=highest_counter(have(trusted.roles.get(role), role)),
         now=now,
     )
     return grant

@@ -21,7 +21,8 @@ from tidegate.core.merkle import LEAVES_MAX, CohortProof, proves
 from tidegate.core.metadata import (
     RootDocument,
     SignedTarget,
-    product_role,
+    TargetsDocument,
+    product_extra,
     root_extra,
     signed_targets,
 )
@@ -35,7 +36,6 @@ from tidegate.core.release import (
     Sha256,
     Size,
 )
-from tidegate.core.verify import TrustedSet, have
 
 #: The only DSSE payload type under which a grant counts.
 GRANT_TYPE: Final = "application/vnd.tidegate.fallback.v1+json"
@@ -141,11 +141,50 @@ def open_grant(envelope: Envelope, root: RootDocument) -> GrantBody:
     return open_document(envelope, GRANT_TYPE, GrantBody, extra.keys("incident"), ring.threshold)
 
 
-def highest_counter(trusted: TrustedSet, product: str) -> int:
-    """Return the highest counter that the product role names now: a grant's `resume` may not lie beyond the next one."""
-    role = product_role(product)
-    found = signed_targets(have(trusted.roles.get(role), role))
-    return max((one.release.release_counter for one in found.values()), default=0)
+def highest_counter(document: TargetsDocument) -> int:
+    """Return the highest counter that a product role (believed) names: a grant's `resume` may not lie beyond the next one."""
+    return max(
+        (one.release.release_counter for one in signed_targets(document).values()), default=0
+    )
+
+
+def live_targets(document: TargetsDocument) -> dict[str, SignedTarget]:
+    """Return what a product role (believed) stands by now, by path: what it names, less what it withdrew."""
+    withdrawn = set(product_extra(document).withdrawn)
+    found = signed_targets(document)
+    return {
+        path: one for path, one in found.items() if one.release.release_counter not in withdrawn
+    }
+
+
+def accept_grant(
+    grant: GrantBody, *, root: RootDocument, document: TargetsDocument, now: int
+) -> tuple[SignedTarget, ...]:
+    """Return the images that a grant leads back to, if it would pass on the devices that it is made for: all that can be told without one of them.
+
+    Args:
+        grant: from `open_grant`.
+        root: the present root.
+        document: the product role (believed).
+        now: unix seconds.
+
+    Raises:
+        PublisherError: as `check_grant`.
+    """
+    extra = root_extra(root)
+    require_sense(grant)
+    _require_place(grant, extra, grant.product)
+    require_time(grant, extra, now)
+    live = live_targets(document)
+    found = []
+    for one in grant.to:
+        if one.path not in live:
+            raise PublisherError("sig.director_mismatch", f"{one.path} is not live")
+        _require_named(grant, live[one.path])
+        found.append(live[one.path])
+    lowest = min(one.release_counter for one in grant.leaving)
+    _require_bounded_bar(grant, max(highest_counter(document), lowest))
+    return tuple(found)
 
 
 def check_grant(
@@ -182,7 +221,9 @@ def check_grant(
     _require_unused(grant, holder.last, update)
     require_time(grant, extra, now)
     _require_device(grant, holder, proof)
-    _require_image(grant, found, holder)
+    _require_named(grant, found)
+    if holder.release is not None and holder.release.component != found.release.component:
+        raise PublisherError("sig.director_mismatch", f"{found.path}: another component")
     _require_leaving(grant, holder)
     if found.release.security_version < holder.floor:
         raise PublisherError(
@@ -283,7 +324,7 @@ def _require_device(grant: GrantBody, holder: Holder, proof: CohortProof | None)
         raise PublisherError("sig.replayed", "a grant made for other devices")
 
 
-def _require_image(grant: GrantBody, found: SignedTarget, holder: Holder) -> None:
+def _require_named(grant: GrantBody, found: SignedTarget) -> None:
     release = found.release
     meant = next((one for one in grant.to if one.path == found.path), None)
     signed = Return(
@@ -295,8 +336,6 @@ def _require_image(grant: GrantBody, found: SignedTarget, holder: Holder) -> Non
     )
     if meant != signed or release.product != grant.product:
         raise PublisherError("sig.director_mismatch", f"the grant does not name {found.path}")
-    if holder.release is not None and holder.release.component != release.component:
-        raise PublisherError("sig.director_mismatch", f"{found.path}: another component")
 
 
 def _require_leaving(grant: GrantBody, holder: Holder) -> None:

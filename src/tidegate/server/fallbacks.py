@@ -2,7 +2,8 @@
 
 The authority is offline: the running release itself names, in its signed metadata, the counters
 that a device may be ordered back to (`fallback_to`), and the device
-checks that again. So one operator may order it. The way back is a rollout of its own with its own updates; its audience are the devices that run what they are
+checks that again. So one operator may order it. For any other way back the incident
+ring must sign a grant (`server.grants`). The way back is a rollout of its own with its own updates; its audience are the devices that run what they are
 called back from, so nobody has to be listed.
 """
 
@@ -29,7 +30,10 @@ _KEPT_GUARDS: Final = frozenset({"failure_rate"})
 
 
 class WayBack(msgspec.Struct, frozen=True, kw_only=True):
-    """Whom a fallback would reach. `resident` have the release confirmed in their other slot; `already` run it; `elsewhere` do not hold it."""
+    """Whom a fallback would reach. `resident` have the release confirmed in their other slot; `already` run it; `elsewhere` do not hold it.
+
+    `grant` is the row of the incident ring's grant that allows it; then those elsewhere go back as well, by download. 0 = allowed by the release itself.
+    """
 
     rollout: str
     to: str
@@ -41,6 +45,12 @@ class WayBack(msgspec.Struct, frozen=True, kw_only=True):
     refused: int
     variants: dict[str, int]
     warnings: tuple[str, ...] = ()
+    grant: int = 0
+
+    @property
+    def reach(self) -> int:
+        """Return how many devices are ordered back."""
+        return self.resident + (self.elsewhere if self.grant else 0)
 
 
 def preview(conn: Connection, name: str, to: str, scope: str, now: int) -> WayBack:
@@ -58,7 +68,7 @@ def preview(conn: Connection, name: str, to: str, scope: str, now: int) -> WayBa
     """
     row = acts.row_of(conn, name)
     release = _destination(conn, row, to, now)
-    audience = _audience(row, scope)
+    audience = audience_of(row, scope)
     wanted = reach.targets(conn, int(release["id"]))
     digests = {one.install.sha256 for one in wanted}
     matches = cohort.parse(audience).matches
@@ -70,7 +80,7 @@ def preview(conn: Connection, name: str, to: str, scope: str, now: int) -> WayBa
             counts["already"] += 1
         if not matches(book.attributes(device, now)):
             continue
-        where = _standing(device, digests, int(release["security_version"]))
+        where = standing(device, digests, int(release["security_version"]))
         counts[where] += 1
         if where == "resident":
             variant = str(device["variant"])
@@ -106,16 +116,18 @@ def order(
         raise RequestError("request.confirmation_needed", "fallback needs a reason")
     row = acts.row_of(conn, found.rollout)
     for child in rows.children(conn, int(row["id"])):
-        if child["audience"] == found.audience and child["state"] in {"active", "paused"}:
+        same = child["audience"] == found.audience and (child["grant_id"] or 0) == found.grant
+        if same and child["state"] in {"active", "paused"}:
             return acts.outcome(child, "fallback", "already ordered", already=True)
-    engine.transition(row["state"], "fallback")
-    if not found.resident:
+    if not (found.grant and row["state"] == "falling_back"):
+        engine.transition(row["state"], "fallback")
+    if not found.reach:
         raise RequestError(
             "request.conflict",
             f"no device that runs {row['release']} holds {found.to} in its other slot",
         )
-    if approvals.needed(conn, actor, found.resident, rules, "fallback"):
-        detail = {**msgspec.to_builtins(found), "devices": found.resident}
+    if approvals.needed(conn, actor, found.reach, rules, "fallback"):
+        detail = {**msgspec.to_builtins(found), "devices": found.reach}
         request = approvals.ask(
             conn,
             row,
@@ -127,7 +139,7 @@ def order(
             now=now,
         )
         text = "one more person has to approve it"
-        return acts.outcome(row, "fallback", text, request=request, reach=found.resident)
+        return acts.outcome(row, "fallback", text, request=request, reach=found.reach)
     return carry_out(conn, row, found, actor.name, reason, now)
 
 
@@ -155,10 +167,11 @@ def carry_out(
         "created_at": now,
         "created_by": by,
         "started_at": now,
+        "grant_id": found.grant or None,
     }
     rows.add_rollout(conn, child)
     made = acts.row_of(conn, str(child["name"]))
-    text = f"{found.resident:,} devices are ordered back to {found.to}: {reason.strip()}"
+    text = f"{found.reach:,} devices are ordered back to {found.to}: {reason.strip()}"
     planning.log(conn, made, 1, by, "create", text, [], now)
     changes.bump(conn, "rollout", str(made["name"]), now)
     planning.cancel_untouched(conn, row, "cancelled", "operator.fallback", now)
@@ -169,7 +182,7 @@ def carry_out(
     acts.change(conn, row, values, by, "fallback", text, now)
     admin_log.raise_epoch(conn, now)
     _tell(conn, row, made, text, by, now)
-    return acts.outcome(made, "fallback", text, reach=found.resident)
+    return acts.outcome(made, "fallback", text, reach=found.reach)
 
 
 def _tell(conn: Connection, row: Row, child: Row, text: str, by: str, now: int) -> None:
@@ -204,6 +217,7 @@ def _destination(conn: Connection, row: Row, to: str, now: int) -> Row:
         raise RequestError(
             "request.conflict",
             f"{row['release']} names no release in fallback_to that is still good: no way back was signed",
+            hint="the incident ring can grant one (tidegate incident grant draft), or publish the good bytes again (tidegate release re-release)",
         )
     if not to:
         to_row = rows.release_by_counter(conn, str(row["product"]), max(allowed))
@@ -222,8 +236,12 @@ def _destination(conn: Connection, row: Row, to: str, now: int) -> Row:
     return release
 
 
-def _audience(row: Row, scope: str) -> str:
-    """Return the query of a scope: always only devices that run what they are called back from."""
+def audience_of(row: Row, scope: str) -> str:
+    """Return the query of a scope: always only devices that run what they are called back from.
+
+    Raises:
+        RequestError: `request.invalid`.
+    """
     running = f"counter = {row['release_counter']}"
     kind, _, rest = scope.partition(":")
     if kind == "exposed" and not rest:
@@ -237,7 +255,8 @@ def _audience(row: Row, scope: str) -> str:
     raise RequestError("request.invalid", "cohort: exposed, variant:NAME or query:QUERY")
 
 
-def _standing(device: Row, digests: set[str], security_version: int) -> str:
+def standing(device: Row, digests: set[str], security_version: int) -> str:
+    """Say how a device stands to a release to go back to: `refused` by its floor, `resident`, or `elsewhere`."""
     if device["security_floor"] > security_version:
         return "refused"
     for slot in device["slots"].values():

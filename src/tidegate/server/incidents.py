@@ -164,6 +164,15 @@ def happened(conn: Connection, rollout_id: int, text: str, by: str, now: int) ->
         _write(conn, found, "event", text, by, now)
 
 
+def write_event(conn: Connection, name: str, text: str, by: str, now: int) -> None:
+    """Write what was done about an incident into it.
+
+    Raises:
+        RequestError: `request.not_found`.
+    """
+    _write(conn, row_of(conn, name), "event", text, by, now)
+
+
 def close(conn: Connection, name: str, actor: Actor, reason: str, now: int) -> IncidentFacts:
     """Close an incident. Closing what is closed changes nothing.
 

@@ -10,7 +10,8 @@ from typing import Any, Final, TypeVar
 from weakref import WeakKeyDictionary
 
 from tidegate.core.errors import ConfigError
-from tidegate.server import acts, approvals, fallbacks, planning, rollouts, widening
+from tidegate.core.protocol import Envelope
+from tidegate.server import acts, approvals, fallbacks, grants, planning, rollouts, widening
 from tidegate.server.acts import Outcome
 from tidegate.server.approvals import Rules
 from tidegate.server.audiences import Audiences
@@ -129,6 +130,17 @@ class Operations:
         found = self.way_back(name, to, scope, now)
         return self._act(
             lambda conn: fallbacks.order(conn, found, actor, reason, self.rules, now), now
+        )
+
+    def fall_back_by_grant(
+        self, incident: str, envelope: Envelope, actor: Actor, reason: str, now: int
+    ) -> Outcome:
+        """Take in a grant that the incident ring signed and order its devices back (`grants.submit`)."""
+        return self._act(
+            lambda conn: grants.submit(
+                self.services, conn, incident, envelope, actor, reason, self.rules, now
+            ),
+            now,
         )
 
     def decide(

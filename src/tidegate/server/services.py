@@ -11,6 +11,7 @@ from typing import TypeVar
 from tidegate.server import online
 from tidegate.server.blobs.local import LocalBlobs
 from tidegate.server.config import Settings
+from tidegate.server.granted import Ways
 from tidegate.server.metadata import Repository
 from tidegate.server.online import OnlineKeys
 from tidegate.server.snapshot import Fleet
@@ -56,6 +57,7 @@ class Services:
     tokens: Tokens
     clock: Callable[[], float]
     randomness: Callable[[int], bytes]
+    ways: Ways
     counters: Counters = field(default_factory=Counters)
     #: Called (from any thread) when there is news that the planner should see at once.
     wake: Callable[[], None] = lambda: None
@@ -72,6 +74,7 @@ class Services:
             repo=lambda: self.repository.binding,
             epoch=lambda: self.repository.epoch,
             poll_after_s=self.settings.poll_interval_s,
+            ways=self.ways,
         )
 
     async def write(self, work: Callable[[Connection], T]) -> T:
@@ -112,14 +115,17 @@ def open_services(
     opened = store or open_store(folder, durable=settings.durable)
     try:
         keys = online.open_keys(folder, randomness)
+        blobs = LocalBlobs(folder / "blobs")
+        repository = Repository(
+            keys, timestamp_s=settings.timestamp_s, snapshot_s=settings.snapshot_s
+        )
         services = Services(
             settings=settings,
             store=opened,
-            blobs=LocalBlobs(folder / "blobs"),
+            blobs=blobs,
             keys=keys,
-            repository=Repository(
-                keys, timestamp_s=settings.timestamp_s, snapshot_s=settings.snapshot_s
-            ),
+            repository=repository,
+            ways=Ways(repository, blobs),
             fleet=Fleet(),
             tokens=Tokens(keys.secret, randomness),
             clock=clock,

@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from tidegate.core.errors import RequestError
+from tidegate.core.grant import Holder
 from tidegate.core.hardware import Hardware
 from tidegate.core.protocol import (
     AssignedTarget,
@@ -24,6 +25,7 @@ from tidegate.core.reasons import family
 from tidegate.core.release import ReleaseTarget, Running, refusal
 from tidegate.rollout import cohort
 from tidegate.server import outcomes, snapshot, telemetry
+from tidegate.server.granted import Way, Ways
 from tidegate.server.snapshot import Facts, Live
 from tidegate.server.store import Connection, changes, device_queries, hot, rollout_rows
 from tidegate.server.store.hot import UpdateRow
@@ -46,11 +48,13 @@ class Terms:
         repo: lowest metadata versions to be used with it; None before there is a repository.
         epoch: of the director's authority, from root.
         poll_after_s: when the device should ask again.
+        ways: ways back that the incident ring granted; None where there are none.
     """
 
     repo: Callable[[], RepoBinding | None]
     epoch: Callable[[], int]
     poll_after_s: int = 300
+    ways: Ways | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +64,7 @@ class _Choice:
     live: Live | None = None
     artifact: Artifact | None = None
     because: str = ""
+    way: Way | None = None
 
 
 class Assigned(NamedTuple):
@@ -110,6 +115,8 @@ def assign(
         repo=terms.repo(),
         policy=choice.live.delivery if choice.live else DeliveryPolicy(),
         poll_after_s=terms.poll_after_s,
+        grant=choice.way.grant if choice.way else None,
+        cohort_proof=choice.way.proof if choice.way else None,
     )
     # The end of a hold on the device is news that only its next question brings.
     settled = choice.action in {"none", "hold"} and not decision.later and not request.state.held
@@ -222,6 +229,7 @@ class _Decision:
             version=slot.version if slot else "",
         )
         self.later = False
+        self.way: Way | None = None
         self.updates = {one.rollout_id: one for one in hot.updates_of(conn, device.row)}
 
     def choose(self) -> _Choice:
@@ -345,7 +353,8 @@ class _Decision:
 
     def _install(self, live: Live, update: UpdateRow, artifact: Artifact) -> _Choice:
         action = "fallback" if live.row.kind == "fallback" else "install"
-        return _Choice(action, update, live, artifact)
+        way = self.way if live.row.grant_id is not None else None
+        return _Choice(action, update, live, artifact, way=way)
 
     def pick(self, live: Live) -> tuple[Artifact | None, str]:
         """Return the artifact of a rollout's release for this device, or None and the reason for which the device would refuse."""
@@ -367,13 +376,38 @@ class _Decision:
         return refusal(
             target, hardware=self.facts.hardware, channel=self.state.channel,
             running=self.running, floor=floor, agent=self.state.agent, components={},
-            fallback=fallback,
+            fallback=fallback, resume_min=self.state.resume_min,
         )  # fmt: skip
 
+    def _pick_granted(self, live: Live, grant_id: int) -> tuple[Artifact | None, str]:
+        """Return the image that the incident ring's grant leads this device back to."""
+        if self.terms.ways is None:
+            return None, "sig.unknown_key"
+        holder = Holder(
+            device_id=self.device.id,
+            product=self.device.product,
+            hardware=self.facts.hardware,
+            running=self.running,
+            release=next(iter(self._running_targets()), None),
+            floor=max(self.state.security_floor, self.device.security_floor),
+            last=self.state.fallback_last,
+        )
+        update = f"u-{live.row.id}-{self.device.row}"
+        way = self.terms.ways.find(self.conn, grant_id, holder, update, self.now)
+        if isinstance(way, str):
+            return None, way
+        refused = self._refusal(way.found.release, fallback=True)
+        if refused is not None:
+            return None, refused
+        self.way = way
+        return (way.found.path, way.found.length, way.found.sha256, way.found.release), ""
+
     def _pick_way_back(self, live: Live) -> tuple[Artifact | None, str]:
-        """Return the image that stands confirmed in the other slot, where the running release itself allows the way back."""
+        """Return the image that stands confirmed in the other slot, where the running release itself allows the way back, or what a grant allows."""
         if self.running.release_counter != live.row.parent_counter:
             return None, "compat.counter"
+        if live.row.grant_id is not None:
+            return self._pick_granted(live, live.row.grant_id)
         allowed = self._allowed_counters()
         others = [
             slot.sha256
@@ -390,13 +424,18 @@ class _Decision:
                 return artifact, ""
         return None, "compat.counter"
 
-    def _allowed_counters(self) -> set[int]:
+    def _running_targets(self) -> list[ReleaseTarget]:
+        """Return what is signed about the image that the device says it runs."""
         texts = rollout_rows.targets_of_counter(
             self.conn, self.device.tenant, self.device.product, self.running.release_counter
         )
-        found: set[int] = set()
-        for text in texts:
-            target = msgspec.json.decode(text, type=ReleaseTarget)
-            if target.install.sha256 == self.running.sha256:
-                found |= {one.counter for one in target.fallback_to if one.expires > self.now}
-        return found
+        found = [msgspec.json.decode(text, type=ReleaseTarget) for text in texts]
+        return [one for one in found if one.install.sha256 == self.running.sha256]
+
+    def _allowed_counters(self) -> set[int]:
+        return {
+            one.counter
+            for target in self._running_targets()
+            for one in target.fallback_to
+            if one.expires > self.now
+        }

@@ -169,7 +169,7 @@ class Gw1:
                 holder=self.holder,
                 update=opened.update or "",
                 proof=opened.cohort_proof,
-                published=highest_counter(trusted, "gw1"),
+                published=highest_counter(trusted.roles["product/gw1"]),
                 now=self.now,
             )
         elif fallback:

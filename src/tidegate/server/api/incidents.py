@@ -3,7 +3,9 @@
 from litestar import Controller, Response, get, post
 from litestar.params import FromPath, JSONBody
 
-from tidegate.server import incidents, reports
+from tidegate.core.protocol import Envelope
+from tidegate.server import grants, incidents, reports
+from tidegate.server.acts import Outcome
 from tidegate.server.api.desk import (
     PERMISSION,
     ApiRequest,
@@ -15,7 +17,16 @@ from tidegate.server.api.desk import (
     cursor_of,
     position_of,
 )
-from tidegate.server.api.wire import Because, IncidentAnswer, Incidents, NewNote
+from tidegate.server.api.wire import (
+    Because,
+    Grants,
+    IncidentAnswer,
+    Incidents,
+    NewGrant,
+    NewNote,
+    SignedGrant,
+)
+from tidegate.server.grants import GrantAsk, GrantDraft
 from tidegate.server.incidents import IncidentFacts
 from tidegate.server.store import Connection
 
@@ -46,6 +57,7 @@ class IncidentRoutes(Controller):
                 incident=incidents.show(conn, name),
                 report=reports.build(conn, name),
                 notes=incidents.notes(conn, name),
+                grants=grants.of_incident(conn, name),
             )
 
         return desk.read(work)
@@ -81,6 +93,43 @@ class IncidentRoutes(Controller):
             return incidents.show(conn, name)
 
         return desk.write(work)
+
+    @get("/{name:str}/grants", opt={PERMISSION: "fleet.read"}, sync_to_thread=True)
+    def list_grants(self, desk: DeskDep, name: FromPath[str]) -> Grants:
+        """List the grants of a way back that were drafted for an incident, newest first."""
+        return Grants(items=desk.read(lambda conn: grants.of_incident(conn, name)))
+
+    @get("/{name:str}/grants/{number:int}", opt={PERMISSION: "fleet.read"}, sync_to_thread=True)
+    def show_grant(self, desk: DeskDep, name: FromPath[str], number: FromPath[int]) -> Envelope:
+        """Return a grant as it travels: a DSSE envelope, without signatures as long as it is a draft."""
+        return desk.read(lambda conn: grants.envelope_of(conn, name, number))
+
+    @post(
+        "/{name:str}/grants",
+        opt={PERMISSION: "rollout.fallback"},
+        sync_to_thread=True,
+        status_code=201,
+    )
+    def draft_grant(
+        self, request: ApiRequest, desk: DeskDep, name: FromPath[str], data: JSONBody[NewGrant]
+    ) -> GrantDraft:
+        """Compute the affected cohort and draft the grant that would bring it back. Holders of incident keys sign it offline."""
+        ask = GrantAsk(**{field: getattr(data, field) for field in GrantAsk.__struct_fields__})
+        return grants.draft(desk.services, name, ask, request.user, desk.now)
+
+    @post(
+        "/{name:str}/grants/submit",
+        opt={PERMISSION: "rollout.fallback"},
+        sync_to_thread=True,
+        status_code=200,
+    )
+    def submit_grant(
+        self, request: ApiRequest, desk: DeskDep, name: FromPath[str], data: JSONBody[SignedGrant]
+    ) -> Outcome:
+        """Hand in a signed grant; it is checked as a device would, and its devices are ordered back."""
+        return desk.operations.fall_back_by_grant(
+            name, data.envelope, request.user, data.reason, desk.now
+        )
 
     @post(
         "/{name:str}/close",

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from tidegate.core.protocol import Envelope
 from tidegate.rollout.model import IncidentReport
 from tidegate.server.approvals import RequestFacts
 from tidegate.server.audit import AuditRow
@@ -18,6 +19,7 @@ from tidegate.server.facts import (
     RolloutFacts,
     UpdateFacts,
 )
+from tidegate.server.grants import GrantFacts
 from tidegate.server.groups import GroupFacts
 from tidegate.server.incidents import IncidentFacts, NoteFacts
 
@@ -44,6 +46,23 @@ class FallbackOrder(_Strict, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     to: Short = ""
     cohort: Query = "exposed"
+    reason: Reason = ""
+
+
+class NewGrant(_Strict, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Body of drafting a grant: `to` a release (empty = the newest live one below), `cohort` as in `fallback`, or `everybody`; `valid_s` 0 = 14 days."""
+
+    to: Short = ""
+    cohort: Query = "exposed"
+    everybody: bool = False
+    valid_s: Annotated[int, Meta(ge=0, le=31_536_000)] = 0
+    reason: Reason = ""
+
+
+class SignedGrant(_Strict, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Body of handing in a grant that enough holders of incident keys signed."""
+
+    envelope: Envelope
     reason: Reason = ""
 
 
@@ -183,6 +202,14 @@ class IncidentAnswer(msgspec.Struct, frozen=True, kw_only=True):
     incident: IncidentFacts
     report: IncidentReport
     notes: list[NoteFacts]
+    grants: list[GrantFacts] = []
+
+
+class Grants(msgspec.Struct, frozen=True, kw_only=True):
+    """An incident's grants of a way back."""
+
+    items: list[GrantFacts]
+    next: str | None = None
 
 
 class Groups(msgspec.Struct, frozen=True, kw_only=True):

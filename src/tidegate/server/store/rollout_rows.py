@@ -35,6 +35,7 @@ class LiveRow(NamedTuple):
     parent_counter: int | None
     mandate: str | None
     fallen_back: int
+    grant_id: int | None
 
 
 _COLUMNS: Final = (
@@ -43,7 +44,8 @@ _COLUMNS: Final = (
     "rollout.isolated, rollout.approvals, rollout.delivery, rollout.room, rollout.started_at, "
     "release.release_sha256, release.counter, release.state, release.channels, parent_release.counter, "
     "release.mandate, "
-    "EXISTS (SELECT 1 FROM rollout AS child WHERE child.parent_id = rollout.id AND child.kind = 'fallback')"
+    "EXISTS (SELECT 1 FROM rollout AS child WHERE child.parent_id = rollout.id AND child.kind = 'fallback'), "
+    "rollout.grant_id"
 )
 _LIVE: Final = (
     f"SELECT {_COLUMNS} FROM rollout JOIN release ON release.id = rollout.release_id "  # noqa: S608 - names of ours

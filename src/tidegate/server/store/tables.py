@@ -212,6 +212,8 @@ rollout = Table(
     Column("halted_by", String(128)),
     Column("halt_reason", Text),
     Column("ended_at", BigInteger),
+    # of a way back that the incident ring granted: fallback_grant.id
+    Column("grant_id", BigInteger),
     UniqueConstraint("tenant", "name"),
     Index(None, "tenant", "state"),
 )
@@ -424,6 +426,38 @@ incident_note = Table(
     # one of: note, action (a corrective one), event
     Column("kind", String(16), nullable=False),
     Column("text", Text, nullable=False),
+    Index(None, "incident_id"),
+)
+
+fallback_grant = Table(
+    "fallback_grant",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    _tenant(),
+    Column("product", String(64), nullable=False),
+    Column("incident_id", _Id, ForeignKey("incident.id"), nullable=False),
+    # the halted rollout, and the release to go back to
+    Column("rollout_id", _Id, ForeignKey("rollout.id"), nullable=False),
+    Column("release_id", _Id, ForeignKey("release.id"), nullable=False),
+    Column("epoch", BigInteger, nullable=False),
+    Column("serial", BigInteger, nullable=False),
+    # draft, accepted
+    Column("state", String(16), nullable=False),
+    # SHA-256 of what is signed; a protocol.Envelope, without signatures as long as it is a draft
+    Column("payload_sha256", String(64), nullable=False),
+    Column("envelope", JSON, nullable=False),
+    # the Merkle tree's levels (core.merkle) as a blob; NULL = the grant is for all
+    Column("cohort_sha256", String(64)),
+    Column("cohort_count", BigInteger, nullable=False, server_default="0"),
+    # fallbacks.WayBack as it was when the grant was drafted
+    Column("way", JSON, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("created_by", String(128), nullable=False),
+    Column("accepted_at", BigInteger),
+    Column("accepted_by", String(128)),
+    UniqueConstraint("tenant", "product", "epoch", "serial"),
+    UniqueConstraint("payload_sha256"),
     Index(None, "incident_id"),
 )
 
