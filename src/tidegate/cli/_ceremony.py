@@ -1,5 +1,7 @@
-"""What the ceremonies of root and targets have in common: show, sign by words, merge, publish."""
+"""What the ceremonies of root, targets and products have in common: sign by words, merge, publish."""
 
+import re
+import sys
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -9,13 +11,14 @@ import click
 
 from tidegate.cli.client import Client
 from tidegate.cli.keys import open_signer
-from tidegate.cli.output import Output
+from tidegate.cli.output import Output, printable
 from tidegate.core.errors import ConfigError, PublisherError, RequestError
 from tidegate.core.keys import PublicKey
 from tidegate.core.metadata import RoleKeys
 from tidegate.publisher.ceremony import (
     Progress,
     SignatureFile,
+    called,
     merge,
     read_signature,
     sign_draft,
@@ -43,53 +46,95 @@ def optional(path: Path | None) -> bytes | None:
     return None if path is None else read_document(path)
 
 
+def document_before(given: Path | None, beside: Path, name: str, version: int) -> bytes | None:
+    """Return the document before this one: the file that was named, else the one that lies beside it under its usual name.
+
+    Args:
+        given: what the command line names.
+        beside: the draft or document.
+        name: `root`, `targets`, `product.gw1`.
+        version: of the draft or document; before 1 there is nothing.
+
+    Raises:
+        ConfigError: `config.unreadable`: what was named is not there.
+    """
+    if given is not None:
+        return read_document(given)
+    usual = beside.with_name(f"{name}.{version - 1}.json")
+    return read_document(usual) if version > 1 and usual.is_file() else None
+
+
 def now() -> int:
     """Return the present, in unix seconds."""
     return int(time.time())
 
 
 def date(at: int) -> str:
-    """Write a moment for people."""
+    """Write a day for people."""
     return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d}"
 
 
-def holders_line(name: str, role: RoleKeys) -> str:
-    """Write one line: who may sign what."""
-    keys = ", ".join(key.keyid[:12] for key in role.keys)
-    return f"  {name:<12} {role.threshold} of {len(role.keys)}   {keys}"
+def moment(at: int) -> str:
+    """Write a moment for people."""
+    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M} UTC"
 
 
-def sign_file(path: Path, key: Path, words: str | None, what: str, out: Output) -> None:
+def sign_file(
+    path: Path,
+    key: Path,
+    words: str | None,
+    what: str,
+    out: Output,
+    holders: Sequence[RoleKeys] | None = None,
+) -> None:
     """Sign a draft after its words were typed; write the signature beside it.
 
     The words are not shown here: typing them proves that whoever drafted it and whoever signs it hold the same file.
 
+    Args:
+        path: the draft.
+        key: the signer's key file, or the public half of a key in a token.
+        words: as typed; asked for where they are None.
+        what: shown before anything is asked.
+        out: where it is shown.
+        holders: who has a say, where that is known: another key is refused at once.
+
     Raises:
-        RequestError: `request.confirmation_needed`: other words.
+        RequestError: `request.confirmation_needed`: other words. PublisherError: `sig.unknown_key`. ConfigError: `key.*`.
     """
     document = read_document(path)
     expected = words_of(document)
-    name = read_public(key).name
+    public = read_public(key)
+    if holders is not None and not _has_a_say(public.key, holders):
+        raise PublisherError("sig.unknown_key", f"{public.name} has no say in this document")
     out.note(what)
     typed = words or _ask_words()
     if not same_words(typed, expected):
         raise RequestError(
             "request.confirmation_needed",
             "these are not this draft's words: you and whoever drafted it hold different files",
+            hint="sign nothing; compare the two files, then begin again from one of them",
         )
     out.note("They are this draft's words.")
-    made = sign_draft(document, open_signer(key), name, now=now())
-    target = path.with_name(f"{path.name.removesuffix('.json')}.{name}.sig")
+    made = sign_draft(document, open_signer(key), public.name, now=now())
+    safe = re.sub(r"[^A-Za-z0-9._@+-]", "-", public.name)
+    target = path.with_name(f"{path.name.removesuffix('.json')}.{safe}.sig")
     write_json(target, made)
     out.note("Signed. Hand this file back; it holds no secret.")
     out.made(str(target))
 
 
-def _ask_words() -> str:
-    import sys
+def _has_a_say(key: PublicKey, holders: Sequence[RoleKeys]) -> bool:
+    return any(key.identity == one.identity for ring in holders for one in ring.keys)
 
+
+def _ask_words() -> str:
     if not sys.stdin.isatty():
-        raise RequestError("request.confirmation_needed", 'the draft\'s words: --words "…"')
+        raise RequestError(
+            "request.confirmation_needed",
+            "the draft's words are missing",
+            hint='--words "…", as they were read to you',
+        )
     return str(click.prompt("Type the words that are read to you; they are not shown", err=True))
 
 
@@ -103,14 +148,20 @@ def merge_files(
     return merged, found
 
 
-def progress_text(steps: Sequence[Progress]) -> str:
-    """Write who signed and who did not."""
+def progress_text(steps: Sequence[Progress], signed: Sequence[SignatureFile] = ()) -> str:
+    """Write who signed, when by their own word, and who did not."""
+    when = {one.keyid: one.signed_at for one in signed}
+    everybody = [key for one in steps for key in (*one.signed, *one.unsigned)]
+    width = max((len(printable(called(key))) for key in everybody), default=0)
     lines = []
     for at, one in enumerate(steps):
         if len(steps) > 1:
-            lines.append("by its own keys" if at == 0 else "by the keys of the one before")
-        lines += [f"  {key.keyid[:12]}   good signature" for key in one.signed]
-        lines += [f"  {key.keyid[:12]}   -" for key in one.unsigned]
+            whose = "by its own keys" if at == 0 else "by the keys of the one before"
+            lines.append(f"{whose}: {one.threshold - one.missing} of {one.threshold} needed")
+        for key in one.signed:
+            told = f"   {moment(when[key.keyid])}" if when.get(key.keyid) else ""
+            lines.append(f"  {printable(called(key)):<{width}}   good signature{told}")
+        lines += [f"  {printable(called(key)):<{width}}   -" for key in one.unsigned]
     return "\n".join(lines)
 
 
@@ -122,7 +173,7 @@ def require_complete(steps: Sequence[Progress]) -> None:
     """
     for one in steps:
         if one.missing:
-            names = ", ".join(key.keyid[:12] for key in one.unsigned)
+            names = ", ".join(called(key) for key in one.unsigned)
             raise PublisherError(
                 "meta.incomplete", f"{one.missing} more of {names} must sign {one.role}"
             )
@@ -143,3 +194,8 @@ def publish_document(role: str, path: Path, client: Client, out: Output) -> None
 def key_list(keys: Sequence[PublicKey]) -> list[str]:
     """Return short key ids."""
     return [key.keyid[:12] for key in keys]
+
+
+def key_names(keys: Sequence[PublicKey]) -> list[str]:
+    """Return what people call the keys."""
+    return [called(key) for key in keys]

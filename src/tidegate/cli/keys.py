@@ -12,17 +12,21 @@ from tidegate.cli.output import Output, with_output
 from tidegate.core.codec import canonical
 from tidegate.core.errors import ConfigError
 from tidegate.core.keys import Signer
+from tidegate.publisher import signers
 from tidegate.publisher.keyfile import (
     MEMORY_KIB,
     PASSES,
     PublicFile,
     Role,
     change_passphrase,
+    import_key,
     new_key,
     open_key,
     read_public,
+    write_public,
 )
 from tidegate.publisher.lab import PASSPHRASE_NAME
+from tidegate.publisher.signers import import_public, is_uri
 from tidegate.publisher.words import digest_words
 
 _ROLES = click.Choice(["root", "targets", "product", "incident", "any"])
@@ -53,7 +57,7 @@ def new(name: str, role: str, out_path: Path | None, kind: str, out: Output) -> 
     tidegate keys new ben-root --role root
     tidegate keys new ci-product --role product --type p256 --out ci.key
     """
-    path = out_path or Path(f"{name}.key")
+    path, name = out_path or Path(f"{name}.key"), Path(name).name
     keytype: Literal["ed25519", "ecdsa"] = "ecdsa" if kind == "p256" else "ed25519"
     passphrase = ask_new_passphrase()
     began = time.monotonic()
@@ -72,6 +76,65 @@ def new(name: str, role: str, out_path: Path | None, kind: str, out: Output) -> 
     out.made(str(made.public_path), keyid=made.public.keyid)
 
 
+@command.command("import")
+@click.argument("name")
+@click.option("--from", "source", required=True, help="A PEM file, or the URI of a token's key.")
+@click.option("--role", type=_ROLES, default="any", show_default=True, help="What it is for.")
+@click.option("--out", "out_path", type=click.Path(path_type=Path), help="The key file [NAME.key].")
+@with_output
+def import_(name: str, source: str, role: str, out_path: Path | None, out: Output) -> None:
+    """Take in a key that was made elsewhere: a PEM file, or one that stays in a token or key service.
+
+    A PEM key (Ed25519 or P-256, `openssl genpkey`) is sealed anew; delete the PEM file afterwards. Of a key in a
+    token (hsm:, PKCS#11, P-256) or service (awskms: gcpkms: azurekms: hv:) only NAME.pub.json is written: sign with it.
+
+    \b
+    tidegate keys import ci-product --role product --from ci.pem
+    tidegate keys import ada-root --role root --from 'hsm:2?label=ada'
+    """
+    wanted = cast("Role", role)
+    if is_uri(source):
+        _import_remote(Path(name), source, wanted, out_path, out)
+        return
+    path = out_path or Path(f"{name}.key")
+    made = import_key(
+        Path(source),
+        path,
+        Path(name).name,
+        lambda: _secret(f"Passphrase of {source}", "TIDEGATE_IMPORT_PASSPHRASE_FILE"),
+        ask_new_passphrase,
+        role=wanted,
+    )
+    _told(made.public, made.private_path, made.public_path, out)
+    out.note(f"{source} still lies there as it was. Delete it once this key has signed something.")
+    out.made(str(made.public_path), keyid=made.public.keyid)
+
+
+def _import_remote(path: Path, source: str, role: Role, out_path: Path | None, out: Output) -> None:
+    uri, key = import_public(source, ask_pin)
+    target = out_path or path.with_name(f"{path.name}.pub.json")
+    keytype: Literal["ed25519", "ecdsa"] = "ecdsa" if key.keytype == "ecdsa" else "ed25519"
+    public = PublicFile(
+        name=path.name, role=role, keyid=key.keyid, keytype=keytype, public=key.public, uri=uri
+    )
+    write_public(target, public)
+    _told(public, Path(uri), target, out)
+    out.note(f"Sign with --key {target}; its private half never leaves where it is.")
+    out.made(str(target), keyid=key.keyid, uri=uri)
+
+
+def _told(public: PublicFile, private: Path, beside: Path, out: Output) -> None:
+    title = "P-256" if public.keytype == "ecdsa" else "Ed25519"
+    out.note(
+        f"Imported   {title}\n"
+        f"  private  {private}\n"
+        f"  public   {beside}   give this to whoever prepares the ceremony\n"
+        f"  key id   {public.keyid[:12]}\n"
+        f"  words    {key_words(public)}\n"
+        "Read the words to the others; they must see the same ones."
+    )
+
+
 @command.command("show")
 @click.argument("file", type=click.Path(path_type=Path))
 @with_output
@@ -86,6 +149,7 @@ def show(file: Path, out: Output) -> None:
     text = (
         f"{found.name}   for {found.role}   {found.keytype}\n"
         f"  key id   {found.keyid}\n  words    {key_words(found)}"
+        + (f"\n  private  {found.uri}" if found.uri else "")
     )
     out.data("key/1", _plain(found), text)
 
@@ -101,7 +165,9 @@ def list_keys(folder: Path, out: Output) -> None:
     tidegate keys list keys --json
     """
     found = []
-    for path in sorted(folder.glob("*.key")) + sorted(folder.glob("*.pub.json")):
+    for path in sorted([*folder.glob("*.key"), *folder.glob("*.pub.json")]):
+        if path.name == "online.pub.json":
+            continue  # the server's four, not a person's one
         try:
             found.append({"file": path.name, **_plain(read_public(path))})
         except ConfigError as error:
@@ -148,12 +214,31 @@ def ask_passphrase(path: Path) -> str:
         ConfigError: `key.passphrase`: nobody can be asked.
     """
     beside = path.parent / PASSPHRASE_NAME
-    named = os.environ.get("TIDEGATE_KEY_PASSPHRASE_FILE")
-    for source in [Path(named)] if named else [beside] if beside.is_file() else []:
-        return _from_file(source)
+    if beside.is_file() and not os.environ.get("TIDEGATE_KEY_PASSPHRASE_FILE"):
+        return _from_file(beside)
+    return _secret(f"Passphrase of {path.name}", "TIDEGATE_KEY_PASSPHRASE_FILE")
+
+
+def ask_pin(what: str) -> str:
+    """Ask for what a token wants before it signs, mostly its PIN.
+
+    Raises:
+        ConfigError: `key.passphrase`: nobody can be asked.
+    """
+    shown = "PIN of the token" if what == "pin" else what.capitalize()
+    return _secret(shown, "TIDEGATE_PIN_FILE")
+
+
+def _secret(question: str, variable: str) -> str:
+    """Take a secret from the file that the environment names, or ask. It is never an argument: those are seen by everybody."""
+    if named := os.environ.get(variable):
+        return _from_file(Path(named))
     if not sys.stdin.isatty():
-        raise ConfigError("key.passphrase", f"{path}: there is no terminal to ask on")
-    return str(click.prompt(f"Passphrase of {path.name}", hide_input=True, err=True))
+        hint = f"answer on a terminal, or name a file with {variable}"
+        raise ConfigError(
+            "key.passphrase", f"{question}: there is no terminal to ask on", hint=hint
+        )
+    return str(click.prompt(question, hide_input=True, err=True))
 
 
 def ask_new_passphrase(variable: str = "TIDEGATE_KEY_PASSPHRASE_FILE") -> str:
@@ -177,8 +262,11 @@ def ask_new_passphrase(variable: str = "TIDEGATE_KEY_PASSPHRASE_FILE") -> str:
 
 
 def open_signer(path: Path) -> Signer:
-    """Open a key file, asking for its passphrase; the signer."""
-    return open_key(path, ask_passphrase(path))
+    """Open a key file, asking for its passphrase; or a key in a token or service, by its public file."""
+    public = read_public(path)
+    if public.uri:
+        return signers.open_signer(public.uri, public.key, ask_pin)
+    return open_key(path, lambda: ask_passphrase(path))
 
 
 def _from_file(path: Path) -> str:
@@ -196,4 +284,5 @@ def _plain(found: PublicFile) -> dict[str, str]:
         "key": found.keyid[:12],
         "keyid": found.keyid,
         "words": key_words(found),
+        **({"uri": found.uri} if found.uri else {}),
     }

@@ -5,8 +5,9 @@ first, and each answer is made by `core.verify`, the code on the device. Beyond 
 never changes, and counters rise.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from tidegate.core.authority import ProductExtra
 from tidegate.core.errors import PublisherError
@@ -25,6 +26,7 @@ from tidegate.core.metadata import (
     products_of,
     root_extra,
     signed_targets,
+    targets_extra,
 )
 from tidegate.core.payload import Index
 from tidegate.core.release import ReleaseTarget
@@ -37,6 +39,8 @@ LEVELS: Mapping[str, tuple[str, ...]] = {
     "incident": ("incident",),
     "online": ("snapshot", "timestamp", "director", "audit"),
 }
+#: The channel of devices at customers: what is signed for it takes two people.
+PRODUCTION: Final = "stable"
 
 
 @dataclass(frozen=True)
@@ -147,6 +151,11 @@ def accept_targets(
         if any(key.identity in offline | online for key in role.keys):
             raise PublisherError("key.trust_levels", f"{product}: a key of another level signs it")
     _check_delegations(document)
+    unknown = set(targets_extra(document).one_signer) - set(products_of(document))
+    if unknown:
+        raise PublisherError(
+            "sig.malformed", f"targets: one_signer names no product {min(unknown)}"
+        )
     return document
 
 
@@ -174,7 +183,7 @@ def accept_release(
 
     Raises:
         PublisherError: `sig.*` as a device would; `compat.counter`: a new release does not come after all earlier ones; `release.exists`: a published
-            target changed; `sig.malformed`.
+            target changed; `sig.malformed`; `sig.threshold` also where one key could release to `stable` and targets do not allow that.
     """
     role = product_role(product)
     document = _accept_role(body, role, targets, previous, now)
@@ -187,6 +196,7 @@ def accept_release(
             raise PublisherError("sig.malformed", f"{path}: of product {found.release.product}")
         if path in before and before[path] != found:
             raise PublisherError("release.exists", f"{path} is published with other content")
+    require_two_for_stable(product, targets, after.values())
     new = tuple(found for path, found in sorted(after.items()) if path not in before)
     _check_counters(new, before, after)
     check_mandates(
@@ -199,6 +209,41 @@ def accept_release(
     kept = tuple(found for path, found in sorted(after.items()) if path in before)
     gone = tuple(sorted(set(before) - set(after)))
     return AcceptedProduct(document, new, kept, gone, signers)
+
+
+def alone(targets: TargetsDocument) -> tuple[str, ...]:
+    """Return the products that one person can release to `stable`, by leave of the targets holders; to be shown loudly."""
+    return tuple(
+        product
+        for product in products_of(targets)
+        if product in targets_extra(targets).one_signer
+        and keys_of(targets, product_role(product)).threshold < 2
+    )
+
+
+def require_two_for_stable(
+    product: str, targets: TargetsDocument, named: Iterable[SignedTarget]
+) -> None:
+    """Hold the rule of two people: a role whose threshold is one may not name a target for `stable`.
+
+    Whoever steals one laptop and the server would otherwise reach every device. The holders of the targets keys may excuse a product
+    (`one_signer`): a shop of one person works, and says so.
+
+    Raises:
+        PublisherError: `sig.threshold`.
+    """
+    if keys_of(targets, product_role(product)).threshold > 1:
+        return
+    if product in targets_extra(targets).one_signer:
+        return
+    for one in named:
+        if PRODUCTION in one.release.channels:
+            raise PublisherError(
+                "sig.threshold",
+                f"{one.path} is for {PRODUCTION}, and one key alone signs for {product}",
+                hint=f"let two of its keys sign: `tidegate product keys {product} --needs 2`;"
+                f" or release to other channels; a shop of one person: `--one-signer`",
+            )
 
 
 def _counters(targets: Mapping[str, SignedTarget]) -> frozenset[int]:

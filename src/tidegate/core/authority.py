@@ -54,6 +54,14 @@ class RootExtra(msgspec.Struct, frozen=True, kw_only=True):
         return {one: public_key_from(plain[one], one) for one in ring.keyids}
 
 
+class TargetsExtra(msgspec.Struct, frozen=True, kw_only=True):
+    """`x-tidegate` of targets. `one_signer` names products that one person may release to everybody; see `core.accept`."""
+
+    spec: Literal[1] = 1
+    one_signer: Annotated[tuple[str, ...], Meta(max_length=1024)] = ()
+    crit: tuple[str, ...] = ()
+
+
 class ProductFloor(msgspec.Struct, frozen=True, kw_only=True):
     """Lowest `security_version` that devices of a model may keep to, once they confirmed a newer one."""
 

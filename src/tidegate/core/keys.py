@@ -11,7 +11,7 @@ import base64
 import binascii
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Final, Literal, TypeVar
 
@@ -31,6 +31,9 @@ from securesystemslib.signer import (  # type: ignore[attr-defined]  # it re-exp
     Signature,
     SSlibKey,
 )
+from securesystemslib.signer import (  # type: ignore[attr-defined]  # the same
+    Signer as LibrarySigner,
+)
 
 from tidegate.core.codec import canonical, decode_document
 from tidegate.core.errors import PublisherError
@@ -46,6 +49,9 @@ SEED_BYTES: Final[Mapping[str, int]] = {"ed25519": 32, "ecdsa": 48}
 _P256_ORDER: Final = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 _IDENTIFIED = (ed25519.Ed25519PublicKey, ec.EllipticCurvePublicKey, rsa.RSAPublicKey)
 _UNREADABLE = (ValueError, TypeError, UnsupportedAlgorithm)
+#: Field of a key in metadata that says, for people, whose it is.
+_NAME: Final = "x-tidegate-name"
+_NAME_MAX: Final = 64
 
 
 @dataclass(frozen=True)
@@ -56,11 +62,13 @@ class PublicKey:
         keyid: name of the key: SHA-256 of its canonical description, unless a document says otherwise.
         keytype: `ed25519` or `ecdsa`.
         public: 64 hex digits for Ed25519, PEM for P-256.
+        name: for people, whose key it is; decides nothing, and keys that differ only by it are equal.
     """
 
     keyid: str
     keytype: str
     public: str
+    name: str = field(default="", compare=False)
 
     @property
     def scheme(self) -> str:
@@ -74,7 +82,12 @@ class PublicKey:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the key as TUF metadata write it."""
-        return {"keytype": self.keytype, "scheme": self.scheme, "keyval": {"public": self.public}}
+        plain = {"keytype": self.keytype, "scheme": self.scheme, "keyval": {"public": self.public}}
+        return {**plain, _NAME: self.name} if self.name else plain
+
+    def called(self, name: str) -> "PublicKey":
+        """Return the same key under another name for people."""
+        return replace(self, name=name)
 
     def verifies(self, signature: bytes, message: bytes) -> bool:
         """Say whether `signature` (untrusted) over `message` was made by this key."""
@@ -108,7 +121,13 @@ def public_key_from(plain: Mapping[str, Any], keyid: str | None = None) -> Publi
         raise PublisherError("sig.malformed", "a key without keytype or keyval.public")
     if plain.get("scheme") != SCHEMES.get(keytype):
         raise PublisherError("sig.malformed", f"scheme {plain.get('scheme')!r} is not known here")
-    return public_key(keytype, public, keyid)
+    return public_key(keytype, public, keyid).called(_name(plain.get(_NAME)))
+
+
+def _name(found: object) -> str:
+    """Take in a name (untrusted): what cannot be shown on one line is no name."""
+    usable = isinstance(found, str) and len(found) <= _NAME_MAX and found.isprintable()
+    return str(found) if usable else ""
 
 
 def default_keyid(keytype: str, public: str) -> str:
@@ -137,9 +156,9 @@ def device_key_sha256(keytype: str, public: str) -> str:
 
 
 class Signer:
-    """A private key in memory. It signs, and tells its public half; it does not show its private half."""
+    """A private key, in memory or in hardware. It signs, and tells its public half; it does not show its private half."""
 
-    def __init__(self, inner: CryptoSigner) -> None:
+    def __init__(self, inner: LibrarySigner) -> None:
         """Wrap a securesystemslib signer; use `from_seed` or `from_private`."""
         self._inner = inner
         key = inner.public_key
@@ -171,11 +190,6 @@ class Signer:
         """Sign bytes as they are."""
         return bytes.fromhex(self._inner.sign(message).signature)
 
-    @property
-    def inner(self) -> CryptoSigner:
-        """Return the securesystemslib signer, for `core.metadata`."""
-        return self._inner
-
 
 def private_from_seed(seed: bytes, keytype: str = "ed25519") -> bytes:
     """Turn unpredictable bytes into the 32 bytes of a private key."""
@@ -191,21 +205,20 @@ def private_from_seed(seed: bytes, keytype: str = "ed25519") -> bytes:
 
 def sign_envelope(payload: bytes, payload_type: str, signer: Signer) -> Envelope:
     """Put `payload` into a DSSE envelope with one signature."""
-    inner = DsseEnvelope(payload, payload_type, {})
-    made = inner.sign(signer.inner)
+    made = signer.sign(DsseEnvelope(payload, payload_type, {}).pae())
     return Envelope(
         payload=base64.b64encode(payload).decode(),
         payload_type=payload_type,
-        signatures=(EnvelopeSignature(keyid=made.keyid, sig=_b64(made.signature)),),
+        signatures=(EnvelopeSignature(keyid=signer.public.keyid, sig=_b64(made)),),
     )
 
 
 def add_signature(envelope: Envelope, signer: Signer) -> Envelope:
     """Add one more signature to an envelope; one by the same key id is replaced."""
-    inner = _inner(envelope)
-    made = inner.sign(signer.inner)
-    kept = tuple(one for one in envelope.signatures if one.keyid != made.keyid)
-    new = EnvelopeSignature(keyid=made.keyid, sig=_b64(made.signature))
+    made = signer.sign(_inner(envelope).pae())
+    keyid = signer.public.keyid
+    kept = tuple(one for one in envelope.signatures if one.keyid != keyid)
+    new = EnvelopeSignature(keyid=keyid, sig=_b64(made))
     return msgspec.structs.replace(envelope, signatures=(*kept, new))
 
 
@@ -293,8 +306,8 @@ def _unb64(text: str) -> bytes:
         raise PublisherError("sig.malformed", "not base64") from error
 
 
-def _b64(signature_hex: str) -> str:
-    return base64.b64encode(bytes.fromhex(signature_hex)).decode()
+def _b64(signature: bytes) -> str:
+    return base64.b64encode(signature).decode()
 
 
 def _verifies(key: SSlibKey, signature: Signature, message: bytes) -> bool:
@@ -322,4 +335,5 @@ def _load(keytype: str, public: str) -> object:
 
 def library_key(key: PublicKey) -> SSlibKey:
     """Return the key as `tuf` wants it, for `core.metadata`."""
-    return _sslib(key)
+    more = {_NAME: key.name} if key.name else None
+    return SSlibKey(key.keyid, key.keytype, key.scheme, {"public": key.public}, more)

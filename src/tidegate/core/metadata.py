@@ -28,7 +28,7 @@ from tuf.api.metadata import (  # type: ignore[attr-defined]  # it re-exports wi
 from tuf.api.serialization import DeserializationError
 
 from tidegate.core import caps
-from tidegate.core.authority import Authorities, ProductExtra, Ring, RootExtra
+from tidegate.core.authority import Authorities, ProductExtra, Ring, RootExtra, TargetsExtra
 from tidegate.core.codec import canonical, check_crit, screen
 from tidegate.core.errors import PublisherError
 from tidegate.core.keys import PublicKey, Signer, by_keyid, library_key, public_key_from
@@ -212,6 +212,12 @@ def product_extra(document: Document[Targets]) -> ProductExtra:
     return _convert(found, ProductExtra, f"{document.role}: x-tidegate")
 
 
+def targets_extra(document: Document[Targets]) -> TargetsExtra:
+    """Read Tidegate's part of targets; without one, every product needs two signers for `stable`."""
+    found = document.signed.unrecognized_fields.get(_EXTRA, {})
+    return _convert(found, TargetsExtra, "targets: x-tidegate")
+
+
 def release_target(path: str, custom: object) -> ReleaseTarget:
     """Read the release description of a target (`custom.tidegate`).
 
@@ -252,7 +258,7 @@ def signed_target(document: Document[Targets], path: str) -> SignedTarget:
     return SignedTarget(path, target.length, sha256, release)
 
 
-K = TypeVar("K", RootExtra, ProductExtra, ReleaseTarget)
+K = TypeVar("K", RootExtra, TargetsExtra, ProductExtra, ReleaseTarget)
 
 
 def _convert(plain: object, kind: type[K], where: str) -> K:
@@ -289,8 +295,18 @@ def make_root(
     return _body(Metadata(signed))
 
 
-def make_targets(*, version: int, expires_at: int, products: Mapping[str, RoleKeys]) -> bytes:
-    """Write an unsigned targets role that only delegates: each product to its own role, terminating, no images."""
+def make_targets(
+    *,
+    version: int,
+    expires_at: int,
+    products: Mapping[str, RoleKeys],
+    one_signer: Iterable[str] = (),
+) -> bytes:
+    """Write an unsigned targets role that only delegates: each product to its own role, terminating, no images.
+
+    Products in `one_signer` are excused from the second signature that channel `stable` wants.
+    """
+    alone = TargetsExtra(one_signer=tuple(sorted(one_signer)))
     keys = {key.keyid: key for role in products.values() for key in role.keys}
     roles = {
         product_role(name): DelegatedRole(
@@ -304,6 +320,7 @@ def make_targets(*, version: int, expires_at: int, products: Mapping[str, RoleKe
         expires=_when(expires_at),
         targets={},
         delegations=delegations if roles else None,
+        unrecognized_fields={_EXTRA: _builtins(alone)} if alone.one_signer else {},
     )
     return _body(Metadata(signed))
 
@@ -366,7 +383,8 @@ def sign(body: bytes, *signers: Signer) -> bytes:
     """
     inner = _any(body)
     for signer in signers:
-        inner.sign(signer.inner, append=True)
+        keyid = signer.public.keyid
+        inner.signatures[keyid] = Signature(keyid, signer.sign(inner.signed_bytes).hex())
     return _body(inner)
 
 

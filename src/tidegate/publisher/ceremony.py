@@ -6,7 +6,7 @@ one; a signature is a small file without secrets. What comes out is checked by t
 
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -14,9 +14,16 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta
 
-from tidegate.core.accept import accept_root, accept_targets, check_roles, role_keys
+from tidegate.core.accept import (
+    AcceptedProduct,
+    accept_release,
+    accept_root,
+    accept_targets,
+    check_roles,
+    role_keys,
+)
 from tidegate.core.amounts import parse_duration
-from tidegate.core.authority import RootExtra
+from tidegate.core.authority import ProductFloor, RootExtra
 from tidegate.core.caps import ROLE_MAX
 from tidegate.core.codec import screen
 from tidegate.core.errors import ConfigError, PublisherError
@@ -29,20 +36,26 @@ from tidegate.core.metadata import (
     authorities,
     detached_signature,
     keys_of,
+    make_product,
     make_root,
     make_targets,
     parse_root,
     parse_targets,
+    product_extra,
     product_role,
     products_of,
     root_extra,
+    signed_targets,
     strip_signatures,
+    targets_extra,
 )
+from tidegate.core.verify import TrustedSet
 from tidegate.publisher.keyfile import read_public
 from tidegate.publisher.words import digest_words
 
 ROOT_S: Final = 365 * 86_400
 TARGETS_S: Final = 180 * 86_400
+PRODUCT_S: Final = 180 * 86_400
 DIRECTOR_MAX_S: Final = 7 * 86_400
 INCIDENT_MAX_S: Final = 14 * 86_400
 _ONLINE: Final = ("snapshot", "timestamp", "director", "audit")
@@ -121,7 +134,20 @@ def _ring(plain: object, path: Path, name: str) -> RoleKeys:
     if type(needs) is not int or needs < 1:
         raise ConfigError("config.invalid", f"{path.name}: [{name}] needs is a whole number")
     keys = tuple(read_public(path.parent / str(one)).key for one in plain["keys"])
+    require_own_names(keys, f"{path.name}: [{name}]")
     return RoleKeys(keys, needs)
+
+
+def require_own_names(keys: Sequence[PublicKey], where: str) -> None:
+    """Refuse two different keys of one role under one name: nobody could tell whose signature is meant.
+
+    Raises:
+        ConfigError: `config.invalid`.
+    """
+    names: dict[str, str] = {}
+    for key in keys:
+        if key.name and names.setdefault(key.name, key.identity) != key.identity:
+            raise ConfigError("config.invalid", f"{where}: two keys are called {key.name}")
 
 
 def read_online(path: Path) -> dict[str, PublicKey]:
@@ -150,7 +176,7 @@ def online_keys(plain: Mapping[str, Any]) -> dict[str, PublicKey]:
     missing = [name for name in _ONLINE if not isinstance(inner.get(name), Mapping)]
     if missing:
         raise PublisherError("sig.malformed", f"no online key for {', '.join(missing)}")
-    return {name: public_key_from(inner[name]) for name in _ONLINE}
+    return {name: public_key_from(inner[name]).called("server") for name in _ONLINE}
 
 
 # --- drafts -------------------------------------------------------------------------------------------------------------
@@ -168,10 +194,10 @@ def begin_root(
         raise_epoch: restart the director's numbering: after a theft of the server.
 
     Raises:
-        PublisherError: `key.duplicate`, `key.trust_levels`, `sig.threshold`.
+        PublisherError: `key.duplicate`, `key.trust_levels`, `sig.threshold`; `sig.unknown_key`, `sig.threshold`: `previous` is not signed by its own keys.
     """
     check_roles(spec.roles)
-    before = parse_root(previous) if previous is not None else None
+    before = _proven(previous, now) if previous is not None else None
     epoch = root_extra(before).authorities.epoch + raise_epoch if before is not None else 1
     extra = RootExtra(
         tenant=spec.tenant,
@@ -193,17 +219,32 @@ def begin_root(
     )
 
 
+def _proven(previous: bytes, now: int) -> RootDocument:
+    """Return a root that its own keys signed: a draft after something else would show a false difference."""
+    return TrustedSet(previous, now=now).root
+
+
 def begin_targets(
     products: Mapping[str, RoleKeys],
     *,
     previous: bytes | None,
     now: int,
     expires_s: int = TARGETS_S,
+    one_signer: Collection[str] = (),
+    without: Collection[str] = (),
 ) -> bytes:
     """Draft a targets role that delegates `products`, besides those of `previous` that are not named anew.
 
+    Args:
+        products: new products, and those whose keys change.
+        previous: the present targets; None for the first.
+        now: unix seconds.
+        expires_s: how long they are good for.
+        one_signer: products that one person may release to `stable`. One of before stays excused until two of its keys must sign.
+        without: products that nobody signs for any more.
+
     Raises:
-        PublisherError: `sig.malformed`.
+        PublisherError: `sig.malformed`; `sig.threshold`, `key.duplicate`: a product's keys cannot meet it.
     """
     before = parse_targets(previous) if previous is not None else None
     kept = (
@@ -211,10 +252,52 @@ def begin_targets(
         if before is not None
         else {}
     )
+    rings = {name: role for name, role in {**kept, **products}.items() if name not in without}
+    check_roles({product_role(name): role for name, role in products.items()})
+    excused = {*one_signer, *(targets_extra(before).one_signer if before is not None else ())}
     return make_targets(
         version=before.version + 1 if before is not None else 1,
         expires_at=now + expires_s,
-        products={**kept, **products},
+        products=rings,
+        one_signer={name for name in excused if name in rings and rings[name].threshold < 2},
+    )
+
+
+def begin_product(
+    previous: bytes,
+    product: str,
+    *,
+    now: int,
+    expires_s: int = PRODUCT_S,
+    floors: Mapping[str, int] | None = None,
+) -> bytes:
+    """Draft a product role anew: the same releases, good for longer; `floors` raises the security floor of models.
+
+    Args:
+        previous: the product role that is published now.
+        product: its product.
+        now: unix seconds.
+        expires_s: how long it is good for.
+        floors: by model, the lowest `security_version` that devices may keep to.
+
+    Raises:
+        PublisherError: `sig.malformed`. ConfigError: `config.invalid`: a floor would fall.
+    """
+    before = parse_targets(previous, product_role(product))
+    extra = product_extra(before)
+    found = {one.model: one.security_floor for one in extra.product_floor}
+    for model, floor in (floors or {}).items():
+        if floor < found.get(model, 0):
+            raise ConfigError(
+                "config.invalid", f"{model}: the floor is {found[model]}, and a floor never falls"
+            )
+        found[model] = floor
+    kept = tuple(ProductFloor(model=m, security_floor=floor) for m, floor in sorted(found.items()))
+    return make_product(
+        version=before.version + 1,
+        expires_at=now + expires_s,
+        targets=signed_targets(before).values(),
+        extra=msgspec.structs.replace(extra, product_floor=kept),
     )
 
 
@@ -234,6 +317,11 @@ def describe_root(document: RootDocument) -> list[tuple[str, RoleKeys]]:
         PublisherError: `sig.malformed`.
     """
     return list(role_keys(document).items())
+
+
+def called(key: PublicKey) -> str:
+    """Return what people call a key: its name, else the start of its id."""
+    return key.name or key.keyid[:12]
 
 
 # --- signatures -----------------------------------------------------------------------------------------------------------
@@ -349,9 +437,21 @@ def check_targets(
     return accept_targets(document, root=trusted, previous=previous, now=now)
 
 
+def check_product(
+    document: bytes, product: str, *, targets: TargetsDocument, previous: bytes | None, now: int
+) -> AcceptedProduct:
+    """Check a product role as whoever publishes does.
+
+    Raises:
+        PublisherError: `meta.incomplete`; else as `core.accept.accept_release`.
+    """
+    _require_complete(progress(document, keys_of(targets, product_role(product))))
+    return accept_release(document, product=product, targets=targets, previous=previous, now=now)
+
+
 def _require_complete(one: Progress) -> None:
     if one.missing:
-        names = ", ".join(key.keyid[:12] for key in one.unsigned)
+        names = ", ".join(called(key) for key in one.unsigned)
         raise PublisherError(
             "meta.incomplete",
             f"{one.role} {one.version}: {one.threshold - one.missing} of {one.threshold} signed;"

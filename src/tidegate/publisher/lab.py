@@ -118,7 +118,9 @@ def _make_trust(
     spec = RootSpec(tenant=tenant, expires_s=ROOT_S, roles=roles, lab=True)
     root = sign(begin_root(spec, previous=None, now=now), signers["root"])
     product = RoleKeys((signers["product"].public,), 1)
-    draft = begin_targets(dict.fromkeys(products, product), previous=None, now=now)
+    draft = begin_targets(
+        dict.fromkeys(products, product), previous=None, now=now, one_signer=products
+    )
     targets = sign(draft, signers["targets"])
     accept_root(root, previous=None, now=now)
     accept_targets(targets, root=parse_root(root), previous=None, now=now)

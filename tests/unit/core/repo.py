@@ -122,7 +122,10 @@ class Repo:
         """Return the targets role."""
         products = {"gw1": ring(*self.product, threshold=self.product_threshold)}
         body = make_targets(
-            version=self.targets_version, expires_at=self.at("targets"), products=products
+            version=self.targets_version,
+            expires_at=self.at("targets"),
+            products=products,
+            one_signer=products if self.product_threshold == 1 else (),
         )
         return sign(body, *self.targets)
 

@@ -225,3 +225,43 @@ def test_an_authority_that_names_a_missing_key_is_refused() -> None:
     made.keys.pop(signer("director").public.keyid)
     extra = RootExtra(authorities=made)
     assert code(lambda: extra.keys("director")) == "sig.malformed"
+
+
+# --- two people for `stable` ------------------------------------------------------------------------------------------------
+
+
+def published_by_one(*channels: str, excused: bool) -> None:
+    key = signer("product")
+    targets = make_targets(
+        version=1,
+        expires_at=NOW + DAY,
+        products={"gw1": ring(key, signer("product 2"))},
+        one_signer=["gw1"] if excused else [],
+    )
+    body = make_product(version=1, expires_at=NOW + DAY, targets=[release(118, channels=channels)])
+    document = parse_targets(sign(targets, *GOOD.targets))
+    accept_release(sign(body, key), product="gw1", targets=document, previous=None, now=NOW)
+
+
+def test_one_key_alone_releases_nothing_to_stable() -> None:
+    with pytest.raises(PublisherError) as caught:
+        published_by_one("pilot", "stable", excused=False)
+    assert caught.value.code == "sig.threshold"
+    assert "--needs 2" in caught.value.hint
+
+
+def test_one_key_alone_releases_to_pilots() -> None:
+    published_by_one("pilot", excused=False)
+
+
+def test_the_targets_holders_may_excuse_a_shop_of_one() -> None:
+    published_by_one("stable", excused=True)
+
+
+def test_an_excuse_for_a_product_that_is_not_there_is_refused() -> None:
+    body = make_targets(
+        version=1, expires_at=NOW + DAY, products={"gw1": ring(signer("p"))}, one_signer=["gw2"]
+    )
+    body = sign(body, *GOOD.targets)
+    root = parse_root(GOOD.root_body())
+    assert code(lambda: accept_targets(body, root=root, previous=None, now=NOW)) == "sig.malformed"

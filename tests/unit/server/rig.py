@@ -193,6 +193,7 @@ class Rig:
             version=1,
             expires_at=expires,
             products={name: role(self.signer(f"product/{name}")) for name in products},
+            one_signer=products,
         )
         now = int(self.now)
         repository = self.app.services.repository
