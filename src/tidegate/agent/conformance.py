@@ -12,6 +12,7 @@ Exit code 0, or 1 with the reason on stderr.
 import argparse
 import hashlib
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote, urlsplit
@@ -20,6 +21,7 @@ from tidegate.agent import fetch
 from tidegate.agent.board import SystemClock
 from tidegate.agent.files import StateDirectory, replace_file
 from tidegate.agent.link import HttpTransport
+from tidegate.agent.ports import Clock, Transport
 from tidegate.agent.trust import TrustStore
 from tidegate.core.delegations import TargetInfo
 from tidegate.core.errors import PublisherError, TidegateError
@@ -28,25 +30,43 @@ _STATE: Final = ".tidegate"
 _KINDS: Final = ("sha256", "sha512")
 
 
+def connect(origin: str) -> Transport:
+    """Return the way to a server (`http://host:port`)."""
+    return HttpTransport(origin)
+
+
 class Client:
     """One client of one foreign repository.
 
     Args:
         folder: where `root.json` was put by `init`, and where documents are shown.
         url: the repository's metadata.
+        clock: the reference for expiry, and the measure of rates.
+        link: how a server is reached.
+
+    Raises:
+        PublisherError: `sig.*`: what `init` put there is no root.
     """
 
-    def __init__(self, folder: Path, url: str) -> None:
-        transport, self._path = _server(url)
+    def __init__(
+        self,
+        folder: Path,
+        url: str,
+        *,
+        clock: Clock,
+        link: Callable[[str], Transport] = connect,
+    ) -> None:
+        self._link = link
         self._folder = folder
-        self._clock = SystemClock()
+        self._clock = clock
+        transport, path = self._server(url)
         self._store = TrustStore(
             StateDirectory(str(folder / _STATE)),
             transport,
             (folder / "root.json").read_bytes(),
             int(self._clock.now()),
             clock=self._clock,
-            repo=self._path,
+            repo=path,
             strict=False,
         )
 
@@ -72,7 +92,7 @@ class Client:
         place_body(self._bytes(found, base_url), place)
 
     def _bytes(self, target: TargetInfo, base_url: str) -> bytes:
-        transport, path = _server(base_url)
+        transport, path = self._server(base_url)
         name = target.path
         known = next((target.hashes[kind] for kind in _KINDS if kind in target.hashes), None)
         if known is None:
@@ -85,6 +105,10 @@ class Client:
         if body is None or refusal:
             raise PublisherError("sig.mix_and_match", f"{target.path}: {refusal}")
         return body
+
+    def _server(self, url: str) -> tuple[Transport, str]:
+        parts = urlsplit(url)
+        return self._link(f"{parts.scheme}://{parts.netloc}"), parts.path.rstrip("/") + "/"
 
     def _show(self) -> None:
         for name, body in self._store.documents():
@@ -107,12 +131,6 @@ def _refusal(target: TargetInfo, body: bytes) -> str | None:
         if kind not in _KINDS or hashlib.new(kind, body).hexdigest() != digest:
             return f"{kind} differs"
     return None
-
-
-def _server(url: str) -> tuple[HttpTransport, str]:
-    parts = urlsplit(url)
-    transport = HttpTransport(f"{parts.scheme}://{parts.netloc}")
-    return transport, parts.path.rstrip("/") + "/"
 
 
 def _arguments(arguments: list[str]) -> argparse.Namespace:
@@ -143,7 +161,7 @@ def main(arguments: list[str]) -> int:
         if asked.command == "init":
             replace_file(asked.metadata_dir / "root.json", asked.root.read_bytes())
             return 0
-        client = Client(asked.metadata_dir, asked.metadata_url)
+        client = Client(asked.metadata_dir, asked.metadata_url, clock=SystemClock())
         client.refresh()
         if asked.command == "download":
             for name in asked.target_name:

@@ -22,6 +22,8 @@ DOCUMENT_MAX: Final = 64 << 10
 #: Integers beyond this do not survive SQLite or a browser.
 INTEGER_MAX: Final = (1 << 53) - 1
 _DEPTH_MAX: Final = 32
+#: Most values in one signed document. A parser makes up to 64 bytes of each two-byte value: this, and not the size, bounds what a bomb costs.
+VALUES_MAX: Final = 1 << 15
 _STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
 _NOT_BRACKETS: Final = bytes(sorted(set(range(256)) - set(b"[]{}")))
 
@@ -63,7 +65,10 @@ def screen(body: bytes, limit: int) -> dict[str, Any]:
     """
     if len(body) > limit:
         raise PublisherError("sig.oversized", f"{len(body)} bytes; at most {limit} are taken")
-    if _too_deep(body):
+    skeleton = _STRING.sub(b"", body)
+    if skeleton.count(b",") + skeleton.count(b"[") + skeleton.count(b"{") > VALUES_MAX:
+        raise PublisherError("sig.oversized", f"more than {VALUES_MAX} values")
+    if _too_deep(skeleton):
         raise PublisherError("sig.malformed", f"nested deeper than {_DEPTH_MAX}")
     try:
         found = json.loads(
@@ -114,9 +119,9 @@ def check_crit(crit: object, known: Iterable[str]) -> None:
         )
 
 
-def _too_deep(body: bytes) -> bool:
+def _too_deep(skeleton: bytes) -> bool:
     depth = 0
-    for bracket in _STRING.sub(b"", body).translate(None, _NOT_BRACKETS):
+    for bracket in skeleton.translate(None, _NOT_BRACKETS):
         depth += 1 if bracket in b"[{" else -1
         if depth > _DEPTH_MAX:
             return True

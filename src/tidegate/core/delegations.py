@@ -14,8 +14,8 @@ from typing import Final
 from tidegate.core.errors import PublisherError
 from tidegate.core.verify import TrustedSet
 
-#: Roles that one search looks at; more is an attack on the device's time.
-SEARCH_MAX: Final = 32
+#: Roles that one search looks at (targets and 32 more, as python-tuf does); more is an attack on the device's time.
+SEARCH_MAX: Final = 33
 
 
 @dataclass(frozen=True)
