@@ -1,5 +1,6 @@
 """A foreign TUF repository for tests: everything in it can be changed, signed by whomever, and published under any name."""
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -7,8 +8,9 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import unquote
 
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from securesystemslib.signer import CryptoSigner  # type: ignore[attr-defined]
-from tests.unit.core.repo import DAY, NOW, signer
+from tests.unit.core.repo import DAY, NOW
 from tuf.api.metadata import (  # type: ignore[attr-defined]
     DelegatedRole,
     Delegations,
@@ -22,12 +24,18 @@ from tuf.api.metadata import (  # type: ignore[attr-defined]
     Timestamp,
 )
 
+from tidegate.core.keys import private_from_seed
+
 TOP = ("root", "timestamp", "snapshot", "targets")
 
 
 def key(name: str, keytype: str = "ecdsa") -> CryptoSigner:
     """Return the key that this name always gives."""
-    return signer(name, keytype).inner
+    seed = hashlib.sha384(name.encode()).digest()
+    if keytype == "ed25519":
+        return CryptoSigner(ed25519.Ed25519PrivateKey.from_private_bytes(seed[:32]))
+    scalar = int.from_bytes(private_from_seed(seed, keytype), "big")
+    return CryptoSigner(ec.derive_private_key(scalar, ec.SECP256R1()))
 
 
 def when(at: int) -> datetime:
