@@ -114,6 +114,18 @@ def test_a_wrong_clock_takes_a_fresh_answer_and_no_old_one(skew_years: int) -> N
     assert field.device.runs == GOOD
 
 
+@pytest.mark.parametrize("clock", ["right", "1970"])
+def test_turning_the_clock_back_does_not_bring_a_lapsed_grant_to_life(clock: str) -> None:
+    """The thief, who may say what time it is, says a time at which the grant was good."""
+    field = in_the_field()
+    field.grant = signed(_later(grant(field), 20))
+    if clock == "1970":
+        field.device.clock.skew_s = -int(field.plane.clock.wall()) + 100
+    field.twist = lambda body: replace(body, issued=body.issued - 10 * DAY)
+    field.plane.skew_s = -10 * DAY
+    field.refuses(field.back, "sig.expired")
+
+
 def test_numbers_run_ahead_are_undone_by_the_recovery_ceremony() -> None:
     field = in_the_field()
     field.twist = lambda body: replace(body, seq=(1 << 53) - 1)

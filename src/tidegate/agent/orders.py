@@ -8,7 +8,7 @@ from tidegate.agent.settings import Settings
 from tidegate.agent.state import Order, SlotRecord, State, Update
 from tidegate.agent.timekeeping import Timekeeper
 from tidegate.agent.trust import TrustStore
-from tidegate.agent.way_back import granted, use_of
+from tidegate.agent.way_back import granted, moment, use_of
 from tidegate.core.director import (
     check_assignment,
     check_fallback,
@@ -144,8 +144,7 @@ class Orders:
         trusted = store.at(reading.now).refresh(body.target.product)
         self._time.issued(online=issued_at(trusted))
         found = resolve_target(body, trusted)
-        # A way back must not stay open for a director that turns the clock back.
-        grant = self._allow(state, found, body, trusted, max(reading.now, reading.offline_now))
+        grant = self._allow(state, found, body, trusted, moment(reading, trusted))
         if grant is not None:
             self._time.issued(offline=grant.issued)
         if body.action == "install":

@@ -2,12 +2,24 @@
 
 from tidegate.agent.settings import Settings
 from tidegate.agent.state import SlotRecord, State
+from tidegate.agent.timekeeping import Reading
 from tidegate.core.errors import PublisherError
 from tidegate.core.grant import GrantBody, Holder, check_grant, highest_counter, open_grant
 from tidegate.core.metadata import SignedTarget, product_role
 from tidegate.core.protocol import AssignmentBody, GrantUse
 from tidegate.core.release import Running
 from tidegate.core.verify import TrustedSet, have
+
+
+def moment(reading: Reading, trusted: TrustedSet) -> int:
+    """Return the time by which a way back is judged: a director that turns the clock back must not reopen one that has closed.
+
+    So a clock that stands counts beside the signed time, where it is later; unless it lies beyond the end of everything that offline keys signed. That is no
+    clock to go by (a spoofed one, ten years ahead), and it must not close every way back either.
+    """
+    ends = [trusted.root.expires_at, *(one.expires_at for one in trusted.roles.values())]
+    plausible = reading.offline_now < max(ends)
+    return max(reading.now, reading.offline_now) if plausible else reading.now
 
 
 def granted(
