@@ -154,7 +154,7 @@ def _on_file(work: Callable[[Path], object], name: str) -> Callable[[bytes], Non
 def _bundle(path: Path) -> None:
     found = bundles.read(path)
     for member in found.manifest.payloads:
-        bundles.extract_payload(path, member, path.with_suffix(".out"))
+        bundles.extract_member(path, member, path.with_suffix(".out"))
 
 
 def _key_file(path: Path) -> None:

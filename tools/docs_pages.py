@@ -16,6 +16,7 @@ from tidegate.agent import main
 from tidegate.core import amounts
 from tidegate.core.errors import HINTS
 from tidegate.core.reasons import REASONS, family
+from tidegate.core.supply import policy
 from tidegate.rollout import model, query
 from tidegate.server import config as server_config
 
@@ -38,6 +39,7 @@ FAMILIES: Final[dict[str, str]] = {
     "data": "The server's data directory.",
     "serve": "Starting the server.",
     "key": "Key files.",
+    "supply": "Documents of the supply chain: attachments, advisories, and what channels demand of a release's origin.",
     "meta": "Root and targets ceremonies.",
     "release": "Building and publishing a release.",
     "request": "The caller of the API or the command line.",
@@ -181,8 +183,22 @@ def server_settings() -> str:
                 "environment, options. Every mistake is listed at once, with the nearest known key."
             ),
             _table(("key", "default", "means"), rows),
+            "## `[[ingest]]`",
+            (
+                "What a channel demands of a release's origin; as many as wanted, and a release must meet each that guards one of its "
+                "channels ([guide](../guides/supply-chain.md)). Naming builders, sources or signers demands provenance."
+            ),
+            _table(("key", "default", "means"), _ingest()),
         ]
     )
+
+
+def _ingest() -> Iterable[tuple[str, str, str]]:
+    told = _attributes(policy.IngestRule.__doc__ or "")
+    defaults = server_config.Ingest()
+    for field in server_config.Ingest.__struct_fields__:
+        value = _amount(field, getattr(defaults, field))
+        yield (f"`{field}`", f"`{value}`" if value else "", told.get(field, ""))
 
 
 _AMOUNTS: Final[dict[str, Callable[[int], str]]] = {

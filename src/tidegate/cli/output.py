@@ -69,7 +69,7 @@ _BY_CODE: Final[Mapping[str, int]] = {
     "agent.locked": 9,
     "server.internal": 70,
 }
-_BY_FAMILY: Final[Mapping[str, int]] = {"sig": 3, "compat": 3, "download": 8}
+_BY_FAMILY: Final[Mapping[str, int]] = {"sig": 3, "compat": 3, "supply": 3, "download": 8}
 
 
 class Output:

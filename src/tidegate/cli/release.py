@@ -4,11 +4,13 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import click
 
 from tidegate.cli import _ceremony as ceremony
 from tidegate.cli._anchor import explain_anchor, find_anchor
+from tidegate.cli._supply import attached_lines, fetch, judge, rules_of, shown_lines
 from tidegate.cli.client import Client, with_client
 from tidegate.cli.keys import open_signer
 from tidegate.cli.output import Output, need_confirmation, printable, with_output
@@ -21,8 +23,12 @@ from tidegate.core.metadata import (
     parse_targets,
     product_extra,
     product_role,
+    signed_targets,
 )
+from tidegate.core.supply.documents import LIMITS
+from tidegate.core.supply.policy import IngestRule
 from tidegate.core.verify import TrustedSet
+from tidegate.publisher.attach import attach, of_spec, read_attachments, unproven
 from tidegate.publisher.bundle import Built, build, read
 from tidegate.publisher.keyfile import read_public
 from tidegate.publisher.manifest import read_release, source_date_epoch
@@ -57,6 +63,9 @@ def command() -> None:
 @click.option("--level", type=click.IntRange(1, 19), help="zstd level [19].")
 @click.option("--fast", is_flag=True, help="Low compression, for laboratories.")
 @click.option("--mandate", help="Signed staging: steps such as 1%@+0s,100%@+3d, or a file.")
+@click.option("--sbom", type=_FILE, multiple=True, help="Attach CycloneDX or SPDX JSON.")
+@click.option("--vex", type=_FILE, multiple=True, help="Attach OpenVEX or CSAF JSON.")
+@click.option("--provenance", type=_FILE, multiple=True, help="Attach SLSA provenance in DSSE.")
 @with_client
 @with_output
 def build_release(
@@ -76,10 +85,13 @@ def build_release(
     tidegate release build release.toml
     tidegate release build release.toml --previous gw1-1.0.0.bundle --fast
     tidegate release build release.toml --mandate "1%@2026-11-25T08:00Z,10%@+1d,100%@+3d"
+    tidegate release build release.toml --sbom bom.cdx.json --provenance build.intoto.jsonl
     """
     spec = read_release(file)
     if mandate is not None:
         spec = replace(spec, mandate=read_staging(mandate))
+    more = [(kind, path) for kind in ("sbom", "vex", "provenance") for path in packing[kind]]
+    attached = of_spec(spec, more)
     made = build(
         spec,
         folder,
@@ -88,9 +100,17 @@ def build_release(
         level=packing["level"] or (LAB_LEVEL if packing["fast"] else PUBLISH_LEVEL),
         jobs=packing["jobs"],
         progress=out.progress("packing"),
+        attached={
+            name: [(one.signed, one.path) for one in found] for name, found in attached.items()
+        },
     )
     found = summary(made.bundle)
     out.note("\n".join([_built(made), *_staging(found.mandates, made.targets[0])]))
+    every = {one.signed.sha256: one for found in attached.values() for one in found}
+    if every:
+        out.note("\n".join(attached_lines(every.values())))
+    for path in unproven(made.targets, {name: one.document for name, one in every.items()}):
+        out.note(f"  warning   its provenance speaks of other images than {path}")
     out.note(f"Next: tidegate release sign {made.bundle} --key KEY")
     out.made(str(made.bundle), release=f"{spec.product}-{spec.version}")
 
@@ -143,6 +163,27 @@ def restage(
     out.made(str(made))
 
 
+@command.command("attach")
+@click.argument("bundle", type=_FILE)
+@click.argument("files", type=_FILE, nargs=-1, required=True)
+@click.option("--kind", type=click.Choice(list(LIMITS)), required=True)
+@click.option("--component", help="Only to this one; without it, to every one of the release.")
+@with_output
+def attach_files(
+    bundle: Path, files: tuple[Path, ...], kind: str, component: str | None, out: Output
+) -> None:
+    """Attach documents to a bundle that nobody has signed yet.
+
+    \b
+    tidegate release attach gw1-1.0.0.bundle bom.cdx.json --kind sbom
+    tidegate release attach gw1-1.0.0.bundle rootfs.intoto.jsonl --kind provenance --component rootfs
+    """
+    added = attach(bundle, [(kind, one) for one in files], component)
+    out.note("\n".join(attached_lines(added)))
+    out.note(f"Next: tidegate release sign {bundle} --key KEY")
+    out.made(str(bundle))
+
+
 @command.command("sign")
 @click.argument("bundle", type=_FILE)
 @click.option("--key", type=_FILE, required=True, help="Your key file.")
@@ -181,6 +222,9 @@ def sign(bundle: Path, key: Path, typed: str | None, out: Output) -> None:
 @click.argument("bundle", type=_FILE)
 @click.option("--targets", type=_FILE, help="The present targets; without it, the server's.")
 @click.option("--previous", type=_FILE, help="What is published now: a bundle or product role.")
+@click.option(
+    "--policy", type=_FILE, help="A tidegate.toml with [[ingest]]; without it, the server's."
+)
 @_FIRST
 @_ROOT
 @with_client
@@ -189,12 +233,13 @@ def check(
     bundle: Path,
     targets: Path | None,
     previous: Path | None,
+    policy: Path | None,
     first: bool,
     root: Path | None,
     client: Client,
     out: Output,
 ) -> None:
-    """Check all that a device would, without one.
+    """Check all that a device would, without one, and all that the server demands of its origin.
 
     \b
     tidegate release check gw1-1.0.0.bundle
@@ -203,7 +248,7 @@ def check(
     product = read(bundle).role.removeprefix("product/")
     body = _targets(targets, root, client, out)
     before = None if first else _previous(product, previous, root, client, out)
-    _check(bundle, body, before, out)
+    _check(bundle, body, before, rules_of(policy, None if targets else client, out), out)
 
 
 @command.command("publish")
@@ -229,7 +274,8 @@ def publish(bundle: Path, dry_run: bool, root: Path | None, client: Client, out:
     if dry_run:
         product = found.role.removeprefix("product/")
         body = _targets(None, root, client, out)
-        _check(bundle, body, _previous(product, None, root, client, out), out)
+        before = _previous(product, None, root, client, out)
+        _check(bundle, body, before, rules_of(None, client, out), out)
         out.note("It would be accepted. Nothing was changed.")
         return
     publish_bundle(client, bundle, progress=out.progress("uploading"))
@@ -277,7 +323,45 @@ def show(name: str, client: Client, out: Output) -> None:
         for key, value in found.items()
         if not isinstance(value, dict | list)
     ]
+    lines += shown_lines(found["attachments"])
     out.data("release/1", found, "\n".join(lines))
+
+
+@command.command("fetch")
+@click.argument("name")
+@click.option("--kind", "kinds", type=click.Choice(list(LIMITS)), multiple=True)
+@click.option("--out", "folder", type=_FILE, default=".", help="Folder for the files [.].")
+@_ROOT
+@with_client
+@with_output
+def fetch_attachments(
+    name: str, kinds: tuple[str, ...], folder: Path, root: Path | None, client: Client, out: Output
+) -> None:
+    """Download what is attached to a release, verified against what its signers signed.
+
+    \b
+    tidegate release fetch gw1-1.0.0
+    tidegate release fetch gw1-1.0.0 --kind sbom --out sboms
+    """
+    found = client.get(f"/api/v1/releases/{quote(name, safe='')}")
+    product = str(found["product"])
+    trusted = _published(product, root, client, out)
+    document = trusted.roles.get(product_role(product)) if trusted is not None else None
+    targets = list(signed_targets(document).values()) if document is not None else []
+    mine = [one for one in targets if one.release.name == name]
+    if not mine:
+        raise RequestError(
+            "request.not_found",
+            f"the product role does not name {name} any more; nothing proves it",
+        )
+    made = [
+        path for one in mine for path in fetch(client, quote(name, safe=""), one, kinds, folder)
+    ]
+    if not made:
+        raise RequestError("request.not_found", f"nothing of that kind is attached to {name}")
+    out.note("Each is what the signers of the product signed.")
+    for path in made:
+        out.made(str(path))
 
 
 @command.command("recall")
@@ -299,8 +383,14 @@ def recall(name: str, reason: str, client: Client, out: Output) -> None:
 # --- parts --------------------------------------------------------------------------------------------------------------
 
 
-def _check(bundle: Path, targets: bytes, previous: bytes | None, out: Output) -> None:
-    """Check a bundle as a device would and print what was found."""
+def _check(
+    bundle: Path,
+    targets: bytes,
+    previous: bytes | None,
+    rules: tuple[IngestRule, ...],
+    out: Output,
+) -> None:
+    """Check a bundle as a device and its server would and print what was found."""
     product = read(bundle).role.removeprefix("product/")
     body = targets
     holders = keys_of(parse_targets(body), product_role(product))
@@ -314,8 +404,11 @@ def _check(bundle: Path, targets: bytes, previous: bytes | None, out: Output) ->
             now=ceremony.now(),
             folder=Path(folder),
         )
+    documents = read_attachments(read(bundle), accepted.new)
+    origin = judge(rules, accepted.new, documents)
     value = {
         "ok": True,
+        "attachments": sorted(documents),
         "new": [one.path for one in accepted.new],
         "withdrawn": list(accepted.gone),
         "signers": list(accepted.signers),
@@ -324,6 +417,7 @@ def _check(bundle: Path, targets: bytes, previous: bytes | None, out: Output) ->
         f"  ok  {len(done.signed)} of {holders.threshold} distinct keys signed",
         "  ok  it comes after everything that is published, and changes none of it",
         "  ok  every payload unpacks to the image that was signed",
+        *origin,
         *(f"      {one.path}   counter {one.release.release_counter}" for one in accepted.new),
         *(
             line

@@ -3,7 +3,7 @@
 A bundle goes from the build machine to the holders of product keys, who add signatures, and then to the server. The manifest only helps carrying: it says what
 follows, so that a reader can stream and bound it. Nobody believes it; everything in it is verified like what comes over the wire (`core.accept`).
 
-Order of members: `bundle.json`, then `metadata/…` (root, targets, product, as far as they are there), then `payloads/<sha256>`.
+Order of members: `bundle.json`, then `metadata/…` (root, targets, product, as far as they are there), then `attachments/<sha256>`, then `payloads/<sha256>`.
 """
 
 import hashlib
@@ -30,6 +30,9 @@ _METADATA: Final = re.compile(
     r"metadata/([1-9][0-9]{0,15})\.(root|targets|product%2F([A-Za-z0-9][A-Za-z0-9._-]{0,63}))\.json"
 )
 _PAYLOAD: Final = re.compile(r"payloads/([0-9a-f]{64})")
+_ATTACHMENT: Final = re.compile(r"attachments/([0-9a-f]{64})")
+#: Most bytes of an attachment, whatever its kind (`core.supply.documents` has narrower limits).
+ATTACHMENT_MAX: Final = 32 << 20
 
 
 class Member(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,7 +44,7 @@ class Member(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def role(self) -> str | None:
-        """Return the role whose document this is; None for a payload."""
+        """Return the role whose document this is; None for payloads and attachments."""
         found = _METADATA.fullmatch(self.name)
         if found is None:
             return None
@@ -49,8 +52,14 @@ class Member(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def payload(self) -> str | None:
-        """Return the digest that names a payload; None for a document."""
+        """Return the digest that names a payload; None for what is none."""
         found = _PAYLOAD.fullmatch(self.name)
+        return found[1] if found else None
+
+    @property
+    def attachment(self) -> str | None:
+        """Return the digest that names an attachment; None for what is none."""
+        found = _ATTACHMENT.fullmatch(self.name)
         return found[1] if found else None
 
 
@@ -71,6 +80,11 @@ class BundleManifest(msgspec.Struct, frozen=True, kw_only=True):
         """Return the payloads."""
         return tuple(one for one in self.members if one.payload is not None)
 
+    @property
+    def attachments(self) -> tuple[Member, ...]:
+        """Return the attachments: documents of a release that devices do not download."""
+        return tuple(one for one in self.members if one.attachment is not None)
+
 
 def document_name(role: str, version: int) -> str:
     """Return the member name of a role's document."""
@@ -80,6 +94,11 @@ def document_name(role: str, version: int) -> str:
 def payload_name(sha256: str) -> str:
     """Return the member name of a payload."""
     return f"payloads/{sha256}"
+
+
+def attachment_name(sha256: str) -> str:
+    """Return the member name of an attachment."""
+    return f"attachments/{sha256}"
 
 
 def parse_manifest(body: bytes) -> BundleManifest:
@@ -102,9 +121,12 @@ def parse_manifest(body: bytes) -> BundleManifest:
 
 
 def _check_member(one: Member) -> None:
-    if one.payload is not None:
-        if one.payload != one.sha256:
+    digest = one.payload or one.attachment
+    if digest is not None:
+        if digest != one.sha256:
             raise PublisherError("release.malformed", f"{one.name}: named after other bytes")
+        if one.attachment is not None and one.length > ATTACHMENT_MAX:
+            raise PublisherError("supply.too_large", f"{one.name}: {one.length} bytes")
         return
     if one.role is None:
         raise PublisherError("release.malformed", f"bundle.json names {one.name[:80]!r}")

@@ -65,10 +65,10 @@ def screen(body: bytes, limit: int) -> dict[str, Any]:
     """
     if len(body) > limit:
         raise PublisherError("sig.oversized", f"{len(body)} bytes; at most {limit} are taken")
-    skeleton = _STRING.sub(b"", body)
+    skeleton = without_strings(body)
     if skeleton.count(b",") + skeleton.count(b"[") + skeleton.count(b"{") > VALUES_MAX:
         raise PublisherError("sig.oversized", f"more than {VALUES_MAX} values")
-    if _too_deep(skeleton):
+    if deeper_than(skeleton, _DEPTH_MAX):
         raise PublisherError("sig.malformed", f"nested deeper than {_DEPTH_MAX}")
     try:
         found = json.loads(
@@ -119,11 +119,17 @@ def check_crit(crit: object, known: Iterable[str]) -> None:
         )
 
 
-def _too_deep(skeleton: bytes) -> bool:
+def without_strings(body: bytes) -> bytes:
+    """Return JSON (untrusted) without its strings: every bracket and comma that is left is one of the structure."""
+    return _STRING.sub(b"", body)
+
+
+def deeper_than(marks: bytes, limit: int) -> bool:
+    """Say whether JSON without its strings nests deeper than `limit`. Stops looking where it does."""
     depth = 0
-    for bracket in skeleton.translate(None, _NOT_BRACKETS):
+    for bracket in marks.translate(None, _NOT_BRACKETS):
         depth += 1 if bracket in b"[{" else -1
-        if depth > _DEPTH_MAX:
+        if depth > limit:
             return True
     return False
 

@@ -130,6 +130,22 @@ def _name(found: object) -> str:
     return str(found) if usable else ""
 
 
+def public_key_from_pem(text: str) -> PublicKey:
+    """Take in a public key in PEM (untrusted text), as other signers write it: Ed25519 or P-256.
+
+    Raises:
+        PublisherError: `sig.malformed`.
+    """
+    try:
+        found = load_pem_public_key(text.encode())
+    except _UNREADABLE as error:
+        raise PublisherError("sig.malformed", "not a public key in PEM") from error
+    if isinstance(found, ed25519.Ed25519PublicKey):
+        return public_key("ed25519", found.public_bytes_raw().hex())
+    whole = found.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+    return public_key("ecdsa", whole)
+
+
 def default_keyid(keytype: str, public: str) -> str:
     """Return the key's name: SHA-256 over the canonical JSON of its description."""
     plain = {"keytype": keytype, "scheme": SCHEMES[keytype], "keyval": {"public": public}}

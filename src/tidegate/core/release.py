@@ -20,6 +20,9 @@ Size = Annotated[int, Meta(ge=0, le=1 << 40)]
 Version = Annotated[
     str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._+~-]*$(?!\n)")
 ]
+FileName = Annotated[
+    str, Meta(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._+~-]*$(?!\n)")
+]
 Channel = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]{0,31}$(?!\n)")]
 
 #: Fields of `ReleaseTarget` that a reader must understand are named in `crit`; these are the ones this version knows.
@@ -78,6 +81,24 @@ class Requirement(msgspec.Struct, frozen=True, kw_only=True):
     counter_min: Counter
 
 
+class Attachment(msgspec.Struct, frozen=True, kw_only=True):
+    """A document that belongs to a release: bill of materials, statements, provenance, notes. Devices do not download it.
+
+    Attributes:
+        kind: `sbom`, `vex`, `provenance`, `notes`, `licences` (`core.supply.documents`); a reader leaves others alone.
+        format: what it was recognised as: `cyclonedx-1.5`, `spdx-2.3`, `openvex`, `csaf`, `slsa-1`, `text`.
+        name: file name, for people; never used as a path of a server.
+        sha256: digest of its bytes.
+        length: in bytes.
+    """
+
+    kind: Name
+    format: Name
+    name: FileName
+    sha256: Sha256
+    length: Size
+
+
 class ReleaseTarget(msgspec.Struct, frozen=True, kw_only=True):
     """One artifact of a release, as the product role signs it (`custom.tidegate` of a TUF target).
 
@@ -104,6 +125,7 @@ class ReleaseTarget(msgspec.Struct, frozen=True, kw_only=True):
     notes: Annotated[str, Meta(max_length=2000)] = ""
     built_at: Seconds = 0
     source: Annotated[str, Meta(max_length=300)] = ""
+    attachments: Annotated[tuple[Attachment, ...], Meta(max_length=16)] = ()
     crit: Annotated[tuple[str, ...], Meta(max_length=32)] = ()
 
     @property

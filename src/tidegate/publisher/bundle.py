@@ -7,7 +7,7 @@ import contextlib
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -20,6 +20,7 @@ from tidegate.core.bundle import (
     MANIFEST_NAME,
     BundleManifest,
     Member,
+    attachment_name,
     document_name,
     encode_manifest,
     payload_name,
@@ -40,7 +41,7 @@ from tidegate.core.metadata import (
     signed_targets,
 )
 from tidegate.core.payload import HEADER_SIZE, Index, decode_segment, head_size
-from tidegate.core.release import FallbackTo, Install, PayloadRef, ReleaseTarget
+from tidegate.core.release import Attachment, FallbackTo, Install, PayloadRef, ReleaseTarget
 from tidegate.core.ustar import END, PIECE, Reader, header, padding
 from tidegate.publisher.image import make_ext4
 from tidegate.publisher.manifest import ComponentSpec, ReleaseSpec
@@ -91,6 +92,7 @@ def build(
     level: int = PUBLISH_LEVEL,
     jobs: int = 2,
     progress: Progress | None = None,
+    attached: Mapping[str, Sequence[tuple[Attachment, Path]]] | None = None,
 ) -> Built:
     """Build an unsigned bundle: images into payloads, the next document of the product role around them.
 
@@ -102,6 +104,7 @@ def build(
         level: zstd level.
         jobs: threads that compress.
         progress: called with bytes done and bytes in all, of each component.
+        attached: what belongs to each component, by its name (`publisher.attach`).
 
     Raises:
         PublisherError: `compat.counter`, `release.exists`: it does not come after what is published; `release.malformed`.
@@ -116,11 +119,14 @@ def build(
     targets: list[SignedTarget] = []
     with tempfile.TemporaryDirectory(dir=out, prefix=".build-") as folder:
         payloads: dict[str, Path] = {}
+        attachments: dict[str, Path] = {}
         for component in spec.components:
             image = _image(component, Path(folder), now)
             container = Path(folder) / f"{component.name}.payload"
             made = pack(image, container, level=level, jobs=jobs, progress=progress)
-            target = _target(spec, component, made, published, now)
+            mine = (attached or {}).get(component.name, ())
+            attachments |= {one.sha256: file for one, file in mine}
+            target = _target(spec, component, made, published, now, tuple(one for one, _ in mine))
             check_payload(container, target.release)
             packed[component.name] = made
             payloads[made.sha256] = container
@@ -132,7 +138,14 @@ def build(
             extra=_extra(spec, before, now),
         )
         bundle = out / f"{spec.product}-{spec.version}.bundle"
-        write(bundle, {role: body}, payloads, product=spec.product, version=spec.version)
+        write(
+            bundle,
+            {role: body},
+            payloads,
+            product=spec.product,
+            version=spec.version,
+            attachments=attachments,
+        )
     return Built(bundle, tuple(targets), packed)
 
 
@@ -171,6 +184,7 @@ def _target(
     packed: Packed,
     published: Mapping[str, SignedTarget],
     now: int,
+    attachments: tuple[Attachment, ...] = (),
 ) -> SignedTarget:
     full = PayloadRef(
         kind="full", sha256=packed.sha256, length=packed.length, index_sha256=packed.index_sha256
@@ -195,6 +209,7 @@ def _target(
         "notes": spec.notes,
         "built_at": now,
         "source": spec.source,
+        "attachments": attachments,
     }
     try:
         release = msgspec.convert(msgspec.to_builtins(values), type=ReleaseTarget)
@@ -268,6 +283,7 @@ def write(
     *,
     product: str | None = None,
     version: str = "",
+    attachments: Mapping[str, Path] | None = None,
 ) -> BundleManifest:
     """Write a bundle; it appears whole or not at all.
 
@@ -277,7 +293,9 @@ def write(
         payloads: container files by their SHA-256.
         product: for people.
         version: for people.
+        attachments: files by their SHA-256.
     """
+    attachments = attachments or {}
     members = [
         Member(
             name=document_name(role, _version(role, body)),
@@ -287,8 +305,9 @@ def write(
         for role, body in sorted(documents.items(), key=lambda item: _rank(item[0]))
     ]
     members += [
-        Member(name=payload_name(digest), length=file.stat().st_size, sha256=digest)
-        for digest, file in sorted(payloads.items())
+        Member(name=name(digest), length=file.stat().st_size, sha256=digest)
+        for name, files in ((attachment_name, attachments), (payload_name, payloads))
+        for digest, file in sorted(files.items())
     ]
     manifest = BundleManifest(product=product, version=version, members=tuple(members))
     part = path.with_name(f".{path.name}.part")
@@ -299,7 +318,8 @@ def write(
                 _add(out, member.name, documents[member.role])
             else:
                 out.write(header(member.name, member.length))
-                with payloads[member.sha256].open("rb") as file:
+                files = payloads if member.payload else attachments
+                with files[member.sha256].open("rb") as file:
                     shutil.copyfileobj(file, out, PIECE)
                 out.write(padding(member.length))
         out.write(END)
@@ -323,8 +343,8 @@ def read(path: Path) -> Bundle:
     return Bundle(path, manifest, documents)
 
 
-def extract_payload(path: Path, member: Member, out: Path) -> None:
-    """Write one payload of a bundle to `out`, checking its digest.
+def extract_member(path: Path, member: Member, out: Path) -> None:
+    """Write one payload or attachment of a bundle to `out`, checking its digest.
 
     Raises:
         PublisherError: `release.malformed`: not there, or not whole. TransferError: `download.hash`: other bytes, as a device would say.
@@ -354,19 +374,22 @@ def _opened(path: Path) -> Iterator[Reader]:
 
 
 def replace_documents(path: Path, documents: Mapping[str, bytes]) -> None:
-    """Replace or add documents in a bundle; payloads are copied as they are."""
+    """Replace or add documents in a bundle; payloads and attachments are copied as they are."""
     bundle = read(path)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".bundle-") as folder:
-        payloads = {}
-        for member in bundle.manifest.payloads:
-            payloads[member.sha256] = Path(folder) / member.sha256
-            extract_payload(path, member, payloads[member.sha256])
+        payloads: dict[str, Path] = {}
+        attachments: dict[str, Path] = {}
+        for member in (*bundle.manifest.payloads, *bundle.manifest.attachments):
+            files = payloads if member.payload else attachments
+            files[member.sha256] = Path(folder) / member.name.replace("/", "-")
+            extract_member(path, member, files[member.sha256])
         write(
             path,
             {**bundle.documents, **documents},
             payloads,
             product=bundle.manifest.product,
             version=bundle.manifest.version,
+            attachments=attachments,
         )
 
 

@@ -13,6 +13,7 @@ from tidegate.core.errors import ConfigError
 from tidegate.core.hardware import HardwareRange
 from tidegate.core.nearest import did_you_mean
 from tidegate.core.release import HealthCheck, HealthContract, Requirement
+from tidegate.core.supply.documents import LIMITS
 from tidegate.publisher.staging import StagingSpec, parse_staging
 
 #: How long a release allows the way back to its predecessor, unless it says otherwise.
@@ -23,7 +24,7 @@ _TOP: Final = frozenset(
     {
         *("schema", "product", "version", "counter", "security_version", "kind", "channels"),
         *("contract", "notes", "from", "min_agent", "source", "fallback", "fallback_to", "expires"),
-        *("hardware", "component", "requires", "mandate"),
+        *("hardware", "component", "requires", "mandate", "attachments"),
     }
 )
 _HEALTH: Final = frozenset(
@@ -38,6 +39,7 @@ class ComponentSpec:
     Attributes:
         hardware: what this one is made for, where that is not what the whole release is made for.
         health: its own contract; None = the release's.
+        attachments: its own, as (kind, file), beside the release's.
     """
 
     name: str
@@ -46,6 +48,7 @@ class ComponentSpec:
     size: int
     hardware: tuple[HardwareRange, ...] = ()
     health: HealthContract | None = None
+    attachments: tuple[tuple[str, Path], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,8 @@ class ReleaseSpec:
     fallback_to: tuple[int, ...] = ()
     #: Offline-signed staging; None = rings alone decide.
     mandate: StagingSpec | None = None
+    #: What is attached to every component, as (kind, file).
+    attachments: tuple[tuple[str, Path], ...] = ()
 
 
 def read_release(path: Path) -> ReleaseSpec:
@@ -113,6 +118,7 @@ def read_release(path: Path) -> ReleaseSpec:
         mandate=parse_staging(plain["mandate"], f"{where}: mandate")
         if "mandate" in plain
         else None,
+        attachments=_attachments(plain, path.parent, where),
     )
 
 
@@ -165,7 +171,7 @@ def _check(plain: dict[str, Any], where: str) -> HealthCheck:
 
 
 def _component(plain: dict[str, Any], folder: Path, where: str) -> ComponentSpec:
-    known = {"name", "type", "image", "directory", "size", "hardware", "contract"}
+    known = {"name", "type", "image", "directory", "size", "hardware", "contract", "attachments"}
     _known(plain, frozenset(known), where)
     image, directory = plain.get("image"), plain.get("directory")
     if (image is None) == (directory is None):
@@ -183,7 +189,25 @@ def _component(plain: dict[str, Any], folder: Path, where: str) -> ComponentSpec
         size,
         hardware=tuple(_hardware(one, where) for one in hardware),
         health=read_health(folder / str(contract)) if contract else None,
+        attachments=_attachments(plain, folder, where),
     )
+
+
+def _attachments(plain: dict[str, Any], folder: Path, where: str) -> tuple[tuple[str, Path], ...]:
+    """Read `[attachments]`: each kind names a file, or a list of them."""
+    table = plain.get("attachments", {})
+    if not isinstance(table, dict):
+        raise ConfigError("config.invalid", f"{where}: [attachments] is a table")
+    _known(table, frozenset(LIMITS), f"{where}: [attachments]")
+    found = []
+    for kind, value in table.items():
+        names = value if isinstance(value, list) else [value]
+        if not names or not all(isinstance(one, str) and one for one in names):
+            raise ConfigError(
+                "config.invalid", f'{where}: [attachments] {kind} = "file", or a list of files'
+            )
+        found += [(kind, folder / one) for one in names]
+    return tuple(found)
 
 
 def _hardware_tables(plain: dict[str, Any], where: str) -> list[dict[str, Any]]:

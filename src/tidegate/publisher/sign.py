@@ -20,7 +20,7 @@ from tidegate.core.metadata import (
 from tidegate.publisher.bundle import (
     Bundle,
     check_payload,
-    extract_payload,
+    extract_member,
     read,
     replace_documents,
 )
@@ -127,7 +127,7 @@ def _check_payload(bundle: Bundle, one: SignedTarget, folder: Path) -> None:
     if member is None:
         raise PublisherError("release.malformed", f"{one.path}: its payload is not in the bundle")
     container = folder / one.sha256
-    extract_payload(bundle.path, member, container)
+    extract_member(bundle.path, member, container)
     try:
         check_payload(container, one.release)
     finally:

@@ -8,13 +8,17 @@ import os
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
+from msgspec import Meta
 
 from tidegate.core.amounts import parse_duration, parse_share, parse_size
-from tidegate.core.errors import ConfigError
+from tidegate.core.errors import ConfigError, PublisherError
+from tidegate.core.keys import PublicKey, public_key, public_key_from_pem
 from tidegate.core.nearest import did_you_mean
+from tidegate.core.release import Channel
+from tidegate.core.supply.policy import IngestRule, Need, Pattern
 
 SEARCHED: Final = ("tidegate.toml", "/etc/tidegate/tidegate.toml")
 
@@ -26,6 +30,17 @@ class Webhook(msgspec.Struct, frozen=True, kw_only=True):
     url: str
     events: tuple[str, ...] = ()
     secret_file: str = ""
+
+
+class Ingest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[[ingest]]`: what a channel demands of a release's origin (`core.supply.policy`). `signers` are files of public keys."""
+
+    product: Annotated[str, Meta(min_length=1, max_length=64)] = "*"
+    channels: Annotated[tuple[Channel, ...], Meta(min_length=1)] = ("stable",)
+    needs: tuple[Need, ...] = ()
+    builders: tuple[Pattern, ...] = ()
+    sources: tuple[Pattern, ...] = ()
+    signers: tuple[str, ...] = ()
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,6 +63,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         timestamp_s, snapshot_s: expiry of the online roles; renewed at half.
         accounts_session_s: life of a person's session.
         webhooks: see `Webhook`.
+        ingest: see `Ingest`; keys read.
         log_level: as in `logging`.
     """
 
@@ -73,6 +89,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     snapshot_s: int = 14 * 86_400
     accounts_session_s: int = 12 * 3_600
     webhooks: tuple[Webhook, ...] = ()
+    ingest: tuple[IngestRule, ...] = ()
     log_level: str = "info"
     durable: bool = True
 
@@ -187,7 +204,7 @@ def load(
     found = _find(path, environ)
     if found is not None:
         for file in [found, *sorted(found.with_name(f"{found.name}.d").glob("*.toml"))]:
-            _read_tables(_parse(file), file.name, values, mistakes)
+            _read_tables(_parse(file), file, values, mistakes)
     _read_environment(environ, values, mistakes)
     if mistakes:
         raise ConfigError(mistakes[0].code, "\n".join(one.detail for one in mistakes))
@@ -213,12 +230,15 @@ def _parse(path: Path) -> dict[str, Any]:
 
 
 def _read_tables(
-    tables: Mapping[str, Any], file: str, values: dict[str, Any], mistakes: list[ConfigError]
+    tables: Mapping[str, Any], path: Path, values: dict[str, Any], mistakes: list[ConfigError]
 ) -> None:
-    known_tables = {table for table, _ in KEYS} | {"webhook"}
+    file = path.name
+    known_tables = {table for table, _ in KEYS} | {"webhook", "ingest"}
     for table, content in tables.items():
         if table == "webhook":
             _collect(mistakes, functools.partial(_set_webhooks, values, content, file))
+        elif table == "ingest":
+            _collect(mistakes, functools.partial(_set_ingest, values, content, path))
         elif table not in known_tables or not isinstance(content, dict):
             near = did_you_mean(table, known_tables)
             mistakes.append(ConfigError("config.unknown_key", f"{file}: [{table}]{near}"))
@@ -259,3 +279,42 @@ def _set_webhooks(values: dict[str, Any], content: object, file: str) -> None:
         values["webhooks"] = msgspec.convert(content, type=tuple[Webhook, ...])
     except msgspec.ValidationError as error:
         raise ConfigError("config.invalid", f"{file}: [[webhook]]: {error}") from error
+
+
+def _set_ingest(values: dict[str, Any], content: object, path: Path) -> None:
+    try:
+        found = msgspec.convert(content, type=tuple[Ingest, ...])
+    except msgspec.ValidationError as error:
+        raise ConfigError("config.invalid", f"{path.name}: [[ingest]]: {error}") from error
+    values["ingest"] = tuple(
+        IngestRule(
+            product=one.product,
+            channels=one.channels,
+            needs=one.needs,
+            builders=one.builders,
+            sources=one.sources,
+            signers=tuple(_signer(path.parent / name, path.name) for name in one.signers),
+        )
+        for one in found
+    )
+
+
+def _signer(path: Path, where: str) -> PublicKey:
+    """Read a public key: `NAME.pub.json` as `tidegate keys new` writes it, or PEM."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError("config.unreadable", f"{where}: [[ingest]] signers: {path}") from error
+    try:
+        if text.lstrip().startswith("-----BEGIN"):
+            return public_key_from_pem(text)
+        plain = msgspec.json.decode(text.encode())
+        if isinstance(plain, dict):
+            return public_key(str(plain.get("keytype")), str(plain.get("public")))
+    except msgspec.DecodeError:
+        pass
+    except PublisherError as error:
+        raise ConfigError(
+            "config.invalid", f"{where}: [[ingest]] {path}: {error.detail}"
+        ) from error
+    raise ConfigError("config.invalid", f"{where}: [[ingest]] {path} is no public key")

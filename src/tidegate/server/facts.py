@@ -10,6 +10,7 @@ from tidegate.core.release import ReleaseTarget
 from tidegate.rollout.explain import Check
 from tidegate.rollout.model import Approval, Finding, Policy, RingProgress
 from tidegate.server.incidents import IncidentFacts
+from tidegate.server.supply import AttachmentNotes
 
 
 class RolloutFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -115,6 +116,18 @@ class ArtifactFacts(msgspec.Struct, frozen=True, kw_only=True):
     target: ReleaseTarget
 
 
+class AttachmentFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """A document of an artifact: what is signed about it, and what the server read from it."""
+
+    component: str
+    kind: str
+    format: str
+    name: str
+    sha256: str
+    length: int
+    notes: AttachmentNotes
+
+
 class ReleaseFacts(msgspec.Struct, frozen=True, kw_only=True):
     """A release, as the API gives it. `devices` run it now."""
 
@@ -135,6 +148,7 @@ class ReleaseFacts(msgspec.Struct, frozen=True, kw_only=True):
     devices: int
     artifacts: tuple[ArtifactFacts, ...] = ()
     mandate: Mandate | None = None
+    attachments: tuple[AttachmentFacts, ...] = ()
 
 
 class UpdateFacts(msgspec.Struct, frozen=True, kw_only=True):

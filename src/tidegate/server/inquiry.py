@@ -28,6 +28,7 @@ from tidegate.server.groups import Book
 from tidegate.server.store import Connection, admin_accounts, admin_log
 from tidegate.server.store import admin_devices as device_rows
 from tidegate.server.store import admin_rollouts as rows
+from tidegate.server.store import supply as supply_rows
 
 Row = dict[str, Any]
 #: Rows of devices that one request looks at before it answers with what it has and a cursor.
@@ -152,7 +153,7 @@ def release(conn: Connection, name: str) -> ReleaseFacts:
         {key: one[key] for key in ArtifactFacts.__struct_fields__}
         for one in rows.artifacts(conn, int(row["id"]))
     ]
-    return _release(conn, row, artifacts)
+    return _release(conn, row, artifacts, supply_rows.attachments(conn, int(row["id"])))
 
 
 def releases(
@@ -161,13 +162,15 @@ def releases(
     """Return releases, newest first, and the cursor of the next page (0 = there is none)."""
     found = rows.releases(conn, product=product, before=before, limit=limit + 1)
     more = int(found[limit - 1]["id"]) if len(found) > limit else 0
-    return [_release(conn, row, []) for row in found[:limit]], more
+    return [_release(conn, row, [], []) for row in found[:limit]], more
 
 
-def _release(conn: Connection, row: Row, artifacts: list[Row]) -> ReleaseFacts:
+def _release(
+    conn: Connection, row: Row, artifacts: list[Row], attachments: list[Row]
+) -> ReleaseFacts:
     plain = {key: row[key] for key in ReleaseFacts.__struct_fields__ if key in row}
     devices = device_rows.running_count(conn, str(row["product"]), int(row["counter"]))
-    plain |= {"devices": devices, "artifacts": artifacts}
+    plain |= {"devices": devices, "artifacts": artifacts, "attachments": attachments}
     plain["mandate"] = msgspec.to_builtins(_mandate(row))
     plain["signers"] = [str(one) for one in row["signers"]]
     return msgspec.convert(plain, type=ReleaseFacts)

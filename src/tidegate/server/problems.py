@@ -25,13 +25,21 @@ _STATUS: Final = {
     "release.exists": 409,
     "release.malformed": 422,
     "meta.no_root": 409,
+    "supply.too_large": 413,
     "server.busy": 503,
     "server.internal": 500,
     "data.full": 507,
     "data.read_only": 500,
     "data.damaged": 500,
 }
-_FAMILY_STATUS: Final = {"sig": 422, "compat": 422, "key": 422, "meta": 422, "download": 422}
+_FAMILY_STATUS: Final = {
+    "sig": 422,
+    "compat": 422,
+    "key": 422,
+    "meta": 422,
+    "download": 422,
+    "supply": 422,
+}
 TYPE: Final = b"application/problem+json"
 
 

@@ -6,6 +6,7 @@ Bytes first, then one transaction: a release is visible only when everything tha
 import contextlib
 import hashlib
 import tempfile
+from collections.abc import Mapping, Sequence
 from typing import IO
 
 import msgspec
@@ -20,7 +21,10 @@ from tidegate.core.errors import PublisherError, RequestError
 from tidegate.core.metadata import SignedTarget, product_extra
 from tidegate.core.payload import HEADER_SIZE, Index, decode_segment, head_size
 from tidegate.core.release import ReleaseTarget, release_sha256
+from tidegate.core.supply.documents import Document
+from tidegate.core.supply.policy import IngestRule
 from tidegate.core.ustar import Reader
+from tidegate.server import supply
 from tidegate.server.blobs import Blob, Blobs
 from tidegate.server.metadata import Repository
 from tidegate.server.services import Services
@@ -45,19 +49,24 @@ def accept_bundle(services: Services, file: IO[bytes], *, by: str, now: int) -> 
         now: unix seconds.
 
     Raises:
-        PublisherError: the code with which a device would refuse it, or `release.*`, `meta.no_root`.
+        PublisherError: the code with which a device would refuse it, or `release.*`, `supply.*`, `meta.no_root`.
         BusyError, ConfigError: `data.*`.
     """
     stored: list[str] = []
+    rules = services.settings.ingest
     try:
-        documents = _read(file, services.blobs, stored)
-        role = next((one for one in documents if one.startswith("product/")), None)
-        if role is not None:
-            product = role.removeprefix("product/")
-            _check_payloads(services, product, documents, now)
-        return services.store.write(
-            lambda conn: _publish(conn, services.repository, documents, by, now)
-        ).result()
+        documents, carried = _read(file, services.blobs, stored)
+        accepted = _try(services, documents, now)
+        new = [target for one in accepted for target in one.new]
+        kept = [target for one in accepted for target in one.kept]
+        origin = supply.admit(services.blobs, rules, new, kept, carried)
+        for target in new:
+            _check_payload(services.blobs, target)
+
+        def work(conn: Connection) -> Published:
+            return _publish(conn, services.repository, documents, origin, rules, by, now)
+
+        return services.store.write(work).result()
     except BaseException:
         for digest in stored:
             services.blobs.delete(digest)
@@ -98,8 +107,14 @@ def recall(conn: Connection, name: str, reason: str, now: int) -> None:
 # --- reading the file -------------------------------------------------------------------------------------------------
 
 
-def _read(file: IO[bytes], blobs: Blobs, stored: list[str]) -> dict[str, bytes]:
-    """Read documents into memory and payloads into the blobs; `stored` gets the digests that were not there before."""
+def _read(
+    file: IO[bytes], blobs: Blobs, stored: list[str]
+) -> tuple[dict[str, bytes], tuple[str, ...]]:
+    """Read documents into memory, payloads and attachments into the blobs; `stored` gets the digests that were not there before.
+
+    Returns:
+        The documents by role, and the digests of the attachments.
+    """
     documents: dict[str, bytes] = {}
     reader = Reader(file.read)
     manifest = read_manifest(reader)
@@ -112,16 +127,14 @@ def _read(file: IO[bytes], blobs: Blobs, stored: list[str]) -> dict[str, bytes]:
             stored.append(member.sha256)
     if reader.next() is not None:
         raise PublisherError("release.malformed", "the bundle holds more than its manifest names")
-    return documents
+    return documents, tuple(one.sha256 for one in manifest.attachments)
 
 
 # --- checking ---------------------------------------------------------------------------------------------------------
 
 
-def _check_payloads(
-    services: Services, product: str, documents: dict[str, bytes], now: int
-) -> None:
-    """Unpack every new payload as a device would. Works on a trial transaction that is undone, since root and targets may come in the same bundle."""
+def _try(services: Services, documents: dict[str, bytes], now: int) -> list[AcceptedProduct]:
+    """Return what the product roles of a bundle would bring. A trial transaction that is undone, since root and targets may come in the same bundle."""
     trial: list[AcceptedProduct] = []
 
     class _Undo(Exception):  # noqa: N818 - no error: it takes the trial back
@@ -129,23 +142,30 @@ def _check_payloads(
 
     def work(conn: Connection) -> None:
         _publish_roles(conn, services.repository, documents, now)
-        body = documents[f"product/{product}"]
-        trial.append(services.repository.check_product(conn, product, body, now))
+        for role, body in documents.items():
+            if role.startswith("product/"):
+                product = role.removeprefix("product/")
+                trial.append(services.repository.check_product(conn, product, body, now))
         raise _Undo
 
-    with contextlib.suppress(_Undo):
-        services.store.write(work).result()
-    for target in trial[0].new:
-        blob = services.blobs.open(target.sha256)
-        if blob is None:
-            raise PublisherError("release.malformed", f"{target.path}: its payload is not here")
-        try:
-            _check_payload(blob, target)
-        finally:
-            blob.close()
+    if any(role.startswith("product/") for role in documents):
+        with contextlib.suppress(_Undo):
+            services.store.write(work).result()
+    return trial
 
 
-def _check_payload(blob: Blob, target: SignedTarget) -> None:
+def _check_payload(blobs: Blobs, target: SignedTarget) -> None:
+    """Unpack a payload as a device would."""
+    blob = blobs.open(target.sha256)
+    if blob is None:
+        raise PublisherError("release.malformed", f"{target.path}: its payload is not here")
+    try:
+        _check_blob(blob, target)
+    finally:
+        blob.close()
+
+
+def _check_blob(blob: Blob, target: SignedTarget) -> None:
     release = target.release
     if blob.size != target.length:
         raise PublisherError("release.malformed", f"{target.path}: {blob.size} bytes are stored")
@@ -181,6 +201,8 @@ def _publish(
     conn: Connection,
     repository: Repository,
     documents: dict[str, bytes],
+    origin: Mapping[str, Document],
+    rules: Sequence[IngestRule],
     by: str,
     now: int,
 ) -> Published:
@@ -190,7 +212,7 @@ def _publish(
     for role, body in documents.items():
         if role.startswith("product/"):
             accepted = repository.publish_product(conn, role.removeprefix("product/"), body, now)
-            made += _add_releases(conn, accepted, by, now)
+            made += _add_releases(conn, accepted, origin, rules, by, now)
             _stage(conn, role.removeprefix("product/"), accepted, now)
             withdrawn += _withdraw(conn, role.removeprefix("product/"), accepted, now)
     return Published(releases=made, roles=tuple(documents), withdrawn=withdrawn)
@@ -206,7 +228,12 @@ def _publish_roles(
 
 
 def _add_releases(
-    conn: Connection, accepted: AcceptedProduct, by: str, now: int
+    conn: Connection,
+    accepted: AcceptedProduct,
+    origin: Mapping[str, Document],
+    rules: Sequence[IngestRule],
+    by: str,
+    now: int,
 ) -> tuple[str, ...]:
     """Write the new releases: one for each counter, with an artifact for each target."""
     counters: dict[int, list[SignedTarget]] = {}
@@ -218,7 +245,8 @@ def _add_releases(
             conn, _release_values(first, targets, accepted.signers, by, now)
         )
         for target in targets:
-            release_queries.add_artifact(conn, _artifact_values(release_id, target))
+            artifact_id = release_queries.add_artifact(conn, _artifact_values(release_id, target))
+            supply.record(conn, artifact_id, target.release, origin, rules, by, now)
         changes.bump(conn, "release", first.name, now)
     return tuple(targets[0].release.name for targets in counters.values())
 

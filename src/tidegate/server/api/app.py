@@ -30,6 +30,7 @@ from tidegate.server.api.releases import ReleaseRoutes, TrustRoutes
 from tidegate.server.api.repeats import Repeats
 from tidegate.server.api.rollouts import RolloutRoutes
 from tidegate.server.api.scrape import metrics_route
+from tidegate.server.api.supply import AdvisoryRoutes, ComponentRoutes, OriginRoutes
 from tidegate.server.live import Live
 from tidegate.server.operations import Operations, auth_of
 from tidegate.server.services import Services
@@ -77,6 +78,9 @@ def create_admin_app(services: Services) -> Litestar:
             RolloutRoutes,
             ReleaseRoutes,
             TrustRoutes,
+            OriginRoutes,
+            ComponentRoutes,
+            AdvisoryRoutes,
             DeviceRoutes,
             ClaimRoutes,
             GroupRoutes,

@@ -18,7 +18,15 @@ from tidegate.server.store import admin_log
 KEPT_MAX: Final = 256 << 10
 _KEY_MAX: Final = 100
 #: Answers under these paths hold secrets, or the request is a stream.
-_PASSED_OVER: Final = ("/claims", "/tokens", "/accounts", "/bundles", "/root", "/targets")
+_PASSED_OVER: Final = (
+    "/claims",
+    "/tokens",
+    "/accounts",
+    "/bundles",
+    "/root",
+    "/targets",
+    "/advisories",
+)
 _CONTENT: Final = b"application/json"
 
 

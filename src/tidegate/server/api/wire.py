@@ -7,10 +7,13 @@ from msgspec import Meta
 
 from tidegate.core.protocol import Envelope
 from tidegate.rollout.model import IncidentReport
+from tidegate.server.advisories import AdvisoryFacts, FindingFacts
 from tidegate.server.approvals import RequestFacts
 from tidegate.server.audit import AuditRow
 from tidegate.server.auth import AccountFacts, TokenFacts
 from tidegate.server.claims import ClaimFacts
+from tidegate.server.components import DeviceFacts, PartFacts
+from tidegate.server.components import GroupFacts as ComponentGroup
 from tidegate.server.facts import (
     DeviceRecord,
     EventFacts,
@@ -165,6 +168,72 @@ class Releases(msgspec.Struct, frozen=True, kw_only=True):
     """A page of releases, newest first."""
 
     items: list[ReleaseFacts]
+    next: str | None = None
+
+
+class Components(msgspec.Struct, frozen=True, kw_only=True):
+    """A page of parts of releases.
+
+    Attributes:
+        devices: have at least one of the parts found, of this page or another.
+        unknown: devices that run a release whose parts nobody told.
+        items_in_all: parts found.
+        near: names like the one asked for, where nothing bears it.
+    """
+
+    devices: int
+    unknown: int
+    items_in_all: int
+    items: list[PartFacts]
+    groups: list[ComponentGroup]
+    near: list[str]
+    next: str | None = None
+
+
+class ComponentDevices(msgspec.Struct, frozen=True, kw_only=True):
+    """A page of devices that have a part. It may be short, and still have a next one."""
+
+    items: list[DeviceFacts]
+    next: str | None = None
+
+
+class Advisories(msgspec.Struct, frozen=True, kw_only=True):
+    """A page of advisories, the latest import first."""
+
+    items: list[AdvisoryFacts]
+    next: str | None = None
+
+
+class Findings(msgspec.Struct, frozen=True, kw_only=True):
+    """A page of what an advisory concerns."""
+
+    items: list[FindingFacts]
+    next: str | None = None
+
+
+class SignerFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """A public key that may have signed provenance."""
+
+    keytype: str
+    public: str
+    keyid: str
+
+
+class RuleFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What channels of a product demand of a release's origin (`core.supply.policy.IngestRule`)."""
+
+    product: str
+    channels: tuple[str, ...]
+    needs: tuple[str, ...]
+    builders: tuple[str, ...]
+    sources: tuple[str, ...]
+    signers: tuple[SignerFacts, ...]
+
+
+class IngestRules(msgspec.Struct, frozen=True, kw_only=True):
+    """Every rule."""
+
+    items: list[RuleFacts]
     next: str | None = None
 
 

@@ -80,9 +80,11 @@ def add_release(conn: Connection, values: Mapping[str, Any]) -> int:
     return int(made[0])
 
 
-def add_artifact(conn: Connection, values: Mapping[str, Any]) -> None:
-    """Add an artifact of a release."""
-    conn.execute(insert(tables.artifact).values(**values))
+def add_artifact(conn: Connection, values: Mapping[str, Any]) -> int:
+    """Add an artifact of a release and return its id."""
+    made = conn.execute(insert(tables.artifact).values(**values)).inserted_primary_key
+    assert made is not None  # noqa: S101 - one row was inserted
+    return int(made[0])
 
 
 def release_by_name(conn: Connection, name: str, tenant: str = "default") -> Row[Any] | None:
