@@ -2,6 +2,7 @@
 
 import re
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -14,7 +15,8 @@ from tidegate.cli.keys import open_signer
 from tidegate.cli.output import Output, printable
 from tidegate.core.errors import ConfigError, PublisherError, RequestError
 from tidegate.core.keys import PublicKey
-from tidegate.core.metadata import RoleKeys
+from tidegate.core.metadata import RoleKeys, parse_targets, product_of, product_role
+from tidegate.publisher.bundle import write
 from tidegate.publisher.ceremony import (
     Progress,
     SignatureFile,
@@ -26,7 +28,17 @@ from tidegate.publisher.ceremony import (
     write_json,
 )
 from tidegate.publisher.keyfile import read_public
+from tidegate.publisher.publish import publish_bundle
 from tidegate.publisher.words import same_words
+
+#: Documents that go to the server together.
+WITH = click.option(
+    "--with",
+    "more",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="A document that its new keys signed; all or none.",
+)
 
 
 def read_document(path: Path) -> bytes:
@@ -148,6 +160,16 @@ def merge_files(
     return merged, found
 
 
+def complete_text(one: Progress) -> str:
+    """Say that there are enough signatures."""
+    return f"Complete: {one.threshold} of {one.threshold} needed."
+
+
+def days_left(expires_at: int) -> int:
+    """Return how many days there are, begun ones counted."""
+    return -((now() - expires_at) // 86_400)
+
+
 def progress_text(steps: Sequence[Progress], signed: Sequence[SignatureFile] = ()) -> str:
     """Write who signed, when by their own word, and who did not."""
     when = {one.keyid: one.signed_at for one in signed}
@@ -179,16 +201,46 @@ def require_complete(steps: Sequence[Progress]) -> None:
             )
 
 
-def publish_document(role: str, path: Path, client: Client, out: Output) -> None:
-    """Send root or targets to the server.
+def publish_document(
+    role: str, path: Path, client: Client, out: Output, more: Sequence[Path] = ()
+) -> None:
+    """Send root, targets or a product role to the server.
+
+    Args:
+        role: whose document it is.
+        path: the document.
+        client: the server.
+        out: where it is told.
+        more: documents that belong to it: one that changes keys is published together with those that the new keys signed, all or none.
 
     Raises:
         TidegateError: as the server says, with the codes that a device would give.
     """
-    read_document(path)
-    client.upload(f"/api/v1/{role}", path, content_type="application/json")
-    out.note(f"Published {role}. Devices learn it at their next contact.")
+    documents = {role: read_document(path), **dict(_with_role(one) for one in more)}
+    try:
+        if role in {"root", "targets"} and not more:
+            client.upload(f"/api/v1/{role}", path, content_type="application/json")
+        else:
+            with tempfile.TemporaryDirectory() as folder:
+                bundle = Path(folder) / "documents.bundle"
+                write(bundle, documents, {})
+                publish_bundle(client, bundle)
+    except PublisherError as error:
+        if error.code in {"sig.threshold", "sig.unknown_key"} and not error.detail.startswith(role):
+            hint = "its new keys must sign that too: publish both together, with --with FILE"
+            raise PublisherError(error.code, error.detail, hint=hint) from error
+        raise
+    out.note(f"Published {', '.join(documents)}. Devices learn it at their next contact.")
     out.made(path.name)
+
+
+def _with_role(path: Path) -> tuple[str, bytes]:
+    """Return a document and the role that it is of, by what it says itself."""
+    body = read_document(path)
+    document = parse_targets(body)
+    if not document.signed.targets:
+        return "targets", body
+    return product_role(product_of(next(iter(document.signed.targets)))), body
 
 
 def key_list(keys: Sequence[PublicKey]) -> list[str]:

@@ -40,13 +40,15 @@ def change_lines(found: Difference, what: str) -> list[str]:
         what: `root`, `targets` or a product role.
     """
     if not found.before:
-        return [f"There is no {what} before it."]
+        return [
+            f"There {'are' if what == 'targets' else 'is'} no {what} before {'them' if what == 'targets' else 'it'}."
+        ]
     lines = [f"What changes after {what} {found.before}:"]
     for one in found.changes:
         lines += _ring(one)
     lines += [_row(name, f"{was} -> {now}") for name, was, now in found.facts]
     was, now = (date(at) for at in found.expires)
-    lines.append(_row("expires", f"{was} -> {now}"))
+    lines.append(_row("expires", f"{now}, before {was}"))
     same = [one.role for one in found.rings if not one.changed]
     if same:
         lines.append(f"  unchanged    {printable(', '.join(same))}")

@@ -1,6 +1,5 @@
 """`tidegate product`: products, who signs for them, and their roles signed anew between releases."""
 
-import tempfile
 from pathlib import Path
 
 import click
@@ -23,7 +22,7 @@ from tidegate.core.metadata import (
     products_of,
     signed_targets,
 )
-from tidegate.publisher.bundle import read, write
+from tidegate.publisher.bundle import read
 from tidegate.publisher.ceremony import (
     begin_product,
     begin_targets,
@@ -35,7 +34,7 @@ from tidegate.publisher.ceremony import (
 )
 from tidegate.publisher.compare import compare_products
 from tidegate.publisher.keyfile import read_public
-from tidegate.publisher.publish import publish_bundle, published
+from tidegate.publisher.publish import published
 
 _FILE = click.Path(path_type=Path)
 _OUT = click.option("--out", "target", type=_FILE, default="targets.draft.json", show_default=True)
@@ -237,7 +236,7 @@ def merge(
     check_product(merged, name, targets=trusted, previous=before, now=ceremony.now())
     made = file.with_name(f"product.{name}.{document.version}.json")
     made.write_bytes(merged)
-    out.note("Complete.")
+    out.note(ceremony.complete_text(steps[0]))
     out.made(str(made))
 
 
@@ -256,7 +255,7 @@ def check(file: Path, targets: Path, against: Path | None, out: Output) -> None:
     name, trusted = _product_of(body, file), parse_targets(ceremony.read_document(targets))
     before = _before(against, file, body, name)
     accepted = check_product(body, name, targets=trusted, previous=before, now=now)
-    days = (accepted.document.expires_at - now) // 86_400
+    days = ceremony.days_left(accepted.document.expires_at)
     value = {
         "product": name,
         "version": accepted.document.version,
@@ -288,12 +287,7 @@ def publish(file: Path, client: Client, out: Output) -> None:
     """
     body = ceremony.read_document(file)
     role = product_role(_product_of(body, file))
-    with tempfile.TemporaryDirectory() as folder:
-        bundle = Path(folder) / "role.bundle"
-        write(bundle, {role: body}, {})
-        publish_bundle(client, bundle)
-    out.note(f"Published {role}. Devices learn it at their next contact.")
-    out.made(file.name)
+    ceremony.publish_document(role, file, client, out)
 
 
 # --- parts ----------------------------------------------------------------------------------------------------------------

@@ -155,7 +155,7 @@ def merge(file: Path, signatures: tuple[Path, ...], previous: Path | None, out: 
     check_root(merged, previous=before, now=ceremony.now())
     target = file.with_name(f"root.{document.version}.json")
     target.write_bytes(merged)
-    out.note("Complete.")
+    out.note(ceremony.complete_text(steps[0]))
     out.made(str(target))
 
 
@@ -174,7 +174,7 @@ def check(file: Path, against: Path | None, out: Output) -> None:
     before = _required_before(against, file, body)
     document = check_root(body, previous=before, now=now)
     _, found = _compared(body, before)
-    days = (document.expires_at - now) // 86_400
+    days = ceremony.days_left(document.expires_at)
     value = {
         "version": document.version,
         "ok": True,
@@ -205,15 +205,17 @@ def check(file: Path, against: Path | None, out: Output) -> None:
 
 @command.command("publish")
 @click.argument("file", type=_FILE)
+@ceremony.WITH
 @with_client
 @with_output
-def publish(file: Path, client: Client, out: Output) -> None:
+def publish(file: Path, more: tuple[Path, ...], client: Client, out: Output) -> None:
     """Send a root to the server, which checks it as a device would.
 
     \b
     tidegate root publish root.1.json
+    tidegate root publish root.2.json --with targets.2.json
     """
-    ceremony.publish_document("root", file, client, out)
+    ceremony.publish_document("root", file, client, out, more)
 
 
 # --- parts ----------------------------------------------------------------------------------------------------------------
@@ -278,7 +280,7 @@ def _body(document: RootDocument, found: Difference, mine: PublicKey | None) -> 
     if extra.lab:
         lines += ["LAB KEYS: one person can sign everything. Never for devices in the field.", ""]
     lines += [
-        "  ROLE         NEEDS  KEYS",
+        "  ROLE         NEEDS    KEYS",
         *changes.ring_lines(found.rings, mine=mine, notes=notes),
     ]
     if document.version > 1 and not found.before:

@@ -122,7 +122,7 @@ def merge(
     check_targets(merged, root=trusted, previous=old, now=ceremony.now())
     target = file.with_name(f"targets.{document.version}.json")
     target.write_bytes(merged)
-    out.note("Complete.")
+    out.note(ceremony.complete_text(steps[0]))
     out.made(str(target))
 
 
@@ -144,7 +144,7 @@ def check(file: Path, root: Path, against: Path | None, out: Output) -> None:
     check_targets(body, root=trusted, previous=old, now=now)
     done = progress(body, keys_of(parse_root(trusted), "targets"))
     found = compare_targets(document, before)
-    days = (document.expires_at - now) // 86_400
+    days = ceremony.days_left(document.expires_at)
     value = {
         "version": document.version,
         "ok": True,
@@ -168,15 +168,17 @@ def check(file: Path, root: Path, against: Path | None, out: Output) -> None:
 
 @command.command("publish")
 @click.argument("file", type=_FILE)
+@ceremony.WITH
 @with_client
 @with_output
-def publish(file: Path, client: Client, out: Output) -> None:
+def publish(file: Path, more: tuple[Path, ...], client: Client, out: Output) -> None:
     """Send targets to the server, which checks them as a device would.
 
     \b
     tidegate targets publish targets.1.json
+    tidegate targets publish targets.2.json --with product.gw1.2.json
     """
-    ceremony.publish_document("targets", file, client, out)
+    ceremony.publish_document("targets", file, client, out, more)
 
 
 def announce(draft: bytes, target: Path, out: Output, previous: bytes | None) -> None:
@@ -200,7 +202,7 @@ def describe(document: TargetsDocument, before: TargetsDocument | None) -> str:
     lines = [
         f"TARGETS {document.version}, until {until}: which keys speak for which product.",
         "",
-        "  PRODUCT      NEEDS  KEYS",
+        "  PRODUCT      NEEDS    KEYS",
         *changes.ring_lines(found.rings, notes={}),
         "",
     ]

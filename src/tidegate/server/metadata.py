@@ -106,8 +106,12 @@ class Repository:
         row = release_queries.newest_document(conn, "targets")
         return parse_targets(row.body) if row else None
 
-    def publish_root(self, conn: Connection, body: bytes, now: int) -> RootDocument:
+    def publish_root(
+        self, conn: Connection, body: bytes, now: int, *, alone: bool = True
+    ) -> RootDocument:
         """Take in the next root (untrusted bytes). The same one again changes nothing.
+
+        With `alone` false nothing is visible before `complete`: a document that changes keys may come together with those that the new keys signed.
 
         Raises:
             PublisherError: as `core.accept.accept_root`. ConfigError: `key.missing`: it names online keys that are not this server's.
@@ -116,11 +120,14 @@ class Repository:
         document = accept.accept_root(body, previous=previous.body if previous else None, now=now)
         self._require_own_keys(document)
         self._put(conn, "root", document.version, document.expires_at, body, now)
-        self._resign(conn, now, force=True)
+        if alone:
+            self.complete(conn, now)
         return document
 
-    def publish_targets(self, conn: Connection, body: bytes, now: int) -> TargetsDocument:
-        """Take in the next targets role (untrusted bytes).
+    def publish_targets(
+        self, conn: Connection, body: bytes, now: int, *, alone: bool = True
+    ) -> TargetsDocument:
+        """Take in the next targets role (untrusted bytes); `alone` as for `publish_root`.
 
         Raises:
             PublisherError: as `core.accept.accept_targets`; `meta.no_root`.
@@ -131,13 +138,14 @@ class Repository:
             body, root=root, previous=previous.body if previous else None, now=now
         )
         self._put(conn, "targets", document.version, document.expires_at, body, now)
-        self._resign(conn, now, force=True)
+        if alone:
+            self.complete(conn, now)
         return document
 
     def publish_product(
-        self, conn: Connection, product: str, body: bytes, now: int
+        self, conn: Connection, product: str, body: bytes, now: int, *, alone: bool = True
     ) -> accept.AcceptedProduct:
-        """Take in a product role (untrusted bytes). Its payloads must be stored already.
+        """Take in a product role (untrusted bytes). Its payloads must be stored already; `alone` as for `publish_root`.
 
         Raises:
             PublisherError: as `core.accept.accept_release`; `meta.no_root`.
@@ -146,8 +154,17 @@ class Repository:
         document = accepted.document
         role = product_role(product)
         self._put(conn, role, document.version, document.expires_at, body, now)
-        self._resign(conn, now, force=True)
+        if alone:
+            self.complete(conn, now)
         return accepted
+
+    def complete(self, conn: Connection, now: int) -> None:
+        """Sign snapshot and timestamp over what was taken in, and look at the whole as a device does.
+
+        Raises:
+            PublisherError: `sig.*`: together they are nothing that a device would take.
+        """
+        self._resign(conn, now, force=True)
 
     def check_product(
         self, conn: Connection, product: str, body: bytes, now: int

@@ -211,10 +211,13 @@ def _publish(
     withdrawn: tuple[str, ...] = ()
     for role, body in documents.items():
         if role.startswith("product/"):
-            accepted = repository.publish_product(conn, role.removeprefix("product/"), body, now)
+            product = role.removeprefix("product/")
+            accepted = repository.publish_product(conn, product, body, now, alone=False)
             made += _add_releases(conn, accepted, origin, rules, by, now)
-            _stage(conn, role.removeprefix("product/"), accepted, now)
-            withdrawn += _withdraw(conn, role.removeprefix("product/"), accepted, now)
+            _stage(conn, product, accepted, now)
+            withdrawn += _withdraw(conn, product, accepted, now)
+    if documents:
+        repository.complete(conn, now)
     return Published(releases=made, roles=tuple(documents), withdrawn=withdrawn)
 
 
@@ -222,9 +225,9 @@ def _publish_roles(
     conn: Connection, repository: Repository, documents: dict[str, bytes], now: int
 ) -> None:
     if "root" in documents:
-        repository.publish_root(conn, documents["root"], now)
+        repository.publish_root(conn, documents["root"], now, alone=False)
     if "targets" in documents:
-        repository.publish_targets(conn, documents["targets"], now)
+        repository.publish_targets(conn, documents["targets"], now, alone=False)
 
 
 def _add_releases(

@@ -11,10 +11,11 @@ from tests.unit.server.rig import Rig
 
 from tidegate.core.errors import PublisherError, RequestError, TidegateError
 from tidegate.core.hardware import HardwareRange
-from tidegate.core.metadata import make_product, parse_targets, sign, signed_targets
+from tidegate.core.metadata import RoleKeys, make_product, parse_targets, sign, signed_targets
 from tidegate.core.release import HealthContract, ReleaseTarget
 from tidegate.core.verify import walk_repository
 from tidegate.publisher.bundle import build, read, replace_documents, write
+from tidegate.publisher.ceremony import begin_product, begin_targets
 from tidegate.publisher.lab import Lab, make_lab
 from tidegate.publisher.manifest import ComponentSpec, ReleaseSpec
 from tidegate.publisher.sign import sign_bundle
@@ -252,3 +253,49 @@ def test_a_payload_that_does_not_make_the_signed_image_is_refused(
         _accept(rig, bundle)
     assert caught.value.code == "release.malformed"
     assert "product/gw1" not in rig.app.services.repository.versions
+
+
+def test_other_product_keys_come_together_with_what_they_signed_or_not_at_all(
+    rig: Rig, tmp_path: Path
+) -> None:
+    lab = _lab(rig, tmp_path / "lab")
+    _accept(rig, _bundle(rig, lab, 1))
+    repository, now = rig.app.services.repository, int(rig.now)
+    before = dict(repository.versions)
+    newcomer = rig.signer("newcomer")
+    draft = begin_targets(
+        {"gw1": RoleKeys((newcomer.public,), 1)},
+        previous=repository.file("1.targets.json"),
+        now=now,
+    )
+    targets = sign(draft, lab.signer("targets"))
+    with pytest.raises(PublisherError) as caught:
+        releases.publish_targets(rig.app.services, targets, now=now)
+    assert caught.value.code == "sig.unknown_key"
+    assert repository.versions == before
+    version = before["product/gw1"][0]
+    again = begin_product(repository.file(f"{version}.product/gw1.json") or b"", "gw1", now=now)
+    together = tmp_path / "together.bundle"
+    write(together, {"targets": targets, "product/gw1": sign(again, newcomer)}, {})
+    assert set(_accept(rig, together).roles) == {"targets", "product/gw1"}
+    assert repository.versions["targets"][0] == before["targets"][0] + 1
+    assert repository.versions["product/gw1"][0] == version + 1
+
+
+def test_a_bundle_whose_documents_do_not_fit_together_leaves_everything_as_it_was(
+    rig: Rig, tmp_path: Path
+) -> None:
+    lab = _lab(rig, tmp_path / "lab")
+    _accept(rig, _bundle(rig, lab, 1))
+    repository, now = rig.app.services.repository, int(rig.now)
+    before = dict(repository.versions)
+    draft = begin_targets(
+        {"gw1": RoleKeys((rig.signer("newcomer").public,), 1)},
+        previous=repository.file("1.targets.json"),
+        now=now,
+    )
+    alone = tmp_path / "alone.bundle"
+    write(alone, {"targets": sign(draft, lab.signer("targets"))}, {})
+    with pytest.raises(PublisherError):
+        _accept(rig, alone)
+    assert repository.versions == before
