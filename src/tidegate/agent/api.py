@@ -7,7 +7,8 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from tidegate.agent.ports import Response, Transport
+from tidegate.agent.pacer import GRACE_S, RATE_MIN, Pacer
+from tidegate.agent.ports import Clock, Response, Transport
 from tidegate.core import codec
 from tidegate.core.errors import HINTS, RequestError, TransferError
 from tidegate.core.protocol import Problem
@@ -37,6 +38,7 @@ def call(
     method: str,
     path: str,
     *,
+    clock: Clock,
     token: str | None = None,
     body: bytes | None = None,
     headers: dict[str, str] | None = None,
@@ -44,6 +46,8 @@ def call(
     timeout_s: float = 30.0,
 ) -> Reply:
     """Send one request and read the answer whole.
+
+    `clock` measures how fast the answer comes.
 
     Raises:
         TransferError: the link failed, or the server cannot now (5xx, 429).
@@ -57,7 +61,8 @@ def call(
         sent["content-type"] = "application/json"
     response = transport.request(method, path, headers=sent, body=body, timeout_s=timeout_s)
     try:
-        whole = read_all(response, limit)
+        refuse_encoding(response)
+        whole = read_all(response, limit, clock)
     finally:
         response.close()
     reply = Reply(response.status, dict(response.headers), whole)
@@ -66,14 +71,20 @@ def call(
 
 
 def post(
-    transport: Transport, path: str, message: object, kind: type[T], *, token: str | None = None
+    transport: Transport,
+    path: str,
+    message: object,
+    kind: type[T],
+    *,
+    clock: Clock,
+    token: str | None = None,
 ) -> T:
     """Post one message and decode the answer (untrusted).
 
     Raises:
         TransferError, TokenError, RequestError: as `call`; an answer that is no such message is a TransferError.
     """
-    reply = call(transport, "POST", path, token=token, body=codec.encode(message))
+    reply = call(transport, "POST", path, clock=clock, token=token, body=codec.encode(message))
     return understood(reply.body, kind)
 
 
@@ -89,12 +100,13 @@ def understood(body: bytes, kind: type[T]) -> T:
         raise TransferError("download.refused", f"answer not understood: {error.detail}") from error
 
 
-def read_all(response: Response, limit: int) -> bytes:
-    """Read a body whole, at most `limit` bytes.
+def read_all(response: Response, limit: int, clock: Clock) -> bytes:
+    """Read a body whole, at most `limit` bytes and not too slowly.
 
     Raises:
-        TransferError: `download.truncated` when it is longer: nobody asked for that much.
+        TransferError: `download.truncated` when it is longer: nobody asked for that much; `download.slow`.
     """
+    pacer = Pacer(clock, rate=0, rate_min=RATE_MIN, grace_s=GRACE_S)
     pieces: list[bytes] = []
     count = 0
 
@@ -102,8 +114,21 @@ def read_all(response: Response, limit: int) -> bytes:
         count += len(piece)
         if count > limit:
             raise TransferError("download.truncated", f"answer over {limit} bytes")
+        if pieces:  # what comes in one piece is never too slow
+            pacer.took(len(pieces[-1]))
         pieces.append(piece)
     return b"".join(pieces)
+
+
+def refuse_encoding(response: Response) -> None:
+    """Refuse a body that would have to be unpacked: nobody asked for one, and unpacking has no bound.
+
+    Raises:
+        TransferError: `download.refused`.
+    """
+    encoding = response.headers.get("content-encoding", "identity")
+    if encoding != "identity":
+        raise TransferError("download.refused", f"content encoding {encoding[:20]!r}")
 
 
 def _check(reply: Reply) -> None:

@@ -111,5 +111,7 @@ def _clock(_config: Config) -> str:
 
 def _server(config: Config) -> str:
     transport = HttpTransport(config.url, ca=config.ca, timeout_s=min(config.timeout_s, 5.0))
-    reply = api.call(transport, "GET", "/d/v1/repo/timestamp.json", timeout_s=5.0)
+    reply = api.call(
+        transport, "GET", "/d/v1/repo/timestamp.json", clock=SystemClock(), timeout_s=5.0
+    )
     return f"{config.url} answers {reply.status}"

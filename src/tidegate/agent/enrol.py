@@ -59,7 +59,7 @@ def enrol(
         agent=settings.agent,
     )
     request = EnrolRequest(envelope=sign_document(body, ENROL_TYPE, signer), claim=claim)
-    answer = api.post(transport, "/d/v1/enrol", request, EnrolAnswer)
+    answer = api.post(transport, "/d/v1/enrol", request, EnrolAnswer, clock=clock)
     storage.write(ENROLLED_NAME, answer.state.encode())
     fingerprint = signer.public.identity
     spaced = " ".join(fingerprint[at : at + 4] for at in range(0, 16, 4))
@@ -75,12 +75,12 @@ def session(
         TransferError, RequestError: `device.pending`, `device.revoked`, `device.unknown`, …
     """
     signer = device_signer(storage, clock)
-    nonce = api.post(transport, "/d/v1/nonce", {}, NonceAnswer).nonce
+    nonce = api.post(transport, "/d/v1/nonce", {}, NonceAnswer, clock=clock).nonce
     body = SessionBody(
         device_id=settings.device_id, nonce=nonce, boot_id=boot_id, agent=settings.agent
     )
     request = SessionRequest(envelope=sign_document(body, SESSION_TYPE, signer))
-    answer = api.post(transport, "/d/v1/session", request, SessionAnswer)
+    answer = api.post(transport, "/d/v1/session", request, SessionAnswer, clock=clock)
     return SessionMade(
         token=answer.token, expires_in_s=answer.expires_in_s, acked_seq=answer.acked_seq
     )

@@ -1,18 +1,13 @@
-"""One document over a link that lies: a bound on its size before it is read, a minimum rate, no encodings, no redirects.
-
-Why a minimum rate: a server that gives a byte every now and then keeps each single wait short, and the device busy for hours (slow retrieval).
-"""
+"""One document over a link that lies: a bound on its size before it is read, a minimum rate, no encodings, no redirects."""
 
 from collections.abc import Iterator
 from typing import Final
 
-from tidegate.agent.download import Pacer
+from tidegate.agent.api import refuse_encoding
+from tidegate.agent.pacer import GRACE_S, RATE_MIN, Pacer
 from tidegate.agent.ports import Clock, Response, Transport
 from tidegate.core.errors import PublisherError, TransferError
 
-#: Fewest bytes a second, measured over `GRACE_S` each time.
-RATE_MIN: Final = 256
-GRACE_S: Final = 5.0
 _PIECE: Final = 64 << 10
 #: What a file server says of a file that is not there (S3 says 403).
 _ABSENT: Final = frozenset({403, 404, 410})
@@ -55,21 +50,12 @@ def _check(response: Response, path: str, limit: int) -> None:
 
 def _pieces(response: Response, path: str, limit: int, clock: Clock) -> Iterator[bytes]:
     pacer = Pacer(clock, rate=0, rate_min=RATE_MIN, grace_s=GRACE_S)
-    count = 0
+    count = last = 0
     while piece := response.read(min(_PIECE, limit - count + 1)):
         count += len(piece)
         if count > limit:
             raise PublisherError("sig.oversized", f"{path[:200]}: over {limit} bytes")
-        pacer.took(len(piece))
+        if last:  # what comes in one piece is never too slow
+            pacer.took(last)
+        last = len(piece)
         yield piece
-
-
-def refuse_encoding(response: Response) -> None:
-    """Refuse a body that would have to be unpacked: nobody asked for one, and unpacking has no bound.
-
-    Raises:
-        TransferError: `download.refused`.
-    """
-    encoding = response.headers.get("content-encoding", "identity")
-    if encoding != "identity":
-        raise TransferError("download.refused", f"content encoding {encoding[:20]!r}")

@@ -118,7 +118,12 @@ class Orders:
             nonce=nonce, state=self._device_state(task, store.trusted.root.version)
         )
         answer = api.post(
-            world.transport, "/d/v1/assignment", request, AssignmentAnswer, token=task.token
+            world.transport,
+            "/d/v1/assignment",
+            request,
+            AssignmentAnswer,
+            clock=world.clock,
+            token=task.token,
         )
         root = store.trusted.root
         body = open_assignment(answer.envelope, root)

@@ -249,7 +249,12 @@ class Timekeeper:
         nonce = world.clock.random_bytes(16).hex()
         mono = world.clock.monotonic()
         answer = api.post(
-            world.transport, "/d/v1/time", TimeRequest(nonce=nonce), TimeAnswer, token=token
+            world.transport,
+            "/d/v1/time",
+            TimeRequest(nonce=nonce),
+            TimeAnswer,
+            clock=world.clock,
+            token=token,
         )
         device_id = self._settings.device_id
         at = open_time(answer.envelope, root, device_id=device_id, nonce=nonce)

@@ -122,6 +122,7 @@ class Uplink:
                 self._transport,
                 method,
                 path,
+                clock=self._clock,
                 token=self.line.token,
                 headers=headers,
                 body=body,

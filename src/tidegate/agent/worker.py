@@ -151,7 +151,14 @@ class Worker:
             slot_sha256=update.release.install.sha256,
             release_counter=update.release.release_counter,
         )
-        answer = api.post(world.transport, "/d/v1/permit", request, PermitAnswer, token=task.token)
+        answer = api.post(
+            world.transport,
+            "/d/v1/permit",
+            request,
+            PermitAnswer,
+            clock=world.clock,
+            token=task.token,
+        )
         now, mono = self._now(), world.clock.monotonic()
         if answer.envelope is None:
             return PermitRefused(

@@ -12,7 +12,6 @@ import pytest
 from tests.crash.lab import BLOCK, Release, make_release
 
 from tidegate.agent.board import SlotFile, SystemClock
-from tidegate.agent.download import Pacer
 from tidegate.agent.events import (
     Download,
     Downloaded,
@@ -22,6 +21,7 @@ from tidegate.agent.files import StateDirectory
 from tidegate.agent.installers import raw_image
 from tidegate.agent.jobs import Reply
 from tidegate.agent.link import HttpTransport
+from tidegate.agent.pacer import Pacer
 from tidegate.agent.ports import SlotDevice
 from tidegate.agent.settings import Settings
 from tidegate.agent.state import (

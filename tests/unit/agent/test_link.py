@@ -12,6 +12,7 @@ import pytest
 from tests.crash.lab import make_device
 
 from tidegate.agent import api
+from tidegate.agent.board import SystemClock
 from tidegate.agent.link import HttpTransport
 from tidegate.agent.uplink import RETRY_MAX_S, Uplink
 from tidegate.core.errors import ConfigError, RequestError, TransferError
@@ -67,7 +68,7 @@ def request_of(client: socket.socket) -> bytes:
 
 
 def body(transport: HttpTransport, path: str = "/x") -> bytes:
-    return api.call(transport, "GET", path).body
+    return api.call(transport, "GET", path, clock=SystemClock()).body
 
 
 def test_one_connection_is_kept_for_many_requests() -> None:
@@ -111,7 +112,7 @@ def test_an_answer_that_was_not_read_does_not_spoil_the_next(tmp_path: Path) -> 
         assert response.read(10) == b"z" * 10
         assert body(transport) == b"ok"
         with pytest.raises(TransferError) as caught:
-            api.call(transport, "GET", "/big", limit=1000)
+            api.call(transport, "GET", "/big", clock=SystemClock(), limit=1000)
         assert "over 1000 bytes" in caught.value.detail
         assert body(transport) == b"ok"
 

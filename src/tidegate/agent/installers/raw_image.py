@@ -11,13 +11,14 @@ from typing import Final
 
 import msgspec
 
-from tidegate.agent.download import Pacer, Stream, open_stream
+from tidegate.agent.download import Stream, open_stream
 from tidegate.agent.events import (
     Download,
     Downloaded,
     Progressed,
 )
 from tidegate.agent.jobs import Reply
+from tidegate.agent.pacer import Pacer
 from tidegate.agent.ports import SlotDevice, World
 from tidegate.agent.settings import Settings
 from tidegate.agent.state import (
