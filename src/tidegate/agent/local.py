@@ -108,7 +108,7 @@ def ask(path: str | os.PathLike[str], request: Request, timeout_s: float = 10.0)
     """Ask the running agent.
 
     Raises:
-        TransferError: `download.refused`: no agent listens there.
+        TransferError: `link.unreachable`: no agent listens there.
     """
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
@@ -118,7 +118,11 @@ def ask(path: str | os.PathLike[str], request: Request, timeout_s: float = 10.0)
             found: dict[str, Any] = msgspec.json.decode(_read_line(client))
             return found
     except (OSError, msgspec.DecodeError) as error:
-        raise TransferError("download.refused", f"no agent answers on {path}: {error}") from error
+        raise TransferError(
+            "link.unreachable",
+            f"no agent answers on {path}: {error}",
+            hint="start it: tidegate-agent run, or the service of that name",
+        ) from error
 
 
 def _remove(path: str) -> None:

@@ -95,8 +95,15 @@ def _parser() -> "argparse.ArgumentParser":
     import argparse
 
     from tidegate import __version__
+    from tidegate.core.nearest import did_you_mean
 
-    parser = argparse.ArgumentParser(
+    class Parser(argparse.ArgumentParser):
+        def _check_value(self, action: argparse.Action, value: Any) -> None:
+            if action.choices is not None and value not in action.choices:
+                near = did_you_mean(str(value), list(action.choices))
+                raise argparse.ArgumentError(action, f"no such command or choice: {value!r}{near}")
+
+    parser = Parser(
         prog="tidegate-agent",
         description="Keeps this device's firmware up to date, and takes back what does not work.",
     )
@@ -170,6 +177,7 @@ def _run(options: "argparse.Namespace", writing: int | None) -> int:
         os.environ["TIDEGATE_AGENT_SERVER_URL"] = options.server
     found = config.read(path, config.environment())
     if options.command == "config":
+        _require_backend(found)
         print("The configuration is in order.")
         return 0
     if options.command == "run" and writing is not None:
@@ -181,6 +189,19 @@ def _run(options: "argparse.Namespace", writing: int | None) -> int:
 
         return doctor.run(found, as_json=options.json)
     return _ask(options, found)
+
+
+def _require_backend(found: "Config") -> None:
+    from tidegate.agent import bootloaders
+    from tidegate.core.errors import ConfigError
+    from tidegate.core.nearest import did_you_mean
+
+    names = bootloaders.names()
+    if found.bootloader not in names:
+        near = did_you_mean(found.bootloader, names)
+        raise ConfigError(
+            "config.invalid", f"[bootloader] name = {found.bootloader!r} is not there{near}"
+        )
 
 
 def _hand_over(options: "argparse.Namespace", found: "Config", writing: int) -> int:
@@ -205,8 +226,7 @@ def _enrol(options: "argparse.Namespace", found: "Config") -> int:
     if options.claim_stdin:
         claim = sys.stdin.readline().strip()
     elif options.claim_file is not None:
-        with open(options.claim_file) as file:
-            claim = file.readline().strip()
+        claim = _claim_in(options.claim_file)
     elif options.no_claim:
         claim = None
     worker = SubprocessWorker(options.config, assemble.ports(found).clock)
@@ -217,7 +237,7 @@ def _enrol(options: "argparse.Namespace", found: "Config") -> int:
         worker.rest()
     reply = replies[-1] if replies else None
     if isinstance(reply, Failed):
-        print(f"error[{reply.reason}]: {reply.detail}", file=sys.stderr)
+        _say_error(reply.reason, reply.detail)
     if not isinstance(reply, Enrolled):
         return 1
     print(f"Fingerprint  {reply.fingerprint}")
@@ -226,6 +246,28 @@ def _enrol(options: "argparse.Namespace", found: "Config") -> int:
         return 0
     print(f"The server says: {reply.state}. A person accepts the device there.")
     return PENDING if reply.state == "pending" else 1
+
+
+def _claim_in(path: str) -> str:
+    from tidegate.core.errors import ConfigError
+
+    try:
+        with open(path) as file:
+            return file.readline().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            "config.unreadable",
+            f"{path}: {getattr(error, 'strerror', None) or error}",
+            hint="name the file that `tidegate claim create --out` wrote",
+        ) from error
+
+
+def _say_error(code: str, detail: str) -> None:
+    from tidegate.core.errors import HINTS
+
+    print(f"error[{code}]: {detail}", file=sys.stderr)
+    if code in HINTS:
+        print(f"  do    {HINTS[code]}", file=sys.stderr)
 
 
 def _ask(options: "argparse.Namespace", found: "Config") -> int:
@@ -239,7 +281,7 @@ def _ask(options: "argparse.Namespace", found: "Config") -> int:
     )
     answer = ask(found.socket_path, request)
     if not answer["ok"]:
-        print(f"error[{answer['code']}]: {answer['detail']}", file=sys.stderr)
+        _say_error(answer["code"], answer["detail"])
         return 1
     if options.command != "status":
         print(answer["said"])

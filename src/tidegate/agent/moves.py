@@ -68,6 +68,8 @@ NOTICE_AGAIN_S: Final = 3600
 MANDATE_WAIT_S: Final = 86_400
 #: Wait after a failure of the boot loader, in seconds.
 BOOTLOADER_WAIT_S: Final = 5
+#: Pause before a restart that did not come is asked for again, in seconds.
+REBOOT_AGAIN_S: Final = 30
 ENDED_MAX: Final = 16
 LOG_MAX: Final = 4096
 #: Least important reports first: they make room when the outbox is full.
@@ -154,6 +156,14 @@ def _not_there(state: State, event: Started, update: Update) -> State:
         return state
     if isinstance(phase, Activating):
         same_boot = phase.nonce_boot == event.boot_id
+        if same_boot and phase.armed:
+            # The restart that was asked for did not come. Asking again at once would go round for ever without a word.
+            pause = Wait(
+                until_mono=event.mono + REBOOT_AGAIN_S,
+                code="wait.reboot",
+                detail=f"slot {update.slot} is armed and this is still the same boot: does [agent] reboot restart the board?",
+            )
+            return _replace(state, wait=pause)
         if same_boot:
             return state
         if not phase.armed and not on_trial:

@@ -16,6 +16,8 @@ from tidegate.core.amounts import parse_duration
 from tidegate.core.errors import RequestError
 
 F = TypeVar("F", bound=Callable[..., Any])
+#: `rollout wait --timeout` ran out.
+TIMED_OUT = 12
 _FILE = click.Path(path_type=Path)
 
 
@@ -190,9 +192,12 @@ def wait(
             last = line
         code = _rollout_text.waited(found, target)
         if code is None and end is not None and time.monotonic() >= end:
-            code = 12
+            code = TIMED_OUT
         if code is not None:
-            show_lines(out, "rollout/1", found, [f"{name} {found['state']}"])
+            said = f"{name} {found['state']}"
+            if code == TIMED_OUT:
+                said = f"{name} is still {line} (after {timeout})"
+            show_lines(out, "rollout/1", found, [said])
             ctx.exit(code)
         time.sleep(pause)
 

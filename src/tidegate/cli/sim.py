@@ -63,7 +63,12 @@ def run(file: Path, *, seed: int | None, expect: bool, out: Output) -> int:
 @command.command("board")
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @click.option(
-    "--server", default="http://127.0.0.1:8440", show_default=True, help="The control plane."
+    "--server",
+    default="http://127.0.0.1:8440",
+    show_default=True,
+    envvar="TIDEGATE_SERVER",
+    show_envvar=True,
+    help="The control plane (new boards).",
 )
 @click.option(
     "--root",
@@ -85,7 +90,8 @@ def run(file: Path, *, seed: int | None, expect: bool, out: Output) -> int:
 @click.option(
     "--version", default="0.0.0", show_default=True, help="What the factory image is called."
 )
-def board(folder: Path, **options: object) -> None:
+@click.pass_context
+def board(ctx: click.Context, /, folder: Path, **options: object) -> None:
     """Run a virtual board: the real agent as a process, two slot files, a boot loader that counts down.
 
     The first time, the board is made in FOLDER. Ctrl-C switches it off; the same command switches it on again.
@@ -101,6 +107,8 @@ def board(folder: Path, **options: object) -> None:
 
     if not (folder / "agent.toml").exists():
         _make(folder, options)
+    else:
+        _refuse_changes(ctx, folder)
     power = _only_one(folder)
     # A service manager says TERM: the board's agent has to go with it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
@@ -110,6 +118,22 @@ def board(folder: Path, **options: object) -> None:
     finally:
         run_board.stop()
         os.close(power)
+
+
+def _refuse_changes(ctx: click.Context, folder: Path) -> None:
+    """Refuse options that a board that is there would not follow."""
+    given = click.core.ParameterSource.COMMANDLINE
+    asked = [
+        f"--{name.replace('_', '-')}"
+        for name in ctx.params
+        if name != "folder" and ctx.get_parameter_source(name) is given
+    ]
+    if asked:
+        raise ConfigError(
+            "config.invalid",
+            f"{folder} is a board already, and {', '.join(asked)} would change nothing",
+            hint=f"edit {folder}/agent.toml, or name another folder for a new board",
+        )
 
 
 def _only_one(folder: Path) -> int:

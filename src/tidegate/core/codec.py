@@ -65,6 +65,8 @@ def screen(body: bytes, limit: int) -> dict[str, Any]:
     """
     if len(body) > limit:
         raise PublisherError("sig.oversized", f"{len(body)} bytes; at most {limit} are taken")
+    if not body.lstrip(b" \t\r\n").startswith(b"{"):
+        raise PublisherError("sig.malformed", "not a JSON document: is it another file?")
     skeleton = without_strings(body)
     if skeleton.count(b",") + skeleton.count(b"[") + skeleton.count(b"{") > VALUES_MAX:
         raise PublisherError("sig.oversized", f"more than {VALUES_MAX} values")

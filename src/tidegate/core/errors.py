@@ -23,8 +23,8 @@ from tidegate.core.reasons import REASONS
 HINTS: Final[dict[str, str]] = {
     "config.unknown_key": "correct the keys named: every mistake of the file is listed at once",
     "config.invalid": "correct the value named",
-    "config.missing": "add the value named",
-    "config.unreadable": "check its name and folder, and that this user may read it; `tidegate init` writes examples",
+    "config.missing": "add what is named; `tidegate help environment` and docs/reference tell where values may stand",
+    "config.unreadable": "check its name and folder, and that this user may read it",
     "data.locked": "stop the other server, or give this one its own --data directory",
     "data.read_only": "make the data directory writable for this user, or choose another with --data",
     "data.full": "free disk space; nothing that was acknowledged is lost",
@@ -32,7 +32,7 @@ HINTS: Final[dict[str, str]] = {
     "data.damaged": "keep the file as it is and restore a backup",
     "serve.port_taken": "choose another port with --listen, or stop the program that has it",
     "serve.no_tls": "listen on 127.0.0.1, or give --tls",
-    "key.missing": "name an existing key file, or make one with `tidegate keys new`",
+    "key.missing": "name the key file that is meant; `tidegate keys new` makes a new one, and a server's online.pub.json lies in its data directory",
     "key.passphrase": "try again, or name a file with TIDEGATE_KEY_PASSPHRASE_FILE",
     "key.malformed": "the file is not a Tidegate key; restore it from its backup",
     "key.foreign": "bring it in with `tidegate keys import NAME --from FILE`",
@@ -56,7 +56,7 @@ HINTS: Final[dict[str, str]] = {
     "request.forbidden": "ask for the permission named",
     "request.unauthenticated": "sign in, or send a valid token",
     "request.conflict": "look at the present state, then try again",
-    "request.confirmation_needed": "answer on a terminal, or give --yes and --reason",
+    "request.confirmation_needed": "answer on a terminal, or give the options that --help names for scripts",
     "request.rate_limited": "wait as Retry-After says",
     "device.unknown": "enrol the device first",
     "device.revoked": "enrol the device again with a new key",
@@ -66,7 +66,7 @@ HINTS: Final[dict[str, str]] = {
     "session.expired": "ask for a new session",
     "server.busy": "try again after Retry-After",
     "server.internal": "report it with the log line of this request id",
-    "link.unreachable": "check the address, the network and whether the server runs",
+    "link.unreachable": "check the address (--server, TIDEGATE_SERVER), the network and whether the server runs",
     "agent.locked": "another agent runs with this state directory",
 }
 

@@ -260,7 +260,7 @@ def _offered(facts: DeviceFacts) -> Check:
         return Check(
             ok=True,
             code="release",
-            text=f"it runs {facts.runs or facts.release}, the newest for it",
+            text=f"it runs {facts.runs or facts.release}, and no rollout offers it anything newer",
         )
     if not facts.rollout:
         return Check(ok=True, code="release", text="no rollout has anything for it")

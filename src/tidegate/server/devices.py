@@ -4,7 +4,7 @@ A device proves its key before anything is written. Who claims to be a known dev
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from tidegate.core import codec, keys
@@ -278,3 +278,24 @@ def set_tags(conn: Connection, row: int, tags: list[str], now: int) -> None:
     attributes = {**device.attributes, snapshot.TAGS: sorted(set(tags))}
     device_queries.change(conn, row, {"attributes": attributes})
     changes.bump(conn, "device", str(row), now)
+
+
+def slots_now(device: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the slots as told with the last question, brought up to the last outcome.
+
+    A device tells its slots when it asks what to do, and what it runs with every outcome. If no slot holds what it runs, it switched since then, into the slot
+    that did not run.
+    """
+    slots: dict[str, dict[str, Any]] = dict(device["slots"])
+    digest = device["running_sha256"]
+    confirmed = [name for name, one in slots.items() if one.get("state") == "confirmed"]
+    unknown = digest and all(one.get("sha256") != digest for one in slots.values())
+    if unknown and len(slots) == 2 and len(confirmed) == 1:
+        (new,) = set(slots) - set(confirmed)
+        slots[new] = {
+            "state": "confirmed",
+            "release_counter": device["running_counter"],
+            "version": device["running_version"],
+            "sha256": digest,
+        }
+    return slots

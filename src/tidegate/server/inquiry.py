@@ -10,6 +10,7 @@ from tidegate.core.nearest import did_you_mean
 from tidegate.rollout import cohort, explain
 from tidegate.rollout.model import Finding
 from tidegate.server import acts, approvals, incidents, planning, snapshot, telemetry
+from tidegate.server.devices import slots_now
 from tidegate.server.facts import (
     ArtifactFacts,
     DeviceRecord,
@@ -279,6 +280,7 @@ def _device(row: Row, book: Book, update: Row | None, now: int) -> DeviceRecord:
     plain["attributes"] = own
     plain["groups"] = sorted(book.attributes(row, now)["group"])
     plain["held"] = bool(row["held"])
+    plain["slots"] = slots_now(row)
     plain["update"] = _update(update) if update else None
     return msgspec.convert(plain, type=DeviceRecord)
 

@@ -40,6 +40,7 @@ from tidegate.agent.events import (
     Started,
 )
 from tidegate.agent.machine import NONCE_AGE_S, STALL_LIMIT, step
+from tidegate.agent.moves import REBOOT_AGAIN_S
 from tidegate.agent.state import (
     Activating,
     Confirming,
@@ -536,3 +537,14 @@ def test_forged_metadata_do_not_end_what_was_verified_before_and_a_withdrawal_do
     withdrawn = Refused(now=NOW, reason="sig.director_mismatch", update="u-1")
     state = run(staged(), withdrawn)
     assert (state.phase, state.outbox[-1].reason) == (Idle(), "sig.director_mismatch")
+
+
+def test_a_restart_that_does_not_come_is_asked_for_again_after_a_pause() -> None:
+    state = run(permitted(), Armed(now=NOW))
+    assert effects(state, looked(102.0)) == (Reboot(),)
+    again = run(state, started("A", boot="boot-1", mono=103.0))
+    assert isinstance(again.phase, Activating)
+    assert again.wait is not None
+    assert again.wait.code == "wait.reboot"
+    assert effects(again, looked(110.0)) == ()
+    assert effects(again, looked(103.0 + REBOOT_AGAIN_S)) == (Reboot(),)

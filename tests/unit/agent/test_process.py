@@ -240,3 +240,20 @@ def test_a_verb_without_a_running_agent_says_so(tmp_path: Path) -> None:
     done = made.agent("status")
     assert done.returncode == 1
     assert "no agent answers" in done.stderr
+    assert "error[link.unreachable]" in done.stderr
+    assert "tidegate-agent run" in done.stderr
+
+
+def test_what_a_person_types_wrong_is_said_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "root.json").write_bytes(b"{}")
+    (tmp_path / "installed.json").write_bytes(b"{}")
+    made = VirtualBoard(tmp_path, "http://127.0.0.1:1")
+    missing = made.agent("enrol", "--claim-file", str(tmp_path / "nofile"))
+    assert (missing.returncode, "claim create --out" in missing.stderr) == (2, True)
+    typed = made.agent("enroll")
+    assert (typed.returncode, 'did you mean "enrol"?' in typed.stderr) == (2, True)
+    made.config.write_text(made.config.read_text().replace('name = "file"', 'name = "flie"'))
+    checked = made.agent("config", "check")
+    assert (checked.returncode, 'did you mean "file"?' in checked.stderr) == (2, True)
+    for one in (missing, typed, checked):
+        assert "Traceback" not in one.stderr

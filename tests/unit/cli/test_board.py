@@ -18,3 +18,13 @@ def test_a_board_that_is_on_is_not_switched_on_again(
     found = capsys.readouterr().err
     assert "error[agent.locked]" in found
     assert "switched on already" in found
+
+
+def test_a_board_that_is_there_does_not_pretend_to_follow_other_options(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "agent.toml").write_text("")
+    assert run(["sim", "board", str(tmp_path), "--server", "http://127.0.0.1:9"]) == 1
+    found = capsys.readouterr().err
+    assert "--server would change nothing" in found
+    assert "agent.toml" in found

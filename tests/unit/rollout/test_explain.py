@@ -100,7 +100,7 @@ def test_past_the_permit_only_the_update_counts() -> None:
         ({"rollout": ""}, "gw1-01f77b has nothing to do: no rollout has anything for it"),
         (
             {"up_to_date": True, "runs": "gw1-2.4.1"},
-            "gw1-01f77b has nothing to do: it runs gw1-2.4.1, the newest for it",
+            "gw1-01f77b has nothing to do: it runs gw1-2.4.1, and no rollout offers it anything newer",
         ),
         (
             {"rollout_state": "completed"},

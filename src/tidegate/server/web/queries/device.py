@@ -8,6 +8,7 @@ from tidegate.core.hardware import Hardware, compatible
 from tidegate.core.protocol import EventBody
 from tidegate.core.release import ReleaseTarget
 from tidegate.rollout import explain
+from tidegate.server.devices import slots_now
 from tidegate.server.groups import Book
 from tidegate.server.outcomes import BEFORE
 from tidegate.server.store import Connection, web_queries
@@ -180,30 +181,9 @@ def _body(row: Row) -> EventBody | None:
         return None
 
 
-def _since_then(device: Row) -> dict[str, dict[str, Any]]:
-    """Return the slots as told with the last question, brought up to the last outcome.
-
-    A device tells its slots when it asks what to do, and what it runs with every outcome. If no slot holds what it runs, it switched since then, into the slot
-    that did not run.
-    """
-    slots: dict[str, dict[str, Any]] = dict(device["slots"])
-    digest = device["running_sha256"]
-    confirmed = [name for name, one in slots.items() if one.get("state") == "confirmed"]
-    unknown = digest and all(one.get("sha256") != digest for one in slots.values())
-    if unknown and len(slots) == 2 and len(confirmed) == 1:
-        (new,) = set(slots) - set(confirmed)
-        slots[new] = {
-            "state": "confirmed",
-            "release_counter": device["running_counter"],
-            "version": device["running_version"],
-            "sha256": digest,
-        }
-    return slots
-
-
 def _slots(device: Row, versions: dict[int, str]) -> tuple[Slot, ...]:
     out = []
-    for name, slot in sorted(_since_then(device).items()):
+    for name, slot in sorted(slots_now(device).items()):
         digest = str(slot.get("sha256") or "")
         counter = int(slot.get("release_counter") or 0)
         state = _SLOT_STATES.get(str(slot.get("state")), "empty")
