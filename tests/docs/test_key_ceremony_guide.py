@@ -25,7 +25,7 @@ VARYING = (
     (re.compile(r"\b\d{4}-\d\d-\d\d\b"), "<day>"),
     (re.compile(r"\b\d\d:\d\d UTC\b"), "<time>"),
     (
-        re.compile(r"\b\d+(?:\.\d+)? (?:s|d|days|[KMG]i?B|B|%)(?= |,|;|\)|:|$)", re.MULTILINE),
+        re.compile(r"\b\d+(?:\.\d+)? (?:s|d|days|[KMG]i?B|B|%)(?![A-Za-z0-9])", re.MULTILINE),
         "<amount>",
     ),
     (re.compile(r"http://127\.0\.0\.1:\d+"), "<server>"),
