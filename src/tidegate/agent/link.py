@@ -1,6 +1,9 @@
 """HTTP to the control plane over the standard library: one connection, kept alive; every failure becomes a TransferError (`download.*`).
 
 Redirects are answers, not followed: the server is who the configuration says. Bodies are handed out as they arrive, so that the caller can judge their rate.
+
+A device whose clock is wrong takes every certificate for expired, or for not valid yet, and could never ask what time it is. So where the authority is pinned,
+the validity period alone is overlooked for what is signed or checked by other means (`_TIMELESS`), never for payload bytes, nor for a claim token.
 """
 
 import contextlib
@@ -16,6 +19,14 @@ from urllib.parse import urlsplit
 from tidegate.agent.ports import Response
 from tidegate.core.errors import ConfigError, TransferError
 
+#: What may be asked over a connection whose certificate is out of its time: the time itself, metadata, sessions, and what goes with those.
+_TIMELESS: Final = frozenset(
+    f"/d/v1/{one}" for one in ("time", "nonce", "session", "assignment", "permit", "poll", "events")
+)
+_TIMELESS_FOLDER: Final = "/d/v1/repo/"
+#: OpenSSL `x509_vfy.h`: X509_V_FLAG_NO_CHECK_TIME, X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED.
+_NO_CHECK_TIME: Final = 0x200000
+_OUT_OF_TIME: Final = (9, 10)
 _READ_MAX: Final = 1 << 20
 #: Most bytes around a body: status line and headers, or the framing of one chunk and its trailers. http.client alone takes 100 headers of 64 KiB and any number
 #: of interim answers and trailers.
@@ -56,6 +67,7 @@ class HttpTransport:
         self._monotonic = monotonic
         self._connection: http.client.HTTPConnection | None = None
         self._open: _Answer | None = None
+        self._timeless = False
 
     def request(
         self,
@@ -69,6 +81,8 @@ class HttpTransport:
         """Send one request. An answer that was not read to its end costs the connection."""
         if self._open is not None:
             self._open.close()
+        if self._timeless and not _may_be_timeless(path):
+            self.close()
         for fresh in (False, True):
             reused = self._connection is not None and not fresh
             try:
@@ -97,7 +111,7 @@ class HttpTransport:
         timeout_s: float,
     ) -> Response:
         if self._connection is None:
-            self._connection = self._connect(timeout_s)
+            self._connection = self._connect(timeout_s, timeless=_may_be_timeless(path))
         connection = self._connection
         if connection.sock is not None:
             connection.sock.settimeout(timeout_s)
@@ -106,23 +120,40 @@ class HttpTransport:
         self._open = _Answer(self, cast("_Bounded", connection.getresponse()))
         return self._open
 
-    def _connect(self, timeout_s: float) -> http.client.HTTPConnection:
+    def _connect(self, timeout_s: float, *, timeless: bool) -> http.client.HTTPConnection:
+        """Connect; once more without the certificate's time, if that is all that is wrong and `timeless` allows it."""
+        self._timeless = False
         timeout = min(timeout_s, self._timeout_s) or self._timeout_s
         if not self._tls:
-            made = http.client.HTTPConnection(self._host, self._port, timeout=timeout)
-        else:
-            import ssl
+            return self._opened(http.client.HTTPConnection(self._host, self._port, timeout=timeout))
+        import ssl
 
-            context = ssl.create_default_context(cafile=self._ca)
-            context.minimum_version = ssl.TLSVersion.TLSv1_2
-            made = http.client.HTTPSConnection(
-                self._host, self._port, timeout=timeout, context=context
-            )
+        context = ssl.create_default_context(cafile=self._ca)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        make = functools.partial(
+            http.client.HTTPSConnection, self._host, self._port, timeout=timeout, context=context
+        )
+        try:
+            return self._opened(make())
+        except ssl.SSLCertVerificationError as error:
+            # Among the system's many authorities there are some whose old keys nobody guards any more.
+            if not timeless or self._ca is None or error.verify_code not in _OUT_OF_TIME:
+                raise
+        context.verify_flags |= _NO_CHECK_TIME
+        made = self._opened(make())
+        self._timeless = True
+        return made
+
+    def _opened(self, made: http.client.HTTPConnection) -> http.client.HTTPConnection:
         made.response_class = cast("Any", functools.partial(_Bounded, monotonic=self._monotonic))
         made.connect()
         if made.sock is not None:
             made.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return made
+
+
+def _may_be_timeless(path: str) -> bool:
+    return path in _TIMELESS or path.startswith(_TIMELESS_FOLDER)
 
 
 class _Meter(io.RawIOBase):

@@ -5,7 +5,7 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -210,3 +210,72 @@ def test_an_offer_is_never_hidden_behind_not_modified() -> None:
     assert uplink.line.etag is None
     device.plane.order = None
     assert uplink.poll() is False
+
+
+# --- a certificate that is out of its time, by this clock ---------------------------------------------------------------
+
+TIMELESS = (
+    "/d/v1/time",
+    "/d/v1/nonce",
+    "/d/v1/session",
+    "/d/v1/repo/timestamp.json",
+    "/d/v1/assignment",
+    "/d/v1/permit",
+    "/d/v1/poll",
+    "/d/v1/events",
+)
+
+
+@contextmanager
+def out_of_time(folder: Path, days: int) -> Iterator[tuple[str, str]]:
+    """Serve with a certificate that was made so many days from now: what a wrong clock makes of a good one. Yields URL and authority."""
+    files = own_certificate(folder, ("127.0.0.1",), datetime.now(UTC) + timedelta(days=days))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*files)
+
+    def serve(client: socket.socket) -> None:
+        while request_of(client):
+            client.sendall(OK)
+
+    with listening(serve, context) as port:
+        yield f"https://127.0.0.1:{port}", str(folder / "ca.pem")
+
+
+@pytest.mark.parametrize("days", [-20_000, 4000], ids=["expired", "not valid yet"])
+def test_a_certificate_out_of_its_time_serves_the_time_and_metadata_and_never_payload(
+    tmp_path: Path, days: int
+) -> None:
+    with out_of_time(tmp_path, days) as (url, ca):
+        transport = HttpTransport(url, ca=ca)
+        for path in TIMELESS:
+            assert body(transport, path) == b"ok"
+        # The connection that is open is no way round it.
+        for path in ("/d/v1/blobs/" + "0" * 64, "/d/v1/enrol", "/d/v1/timeless"):
+            assert body(transport, TIMELESS[0]) == b"ok"
+            for _ in range(2):
+                with pytest.raises(TransferError) as caught:
+                    body(transport, path)
+                assert caught.value.code == "download.tls"
+                assert transport._connection is None
+
+
+@pytest.mark.parametrize("days", [-20_000, 0, 4000], ids=["expired", "now", "not valid yet"])
+def test_a_strangers_certificate_is_refused_whatever_the_clock_says(
+    tmp_path: Path, days: int
+) -> None:
+    own_certificate(tmp_path / "ours", ("127.0.0.1",), datetime.now(UTC))
+    own_certificate(tmp_path / "old", ("127.0.0.1",), datetime.now(UTC) + timedelta(days=days))
+    with out_of_time(tmp_path / "theirs", days) as (url, _):
+        for ca in (str(tmp_path / "ours" / "ca.pem"), str(tmp_path / "old" / "ca.pem"), None):
+            for path in ("/d/v1/time", "/d/v1/repo/2.root.json", "/d/v1/blobs/" + "0" * 64):
+                with pytest.raises(TransferError) as caught:
+                    body(HttpTransport(url, ca=ca), path)
+                assert caught.value.code == "download.tls"
+
+
+def test_another_host_is_refused_even_for_the_time(tmp_path: Path) -> None:
+    with out_of_time(tmp_path, -20_000) as (url, ca):
+        elsewhere = url.replace("127.0.0.1", "localhost")
+        with pytest.raises(TransferError) as caught:
+            body(HttpTransport(elsewhere, ca=ca), "/d/v1/time")
+        assert caught.value.code == "download.tls"
