@@ -117,6 +117,15 @@ def _step(value: object, key: str) -> str:
     return str(value)
 
 
+def _key(value: object, key: str) -> str:
+    text = _text(value, key)
+    if text != "file" and not text.startswith("pkcs11:"):
+        raise ConfigError(
+            "config.invalid", f'{key} = "{text[:80]}": "file", or "pkcs11:token=...;object=..."'
+        )
+    return text
+
+
 #: Every key: how it is read, and its default. `...` = required.
 KEYS: Final[dict[str, tuple[Parser, Any]]] = {
     "device.product": (_text, ...),
@@ -131,6 +140,7 @@ KEYS: Final[dict[str, tuple[Parser, Any]]] = {
     "device.connectivity": (_connectivity, "always"),
     "device.zone": (_zone, "UTC"),
     "device.installed_file": (_text, None),
+    "device.key": (_key, "file"),
     "server.url": (_text, ...),
     "server.root": (_text, "/etc/tidegate/root.json"),
     "server.ca": (_text, None),
@@ -370,6 +380,7 @@ def _settings(values: Mapping[str, Any], free: Mapping[str, dict[str, str]]) -> 
         connectivity=values["device.connectivity"],
         anchor=_bytes(anchor, "server.root"),
         claim=_claim(values["server.claim_file"]),
+        key=values["device.key"],
         installed=_installed(values["device.installed_file"]),
         components={
             name: _whole(one, f"components.{name}") for name, one in free["components"].items()

@@ -10,7 +10,7 @@ import msgspec
 
 from tidegate.agent import api, bootloaders
 from tidegate.agent.board import SlotFile, SystemClock
-from tidegate.agent.enrolment import KEY_NAME
+from tidegate.agent.enrolment import KEY_NAME, NEXT_KEY_NAME
 from tidegate.agent.files import StateDirectory
 from tidegate.agent.link import HttpTransport
 from tidegate.agent.settings import Config
@@ -88,10 +88,11 @@ def _key(config: Config) -> str:
     path = Path(config.state_dir, KEY_NAME)
     if not path.exists():
         return "none yet; `tidegate-agent enrol` makes one"
-    mode = stat.S_IMODE(path.stat().st_mode)
-    if mode & 0o077:
-        raise RequestError("key.malformed", f"{path} has mode {mode:04o}: others may read it")
-    return f"{path}, mode {mode:04o}"
+    storage = StateDirectory(config.state_dir)
+    storage.read(KEY_NAME)
+    storage.read(NEXT_KEY_NAME)
+    where = f"{path}, mode {stat.S_IMODE(path.stat().st_mode):04o}"
+    return where if config.settings.key == "file" else f"in a token, named by {where}"
 
 
 def _anchor(config: Config) -> str:

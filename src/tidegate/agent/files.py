@@ -9,6 +9,7 @@ Paths are texts and `os` does the work: `pathlib` costs the resident process a q
 import contextlib
 import os
 
+from tidegate.agent.enrolment import SECRET_NAMES
 from tidegate.core.errors import DeviceError
 
 
@@ -30,9 +31,15 @@ class StateDirectory:
             raise DeviceError("install.write", f"{path}: {error.strerror}") from error
 
     def read(self, name: str) -> bytes | None:
-        """Return the content, or None when it does not exist."""
+        """Return the content, or None when it does not exist.
+
+        Raises:
+            DeviceError: `agent.state_damaged`; `key.exposed`: a secret that others may read, or wrote.
+        """
         try:
             with open(self._at(name), "rb") as file:
+                if name in SECRET_NAMES:
+                    _require_secret(file.name, os.fstat(file.fileno()))
                 return file.read()
         except FileNotFoundError:
             return None
@@ -65,6 +72,15 @@ class StateDirectory:
         if not name or "/" in name or name.startswith("."):
             raise DeviceError("install.write", f"not a plain file name: {name[:64]!r}")
         return f"{self.path}/{name}"
+
+
+def _require_secret(path: str, found: os.stat_result) -> None:
+    """Refuse a secret that others than this user (and root) may read or have put there."""
+    mode = found.st_mode & 0o777
+    if mode & 0o077:
+        raise DeviceError("key.exposed", f"{path} has mode {mode:04o}: others may read it")
+    if found.st_uid not in {os.geteuid(), 0}:
+        raise DeviceError("key.exposed", f"{path} belongs to user {found.st_uid}")
 
 
 def replace_file(path: str | os.PathLike[str], data: bytes, mode: int = 0o600) -> None:

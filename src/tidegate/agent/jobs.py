@@ -32,13 +32,17 @@ class MakeSession(msgspec.Struct, frozen=True, tag="make_session"):
     """Sign the server's nonce and get a token."""
 
 
+class Rekey(msgspec.Struct, frozen=True, tag="rekey"):
+    """Make a new device key, or go on with the one that waits, and have the server take it."""
+
+
 class Sign(msgspec.Struct, frozen=True, kw_only=True, tag="sign"):
     """Sign those events that count only when signed."""
 
     events: Annotated[tuple[EventBody, ...], Meta(max_length=256)]
 
 
-Job = Enrol | MakeSession | Sign | Refresh | Download | ReadBack | AskPermit
+Job = Enrol | MakeSession | Rekey | Sign | Refresh | Download | ReadBack | AskPermit
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,11 +61,18 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Enrolled(msgspec.Struct, frozen=True, kw_only=True, tag="enrolled"):
-    """What the server made of the request; `fingerprint` is for the person who compares."""
+    """What the server made of the request; `fingerprint` (the key's digest, 64 hex digits) is for the person who compares."""
 
     state: str
     fingerprint: str
     poll_after_s: int = 300
+
+
+class Rekeyed(msgspec.Struct, frozen=True, kw_only=True, tag="rekeyed"):
+    """`done`, or `pending`: a person has to approve the new key of this fingerprint first."""
+
+    state: str
+    fingerprint: str
 
 
 class SessionMade(msgspec.Struct, frozen=True, kw_only=True, tag="session_made"):
@@ -86,6 +97,6 @@ class Quiet(msgspec.Struct, frozen=True, tag="quiet"):
     """Nothing yet; the worker is still at it."""
 
 
-Reply = Answer | Enrolled | SessionMade | Signed | TokenRefused | Quiet
+Reply = Answer | Enrolled | Rekeyed | SessionMade | Signed | TokenRefused | Quiet
 #: Performs one task: in this process, or in another one. Each reply is handled, and made durable, before the next is asked for.
 Perform = Callable[[Task], Iterator[Reply]]

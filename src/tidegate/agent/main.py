@@ -138,6 +138,7 @@ def _resident_commands(commands: Any) -> None:
     claim.add_argument("--claim-stdin", action="store_true", help="read the claim token")
     claim.add_argument("--claim-file", help="file that holds the claim token")
     claim.add_argument("--no-claim", action="store_true", help="wait for a person's approval")
+    _command(commands, "rekey", "make a new device key; the server takes it, or a person does")
     doctor = _command(commands, "doctor", "is this board ready?")
     doctor.add_argument("--json", action="store_true")
     config = _command(commands, "config", "check or show the configuration")
@@ -184,6 +185,8 @@ def _run(options: "argparse.Namespace", writing: int | None) -> int:
         return _hand_over(options, found, writing)
     if options.command == "enrol":
         return _enrol(options, found)
+    if options.command == "rekey":
+        return _rekey(options, found)
     if options.command == "doctor":
         from tidegate.agent import doctor
 
@@ -216,11 +219,8 @@ def _hand_over(options: "argparse.Namespace", found: "Config", writing: int) -> 
 
 
 def _enrol(options: "argparse.Namespace", found: "Config") -> int:
-    from tidegate.agent import assemble
-    from tidegate.agent.events import Failed
-    from tidegate.agent.jobs import Enrol, Enrolled, Quiet, Task
-    from tidegate.agent.state import State
-    from tidegate.agent.subprocess_worker import SubprocessWorker
+    from tidegate.agent.enrolment import FINGERPRINT_NAME
+    from tidegate.agent.jobs import Enrol, Enrolled
 
     claim = found.settings.claim
     if options.claim_stdin:
@@ -229,23 +229,65 @@ def _enrol(options: "argparse.Namespace", found: "Config") -> int:
         claim = _claim_in(options.claim_file)
     elif options.no_claim:
         claim = None
+    reply = _worker_says(options, found, Enrol(claim=claim))
+    if not isinstance(reply, Enrolled):
+        # also who is refused has a key: on a swapped board it is the one to approve
+        _show_fingerprint(found, FINGERPRINT_NAME)
+        return 1
+    _show_fingerprint(found, FINGERPRINT_NAME)
+    if reply.state == "accepted":
+        print(f"Joined: {found.settings.device_id}.")
+        return 0
+    print(f"The server says: {reply.state}. A person accepts the device there.")
+    return PENDING if reply.state == "pending" else 1
+
+
+def _rekey(options: "argparse.Namespace", found: "Config") -> int:
+    from tidegate.agent.enrolment import FINGERPRINT_NAME, NEXT_FINGERPRINT_NAME
+    from tidegate.agent.jobs import Rekey, Rekeyed
+
+    reply = _worker_says(options, found, Rekey())
+    if isinstance(reply, Rekeyed) and reply.state == "done":
+        _show_fingerprint(found, FINGERPRINT_NAME)
+        print("The server has taken the new key; the old one is dead.")
+        return 0
+    _show_fingerprint(found, NEXT_FINGERPRINT_NAME)
+    if not isinstance(reply, Rekeyed):
+        return 1
+    print(
+        "A person approves the new key there: "
+        f"tidegate device swap {found.settings.device_id} --fingerprint '...'"
+    )
+    return PENDING
+
+
+def _worker_says(options: "argparse.Namespace", found: "Config", job: Any) -> Any:
+    """Have a worker do one job and return its answer; what failed is printed."""
+    from tidegate.agent import assemble
+    from tidegate.agent.events import Failed
+    from tidegate.agent.jobs import Quiet, Task
+    from tidegate.agent.state import State
+    from tidegate.agent.subprocess_worker import SubprocessWorker
+
     worker = SubprocessWorker(options.config, assemble.ports(found).clock)
-    task = Task(job=Enrol(claim=claim), state=State())
     try:
+        task = Task(job=job, state=State())
         replies = [one for one in worker.perform(task) if not isinstance(one, Quiet)]
     finally:
         worker.rest()
     reply = replies[-1] if replies else None
     if isinstance(reply, Failed):
         _say_error(reply.reason, reply.detail)
-    if not isinstance(reply, Enrolled):
-        return 1
-    print(f"Fingerprint  {reply.fingerprint}")
-    if reply.state == "accepted":
-        print(f"Joined: {found.settings.device_id}.")
-        return 0
-    print(f"The server says: {reply.state}. A person accepts the device there.")
-    return PENDING if reply.state == "pending" else 1
+    return reply
+
+
+def _show_fingerprint(found: "Config", name: str) -> None:
+    from tidegate.agent.files import StateDirectory
+    from tidegate.core.words import key_words
+
+    digest = (StateDirectory(found.state_dir).read(name) or b"").decode("ascii", "replace")
+    if len(digest) == 64:
+        print(f"Fingerprint  {key_words(digest)}\n             {digest}")
 
 
 def _claim_in(path: str) -> str:

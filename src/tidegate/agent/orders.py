@@ -127,7 +127,7 @@ class Orders:
         )
         root = store.trusted.root
         body = open_assignment(answer.envelope, root)
-        public = enrol.device_signer(world.storage, world.clock).public
+        public = enrol.device_signer(world, settings).public
         check_assignment(
             body,
             root,

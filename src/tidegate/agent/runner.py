@@ -46,6 +46,7 @@ from tidegate.agent.jobs import (
     MakeSession,
     Perform,
     Quiet,
+    Rekeyed,
     Reply,
     SessionMade,
     Sign,
@@ -370,6 +371,8 @@ class Runner:
                 self._session(reply)
             case Signed():
                 self._post(reply.items)
+            case Rekeyed():
+                self._line.token = None
             case TokenRefused():
                 self._line.token = None
                 self._asked_refresh = isinstance(job, Refresh)

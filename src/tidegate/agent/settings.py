@@ -16,6 +16,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What this device is, and how it behaves. Rates are bytes a second of what comes over the link; 0 = no limit.
 
     Attributes:
+        key: where the device key is: `file`, or a PKCS#11 URI.
         anchor: root metadata that came with the image; the one thing trusted from the start.
         installed: what the factory put into the running slot; counter 0 when nobody says.
         components: counters of the other components, by name.
@@ -40,6 +41,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     agent: str = __version__
     anchor: bytes = b""
     claim: str | None = None
+    key: str = "file"
     installed: Running = Running()
     components: dict[str, int] = {}
     allow: tuple[str, ...] = ("raw_image",)

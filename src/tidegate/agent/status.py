@@ -2,6 +2,7 @@
 
 from typing import Any, Final
 
+from tidegate.agent.enrolment import FINGERPRINT_NAME, NEXT_FINGERPRINT_NAME
 from tidegate.agent.runner import Runner
 from tidegate.agent.state import (
     Idle,
@@ -59,12 +60,22 @@ def describe(runner: Runner) -> dict[str, Any]:
         "last_contact_at": runner.contact_at,
         "next_poll_s": round(runner.next_poll_s),
         "enrolled": runner.enrolled,
+        "fingerprint": _fingerprint(runner, FINGERPRINT_NAME),
+        "fingerprint_next": _fingerprint(runner, NEXT_FINGERPRINT_NAME),
         "problem": runner.problem,
     }
 
 
+def _fingerprint(runner: Runner, name: str) -> str:
+    """Return a digest that the worker wrote down, or "" where there is none."""
+    found = (runner.ports.storage.read(name) or b"").decode("ascii", "replace")
+    return found if len(found) == 64 and set(found) <= set("0123456789abcdef") else ""
+
+
 def lines(found: dict[str, Any]) -> list[str]:
-    """Return the status for people, ASCII only."""
+    """Return the status for people, ASCII only. Loads the list of words, which the loop never does."""
+    from tidegate.core.words import key_words
+
     running, update = found["running"], found["update"]
     kept = "confirmed" if running["confirmed"] else "on trial"
     waits = "; ".join(f"{one['detail'] or one['code']}" for one in found["because"])
@@ -88,6 +99,11 @@ def lines(found: dict[str, Any]) -> list[str]:
         ),
         f"Refuses   {_listed(found['refuses'], 'reason')}",
     ]
+    if found["fingerprint"]:
+        said.append(f"Key       {key_words(found['fingerprint'])}   {found['fingerprint']}")
+    if found["fingerprint_next"]:
+        waits = found["fingerprint_next"]
+        said.append(f"New key   {key_words(waits)}   {waits}, waits for the server")
     return [line.encode("ascii", "replace").decode() for line in said]
 
 

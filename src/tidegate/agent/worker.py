@@ -23,10 +23,9 @@ from tidegate.agent.events import (
 )
 from tidegate.agent.jobs import (
     Enrol,
-    Enrolled,
     MakeSession,
+    Rekey,
     Reply,
-    SessionMade,
     Sign,
     Signed,
     Task,
@@ -84,10 +83,12 @@ class Worker:
         match job:
             case Enrol():
                 Timekeeper(self._world, self._settings).step(task.state)
-                yield self._enrol(job)
+                yield enrol.enrol(self._world, self._settings, job.claim)
             case MakeSession():
                 Timekeeper(self._world, self._settings).step(task.state)
-                yield self._session(task)
+                yield enrol.session(self._world, self._settings, task.state.boot_id)
+            case Rekey():
+                yield enrol.rekey(self._world, self._settings)
             case Sign():
                 yield self._sign(job)
             case Refresh():
@@ -100,19 +101,10 @@ class Worker:
             case AskPermit():
                 yield self._permit(job, task)
 
-    # --- enrol, session, events ---------------------------------------------------------------------------------------
-
-    def _enrol(self, job: Enrol) -> Enrolled:
-        world = self._world
-        return enrol.enrol(world.storage, world.clock, world.transport, self._settings, job.claim)
-
-    def _session(self, task: Task) -> SessionMade:
-        world = self._world
-        boot_id = task.state.boot_id
-        return enrol.session(world.storage, world.clock, world.transport, self._settings, boot_id)
+    # --- events -------------------------------------------------------------------------------------------------------
 
     def _sign(self, job: Sign) -> Signed:
-        signer = enrol.device_signer(self._world.storage, self._world.clock)
+        signer = enrol.device_signer(self._world, self._settings)
 
         def item(body: EventBody) -> EventItem:
             if body.kind in SIGNED_KINDS:

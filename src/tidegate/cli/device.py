@@ -1,15 +1,22 @@
 """`tidegate device`: look at devices, ask why, let them in, hold them."""
 
+import itertools
+from pathlib import Path
 from typing import Any, Final
 
 import click
 
+from tidegate.cli import _factory
 from tidegate.cli._people import API, fields, need_reason, quoted, show_lines, when
 from tidegate.cli.client import Client, with_client
 from tidegate.cli.output import Output, need_confirmation, with_output
+from tidegate.core.errors import RequestError
+from tidegate.core.words import key_beginning
 
 #: How many reports are looked through for those that are not heartbeats.
 _LOOKED_THROUGH: Final = 10_000
+#: Entries of a factory's list in one request.
+_BATCH: Final = 500
 
 
 @click.group("device")
@@ -119,7 +126,7 @@ def pending(client: Client, out: Output) -> None:
     """
     items = list(client.pages(f"{API}/devices", {"state": "pending", "limit": 500}))
     rows = items if out.json else [{**one, "since": when(one["enrolled_at"])} for one in items]
-    columns = ("id", "product", "variant", "serial", "key_sha256", "since")
+    columns = ("id", "product", "variant", "serial", "key_words", "since")
     out.table("devices/1", rows, columns, empty="nobody asks to join")
 
 
@@ -161,6 +168,29 @@ def accept(
         need_confirmation(question, str(len(found)), yes=yes, reason=reason)
         devices += found
     _each(client, out, "accept", devices, reason)
+
+
+@command.command("approve")
+@click.argument("device")
+@click.option(
+    "--fingerprint",
+    metavar="WORDS|HEX",
+    required=True,
+    help="What the device shows: its eight words, or 16 to 64 hex digits.",
+)
+@click.option("--reason", metavar="TEXT")
+@with_client
+@with_output
+def approve(device: str, fingerprint: str, reason: str | None, client: Client, out: Output) -> None:
+    """Let one device in, if its key is the one that it shows you.
+
+    \b
+    tidegate device approve gw1-00c2d9 --fingerprint "acorn otter ..."
+    """
+    key_beginning(fingerprint)
+    body = {"fingerprint": fingerprint, "reason": reason or ""}
+    found = client.post(f"{API}/devices/{quoted(device)}/accept", body)
+    show_lines(out, "device/1", found, [f"{found['id']} is {found['state']}."])
 
 
 @command.command("reject")
@@ -225,6 +255,149 @@ def revoke(devices: tuple[str, ...], reason: str | None, client: Client, out: Ou
     _each(client, out, "revoke", devices, need_reason(reason))
 
 
+@command.command("decommission")
+@click.argument("device")
+@click.option("--yes", is_flag=True, help="Do not ask; needs --reason.")
+@click.option("--reason", metavar="TEXT", help="Why; required, for it cannot be undone.")
+@with_client
+@with_output
+def decommission(device: str, yes: bool, reason: str | None, client: Client, out: Output) -> None:
+    """Retire a device for ever: neither its id nor its key is taken again. What it reported stays.
+
+    \b
+    tidegate device decommission gw1-00c2d9 --reason "scrapped"
+    """
+    words = need_reason(reason)
+    question = f"To retire {device} for ever, type its id"
+    need_confirmation(question, device, yes=yes, reason=reason)
+    _each(client, out, "decommission", (device,), words)
+
+
+@command.command("swap")
+@click.argument("device")
+@click.option(
+    "--fingerprint",
+    metavar="WORDS|HEX",
+    required=True,
+    help="Of the new key, read from the device.",
+)
+@with_client
+@with_output
+def swap(device: str, fingerprint: str, client: Client, out: Output) -> None:
+    """Approve a device's new key: after a board was swapped, or to leave quarantine or revocation.
+
+    The old key is retired when the device comes with the new one, within seven days.
+
+    \b
+    tidegate device swap gw1-00c2d9 --fingerprint "acorn otter ..."
+    """
+    key_beginning(fingerprint)
+    found = client.post(f"{API}/devices/{quoted(device)}/swap", {"fingerprint": fingerprint})
+    show_lines(out, "device/1", found, [f"{found['id']} may come with its new key now."])
+
+
+@command.command("rekey")
+@click.argument("devices", metavar="DEVICE...", nargs=-1, required=True)
+@click.option("--reason", metavar="TEXT")
+@with_client
+@with_output
+def rekey(devices: tuple[str, ...], reason: str | None, client: Client, out: Output) -> None:
+    """Have devices make themselves new keys; each does when it asks next.
+
+    \b
+    tidegate device rekey gw1-00c2d9
+    """
+    _each(client, out, "rekey", devices, reason)
+
+
+@command.command("clear")
+@click.argument("device")
+@click.option("--reason", metavar="TEXT", help="How it is known that there is one only; required.")
+@with_client
+@with_output
+def clear(device: str, reason: str | None, client: Client, out: Output) -> None:
+    """Let a device out of quarantine with the key that it has: there was one device after all.
+
+    Where there were two, give the right one a new key: `tidegate-agent rekey` there, and `swap` here.
+
+    \b
+    tidegate device clear gw1-00c2d9 --reason "virtual machine restored twice"
+    """
+    _each(client, out, "clear", (device,), need_reason(reason))
+
+
+@command.command("preauthorize")
+@click.argument("file", type=click.Path(path_type=Path))
+@with_client
+@with_output
+def preauthorize(file: Path, client: Client, out: Output) -> None:
+    """Announce devices by a factory's list: who comes with a key of it is let in.
+
+    FILE is CSV with a header, JSON lines or a JSON array, with id or serial, and public_key or
+    key_sha256; keytype, product, channel and attributes if you like. A bad line is named and the
+    others are taken; importing again changes nothing.
+
+    \b
+    tidegate device preauthorize line-4.csv
+    """
+    done = {"added": 0, "known": 0}
+    problems: list[dict[str, Any]] = []
+    batch: list[tuple[int, dict[str, Any]]] = []
+
+    def send() -> None:
+        if not batch:
+            return
+        body = {"entries": [entry for _, entry in batch]}
+        found = client.post(f"{API}/preauthorized", body)
+        done["added"] += found["added"]
+        done["known"] += found["known"]
+        problems.extend(
+            {"line": batch[one["index"]][0], "problem": one["detail"]} for one in found["refused"]
+        )
+        batch.clear()
+
+    for line in _factory.read(file):
+        if line.entry is None:
+            problems.append({"line": line.number, "problem": line.problem})
+            continue
+        batch.append((line.number, line.entry))
+        if len(batch) == _BATCH:
+            send()
+    send()
+    problems.sort(key=lambda one: int(one["line"]))
+    text = [f"{done['added']:,} added, {done['known']:,} known already, {len(problems):,} refused"]
+    text += [f"{file}, line {one['line']}: {one['problem']}" for one in problems]
+    show_lines(out, "preauthorized/1", {**done, "refused": problems}, text)
+    if problems:
+        raise RequestError(
+            "request.invalid",
+            f"{len(problems):,} lines of {file} were refused",
+            hint="correct them and import the file again: what is known stays as it is",
+        )
+
+
+@command.command("preauthorized")
+@click.option("--drop", metavar="KEY", help="Take an entry off, by its key_sha256.")
+@click.option("--limit", type=click.IntRange(1), default=100, show_default=True)
+@with_client
+@with_output
+def announced(drop: str | None, limit: int, client: Client, out: Output) -> None:
+    """List the devices that the factory announced, or take one off that has not come yet.
+
+    \b
+    tidegate device preauthorized
+    """
+    if drop is not None:
+        client.delete(f"{API}/preauthorized/{quoted(drop)}")
+        out.note(f"{drop[:16]} is off the list.")
+        return
+    asked = {"limit": min(limit, 500)}
+    items = list(itertools.islice(client.pages(f"{API}/preauthorized", asked), limit))
+    rows = items if out.json else [{**one, "came": when(one["used_at"])} for one in items]
+    columns = ("id", "serial", "product", "channel", "key_sha256", "came")
+    out.table("preauthorized/1", rows, columns, empty="nobody was announced")
+
+
 @command.command("tag")
 @click.argument("device")
 @click.argument("tags", nargs=-1)
@@ -263,6 +436,12 @@ def _event(one: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _promise(found: dict[str, Any]) -> str:
+    if found["key_promised"]:
+        return f"expected: {found['key_promised']}"
+    return "ordered; the device makes it when it asks next" if found["rekey"] else ""
+
+
 def _shown(found: dict[str, Any], updates: list[dict[str, Any]]) -> list[str]:
     runs = found["running_version"] or "a factory image"
     held = f"HELD by {found['held_by']}" if found["held"] else ""
@@ -280,6 +459,8 @@ def _shown(found: dict[str, Any], updates: list[dict[str, Any]]) -> list[str]:
                 ("agent", found["agent"]),
                 ("site", found["site"]),
                 ("serial", found["serial"]),
+                ("key", f"{found['key_words']}   {found['key_sha256']}"),
+                ("new key", _promise(found)),
                 ("floor", found["security_floor"]),
                 ("held", held),
                 ("inhibitors", ", ".join(found["inhibitors"])),

@@ -10,10 +10,10 @@ Thresholds count *distinct public keys*. Both libraries underneath count key ids
 import base64
 import binascii
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar, cast
 
 import msgspec
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -171,6 +171,17 @@ def device_key_sha256(keytype: str, public: str) -> str:
     return identity(keytype, public)
 
 
+class _Outside:
+    """A private key that is elsewhere, in the form that the DSSE library asks for."""
+
+    def __init__(self, public: "PublicKey", sign: Callable[[bytes], bytes]) -> None:
+        self.public_key = _sslib(public)
+        self._sign = sign
+
+    def sign(self, payload: bytes) -> Signature:
+        return Signature(self.public_key.keyid, self._sign(payload).hex())
+
+
 class Signer:
     """A private key, in memory or in hardware. It signs, and tells its public half; it does not show its private half."""
 
@@ -201,6 +212,11 @@ class Signer:
         except _UNREADABLE as error:
             raise PublisherError("key.malformed", f"not an {keytype} private key") from error
         raise PublisherError("key.malformed", f"not an {keytype} private key")
+
+    @classmethod
+    def outside(cls, public: PublicKey, sign: Callable[[bytes], bytes]) -> "Signer":
+        """Take a key that never comes here: `sign` returns a signature over a message, as the key's scheme has it (P-256: DER)."""
+        return cls(cast("LibrarySigner", _Outside(public, sign)))
 
     def sign(self, message: bytes) -> bytes:
         """Sign bytes as they are."""

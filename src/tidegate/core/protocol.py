@@ -4,6 +4,7 @@ Everything here is untrusted until a signature or a token says otherwise; every 
 they do not know. Signed documents (`*Body`) obey `crit`.
 """
 
+import hashlib
 from typing import Annotated, Final, Literal
 
 import msgspec
@@ -32,6 +33,7 @@ Attributes = Annotated[dict[Short, Text], Meta(max_length=64)]
 #: DSSE payload types: one a document type, so that no document can stand in for another.
 ENROL_TYPE: Final = "application/vnd.tidegate.enrol.v1+json"
 SESSION_TYPE: Final = "application/vnd.tidegate.session.v1+json"
+REKEY_TYPE: Final = "application/vnd.tidegate.rekey.v1+json"
 ASSIGNMENT_TYPE: Final = "application/vnd.tidegate.assignment.v1+json"
 PERMIT_TYPE: Final = "application/vnd.tidegate.permit.v1+json"
 TIME_TYPE: Final = "application/vnd.tidegate.time.v1+json"
@@ -98,7 +100,10 @@ class NonceAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SessionBody(msgspec.Struct, frozen=True, kw_only=True):
-    """Signed by the device key: "I am here now", bound to the server's nonce."""
+    """Signed by the device key: "I am here now", bound to the server's nonce.
+
+    `previous` is `session_ref` of the last token that it received, "" for none: two devices with one key cannot both know it.
+    """
 
     type: Literal["session"] = msgspec.field(default="session", name="_type")
     spec: Literal[1] = 1
@@ -106,6 +111,7 @@ class SessionBody(msgspec.Struct, frozen=True, kw_only=True):
     nonce: Nonce
     boot_id: Short
     agent: Short = ""
+    previous: Short | None = None
     crit: tuple[str, ...] = ()
 
 
@@ -116,11 +122,47 @@ class SessionRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SessionAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """An opaque bearer token for polls, assignments, permits, events and bytes."""
+    """An opaque bearer token for polls, assignments, permits, events and bytes. Every earlier one is over.
+
+    `rekey`: an operator wants this device to make itself a new key.
+    """
 
     token: Annotated[str, Meta(max_length=256)]
     expires_in_s: Seconds
     acked_seq: Count = 0
+    rekey: bool = False
+
+
+def session_ref(token: str) -> str:
+    """Return what stands for a session token where the token itself must not: the first half of its SHA-256, in hex."""
+    return hashlib.sha256(token.encode()).hexdigest()[:32]
+
+
+class RekeyBody(msgspec.Struct, frozen=True, kw_only=True):
+    """A device's new key, bound to the server's nonce. Signed by the old key and by the new one; no token has a say in it."""
+
+    type: Literal["rekey"] = msgspec.field(default="rekey", name="_type")
+    spec: Literal[1] = 1
+    device_id: DeviceId
+    nonce: Nonce
+    #: SHA-256 of the public key that this one follows.
+    old_key: Sha256
+    public_key: PublicKey
+    keytype: Literal["ed25519", "ecdsa"] = "ed25519"
+    crit: tuple[str, ...] = ()
+
+
+class RekeyRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """`POST /d/v1/rekey`. May be repeated until the device knows the answer."""
+
+    envelope: Envelope
+
+
+class RekeyAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """`done`: the new key is the device's key, and every session of the old one is over. `pending`: a person has to approve it first; the old one stays."""
+
+    state: Literal["done", "pending"]
+    key_gen: Count
 
 
 # --- poll -------------------------------------------------------------------------------------------------------------

@@ -1,40 +1,5 @@
-"""Digest words: a document's digest as eight words that two people compare by voice.
+"""Digest words of documents, for ceremonies; the list is `core.words`."""
 
-The list is this project's own: 256 words, short, apart in sound, one byte each. Eight of them are 64 bits of SHA-256.
-"""
+from tidegate.core.words import COUNT, WORDS, digest_words, same_words
 
-import hashlib
-from typing import Final
-
-COUNT: Final = 8
-
-WORDS: Final = tuple(
-    """
-    acorn actor album alley amber anchor apple apron arrow atlas autumn bacon badge bagel bamboo banjo
-    barrel basket beacon beaver bicycle biscuit blanket bonfire bottle bridge broom bubble bucket button cabin cactus
-    camel candle canoe canvas captain carbon carpet castle cedar cellar cement cherry chimney cinema circus clover
-    cobra coffee comet compass copper coral cotton cousin cradle crayon cricket crystal cuckoo curtain cycle dagger
-    daisy dancer desert diamond dinner doctor dolphin donkey dragon drawer eagle echo elbow elephant ember engine
-    fabric falcon feather fiddle finger flamingo forest fossil fountain fridge galaxy garden garlic ginger giraffe glacier
-    goblin granite guitar hammer harbor harvest hazel helmet hermit honey hornet hotel husky igloo island ivory
-    jacket jaguar jasmine jelly jigsaw jungle kayak kettle kiosk kitchen kiwi koala ladder lagoon lantern laundry
-    lemon lettuce lilac lizard lobster lotus magnet mango maple marble meadow melon mirror mitten monkey mosaic
-    muffin museum napkin nectar needle nickel nougat novel nutmeg oasis ocean octopus olive onion opal orbit
-    orchid otter oven oxygen oyster paddle palace panda parrot peanut pebble pelican pencil pepper piano pigeon
-    pillow pilot planet plaza pocket polka poppy potato prism puddle pumpkin puppet pyramid quail quartz quiver
-    rabbit radar radio raven ribbon river rocket rubber saddle salmon sandal satin saturn scooter seagull shadow
-    shovel silver siren socket spider spruce squid stadium sugar sunset table teapot temple thimble ticket tiger
-    timber toffee tomato trumpet tulip tunnel turnip turtle umbrella valley vanilla velvet violin volcano waffle wagon
-    walnut whistle willow window winter wizard yogurt zebra zigzag zipper rainbow rooster sailor sparrow tractor vulture
-    """.split()  # noqa: SIM905 - one quote a word would hide the list
-)
-
-
-def digest_words(body: bytes) -> str:
-    """Return the eight words of a document's bytes."""
-    return " ".join(WORDS[byte] for byte in hashlib.sha256(body).digest()[:COUNT])
-
-
-def same_words(typed: str, expected: str) -> bool:
-    """Say whether somebody typed these words, whatever the case and the blanks."""
-    return typed.lower().split() == expected.split()
+__all__ = ["COUNT", "WORDS", "digest_words", "same_words"]

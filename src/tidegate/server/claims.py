@@ -1,12 +1,13 @@
 """Claim tokens: what lets a new device in without a person looking at it. Shown once, stored as a digest, counted, limited in time and by serial number."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Final
 
 import msgspec
 
 from tidegate.core.errors import RequestError
+from tidegate.core.nearest import did_you_mean
 from tidegate.server import audit
 from tidegate.server.auth import Actor
 from tidegate.server.store import Connection
@@ -30,6 +31,25 @@ class ClaimFacts(msgspec.Struct, frozen=True, kw_only=True):
     revoked_at: int | None
     created_at: int
     created_by: str
+
+
+def require_product(product: str, products: Collection[str]) -> None:
+    """Insist on a product that somebody signs for: devices of any other would never be offered anything.
+
+    Args:
+        product: as somebody typed it.
+        products: those that the targets role delegates.
+
+    Raises:
+        RequestError: `request.invalid`.
+    """
+    if product not in products:
+        near = did_you_mean(product, products) if products else "; there is no product yet"
+        raise RequestError(
+            "request.invalid",
+            f'product: nobody signs for "{product}"{near}',
+            hint="correct the name, or publish a targets role that delegates it",
+        )
 
 
 def create(

@@ -1,9 +1,8 @@
-"""Devices: how one joins, how it is recognised, what an operator may do with it.
+"""Devices: how one proves who it is, and what an operator may do with it. What follows from a proof is in `server.identity`.
 
-A device proves its key before anything is written. Who claims to be a known device with another key is refused; so is a key of a device that was revoked.
+A device proves its key before anything is written.
 """
 
-import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -12,21 +11,30 @@ from tidegate.core.errors import RequestError
 from tidegate.core.keys import PublicKey
 from tidegate.core.protocol import (
     ENROL_TYPE,
+    REKEY_TYPE,
     SESSION_TYPE,
-    EnrolAnswer,
     EnrolBody,
     EnrolRequest,
+    RekeyBody,
+    RekeyRequest,
     SessionBody,
     SessionRequest,
 )
 from tidegate.server import snapshot
-from tidegate.server.store import Connection, changes, device_queries, hot
-from tidegate.server.store.hot import EventRow
+from tidegate.server.store import Connection, changes, device_queries, hot, identity_rows
 
-#: How many of a device's last events are looked at to see whether an older boot id comes back.
-_BOOTS_SEEN: Final = 64
-#: Bits of attributes that have columns of their own.
-_PLACES: Final = ("site", "region", "connectivity")
+#: States in which a device may say how it is: in quarantine it gets nothing, and is heard.
+REPORTING: Final = frozenset({"accepted", "quarantined"})
+#: What may follow what when an operator says so. A new key brings back more than this (`server.identity`).
+_STEPS: Final = {
+    "accepted": frozenset({"pending", "rejected", "quarantined"}),
+    "rejected": frozenset({"pending"}),
+    "revoked": frozenset({"pending", "accepted", "rejected", "quarantined"}),
+    "quarantined": frozenset({"accepted"}),
+    "decommissioned": frozenset({"pending", "accepted", "rejected", "quarantined", "revoked"}),
+}
+#: Keys of devices in these states never come back, under any name.
+_RETIRING: Final = frozenset({"revoked", "decommissioned"})
 
 
 def open_enrolment(request: EnrolRequest) -> EnrolBody:
@@ -39,97 +47,6 @@ def open_enrolment(request: EnrolRequest) -> EnrolBody:
     key = keys.public_key(peeked.keytype, peeked.public_key)
     known = {one.keyid: key for one in request.envelope.signatures}
     return keys.open_document(request.envelope, ENROL_TYPE, EnrolBody, known)
-
-
-def enrol(
-    conn: Connection, body: EnrolBody, claim: str | None, now: int, *, approval: bool = True
-) -> EnrolAnswer:
-    """Take in a device, or say how a known one stands. Safe to repeat.
-
-    Args:
-        conn: of a unit of work on the writer.
-        body: from `open_enrolment`.
-        claim: the claim token that it brought (untrusted), or None.
-        now: unix seconds.
-        approval: whether a device without a claim may wait for a person.
-
-    Raises:
-        RequestError: `request.conflict` (the id is another key's), `claim.invalid`, `request.forbidden`.
-    """
-    digest = keys.device_key_sha256(body.keytype, body.public_key)
-    known = device_queries.by_id(conn, body.device_id)
-    if known is not None:
-        if known.key_sha256 != digest:
-            raise RequestError("request.conflict", "this device id belongs to another key")
-        if known.state != "pending" or claim is None:
-            return EnrolAnswer(device_id=known.id, state=_told(known.state))
-    claimed = _check_claim(conn, body, claim, now) if claim is not None else None
-    if claimed is None and not approval:
-        raise RequestError("request.forbidden", "a claim token is needed here")
-    state = "accepted" if claimed is not None else "pending"
-    if known is None:
-        row = device_queries.add(conn, _values(body, digest, state, now, claimed))
-    else:
-        row = known.row
-        device_queries.change(
-            conn, row, {"state": state, "claim_id": claimed.id if claimed else None}
-        )
-    if claimed is not None:
-        if claimed.group_name:
-            device_queries.join_group(conn, claimed.tenant, claimed.group_name, row, now)
-            changes.bump(conn, "group", claimed.group_name, now)
-        hot.add_firmware(conn, "default", body.product, body.hardware.variant, 0, "", 1)
-    changes.bump(conn, "device", str(row), now)
-    return EnrolAnswer(device_id=body.device_id, state=_told(state))
-
-
-def _told(state: str) -> Any:
-    """Return the state as devices are told it: a quarantined one learns no more than that it has to wait."""
-    return "pending" if state == "quarantined" else state
-
-
-def _check_claim(conn: Connection, body: EnrolBody, claim: str, now: int) -> Any:
-    found = device_queries.claim_by_token(conn, hashlib.sha256(claim.encode()).hexdigest())
-    if found is None or found.revoked_at is not None:
-        raise RequestError("claim.invalid", "no such claim token")
-    if found.expires_at <= now:
-        raise RequestError("claim.invalid", "the claim token has expired")
-    if found.product != body.product:
-        raise RequestError("claim.invalid", f"the claim token is for {found.product}")
-    if found.serials and body.hardware.serial not in found.serials:
-        raise RequestError("claim.invalid", "this serial number is not on the claim's list")
-    if not device_queries.use_claim(conn, found.id):
-        raise RequestError("claim.invalid", f"all {found.max_count} uses of the claim are taken")
-    return found
-
-
-def _values(body: EnrolBody, digest: str, state: str, now: int, claim: Any) -> dict[str, Any]:
-    own = {name: value for name, value in body.attributes.items() if name != snapshot.TAGS}
-    places: dict[str, Any] = {name: own[name][:64] for name in _PLACES if name in own}
-    if places.get("connectivity", "always") not in {"always", "intermittent"}:
-        places["connectivity"] = "always"
-    return {
-        "id": body.device_id,
-        "public_key": body.public_key,
-        "keytype": body.keytype,
-        "key_sha256": digest,
-        "state": state,
-        "product": body.product,
-        "model": body.hardware.model,
-        "rev": body.hardware.rev,
-        "variant": body.hardware.variant,
-        "serial": body.hardware.serial,
-        "channel": body.channel,
-        "attributes": own,
-        "agent": body.agent,
-        "slots": {},
-        "refuses": [],
-        "inhibitors": [],
-        "last_seen": now,
-        "enrolled_at": now,
-        "claim_id": claim.id if claim is not None else None,
-        **places,
-    }
 
 
 # --- sessions ---------------------------------------------------------------------------------------------------------
@@ -149,7 +66,7 @@ def open_session(request: SessionRequest, find: Callable[[str], Any]) -> tuple[S
 
     Raises:
         PublisherError: `sig.*`.
-        RequestError: `device.unknown`, `device.pending`, `device.revoked`, `device.quarantined`.
+        RequestError: `device.unknown`, `device.pending`, `device.revoked`.
     """
     peeked = codec.decode_document(keys.peek_payload(request.envelope), SessionBody)
     device = find(peeked.device_id)
@@ -158,7 +75,31 @@ def open_session(request: SessionRequest, find: Callable[[str], Any]) -> tuple[S
     key = key_of(device)
     known = {one.keyid: key for one in request.envelope.signatures}
     body = keys.open_document(request.envelope, SESSION_TYPE, SessionBody, known)
-    require_accepted(device.state)
+    require_reporting(device.state)
+    return body, device
+
+
+def open_rekey(request: RekeyRequest, find: Callable[[str], Any]) -> tuple[RekeyBody, Any]:
+    """Return a re-key request's body and the device's row, after the device proved both its keys.
+
+    A device that was cut off from the answer asks again with the same keys: then the new one is the present one, and its proof is enough.
+
+    Raises:
+        PublisherError: `sig.*`.
+        RequestError: `device.unknown`, `device.pending`, `device.revoked`, `request.conflict`: the old key is not the device's.
+    """
+    peeked = codec.decode_document(keys.peek_payload(request.envelope), RekeyBody)
+    device = find(peeked.device_id)
+    if device is None:
+        raise RequestError("device.unknown", "no device of this id")
+    new, present = keys.public_key(peeked.keytype, peeked.public_key), key_of(device)
+    known = keys.by_keyid((present, new))
+    again = new.identity == present.identity
+    body = keys.open_document(request.envelope, REKEY_TYPE, RekeyBody, known, 1 if again else 2)
+    if device.state != "revoked":  # whose new key an operator may have approved
+        require_reporting(device.state)
+    if not again and body.old_key != device.key_sha256:
+        raise RequestError("request.conflict", "the old key named is not this device's key")
     return body, device
 
 
@@ -172,86 +113,70 @@ def require_accepted(state: str) -> None:
         "pending": "device.pending",
         "rejected": "device.revoked",
         "revoked": "device.revoked",
+        "decommissioned": "device.revoked",
         "quarantined": "device.quarantined",
     }.get(state)
     if code is not None:
         raise RequestError(code, f"this device is {state}")
 
 
-def begin_session(
-    conn: Connection, row: int, body: SessionBody, now: int, *, quarantine: bool = True
-) -> Any:
-    """Note a session's boot id and agent; put the device into quarantine when an older boot comes back: two devices use one key.
+def require_reporting(state: str) -> None:
+    """Refuse a device that may not even say how it is.
 
-    Returns:
-        The device's row, as it stands afterwards.
+    Raises:
+        RequestError: `device.pending`, `device.revoked`.
     """
-    device = device_queries.by_row(conn, row)
-    if device is None:
-        raise RequestError("device.unknown", f"row {row}")
-    if body.boot_id and device.boot_id and body.boot_id != device.boot_id:
-        note_boot(conn, device, body.boot_id, now, quarantine=quarantine)
-    values = {"boot_id": body.boot_id, "agent": body.agent, "last_seen": max(now, device.last_seen)}
-    device_queries.change(conn, row, values)
-    changes.notify(conn, "device", str(row))
-    return device_queries.by_row(conn, row)
-
-
-def note_boot(
-    conn: Connection, device: Any, boot_id: str, now: int, *, quarantine: bool = True
-) -> bool:
-    """Report, and put into quarantine, a device whose boot id was left for another one before; say whether it was one."""
-    recent = hot.recent_boots(conn, device.row, _BOOTS_SEEN)
-    if boot_id not in recent or recent[0] == boot_id:
-        return False
-    if quarantine:
-        set_state(conn, device.row, "quarantined", now)
-    # the server's own event: a device's are numbered from 1, so this number is nobody else's
-    seq = -now
-    text = codec.encode({"kind": "security", "reason": "security.clone", "boot_id": boot_id})
-    hot.put_events(
-        conn,
-        [
-            EventRow(
-                device.tenant, device.row, seq, now, now, "security", None, 0, "security.clone",
-                text.decode(), None,
-            )
-        ],
-    )  # fmt: skip
-    hot.add_daily(
-        conn, device.tenant, now // 86_400, device.product, [("reason:security.clone", 1)]
-    )
-    changes.bump(conn, "device", str(device.row), now)
-    return True
+    if state not in REPORTING:
+        require_accepted(state)
 
 
 # --- what an operator does ---------------------------------------------------------------------------------------------
 
 
 def set_state(conn: Connection, row: int, state: str, now: int) -> None:
-    """Accept, reject, revoke or release a device. Leaving `accepted` ends its sessions at once.
+    """Accept, reject, revoke, quarantine or decommission a device. Leaving `accepted` ends its sessions at once; doing it again changes nothing.
 
     Raises:
-        RequestError: `device.unknown`, `request.conflict`: a revoked device stays revoked.
+        RequestError: `device.unknown`; `request.conflict`: a device that was revoked comes back with a new key only, one that was decommissioned never.
     """
     device = device_queries.by_row(conn, row)
     if device is None:
         raise RequestError("device.unknown", f"row {row}")
-    if device.state == "revoked" and state != "revoked":
-        raise RequestError("request.conflict", "a revoked device enrols again with a new key")
     if device.state == state:
         return
-    values: dict[str, Any] = {"state": state}
-    if device.state == "accepted":
-        values["key_gen"] = device.key_gen + 1
-    device_queries.change(conn, row, values)
+    if device.state not in _STEPS[state]:
+        raise RequestError(
+            "request.conflict",
+            f"a device that is {device.state} cannot become {state}",
+            hint="a revoked device comes back with a new key: `tidegate device swap`"
+            if device.state == "revoked"
+            else "",
+        )
+    if state in _RETIRING:
+        identity_rows.retire_key(conn, device.key_sha256, row, state, now)
+    move_to(conn, device, state, now)
+
+
+def move_to(conn: Connection, device: Any, state: str, now: int, **values: Any) -> None:
+    """Write a device's state with whatever goes with it, keep the count of devices by release right, and tell the fleet in memory. Decides nothing.
+
+    Args:
+        conn: of a unit of work on the writer.
+        device: its row, as it stands.
+        state: the new state; the same one is fine.
+        now: unix seconds.
+        values: other columns to change.
+    """
+    if device.state == "accepted" and state != "accepted":
+        values.setdefault("key_gen", device.key_gen + 1)
+    device_queries.change(conn, device.row, {"state": state, **values})
     step = (state == "accepted") - (device.state == "accepted")
     if step:
         hot.add_firmware(
             conn, device.tenant, device.product, device.variant, device.running_counter,
             device.running_version, step,
         )  # fmt: skip
-    changes.bump(conn, "device", str(row), now)
+    changes.bump(conn, "device", str(device.row), now)
 
 
 def hold(conn: Connection, row: int, by: str, now: int) -> None:

@@ -198,7 +198,7 @@ def _fleet(scene: Scene) -> Iterator[Check]:
     clones = states.get("quarantined", 0)
     text = f"{heard} of {states.get('accepted', 0)} devices heard in 24 h, {states.get('pending', 0)} waiting"
     if clones:
-        fix = "tidegate device list --query 'state = quarantined'"
+        fix = "tidegate device list --state quarantined"
         yield Check(name="fleet", level="warning", text=f"{text}, {clones} in quarantine", fix=fix)
         return
     yield Check(name="fleet", level="ok", text=text)

@@ -204,6 +204,13 @@ class DeviceRecord(msgspec.Struct, frozen=True, kw_only=True):
     last_seen: int
     enrolled_at: int
     key_sha256: str
+    #: The same as eight words: what a person compares with what the device shows.
+    key_words: str = ""
+    #: Raised with every new key, and whenever sessions were ended.
+    key_gen: int = 1
+    #: Beginning of the digest of a new key that an operator approved, until it comes.
+    key_promised: str = ""
+    rekey: bool = False
     update: UpdateFacts | None = None
 
 

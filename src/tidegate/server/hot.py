@@ -19,26 +19,22 @@ from tidegate.core.protocol import (
     AssignmentAnswer,
     AssignmentBody,
     AssignmentRequest,
-    EnrolRequest,
     EventsAnswer,
     EventsRequest,
-    NonceAnswer,
     PermitAnswer,
     PermitBody,
     PermitRequest,
     PollAnswer,
-    SessionAnswer,
-    SessionRequest,
     TimeAnswer,
     TimeBody,
     TimeRequest,
 )
 from tidegate.server import devices, permits, problems, ranges, telemetry, updates
-from tidegate.server.limits import RateLimit
+from tidegate.server.joining import ROUTES, Joining
 from tidegate.server.services import Services
-from tidegate.server.snapshot import ACCEPTED, STATES, Plan
+from tidegate.server.snapshot import ACCEPTED, QUARANTINED, STATES, Plan
 from tidegate.server.store import Connection, changes, device_queries
-from tidegate.server.tokens import NONCE_S, Session
+from tidegate.server.tokens import Session
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -50,8 +46,9 @@ T = TypeVar("T")
 PREFIX: Final = "/d/v1/"
 _JSON: Final = (b"content-type", b"application/json")
 _PIECE: Final = 256 << 10
-#: Each piece of a request's body has to come within this, in seconds.
+#: Each piece of a request's body has to come within this, and all of it within that, in seconds.
 _PIECE_S: Final = 30
+_BODY_S: Final = 120
 #: Tokens that are remembered; about 300 bytes each.
 _SESSIONS_MAX: Final = 50_000
 #: Poll answers differ by this many steps of jitter.
@@ -74,13 +71,11 @@ class HotApp:
         self._counters = services.counters
         self._ready: list[Ready] = []
         self._ready_for: Plan | None = None
-        self._joins = RateLimit(per_s=200, burst=2_000)
+        self._joining = Joining(services)
         self._sessions: dict[bytes | None, Session] = {}
         self._keys: dict[int, tuple[int, keys.PublicKey]] = {}
         self._posts: dict[str, Callable[[Scope, Receive], Awaitable[object]]] = {
-            "enrol": self._enrol,
-            "nonce": self._nonce,
-            "session": self._session,
+            **{one: functools.partial(self._join, one) for one in ROUTES},
             "assignment": self._assignment,
             "permit": self._permit,
             "events": self._events,
@@ -134,7 +129,7 @@ class HotApp:
             elif name == b"if-none-match":
                 tag = value
         now = int(self._clock())
-        row = self._row(token, now)
+        row = self._row(token, now, quarantined=True)
         fleet = self._fleet
         fleet.seen[row] = now
         fleet.dirty.add(row)
@@ -181,8 +176,8 @@ class HotApp:
 
     # --- who is it ---
 
-    def _row(self, authorization: bytes | None, now: int) -> int:
-        """Return the row of the device whose token this is.
+    def _row(self, authorization: bytes | None, now: int, *, quarantined: bool = False) -> int:
+        """Return the row of the device whose token this is; `quarantined`: of one in quarantine, too.
 
         Raises:
             RequestError: `session.expired`, `device.*`.
@@ -190,15 +185,21 @@ class HotApp:
         session = self._sessions.get(authorization)
         if session is None or now >= session[2]:
             session = self._check(authorization, now)
-        fleet = self._fleet
-        row = session[0]
-        if (
-            row >= len(fleet.ids)
-            or fleet.state[row] != ACCEPTED
-            or fleet.key_gen[row] != session[1]
-        ):
+        if not self._is_good(session, quarantined=quarantined):
             self._refuse(session)
-        return row
+        return session[0]
+
+    def _is_good(self, session: Session, *, quarantined: bool) -> bool:
+        """Say whether a token is of the device's present key and newest session, and the device one that may ask."""
+        fleet, row = self._fleet, session[0]
+        if row >= len(fleet.ids):
+            return False
+        state = fleet.state[row]
+        return (
+            (state == ACCEPTED or (quarantined and state == QUARANTINED))
+            and fleet.key_gen[row] == session[1]
+            and session[3] >= fleet.session_at[row]
+        )
 
     def _check(self, authorization: bytes | None, now: int) -> Session:
         """Check a token that was not seen before, and remember it: its MAC need not be computed at every poll."""
@@ -218,10 +219,10 @@ class HotApp:
             devices.require_accepted(STATES[fleet.state[session.row]])
         raise RequestError("session.expired", "the session was ended")
 
-    def _device(self, scope: Scope) -> tuple[int, int]:
+    def _device(self, scope: Scope, *, quarantined: bool = False) -> tuple[int, int]:
         """Return (row, now) of the device that calls, and note that it was heard."""
         now = int(self._clock())
-        row = self._row(_header(scope, b"authorization"), now)
+        row = self._row(_header(scope, b"authorization"), now, quarantined=quarantined)
         self._fleet.seen[row] = now
         self._fleet.dirty.add(row)
         return row, now
@@ -240,47 +241,13 @@ class HotApp:
 
     # --- joining ---
 
-    def _limit(self, scope: Scope) -> int:
-        now = int(self._clock())
-        client = scope.get("client")
-        if client is not None and not self._joins.take(client[0], self._clock()):
-            raise RequestError("request.rate_limited", "too many requests from this address")
-        return now
+    async def _join(self, path: str, scope: Scope, receive: Receive) -> object:
+        async def read(kind: type[T] | None) -> T | None:
+            limit = self._services.settings.body_max
+            body = await _read_body(scope, receive, limit)
+            return None if kind is None else codec.decode(body, kind, limit)
 
-    async def _enrol(self, scope: Scope, receive: Receive) -> object:
-        now = self._limit(scope)
-        request = await self._body(scope, receive, EnrolRequest)
-        body = devices.open_enrolment(request)
-        approval = "approval" in self._services.settings.enrol
-        return await self._services.write(
-            lambda conn: devices.enrol(conn, body, request.claim, now, approval=approval)
-        )
-
-    async def _nonce(self, scope: Scope, receive: Receive) -> object:
-        now = self._limit(scope)
-        await _read_body(scope, receive, self._services.settings.body_max)
-        return NonceAnswer(nonce=self._tokens.nonce(now), valid_s=NONCE_S)
-
-    async def _session(self, scope: Scope, receive: Receive) -> object:
-        now = self._limit(scope)
-        request = await self._body(scope, receive, SessionRequest)
-        services = self._services
-        body, device = devices.open_session(
-            request,
-            lambda device_id: services.store.read(
-                lambda conn: device_queries.by_id(conn, device_id)
-            ),
-        )
-        if not self._tokens.take_nonce(body.nonce, now):
-            raise RequestError("session.expired", "the nonce is not fresh; ask for another")
-        quarantine = services.settings.clones == "quarantine"
-        after = await services.write(
-            lambda conn: devices.begin_session(conn, device.row, body, now, quarantine=quarantine)
-        )
-        devices.require_accepted(after.state)
-        lifetime = services.settings.session_s
-        token = self._tokens.issue(after.row, after.key_gen, now, lifetime)
-        return SessionAnswer(token=token, expires_in_s=lifetime, acked_seq=after.acked_seq)
+        return await self._joining.answer(path, scope, read)
 
     # --- updates ---
 
@@ -316,7 +283,7 @@ class HotApp:
         return PermitAnswer(envelope=envelope, retry_after_s=0)
 
     async def _events(self, scope: Scope, receive: Receive) -> object:
-        row, now = self._device(scope)
+        row, now = self._device(scope, quarantined=True)
         services = self._services
         if services.store.waiting >= services.settings.events_queue:
             self._counters.shed += 1
@@ -325,7 +292,9 @@ class HotApp:
         key = functools.partial(self._key, row)
         opened, refused = telemetry.open_items(request.events, self._fleet.ids[row], key)
         accepted = await services.write(
-            lambda conn: telemetry.accept(conn, row, opened, refused, now)
+            lambda conn: telemetry.accept(
+                conn, row, opened, refused, now, quarantine=services.settings.clones == "quarantine"
+            )
         )
         self._counters.events += len(opened)
         self._counters.events_refused += len(refused)
@@ -334,7 +303,7 @@ class HotApp:
         return EventsAnswer(acked_seq=accepted.acked_seq, refused=tuple(refused))
 
     async def _time(self, scope: Scope, receive: Receive) -> object:
-        row, now = self._device(scope)
+        row, now = self._device(scope, quarantined=True)
         request = await self._body(scope, receive, TimeRequest)
         body = TimeBody(device_id=self._fleet.ids[row], nonce=request.nonce, time=now)
         envelope = keys.sign_document(body, TIME_TYPE, self._services.keys.director)
@@ -355,7 +324,7 @@ class HotApp:
         await _send(send, 200, shown, [_JSON, (b"cache-control", b"no-cache"), length])
 
     async def _blob(self, sha256: str, scope: Scope, receive: Receive, send: Send) -> None:
-        self._device(scope)
+        row, _ = self._device(scope)
         self._counters.blob_requests += 1
         blob = self._services.blobs.open(sha256)
         if blob is None:
@@ -374,7 +343,7 @@ class HotApp:
                     send, RequestError("download.range", f"{blob.size} bytes"), [extent]
                 )
                 return
-            await self._send_window(blob, asked, common, scope, receive, send)
+            await self._send_window(blob, asked, common, row, scope, receive, send)
         finally:
             blob.close()
 
@@ -383,6 +352,7 @@ class HotApp:
         blob: Any,
         asked: ranges.Window,
         headers: Headers,
+        row: int,
         scope: Scope,
         receive: Receive,
         send: Send,
@@ -395,8 +365,14 @@ class HotApp:
         await send({"type": "http.response.start", "status": status, "headers": headers})
         offset = asked.stop if scope["method"] == "HEAD" else asked.start
         gone = asyncio.ensure_future(_gone(receive)) if asked.stop - offset > _PIECE else None
+        state = self._fleet.state
         try:
-            while offset < asked.stop and not (gone is not None and gone.done()):
+            # who is revoked in the middle of a long download does not get the rest of it
+            while (
+                offset < asked.stop
+                and not (gone is not None and gone.done())
+                and state[row] == ACCEPTED
+            ):
                 piece = blob.read_at(offset, min(_PIECE, asked.stop - offset))
                 if not piece:
                     break  # shorter than it said: the connection is closed and the device resumes
@@ -444,18 +420,27 @@ def _headers(scope: Scope, *wanted: bytes) -> dict[bytes, bytes | None]:
 
 
 async def _read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
-    """Read a body, and stop as soon as it is larger than it may be.
+    """Read a body, and stop as soon as it is larger than it may be, or too slow: a connection that only drips holds nothing here.
 
     Raises:
-        RequestError: `request.too_large`, `request.invalid` when the client left in the middle.
+        RequestError: `request.too_large`, `request.invalid` when the client left in the middle or was too slow.
     """
     declared = _header(scope, b"content-length")
     if declared is not None and declared.isdigit() and int(declared) > limit:
         raise RequestError("request.too_large", f"at most {limit} bytes are taken")
+    try:
+        async with asyncio.timeout(_BODY_S):
+            return await _pieces(receive, limit)
+    except TimeoutError as error:
+        raise RequestError("request.invalid", "the request came too slowly") from error
+
+
+async def _pieces(receive: Receive, limit: int) -> bytes:
     pieces: list[bytes] = []
     count = 0
     while True:
-        message = await _next(receive)
+        async with asyncio.timeout(_PIECE_S):
+            message = await receive()
         if message["type"] == "http.disconnect":
             raise RequestError("request.invalid", "the request ended early")
         piece = message.get("body", b"")
@@ -465,15 +450,6 @@ async def _read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
         pieces.append(piece)
         if not message.get("more_body", False):
             return b"".join(pieces)
-
-
-async def _next(receive: Receive) -> Message:
-    """Return the next piece of a request, which must come within a time: a connection that only drips holds nothing here."""
-    try:
-        async with asyncio.timeout(_PIECE_S):
-            return await receive()
-    except TimeoutError as error:
-        raise RequestError("request.invalid", "the request came too slowly") from error
 
 
 async def _send(send: Send, status: int, body: bytes, headers: Headers) -> None:

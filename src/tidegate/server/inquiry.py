@@ -7,6 +7,7 @@ import msgspec
 from tidegate.core.authority import Mandate
 from tidegate.core.errors import RequestError
 from tidegate.core.nearest import did_you_mean
+from tidegate.core.words import key_words
 from tidegate.rollout import cohort, explain
 from tidegate.rollout.model import Finding
 from tidegate.server import acts, approvals, incidents, planning, snapshot, telemetry
@@ -281,6 +282,10 @@ def _device(row: Row, book: Book, update: Row | None, now: int) -> DeviceRecord:
     plain["groups"] = sorted(book.attributes(row, now)["group"])
     plain["held"] = bool(row["held"])
     plain["slots"] = slots_now(row)
+    plain["rekey"] = bool(row["rekey"])
+    plain["key_words"] = key_words(row["key_sha256"])
+    if row["key_promised_until"] <= now:
+        plain["key_promised"] = ""
     plain["update"] = _update(update) if update else None
     return msgspec.convert(plain, type=DeviceRecord)
 

@@ -22,6 +22,7 @@ from tidegate.core.metadata import (
     parse_root,
     parse_targets,
     product_role,
+    products_of,
     root_extra,
     sign,
 )
@@ -105,6 +106,11 @@ class Repository:
         """Return the present targets role, or None."""
         row = release_queries.newest_document(conn, "targets")
         return parse_targets(row.body) if row else None
+
+    def products(self, conn: Connection) -> tuple[str, ...]:
+        """Return the products that the present targets role delegates; none before there is one."""
+        targets = self.targets(conn)
+        return products_of(targets) if targets is not None else ()
 
     def publish_root(
         self, conn: Connection, body: bytes, now: int, *, alone: bool = True

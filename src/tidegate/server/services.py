@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from tidegate.server import online
+from tidegate.server import keyring, online
 from tidegate.server.blobs.local import LocalBlobs
 from tidegate.server.config import Settings
 from tidegate.server.granted import Ways
@@ -132,6 +132,7 @@ def open_services(
             randomness=randomness,
         )
         opened.write(hot_queries.forget_leases).result()
+        opened.read(lambda conn: keyring.load(conn, services.tokens))
         opened.read(services.repository.load)
         opened.read(services.fleet.load)
     except BaseException:

@@ -24,8 +24,9 @@ from tidegate.server import outcomes
 from tidegate.server.store import Connection, device_queries, hot, rollout_rows
 from tidegate.server.store.rollout_rows import LiveRow
 
-STATES: Final = ("pending", "accepted", "rejected", "revoked", "quarantined")
+STATES: Final = ("pending", "accepted", "rejected", "revoked", "quarantined", "decommissioned")
 ACCEPTED: Final = STATES.index("accepted")
+QUARANTINED: Final = STATES.index("quarantined")
 #: The key under which an operator's tags stand among a device's attributes.
 TAGS: Final = "tags"
 
@@ -184,6 +185,7 @@ class Fleet:
         self.open = bytearray(1)
         self.held = bytearray(1)
         self.key_gen = array("H", [0])
+        self.session_at = array("q", [0])
         self.seen = array("I", [0])
         self.counter = array("q", [0])
         self.quiet = array("Q", [0])
@@ -195,7 +197,6 @@ class Fleet:
         self.dirty: set[int] = set()
         self.plan = Plan()
         self._versions = count(self.plan.version + 1)
-        self.clones: dict[int, list[str]] = {}
 
     def __len__(self) -> int:
         return len(self.ids) - 1
@@ -238,7 +239,7 @@ class Fleet:
         plan = self.plan
         if now >= plan.opens_at:
             self._open_steps(plan, now)
-        if self.quiet[row] == plan.version:
+        if self.quiet[row] == plan.version or self.state[row] != ACCEPTED:
             return False
         if self.open[row]:
             return True
@@ -293,10 +294,11 @@ class Fleet:
 
     def _put(self, columns: tuple[Any, ...]) -> None:
         (row, device_id, state, key_gen, product, model, rev, _, channel, region, site, connectivity,
-         agent, _, own, counter, _, floor, held, seen) = columns  # fmt: skip
+         agent, _, own, counter, _, floor, held, seen, session_at) = columns  # fmt: skip
         self._grow(row)
         self.state[row] = STATES.index(state)
         self.key_gen[row] = key_gen & 0xFFFF
+        self.session_at[row] = session_at
         self.counter[row] = counter
         self.held[row] = 1 if held else 0
         self.seen[row] = max(self.seen[row], min(seen, 0xFFFFFFFF))
@@ -320,7 +322,14 @@ class Fleet:
             return
         for octets in (self.state, self.open, self.held):
             octets.extend(bytes(missing))
-        for numbers in (self.key_gen, self.seen, self.counter, self.quiet, self._kind_of):
+        for numbers in (
+            self.key_gen,
+            self.session_at,
+            self.seen,
+            self.counter,
+            self.quiet,
+            self._kind_of,
+        ):
             numbers.extend([0] * missing)
         self.ids.extend([""] * missing)
 

@@ -13,8 +13,15 @@ from tidegate.core.keys import PublicKey, open_document
 from tidegate.core.protocol import EVENT_TYPE, SIGNED_KINDS, EventBody, EventItem
 from tidegate.core.reasons import is_reason
 from tidegate.rollout.model import Evidence, Exposure, Tally
-from tidegate.server import outcomes, permits
-from tidegate.server.store import Connection, changes, device_queries, hot, rollout_rows
+from tidegate.server import devices, identity, outcomes, permits
+from tidegate.server.store import (
+    Connection,
+    changes,
+    device_queries,
+    hot,
+    identity_rows,
+    rollout_rows,
+)
 from tidegate.server.store.hot import DeviceRow, EventRow, UpdateRow
 
 #: States in which the new slot may run without having been confirmed.
@@ -89,7 +96,13 @@ def _open(item: EventItem, key: Callable[[], PublicKey]) -> Opened:
 
 
 def accept(
-    conn: Connection, row: int, opened: Sequence[Opened], refused: Refusals, now: int
+    conn: Connection,
+    row: int,
+    opened: Sequence[Opened],
+    refused: Refusals,
+    now: int,
+    *,
+    quarantine: bool = True,
 ) -> Accepted:
     """Store and count events of one device that are not stored yet.
 
@@ -99,13 +112,17 @@ def accept(
         opened: from `open_items`.
         refused: from `open_items`: acknowledged, so that the device forgets them, and never counted.
         now: unix seconds of receipt.
+        quarantine: whether a clone is put there, or only reported.
 
     Raises:
-        TidegateError: `device.unknown`.
+        TidegateError: `device.unknown`, `device.revoked`, `device.pending`: since the request came in.
     """
     device = hot.device(conn, row)
     if device is None:
         raise TidegateError("device.unknown", f"row {row}")
+    devices.require_reporting(device.state)
+    if any(_contradicts(conn, device, one) for one in opened if one.envelope is not None):
+        identity.contradicted(conn, row, now, quarantine=quarantine)
     fresh = sorted((one for one in opened if one.body.seq > device.acked_seq), key=_seq)
     hot.put_events(conn, [_event_row(device, one, now) for one in fresh])
     fold = _Fold(conn, device, now)
@@ -117,6 +134,21 @@ def accept(
     boot_id = fresh[-1].body.boot_id if fresh else ""
     hot.touch_device(conn, row, acked_seq=acked, boot_id=boot_id, now=now)
     return Accepted(acked, fold.device is not device, frozenset(fold.moved), fold.harmed)
+
+
+def _contradicts(conn: Connection, device: DeviceRow, one: Opened) -> bool:
+    """Say whether a device signed something else under this number before: what it sends again is the same, but for the boot that it comes from."""
+    if one.body.seq > device.acked_seq:
+        return False
+    known = identity_rows.event(conn, device.row, one.body.seq)
+    if known is None or known.envelope is None:
+        return False
+    before, body = codec.decode(known.body.encode(), EventBody), one.body
+    return _told(before) != _told(body)
+
+
+def _told(body: EventBody) -> tuple[object, ...]:
+    return (body.kind, body.at, body.update, body.attempt, body.reason)
 
 
 def _seq(one: Opened) -> int:
@@ -260,6 +292,8 @@ class _Fold:
     def _measure(self, body: EventBody) -> None:
         """Add errors and device time to both arms that this device belongs to: `updated` where it confirmed the rollout's release, else `control`."""
         metrics, device = body.metrics, self.device
+        if device.state != "accepted":
+            return  # two devices under one name: neither arm
         assert metrics is not None  # noqa: S101 - asked by the caller
         if self._watching is None:
             self._watching = hot.watching(self.conn, device.tenant, device.product)

@@ -1,23 +1,29 @@
-"""Session tokens and nonces of devices: authenticated by the server's secret, so that neither needs a table.
+"""Session tokens and nonces of devices: authenticated, so that neither needs a table.
 
-A token is `v1.` and base64url of: device row u64, tenant u32, key generation u16, issued u32, expires u32, key number u8, HMAC-SHA256 cut to 128 bits. The key
-changes daily and is derived from the secret, so that any replica that holds the secret can check. Revocation is the key generation, kept by the fleet snapshot.
+A token is `v1.` and base64url of: device row u64, tenant u32, key generation u16, issued u32, expires u32, key number u8, HMAC-SHA256 cut to 128 bits. The MAC
+key changes daily: it is made of the server's secret and of that day's salt, which stands in the database and is deleted when no token of that day can be alive
+(`server.keyring`). Whoever once read either of the two, or both on one day, cannot make tokens for another day. Revocation is the key generation and the time
+of the newest session, both kept by the fleet in memory.
 """
 
 import base64
 import binascii
 import hmac
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
 _FIELDS: Final = struct.Struct(">QIHIIB")
 _MAC: Final = 16
 _LENGTH: Final = _FIELDS.size + _MAC
 _PREFIX: Final = b"v1."
-_DAY_S: Final = 86_400
+DAY_S: Final = 86_400
 #: A nonce is good for this long.
 NONCE_S: Final = 120
+#: A token may have been issued so many seconds ahead of this server's clock, by another replica.
+SKEW_S: Final = 300
+#: The number of the only tenant that this server serves.
+TENANT: Final = 0
 
 
 class Session(NamedTuple):
@@ -26,6 +32,7 @@ class Session(NamedTuple):
     row: int
     key_gen: int
     expires: int
+    issued: int = 0
 
 
 class Tokens:
@@ -35,32 +42,58 @@ class Tokens:
         """Take the server's secret (32 bytes or more) and a source of unpredictable bytes."""
         self._secret = secret
         self._randomness = randomness
-        self._keys: dict[int, bytes] = {}
+        self._ring: dict[int, bytes] = {}
         self._used: dict[str, int] = {}
 
+    # --- the ring -----------------------------------------------------------------------------------------------------
+
+    def take_salts(self, salts: Iterable[tuple[int, bytes]]) -> None:
+        """Replace the ring: (unix day, salt). Tokens of other days are not taken any more."""
+        self._ring = {
+            day: hmac.digest(self._secret, b"mac" + salt, "sha256") for day, salt in salts
+        }
+
+    def has_key(self, now: int) -> bool:
+        """Say whether there is a key of today's."""
+        return now // DAY_S in self._ring
+
+    # --- tokens -------------------------------------------------------------------------------------------------------
+
     def issue(self, row: int, key_gen: int, now: int, lifetime_s: int) -> str:
-        """Make a token for a device."""
-        day = now // _DAY_S
-        head = _FIELDS.pack(row, 0, key_gen & 0xFFFF, now, now + lifetime_s, day & 0xFF)
-        mac = hmac.digest(self._key(day), head, "sha256")[:_MAC]
+        """Make a token for a device.
+
+        Raises:
+            KeyError: the ring has no key of today's (`keyring.turn` makes it).
+        """
+        day = now // DAY_S
+        head = _FIELDS.pack(row, TENANT, key_gen & 0xFFFF, now, now + lifetime_s, day & 0xFF)
+        mac = hmac.digest(self._ring[day], head, "sha256")[:_MAC]
         return (_PREFIX + base64.urlsafe_b64encode(head + mac)).decode()
 
     def check(self, token: bytes, now: int) -> Session | None:
-        """Return what a token (untrusted) says, or None: not ours, or expired."""
+        """Return what a token (untrusted) says, or None: not ours, of another tenant or time, or of a key that is gone."""
         if token[:3] != _PREFIX:
             return None
         try:
-            raw = base64.urlsafe_b64decode(token[3:])
+            raw = base64.b64decode(token[3:], b"-_", validate=True)
         except (binascii.Error, ValueError):
             return None
         if len(raw) != _LENGTH:
             return None
         head = raw[:-_MAC]
-        row, _, key_gen, issued, expires, _ = _FIELDS.unpack(head)
-        mac = hmac.digest(self._key(issued // _DAY_S), head, "sha256")[:_MAC]
-        if not hmac.compare_digest(mac, raw[-_MAC:]) or now >= expires:
+        row, tenant, key_gen, issued, expires, kid = _FIELDS.unpack(head)
+        day = issued // DAY_S
+        key = self._ring.get(day)
+        if key is None or kid != day & 0xFF:
             return None
-        return Session(row, key_gen, expires)
+        mac = hmac.digest(key, head, "sha256")[:_MAC]
+        if not hmac.compare_digest(mac, raw[-_MAC:]):
+            return None
+        if tenant != TENANT or not issued - SKEW_S <= now < expires:
+            return None
+        return Session(row, key_gen, expires, issued)
+
+    # --- nonces -------------------------------------------------------------------------------------------------------
 
     def nonce(self, now: int) -> str:
         """Make a nonce that only this server can have made."""
@@ -75,7 +108,7 @@ class Tokens:
             return False
         if len(raw) != 16 or not hmac.compare_digest(self._stamp(raw[:8]), raw[8:]):
             return False
-        made = int.from_bytes(raw[:4], "big")
+        made = nonce_made(nonce)
         if not made <= now <= made + NONCE_S or nonce in self._used:
             return False
         self._forget_old(now)
@@ -85,14 +118,11 @@ class Tokens:
     def _stamp(self, head: bytes) -> bytes:
         return hmac.digest(self._secret, b"nonce" + head, "sha256")[:8]
 
-    def _key(self, day: int) -> bytes:
-        key = self._keys.get(day)
-        if key is None:
-            if len(self._keys) > 64:
-                self._keys.clear()
-            key = self._keys[day] = hmac.digest(self._secret, b"day%d" % day, "sha256")
-        return key
-
     def _forget_old(self, now: int) -> None:
         if len(self._used) > 10_000:
             self._used = {one: made for one, made in self._used.items() if made + NONCE_S >= now}
+
+
+def nonce_made(nonce: str) -> int:
+    """Return when a nonce of ours was made, unix seconds; 0 for an empty text."""
+    return int(nonce[:8], 16) if nonce else 0

@@ -162,7 +162,7 @@ def note_state(conn: Connection, device: Any, state: DeviceState, seq: int, now:
     if device.held_by in {"", "device"}:
         values |= {"held": int(state.held), "held_by": "device" if state.held else ""}
     if state.attributes:
-        values["attributes"] = _merged(device.attributes, state.attributes)
+        values["attributes"] = _merged(device.attributes, state.attributes, device.given or {})
     device_queries.change(conn, device.row, values)
     changes.notify(conn, "device", str(device.row))
     slot = state.slots.get(state.running)
@@ -186,10 +186,10 @@ def _plain_slot(slot: Any) -> dict[str, Any]:
     }
 
 
-def _merged(old: dict[str, Any], own: dict[str, str]) -> dict[str, Any]:
-    """Return the device's own attributes with the operator's tags kept: those are not the device's to write."""
+def _merged(old: dict[str, Any], own: dict[str, str], given: dict[str, str]) -> dict[str, Any]:
+    """Return the device's own attributes, with the operator's tags and what the factory's list gave kept: those are not the device's to write."""
     kept = {snapshot.TAGS: old[snapshot.TAGS]} if snapshot.TAGS in old else {}
-    return {name: value for name, value in own.items() if name != snapshot.TAGS} | kept
+    return {name: value for name, value in own.items() if name != snapshot.TAGS} | given | kept
 
 
 def facts_of(conn: Connection, device: Any, now: int) -> Facts:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import functools
 import hashlib
 import json
@@ -34,6 +35,7 @@ from tidegate.core.protocol import (
     ENROL_TYPE,
     EVENT_TYPE,
     PERMIT_TYPE,
+    REKEY_TYPE,
     SESSION_TYPE,
     SIGNED_KINDS,
     AssignmentAnswer,
@@ -51,9 +53,12 @@ from tidegate.core.protocol import (
     PermitBody,
     PermitRequest,
     PollAnswer,
+    RekeyBody,
+    RekeyRequest,
     SessionBody,
     SessionRequest,
     SlotState,
+    session_ref,
 )
 from tidegate.core.release import FallbackTo, Install, PayloadRef, ReleaseTarget, release_sha256
 from tidegate.rollout.model import Deadlines, Policy, RingProgress, RingSpec
@@ -83,7 +88,12 @@ class Answer:
 
 
 async def ask(
-    app: Any, method: str, path: str, headers: dict[str, str] | None = None, body: bytes = b""
+    app: Any,
+    method: str,
+    path: str,
+    headers: dict[str, str] | None = None,
+    body: bytes = b"",
+    client: str | None = None,
 ) -> Answer:
     status, got, pieces = 0, {}, []
     asked = False
@@ -106,7 +116,7 @@ async def ask(
     raw = [(name.lower().encode(), value.encode()) for name, value in (headers or {}).items()]
     scope = {
         "type": "http", "method": method, "path": path, "headers": raw, "query_string": b"",
-        "client": None, "raw_path": path.encode(),
+        "client": (client, 1) if client else None, "raw_path": path.encode(),
     }  # fmt: skip
     await app(scope, receive, send)
     return Answer(status, got, b"".join(pieces))
@@ -127,6 +137,7 @@ class Rig:
     app: App = field(init=False)
     random: Random = field(default_factory=lambda: Random(1))
     offline: dict[str, Signer] = field(default_factory=dict)
+    address: str | None = None
 
     def __post_init__(self) -> None:
         self.loop = asyncio.new_event_loop()
@@ -150,7 +161,7 @@ class Rig:
     def ask(self, method: str, path: str, body: object = None, **headers: str) -> Answer:
         raw = body if isinstance(body, bytes) else codec.encode(body) if body is not None else b""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
-        return self.loop.run_until_complete(ask(self.app, method, path, named, raw))
+        return self.loop.run_until_complete(ask(self.app, method, path, named, raw, self.address))
 
     def write(self, work: Any) -> Any:
         return self.app.store.write(work).result(10)
@@ -363,6 +374,8 @@ class Device:
     refuses: tuple[str, ...] = ()
     held: bool = False
     boot_id: str = "boot-1"
+    #: Of the session before, as agents tell it; None: as one that does not.
+    previous: str | None = None
 
     def __post_init__(self) -> None:
         self.key = Signer.from_seed(hashlib.sha256(self.id.encode()).digest())
@@ -385,14 +398,45 @@ class Device:
 
     def session(self) -> Answer:
         nonce = json.loads(self.rig.ask("POST", "/d/v1/nonce").body)["nonce"]
-        body = SessionBody(device_id=self.id, nonce=nonce, boot_id=self.boot_id, agent="1.0.0")
+        body = SessionBody(
+            device_id=self.id,
+            nonce=nonce,
+            boot_id=self.boot_id,
+            agent="1.0.0",
+            previous=self.previous,
+        )
         envelope = keys.sign_document(body, SESSION_TYPE, self.key)
         return self.rig.ask("POST", "/d/v1/session", SessionRequest(envelope=envelope))
 
     def log_in(self) -> None:
         answer = self.session()
         assert answer.status == 200, answer.body
-        self.token = json.loads(answer.body)["token"]
+        found = json.loads(answer.body)
+        self.token, self.seq = found["token"], max(self.seq, found["acked_seq"])
+        if self.previous is not None:
+            self.previous = session_ref(self.token)
+
+    def rekey(self, new: Signer, *, signers: tuple[Signer, ...] = (), **changed: Any) -> Answer:
+        """Ask for a new key, signed by the old and the new one unless told otherwise."""
+        nonce = json.loads(self.rig.ask("POST", "/d/v1/nonce").body)["nonce"]
+        body = RekeyBody(
+            device_id=self.id,
+            nonce=nonce,
+            old_key=self.key.public.identity,
+            public_key=new.public.public,
+        )
+        body = msgspec.structs.replace(body, **changed)
+        first, *others = signers or (self.key, new)
+        envelope = keys.sign_document(body, REKEY_TYPE, first)
+        for one in others:
+            envelope = keys.add_signature(envelope, one)
+        return self.rig.ask("POST", "/d/v1/rekey", RekeyRequest(envelope=envelope))
+
+    def copied(self) -> "Device":
+        """Return a second device with all that this one has: its key, its state, its token."""
+        made = dataclasses.replace(self)
+        made.key = self.key
+        return made
 
     def ask(self, method: str, path: str, body: object = None, **headers: str) -> Answer:
         return self.rig.ask(method, path, body, authorization=f"Bearer {self.token}", **headers)

@@ -285,18 +285,6 @@ def test_counters_equal_what_the_update_rows_say(rig: Rig) -> None:
     assert len(rows) == len(steps)
 
 
-def test_a_clone_is_put_into_quarantine(rig: Rig) -> None:
-    device = rig.device()
-    device.tell("heartbeat")
-    device.boot_id = "boot-of-the-clone"
-    device.log_in()
-    device.tell("heartbeat")
-    device.boot_id = "boot-1"
-    answer = device.session()
-    assert (answer.status, answer.code) == (403, "device.quarantined")
-    assert device.ask("GET", "/d/v1/poll").code == "device.quarantined"
-
-
 def test_everything_is_there_after_a_restart(rig: Rig) -> None:
     rig.publish_trust()
     device = rig.device()

@@ -133,12 +133,12 @@ def test_a_revoked_device_is_out_at_once(rig: Rig) -> None:
     assert device.session().code == "device.revoked"
 
 
-def test_a_device_that_was_rejected_and_accepted_again_needs_a_new_session(rig: Rig) -> None:
+def test_a_device_that_left_and_was_accepted_again_needs_a_new_session(rig: Rig) -> None:
     from tidegate.server import devices
 
     device = rig.device()
     row = rig.read(lambda conn: device_queries.by_id(conn, "d1")).row
-    for state in ("rejected", "accepted"):
+    for state in ("quarantined", "accepted"):
         rig.write(lambda conn, state=state: devices.set_state(conn, row, state, int(rig.now)))
     assert device.ask("GET", "/d/v1/poll").code == "session.expired"
     device.log_in()

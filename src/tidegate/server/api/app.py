@@ -21,7 +21,7 @@ from tidegate.core import codec
 from tidegate.core.errors import RequestError, TidegateError
 from tidegate.server import problems
 from tidegate.server.api.desk import Desk, permission_guard
-from tidegate.server.api.devices import DeviceRoutes
+from tidegate.server.api.devices import DeviceRoutes, FactoryRoutes
 from tidegate.server.api.fleet import FleetRoutes, openapi_document
 from tidegate.server.api.groups import ClaimRoutes, GroupRoutes
 from tidegate.server.api.incidents import IncidentRoutes
@@ -82,6 +82,7 @@ def create_admin_app(services: Services) -> Litestar:
             ComponentRoutes,
             AdvisoryRoutes,
             DeviceRoutes,
+            FactoryRoutes,
             ClaimRoutes,
             GroupRoutes,
             IncidentRoutes,

@@ -1,17 +1,20 @@
 """Devices over REST: look, ask why, let in, hold, tag, revoke."""
 
 import asyncio
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 
-from litestar import Controller, get, post, put
+from litestar import Controller, delete, get, post, put
 from litestar.params import FromPath, JSONBody
 
+from tidegate.core import words
 from tidegate.core.errors import RequestError
-from tidegate.server import audit, devices, inquiry, why
+from tidegate.server import audit, devices, identity, inquiry, preauthorized, why
 from tidegate.server.api.desk import (
     PERMISSION,
     ApiRequest,
     Cursor,
+    Desk,
     DeskDep,
     InState,
     Limit,
@@ -20,15 +23,26 @@ from tidegate.server.api.desk import (
     cursor_of,
     position_of,
 )
-from tidegate.server.api.wire import Because, Devices, Events, Tags, Updates
+from tidegate.server.api.wire import (
+    Because,
+    Devices,
+    Events,
+    FactoryList,
+    LetIn,
+    Preauthorized,
+    Swap,
+    Tags,
+    Updates,
+)
 from tidegate.server.facts import DeviceRecord, Why
+from tidegate.server.preauthorized import Imported
 from tidegate.server.store import Connection
 
-#: Verb → the state that it leads to, and the states that it may be given in.
+#: Verb → the state that it leads to.
 _STATES: Final = {
-    "accept": ("accepted", frozenset({"pending", "rejected", "quarantined"})),
-    "reject": ("rejected", frozenset({"pending"})),
-    "revoke": ("revoked", frozenset({"pending", "accepted", "rejected", "quarantined"})),
+    "reject": "rejected",
+    "revoke": "revoked",
+    "decommission": "decommissioned",
 }
 
 
@@ -86,31 +100,91 @@ class DeviceRoutes(Controller):
         )
         return Events(items=items, next=cursor_of(more))
 
+    @post("/{name:str}/accept", opt={PERMISSION: "device.manage"}, status_code=200)
+    async def accept(
+        self, request: ApiRequest, desk: DeskDep, name: FromPath[str], data: JSONBody[LetIn]
+    ) -> DeviceRecord:
+        """Let a device in that asks to join. With a fingerprint, only the device that shows it."""
+
+        def work(conn: Connection) -> None:
+            row = inquiry.device_row(conn, name)
+            if data.fingerprint:
+                _compare(row, data.fingerprint)
+            if row["state"] == "accepted":
+                return
+            if row["state"] == "quarantined":
+                raise RequestError(
+                    "request.conflict",
+                    "cannot accept a device that is quarantined",
+                    hint="give it a new key (`tidegate device swap`), or `tidegate device clear`",
+                )
+            devices.set_state(conn, int(row["row"]), "accepted", desk.now)
+            compared = {"fingerprint": data.fingerprint} if data.fingerprint else {}
+            detail = {"reason": data.reason, **compared}
+            desk.note(conn, request.user, "device.accept", name, **detail)
+
+        return await _done(desk, name, work)
+
     @post(
-        ["/{name:str}/accept", "/{name:str}/reject", "/{name:str}/revoke"],
+        ["/{name:str}/reject", "/{name:str}/revoke", "/{name:str}/decommission"],
         opt={PERMISSION: "device.manage"},
         status_code=200,
     )
     async def enrolment(
         self, request: ApiRequest, desk: DeskDep, name: FromPath[str], data: JSONBody[Because]
     ) -> DeviceRecord:
-        """Accept, reject or revoke a device. Doing it again changes nothing."""
+        """Reject, revoke or decommission a device. Doing it again changes nothing."""
         verb = request.url.path.rstrip("/").rpartition("/")[2]
-        target, allowed = _STATES[verb]
+        if verb == "decommission" and not data.reason.strip():
+            raise RequestError("request.invalid", "reason: it cannot be undone")
 
         def work(conn: Connection) -> None:
             row = inquiry.device_row(conn, name)
-            if row["state"] == target:
+            if row["state"] == _STATES[verb]:
                 return
-            if row["state"] not in allowed:
+            if verb == "reject" and row["state"] != "pending":
                 raise RequestError(
-                    "request.conflict", f"cannot {verb} a device that is {row['state']}"
+                    "request.conflict", f"cannot reject a device that is {row['state']}"
                 )
-            devices.set_state(conn, int(row["row"]), target, desk.now)
+            devices.set_state(conn, int(row["row"]), _STATES[verb], desk.now)
             _record(conn, desk.now, request, f"device.{verb}", name, data.reason)
 
-        await asyncio.to_thread(desk.write, work)
-        return await asyncio.to_thread(desk.read, lambda conn: inquiry.device(conn, name, desk.now))
+        return await _done(desk, name, work)
+
+    @post("/{name:str}/swap", opt={PERMISSION: "device.manage"}, status_code=200)
+    async def swap(
+        self, request: ApiRequest, desk: DeskDep, name: FromPath[str], data: JSONBody[Swap]
+    ) -> DeviceRecord:
+        """Approve a new key for a device by its fingerprint: its board was swapped, or it is to leave quarantine or revocation."""
+
+        def work(conn: Connection) -> None:
+            row = inquiry.device_row(conn, name)
+            beginning = words.key_beginning(data.fingerprint)
+            identity.promise_key(conn, row, beginning, request.user.name, desk.now)
+
+        return await _done(desk, name, work)
+
+    @post(
+        ["/{name:str}/rekey", "/{name:str}/clear"],
+        opt={PERMISSION: "device.manage"},
+        status_code=200,
+    )
+    async def key(
+        self, request: ApiRequest, desk: DeskDep, name: FromPath[str], data: JSONBody[Because]
+    ) -> DeviceRecord:
+        """`rekey`: have a device make itself a new key. `clear`: let it out of quarantine with the key that it has; takes a reason."""
+        verb = request.url.path.rstrip("/").rpartition("/")[2]
+        if verb == "clear" and not data.reason.strip():
+            raise RequestError(
+                "request.invalid", "reason: say how it is known that there is one device"
+            )
+
+        def work(conn: Connection) -> None:
+            row = inquiry.device_row(conn, name)
+            act = identity.order_rekey if verb == "rekey" else identity.clear
+            act(conn, row, request.user.name, data.reason, desk.now)
+
+        return await _done(desk, name, work)
 
     @post(
         ["/{name:str}/hold", "/{name:str}/unhold"],
@@ -133,8 +207,7 @@ class DeviceRoutes(Controller):
                 devices.unhold(conn, int(row["row"]), desk.now)
             _record(conn, desk.now, request, f"device.{verb}", name, data.reason)
 
-        await asyncio.to_thread(desk.write, work)
-        return await asyncio.to_thread(desk.read, lambda conn: inquiry.device(conn, name, desk.now))
+        return await _done(desk, name, work)
 
     @put("/{name:str}/tags", opt={PERMISSION: "device.manage"}, sync_to_thread=True)
     def tags_of(
@@ -149,6 +222,49 @@ class DeviceRoutes(Controller):
 
         desk.write(work)
         return desk.read(lambda conn: inquiry.device(conn, name, desk.now))
+
+
+class FactoryRoutes(Controller):
+    """Devices that the factory announced."""
+
+    path = "/preauthorized"
+    tags = ("devices",)
+
+    @get("/", opt={PERMISSION: "fleet.read"}, sync_to_thread=True)
+    def list_entries(self, desk: DeskDep, cursor: Cursor = "", limit: Limit = 100) -> Preauthorized:
+        """List the devices that the factory announced, in the order in which they came."""
+        after = position_of(cursor)
+        items, more = desk.read(lambda conn: preauthorized.listed(conn, after=after, limit=limit))
+        return Preauthorized(items=items, next=cursor_of(more))
+
+    @post("/", opt={PERMISSION: "device.manage"}, sync_to_thread=True, status_code=200)
+    def take(self, request: ApiRequest, desk: DeskDep, data: JSONBody[FactoryList]) -> Imported:
+        """Add devices to the factory's list. Each entry stands or falls by itself; sending it again changes nothing."""
+        return desk.write(
+            lambda conn: preauthorized.take(
+                conn, data.entries, request.user, desk.services.repository.products(conn), desk.now
+            )
+        )
+
+    @delete("/{key:str}", opt={PERMISSION: "device.manage"}, sync_to_thread=True)
+    def drop(self, request: ApiRequest, desk: DeskDep, key: FromPath[str]) -> None:
+        """Take a device that has not come yet off the list, by the digest of its key."""
+        if not desk.write(lambda conn: preauthorized.drop(conn, key, request.user, desk.now)):
+            raise RequestError("request.not_found", "no unused entry with this key")
+
+
+async def _done(desk: Desk, name: str, work: Callable[[Connection], None]) -> DeviceRecord:
+    await asyncio.to_thread(desk.write, work)
+    return await asyncio.to_thread(desk.read, lambda conn: inquiry.device(conn, name, desk.now))
+
+
+def _compare(row: dict[str, Any], fingerprint: str) -> None:
+    if not str(row["key_sha256"]).startswith(words.key_beginning(fingerprint)):
+        raise RequestError(
+            "request.conflict",
+            "the fingerprint is not that of the key which asks",
+            hint="read it from the device itself: `tidegate-agent status`",
+        )
 
 
 def _record(

@@ -75,6 +75,7 @@ class ClaimRoutes(Controller):
     def create(self, request: ApiRequest, desk: DeskDep, data: JSONBody[NewClaim]) -> MadeClaim:
         """Make a claim token. Its text is in the answer, and nowhere else."""
         name = data.name or f"{data.product[:57]}-{desk.services.randomness(3).hex()}"
+        claims.require_product(data.product, desk.read(desk.services.repository.products))
         made, token = desk.write(
             lambda conn: claims.create(
                 conn,

@@ -1,6 +1,6 @@
 """Bodies of the REST API: what is sent in, and what lists and small answers look like. Everything sent in is untrusted and bounded."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -25,6 +25,7 @@ from tidegate.server.facts import (
 from tidegate.server.grants import GrantFacts
 from tidegate.server.groups import GroupFacts
 from tidegate.server.incidents import IncidentFacts, NoteFacts
+from tidegate.server.preauthorized import BATCH_MAX, Listed
 
 Reason = Annotated[str, Meta(max_length=1000)]
 Short = Annotated[str, Meta(max_length=128)]
@@ -79,6 +80,33 @@ class Because(_Strict, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Body of what only takes a reason."""
 
     reason: Reason = ""
+
+
+class LetIn(_Strict, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Body of `accept`: `fingerprint` is what the device shows (eight words, or 16 to 64 hex digits); empty = it was not compared."""
+
+    reason: Reason = ""
+    fingerprint: Annotated[str, Meta(max_length=200)] = ""
+
+
+class Swap(_Strict, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Body of `swap`: the fingerprint of the key that is to come."""
+
+    fingerprint: Annotated[str, Meta(min_length=1, max_length=200)]
+    reason: Reason = ""
+
+
+class FactoryList(_Strict, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Entries of a factory's list; each is checked by itself."""
+
+    entries: Annotated[list[Any], Meta(min_length=1, max_length=BATCH_MAX)]
+
+
+class Preauthorized(msgspec.Struct, frozen=True, kw_only=True):
+    """A page of the factory's list."""
+
+    items: list[Listed]
+    next: str | None = None
 
 
 class Tags(_Strict, frozen=True, kw_only=True, forbid_unknown_fields=True):

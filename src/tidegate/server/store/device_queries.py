@@ -102,7 +102,7 @@ def static_members(conn: Connection) -> Iterator[tuple[int, str]]:
 FLEET_COLUMNS = (
     "row", "id", "state", "key_gen", "product", "model", "rev", "variant", "channel", "region",
     "site", "connectivity", "agent", "serial", "attributes", "running_counter", "running_version",
-    "security_floor", "held AND held_by != 'device'", "last_seen",
+    "security_floor", "held AND held_by != 'device'", "last_seen", "session_at",
 )  # fmt: skip
 
 

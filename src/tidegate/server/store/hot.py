@@ -238,16 +238,6 @@ def put_seen(conn: Connection, seen: Iterable[tuple[int, int]]) -> None:
     )
 
 
-def recent_boots(conn: Connection, device_row: int, limit: int) -> list[str]:
-    """Return the boot ids of a device's last events, the newest first."""
-    found = raw_connection(conn).execute(
-        "SELECT json_extract(body, '$.boot_id') FROM event WHERE device_row = ? "
-        "ORDER BY seq DESC LIMIT ?",
-        (device_row, limit),
-    )
-    return [one[0] or "" for one in found]
-
-
 def newest_position(conn: Connection) -> int:
     """Return the position of the newest event, or 0."""
     found = raw_connection(conn).execute("SELECT max(position) FROM event").fetchone()

@@ -13,7 +13,9 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-from tidegate.server.store.tables import _Id, _tenant, metadata
+from tidegate.server.store.table_parts import Id as _Id
+from tidegate.server.store.table_parts import metadata
+from tidegate.server.store.table_parts import tenant as _tenant
 
 # Documents of an artifact, as its signed target names them; the bytes are a blob.
 attachment = Table(

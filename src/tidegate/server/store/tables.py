@@ -4,8 +4,6 @@ Times are integer unix seconds (a `DateTime` comes back naive from SQLite). Ever
 No query joins across devices on the hot path.
 """
 
-from typing import Final
-
 from sqlalchemy import (
     JSON,
     BigInteger,
@@ -14,29 +12,19 @@ from sqlalchemy import (
     Index,
     Integer,
     LargeBinary,
-    MetaData,
     String,
     Table,
     Text,
     UniqueConstraint,
 )
 
-metadata: Final = MetaData(
-    naming_convention={
-        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
-        "pk": "pk_%(table_name)s",
-    }
-)
+from tidegate.server.store import supply_tables
+from tidegate.server.store.identity_tables import preauthorized, retired_key, session_salt
+from tidegate.server.store.table_parts import Id as _Id
+from tidegate.server.store.table_parts import metadata
+from tidegate.server.store.table_parts import tenant as _tenant
 
-#: SQLite only numbers rows by itself for INTEGER, PostgreSQL wants BIGINT.
-_Id = BigInteger().with_variant(Integer, "sqlite")
-
-
-def _tenant() -> Column[str]:
-    return Column("tenant", String(64), nullable=False, server_default="default")
-
+__all__ = ["metadata", "preauthorized", "retired_key", "session_salt", "supply_tables"]
 
 device = Table(
     "device",
@@ -48,7 +36,7 @@ device = Table(
     Column("keytype", String(16), nullable=False),
     Column("key_sha256", String(64), nullable=False),
     Column("key_gen", Integer, nullable=False, server_default="1"),
-    # accepted, pending, rejected, revoked, quarantined
+    # accepted, pending, rejected, revoked, quarantined, decommissioned
     Column("state", String(16), nullable=False),
     Column("product", String(64), nullable=False),
     Column("model", String(64), nullable=False),
@@ -79,9 +67,22 @@ device = Table(
     Column("last_seen", BigInteger, nullable=False, server_default="0"),
     Column("enrolled_at", BigInteger, nullable=False),
     Column("claim_id", _Id),
+    # when its newest session was opened: tokens issued before are over
+    Column("session_at", BigInteger, nullable=False, server_default="0"),
+    Column("session_nonce", String(32), nullable=False, server_default=""),
+    # server.trail.Trail: its last sessions, and what speaks for two devices behind one key
+    Column("trail", JSON),
+    # beginning of the digest of the one key that an operator approved to come next, and until when
+    Column("key_promised", String(64), nullable=False, server_default=""),
+    Column("key_promised_until", BigInteger, nullable=False, server_default="0"),
+    # 1: an operator wants a new key; the device is told with its next session
+    Column("rekey", Integer, nullable=False, server_default="0"),
+    # attributes that the factory's list gave it: not the device's to change
+    Column("given", JSON),
     UniqueConstraint("tenant", "id"),
     Index(None, "tenant", "product", "variant"),
     Index(None, "tenant", "state"),
+    Index(None, "key_sha256"),
 )
 
 claim = Table(

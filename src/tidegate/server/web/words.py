@@ -70,6 +70,7 @@ STATES: Final[dict[str, State]] = {
     "rejected": State("Rejected", "bad", ""),
     "revoked": State("Revoked", "bad", "bad"),
     "quarantined": State("Quarantined", "shield", "bad"),
+    "decommissioned": State("Retired", "bad", ""),
     "held": State("Held", "pause", ""),
     "isolated": State("Isolated", "iso", "iso"),
     "silent": State("Not seen", "lost", "lost"),

@@ -7,6 +7,7 @@ import msgspec
 from tidegate.core.hardware import Hardware, compatible
 from tidegate.core.protocol import EventBody
 from tidegate.core.release import ReleaseTarget
+from tidegate.core.words import key_words
 from tidegate.rollout import explain
 from tidegate.server.devices import slots_now
 from tidegate.server.groups import Book
@@ -229,9 +230,9 @@ def _identity(device: Row, now: int) -> tuple[Pair, ...]:
         Pair("Channel", str(device["channel"])),
         Pair("Region", str(device["region"])),
         Pair("Connectivity", str(device["connectivity"])),
-        Pair(
-            "Device key", words.short_hash(device["key_sha256"]), str(device["keytype"]), mono=True
-        ),
+        Pair("Device key", key_words(str(device["key_sha256"])), "compare with the device"),
+        Pair("Digest of it", str(device["key_sha256"]), _key_note(device), mono=True),
+        Pair("New key", *_new_key(device, now)),
         Pair("Security floor", str(device["security_floor"])),
         Pair("Agent", str(device["agent"])),
         Pair("Enrolled", words.when(int(device["enrolled_at"]), now)),
@@ -243,6 +244,19 @@ def _identity(device: Row, now: int) -> tuple[Pair, ...]:
         for key, value in sorted(own)[:12]
     ]
     return tuple(pair for pair in pairs if pair.value)
+
+
+def _key_note(device: Row) -> str:
+    generation = int(device["key_gen"])
+    return str(device["keytype"]) + (f", generation {generation}" if generation > 1 else "")
+
+
+def _new_key(device: Row, now: int) -> tuple[str, str]:
+    """Return what is expected of a device's next key, and a note; empty where nothing is."""
+    if device["key_promised"] and device["key_promised_until"] > now:
+        until = words.duration(int(device["key_promised_until"]) - now)
+        return str(device["key_promised"]), f"approved, expected within {until}"
+    return ("ordered", "the device makes it when it asks next") if device["rekey"] else ("", "")
 
 
 def _failed_boot(row: Row | None) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from tidegate.core.errors import TidegateError
+from tidegate.core.words import key_words
 from tidegate.rollout import cohort
 from tidegate.rollout.cohort import Query
 from tidegate.server.groups import Book
@@ -109,7 +110,7 @@ def _row(device: Row, update: Row | None, now: int) -> DeviceRow:
 def state_of(device: Row, update: Row | None, now: int) -> tuple[str, str]:
     """Return a device's state in one word, and why in a few."""
     if device["state"] != "accepted":
-        said = "possible clone: two boot ids" if device["state"] == "quarantined" else ""
+        said = "two devices sign with its key" if device["state"] == "quarantined" else ""
         return str(device["state"]), said
     silent = now - int(device["last_seen"]) > DAY_S
     if update is not None and update["state"] in OPEN:
@@ -146,5 +147,5 @@ def _pending(row: Row) -> PendingRow:
         variant=str(row["variant"]),
         serial=str(row["serial"]),
         at=int(row["enrolled_at"]),
-        key=str(row["key_sha256"]),
+        key=key_words(str(row["key_sha256"])),
     )

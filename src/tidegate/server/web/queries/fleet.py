@@ -194,7 +194,7 @@ def _inbox(conn: Connection, looked_at: Sequence[Row], now: int) -> tuple[InboxR
         title = f"{words.plural(pending, 'device')} {'asks' if pending == 1 else 'ask'} to enrol"
         found.append(InboxRow("chip", "", title, "/devices#pending", text, now))
     for device in rows.quarantined(conn, 5):
-        text = "Possible clone: two boot ids interleave. It gets no assignments."
+        text = "Two devices sign with one key. It gets no assignments and no permits; give the right one a new key."
         href = f"/devices/{device['id']}"
         found.append(
             InboxRow("shield", "bad", str(device["id"]), href, text, int(device["last_seen"]))
