@@ -7,7 +7,7 @@ from tidegate.cli.client import Client, with_client
 from tidegate.cli.output import Output, with_output
 from tidegate.core.amounts import parse_duration
 
-_ROLES = click.Choice(["viewer", "operator", "approver", "admin"])
+_ROLES = click.Choice(["viewer", "uploader", "operator", "approver", "admin"])
 
 
 @click.group("token")

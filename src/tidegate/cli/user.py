@@ -6,7 +6,7 @@ from tidegate.cli._people import API, quoted, show_lines, when
 from tidegate.cli.client import Client, with_client
 from tidegate.cli.output import Output, with_output
 
-_ROLES = click.Choice(["viewer", "operator", "approver", "admin"])
+_ROLES = click.Choice(["viewer", "uploader", "operator", "approver", "admin"])
 
 
 @click.group("user")

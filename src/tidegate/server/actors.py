@@ -1,7 +1,7 @@
 """Who acts, and what each role may do.
 
-Roles are sets of permissions. Stopping needs `rollout.halt`, which every role but the viewer has; widening needs `rollout.widen`; letting somebody else's
-widening pass needs `rollout.approve`.
+Roles are sets of permissions. Stopping needs `rollout.halt`, which every role but the viewer and the uploader has; widening needs `rollout.widen`; letting
+somebody else's widening pass needs `rollout.approve`. An uploader hands in what release signers signed, and decides nothing.
 """
 
 from typing import Final
@@ -30,6 +30,7 @@ _ADMIN: Final = frozenset({"account.manage", "token.manage", "root.publish"})
 #: What each role may do.
 ROLES: Final[dict[str, frozenset[str]]] = {
     "viewer": _READ,
+    "uploader": _READ | frozenset({"release.publish"}),
     "operator": _READ | _STOP | _OPERATE,
     "approver": _READ | _STOP | _APPROVE,
     "admin": _READ | _STOP | _OPERATE | _APPROVE | _ADMIN,
