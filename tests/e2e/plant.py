@@ -2,7 +2,7 @@
 
 import hashlib
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
@@ -11,6 +11,7 @@ from tests.e2e.served import Served
 
 from tidegate.core.release import Running
 from tidegate.publisher.image import make_ext4
+from tidegate.publisher.lab import Lab
 from tidegate.sim import images
 from tidegate.sim.api import Api
 from tidegate.sim.cast import ReleasePlan
@@ -33,14 +34,17 @@ class Plant:
         digests: what a slot must hold, by release counter.
     """
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(
+        self, folder: Path, *options: str, lab: Callable[[Control], Lab] | None = None
+    ) -> None:
         self.folder = folder
         settings = folder / "tidegate.toml"
         settings.write_text(SETTINGS)
         self.served = Served(folder / "data", "--config", str(settings), *options)
         token = (self.served.data / "bootstrap.token").read_text().strip()
         self.control = Control(Api(HttpWire("127.0.0.1", self.served.port), token))
-        self.shop = Workshop(folder / "shop", PRODUCT, self.control)
+        keys = None if lab is None else lab(self.control)
+        self.shop = Workshop(folder / "shop", PRODUCT, self.control, lab=keys)
         self.marker = folder / "booted"
         self.marker.touch()
         self.digests: dict[int, str] = {}
@@ -50,9 +54,13 @@ class Plant:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.served.port}"
 
+    def version(self, counter: int) -> str:
+        """Return the version of a release."""
+        return f"1.{counter}.0"
+
     def release(self, counter: int, *, warmup_s: int = 2) -> Path:
         """Build, sign and publish a release of real files; returns its image."""
-        version = f"1.{counter}.0"
+        version = self.version(counter)
         tree, image = self.folder / f"tree-{counter}", self.folder / f"rootfs-{counter}.ext4"
         extra = ("queue.py", "sched.py", "shelve.py", "heapq.py")[counter % 4]
         images.make_tree(
@@ -61,7 +69,7 @@ class Plant:
         make_ext4(tree, image, SIZE, images.BUILT_AT)
         check = {"type": "boot", "by": f"marker:{self.marker}"}
         health = contract([check], warmup_s=warmup_s, timeout_s=60, interval_s=1)
-        back_to = (counter - 1,) if counter > 1 else ()
+        back_to = (max(self.digests),) if self.digests else ()
         self.shop.publish(
             ReleasePlan(counter, version, extra, back_to=back_to),
             [Recipe("rootfs", image, PRODUCT, (0, 9), health)],
@@ -85,7 +93,7 @@ class Plant:
                 image=image,
                 installed=Running(
                     release_counter=counter,
-                    version=f"1.{counter}.0",
+                    version=self.version(counter),
                     sha256=self.digests[counter],
                 ),
                 slot_size=SIZE,
@@ -99,7 +107,7 @@ class Plant:
         """Send a release to everybody at once; returns the rollout's name."""
         asked: dict[str, Any] = {
             "name": f"to-{counter}",
-            "release": f"{PRODUCT}-1.{counter}.0",
+            "release": more.pop("release", "") or f"{PRODUCT}-{self.version(counter)}",
             "preset": "lab",
             "ring": [{"name": "all", "audience": "rest", "soak": "1s"}],
             **more,

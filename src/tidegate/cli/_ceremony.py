@@ -4,7 +4,7 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from tidegate.cli.client import Client
 from tidegate.cli.keys import open_signer
 from tidegate.cli.output import Output, printable
 from tidegate.core.errors import ConfigError, PublisherError, RequestError
-from tidegate.core.keys import PublicKey
+from tidegate.core.keys import PublicKey, Signer
 from tidegate.core.metadata import RoleKeys, parse_targets, product_of, product_role
 from tidegate.publisher.bundle import write
 from tidegate.publisher.ceremony import (
@@ -115,7 +115,39 @@ def sign_file(
         RequestError: `request.confirmation_needed`: other words. PublisherError: `sig.unknown_key`. ConfigError: `key.*`.
     """
     document = read_document(path)
-    expected = words_of(document)
+
+    def make(signer: Signer, name: str) -> SignatureFile:
+        return sign_draft(document, signer, name, now=now())
+
+    sign_by_words(path, key, words, what, out, holders, expected=words_of(document), make=make)
+
+
+def sign_by_words(
+    path: Path,
+    key: Path,
+    words: str | None,
+    what: str,
+    out: Output,
+    holders: Sequence[RoleKeys] | None,
+    *,
+    expected: str,
+    make: Callable[[Signer, str], SignatureFile],
+) -> None:
+    """Do what `sign_file` does, for a draft of any kind.
+
+    Args:
+        path: as `sign_file`, and so are the next five.
+        key: the signer's key file.
+        words: as typed, or None.
+        what: shown before anything is asked.
+        out: where it is shown.
+        holders: who has a say, where that is known.
+        expected: the draft's words.
+        make: signs it, with a key and under a name.
+
+    Raises:
+        RequestError, PublisherError, ConfigError: as `sign_file`.
+    """
     public = read_public(key)
     if holders is not None and not _has_a_say(public.key, holders):
         raise PublisherError("sig.unknown_key", f"{public.name} has no say in this document")
@@ -128,7 +160,7 @@ def sign_file(
             hint="sign nothing; compare the two files, then begin again from one of them",
         )
     out.note("They are this draft's words.")
-    made = sign_draft(document, open_signer(key), public.name, now=now())
+    made = make(open_signer(key), public.name)
     safe = re.sub(r"[^A-Za-z0-9._@+-]", "-", public.name)
     target = path.with_name(f"{path.name.removesuffix('.json')}.{safe}.sig")
     write_json(target, made)

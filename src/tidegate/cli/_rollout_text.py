@@ -100,6 +100,17 @@ def way_back(found: dict[str, Any]) -> list[str]:
     ]
 
 
+def way_back_by_grant(found: dict[str, Any]) -> list[str]:
+    """Return the lines of a drafted grant: whom it would bring back."""
+    count = found["resident"] + found["elsewhere"]
+    return [
+        f"Would bring {count:,} devices back to {found['to']} (counter {found['counter']}).",
+        f"  {found['resident']:>6,}  have it in the other slot: no download, one reboot each",
+        f"  {found['elsewhere']:>6,}  download it",
+        *(f"  warning  {one}" for one in found["warnings"]),
+    ]
+
+
 def shown(found: dict[str, Any], evidence: dict[str, Any]) -> list[str]:
     """Return the lines of `rollout show`."""
     sums: dict[str, dict[str, int]] = {}

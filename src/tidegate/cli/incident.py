@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from tidegate.cli._incident_grant import grant, grant_lines
 from tidegate.cli._people import API, quoted, show_lines, when
 from tidegate.cli.client import Client, with_client
 from tidegate.cli.output import Output, give_up, with_output
@@ -17,6 +18,9 @@ def command() -> None:
     tidegate incident list
     tidegate incident show INC-2026-014
     """
+
+
+command.add_command(grant)
 
 
 @command.command("list")
@@ -48,7 +52,10 @@ def show(name: str, client: Client, out: Output) -> None:
     path = f"{API}/incidents/{quoted(name)}"
     found = client.get(path)
     text = "" if out.json else str(client.get(f"{path}/export", {"format": "md"}))
-    show_lines(out, "incident/1", found, text.rstrip().split("\n"))
+    lines = text.rstrip().split("\n")
+    if found["grants"]:
+        lines += ["", "Grants of a way back", *grant_lines(found["grants"])]
+    show_lines(out, "incident/1", found, lines)
     if found["report"]["missing"]:
         out.note(f"Missing: {', '.join(found['report']['missing'])}")
         out.note(f"Next: tidegate incident note {name} --action TEXT")

@@ -9,7 +9,8 @@ from urllib.parse import quote
 import click
 
 from tidegate.cli import _ceremony as ceremony
-from tidegate.cli._anchor import explain_anchor, find_anchor
+from tidegate.cli._published import previous_role, published_now, targets_now
+from tidegate.cli._release_again import re_release_command
 from tidegate.cli._supply import attached_lines, fetch, judge, rules_of, shown_lines
 from tidegate.cli.client import Client, with_client
 from tidegate.cli.keys import open_signer
@@ -27,15 +28,21 @@ from tidegate.core.metadata import (
 )
 from tidegate.core.supply.documents import LIMITS
 from tidegate.core.supply.policy import IngestRule
-from tidegate.core.verify import TrustedSet
 from tidegate.publisher.attach import attach, of_spec, read_attachments, unproven
 from tidegate.publisher.bundle import Built, build, read
 from tidegate.publisher.keyfile import read_public
 from tidegate.publisher.manifest import read_release, source_date_epoch
 from tidegate.publisher.pack import LAB_LEVEL, PUBLISH_LEVEL
-from tidegate.publisher.publish import publish_bundle, published
+from tidegate.publisher.publish import publish_bundle
 from tidegate.publisher.restage import restage as restage_bundle
-from tidegate.publisher.sign import Summary, bundle_progress, check_bundle, sign_bundle, summary
+from tidegate.publisher.sign import (
+    Summary,
+    bundle_progress,
+    check_bundle,
+    first_time,
+    sign_bundle,
+    summary,
+)
 from tidegate.publisher.staging import describe, read_staging
 
 _FILE = click.Path(path_type=Path)
@@ -51,6 +58,9 @@ def command() -> None:
     tidegate release build release.toml
     tidegate release publish gw1-1.0.0.bundle
     """
+
+
+command.add_command(re_release_command)
 
 
 @command.command("build")
@@ -95,7 +105,7 @@ def build_release(
     made = build(
         spec,
         folder,
-        previous=None if first else _previous(spec.product, previous, root, client, out),
+        previous=None if first else previous_role(spec.product, previous, root, client, out),
         now=source_date_epoch(ceremony.now()),
         level=packing["level"] or (LAB_LEVEL if packing["fast"] else PUBLISH_LEVEL),
         jobs=packing["jobs"],
@@ -144,7 +154,7 @@ def restage(
     """
     if (mandate is None) == (not end):
         raise ConfigError("config.missing", "either --mandate STEPS or --end")
-    before = _previous(release.rpartition("-")[0], previous, root, client, out)
+    before = previous_role(release.rpartition("-")[0], previous, root, client, out)
     if before is None:
         raise PublisherError("release.malformed", f"{release} is not published")
     made = restage_bundle(
@@ -246,8 +256,8 @@ def check(
     tidegate release check gw1-1.0.0.bundle --targets targets.1.json --first
     """
     product = read(bundle).role.removeprefix("product/")
-    body = _targets(targets, root, client, out)
-    before = None if first else _previous(product, previous, root, client, out)
+    body = targets_now(targets, root, client, out)
+    before = None if first else previous_role(product, previous, root, client, out)
     _check(bundle, body, before, rules_of(policy, None if targets else client, out), out)
 
 
@@ -273,8 +283,8 @@ def publish(bundle: Path, dry_run: bool, root: Path | None, client: Client, out:
         )
     if dry_run:
         product = found.role.removeprefix("product/")
-        body = _targets(None, root, client, out)
-        before = _previous(product, None, root, client, out)
+        body = targets_now(None, root, client, out)
+        before = previous_role(product, None, root, client, out)
         _check(bundle, body, before, rules_of(None, client, out), out)
         out.note("It would be accepted. Nothing was changed.")
         return
@@ -345,7 +355,7 @@ def fetch_attachments(
     """
     found = client.get(f"/api/v1/releases/{quote(name, safe='')}")
     product = str(found["product"])
-    trusted = _published(product, root, client, out)
+    trusted = published_now(product, root, client, out)
     document = trusted.roles.get(product_role(product)) if trusted is not None else None
     targets = list(signed_targets(document).values()) if document is not None else []
     mine = [one for one in targets if one.release.name == name]
@@ -404,8 +414,9 @@ def _check(
             now=ceremony.now(),
             folder=Path(folder),
         )
-    documents = read_attachments(read(bundle), accepted.new)
-    origin = judge(rules, accepted.new, documents)
+    fresh = first_time(accepted.new, previous, product_role(product))
+    documents = read_attachments(read(bundle), fresh)
+    origin = judge(rules, fresh, documents)
     value = {
         "ok": True,
         "attachments": sorted(documents),
@@ -426,46 +437,6 @@ def _check(
         ),
     ]
     out.data("check/1", value, "\n".join(lines))
-
-
-def _published(
-    product: str | None, root: Path | None, client: Client, out: Output
-) -> TrustedSet | None:
-    """Return what the server has published, verified from the root that this machine believes."""
-    anchor = find_anchor(root, client, out)
-    if anchor is None:
-        return None
-    try:
-        return published(client, anchor, product, now=ceremony.now())
-    except PublisherError as error:
-        raise explain_anchor(error, client) from error
-
-
-def _previous(
-    product: str, given: Path | None, root: Path | None, client: Client, out: Output
-) -> bytes | None:
-    """Return the product role that is published now: from a file, or verified from the server."""
-    if given is None:
-        trusted = _published(product, root, client, out)
-        found = trusted.roles.get(product_role(product)) if trusted is not None else None
-        return found.body if found is not None else None
-    body = ceremony.read_document(given)
-    if body[:1] == b"{":
-        return body
-    document = read(given).documents.get(product_role(product))
-    if document is None:
-        raise PublisherError("release.malformed", f"{given} holds nothing of {product}")
-    return document
-
-
-def _targets(given: Path | None, root: Path | None, client: Client, out: Output) -> bytes:
-    if given is not None:
-        body = ceremony.read_document(given)
-        return body if body[:1] == b"{" else read(given).documents["targets"]
-    trusted = _published(None, root, client, out)
-    if trusted is None:
-        raise ConfigError("meta.no_root", f"{client.server} has published no targets yet")
-    return trusted.targets.body
 
 
 def _built(made: Built) -> str:

@@ -1,5 +1,6 @@
 """Sign a bundle: one holder of a product key adds one signature to the product role in it."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -117,9 +118,28 @@ def check_bundle(
     accepted = accept_release(
         bundle.product.body, product=product, targets=targets, previous=previous, now=now
     )
-    for one in accepted.new:
+    for one in first_time(accepted.new, previous, bundle.role):
         _check_payload(bundle, one, folder)
     return accepted
+
+
+def first_time(
+    new: Iterable[SignedTarget], previous: bytes | None, role: str
+) -> tuple[SignedTarget, ...]:
+    """Return those of new targets whose bytes are not published yet: others were checked when they were, and come in no bundle again.
+
+    Raises:
+        PublisherError: `sig.malformed`.
+    """
+    known = [] if previous is None else signed_targets(parse_targets(previous, role)).values()
+    return tuple(one for one in new if not any(_same_bytes(one, before) for before in known))
+
+
+def _same_bytes(one: SignedTarget, before: SignedTarget) -> bool:
+    mine, theirs = one.release, before.release
+    return (one.length, one.sha256, mine.install, mine.payloads, mine.attachments) == (
+        before.length, before.sha256, theirs.install, theirs.payloads, theirs.attachments
+    )  # fmt: skip
 
 
 def _check_payload(bundle: Bundle, one: SignedTarget, folder: Path) -> None:

@@ -82,13 +82,14 @@ class Workshop:
         *,
         clock: Callable[[], float] = time.time,
         randomness: Callable[[int], bytes] = os.urandom,
+        lab: Lab | None = None,
     ) -> None:
-        """Make throw-away keys and a root of trust, and publish it."""
+        """Make throw-away keys and a root of trust (or take those of `lab`), and publish it."""
         self._folder = folder
         self._product = product
         self._shop = shop
         self._clock = clock
-        self._lab: Lab = make_lab(
+        self._lab: Lab = lab or make_lab(
             folder,
             online_keys(shop.online_keys()),
             [product],
