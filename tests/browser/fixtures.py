@@ -4,7 +4,12 @@ import io
 from dataclasses import dataclass, field, replace
 from typing import BinaryIO
 
+import msgspec
+
 from tidegate.core.errors import RequestError
+from tidegate.server.advisories import AdvisoryFacts, FindingFacts
+from tidegate.server.components import DeviceFacts, PartFacts
+from tidegate.server.components import GroupFacts as ComponentGroup
 from tidegate.server.web import views as v
 from tidegate.server.web.reader import Account
 
@@ -736,6 +741,21 @@ class FixtureStory:
                 v.SignerRow("petra", "cd" * 32, "product/gw1"),
             ),
             rollouts=self._rows(now)[:1],
+            attachments=(
+                v.AttachmentRow(
+                    "rootfs",
+                    "sbom",
+                    "bom.cdx.json",
+                    "cyclonedx-1.6",
+                    412_000,
+                    "ab" * 32,
+                    "412 parts",
+                ),
+                v.AttachmentRow(
+                    "rootfs", "provenance", "a" * 90 + ".json", "slsa-1", 9_000, "cd" * 32, HOSTILE
+                ),
+            ),
+            advisories=(self._advisory(now, 1), self._advisory(now, 2)),
         )
         return (
             page
@@ -821,6 +841,89 @@ class FixtureStory:
             missing=("The cause is not known yet.",),
             related=(v.Pair("Fallback", "gw1-2.4.2-back", href="/rollouts/gw1-2.4.2-back"),),
         )
+
+    # --- what releases are made of ---
+
+    def components(self, name: str, below: str, cursor: str, now: int) -> v.ComponentsPage:
+        """Return the devices that run an old openssl."""
+        if not name:
+            return v.ComponentsPage(now)
+        if name.startswith("pkg:%"):
+            return v.ComponentsPage(now, name, below, problem="name: not a package URL")
+        version = "3.0.16-1~deb12u1+very.long.local.version.20261101T080000Z"
+        return v.ComponentsPage(
+            now,
+            name,
+            below,
+            devices=23_929,
+            unknown=12,
+            parts=(
+                PartFacts(
+                    name=HOSTILE, version=version, purl="pkg:deb/debian/openssl", type="deb",
+                    release="gw1-2.5.0", component="rootfs", devices=23_929, sure=True,
+                ),
+                PartFacts(
+                    name="openssl", version="", purl="", type="", release="gw1-2.4.2",
+                    component="rootfs", devices=0, sure=False,
+                ),
+            ),
+            parts_in_all=61,
+            groups=(
+                ComponentGroup(
+                    variant="gw1-r2", ring="pilot", devices=402, first_at=now - DAY, last_at=now
+                ),
+                ComponentGroup(variant="gw1-r3", ring="", devices=1, first_at=0, last_at=0),
+            ),
+            rows=(
+                DeviceFacts(
+                    id="gw1-7F3A-91", product="gw1", variant="gw1-r2", site="north", ring="pilot",
+                    release="gw1-2.5.0", part="openssl", version=version, since=now - DAY,
+                    last_seen=now,
+                ),
+                DeviceFacts(
+                    id=HOSTILE, product="gw1", variant="gw1-r3", site="", ring="",
+                    release="gw1-2.4.2", part="openssl", version="", since=0, last_seen=0,
+                ),
+            ),
+            near=("libssl3", HOSTILE),
+            next_cursor="50",
+        )  # fmt: skip
+
+    def _advisory(self, now: int, number: int) -> AdvisoryFacts:
+        return AdvisoryFacts(
+            number=number, id="CVE-2025-9230" if number == 1 else HOSTILE, format="osv",
+            aliases=("GHSA-xxxx-yyyy-zzzz", HOSTILE), severity="high" if number == 1 else "",
+            title=f"Out-of-bounds read and write in RFC 3211 KEK unwrap {HOSTILE}",
+            url="https://security.example/" + "a" * 120, published_at=now - 9 * DAY,
+            modified_at=now, imported_at=now - DAY, imported_by="ana.ruiz", withdrawn=False,
+            devices=23_929 if number == 1 else 0, findings=3, silenced=1,
+            releases=("gw1-2.5.0", "gw1-2.4.2", "gw1-2.4.1", "gw1-2.4.0"),
+        )  # fmt: skip
+
+    def advisories(self, cursor: str, now: int) -> v.AdvisoriesPage:
+        """Return two advisories."""
+        listed = tuple(self._advisory(now, number) for number in (1, 2))
+        return v.AdvisoriesPage(now, listed, 61, 23_929, 1, next_cursor="2")
+
+    def advisory(self, number: int, now: int) -> v.AdvisoryPage | None:
+        """Return an advisory with a finding that stands and one that is silenced."""
+        if number not in {1, 2}:
+            return None
+        loud = FindingFacts(
+            advisory="CVE-2025-9230", release="gw1-2.5.0", component="rootfs", part=HOSTILE,
+            version="3.0.16-1~deb12u1", purl="", status="affected", justification="", note="",
+            devices=23_929,
+        )  # fmt: skip
+        silent = msgspec.structs.replace(
+            loud, status="not_affected", justification="vulnerable_code_not_in_execute_path",
+            note=HOSTILE,
+        )  # fmt: skip
+        return v.AdvisoryPage(now, self._advisory(now, number), (loud, silent), 2)
+
+    def take_advisories(self, body: bytes, account: Account, now: int) -> str:
+        """Note that a file came."""
+        self.said.append(("advisories", str(len(body)), account.name, ""))
+        return "Took in a file."
 
 
 def small_bundle() -> BinaryIO:

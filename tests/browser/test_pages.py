@@ -53,6 +53,11 @@ PAGES = (
     "/releases/gw1-2.5.0",
     "/incidents",
     "/incidents/INC-2026-014",
+    "/components",
+    "/components?q=openssl&below=3.0.17",
+    "/components?q=pkg:%25",
+    "/advisories",
+    "/advisories/1",
     "/sign-in",
     "/rollouts/nope",
 )
@@ -129,7 +134,8 @@ def test_no_page_overflows_or_is_blocked(
     page.on("pageerror", lambda error: complaints.append(str(error)))
     overflowing: list[str] = []
     for path in PAGES:
-        page.goto(f"{served.address}{path}?theme={theme}")
+        joint = "&" if "?" in path else "?"
+        page.goto(f"{served.address}{path}{joint}theme={theme}")
         page.screenshot(path=tmp_path / "page.png", full_page=True)
         if page.evaluate("document.documentElement.scrollWidth > innerWidth"):
             overflowing.append(path)

@@ -6,7 +6,8 @@ from typing import Any, BinaryIO, TypeVar
 from litestar import Router
 
 from tidegate.core.errors import RequestError
-from tidegate.server import audit, devices, incidents, releases
+from tidegate.server import advisories, audit, devices, incidents, releases
+from tidegate.server.advisories import ImportFacts
 from tidegate.server.auth import Actor
 from tidegate.server.auth import Auth as Accounts
 from tidegate.server.operations import Operations
@@ -16,6 +17,7 @@ from tidegate.server.store import web_devices as rows
 from tidegate.server.web.reader import Account
 from tidegate.server.web.router import create_router
 from tidegate.server.web.store_reader import StoreReader
+from tidegate.server.web.words import plural
 
 T = TypeVar("T")
 _DEVICE_STATES = {"accept": "accepted", "reject": "rejected"}
@@ -171,6 +173,20 @@ class DomainCommands:
             return "", f"Taken in: {', '.join(done.roles)}. It brought no new release."
         name = done.releases[0]
         return name, f"Published {name}. No device is offered it before a rollout."
+
+    def take_advisories(self, body: bytes, account: Account, now: int) -> str:
+        """Take in a file of advisories or statements (untrusted)."""
+        found = advisories.read(body)
+
+        def work(conn: Connection) -> ImportFacts:
+            done = advisories.take(conn, found, account.name, now)
+            detail = {"advisories": len(done.advisories), "statements": done.statements}
+            audit.record(conn, now, account.name, "advisory.import", found.name[:200], detail)
+            return done
+
+        done = self._write(work)
+        silenced = f", {done.silenced} of them silenced" if done.silenced else ""
+        return f"Took in {found.name[:80]}: {plural(done.findings, 'finding')}{silenced}; {plural(done.devices, 'device')} exposed."
 
 
 def _actor(account: Account) -> Actor:

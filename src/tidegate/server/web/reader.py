@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from typing import BinaryIO, Protocol
 
 from tidegate.server.web.views import (
+    AdvisoriesPage,
+    AdvisoryPage,
+    ComponentsPage,
     Counts,
     DevicePage,
     DevicesPage,
@@ -111,6 +114,18 @@ class Reader(Protocol):
         """Return one incident report."""
         ...
 
+    def components(self, name: str, below: str, cursor: str, now: int) -> ComponentsPage:
+        """Return the releases and devices that have a part, below a version; all three texts are untrusted."""
+        ...
+
+    def advisories(self, cursor: str, now: int) -> AdvisoriesPage:
+        """Return one page of advisories; `cursor` is untrusted."""
+        ...
+
+    def advisory(self, number: int, now: int) -> AdvisoryPage | None:
+        """Return one advisory."""
+        ...
+
 
 class Commands(Protocol):
     """What a person can do here. Each returns the sentence that says what happened.
@@ -155,4 +170,8 @@ class Commands(Protocol):
         Returns:
             The name of the release (empty = the bundle brought roles only), and the sentence that says what happened.
         """
+        ...
+
+    def take_advisories(self, body: bytes, account: Account, now: int) -> str:
+        """Take in a file of advisories or statements (untrusted)."""
         ...

@@ -22,6 +22,7 @@ from tidegate.server.web.pages import ReadPages
 from tidegate.server.web.reader import Auth, Commands, Reader
 from tidegate.server.web.render import Renderer
 from tidegate.server.web.site import SignInNeededError, Site, SiteDep
+from tidegate.server.web.supply import SupplyPages
 from tidegate.server.web.views import Problem
 
 #: Status of a page that says why something was refused. Codes not named here are the caller's fault.
@@ -54,7 +55,7 @@ def create_router(
     pulse = Pulse()
     return Router(
         path="/",
-        route_handlers=[ReadPages, Forms, Door, Live, static_file],
+        route_handlers=[ReadPages, SupplyPages, Forms, Door, Live, static_file],
         dependencies={
             "site": Provide(lambda: site, sync_to_thread=False),
             "pulse": Provide(lambda: pulse, sync_to_thread=False),

@@ -16,11 +16,15 @@ from tidegate.server.web.queries import (
     releases,
     rollout,
     rollouts,
+    supply,
 )
 from tidegate.server.web.queries.rollouts import AudienceOf
 from tidegate.server.web.queries.sums import Audience
 from tidegate.server.web.reader import Account
 from tidegate.server.web.views import (
+    AdvisoriesPage,
+    AdvisoryPage,
+    ComponentsPage,
     Counts,
     DevicePage,
     DevicesPage,
@@ -114,3 +118,15 @@ class StoreReader:
     def incident(self, name: str, now: int) -> IncidentPage | None:
         """Return one incident report."""
         return self._read(lambda conn: incidents.page(conn, name, now))
+
+    def components(self, name: str, below: str, cursor: str, now: int) -> ComponentsPage:
+        """Return the releases and devices that have a part."""
+        return self._read(lambda conn: supply.components_page(conn, name, below, cursor, now))
+
+    def advisories(self, cursor: str, now: int) -> AdvisoriesPage:
+        """Return one page of advisories."""
+        return self._read(lambda conn: supply.advisories_page(conn, cursor, now))
+
+    def advisory(self, number: int, now: int) -> AdvisoryPage | None:
+        """Return one advisory."""
+        return self._read(lambda conn: supply.advisory_page(conn, number, now))

@@ -82,6 +82,11 @@ STATES: Final[dict[str, State]] = {
     # releases and incidents
     "live": State("Published", "ok", "ok"),
     "recalled": State("Recalled", "halt", "bad"),
+    # what is known against a part, and what statements make of it
+    "affected": State("Affected", "warn", "bad"),
+    "under_investigation": State("Looked into", "clock", "warn"),
+    "not_affected": State("Not affected", "ok", "ok"),
+    "fixed": State("Fixed", "ok", "ok"),
     "incident_open": State("Open", "warn", "warn"),
     "incident_closed": State("Closed", "ok", "ok"),
 }

@@ -27,6 +27,11 @@ PAGES = (
     "/releases/gw1-2.4.2",
     "/incidents",
     "/incidents/INC-2026-014",
+    "/components",
+    "/components?q=openssl&below=3.0.17",
+    "/components?q=pkg:%25",
+    "/advisories",
+    "/advisories/1",
 )
 
 

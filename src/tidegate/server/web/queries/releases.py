@@ -6,10 +6,11 @@ import msgspec
 
 from tidegate.core.hardware import HardwareRange, variant
 from tidegate.core.release import ReleaseTarget
+from tidegate.server import advisories
 from tidegate.server.store import Connection
 from tidegate.server.store import web_queries as rows
 from tidegate.server.web import words
-from tidegate.server.web.queries import contracts, rollouts
+from tidegate.server.web.queries import contracts, rollouts, supply
 from tidegate.server.web.queries.rollouts import AudienceOf
 from tidegate.server.web.views import (
     ArtifactRow,
@@ -88,6 +89,8 @@ def page(conn: Connection, name: str, audience_of: AudienceOf, now: int) -> Rele
         contract=contracts.rows(targets[0].health) if targets else (),
         signers=tuple(_signer(one, product) for one in row["signers"]),
         rollouts=tuple(rollouts.listed(conn, one, audience_of) for one in used),
+        attachments=supply.attachment_rows(conn, int(row["id"])),
+        advisories=tuple(advisories.of_release(conn, int(row["id"]))),
     )
 
 

@@ -64,14 +64,24 @@ from tidegate.server.web.views.rollouts import (
     RolloutsPage,
     Target,
 )
+from tidegate.server.web.views.supply import (
+    AdvisoriesPage,
+    AdvisoryPage,
+    AttachmentRow,
+    ComponentsPage,
+)
 
 __all__ = [
+    "AdvisoriesPage",
+    "AdvisoryPage",
     "ArtifactRow",
     "Ask",
+    "AttachmentRow",
     "BecauseRow",
     "Chart",
     "CheckRow",
     "Chip",
+    "ComponentsPage",
     "Counts",
     "DevicePage",
     "DeviceRow",

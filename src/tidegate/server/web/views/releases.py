@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
+from tidegate.server.advisories import AdvisoryFacts
 from tidegate.server.web.views.parts import CheckRow, Pair, RolloutRow, TimelineRow
+from tidegate.server.web.views.supply import AttachmentRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,3 +90,5 @@ class ReleasePage:
     contract: tuple[CheckRow, ...] = ()
     signers: tuple[SignerRow, ...] = ()
     rollouts: tuple[RolloutRow, ...] = ()
+    attachments: tuple[AttachmentRow, ...] = ()
+    advisories: tuple[AdvisoryFacts, ...] = ()
