@@ -4,18 +4,18 @@ A target must not depend on anything but its input, so that a crash can be playe
 """
 
 import contextlib
-import functools
 import hashlib
 import json
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 from tests.unit.core.repo import NOW, Repo
 
+from fuzz import supply
+from fuzz.kind import Target, refusing
 from tidegate.agent import journal
 from tidegate.core import bundle, codec, protocol
 from tidegate.core.amounts import parse_duration, parse_rate, parse_share, parse_size
@@ -39,41 +39,10 @@ from tidegate.publisher import bundle as bundles
 from tidegate.publisher import ceremony, keyfile, manifest
 from tidegate.rollout import query
 
-Check = Callable[[bytes], None]
 REPO: Final = Repo()
 FILES: Final = REPO.files()
 NAMES: Final = tuple(sorted(FILES))
 KEY: Final = Signer.from_seed(b"\x07" * SEED_BYTES["ed25519"])
-
-
-@dataclass(frozen=True)
-class Target:
-    """A parser under test.
-
-    Attributes:
-        name: what `fuzz/run` calls it.
-        check: gives it any bytes.
-        seeds: good inputs, from which damage starts.
-        words: pieces that belong to the format, for the fuzzer's dictionary.
-        memory: most bytes that one input may cost beyond what the process had, by the peak of its resident memory.
-    """
-
-    name: str
-    check: Check
-    seeds: tuple[bytes, ...]
-    words: tuple[bytes, ...] = ()
-    memory: int = 16 << 20
-
-
-def _refusing(work: Callable[[bytes], object]) -> Check:
-    """Let the promised refusal pass; whatever else is raised is a finding."""
-
-    @functools.wraps(work)
-    def check(body: bytes) -> None:
-        with contextlib.suppress(TidegateError):
-            work(body)
-
-    return check
 
 
 # --- signed documents ---------------------------------------------------------------------------------------------------
@@ -313,41 +282,42 @@ def targets() -> tuple[Target, ...]:
     containers = _containers()
     on_file = _on_file
     return (
-        Target("metadata", _refusing(_metadata), files, _META),
-        Target("repository", _refusing(_repository), _positions(FILES), _META),
-        Target("envelope", _refusing(_envelope), (envelope,), _JSON),
-        Target("assignment", _refusing(_assignment), (GOOD_PAYLOAD, *_BODIES), _JSON),
-        Target("documents", _refusing(_documents), _BODIES, _JSON),
-        Target("messages", _refusing(_messages), _golden(), _JSON),
-        Target("public_key", _refusing(_public_key), tuple(_key_bodies()), _JSON),
-        Target("bundle_manifest", _refusing(bundle.parse_manifest), (_manifest(),), _JSON),
+        Target("metadata", refusing(_metadata), files, _META),
+        Target("repository", refusing(_repository), _positions(FILES), _META),
+        Target("envelope", refusing(_envelope), (envelope,), _JSON),
+        Target("assignment", refusing(_assignment), (GOOD_PAYLOAD, *_BODIES), _JSON),
+        Target("documents", refusing(_documents), _BODIES, _JSON),
+        Target("messages", refusing(_messages), _golden(), _JSON),
+        Target("public_key", refusing(_public_key), tuple(_key_bodies()), _JSON),
+        Target("bundle_manifest", refusing(bundle.parse_manifest), (_manifest(),), _JSON),
         Target(
-            "bundle", _refusing(on_file(_bundle, "b.bundle")), (_bundle_file(),), (b"ustar", *_JSON)
+            "bundle", refusing(on_file(_bundle, "b.bundle")), (_bundle_file(),), (b"ustar", *_JSON)
         ),
-        Target("key_file", _refusing(on_file(_key_file, "k.key")), (_sealed_key(),), _JSON),
+        Target("key_file", refusing(on_file(_key_file, "k.key")), (_sealed_key(),), _JSON),
         Target(
             "signature_file",
-            _refusing(on_file(ceremony.read_signature, "r.sig")),
+            refusing(on_file(ceremony.read_signature, "r.sig")),
             (_signature_file(),),
             _JSON,
         ),
-        Target("payload", _refusing(_payload), containers, ()),
-        Target("journal", _refusing(_journal), (journal.seal(3, b"{}"),)),
+        Target("payload", refusing(_payload), containers, ()),
+        Target("journal", refusing(_journal), (journal.seal(3, b"{}"),)),
         Target(
             "release_toml",
-            _refusing(on_file(manifest.read_release, "release.toml")),
+            refusing(on_file(manifest.read_release, "release.toml")),
             (RELEASE_TOML,),
         ),
         Target(
             "ceremony_toml",
-            _refusing(on_file(ceremony.read_ceremony, "ceremony.toml")),
+            refusing(on_file(ceremony.read_ceremony, "ceremony.toml")),
             (CEREMONY_TOML,),
         ),
         Target(
             "texts",
-            _refusing(_texts),
+            refusing(_texts),
             (b"model = gw1 and not site in (a, b)", b"Mon-Fri 01:00-05:00", b"24h", b"12.5 %"),
         ),
+        *supply.targets(),
     )
 
 

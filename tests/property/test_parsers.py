@@ -4,7 +4,8 @@ The same targets run for as long as one likes under a coverage-guided fuzzer (`m
 """
 
 import pytest
-from fuzz.targets import Target, targets
+from fuzz.kind import Target
+from fuzz.targets import targets
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
