@@ -21,7 +21,17 @@ from tidegate.core import bundle, codec, protocol
 from tidegate.core.amounts import parse_duration, parse_rate, parse_share, parse_size
 from tidegate.core.director import check_assignment
 from tidegate.core.errors import TidegateError
-from tidegate.core.keys import SEED_BYTES, Signer, open_envelope, public_key_from, sign_document
+from tidegate.core.grant import GRANT_TYPE, GrantBody, accept_grant
+from tidegate.core.keys import (
+    SEED_BYTES,
+    Signer,
+    open_envelope,
+    peek_payload,
+    public_key_from,
+    sign_document,
+    sign_envelope,
+)
+from tidegate.core.merkle import CohortProof, proves
 from tidegate.core.metadata import (
     Document,
     parse_root,
@@ -37,6 +47,7 @@ from tidegate.core.schedule import parse_window
 from tidegate.core.verify import walk_repository
 from tidegate.publisher import bundle as bundles
 from tidegate.publisher import ceremony, keyfile, manifest
+from tidegate.publisher.grant import describe_grant
 from tidegate.rollout import query
 
 REPO: Final = Repo()
@@ -80,6 +91,21 @@ def _assignment(body: bytes) -> None:
         found, parse_root(FILES["1.root.json"]), device_id="d1", device_key_sha256="ab" * 32,
         nonce="00" * 16, last=(1, 7), now=NOW,
     )  # fmt: skip
+
+
+def _grant(body: bytes) -> None:
+    """What holders read; and what a device would make of such a body if it were signed."""
+    envelope = codec.decode(body, protocol.Envelope)
+    found = codec.decode_document(peek_payload(envelope), GrantBody)
+    describe_grant(found)
+    root = parse_root(FILES["1.root.json"])
+    document = parse_targets(FILES["1.product%2Fgw1.json"], "product/gw1")
+    accept_grant(found, root=root, document=document, now=NOW)
+
+
+def _proof(body: bytes) -> None:
+    proof = codec.decode(body, CohortProof)
+    assert not proves(proof, "d1", root="00" * 32, count=7), "a digest of zeros was found"
 
 
 def _documents(body: bytes) -> None:
@@ -225,6 +251,14 @@ def _signature_file() -> bytes:
     return msgspec.json.encode(made)
 
 
+def _grant_file() -> bytes:
+    body = (Path(__file__).parents[1] / "tests/golden/protocol/grant_body.json").read_bytes()
+    return msgspec.json.encode(sign_envelope(body.rstrip(), GRANT_TYPE, KEY))
+
+
+PROOF: Final = msgspec.json.encode(CohortProof(index=1, hashes=("ab" * 32, "cd" * 32)))
+
+
 def _positions(files: Mapping[str, bytes]) -> tuple[bytes, ...]:
     return tuple(bytes([number]) + files[name] for number, name in enumerate(NAMES))
 
@@ -286,6 +320,8 @@ def targets() -> tuple[Target, ...]:
         Target("repository", refusing(_repository), _positions(FILES), _META),
         Target("envelope", refusing(_envelope), (envelope,), _JSON),
         Target("assignment", refusing(_assignment), (GOOD_PAYLOAD, *_BODIES), _JSON),
+        Target("grant", refusing(_grant), (_grant_file(),), (*_JSON, b'"payloadType"')),
+        Target("cohort_proof", refusing(_proof), (PROOF,), _JSON),
         Target("documents", refusing(_documents), _BODIES, _JSON),
         Target("messages", refusing(_messages), _golden(), _JSON),
         Target("public_key", refusing(_public_key), tuple(_key_bodies()), _JSON),

@@ -82,6 +82,7 @@ class RootSpec:
     roles: Mapping[str, RoleKeys]
     incident_max_s: int = INCIDENT_MAX_S
     lab: bool = False
+    strict_fallback: bool = False
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,15 @@ def read_ceremony(path: Path) -> RootSpec:
         expires_s=parse_duration(plain.get("expires", "365d"), f"{path.name}: expires"),
         roles=roles,
         incident_max_s=parse_duration(grant, f"{path.name}: grant_max"),
+        strict_fallback=_strict(incident, path),
     )
+
+
+def _strict(incident: object, path: Path) -> bool:
+    found = incident.get("strict", False) if isinstance(incident, dict) else False
+    if not isinstance(found, bool):
+        raise ConfigError("config.invalid", f"{path.name}: [incident] strict is true or false")
+    return found
 
 
 def _ring(plain: object, path: Path, name: str) -> RoleKeys:
@@ -202,6 +211,7 @@ def begin_root(
     extra = RootExtra(
         tenant=spec.tenant,
         lab=spec.lab,
+        strict_fallback=spec.strict_fallback,
         authorities=authorities(
             epoch=epoch,
             director=spec.roles["director"],

@@ -9,7 +9,9 @@ import pytest
 from tidegate.core import codec
 from tidegate.core import protocol as p
 from tidegate.core.errors import PublisherError
+from tidegate.core.grant import Cohort, GrantBody, Leaving, Resume, Return
 from tidegate.core.hardware import Hardware, HardwareRange
+from tidegate.core.merkle import CohortProof
 from tidegate.core.release import (
     FallbackTo,
     HealthCheck,
@@ -134,6 +136,43 @@ MESSAGES: dict[str, msgspec.Struct] = {
         title="Invalid",
         status=400,
         code="request.invalid",
+    ),
+    "assignment_body_fallback": p.AssignmentBody(
+        device_id="gw1-1",
+        device_key=D,
+        seq=9,
+        issued=1_790_000_000,
+        expires=1_790_600_000,
+        nonce=N,
+        action="fallback",
+        update="u-2",
+        target=TARGET,
+        repo=p.RepoBinding(root_min=1, timestamp_min=2, snapshot_min=3),
+        grant=ENVELOPE,
+        cohort_proof=CohortProof(index=1, hashes=(D, "cd" * 32)),
+    ),
+    "grant_body": GrantBody(
+        product="gw1",
+        epoch=3,
+        serial=1_790_000_000,
+        incident="INC-2026-014",
+        reason="boot loops",
+        hardware=(GW1,),
+        cohort=Cohort(merkle_root=D, count=1832),
+        leaving=(Leaving(release_counter=118, sha256=D),),
+        to=(
+            Return(
+                path="gw1/2.4.0/rootfs-gw1",
+                length=1000,
+                sha256="cd" * 32,
+                release_counter=117,
+                security_version=6,
+            ),
+        ),
+        resume=Resume(min_counter=119),
+        issued=1_790_000_000,
+        expires=1_791_209_600,
+        asked_by="olga",
     ),
     "release_target": ReleaseTarget(
         product="gw1",

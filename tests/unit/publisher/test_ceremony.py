@@ -6,7 +6,14 @@ from tests.unit.core.repo import DAY, NOW, ring, signer
 
 from tidegate.core.errors import ConfigError, PublisherError
 from tidegate.core.keys import Signer
-from tidegate.core.metadata import RoleKeys, keys_of, parse_root, parse_targets, products_of
+from tidegate.core.metadata import (
+    RoleKeys,
+    keys_of,
+    parse_root,
+    parse_targets,
+    products_of,
+    root_extra,
+)
 from tidegate.publisher.ceremony import (
     RootSpec,
     SignatureFile,
@@ -162,7 +169,14 @@ def test_the_ceremony_file_names_the_keys(tmp_path: Path) -> None:
         2,
         3,
     )
-    assert parse_root(begin_root(found, previous=None, now=NOW)).version == 1
+    drafted = parse_root(begin_root(found, previous=None, now=NOW))
+    assert (drafted.version, root_extra(drafted).strict_fallback) == (1, False)
+    path.write_text(path.read_text().replace("[incident]", "[incident]\nstrict = true"))
+    strict = parse_root(begin_root(read_ceremony(path), previous=None, now=NOW))
+    assert root_extra(strict).strict_fallback
+    path.write_text(path.read_text().replace("strict = true", "strict = 1"))
+    with pytest.raises(ConfigError, match="strict"):
+        read_ceremony(path)
     path.write_text('online = "nowhere.json"\n[root]\n')
     with pytest.raises(ConfigError):
         read_ceremony(path)

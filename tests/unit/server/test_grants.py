@@ -18,6 +18,7 @@ from tidegate.core.protocol import Envelope, GrantUse
 from tidegate.server import grants, incidents
 from tidegate.server.grants import GrantAsk, GrantDraft
 from tidegate.server.store import rollout_rows
+from tidegate.server.web.queries import incidents as web
 
 BAD = "gw1-1.3.0"
 
@@ -126,6 +127,11 @@ def test_the_page_and_the_list_tell_of_a_grant(desk: Desk) -> None:
     assert [(one.state, one.signatures, one.rollout) for one in facts] == [
         ("accepted", 1, "gw1-1.3.0.back1")
     ]
+    page = desk.rig.read(lambda conn: web.page(conn, name, desk.now))
+    assert page is not None
+    shown = next(one for one in page.related if one.term.startswith("Grant "))
+    assert shown.value == "gw1-1.3.0 back to gw1-1.1.0, 2 devices: accepted, signed by 1"
+    assert shown.href == "/rollouts/gw1-1.3.0.back1"
     said = [one.text for one in desk.rig.read(lambda conn: incidents.notes(conn, name))]
     assert any("is drafted: back to gw1-1.1.0 for 2 devices" in text for text in said)
     assert any("is signed by 1 holders" in text for text in said)

@@ -4,7 +4,8 @@ from typing import Any, Final
 
 from tidegate.core.errors import RequestError
 from tidegate.rollout.model import IncidentReport
-from tidegate.server import reports
+from tidegate.server import grants, reports
+from tidegate.server.grants import GrantFacts
 from tidegate.server.store import Connection
 from tidegate.server.store import web_queries as rows
 from tidegate.server.web import words
@@ -203,4 +204,15 @@ def _related(conn: Connection, row: Row) -> tuple[Pair, ...]:
     if found is None:
         return ()
     _, children = rows.parent_and_children(conn, found)
-    return tuple(Pair("Fallback", child, href=f"/rollouts/{child}") for child in children)
+    ways = tuple(Pair("Fallback", child, href=f"/rollouts/{child}") for child in children)
+    return ways + tuple(_grant(one) for one in grants.of_incident(conn, str(row["name"])))
+
+
+def _grant(one: GrantFacts) -> Pair:
+    whom = "every device" if one.everybody else words.plural(one.devices, "device")
+    how = f"signed by {one.signatures}" if one.signatures else "not signed yet"
+    return Pair(
+        f"Grant {one.serial}",
+        f"{one.leaves} back to {one.to}, {whom}: {one.state}, {how}",
+        href=f"/rollouts/{one.rollout}" if one.rollout else "",
+    )
