@@ -39,12 +39,12 @@ class Terminal:
             name, _, value = words[1].partition("=")
             self.env[name] = value
             return ""
-        if words[0] == "tidegate":
+        if words[0] == "tidegate" and ">" not in words:
             return self._tidegate(words[1:])
         done = subprocess.run(
-            ["/bin/sh", "-c", line],
+            ["/bin/sh", "-c", f'tidegate() {{ "{sys.executable}" -m tidegate.cli "$@"; }}; {line}'],
             cwd=self.folder,
-            env={**os.environ, **self.env},
+            env={**os.environ, "PYTHONPATH": str(ROOT / "src"), **self.env},
             capture_output=True,
             text=True,
             check=True,

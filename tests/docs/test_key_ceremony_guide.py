@@ -28,6 +28,7 @@ VARYING = (
         re.compile(r"\b\d+(?:\.\d+)? (?:s|d|days|[KMG]i?B|B|%)(?![A-Za-z0-9])", re.MULTILINE),
         "<amount>",
     ),
+    (re.compile(r"\b[1-9]\d{7}\b"), "<minute>"),
     (re.compile(r"http://127\.0\.0\.1:\d+"), "<server>"),
     (re.compile(r"[ \t]+$", re.MULTILINE), ""),
 )

@@ -15,12 +15,13 @@ from tidegate.cli.keys import open_signer
 from tidegate.cli.output import Output, printable
 from tidegate.core.errors import ConfigError, PublisherError, RequestError
 from tidegate.core.keys import PublicKey, Signer
-from tidegate.core.metadata import RoleKeys, parse_targets, product_of, product_role
+from tidegate.core.metadata import RoleKeys
 from tidegate.publisher.bundle import write
 from tidegate.publisher.ceremony import (
     Progress,
     SignatureFile,
     called,
+    document_role,
     merge,
     read_signature,
     sign_draft,
@@ -269,10 +270,7 @@ def publish_document(
 def _with_role(path: Path) -> tuple[str, bytes]:
     """Return a document and the role that it is of, by what it says itself."""
     body = read_document(path)
-    document = parse_targets(body)
-    if not document.signed.targets:
-        return "targets", body
-    return product_role(product_of(next(iter(document.signed.targets)))), body
+    return document_role(body), body
 
 
 def key_list(keys: Sequence[PublicKey]) -> list[str]:

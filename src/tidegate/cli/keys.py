@@ -1,18 +1,28 @@
-"""`tidegate keys`: make keys and look at them. Nothing here speaks to a server."""
+"""`tidegate keys`: make keys, look at them, and see what lapses when. Only `calendar` speaks to a server."""
 
 import os
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, cast
+from urllib.parse import urlsplit
 
 import click
+import msgspec
 
+from tidegate.cli.client import Client, with_client
 from tidegate.cli.output import Output, with_output
+from tidegate.core.amounts import format_duration
+from tidegate.core.calendar import Due, Entry, days, due_of, entries, icalendar
+from tidegate.core.caps import ROLE_MAX
 from tidegate.core.codec import canonical
 from tidegate.core.errors import ConfigError
 from tidegate.core.keys import Signer
+from tidegate.core.metadata import parse_root, parse_targets
 from tidegate.publisher import signers
+from tidegate.publisher.bundle import read as read_bundle
+from tidegate.publisher.ceremony import document_role
 from tidegate.publisher.keyfile import (
     MEMORY_KIB,
     PASSES,
@@ -200,6 +210,74 @@ def change_pass(file: Path, out: Output) -> None:
     old = ask_passphrase(file)
     change_passphrase(file, old, ask_new_passphrase("TIDEGATE_NEW_PASSPHRASE_FILE"))
     out.made(str(file))
+
+
+@command.command("calendar")
+@click.argument("files", type=click.Path(path_type=Path), nargs=-1)
+@click.option("--ics", is_flag=True, help="An iCalendar file on stdout, with alarms.")
+@with_client
+@with_output
+def calendar(files: tuple[Path, ...], ics: bool, client: Client, out: Output) -> None:
+    """Show what lapses when, and what to do: root, targets, products, online roles, grants.
+
+    Of the server's documents, or of the files named: documents and bundles. Alarms come 30, 14 and 7 days before, a root's first one
+    60 days before.
+
+    \b
+    tidegate keys calendar
+    tidegate keys calendar --ics > tidegate.ics
+    tidegate keys calendar root.2.json targets.2.json product.gw1.2.json
+    """
+    now = int(time.time())
+    if files:
+        found = entries([due for file in files for due in _dues(file)], now)
+        loud: tuple[str, ...] = ()
+        place = "files"
+    else:
+        answer = client.get("/api/v1/calendar")
+        found = msgspec.convert(answer["items"], type=tuple[Entry, ...])
+        loud, place = tuple(answer["one_signer"]), urlsplit(client.server).netloc
+    if ics:
+        click.echo(icalendar(found, now=now, place=place), nl=False)
+        return
+    rows = [{**msgspec.to_builtins(one), **_shown(one)} for one in found]
+    columns = ["role", "version", "expires", "left", "by", "state", "fix"]
+    out.table("calendar/1", rows, columns, empty="nothing is published")
+    for name in loud:
+        out.note(f"warning  ONE person can release {name} to every device")
+
+
+def _shown(one: Entry) -> dict[str, str]:
+    left = days(one.expires_in_s)
+    return {
+        "expires": f"{datetime.fromtimestamp(one.expires_at, UTC):%Y-%m-%d}",
+        "left": f"{left} days" if left > 1 else format_duration(max(0, one.expires_in_s)),
+        "by": one.keeper,
+        "state": one.level.upper() if one.level == "expired" else one.level,
+        "fix": one.fix if one.level != "ok" else "",
+    }
+
+
+def _dues(file: Path) -> list[Due]:
+    """Take the expiry of a document, or of every document in a bundle.
+
+    Raises:
+        ConfigError: `config.unreadable`. PublisherError: `sig.malformed`, `release.malformed`.
+    """
+    try:
+        with file.open("rb") as opened:
+            body = opened.read(ROLE_MAX + 1)
+    except OSError as error:
+        raise ConfigError("config.unreadable", f"{file}: {error.strerror}") from error
+    if body[:1] != b"{":
+        return [due_of(role, *_facts(one)) for role, one in read_bundle(file).documents.items()]
+    return [due_of(document_role(body), *_facts(body))]
+
+
+def _facts(body: bytes) -> tuple[int, int]:
+    root = document_role(body) == "root"
+    document = parse_root(body) if root else parse_targets(body)
+    return document.version, document.expires_at
 
 
 def key_words(public: PublicFile) -> str:

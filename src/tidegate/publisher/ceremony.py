@@ -42,6 +42,7 @@ from tidegate.core.metadata import (
     parse_root,
     parse_targets,
     product_extra,
+    product_of,
     product_role,
     products_of,
     root_extra,
@@ -327,6 +328,21 @@ def describe_root(document: RootDocument) -> list[tuple[str, RoleKeys]]:
         PublisherError: `sig.malformed`.
     """
     return list(role_keys(document).items())
+
+
+def document_role(body: bytes) -> str:
+    """Return the role that a document (unverified) is of, by what it says itself: `root`, `targets` or `product/NAME`.
+
+    Raises:
+        PublisherError: `sig.malformed`: no document that people sign.
+    """
+    kind = screen(body, ROLE_MAX).get("signed", {})
+    if isinstance(kind, dict) and kind.get("_type") == "root":
+        return parse_root(body).role
+    document = parse_targets(body)
+    if not document.signed.targets:
+        return "targets"
+    return product_role(product_of(next(iter(document.signed.targets))))
 
 
 def called(key: PublicKey) -> str:

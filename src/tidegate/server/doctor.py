@@ -12,17 +12,17 @@ from typing import Final, Literal, NamedTuple
 import msgspec
 
 from tidegate.core.amounts import format_duration, format_size
+from tidegate.core.calendar import Entry
 from tidegate.core.errors import TidegateError
 from tidegate.core.metadata import parse_root, root_extra
 from tidegate.server import online
 from tidegate.server.blobs.local import LocalBlobs
+from tidegate.server.calendar import calendar, one_signer
 from tidegate.server.config import Settings, split_listen
 from tidegate.server.store import Connection, device_queries, release_queries, rollout_rows
 from tidegate.server.store.migrations import HEAD, schema_version
 from tidegate.server.store.sqlite import DATABASE_NAME, damage, looking_at
 
-#: Offline roles that expire sooner are warned of.
-ALARM_S: Final = 60 * 86_400
 #: Less free space than this is warned of, in bytes.
 SPACE_MIN: Final = 1 << 30
 _DAY_S: Final = 86_400
@@ -136,29 +136,29 @@ def _metadata(scene: Scene) -> Iterator[Check]:
     threshold = document.signed.roles["root"].threshold
     lab = ", a laboratory's" if root_extra(document).lab else ""
     text = f"version {root.version}, {threshold} of {len(document.signed.roles['root'].keyids)} keys{lab}"
-    yield _expiry("root", text, root.expires_at, scene.now, ALARM_S, "start the root ceremony")
-    for row in release_queries.newest_offline(scene.conn):
-        fix = f"sign {row.role} again before that"
-        yield _expiry(row.role, f"version {row.version}", row.expires_at, scene.now, ALARM_S, fix)
-    for role in ("snapshot", "timestamp"):
-        row_ = release_queries.newest_document(scene.conn, role)
-        if row_ is not None:
-            fix = "start the server: it renews it by itself"
-            yield _expiry(role, f"version {row_.version}", row_.expires_at, scene.now, 0, fix)
+    for one in calendar(scene.conn, scene.now):
+        if one.role == "root":
+            yield _due(one, text)
+        else:
+            yield _due(one, f"version {one.version}")
+    loud = one_signer(scene.conn)
+    if loud:
+        fix = f"tidegate product keys {loud[0]} --add KEY --needs 2 --previous targets.json"
+        text = f"ONE person can release {', '.join(loud)} to every device"
+        yield Check(name="two people", level="warning", text=text, fix=fix)
 
 
-def _expiry(name: str, text: str, expires_at: int, now: int, alarm_s: int, fix: str) -> Check:
-    left = expires_at - now
-    day = datetime.fromtimestamp(expires_at, UTC).date().isoformat()
-    if left <= 0:
-        return Check(name=name, level="failed", text=f"{text}, expired on {day}", fix=fix)
-    text = f"{text}, expires in {format_duration(left)}"
-    return Check(
-        name=name,
-        level="warning" if left < alarm_s else "ok",
-        text=text,
-        fix=fix if left < alarm_s else "",
-    )
+def _due(one: Entry, text: str) -> Check:
+    """Turn a line of the calendar into a check."""
+    if one.level == "expired":
+        day = datetime.fromtimestamp(one.expires_at, UTC).date().isoformat()
+        text = f"{text}, expired on {day}"
+    else:
+        text = f"{text}, expires in {format_duration(one.expires_in_s)}"
+    if one.level == "late":
+        text = f"{text}, and should have been renewed at half of its time"
+    level: Level = {"ok": "ok", "expired": "failed"}.get(one.level, "warning")  # type: ignore[assignment]
+    return Check(name=one.role, level=level, text=text, fix=one.fix if level != "ok" else "")
 
 
 def _clock(scene: Scene) -> Iterator[Check]:

@@ -8,6 +8,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from tidegate.core.reasons import REASONS
 from tidegate.server import approvals
+from tidegate.server.calendar import calendar
 from tidegate.server.live import Live
 from tidegate.server.services import Services
 from tidegate.server.store import Connection, admin_log
@@ -72,6 +73,7 @@ class _Reading:
                 device_rows.seen_since(conn, self._now - 86_400),
             ),
             rollouts,
+            self._expiry(conn),
             self._updates(conn),
             self._firmware(conn),
             _gauge("tidegate_incidents_open", "Open incidents", open_incidents),
@@ -84,6 +86,16 @@ class _Reading:
                 "tidegate_gate_epoch", "Gate epoch; a halt raises it", admin_log.gate_epoch(conn)
             ),
         ]
+
+    def _expiry(self, conn: Connection) -> Metric:
+        family = GaugeMetricFamily(
+            "tidegate_metadata_expires_seconds",
+            "Seconds until a role's metadata or a grant lapses; negative when it has.",
+            labels=["role"],
+        )
+        for one in calendar(conn, self._now):
+            family.add_metric([one.role], one.expires_in_s)
+        return family
 
     def _updates(self, conn: Connection) -> Metric:
         family = GaugeMetricFamily(

@@ -24,7 +24,7 @@ def test_a_server_that_is_well_is_called_so_also_while_it_runs(rig: Rig) -> None
     rig.device()
     found = _found(rig)
     wrong = {name: one.text for name, one in found.items() if one.level != "ok"}
-    assert set(wrong) == {"server"}
+    assert set(wrong) == {"server", "two people"}
     assert found["fleet"].text.startswith("1 of 1")
     assert "targets" in found
 

@@ -8,7 +8,7 @@ from litestar import Controller, Request, get
 from litestar.response import ServerSentEvent, ServerSentEventMessage
 
 from tidegate.core import protocol
-from tidegate.server import audit, inquiry
+from tidegate.server import audit, calendar, inquiry
 from tidegate.server.api.desk import (
     ANYBODY,
     PERMISSION,
@@ -19,7 +19,7 @@ from tidegate.server.api.desk import (
     cursor_of,
     position_of,
 )
-from tidegate.server.api.wire import AuditRows, Events
+from tidegate.server.api.wire import AuditRows, Calendar, Events
 from tidegate.server.audit import Verdict
 from tidegate.server.facts import Status
 
@@ -35,6 +35,17 @@ class FleetRoutes(Controller):
     def status(self, desk: DeskDep) -> Status:
         """Return the fleet on one screen."""
         return desk.read(lambda conn: inquiry.status(conn, desk.now))
+
+    @get("/calendar", opt={PERMISSION: "fleet.read"}, sync_to_thread=True)
+    def calendar(self, desk: DeskDep) -> Calendar:
+        """Return the expiry calendar: root, targets, products, online roles and grants."""
+        return desk.read(
+            lambda conn: Calendar(
+                at=desk.now,
+                items=calendar.calendar(conn, desk.now),
+                one_signer=calendar.one_signer(conn),
+            )
+        )
 
     @get("/events", opt={PERMISSION: "fleet.read"}, sync_to_thread=True)
     def events(self, desk: DeskDep, cursor: Cursor = "", limit: Limit = 100) -> Events:

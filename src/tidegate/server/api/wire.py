@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from tidegate.core.calendar import Entry
 from tidegate.core.protocol import Envelope
 from tidegate.rollout.model import IncidentReport
 from tidegate.server.advisories import AdvisoryFacts, FindingFacts
@@ -419,3 +420,11 @@ class Done(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     text: str
+
+
+class Calendar(msgspec.Struct, frozen=True, kw_only=True):
+    """What lapses when, the earliest first. `one_signer` names products that one person can release to everybody."""
+
+    at: int
+    items: tuple[Entry, ...]
+    one_signer: tuple[str, ...] = ()

@@ -56,6 +56,15 @@ def of_incident(conn: Connection, incident_id: int, limit: int = 100) -> list[Ro
     return [dict(row) for row in conn.execute(asked).mappings()]
 
 
+def in_force(conn: Connection, now: int) -> list[tuple[str, int, int]]:
+    """Return the accepted grants that have not ended at `now`: product, serial, and when they end (unix seconds)."""
+    g = t.fallback_grant.c
+    asked = select(g.product, g.serial, g.expires_at).where(
+        g.tenant == _TENANT, g.state == "accepted", g.expires_at > now
+    )
+    return [(str(row[0]), int(row[1]), int(row[2])) for row in conn.execute(asked)]
+
+
 def change(conn: Connection, grant_id: int, values: Row) -> None:
     """Change a grant."""
     where = t.fallback_grant.c.id == grant_id

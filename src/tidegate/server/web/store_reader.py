@@ -81,7 +81,7 @@ class StoreReader:
 
     def counts(self, now: int) -> Counts:
         """Return the top bar."""
-        return self._read(lambda conn: fleet.counts(conn, approvals.is_single(conn)))
+        return self._read(lambda conn: fleet.counts(conn, approvals.is_single(conn), now))
 
     def fleet(self, now: int) -> FleetPage:
         """Return the fleet overview."""

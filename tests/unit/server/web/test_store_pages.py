@@ -460,3 +460,17 @@ def test_a_signed_bundle_is_published_from_the_page_and_a_changed_one_refused(
     assert re.search(r"Signed [0-9a-f…]+", page)
     assert upload(signed)[:2] == (303, "/releases")
     assert "It brought no new release" in office.page("/releases")
+
+
+def test_every_page_says_what_lapses_within_a_month(office: Office) -> None:
+    assert "expires in" not in office.page("/")
+    office.rig.now += 340 * 86_400
+    office.sign_in("olga")
+    for path in ("/", "/devices"):
+        page = office.page(path)
+        assert "root 1 expires in 25 days" in page
+        assert "tidegate root begin" in page
+        assert "One person can release gw1 to every device" in page
+    office.rig.now += 30 * 86_400
+    office.sign_in("olga")
+    assert "root 1 has expired" in office.page("/")

@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from typing import Any, Final
 
+from tidegate.core.calendar import days
 from tidegate.core.reasons import family
+from tidegate.server.calendar import calendar, one_signer
 from tidegate.server.store import Connection
 from tidegate.server.store import web_queries as rows
 from tidegate.server.web import words
@@ -14,6 +16,7 @@ from tidegate.server.web.queries.rollouts import AudienceOf
 from tidegate.server.web.views import (
     Chart,
     Counts,
+    Expiring,
     FleetPage,
     InboxRow,
     Mark,
@@ -25,6 +28,8 @@ from tidegate.server.web.views import (
 
 Row = dict[str, Any]
 DAY_S: Final = 86_400
+#: What lapses within this time is shown on every page.
+BANNER_S: Final = 30 * DAY_S
 CHART_S: Final = 60 * DAY_S
 POINTS: Final = 300
 LAYERS: Final = 4
@@ -40,14 +45,27 @@ _OUTCOMES: Final[tuple[tuple[str, str, str, Kind], ...]] = (
 )
 
 
-def counts(conn: Connection, single_operator: bool) -> Counts:
-    """Return the top bar."""
+def counts(conn: Connection, single_operator: bool, now: int) -> Counts:
+    """Return the top bar, and what every page warns of."""
     running = tuple((str(row["name"]), rollouts.where_text(row)) for row in rows.running(conn))
     return Counts(
         running=running,
         pending=rows.pending_count(conn),
         incidents=rows.open_incident_count(conn),
         single_operator=single_operator,
+        expiring=tuple(
+            Expiring(
+                what=f"{one.role} {one.version}",
+                expires_at=one.expires_at,
+                days=days(one.expires_in_s),
+                over=one.level == "expired",
+                urgent=one.level != "soon",
+                fix=one.fix,
+            )
+            for one in calendar(conn, now)
+            if one.level == "late" or (one.level != "ok" and one.expires_in_s < BANNER_S)
+        ),
+        one_signer=one_signer(conn),
     )
 
 

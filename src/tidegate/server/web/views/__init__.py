@@ -22,6 +22,7 @@ from tidegate.server.web.views.door import (
 )
 from tidegate.server.web.views.fleet import (
     Counts,
+    Expiring,
     FleetPage,
     OutcomeRow,
     VersionRow,
@@ -86,6 +87,7 @@ __all__ = [
     "DevicePage",
     "DeviceRow",
     "DevicesPage",
+    "Expiring",
     "Fact",
     "FleetPage",
     "GroupRow",

@@ -7,6 +7,18 @@ from tidegate.server.web.views.parts import Chart, InboxRow, ReasonRow, RolloutR
 
 
 @dataclass(frozen=True, slots=True)
+class Expiring:
+    """Something that lapses soon, or has: what, when (unix seconds), whether it is too late, and what to do."""
+
+    what: str
+    expires_at: int
+    days: int
+    over: bool
+    urgent: bool
+    fix: str
+
+
+@dataclass(frozen=True, slots=True)
 class Counts:
     """What the top bar shows on every page."""
 
@@ -15,6 +27,8 @@ class Counts:
     incidents: int = 0
     products: tuple[str, ...] = ()
     single_operator: bool = False
+    expiring: tuple[Expiring, ...] = ()
+    one_signer: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
