@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import msgspec
 from tests.unit.core.repo import NOW, Repo
+from tests.unit.core.supply import paper
 
 from fuzz import supply
 from fuzz.kind import Target, refusing
@@ -44,6 +45,10 @@ from tidegate.core.metadata import (
 )
 from tidegate.core.payload import Index, decode_segment
 from tidegate.core.schedule import parse_window
+from tidegate.core.supply import documents
+from tidegate.core.supply.advisory import Subject, concerns, judge
+from tidegate.core.supply.policy import signed_by
+from tidegate.core.supply.sbom import Part
 from tidegate.core.verify import walk_repository
 from tidegate.publisher import bundle as bundles
 from tidegate.publisher import ceremony, keyfile, manifest
@@ -195,6 +200,30 @@ def _texts(body: bytes) -> None:
             parse(text)
 
 
+# --- other people's documents -------------------------------------------------------------------------------------------
+
+
+def _sbom(body: bytes) -> None:
+    found = documents.read("sbom", body).sbom
+    known = documents.read_advisories(paper.dumps(paper.osv())).advisories[0]
+    for part in found.parts if found is not None else ():
+        concerns(known, part)
+        assert part.name.isprintable(), "a control character got through"
+
+
+def _provenance(body: bytes) -> None:
+    for claim in documents.read("provenance", body).claims:
+        signed_by(claim, [KEY.public])
+
+
+def _advisories(body: bytes) -> None:
+    found = documents.read_advisories(body)
+    said = [(one, False) for one in found.statements]
+    for one in found.advisories:
+        if concerns(one, PART):
+            judge(one, PART, SUBJECT, said)
+
+
 # --- seeds ----------------------------------------------------------------------------------------------------------------
 
 PASSPHRASE: Final = "correct horse battery"
@@ -307,6 +336,26 @@ _META: Final = (
     b'"hashes"',
 )
 _BODIES: Final = _bodies()
+PART: Final = Part(
+    name="openssl",
+    version="3.0.16-1~deb12u1",
+    type="deb",
+    key="deb/debian/openssl",
+    distro="debian-12",
+)
+SUBJECT: Final = Subject(product="gw1", version="2.4.1")
+_BOMS: Final = tuple(
+    paper.dumps(one)
+    for one in (
+        paper.cyclonedx(paper.component("openssl", "3.0.16-1~deb12u1", paper.OPENSSL)),
+        paper.spdx(paper.package("libssl3", "3.0.16-1~deb12u1", paper.LIBSSL)),
+    )
+)
+_PROVENANCE: Final = tuple(
+    json.dumps(paper.dsse(one, KEY)).encode()
+    for one in (paper.statement("ab" * 32), paper.statement_02("ab" * 32))
+)
+_ADVISORIES: Final = tuple(paper.dumps(one) for one in (paper.osv(), paper.openvex(), paper.csaf()))
 
 
 def targets() -> tuple[Target, ...]:
@@ -337,6 +386,9 @@ def targets() -> tuple[Target, ...]:
             _JSON,
         ),
         Target("payload", refusing(_payload), containers, ()),
+        Target("sbom", refusing(_sbom), _BOMS, (b"pkg:deb/debian/", *_JSON)),
+        Target("provenance", refusing(_provenance), _PROVENANCE, _JSON),
+        Target("advisories", refusing(_advisories), _ADVISORIES, (b'"introduced"', *_JSON)),
         Target("journal", refusing(_journal), (journal.seal(3, b"{}"),)),
         Target(
             "release_toml",

@@ -67,7 +67,7 @@ def judge(
     new = [one.release for one in targets]
     policy.require(rules, new, found)
     guarded = sorted(
-        {channel for rule in rules for one in new if rule.guards(one) for channel in one.channels}
+        {channel for rule in rules for one in new for channel in rule.guarded(one, {})}
     )
     lines = [f"  ok  {len(found)} attachments are what was signed"] if found else []
     if guarded:

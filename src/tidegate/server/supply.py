@@ -76,7 +76,7 @@ def admit(
                 found[signed.sha256] = _read(blobs, signed)
             elif found[signed.sha256].kind != signed.kind:
                 raise PublisherError("supply.attachment", f"{signed.name}: signed as two kinds")
-    policy.require(rules, [one.release for one in new], found)
+    policy.require(rules, [one.release for one in new], found, [one.release for one in kept])
     return found
 
 

@@ -14,7 +14,13 @@ from tests.unit.server.rig import Rig
 
 from tidegate.core.errors import TidegateError
 from tidegate.core.keys import Signer
-from tidegate.core.metadata import make_product, product_extra, sign, signed_targets
+from tidegate.core.metadata import (
+    make_product,
+    parse_targets,
+    product_extra,
+    sign,
+    signed_targets,
+)
 from tidegate.core.supply.policy import IngestRule
 from tidegate.publisher import attach
 from tidegate.publisher.bundle import extract_member, read, write
@@ -186,6 +192,28 @@ def test_a_rule_of_later_does_not_touch_what_is_published(chain: Chain) -> None:
     chain.demand(IngestRule(needs=("sbom",)))
     chain.publish(2, {"sbom": bom(OLD)})
     assert _code(lambda: chain.publish(3)) == "supply.policy"
+
+
+@pytest.mark.parametrize("channels", [("pilot",), ("stable",)])
+def test_an_image_that_is_in_a_channel_already_may_come_again_there_and_nowhere_else(
+    chain: Chain, tmp_path: Path, channels: tuple[str, ...]
+) -> None:
+    """A rule never stands in the way back to what the channel had before the rule."""
+    chain.publish(1, channels=channels)
+    chain.demand(IngestRule(needs=("sbom",)))
+    held = chain.rig.app.services.repository._view.newest["product/gw1"].body
+    one = next(iter(signed_targets(parse_targets(held, "product/gw1")).values()))
+    values = {"version": "1.1.0.r2", "release_counter": 2, "channels": ("stable",)}
+    release = msgspec.structs.replace(one.release, **values)
+    again = type(one)("gw1/1.1.0.r2/rootfs", one.length, one.sha256, release)
+    body = make_product(version=2, expires_at=int(chain.rig.now) + 9999, targets=[one, again])
+    bundle = tmp_path / "again.bundle"
+    signed = sign(body, chain.lab.signer("product"))
+    write(bundle, {"product/gw1": signed}, {}, product="gw1", version="1.1.0.r2")
+    if channels == ("stable",):
+        assert chain.accept(bundle.read_bytes()).releases == ("gw1-1.1.0.r2",)
+    else:
+        assert _code(lambda: chain.accept(bundle.read_bytes())) == "supply.policy"
 
 
 def test_attaching_to_a_bundle_that_nobody_has_signed_is_part_of_what_is_signed_then(

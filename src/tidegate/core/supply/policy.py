@@ -36,17 +36,31 @@ class IngestRule(msgspec.Struct, frozen=True, kw_only=True):
     sources: tuple[Pattern, ...] = ()
     signers: tuple[PublicKey, ...] = ()
 
-    def guards(self, target: ReleaseTarget) -> bool:
-        """Say whether a release falls under this rule."""
-        return self.product in {"*", target.product} and bool(
-            set(self.channels) & set(target.channels)
-        )
+    def guarded(self, target: ReleaseTarget, before: Mapping[str, frozenset[str]]) -> list[str]:
+        """Return the channels of a release that fall under this rule.
+
+        Those that its very image is in already (`before`, from `channels_of`) do not, so that no rule stands in a way back.
+        """
+        if self.product not in {"*", target.product}:
+            return []
+        there = before.get(target.install.sha256, frozenset())
+        return [one for one in target.channels if one in self.channels and one not in there]
+
+
+def channels_of(published: Iterable[ReleaseTarget]) -> dict[str, frozenset[str]]:
+    """Return the channels in which each image is published, by its SHA-256."""
+    found: dict[str, frozenset[str]] = {}
+    for one in published:
+        digest = one.install.sha256
+        found[digest] = found.get(digest, frozenset()) | set(one.channels)
+    return found
 
 
 def require(
     rules: Iterable[IngestRule],
     targets: Sequence[ReleaseTarget],
     documents: Mapping[str, Document],
+    published: Iterable[ReleaseTarget] = (),
 ) -> None:
     """Refuse a release that does not meet the rules of its channels.
 
@@ -54,33 +68,34 @@ def require(
         rules: of the server.
         targets: new artifacts of one release or several.
         documents: their attachments by SHA-256, read.
+        published: artifacts that are published already and stay so.
 
     Raises:
         PublisherError: `supply.policy`, naming everything that is missing.
     """
     rules = tuple(rules)
+    before = channels_of(published)
     missing = list(
-        dict.fromkeys(text for one in targets for text in findings(rules, one, documents))
+        dict.fromkeys(text for one in targets for text in findings(rules, one, documents, before))
     )
     if missing:
         raise PublisherError("supply.policy", "; ".join(missing)[:2000])
 
 
 def findings(
-    rules: Iterable[IngestRule], target: ReleaseTarget, documents: Mapping[str, Document]
+    rules: Iterable[IngestRule],
+    target: ReleaseTarget,
+    documents: Mapping[str, Document],
+    before: Mapping[str, frozenset[str]] | None = None,
 ) -> list[str]:
-    """Return what keeps an artifact out of its channels, one sentence each; nothing where all is well."""
+    """Return what keeps an artifact out of its channels, one sentence each; nothing where all is well. `before` is from `channels_of`."""
     found: list[str] = []
     mine = [documents[one.sha256] for one in target.attachments if one.sha256 in documents]
     for rule in rules:
-        if rule.guards(target):
-            where = f"{target.name} {target.component} in {_guarded(rule, target)}"
+        if channels := rule.guarded(target, before or {}):
+            where = f"{target.name} {target.component} in {', '.join(channels)}"
             found += [f"{where}: {text}" for text in _missing(rule, target, mine)]
     return found
-
-
-def _guarded(rule: IngestRule, target: ReleaseTarget) -> str:
-    return ", ".join(one for one in target.channels if one in rule.channels)
 
 
 def _missing(rule: IngestRule, target: ReleaseTarget, documents: list[Document]) -> list[str]:

@@ -146,6 +146,8 @@ def test_other_channels_and_products_are_not_guarded() -> None:
     rule = IngestRule(product="gw2", needs=("sbom",))
     assert findings([rule], _target(), {}) == []
     assert findings([ALL], _target(channels=("pilot", "stable")), {}) != []
+    assert findings([ALL], _target(), {}, policy.channels_of([_target(channels=("pilot",))])) != []
+    assert findings([ALL], _target(), {}, policy.channels_of([_target()])) == []
     with pytest.raises(PublisherError) as caught:
         policy.require([ALL], [_target()], {})
     assert caught.value.code == "supply.policy"
