@@ -25,6 +25,12 @@ interval = "{poll}"                 # how often devices ask
 
 [plan]
 tick = "{tick}"                    # how often rollouts are looked at; bad news at once
+
+# [[ingest]]                       # what a channel demands of a release's origin
+# channels = ["stable"]
+# needs    = ["sbom"]              # also "provenance", "vex"
+# builders = ["https://ci.example.com/builders/*"]
+# signers  = ["ci.pub.json"]       # whose signature below the provenance counts
 """
 _RELEASE: Final = """\
 # release.toml: what a release is. `tidegate release build` packs it, `sign` signs it, `publish` sends it.

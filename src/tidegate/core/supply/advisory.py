@@ -23,6 +23,8 @@ STATUSES: Final = frozenset({"affected", "not_affected", "fixed", "under_investi
 SILENT: Final = frozenset({"not_affected", "fixed"})
 #: Words that sort severities, worst first; anything else is unrated.
 SEVERITIES: Final = ("critical", "high", "medium", "low", "none")
+#: Listed versions up to which other spellings of them count as well (`1.0` is `1.0.0`); longer lists come from machines, which spell alike.
+_SPELT_MAX: Final = 2_000
 _AT_ONE_PLACE: Final = {"fixed": 0, "limit": 0, "last_affected": 1, "introduced": 2}
 
 
@@ -144,12 +146,10 @@ def _affects(one: Affected, part: Part) -> bool:
         return False
     if not _same_distro(one.distro, part.distro):
         return False
-    if one.every or not part.version:
+    if one.every or not part.version or part.version in one.versions:
         return True
-    if any(
-        listed == part.version or versions.compare(one.order, listed, part.version) == 0
-        for listed in one.versions
-    ):
+    spelt = one.versions if len(one.versions) <= _SPELT_MAX else ()
+    if any(versions.compare(one.order, listed, part.version) == 0 for listed in spelt):
         return True
     return any(in_range(each, part.version) for each in one.ranges)
 

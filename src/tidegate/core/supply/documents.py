@@ -23,6 +23,8 @@ LIMITS: Final[dict[str, int]] = {
 }
 #: Most bytes of a file of advisories.
 ADVISORY_MAX: Final = 16 * _MIB
+#: Characters of a version in an advisory.
+VERSION_MAX: Final = 256
 #: Attachments of one artifact.
 ATTACHMENTS_MAX: Final = 16
 
@@ -86,13 +88,41 @@ def read_advisories(body: bytes) -> Imported:
 
 
 def _advisory(plain: dict[str, Any]) -> Imported:
-    if csaf.is_csaf(plain):
-        return csaf.read(plain)
-    if openvex.is_openvex(plain):
-        return openvex.read(plain)
-    if osv.is_osv(plain):
-        return osv.read(plain)
+    for is_one, read_one in (
+        (csaf.is_csaf, csaf.read),
+        (openvex.is_openvex, openvex.read),
+        (osv.is_osv, osv.read),
+    ):
+        if is_one(plain):
+            return _bounded(read_one(plain))
     raise PublisherError("supply.unknown_format", "neither OSV, CSAF 2.0 nor OpenVEX JSON")
+
+
+def _bounded(found: Imported) -> Imported:
+    """Refuse what would cost too much to match: every part of every release is held against it."""
+    every = [each for one in found.advisories for each in one.affected]
+    ranges = [each for one in every for each in one.ranges]
+    counts = {
+        "advisories": (len(found.advisories), 5_000),
+        "statements": (len(found.statements), 10_000),
+        "names": (
+            sum(len(one.aliases) for one in found.advisories)
+            + sum(len(one.vulnerabilities) for one in found.statements),
+            20_000,
+        ),
+        "products": (sum(len(one.products) for one in found.statements), 50_000),
+        "packages": (len(every), 50_000),
+        "ranges": (len(ranges), 50_000),
+        "events of one range": (max((len(one.events) for one in ranges), default=0), 500),
+    }
+    for what, (count, most) in counts.items():
+        if count > most:
+            raise PublisherError("supply.too_large", f"{count} {what}; at most {most} are taken")
+    texts = [one.version for each in ranges for one in each.events]
+    texts += [one for each in every for one in each.versions]
+    if any(len(one) > VERSION_MAX for one in texts):
+        raise malformed(f"a version of more than {VERSION_MAX} characters")
+    return found
 
 
 def _text(body: bytes) -> str:

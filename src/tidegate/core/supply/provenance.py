@@ -81,6 +81,7 @@ def is_envelope(plain: dict[str, Any]) -> bool:
 
 
 def _claim(envelope: dict[str, Any], limit: int) -> Claim:
+    envelope = object_of(envelope, "dsseEnvelope", "Sigstore bundle") or envelope
     if not is_envelope(envelope):
         what = " (a bare statement, unsigned?)" if "predicateType" in envelope else ""
         raise PublisherError("supply.unknown_format", f"not a DSSE envelope{what}")
@@ -142,16 +143,26 @@ def _slsa02(predicate: dict[str, Any]) -> tuple[str, str, str]:
     builder = text_of(object_of(predicate, "builder", "predicate"), "id", "builder")
     invocation = object_of(predicate, "invocation", "predicate")
     source = object_of(invocation, "configSource", "invocation")
-    return builder, text_of(source, "uri", "configSource", default=""), ""
+    uri = text_of(source, "uri", "configSource", default="")
+    return builder, uri or _only_git(predicate, "materials"), ""
 
 
 def _slsa1(predicate: dict[str, Any]) -> tuple[str, str, str]:
-    """Find builder and source. The source is the one that the build was *asked* for: any dependency would match a pattern too easily."""
+    """Find builder and source.
+
+    The source is the one that the build was *asked* for, or the only repository in it: any dependency would match a pattern too easily.
+    """
     run = object_of(predicate, "runDetails", "predicate")
     builder = text_of(object_of(run, "builder", "runDetails"), "id", "builder")
     definition = object_of(predicate, "buildDefinition", "predicate")
     asked = object_of(definition, "externalParameters", "buildDefinition")
-    for name in ("workflow", "sourceToBuild", "source"):
+    if "repository" in asked:
+        return (
+            builder,
+            text_of(asked, "repository", "externalParameters"),
+            text_of(asked, "ref", "externalParameters", default=""),
+        )
+    for name in ("workflow", "sourceToBuild", "configSource", "source"):
         given = asked.get(name)
         if isinstance(given, str):
             return builder, text_of(asked, name, "externalParameters"), ""
@@ -162,7 +173,14 @@ def _slsa1(predicate: dict[str, Any]) -> tuple[str, str, str]:
                 text_of(given, key, name, default=""),
                 text_of(given, "ref", name, default=""),
             )
-    return builder, "", ""
+    return builder, _only_git(definition, "resolvedDependencies"), ""
+
+
+def _only_git(plain: dict[str, Any], key: str) -> str:
+    """Return the one repository among what went into a build; empty where there are several: nobody says which of them was built."""
+    found = [text_of(one, "uri", key, default="") for one in objects_of(plain, key, "predicate")]
+    found = [one for one in found if one.startswith("git+")]
+    return found[0] if len(found) == 1 else ""
 
 
 def split_source(text: str) -> tuple[str, str]:

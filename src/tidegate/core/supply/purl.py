@@ -13,8 +13,13 @@ _BROKEN_PERCENT: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _PERCENT: Final = re.compile(r"(?:%[0-9A-Fa-f]{2})+")
 #: Types whose names are told apart without regard to case.
 _LOWER: Final = frozenset(
-    {"alpm", "apk", "bitbucket", "composer", "deb", "github", "gitlab", "hex", "pub", "pypi"}
+    {
+        *("alpm", "apk", "bitbucket", "composer", "deb", "github", "gitlab", "golang", "hex"),
+        *("pub", "pypi"),
+    }
 )
+#: Namespaces that two worlds write differently: those who make bills of materials, and those who write advisories.
+_SAME: Final = {("rpm", "rocky-linux"): "rocky"}
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,7 @@ def package_key(kind: str, namespace: str, name: str) -> str:
         namespace, name = namespace.lower(), name.lower()
     if kind == "pypi":
         name = re.sub(r"[-_.]+", "-", name)
+    namespace = _SAME.get((kind, namespace), namespace)
     return f"{kind}/{namespace}/{name}" if namespace else f"{kind}/{name}"
 
 

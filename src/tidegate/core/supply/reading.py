@@ -18,8 +18,8 @@ from tidegate.core.errors import PublisherError
 DEPTH_MAX: Final = 64
 #: JSON values in one document. Each costs about a hundred bytes once parsed.
 VALUES_MAX: Final = 1_500_000
-#: Characters of a name, version or identifier.
-TEXT_MAX: Final = 1_000
+#: Characters of a name, address or identifier.
+TEXT_MAX: Final = 4_000
 
 
 def malformed(detail: str) -> PublisherError:

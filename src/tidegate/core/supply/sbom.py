@@ -129,7 +129,7 @@ def _spdx(plain: dict[str, Any]) -> Sbom:
 def _locator(package: dict[str, Any], where: str) -> str:
     """Return the package URL among a package's references; the first one counts."""
     for one in objects_of(package, "externalRefs", where):
-        if one.get("referenceType") == "purl":
+        if str(one.get("referenceType")).rpartition("/")[2] == "purl":
             return text_of(one, "referenceLocator", where)
     return ""
 
@@ -154,10 +154,14 @@ def _add(parts: list[Part], name: str, version: str, found: Purl | None, written
     source = found.qualifiers.get("upstream", "").partition("@")[0]
     own = f"{found.namespace}/{found.name}" if found.type in {"npm", "golang"} else found.name
     own = own.strip("/")
+    version = version or found.version
+    epoch = found.qualifiers.get("epoch", "")
+    if found.type == "rpm" and epoch.isascii() and epoch.isdigit() and ":" not in version:
+        version = f"{epoch}:{version}"
     parts.append(
         Part(
             name=name,
-            version=version or found.version,
+            version=version,
             purl=written,
             type=found.type,
             key=found.key,

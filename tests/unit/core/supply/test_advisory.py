@@ -73,6 +73,22 @@ def test_a_package_of_another_world_or_release_is_another_package(purl: str) -> 
     assert not concerns(_osv(), _part("openssl", "3.0.16-1", purl))
 
 
+def test_an_rpm_has_its_epoch_whichever_way_it_is_written() -> None:
+    events = [{"introduced": "0"}, {"fixed": "1:3.0.7-27.el9"}]
+    package = {"ecosystem": "Rocky Linux:9", "name": "openssl"}
+    found = _osv(
+        affected=[{"package": package, "ranges": [{"type": "ECOSYSTEM", "events": events}]}]
+    )
+    for purl, expected in (
+        ("pkg:rpm/rocky/openssl@3.0.7-27.el9?epoch=1&distro=rocky-9.4", False),
+        ("pkg:rpm/rocky/openssl@3.0.7-24.el9?epoch=1&distro=rocky-9.4", True),
+        ("pkg:rpm/rocky/openssl@1:3.0.7-27.el9?distro=rocky-9.4", False),
+        ("pkg:rpm/rocky/openssl@3.0.7-24.el9?epoch=1&distro=rocky-8.9", False),
+    ):
+        version = purl.partition("@")[2].partition("?")[0]
+        assert concerns(found, _part("openssl", version, purl)) is expected, purl
+
+
 def test_a_part_without_a_version_counts_as_vulnerable() -> None:
     assert concerns(_osv(), _part("openssl", "", "pkg:deb/debian/openssl"))
 
@@ -222,6 +238,22 @@ def test_csaf_statements_narrow_to_the_part_inside_the_product() -> None:
     assert (found.status, found.justification) == ("not_affected", "vulnerable_code_not_present")
     assert found.note == "not reachable"
     assert judge(_osv(), _part("zlib", "1", "pkg:deb/debian/zlib@1"), SUBJECT, said).status == "affected"  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        paper.osv(aliases=["CVE-1"] * 30_000),
+        paper.osv(affected=[{"package": {"ecosystem": "npm", "name": "x"}, "ranges": [{"type": "SEMVER", "events": [{"introduced": "0"}] * 600}]}]),
+        paper.openvex(products=[{"@id": "pkg:generic/x"}] * 60_000),
+        paper.csaf() | {"vulnerabilities": [{"cve": f"CVE-{number}"} for number in range(6_000)]},
+    ],
+    ids=["aliases", "events", "products", "advisories"],
+)  # fmt: skip
+def test_what_would_cost_too_much_to_match_is_refused(value: object) -> None:
+    with pytest.raises(PublisherError) as caught:
+        _read(value)
+    assert caught.value.code == "supply.too_large"
 
 
 def _without(key: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:

@@ -142,6 +142,33 @@ def test_provenance_of_both_versions_is_read_one_envelope_a_line() -> None:
         assert claim.subjects == (DIGEST,)
 
 
+@pytest.mark.parametrize(
+    ("asked", "source"),
+    [
+        ({"repository": "https://h.example/a/b", "ref": "refs/tags/v1"}, "https://h.example/a/b@refs/tags/v1"),
+        ({"source": "git+https://h.example/a/b@refs/tags/v1"}, "https://h.example/a/b@refs/tags/v1"),
+        ({"sourceToBuild": {"repository": "https://h.example/a/b.git"}}, "https://h.example/a/b"),
+        ({"configSource": {"uri": "git+https://h.example/a/b"}}, "https://h.example/a/b"),
+        ({}, "https://git.example.com/acme/base@main"),
+    ],
+)  # fmt: skip
+def test_the_source_is_found_where_builders_write_it(asked: dict[str, Any], source: str) -> None:
+    body = paper.statement(DIGEST)
+    body["predicate"]["buildDefinition"]["externalParameters"] = asked
+    envelope = paper.dsse(body, KEY)
+    for one in (envelope, {"mediaType": "application/x", "dsseEnvelope": envelope}):
+        assert documents.read("provenance", paper.dumps(one)).claims[0].source == source
+
+
+def test_of_several_repositories_none_is_the_source() -> None:
+    body = paper.statement(DIGEST)
+    definition = body["predicate"]["buildDefinition"]
+    definition["externalParameters"] = {}
+    definition["resolvedDependencies"].append({"uri": "git+https://h.example/a/b"})
+    found = documents.read("provenance", paper.dumps(paper.dsse(body, KEY)))
+    assert found.claims[0].source == ""
+
+
 def _changed(**more: Any) -> bytes:
     return paper.dumps(paper.dsse({**paper.statement(DIGEST), **more}, KEY))
 
