@@ -126,6 +126,12 @@ def _key(value: object, key: str) -> str:
     return text
 
 
+def _allowed(value: object, key: str) -> bool:
+    if value not in ("allow", "deny"):
+        raise ConfigError("config.invalid", f'{key} = {value!r}: "allow" or "deny"')
+    return value == "allow"
+
+
 #: Every key: how it is read, and its default. `...` = required.
 KEYS: Final[dict[str, tuple[Parser, Any]]] = {
     "device.product": (_text, ...),
@@ -165,6 +171,7 @@ KEYS: Final[dict[str, tuple[Parser, Any]]] = {
     "inhibit.dir": (_text, "/run/tidegate/inhibit.d"),
     "errors.file": (_text, None),
     "clock.step": (_step, "never"),
+    "offline.bundles": (_allowed, False),
     "state.dir": (_text, "/var/lib/tidegate"),
     "socket.path": (_text, "/run/tidegate/agent.sock"),
     "socket.group": (_text, None),
@@ -395,6 +402,7 @@ def _settings(values: Mapping[str, Any], free: Mapping[str, dict[str, str]]) -> 
         rate=values["download.rate"],
         rate_min=values["download.rate_min"],
         clock_step=values["clock.step"],
+        offline_bundles=values["offline.bundles"],
         rate_grace_s=values["download.rate_grace"],
         reserve_bytes=values["download.reserve"],
         hold_max_s=values["activate.defer_max"],

@@ -42,7 +42,13 @@ class Sign(msgspec.Struct, frozen=True, kw_only=True, tag="sign"):
     events: Annotated[tuple[EventBody, ...], Meta(max_length=256)]
 
 
-Job = Enrol | MakeSession | Rekey | Sign | Refresh | Download | ReadBack | AskPermit
+class OpenBundle(msgspec.Struct, frozen=True, kw_only=True, tag="open_bundle"):
+    """Verify an offline bundle, or a mirror directory, and everything that a server would have been asked for."""
+
+    path: str
+
+
+Job = Enrol | MakeSession | Rekey | Sign | OpenBundle | Refresh | Download | ReadBack | AskPermit
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):

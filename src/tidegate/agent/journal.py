@@ -15,6 +15,7 @@ import msgspec
 
 from tidegate.agent.ports import Storage
 from tidegate.agent.state import (
+    Idle,
     Order,
     Refusal,
     SlotRecord,
@@ -116,6 +117,13 @@ def fresh(slots: tuple[str, str], current: str, running: Running) -> State:
     )
     records = {name: factory if name == current else SlotRecord() for name in slots}
     return State(slots=records, current=current)
+
+
+def onto(made: State, left: State) -> State:
+    """Put what is left of a lost journal onto a fresh state."""
+    return msgspec.structs.replace(
+        left, slots=made.slots if not left.slots else left.slots, phase=Idle()
+    )
 
 
 def seal(generation: int, body: bytes) -> bytes:

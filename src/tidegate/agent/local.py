@@ -1,7 +1,7 @@
 """The agent's socket on the device: verbs for people and applications, one JSON line each way.
 
-Who may use it is the socket's file mode and group. A verb never skips a signature or a permit; the most that it can do is to wait, to stop waiting, or to
-go back to a confirmed image.
+Who may use it is the socket's file mode and group. A verb never skips a signature; the most that it can do is to wait, to stop waiting, to
+go back to a confirmed image, or, where the configuration allows that, to install a newer signed release without the server's leave.
 """
 
 # pathlib would cost the resident process a quarter of a MiB.
@@ -24,7 +24,10 @@ from tidegate.agent.events import (
 )
 from tidegate.agent.runner import Runner
 from tidegate.agent.state import (
+    Activating,
+    Confirming,
     Idle,
+    Reverting,
     Staged,
     Testing,
 )
@@ -43,6 +46,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     verb: str
     reason: str = ""
     until_at: int = 0
+    bundle: str = ""
 
 
 class LocalServer:
@@ -177,12 +181,28 @@ def _release(runner: Runner, _request: Request) -> dict[str, Any]:
     return {"said": "Hold ended."}
 
 
-def _apply(runner: Runner, _request: Request) -> dict[str, Any]:
+def _apply(runner: Runner, request: Request) -> dict[str, Any]:
+    if request.bundle:
+        return _open(runner, request.bundle)
     if not isinstance(runner.state.phase, Staged):
         runner.check_now()
         return {"said": "Nothing is staged. Polling now."}
     runner.feed(ApplyAsked(now=runner.now()))
     return {"said": "Skipping the window. A permit is asked for now."}
+
+
+def _open(runner: Runner, path: str) -> dict[str, Any]:
+    if not runner.settings.offline_bundles:
+        detail = 'this device takes nothing by hand: [offline] bundles = "deny"'
+        raise RequestError("request.forbidden", detail)
+    if isinstance(runner.state.phase, Activating | Testing | Confirming | Reverting):
+        raise RequestError("request.conflict", "another image is on trial")
+    runner.open(path)
+    return {"said": "Looking at what was brought."}
+
+
+def _bundle(runner: Runner, _request: Request) -> dict[str, Any]:
+    return {"bundle": msgspec.to_builtins(runner.stick.word)}
 
 
 def _confirm(runner: Runner, _request: Request) -> dict[str, Any]:
@@ -207,6 +227,7 @@ VERBS: Final[dict[str, Verb]] = {
     "hold": _hold,
     "release": _release,
     "apply-now": _apply,
+    "bundle": _bundle,
     "confirm": _confirm,
     "revert": _revert,
 }

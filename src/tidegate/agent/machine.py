@@ -192,7 +192,10 @@ def _look(state: State, event: Looked) -> Step:
 
 
 def _ask(state: State, phase: Staged, event: Looked) -> Step:
-    """Ask for leave with the question that is open, or with a new one when that has grown old."""
+    """Ask for leave with the question that is open, or with a new one when that has grown old. What a person brought has his."""
+    if phase.update.bundle:
+        leave = Activating(update=phase.update, nonce_mono=event.mono, nonce_boot=state.boot_id)
+        return _replace(state, phase=leave, wait=None), ()
     young = (
         phase.nonce is not None
         and phase.nonce_boot == state.boot_id

@@ -156,7 +156,12 @@ def _person_commands(commands: Any) -> None:
     hold.add_argument("--for", dest="duration", help='how long, "3d"; at most defer_max')
     _command(commands, "release", "end the hold")
     _command(commands, "check", "poll now")
-    _command(commands, "apply-now", "activate what is staged: skips the window, not the permit")
+    apply = _command(
+        commands, "apply-now", "activate what is staged: skips the window, not the permit"
+    )
+    apply.add_argument(
+        "--bundle", metavar="FILE", help="install a release from this bundle or mirror, by hand"
+    )
     _command(commands, "confirm", "accept the running image by hand")
     revert = _command(commands, "revert", "go back to the other confirmed image")
     revert.add_argument("--reason", default="")
@@ -316,15 +321,19 @@ def _ask(options: "argparse.Namespace", found: "Config") -> int:
     from tidegate.agent.local import Request, ask
     from tidegate.agent.status import lines
 
+    bundle = getattr(options, "bundle", None)
     request = Request(
         verb=options.command,
         reason=getattr(options, "reason", ""),
         until_at=_until(getattr(options, "duration", None)),
+        bundle=os.path.abspath(bundle) if bundle else "",  # noqa: PTH100
     )
     answer = ask(found.socket_path, request)
     if not answer["ok"]:
         _say_error(answer["code"], answer["detail"])
         return 1
+    if bundle:
+        return _follow(found)
     if options.command != "status":
         print(answer["said"])
     elif options.json:
@@ -334,6 +343,24 @@ def _ask(options: "argparse.Namespace", found: "Config") -> int:
     else:
         print("\n".join(lines(answer["status"])))
     return 0
+
+
+def _follow(found: "Config") -> int:
+    """Wait until the running agent has looked at a bundle, and say what it made of it."""
+    import time
+
+    from tidegate.agent.local import Request, ask
+
+    while True:
+        word = ask(found.socket_path, Request(verb="bundle"))["bundle"]
+        if word["state"] == "refused":
+            _say_error(word["code"], word["detail"])
+            return 1
+        if word["state"] != "checking":
+            print(f"{word['release']} is signed, newer, and made for this device.")
+            print("It is installed and tried now; `tidegate-agent status` says how far it is.")
+            return 0
+        time.sleep(0.2)
 
 
 def _until(duration: str | None) -> int:

@@ -58,6 +58,8 @@ FAILURE_LIMITS: Final = {
     "download.slow": 20,
     "download.truncated": 20,
 }
+#: Images kept in mind that the server held back.
+HALTED_MAX: Final = 16
 BACKOFF_FIRST_S: Final = 5
 BACKOFF_MAX_S: Final = 900
 #: Sequence numbers reserved in one journal write, so that heartbeats need none of their own.
@@ -210,6 +212,9 @@ def assigned(state: State, event: Assigned) -> State:
     phase = state.phase
     if not isinstance(phase, Idle | Downloading | Installing | Staged):
         return state
+    if update.bundle:
+        return _by_hand(state, event.now, update)
+    state = _replace(state, halted=tuple(one for one in state.halted if one != digest(update)))
     if not isinstance(phase, Idle) and same(phase.update, update):
         return _renewed(state, phase, update)
     if update.update is not None and (update.update, update.attempt) in state.ended:
@@ -220,6 +225,28 @@ def assigned(state: State, event: Assigned) -> State:
         state = report(state, event.now, "declined", update, reason=known.reason, detail=detail)
         return end(state, update)
     return _begin(_replace(state, stalls=0, best=(0, 0), wait=None), event.now, update)
+
+
+def bundle_bar(state: State, update: Update) -> tuple[str, str] | None:
+    """Return (code, words) for why what a person brought is not begun; None = it is. What the server held back, or this device refused, stays so."""
+    if not isinstance(state.phase, Idle | Downloading | Installing | Staged):
+        return "request.conflict", "another image is on trial"
+    if digest(update) in state.halted:
+        return "operator.halted", "the server held this image back, and did not let it go since"
+    known = next((one for one in state.refused if one.sha256 == digest(update)), None)
+    return None if known is None else (known.reason, "refused here before")
+
+
+def _by_hand(state: State, now: int, update: Update) -> State:
+    """Begin what a person brought, or say why not."""
+    barred = bundle_bar(state, update)
+    if barred is not None:
+        return report(state, now, "declined", update, reason=barred[0], detail=barred[1])
+    phase = state.phase
+    if isinstance(phase, Downloading | Installing | Staged) and same(phase.update, update):
+        # The stick may be somewhere else now.
+        return _replace(state, phase=_replace(phase, update=update), wait=None)
+    return _begin(_replace(state, stalls=0, best=(0, 0), wait=None), now, update)
 
 
 def _renewed(state: State, phase: Downloading | Installing | Staged, update: Update) -> State:
@@ -257,10 +284,19 @@ def ordered(state: State, event: Ordered) -> State:
     state = _obey(state, event.order.epoch, event.order.seq)
     phase = state.phase
     if event.action == "hold":
+        if isinstance(phase, Downloading | Installing | Staged):
+            held = (
+                *(one for one in state.halted if one != digest(phase.update)),
+                digest(phase.update),
+            )
+            state = _replace(state, halted=held[-HALTED_MAX:])
         if isinstance(phase, Staged):
             return _replace(state, phase=_replace(phase, halted=True))
         return state
     if isinstance(phase, Downloading | Installing | Staged):
+        if phase.update.bundle:
+            # The server knows nothing of it, so its having nothing to say means nothing.
+            return state
         # Not an end: a rollout that is paused and resumed offers the same attempt again, and the bytes are still there.
         return _replace(_put_aside(state), phase=Idle(), wait=None)
     return state
@@ -379,7 +415,8 @@ def _staged(state: State, now: int, phase: Installing) -> State:
     state = _replace(
         state,
         slots={**state.slots, update.slot: record},
-        phase=Staged(update=update, staged_at=now),
+        # Who brought it said "now" when he did.
+        phase=Staged(update=update, staged_at=now, now=bool(update.bundle)),
         wait=None,
     )
     return report(state, now, "staged", update, bytes=phase.bytes, resumes=phase.resumes)

@@ -10,8 +10,6 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Final
 
-import msgspec
-
 from tidegate.agent import outbox, windows
 from tidegate.agent.enrolment import ENROLLED_NAME
 from tidegate.agent.events import (
@@ -44,6 +42,7 @@ from tidegate.agent.jobs import (
     Enrolled,
     Job,
     MakeSession,
+    OpenBundle,
     Perform,
     Quiet,
     Rekeyed,
@@ -54,17 +53,17 @@ from tidegate.agent.jobs import (
     Task,
     TokenRefused,
 )
-from tidegate.agent.journal import Journal, fresh
+from tidegate.agent.journal import Journal, fresh, onto
 from tidegate.agent.machine import step
 from tidegate.agent.ports import HealthProbe, Ports
 from tidegate.agent.settings import Settings
 from tidegate.agent.state import (
     Downloading,
-    Idle,
     Staged,
     State,
     durable,
 )
+from tidegate.agent.stick import Stick
 from tidegate.agent.uplink import RETRY_MAX_S, Uplink
 from tidegate.agent.waiting import Because, reasons
 from tidegate.core.errors import DeviceError, TidegateError
@@ -102,7 +101,8 @@ class Runner:
         self._journal = Journal(ports.storage)
         self._uplink = Uplink(ports.transport, ports.clock, settings)
         self._line = self._uplink.line
-        self._effects: deque[Effect] = deque()
+        self._effects: deque[Effect | OpenBundle] = deque()
+        self.stick = Stick()
         self._active: tuple[Job, Iterator[Reply]] | None = None
         self._begun = False
         self._asked_refresh = False
@@ -147,6 +147,10 @@ class Runner:
     def check_now(self) -> None:
         """Poll at the next tick."""
         self._line.poll_at = self._line.retry_at = 0.0
+
+    def open(self, path: str) -> None:
+        """Have a bundle or a mirror looked at, and installed if it may be; `stick.word` says what became of it."""
+        self._effects.append(self.stick.asked(path))
 
     @property
     def busy(self) -> bool:
@@ -203,7 +207,7 @@ class Runner:
         current = loader.current()
         if state is None or not state.slots:
             made = fresh(board.slots(), current, self.settings.installed)
-            state = made if state is None else _onto(made, state)
+            state = made if state is None else onto(made, state)
         self.state = state
         total = self.ports.errors.total()
         self._counted = self._beat_basis = (total, clock.monotonic())
@@ -268,11 +272,11 @@ class Runner:
 
     # --- effects ------------------------------------------------------------------------------------------------------
 
-    def _do(self, effect: Effect) -> None:
+    def _do(self, effect: Effect | OpenBundle) -> None:
         loader = self.ports.board.bootloader
         try:
             match effect:
-                case Refresh() | Download() | ReadBack() | AskPermit():
+                case Refresh() | OpenBundle() | Download() | ReadBack() | AskPermit():
                     self._start(effect)
                 case MarkBad():
                     loader.mark_bad(effect.slot)
@@ -347,7 +351,8 @@ class Runner:
         if reply is None:
             self._active = None
             return 0.0
-        self._answered(job, reply)
+        if not self.stick.answered(self, job, reply):
+            self._answered(job, reply)
         if self._active is active and isinstance(job, Download):
             self._aside()
         return 0.2 if isinstance(reply, Quiet) else 0.0
@@ -356,7 +361,7 @@ class Runner:
         """Keep in touch during a long download; a new order interrupts it, and what is durable stays."""
         if self._line.token is not None and self._mono() >= self._uplink.poll_due_at:
             self._poll()
-        if any(isinstance(one, Refresh) for one in self._effects):
+        if any(isinstance(one, Refresh | OpenBundle) for one in self._effects):
             self.close()
 
     def _answered(self, job: Job, reply: Reply) -> None:
@@ -438,7 +443,9 @@ class Runner:
         return self._send()
 
     def _needs_session(self) -> bool:
-        return self._line.token is None and isinstance(self.state.phase, Downloading | Staged)
+        phase = self.state.phase
+        waits = isinstance(phase, Downloading | Staged) and not phase.update.bundle
+        return self._line.token is None and waits
 
     def _poll(self) -> None:
         work = self._uplink.poll()
@@ -489,10 +496,3 @@ def _inline(ports: Ports, settings: Settings) -> Perform:
     from tidegate.agent.worker import Worker
 
     return Worker(ports, settings).perform
-
-
-def _onto(made: State, left: State) -> State:
-    """Put what is left of a lost journal onto a fresh state."""
-    return msgspec.structs.replace(
-        left, slots=made.slots if not left.slots else left.slots, phase=Idle()
-    )

@@ -26,6 +26,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         reserve_bytes: free space of the state directory that is left alone.
         sync_bytes: plain bytes between two flushes of the slot: above 16 MiB nothing is gained, and at most this much is fetched again.
         hold_max_s: a hold without an end ends after this.
+        offline_bundles: may a person install a release from a bundle on a stick or from a mirror directory, without the server's leave.
         clock_step: may the agent set the system's clock: `never`; `floor`: up to the build time of the confirmed image; `signed`: also to the time that the
             server signed.
     """
@@ -61,6 +62,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     timeout_s: float = 30.0
     sync_bytes: int = 16 << 20
     clock_step: ClockStep = "never"
+    offline_bundles: bool = False
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):

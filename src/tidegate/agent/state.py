@@ -42,6 +42,7 @@ class Update(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         product_floor: the product role's own floor for this hardware; bounds how far the device's floor may rise.
         grant: of a way back that the incident ring allowed: which grant is used up by it. Its image may be downloaded.
         resume_min: no install below this counter once that grant is taken.
+        bundle: file or directory that the image comes from, by a person's word; "" = from the server. Such an update needs no permit.
     """
 
     update: str | None
@@ -55,6 +56,7 @@ class Update(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     policy: DeliveryPolicy = DeliveryPolicy()
     grant: GrantUse | None = None
     resume_min: int = 0
+    bundle: str = ""
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -246,6 +248,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         partial: a download that was put aside; resumed when the same payload is ordered again.
         damaged: the journal was lost; stays until an update is confirmed.
         fallback_last: the last grant taken, by product: an older one, or this one again, opens nothing.
+        halted: digests of images that the server held back last; a bundle does not get round that.
         resume_min: no install below this counter, by product: where a grant led back from. Never goes down.
     """
 
@@ -268,6 +271,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     partial: Progress | None = None
     fallback_last: dict[str, GrantUse] = {}
     resume_min: dict[str, int] = {}
+    halted: tuple[str, ...] = ()
     boot_id: str = ""
     current: SlotName = ""
     beat: Report | None = None

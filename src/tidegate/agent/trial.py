@@ -95,8 +95,9 @@ def permit_refused(state: State, event: PermitRefused) -> State:
 
 def give_back(state: State, now: int, update: Update, nonce: str | None) -> State:
     """Return unused leave, named by its question: a newer one stays good. The slot stays staged."""
-    state = report(state, now, "permit_returned", update, nonce=nonce)
-    return _replace(state, phase=Staged(update=update, staged_at=now))
+    if not update.bundle:
+        state = report(state, now, "permit_returned", update, nonce=nonce)
+    return _replace(state, phase=Staged(update=update, staged_at=now, now=bool(update.bundle)))
 
 
 def armed(state: State, event: Armed) -> State:

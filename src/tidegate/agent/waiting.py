@@ -30,7 +30,7 @@ def reasons(state: State, looked: Looked) -> tuple[Because, ...]:
         found = _download(phase, looked)
     elif isinstance(phase, Staged):
         found = _activate(state, phase, looked)
-    if isinstance(phase, Downloading | Staged) and not looked.online:
+    if isinstance(phase, Downloading | Staged) and not phase.update.bundle and not looked.online:
         found.append(Because(code="wait.server", detail="no session with the server yet"))
     if state.wait is not None and looked.mono < state.wait.until_mono:
         found.append(Because(code=state.wait.code, detail=state.wait.detail))
@@ -41,7 +41,7 @@ def _download(phase: Downloading, looked: Looked) -> list[Because]:
     found = []
     if looked.now < phase.update.policy.not_before:
         found.append(_until("wait.not_before", phase.update.policy.not_before))
-    if not looked.download_open:
+    if not looked.download_open and not phase.update.bundle:
         found.append(Because(code="wait.download_window", detail="outside the download window"))
     return found
 

@@ -24,6 +24,7 @@ from tidegate.agent.events import (
 from tidegate.agent.jobs import (
     Enrol,
     MakeSession,
+    OpenBundle,
     Rekey,
     Reply,
     Sign,
@@ -31,6 +32,7 @@ from tidegate.agent.jobs import (
     Task,
     TokenRefused,
 )
+from tidegate.agent.offline import open_bundle, world_of
 from tidegate.agent.orders import Orders
 from tidegate.agent.ports import World
 from tidegate.agent.settings import Settings
@@ -91,11 +93,15 @@ class Worker:
                 yield enrol.rekey(self._world, self._settings)
             case Sign():
                 yield self._sign(job)
+            case OpenBundle():
+                yield from open_bundle(self._world, self._settings, job, task)
             case Refresh():
                 yield from Orders(self._world, self._settings).refresh(task)
             case Download():
                 installer = installers.load(job.update.release.format, self._settings.allow)
-                yield from installer.download(self._world, self._settings, job, task.token)
+                bundle = job.update.bundle
+                world = world_of(self._world, bundle) if bundle else self._world
+                yield from installer.download(world, self._settings, job, task.token)
             case ReadBack():
                 yield self._read_back(job)
             case AskPermit():

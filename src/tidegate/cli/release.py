@@ -9,6 +9,7 @@ from urllib.parse import quote
 import click
 
 from tidegate.cli import _ceremony as ceremony
+from tidegate.cli._offline import bundle_offline
 from tidegate.cli._published import previous_role, published_now, targets_now
 from tidegate.cli._release_again import re_release_command
 from tidegate.cli._supply import attached_lines, fetch, judge, rules_of, shown_lines
@@ -61,6 +62,7 @@ def command() -> None:
 
 
 command.add_command(re_release_command)
+command.add_command(bundle_offline)
 
 
 @command.command("build")

@@ -3,6 +3,9 @@
 A bundle goes from the build machine to the holders of product keys, who add signatures, and then to the server. The manifest only helps carrying: it says what
 follows, so that a reader can stream and bound it. Nobody believes it; everything in it is verified like what comes over the wire (`core.accept`).
 
+An *offline bundle* goes on to the device itself, on a stick: it also carries the chain of roots and, where a server has them, timestamp and snapshot, so
+that the device needs nobody else. It has a schema of its own, so that neither is taken for the other.
+
 Order of members: `bundle.json`, then `metadata/…` (root, targets, product, as far as they are there), then `attachments/<sha256>`, then `payloads/<sha256>`.
 """
 
@@ -27,8 +30,11 @@ MANIFEST_MAX: Final = 256 << 10
 CONTENT_TYPE: Final = "application/vnd.tidegate.bundle.v1+tar"
 
 _METADATA: Final = re.compile(
-    r"metadata/([1-9][0-9]{0,15})\.(root|targets|product%2F([A-Za-z0-9][A-Za-z0-9._-]{0,63}))\.json"
+    r"metadata/([1-9][0-9]{0,15})\.(root|targets|snapshot|product%2F([A-Za-z0-9][A-Za-z0-9._-]{0,63}))\.json"
 )
+_TIMESTAMP: Final = "metadata/timestamp.json"
+#: Members of a bundle for a server; an offline one may carry a long chain of roots.
+_MEMBERS_MAX: Final = 128
 _PAYLOAD: Final = re.compile(r"payloads/([0-9a-f]{64})")
 _ATTACHMENT: Final = re.compile(r"attachments/([0-9a-f]{64})")
 #: Most bytes of an attachment, whatever its kind (`core.supply.documents` has narrower limits).
@@ -45,6 +51,8 @@ class Member(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def role(self) -> str | None:
         """Return the role whose document this is; None for payloads and attachments."""
+        if self.name == _TIMESTAMP:
+            return "timestamp"
         found = _METADATA.fullmatch(self.name)
         if found is None:
             return None
@@ -66,10 +74,15 @@ class Member(msgspec.Struct, frozen=True, kw_only=True):
 class BundleManifest(msgspec.Struct, frozen=True, kw_only=True):
     """`bundle.json`. `product` and `version` are for people; None where a bundle carries only root or targets."""
 
-    schema: Literal["tidegate.bundle/1"] = "tidegate.bundle/1"
+    schema: Literal["tidegate.bundle/1", "tidegate.offline/1"] = "tidegate.bundle/1"
     product: Name | None = None
     version: Annotated[str, Meta(max_length=64)] = ""
-    members: Annotated[tuple[Member, ...], Meta(min_length=1, max_length=128)]
+    members: Annotated[tuple[Member, ...], Meta(min_length=1, max_length=512)]
+
+    @property
+    def offline(self) -> bool:
+        """Say whether this is for devices that ask no server."""
+        return self.schema == "tidegate.offline/1"
 
     def document(self, role: str) -> Member | None:
         """Return the member that holds a role's document."""
@@ -86,7 +99,7 @@ class BundleManifest(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(one for one in self.members if one.attachment is not None)
 
 
-def document_name(role: str, version: int) -> str:
+def document_name(role: str, version: int | None) -> str:
     """Return the member name of a role's document."""
     return f"metadata/{file_name(role, version)}"
 
@@ -117,6 +130,8 @@ def parse_manifest(body: bytes) -> BundleManifest:
         raise PublisherError("release.malformed", "bundle.json names a member twice")
     for one in found.members:
         _check_member(one)
+    if not found.offline:
+        _check_plain(found)
     return found
 
 
@@ -132,6 +147,14 @@ def _check_member(one: Member) -> None:
         raise PublisherError("release.malformed", f"bundle.json names {one.name[:80]!r}")
     if one.length > (ROOT_MAX if one.role == "root" else ROLE_MAX):
         raise PublisherError("sig.oversized", f"{one.name}: {one.length} bytes")
+
+
+def _check_plain(manifest: BundleManifest) -> None:
+    roles = [one.role for one in manifest.members if one.role is not None]
+    if len(manifest.members) > _MEMBERS_MAX or len(set(roles)) != len(roles):
+        raise PublisherError("release.malformed", "bundle.json names too much")
+    if set(roles) & {"snapshot", "timestamp"}:
+        raise PublisherError("release.malformed", "a bundle with an online role in it")
 
 
 def encode_manifest(manifest: BundleManifest) -> bytes:

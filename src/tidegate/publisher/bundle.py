@@ -35,6 +35,7 @@ from tidegate.core.metadata import (
     TargetsDocument,
     make_product,
     parse_root,
+    parse_snapshot,
     parse_targets,
     product_extra,
     product_role,
@@ -284,38 +285,44 @@ def write(
     product: str | None = None,
     version: str = "",
     attachments: Mapping[str, Path] | None = None,
+    roots: Sequence[bytes] | None = None,
 ) -> BundleManifest:
     """Write a bundle; it appears whole or not at all.
 
     Args:
         path: replaced.
-        documents: bytes by role (`root`, `targets`, `product/NAME`).
+        documents: bytes by role (`root`, `targets`, `product/NAME`; offline also `snapshot` and `timestamp`).
         payloads: container files by their SHA-256.
         product: for people.
         version: for people.
         attachments: files by their SHA-256.
+        roots: the chain of roots of an offline bundle; None = a bundle for a server.
     """
+    chain = [("root", body) for body in roots or ()]
+    ordered = [*chain, *sorted(documents.items(), key=lambda item: _rank(item[0]))]
+    bodies = {document_name(role, version_of(role, body)): body for role, body in ordered}
     attachments = attachments or {}
     members = [
-        Member(
-            name=document_name(role, _version(role, body)),
-            length=len(body),
-            sha256=hashlib.sha256(body).hexdigest(),
-        )
-        for role, body in sorted(documents.items(), key=lambda item: _rank(item[0]))
+        Member(name=name, length=len(body), sha256=hashlib.sha256(body).hexdigest())
+        for name, body in bodies.items()
     ]
     members += [
         Member(name=name(digest), length=file.stat().st_size, sha256=digest)
         for name, files in ((attachment_name, attachments), (payload_name, payloads))
         for digest, file in sorted(files.items())
     ]
-    manifest = BundleManifest(product=product, version=version, members=tuple(members))
+    manifest = BundleManifest(
+        schema="tidegate.bundle/1" if roots is None else "tidegate.offline/1",
+        product=product,
+        version=version,
+        members=tuple(members),
+    )
     part = path.with_name(f".{path.name}.part")
     with part.open("wb") as out:
         _add(out, MANIFEST_NAME, encode_manifest(manifest))
         for member in members:
             if member.role is not None:
-                _add(out, member.name, documents[member.role])
+                _add(out, member.name, bodies[member.name])
             else:
                 out.write(header(member.name, member.length))
                 files = payloads if member.payload else attachments
@@ -397,8 +404,17 @@ def _rank(role: str) -> tuple[int, str]:
     return {"root": 0, "targets": 1}.get(role, 2), role
 
 
-def _version(role: str, body: bytes) -> int:
-    return parse_root(body).version if role == "root" else parse_targets(body, role).version
+def version_of(role: str, body: bytes) -> int | None:
+    """Return the number in a document's name; None for the timestamp, which has none."""
+    match role:
+        case "timestamp":
+            return None
+        case "root":
+            return parse_root(body).version
+        case "snapshot":
+            return parse_snapshot(body).version
+        case _:
+            return parse_targets(body, role).version
 
 
 def _add(out: BinaryIO, name: str, body: bytes) -> None:
