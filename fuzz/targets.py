@@ -162,10 +162,10 @@ def _key_file(path: Path) -> None:
         keyfile.read_public(path)
     # A file may ask for a gigabyte of Argon2id, which is its owner's wish; here only cheap ones are opened.
     try:
-        plain = json.loads(path.read_bytes())
-        cheap = int(plain.get("memory_kib", 1 << 20)) <= 64 and int(plain.get("passes", 3)) <= 2
-    except (ValueError, AttributeError, TypeError, RecursionError, OverflowError):
-        cheap = True
+        sealed = msgspec.json.decode(path.read_bytes(), type=keyfile._Sealed)
+        cheap = sealed.memory_kib <= 64 and sealed.passes <= 2
+    except (msgspec.DecodeError, ValueError):
+        cheap = True  # refused before any cost
     if cheap:
         keyfile.open_key(path, PASSPHRASE)
 
