@@ -54,7 +54,7 @@ from tidegate.agent.state import (
     durable,
 )
 from tidegate.agent.waiting import reasons
-from tidegate.core.protocol import Metrics
+from tidegate.core.protocol import GrantUse, Metrics
 
 RELEASES = tuple(make_release(counter).target.release for counter in (2, 3))
 NONCES = ("aa" * 16, "bb" * 16)
@@ -81,6 +81,16 @@ UPDATES = st.builds(
     slot=st.just("B"),
     product_floor=st.integers(0, 9),
     allow_refused=st.booleans(),
+    grant=st.one_of(
+        st.none(),
+        st.builds(
+            GrantUse,
+            epoch=st.integers(1, 2),
+            serial=st.integers(1, 3),
+            update=st.sampled_from(["u-1", "u-2"]),
+        ),
+    ),
+    resume_min=st.integers(0, 5),
 )
 ORDERS = st.builds(Order, epoch=st.integers(0, 2), seq=st.integers(0, 50))
 RESULTS = st.builds(
@@ -200,6 +210,11 @@ def _counters_never_go_back(before: State, after: State) -> None:
     orders = [(one.order.epoch, one.order.seq) for one in (before, after)]
     assert orders[0] <= orders[1]
     assert after.next_seq >= before.next_seq
+    uses = [one.fallback_last.get("gw1", GrantUse()) for one in (before, after)]
+    assert (uses[0].epoch, uses[0].serial, uses[0].done) <= (
+        uses[1].epoch, uses[1].serial, uses[1].done
+    )  # fmt: skip
+    assert after.resume_min.get("gw1", 0) >= before.resume_min.get("gw1", 0)
     assert after.reserved_seq >= before.reserved_seq
 
 

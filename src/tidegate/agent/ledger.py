@@ -21,7 +21,7 @@ from tidegate.agent.state import (
     State,
     Update,
 )
-from tidegate.core.protocol import EventKind
+from tidegate.core.protocol import EventKind, GrantUse
 from tidegate.core.reasons import is_reason
 
 #: Sequence numbers reserved in one journal write, so that heartbeats need none of their own.
@@ -179,9 +179,7 @@ def take_grant(state: State, update: Update) -> State:
     product = update.release.product
     least = max(state.resume_min.get(product, 0), update.resume_min)
     return _replace(
-        state,
-        fallback_last={**state.fallback_last, product: update.grant},
-        resume_min={**state.resume_min, product: least},
+        _used(state, product, update.grant), resume_min={**state.resume_min, product: least}
     )
 
 
@@ -189,8 +187,15 @@ def spend_grant(state: State, update: Update) -> State:
     """Note that an update came to a trial: its grant opens nothing more, whatever became of it."""
     if update.grant is None:
         return state
-    used = _replace(update.grant, done=True)
-    return _replace(state, fallback_last={**state.fallback_last, update.release.product: used})
+    return _used(state, update.release.product, _replace(update.grant, done=True))
+
+
+def _used(state: State, product: str, use: GrantUse) -> State:
+    """Write down the use of a grant; what was used later, or was spent already, stays so."""
+    last = state.fallback_last.get(product, GrantUse())
+    if (use.epoch, use.serial, use.done) < (last.epoch, last.serial, last.done):
+        return state
+    return _replace(state, fallback_last={**state.fallback_last, product: use})
 
 
 def refuse(

@@ -95,7 +95,10 @@ def way_back(found: dict[str, Any]) -> list[str]:
         f"Would bring {found['resident']:,} devices back to {found['to']} (counter {found['counter']}).",
         f"  {found['resident']:>6,}  have it in the other slot: no download, one reboot each",
         f"  {found['already']:>6,}  are on it already",
-        f"  {found['elsewhere']:>6,}  do not hold it: they stay",
+        f"  {found['elsewhere']:>6,}  do not hold it: they stay"
+        + (
+            ", unless a grant brings them back (incident grant draft)" if found["elsewhere"] else ""
+        ),
         *(f"  warning  {one}" for one in found["warnings"]),
     ]
 

@@ -298,7 +298,7 @@ def test_4_a_document_of_another_type() -> None:
         ("8 authorities rolled back", {"epoch": 0}, "sig.replayed"),
         ("8 authorities of a newer root", {"epoch": 2}, "sig.mix_and_match"),
         ("9 expired", {"expires": NOW}, "sig.expired"),
-        ("11 another question", {"nonce": "cd" * 16}, "sig.replayed"),
+        ("13 another question", {"nonce": "cd" * 16}, "sig.replayed"),
         ("14 ten years", {"expires": NOW + 3650 * DAY}, "sig.expired"),
     ],
 )

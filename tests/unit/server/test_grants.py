@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 from tests.unit.server.rig import Device, Rig
-from tests.unit.server.test_rollouts_admin import EVE, OLGA, Desk
+from tests.unit.server.test_rollouts_admin import EVE, OLGA, PIA, Desk
 
 from tidegate.core import keys
 from tidegate.core.codec import canonical, decode_document
@@ -275,3 +275,33 @@ def test_a_rest_that_a_resident_fallback_left_is_brought_back_by_a_grant(desk: D
     assert desk.row(BAD)["state"] == "falling_back"
     done = _submit(desk, _signed(desk, second.envelope))
     assert done.name == "gw1-1.3.0.back2"
+
+
+def test_many_devices_are_ordered_back_only_when_a_second_person_agrees(desk: Desk) -> None:
+    desk.people("pia", "olga")
+    devices = _halted_by_two(desk)
+    asked = _submit(desk, _signed(desk, _draft(desk).envelope))
+    assert asked.request is not None
+    assert desk.row(BAD)["state"] == "halted"
+    assert devices[0].assignment().action != "fallback"
+    done = desk.operations.decide(asked.request, PIA, "seen", desk.now, approve=True)
+    assert (done.name, done.reach) == ("gw1-1.3.0.back1", 2)
+    ordered = devices[0].assignment()
+    assert ordered.action == "fallback"
+    assert ordered.grant is not None
+
+
+def _halted_by_two(desk: Desk) -> list[Device]:
+    """As `_halted`, where every widening needs a second person."""
+    devices = [desk.rig.device(f"d{n}") for n in range(2)]
+    for counter in (1, 2, 3):
+        if counter > 1:
+            desk.rig.release(counter)
+        made = desk.create(f"gw1-1.{counter}.0")
+        if made.request is not None:
+            desk.operations.decide(made.request, PIA, "", desk.now, approve=True)
+        for device in devices:
+            device.run(device.assignment())
+            device.assignment()
+    desk.act("halt", BAD)
+    return devices
