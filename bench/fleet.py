@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sqlalchemy import insert
 
+from tidegate.server import keyring
 from tidegate.server.app import create_app
 from tidegate.server.config import Settings
 from tidegate.server.store import Connection, tables
@@ -54,6 +55,8 @@ def fill(folder: Path, count: int, *, sessions: int) -> list[str]:
             rows = [_device(number, now) for number in range(start, min(count, start + 5000))]
             conn.execute(insert(tables.device), rows)
         columns = (tables.device.c.row, tables.device.c.key_gen)
+        services = app.services
+        keyring.turn(conn, services.tokens, now, TOKEN_S, services.randomness)
         found = conn.execute(tables.device.select().with_only_columns(*columns).limit(sessions))
         return [(row, key_gen) for row, key_gen in found]
 

@@ -12,7 +12,7 @@ from tidegate.server.config import Settings
 
 def main(data: Path, listener: int) -> None:
     """Serve a data directory, without the planner."""
-    app = create_app(Settings(data_dir=data))
+    app = create_app(Settings(data_dir=data, events_burst=1 << 40))
     config = uvicorn.Config(
         app, log_level="error", access_log=False, lifespan="on", loop="uvloop", http="httptools"
     )

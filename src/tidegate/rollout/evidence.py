@@ -132,6 +132,7 @@ def exposure(arm: dict[str, Exposure], variants: Collection[str] | None = None) 
         errors=sum(one.errors for one in chosen),
         device_s=sum(one.device_s for one in chosen),
         devices=sum(one.devices for one in chosen),
+        top=sum(one.top for one in chosen),
     )
 
 

@@ -162,11 +162,15 @@ class Tally(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Exposure(msgspec.Struct, frozen=True, kw_only=True):
-    """Errors and the time they were counted over, of devices after confirmation, or of the control group: devices of the same product not updated."""
+    """Errors and the time they were counted over, of devices after confirmation, or of the control group: devices of the same product not updated.
+
+    `top`: errors of the one device that had the most, where that is known.
+    """
 
     errors: int = 0
     device_s: int = 0
     devices: int = 0
+    top: int = 0
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):

@@ -55,6 +55,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         body_max, upload_max: most bytes of a request body, and of an uploaded bundle.
         poll_interval_s, poll_spread_bp: told to devices, and how much it may differ between them.
         events_queue: pieces of work that may wait for the writer before events are refused with 503.
+        events_rate, events_burst: events a second that one device may send for ever, and at once.
         tick_s: how often the planner looks at every rollout, beside at once after bad news.
         approval_above_devices, approval_above_bp: a second person from here on.
         enrol: ways in: `claim`, `approval`.
@@ -78,6 +79,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     poll_interval_s: int = 300
     poll_spread_bp: int = 1_000
     events_queue: int = 8_192
+    events_rate: int = 2
+    events_burst: int = 10_000
     tick_s: int = 60
     approval_above_devices: int = 10_000
     approval_above_bp: int = 1_000
@@ -157,6 +160,8 @@ KEYS: Final[Mapping[tuple[str, str], tuple[str, Reader]]] = {
     ("poll", "interval"): ("poll_interval_s", parse_duration),
     ("poll", "spread"): ("poll_spread_bp", parse_share),
     ("events", "queue"): ("events_queue", _number),
+    ("events", "rate"): ("events_rate", _number),
+    ("events", "burst"): ("events_burst", _number),
     ("plan", "tick"): ("tick_s", parse_duration),
     ("approval", "above_devices"): ("approval_above_devices", _number),
     ("approval", "above_share"): ("approval_above_bp", parse_share),

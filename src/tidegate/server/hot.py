@@ -31,6 +31,7 @@ from tidegate.core.protocol import (
 )
 from tidegate.server import devices, permits, problems, ranges, telemetry, updates
 from tidegate.server.joining import ROUTES, Joining
+from tidegate.server.limits import RateLimit
 from tidegate.server.services import Services
 from tidegate.server.snapshot import ACCEPTED, QUARANTINED, STATES, Plan
 from tidegate.server.store import Connection, changes, device_queries
@@ -72,6 +73,8 @@ class HotApp:
         self._ready: list[Ready] = []
         self._ready_for: Plan | None = None
         self._joining = Joining(services)
+        settings = services.settings
+        self._reports = RateLimit(per_s=settings.events_rate, burst=settings.events_burst)
         self._sessions: dict[bytes | None, Session] = {}
         self._keys: dict[int, tuple[int, keys.PublicKey]] = {}
         self._posts: dict[str, Callable[[Scope, Receive], Awaitable[object]]] = {
@@ -192,7 +195,7 @@ class HotApp:
     def _is_good(self, session: Session, *, quarantined: bool) -> bool:
         """Say whether a token is of the device's present key and newest session, and the device one that may ask."""
         fleet, row = self._fleet, session[0]
-        if row >= len(fleet.ids):
+        if not 0 < row < len(fleet.ids):
             return False
         state = fleet.state[row]
         return (
@@ -215,7 +218,7 @@ class HotApp:
 
     def _refuse(self, session: Session) -> None:
         fleet = self._fleet
-        if session.row < len(fleet.ids):
+        if 0 < session.row < len(fleet.ids):
             devices.require_accepted(STATES[fleet.state[session.row]])
         raise RequestError("session.expired", "the session was ended")
 
@@ -289,6 +292,10 @@ class HotApp:
             self._counters.shed += 1
             raise BusyError("server.busy", "more events are waiting than can be kept")
         request = await self._body(scope, receive, EventsRequest)
+        if not self._reports.take(row, self._clock(), len(request.events)):
+            raise RequestError(
+                "request.rate_limited", "this device sends more events than a device has to tell"
+            )
         key = functools.partial(self._key, row)
         opened, refused = telemetry.open_items(request.events, self._fleet.ids[row], key)
         accepted = await services.write(

@@ -19,25 +19,25 @@ class RateLimit:
         """Let `burst` through at once and `per_s` a second after that."""
         self._per_s = per_s
         self._burst = burst
-        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        self._buckets: OrderedDict[str | int, tuple[float, float]] = OrderedDict()
 
-    def take(self, name: str, now: float) -> bool:
-        """Take one from a bucket; False when it is empty. `now` in seconds of any clock; one that goes back fills nothing."""
+    def take(self, name: str | int, now: float, cost: int = 1) -> bool:
+        """Take from a bucket; False, and nothing is taken, when there is not enough. `now` in seconds of any clock; one that goes back fills nothing."""
         left = self._left(name, now)
-        if left < 1:
+        if left < cost:
             return False
-        self._put(name, left - 1, now)
+        self._put(name, left - cost, now)
         return True
 
-    def empty(self, name: str, now: float) -> bool:
+    def empty(self, name: str | int, now: float) -> bool:
         """Say whether a bucket is empty, taking nothing."""
         return self._left(name, now) < 1
 
-    def _left(self, name: str, now: float) -> float:
+    def _left(self, name: str | int, now: float) -> float:
         left, at = self._buckets.get(name, (self._burst, now))
         return min(self._burst, left + max(0.0, now - at) * self._per_s)
 
-    def _put(self, name: str, left: float, now: float) -> None:
+    def _put(self, name: str | int, left: float, now: float) -> None:
         self._buckets[name] = (left, now)
         self._buckets.move_to_end(name)
         if len(self._buckets) > _MOST_NAMES:

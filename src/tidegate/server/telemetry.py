@@ -29,6 +29,12 @@ _TRYING: Final = outcomes.AFTER | {"lost"}
 
 Refusals = list[tuple[int, str]]
 
+#: A device may claim this much more device time than has passed since it joined: clocks differ, and restored servers forget.
+_AHEAD_S: Final = 86_400
+#: Errors of one device that count: so many at once, and so many an hour of its time. Beyond that more of them say nothing more.
+_ERRORS_AT_ONCE: Final = 1_000
+_ERRORS_AN_HOUR: Final = 3_600
+
 #: Most updates that one sweep ends, so that the writer stays free for others.
 SWEEP_MAX: Final = 2_000
 
@@ -174,6 +180,7 @@ class _Fold:
         self.harmed = False
         self._watching: list[tuple[int, int]] | None = None
         self._exposed: dict[tuple[int, str], list[int]] = {}
+        self._until = device.measured_until
         self._days: dict[str, int] = {}
 
     def take(self, body: EventBody) -> None:
@@ -198,6 +205,14 @@ class _Fold:
                 for (rollout, arm), (errors, seconds) in self._exposed.items()
             ]
             hot.add_exposure(self.conn, device.tenant, rows)
+            alone = [
+                (rollout, arm, device.row, device.variant, errors)
+                for (rollout, arm), (errors, _) in self._exposed.items()
+                if errors
+            ]
+            hot.add_device_errors(self.conn, device.tenant, alone)
+        if self._until != device.measured_until:
+            hot.measure_until(self.conn, device.row, self._until)
         if self._days:
             day = self.now // outcomes.DAY_S
             hot.add_daily(self.conn, device.tenant, day, device.product, self._days.items())
@@ -300,11 +315,19 @@ class _Fold:
         running = body.running_counter or device.running_counter
         if running != device.running_counter:
             return  # a slot that is being tried: neither arm
+        errors, device_s = self._believed(metrics.errors, metrics.device_s)
         for rollout_id, counter in self._watching:
             arm = "updated" if running == counter and device.confirmed_at else "control"
             found = self._exposed.setdefault((rollout_id, arm), [0, 0])
-            found[0] += metrics.errors
-            found[1] += metrics.device_s
+            found[0] += errors
+            found[1] += device_s
+
+    def _believed(self, errors: int, device_s: int) -> tuple[int, int]:
+        """Return what counts of a device's word: no more time than it can have lived, and no more errors than say something."""
+        start = max(self._until, self.device.enrolled_at)
+        lived = max(0, min(device_s, self.now + _AHEAD_S - start))
+        self._until = start + lived
+        return min(errors, _ERRORS_AT_ONCE + lived * _ERRORS_AN_HOUR // 3600), lived
 
 
 def move_running(
@@ -378,8 +401,10 @@ def _arms(
     product = rollout_rows.product(conn, rollout_id)
     all_devices = device_queries.variants(conn, *product) if product else {}
     arms: dict[str, dict[str, Exposure]] = {"updated": {}, "control": {}}
+    noisiest = hot.noisiest(conn, rollout_id)
     for variant, arm, errors, device_s in hot.exposures(conn, rollout_id):
         updated = confirmed.get(variant, 0)
         devices = updated if arm == "updated" else max(0, all_devices.get(variant, 0) - updated)
-        arms[arm][variant] = Exposure(errors=errors, device_s=device_s, devices=devices)
+        top = noisiest.get(variant, 0) if arm == "updated" else 0
+        arms[arm][variant] = Exposure(errors=errors, device_s=device_s, devices=devices, top=top)
     return arms["updated"], arms["control"]

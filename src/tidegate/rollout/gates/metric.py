@@ -9,6 +9,9 @@ two sides' times grow in step. They do not quite: the updated side grows as the 
 wealth of one look is that of the next but for a few events, so the bound is near, not exact, over all looks. Errors that come in bursts from one device are
 not independent: set `clump` to how many come together, and the evidence is taken to that root, which keeps the bound.
 
+What the noisiest updated device of each variant had is set aside: one device, broken or lying, stops nothing by its errors alone, and a release that is bad for
+many is seen in the others.
+
 A variant with no device left to compare with says nothing: keep a ring, or a share, back. Each variant is judged at the same odds as
 the whole, so with V variants one of them is wrongly blamed up to V times as often.
 """
@@ -80,7 +83,7 @@ class Metric:
     def _log_evidence(self, view: View) -> float:
         blank = Exposure()
         strata = [
-            (one.errors, float(one.device_s), other.errors, float(other.device_s))
+            (one.errors - one.top, float(one.device_s), other.errors, float(other.device_s))
             for variant, one in sorted(view.evidence.updated.items())
             for other in (view.evidence.control.get(variant, blank),)
         ]
@@ -90,6 +93,8 @@ class Metric:
         if not updated.device_s:
             return "errors per device-hour: nothing counted after the update yet"
         said = f"{_rate(updated)} after the update, {_rate(control)} without it"
+        if updated.top:
+            said += f"; {updated.top:,} of one device set aside"
         if log_e is None:
             wanted = self.exposure_s / _HOUR_S
             return (

@@ -52,6 +52,8 @@ class DeviceRow(NamedTuple):
     confirmed_at: int
     acked_seq: int
     boot_id: str
+    enrolled_at: int
+    measured_until: int
 
 
 class EventRow(NamedTuple):
@@ -100,6 +102,11 @@ _ADD_EXPOSURE: Final = (
     "INSERT INTO exposure (tenant, rollout_id, variant, arm, errors, device_s, devices) "
     "VALUES (?, ?, ?, ?, ?, ?, 0) ON CONFLICT (rollout_id, variant, arm) DO UPDATE SET "
     "errors = exposure.errors + excluded.errors, device_s = exposure.device_s + excluded.device_s"
+)
+_ADD_DEVICE_ERRORS: Final = (
+    "INSERT INTO exposure_device (tenant, rollout_id, arm, device_row, variant, errors) "
+    "VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (rollout_id, arm, device_row) DO UPDATE SET "
+    "errors = exposure_device.errors + excluded.errors"
 )
 _ADD_FIRMWARE: Final = (
     "INSERT INTO firmware (tenant, product, variant, counter, version, devices) "
@@ -217,6 +224,28 @@ def add_exposure(
 ) -> None:
     """Add (rollout, variant, arm, errors, device seconds)."""
     raw_connection(conn).executemany(_ADD_EXPOSURE, [(tenant, *row) for row in rows])
+
+
+def add_device_errors(
+    conn: Connection, tenant: str, rows: Iterable[tuple[int, str, int, str, int]]
+) -> None:
+    """Add (rollout, arm, device row, variant, errors) to what single devices had."""
+    raw_connection(conn).executemany(_ADD_DEVICE_ERRORS, [(tenant, *row) for row in rows])
+
+
+def noisiest(conn: Connection, rollout_id: int) -> dict[str, int]:
+    """Return the errors of the updated device that had the most, by variant."""
+    found = raw_connection(conn).execute(
+        "SELECT variant, max(errors) FROM exposure_device "
+        "WHERE rollout_id = ? AND arm = 'updated' GROUP BY variant",
+        (rollout_id,),
+    )
+    return dict(found)
+
+
+def measure_until(conn: Connection, row: int, until: int) -> None:
+    """Note up to when a device has claimed device time."""
+    raw_connection(conn).execute("UPDATE device SET measured_until = ? WHERE row = ?", (until, row))
 
 
 def add_firmware(

@@ -77,6 +77,8 @@ device = Table(
     Column("key_promised_until", BigInteger, nullable=False, server_default="0"),
     # 1: an operator wants a new key; the device is told with its next session
     Column("rekey", Integer, nullable=False, server_default="0"),
+    # up to when it has claimed device time: it cannot have lived longer than the clock says
+    Column("measured_until", BigInteger, nullable=False, server_default="0"),
     # attributes that the factory's list gave it: not the device's to change
     Column("given", JSON),
     UniqueConstraint("tenant", "id"),
@@ -328,6 +330,18 @@ exposure = Table(
     Column("errors", BigInteger, nullable=False),
     Column("device_s", BigInteger, nullable=False),
     Column("devices", BigInteger, nullable=False),
+)
+
+# Errors of single devices, where there were any: what the noisiest one had is set aside.
+exposure_device = Table(
+    "exposure_device",
+    metadata,
+    _tenant(),
+    Column("rollout_id", _Id, ForeignKey("rollout.id"), primary_key=True),
+    Column("arm", String(8), primary_key=True),
+    Column("device_row", _Id, primary_key=True),
+    Column("variant", String(80), nullable=False),
+    Column("errors", BigInteger, nullable=False),
 )
 
 # Fleet-wide counters by day (unix day), for outcomes of 24 h and telemetry: name such as `download.ok`, `end:confirmed`, `reason:sig.threshold`.
