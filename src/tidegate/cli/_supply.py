@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from tidegate.cli.client import Client
 from tidegate.cli.output import Output, printable
+from tidegate.core.accept import AcceptedProduct
 from tidegate.core.amounts import format_size
 from tidegate.core.errors import PublisherError, TidegateError
 from tidegate.core.keys import public_key
@@ -57,17 +58,32 @@ def _rule(plain: Mapping[str, Any]) -> IngestRule:
 
 
 def judge(
-    rules: Sequence[IngestRule], targets: Iterable[SignedTarget], found: Mapping[str, Document]
+    rules: Sequence[IngestRule],
+    accepted: AcceptedProduct,
+    fresh: Sequence[SignedTarget],
+    found: Mapping[str, Document],
 ) -> list[str]:
     """Hold new targets against the rules; the lines that say what was found.
+
+    Args:
+        rules: of the server.
+        accepted: what the bundle brings.
+        fresh: its targets whose bytes are in the bundle. Of others, published before in another release, only the kinds of their attachments are looked at.
+        found: attachments by digest, read.
 
     Raises:
         PublisherError: `supply.policy`.
     """
-    new = [one.release for one in targets]
-    policy.require(rules, new, found)
+    new = [one.release for one in fresh]
+    kept = [one.release for one in accepted.kept]
+    before = policy.channels_of(kept)
+    policy.require(rules, new, found, kept)
+    again = [one.release for one in accepted.new if one not in fresh]
+    missing = [text for one in again for text in policy.unattached(rules, one, before)]
+    if missing:
+        raise PublisherError("supply.policy", "; ".join(missing)[:2000])
     guarded = sorted(
-        {channel for rule in rules for one in new for channel in rule.guarded(one, {})}
+        {channel for rule in rules for one in new for channel in rule.guarded(one, before)}
     )
     lines = [f"  ok  {len(found)} attachments are what was signed"] if found else []
     if guarded:

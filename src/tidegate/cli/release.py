@@ -418,7 +418,7 @@ def _check(
         )
     fresh = first_time(accepted.new, previous, product_role(product))
     documents = read_attachments(read(bundle), fresh)
-    origin = judge(rules, fresh, documents)
+    origin = judge(rules, accepted, fresh, documents)
     value = {
         "ok": True,
         "attachments": sorted(documents),

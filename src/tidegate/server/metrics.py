@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from tidegate.core.reasons import REASONS
-from tidegate.server import approvals
+from tidegate.server import advisories, approvals
 from tidegate.server.calendar import calendar
 from tidegate.server.live import Live
 from tidegate.server.services import Services
@@ -76,6 +76,7 @@ class _Reading:
             self._expiry(conn),
             self._updates(conn),
             self._firmware(conn),
+            *self._exposure(conn),
             _gauge("tidegate_incidents_open", "Open incidents", open_incidents),
             _gauge(
                 "tidegate_approvals_open",
@@ -96,6 +97,17 @@ class _Reading:
         for one in calendar(conn, self._now):
             family.add_metric([one.role], one.expires_in_s)
         return family
+
+    def _exposure(self, conn: Connection) -> list[Metric]:
+        devices, loud = advisories.exposed(conn)
+        return [
+            _gauge(
+                "tidegate_devices_exposed",
+                "Devices that run something which an advisory concerns and no statement silences",
+                devices,
+            ),
+            _gauge("tidegate_advisories_open", "Advisories that no statement silences", loud),
+        ]
 
     def _updates(self, conn: Connection) -> Metric:
         family = GaugeMetricFamily(

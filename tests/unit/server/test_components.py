@@ -189,6 +189,24 @@ def test_an_advisory_finds_releases_whichever_came_first(
     assert chain.rig.read(advisories.exposed) == (2, 1)
 
 
+def test_exposure_falls_when_the_fix_arrives(chain: Chain) -> None:
+    def exposed() -> int:
+        devices, _ = chain.rig.read(advisories.exposed)
+        return int(devices)
+
+    chain.install(chain.publish(1, {"sbom": bom(OLD)}), "d1", "d2")
+    assert exposed() == 0
+    chain.bring(paper.osv())
+    assert exposed() == 2
+    target = chain.publish(2, {"sbom": bom(NEW)})
+    chain.rig.rollout(target, name="fix")
+    device = chain.rig.device("d1", join=False)
+    device.seq, device.counter, device.sha256 = 50, 1, _again(chain).install.sha256
+    device.log_in()
+    chain.update(device, target)
+    assert exposed() == 1
+
+
 def test_the_same_file_again_changes_nothing_and_a_newer_one_replaces_it(chain: Chain) -> None:
     chain.install(chain.publish(1, {"sbom": bom(OLD)}), "d1")
     chain.bring(paper.osv())

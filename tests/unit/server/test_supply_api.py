@@ -117,3 +117,13 @@ def test_the_rules_of_the_server_are_told(chain: Chain, api: Api) -> None:
     chain.demand(IngestRule(needs=("sbom",), signers=(key,)))
     found = api.get("/ingest-rules", "viewer")["items"]
     assert found[0]["signers"] == [{"keytype": "ed25519", "public": key.public, "keyid": key.keyid}]
+
+
+def test_exposure_is_a_metric(chain: Chain, api: Api) -> None:
+    chain.install(chain.publish(1, {"sbom": bom(OLD)}), "d1", "d2")
+    chain.bring(paper.osv())
+    sent = {"authorization": f"Bearer {api.tokens['viewer']}"}
+    found = api.rig.loop.run_until_complete(_ask(api.rig.app, "GET", "/metrics", sent, b"", b""))
+    lines = found.body.decode().splitlines()
+    assert "tidegate_devices_exposed 2.0" in lines
+    assert "tidegate_advisories_open 1.0" in lines

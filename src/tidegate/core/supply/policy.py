@@ -98,6 +98,22 @@ def findings(
     return found
 
 
+def unattached(
+    rules: Iterable[IngestRule], target: ReleaseTarget, before: Mapping[str, frozenset[str]]
+) -> list[str]:
+    """Return what can be said against an artifact by the kinds of its attachments alone, where nobody has their bytes at hand."""
+    there = {one.kind for one in target.attachments}
+    found = []
+    for rule in rules:
+        wanted = dict.fromkeys(rule.needs)
+        if rule.builders or rule.sources or rule.signers:
+            wanted["provenance"] = None
+        if channels := rule.guarded(target, before):
+            where = f"{target.name} {target.component} in {', '.join(channels)}"
+            found += [f"{where}: no {kind} is attached" for kind in wanted if kind not in there]
+    return found
+
+
 def _missing(rule: IngestRule, target: ReleaseTarget, documents: list[Document]) -> list[str]:
     found = []
     for need in rule.needs:

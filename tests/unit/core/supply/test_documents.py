@@ -7,6 +7,7 @@ from tests.unit.core.supply import paper
 
 from tidegate.core.errors import PublisherError
 from tidegate.core.keys import Signer
+from tidegate.core.metadata import release_target
 from tidegate.core.release import Attachment
 from tidegate.core.supply import documents
 
@@ -208,3 +209,29 @@ def test_an_attachment_is_held_against_what_was_signed_about_it() -> None:
         with pytest.raises(PublisherError) as caught:
             documents.check_attachment(other, body, digest)
         assert caught.value.code == "supply.attachment"
+
+
+def test_a_device_reads_a_target_with_attachments_of_kinds_that_it_does_not_know() -> None:
+    digest = "ab" * 32
+    full = {"kind": "full", "sha256": digest, "length": 9, "index_sha256": digest}
+    future = {"kind": "hologram", "format": "h-9", "name": "x.holo", "sha256": digest, "length": 1}
+    custom: dict[str, Any] = {
+        "tidegate": {
+            "product": "gw1",
+            "version": "1.0.0",
+            "release_counter": 1,
+            "security_version": 0,
+            "channels": ["stable"],
+            "hardware": [{"model": "gw1"}],
+            "install": {"size": 1, "sha256": digest},
+            "payloads": [full],
+            "attachments": [future],
+        }
+    }
+    found = release_target("gw1/1.0.0/rootfs", custom)
+    assert [one.kind for one in found.attachments] == ["hologram"]
+    for wrong in ("../../etc/passwd", "a/b", "", ".hidden", "x\n"):
+        custom["tidegate"]["attachments"] = [{**future, "name": wrong}]
+        with pytest.raises(PublisherError) as caught:
+            release_target("gw1/1.0.0/rootfs", custom)
+        assert caught.value.code == "sig.malformed"

@@ -154,6 +154,13 @@ def test_other_channels_and_products_are_not_guarded() -> None:
     assert "release attach" in caught.value.hint
 
 
+def test_without_the_documents_the_kinds_that_are_missing_are_named_all_the_same() -> None:
+    assert policy.unattached([ALL], _target("sbom", "provenance"), {}) == []
+    found = policy.unattached([IngestRule(builders=("*",))], _target("sbom"), {})
+    assert [one.partition(": ")[2] for one in found] == ["no provenance is attached"]
+    assert policy.unattached([ALL], _target(), policy.channels_of([_target()])) == []
+
+
 @pytest.mark.parametrize(
     ("pattern", "text", "expected"),
     [
