@@ -13,6 +13,15 @@ from tidegate.publisher import offline
 from tidegate.publisher.bundle import read
 
 
+def _documents(path: Path) -> list[bytes]:
+    """Return the document in a file, or root and targets out of a bundle."""
+    body = ceremony.read_document(path)
+    if body[:1] == b"{":
+        return [body]
+    found = read(path).documents
+    return [found[role] for role in ("root", "targets") if role in found]
+
+
 @click.command("bundle")
 @click.argument("release", type=click.Path(path_type=Path))
 @click.option(
@@ -20,7 +29,7 @@ from tidegate.publisher.bundle import read
     "given",
     type=click.Path(path_type=Path),
     multiple=True,
-    help="Roots and targets, as files.",
+    help="Roots and targets: files or bundles.",
 )
 @click.option(
     "--to",
@@ -53,7 +62,7 @@ def bundle_offline(
     """
     product = read(release).role.removeprefix("product/")
     if given:
-        chain = offline.given([ceremony.read_document(one) for one in given])
+        chain = offline.given([body for one in given for body in _documents(one)])
     else:
         anchor = find_anchor(root, client, out)
         if anchor is None:

@@ -177,6 +177,18 @@ def read_manifest(reader: Reader) -> BundleManifest:
     return parse_manifest(reader.content())
 
 
+def require_for_server(manifest: BundleManifest) -> None:
+    """Refuse what goes to devices where a bundle for a server is wanted.
+
+    Raises:
+        PublisherError: `release.malformed`.
+    """
+    if manifest.offline:
+        raise PublisherError(
+            "release.malformed", "an offline bundle is for devices: use the one it was made from"
+        )
+
+
 def require_member(reader: Reader, member: Member) -> None:
     """Go to the next member, which must be this one.
 

@@ -26,6 +26,7 @@ from tidegate.core.bundle import (
     payload_name,
     read_document,
     read_manifest,
+    require_for_server,
     require_member,
 )
 from tidegate.core.errors import ConfigError, PublisherError, TransferError
@@ -343,6 +344,7 @@ def read(path: Path) -> Bundle:
     documents = {}
     with _opened(path) as reader:
         manifest = read_manifest(reader)
+        require_for_server(manifest)
         for member in manifest.members:
             require_member(reader, member)
             if member.role is not None:

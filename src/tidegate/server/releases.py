@@ -15,6 +15,7 @@ from tidegate.core.accept import AcceptedProduct, check_index
 from tidegate.core.bundle import (
     read_document,
     read_manifest,
+    require_for_server,
     require_member,
 )
 from tidegate.core.errors import PublisherError, RequestError
@@ -118,6 +119,7 @@ def _read(
     documents: dict[str, bytes] = {}
     reader = Reader(file.read)
     manifest = read_manifest(reader)
+    require_for_server(manifest)
     for member in manifest.members:
         require_member(reader, member)
         if member.role is not None:
