@@ -3,12 +3,12 @@
 All is kept in the database and served from memory. Versions of the online roles follow the clock, so that a server restored from a backup never goes back.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 from urllib.parse import unquote
 
 from tidegate.core import accept
-from tidegate.core.errors import ConfigError, PublisherError
+from tidegate.core.errors import BusyError, ConfigError, PublisherError
 from tidegate.core.keys import Signer
 from tidegate.core.metadata import (
     MetaInfo,
@@ -36,6 +36,8 @@ TIMESTAMP_S: Final = 2 * 86_400
 SNAPSHOT_S: Final = 14 * 86_400
 #: How many versions of a document besides root stay reachable for devices that are in the middle of a refresh.
 _KEPT: Final = 4
+#: How often a version is tried for before somebody else is let do it.
+_CLAIMS: Final = 8
 
 
 class _View(NamedTuple):
@@ -193,6 +195,20 @@ class Repository:
         """Re-sign snapshot and timestamp where half of their time is over; say whether it was done."""
         return self._resign(conn, now, force=False)
 
+    def begin(self, conn: Connection, now: int) -> bool:
+        """Sign anew at a start where time has gone on since the last version; say whether it was done.
+
+        This may be yesterday's backup: devices have seen later versions, and believe only what is later than those. Versions follow the clock, so what is
+        signed now is. Where versions are not behind the clock nothing is signed, so that starts do not run ahead of it.
+
+        Raises:
+            PublisherError: `sig.*`: root does not name this server's keys, after a theft or a loss.
+        """
+        newest = release_queries.newest_document(conn, "timestamp")
+        if newest is None or newest.version >= now // 60:
+            return False
+        return self._resign(conn, now, force=True)
+
     def _required_root(self, conn: Connection) -> RootDocument:
         root = self.root(conn)
         if root is None:
@@ -228,10 +244,11 @@ class Repository:
         snapshot = release_queries.newest_document(conn, "snapshot")
         timestamp = release_queries.newest_document(conn, "timestamp")
         if force or snapshot is None or _half_over(snapshot, now):
-            snapshot = self._sign_snapshot(conn, snapshot, now)
+            snapshot = self._sign_snapshot(conn, now)
         elif timestamp is not None and not _half_over(timestamp, now):
+            self._catch_up(conn, timestamp)
             return False
-        self._sign_timestamp(conn, snapshot, timestamp, now)
+        self._sign_timestamp(conn, snapshot, now)
         view = _view(release_queries.documents(conn, _KEPT))
         anchor = view.files.get(file_name("root", 1))
         if anchor is None:
@@ -240,37 +257,60 @@ class Repository:
         changes.after_commit(conn, lambda: self._show(view))
         return True
 
-    def _show(self, view: _View) -> None:
-        self._view = view
+    def _catch_up(self, conn: Connection, newest: DocumentRow) -> None:
+        """Show what another replica published: a device that asks both must not be taken back."""
+        shown = self._view.newest.get("timestamp")
+        if shown is None or shown.version < newest.version:
+            view = _view(release_queries.documents(conn, _KEPT))
+            changes.after_commit(conn, lambda: self._show(view))
 
-    def _sign_snapshot(
-        self, conn: Connection, previous: DocumentRow | None, now: int
-    ) -> DocumentRow:
+    def _show(self, view: _View) -> None:
+        """Show a view, unless a newer one is shown already."""
+        shown, new = (one.newest.get("timestamp") for one in (self._view, view))
+        if shown is None or (new is not None and new.version >= shown.version):
+            self._view = view
+
+    def _sign_snapshot(self, conn: Connection, now: int) -> DocumentRow:
         infos = {
             row.role: MetaInfo(row.version, len(row.body), row.sha256)
             for row in release_queries.newest_offline(conn)
         }
-        version = online_version(now, previous.version if previous else 0)
         expires = now + self._snapshot_s
-        body = sign(
-            make_snapshot(version=version, expires_at=expires, issued_at=now, documents=infos),
-            self._keys.snapshot,
-        )
-        row = DocumentRow("snapshot", version, body, expires, now)
-        release_queries.put_document(conn, row)
-        return row
 
-    def _sign_timestamp(
-        self, conn: Connection, snapshot: DocumentRow, previous: DocumentRow | None, now: int
-    ) -> None:
-        version = online_version(now, previous.version if previous else 0)
+        def make(version: int) -> bytes:
+            made = make_snapshot(
+                version=version, expires_at=expires, issued_at=now, documents=infos
+            )
+            return sign(made, self._keys.snapshot)
+
+        return _claim(conn, "snapshot", make, expires, now)
+
+    def _sign_timestamp(self, conn: Connection, snapshot: DocumentRow, now: int) -> None:
         expires = now + self._timestamp_s
         info = MetaInfo(snapshot.version, len(snapshot.body), snapshot.sha256)
-        body = sign(
-            make_timestamp(version=version, expires_at=expires, issued_at=now, snapshot=info),
-            self._keys.timestamp,
-        )
-        release_queries.put_document(conn, DocumentRow("timestamp", version, body, expires, now))
+
+        def make(version: int) -> bytes:
+            made = make_timestamp(version=version, expires_at=expires, issued_at=now, snapshot=info)
+            return sign(made, self._keys.timestamp)
+
+        _claim(conn, "timestamp", make, expires, now)
+
+
+def _claim(
+    conn: Connection, role: str, make: Callable[[int], bytes], expires: int, now: int
+) -> DocumentRow:
+    """Sign the next version of an online role that no other replica has; whoever comes second takes the one after it.
+
+    Raises:
+        BusyError: `server.busy`: others were faster every time.
+    """
+    for _ in range(_CLAIMS):
+        previous = release_queries.newest_document(conn, role)
+        version = online_version(now, previous.version if previous else 0)
+        row = DocumentRow(role, version, make(version), expires, now)
+        if release_queries.put_document(conn, row):
+            return row
+    raise BusyError("server.busy", f"{role} is being signed by other replicas")
 
 
 def _half_over(row: DocumentRow, now: int) -> bool:

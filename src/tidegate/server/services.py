@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+from tidegate.core.errors import PublisherError
 from tidegate.server import keyring, online
 from tidegate.server.blobs.local import LocalBlobs
 from tidegate.server.config import Settings
@@ -134,12 +135,23 @@ def open_services(
         opened.write(hot_queries.forget_leases).result()
         opened.read(lambda conn: keyring.load(conn, services.tokens))
         opened.read(services.repository.load)
+        _begin(services)
         opened.read(services.fleet.load)
     except BaseException:
         opened.close()
         raise
     opened.subscribe(lambda changed: _follow(services, changed))
     return services
+
+
+def _begin(services: Services) -> None:
+    """Have devices believe this server from its first answer on, also when it was restored from a backup."""
+    now = services.now
+    try:
+        services.store.write(lambda conn: services.repository.begin(conn, now)).result()
+    except PublisherError as error:
+        # Its keys are not those that root names: people have to hold a ceremony, and need a server to publish to.
+        _log.warning("metadata could not be signed at the start: %s", error)
 
 
 def _follow(services: Services, changed: tuple[Change, ...]) -> None:

@@ -28,13 +28,21 @@ class DocumentRow(NamedTuple):
 _DOCUMENT: Final = "SELECT role, version, body, expires_at, created_at FROM repository "
 
 
-def put_document(conn: Connection, row: DocumentRow) -> None:
-    """Store a document; the same version again stays as it is."""
-    raw_connection(conn).execute(
+def put_document(conn: Connection, row: DocumentRow) -> bool:
+    """Store a document under its version, which only the first to come gets; say whether that version now is this document.
+
+    What is published is never replaced, so that no two devices see different contents under one version, however many replicas sign.
+    """
+    raw = raw_connection(conn)
+    raw.execute(
         "INSERT INTO repository (role, version, body, sha256, expires_at, created_at) "
         "VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (role, version) DO NOTHING",
         (row.role, row.version, row.body, row.sha256, row.expires_at, row.created_at),
     )
+    found = raw.execute(
+        "SELECT sha256 FROM repository WHERE role = ? AND version = ?", (row.role, row.version)
+    )
+    return bool(found.fetchone()[0] == row.sha256)
 
 
 def newest_document(conn: Connection, role: str) -> DocumentRow | None:
