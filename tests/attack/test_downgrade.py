@@ -242,6 +242,16 @@ def test_a_grant_that_does_not_fit_is_refused_under_its_own_code(field: Field, n
     field.refuses(lambda: field.back(update="u-" + name.replace(" ", "-")), code)
 
 
+def test_each_attack_is_told_also_when_they_come_one_after_the_other() -> None:
+    field = in_the_field()
+    for number in range(3):
+        field.forget()
+        field.grant = signed(grant(field, tenant="other"))
+        field.back(update=f"u-row-{number}")
+        assert field.alarms() == ["sig.replayed"]
+        assert field.plane.outcomes() == [("failed", "sig.replayed")]
+
+
 @pytest.mark.parametrize("proof", [None, "other"])
 def test_a_device_that_cannot_be_shown_to_be_meant(field: Field, proof: str | None) -> None:
     field.grant = signed(grant(field))

@@ -105,10 +105,12 @@ def beat(state: State, event: Beat) -> State:
     return _replace(state, beat=made, next_seq=following, reserved_seq=reserved)
 
 
-def notice(state: State, now: int, reason: str, detail: str, **about: Any) -> State:
-    """Report a security event, once in a while for each reason. `about` names the update that it came with, if any."""
+def notice(
+    state: State, now: int, reason: str, detail: str, *, always: bool = False, **about: Any
+) -> State:
+    """Report a security event, once in a while for each reason, or `always`. `about` names the update that it came with, if any."""
     last = state.noticed.get(reason)
-    if last is not None and 0 <= now - last < NOTICE_AGAIN_S:
+    if not always and last is not None and 0 <= now - last < NOTICE_AGAIN_S:
         return state
     noticed = {**state.noticed, reason: now}
     return report(

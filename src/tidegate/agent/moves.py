@@ -4,7 +4,7 @@ Every function takes a state and returns one; a move that does not fit the prese
 changes nothing.
 """
 
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -333,20 +333,21 @@ def refused(state: State, event: Refused) -> State:
     update, reason = event.update, event.reason
     if update is None or (update, event.attempt) in state.ended:
         return notice(state, event.now, reason, event.detail)
-    if family(reason) in _ATTACKS:
-        about = {"update": update, "attempt": event.attempt}
-        state = notice(state, event.now, reason, event.detail, **about)
-    if family(reason) == "security":
-        # What a device noticed is no end of an update: that has the reason that says what it means for one.
-        reason = "sig.replayed"
     phase = state.phase
     if not isinstance(phase, Idle | Downloading | Installing | Staged):
-        return state
-    if not isinstance(phase, Idle) and phase.update.update == update:
-        if family(reason) == "sig" and reason != "sig.director_mismatch":
-            # Forged metadata say nothing about what was verified before: somebody on the way must not be able to end it.
-            return state
-        return failed_for_good(state, event.now, reason, event.detail)
+        return notice(state, event.now, reason, event.detail)
+    under_way = not isinstance(phase, Idle) and phase.update.update == update
+    about: dict[str, Any] = {"update": update, "attempt": event.attempt}
+    # What a device noticed is no end of an update: that has the reason that says what it means for one.
+    end = "sig.replayed" if family(reason) == "security" else reason
+    if under_way and family(end) == "sig" and end != "sig.director_mismatch":
+        # Forged metadata say nothing about what was verified before: somebody on the way must not be able to end it.
+        return notice(state, event.now, reason, event.detail, **about)
+    if family(reason) in _ATTACKS:
+        # Told each time, since each of these ends an update, and no other will be ended by the same.
+        state = notice(state, event.now, reason, event.detail, always=True, **about)
+    if under_way:
+        return failed_for_good(state, event.now, end, event.detail)
     state = report(
         state,
         event.now,
@@ -355,7 +356,7 @@ def refused(state: State, event: Refused) -> State:
         update=update,
         attempt=event.attempt,
         release_counter=event.release_counter,
-        reason=reason,
+        reason=end,
         detail=event.detail,
     )
     return _replace(state, ended=remember(state.ended, (update, event.attempt)))

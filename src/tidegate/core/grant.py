@@ -41,6 +41,8 @@ from tidegate.core.release import (
 GRANT_TYPE: Final = "application/vnd.tidegate.fallback.v1+json"
 #: No ring may let a grant live longer than this, whatever root says, in seconds.
 VALID_MAX_S: Final = 30 * 86_400
+#: Largest grant, in bytes: it travels inside an assignment.
+GRANT_MAX: Final = 32 << 10
 #: A grant may lie this far in a slow clock's future, in seconds.
 SKEW_S: Final = 300
 
@@ -134,8 +136,10 @@ def open_grant(envelope: Envelope, root: RootDocument) -> GrantBody:
     """Return the grant in an envelope that enough distinct keys of this root's incident ring signed. `check_grant` comes next.
 
     Raises:
-        PublisherError: `sig.malformed`, `sig.unknown_key`, `sig.threshold`.
+        PublisherError: `sig.oversized`, `sig.malformed`, `sig.unknown_key`, `sig.threshold`.
     """
+    if len(envelope.payload) > (GRANT_MAX + 2) // 3 * 4:
+        raise PublisherError("sig.oversized", f"a grant of more than {GRANT_MAX} bytes")
     extra = root_extra(root)
     ring = extra.authorities.incident
     return open_document(envelope, GRANT_TYPE, GrantBody, extra.keys("incident"), ring.threshold)

@@ -14,6 +14,7 @@ import msgspec
 from tidegate.core.codec import canonical
 from tidegate.core.errors import PublisherError, RequestError
 from tidegate.core.grant import (
+    GRANT_MAX,
     GRANT_TYPE,
     VALID_MAX_S,
     Cohort,
@@ -126,6 +127,8 @@ def draft(services: Services, incident: str, ask: GrantAsk, actor: Actor, now: i
             raise PublisherError("meta.no_root", "no root of trust is published yet")
         body = _body(conn, root, incident, ask, found, tree[-1].hex() if tree else None, actor, now)
         payload = canonical(body)
+        if len(payload) > GRANT_MAX:
+            raise RequestError("request.invalid", "more images than one grant can name")
         envelope = Envelope(base64.b64encode(payload).decode(), GRANT_TYPE, ())
         _remember(conn, incident, body, payload, envelope, found, blob, actor, now)
         return GrantDraft(envelope=envelope, way=found.way)

@@ -590,6 +590,13 @@ def test_a_grant_of_another_make(name: str, value: object) -> None:
     assert code(lambda: Gw1().back(envelope)) == "sig.malformed"
 
 
+def test_a_grant_too_large_to_travel_is_refused_before_it_is_read() -> None:
+    many = tuple(Leaving(release_counter=118, sha256=f"{n:064x}") for n in range(64))
+    back = tuple(returned(OLD, path=f"gw1/2.117/{'x' * 250}{n}") for n in range(64))
+    large = grant(leaving=many, to=back, hardware=(HardwareRange("gw1"),) * 64)
+    assert code(lambda: Gw1().back(signed(large))) == "sig.oversized"
+
+
 def test_the_bar_reaches_one_beyond_what_is_published_even_if_the_bad_build_was_withdrawn() -> None:
     Gw1(repo=Repo(releases=(OLD,))).back(signed())
 
