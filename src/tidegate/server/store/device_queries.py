@@ -146,3 +146,16 @@ def matching(conn: Connection, text: str, tenant: str = "default") -> list[Row[A
         .limit(100)
     )
     return list(conn.execute(statement))
+
+
+#: What a rehearsal has to know of a device; `slots` is JSON text.
+DRILL_COLUMNS = (
+    "id", "product", "model", "rev", "channel", "agent", "running_counter", "running_version",
+    "running_sha256", "security_floor", "slots",
+)  # fmt: skip
+
+
+def in_the_field(conn: Connection) -> Iterator[tuple[Any, ...]]:
+    """Return `DRILL_COLUMNS` of every accepted device."""
+    statement = f"SELECT {', '.join(DRILL_COLUMNS)} FROM device WHERE state = 'accepted'"  # noqa: S608 - names of ours
+    return iter(raw_connection(conn).execute(statement))

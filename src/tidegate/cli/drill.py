@@ -1,0 +1,135 @@
+"""`tidegate drill`: rehearse lost keys and a stolen server on a scratch copy, before it happens."""
+
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from tidegate.cli._ceremony import date
+from tidegate.cli.output import Output, printable, with_output
+
+if TYPE_CHECKING:
+    from tidegate.sim.drill.drill import Report, Step, TheftReport
+
+_PARTS = ("rotate", "lost-key", "theft")
+
+
+@click.command("drill", short_help="Rehearse lost keys and a stolen server.")
+@click.argument("part", type=click.Choice([*_PARTS, "all"]), default="all")
+@click.option("--data", "data_dir", type=click.Path(path_type=Path), help="Data directory.")
+@click.option("--config", "config", type=click.Path(path_type=Path), help="tidegate.toml")
+@with_output
+def command(part: str, data_dir: Path | None, config: Path | None, out: Output) -> int:
+    """Rehearse lost keys and a stolen server, on a scratch copy in memory. Nothing is changed.
+
+    It reads this installation's root, targets, products and fleet, puts a scratch key in the place of every key, and asks the real
+    agent what it would do. Parts: rotate (other online keys), lost-key (each root key in turn), theft (the whole server). Exit code 1
+    when something did not work, or a device did what no offline key allowed.
+
+    \b
+    tidegate drill
+    tidegate drill theft --data ./tidegate-data --json
+    """
+    from tidegate.server.config import load
+    from tidegate.sim.drill.drill import rehearse
+
+    settings = load(config, options={"data_dir": data_dir})
+    parts = _PARTS if part == "all" else (part,)
+    found = rehearse(Path(settings.data_dir), parts, now=int(time.time()), randomness=os.urandom)
+    body = {"failed": found.failed, **_plain(found)}
+    out.data("drill/1", body, "\n".join(printable_lines(found)))
+    return 1 if found.failed else 0
+
+
+def _plain(found: "Report") -> dict[str, object]:
+    import msgspec
+
+    plain: dict[str, object] = msgspec.to_builtins(found)
+    return plain
+
+
+def printable_lines(found: "Report") -> list[str]:
+    """Write a rehearsal for people."""
+    lines = [
+        f"Rehearsal on a scratch copy of {found.folder}",
+        f"  root {found.root_version}, {len(found.products)} products, {found.devices} devices",
+        "",
+        "  real     metadata, releases, mandates, thresholds, and what devices run",
+        f"  scratch  every key: {', '.join(found.scratch)}",
+        "           (no key file was opened; signatures are by throw-away keys in their places)",
+        "  agent    the device's own worker decides; one device of each kind is asked",
+    ]
+    if found.left_out:
+        lines.append(f"  left out {found.left_out} devices of products with no published role")
+    if found.rotation:
+        lines += ["", "Other online keys", *_steps(found.rotation)]
+    if found.lost_key:
+        lines += ["", "One root key lost or stolen", *_steps(found.lost_key)]
+    if found.theft is not None:
+        lines += ["", *_theft(found.theft)]
+    lines += ["", _footprint(found)]
+    verdict = "FAILED: see above" if found.failed else "All of it came out as it must"
+    lines.append(f"{verdict}. {found.took_ms / 1000:.1f} s")
+    return [printable(line) for line in lines]
+
+
+def _footprint(found: "Report") -> str:
+    if found.untouched:
+        return "Untouched: every file of the data directory has the digest that it had before."
+    names = ", ".join(found.changed[:6])
+    return (
+        f"Changed meanwhile: {names}. The drill only reads; a server that runs here writes."
+        " Stop it, or drill on a backup, to see no difference."
+    )
+
+
+def _steps(steps: "tuple[Step, ...]") -> list[str]:
+    width = max(len(one.what) for one in steps)
+    return [
+        f"  {'ok' if one.ok else 'FAILED':<7} {one.what:<{width}}  {one.took_ms:>6} ms  {one.text}"
+        for one in steps
+    ]
+
+
+def _theft(found: "TheftReport") -> list[str]:
+    lines = [
+        "The server is stolen, with every online key",
+        f"  {found.devices} devices of {found.kinds} kinds attacked",
+    ]
+    if found.skipped:
+        lines.append(f"  {found.skipped} devices of the rarest kinds were not tried")
+    for kind, why in found.broken.items():
+        lines.append(f"  FAILED  {kind} does not believe even the honest server: {why}")
+    if found.attempts:
+        width = max(len(one.goal) for one in found.attempts)
+        lines += [
+            "",
+            f"  {'THE THIEF TRIES TO':<{width}}   ORDERS  OBEYED  ALLOWED  BREACH  WHY NOT",
+        ]
+        for one in found.attempts:
+            why = ", ".join(f"{code} {count}" for code, count in one.reasons.items())
+            lines.append(
+                f"  {one.goal:<{width}}  {one.tried:>7}  {one.obeyed:>6}  {one.allowed:>7}"
+                f"  {one.breach or '-':>6}  {why}"
+            )
+        lines.append(
+            "  ORDERS = each kind of order, to each device that it is for."
+            " ALLOWED = by offline keys: a live, newer release for that hardware and channel,"
+            " or a way back that the running release names."
+        )
+    lines += ["", f"What he would reach at once: {found.reached} of {found.devices} devices"]
+    if found.reach:
+        width = max(len(one.release) for one in found.reach)
+        lines.append(f"  {'RELEASE':<{width}}  CHANNEL   AT ONCE  HELD BY A MANDATE")
+        for reach in found.reach:
+            held = f"{reach.held}, the last until {date(reach.all_by)}" if reach.all_by else "-"
+            lines.append(
+                f"  {reach.release:<{width}}  {reach.channel:<8}  {reach.at_once:>7}  {held}"
+            )
+    lines.append(
+        "  He can also hide releases, and a new root from devices that talk to nobody else, until"
+        f" root ends on {date(found.freeze_until)} (by the keys that he has; not tried here)."
+    )
+    return [*lines, "", "The way back", *_steps(found.recovery)]
