@@ -5,7 +5,7 @@ devices it concerns is not stored: that is counted from what they run now.
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -19,6 +19,8 @@ from tidegate.server.store import Connection, release_queries
 from tidegate.server.store import supply as rows
 
 Row = dict[str, Any]
+#: Format whose statements stand in for an advisory until a file of another one describes it.
+STAND_IN: Final = "openvex"
 
 
 class ImportFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,18 +85,9 @@ class FindingFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 def take(conn: Connection, found: Imported, by: str, now: int) -> ImportFacts:
     """Write down what a file brought (`read`); the same file again changes nothing, a newer one of its name replaces it."""
-    touched: set[int] = set()
     spoken = rows.drop_statements(conn, _document(found))
-    for one in found.advisories:
-        values = {
-            "name": one.id,
-            "format": found.format,
-            "rank": SEVERITIES.index(one.severity) if one.severity else len(SEVERITIES),
-            "body": msgspec.to_builtins(one),
-            "imported_at": now,
-            "imported_by": by,
-        }
-        touched.add(rows.put_advisory(conn, values, _keys(one), one.names))
+    touched = {_put(conn, one, found.format, by, now) for one in found.advisories}
+    touched |= {_put(conn, one, found.format, by, now) for one in _only_told(conn, found)}
     spoken |= add_statements(conn, found, by, now)
     touched |= rows.advisories_called(conn, spoken)
     for number in sorted(touched):
@@ -110,6 +103,38 @@ def take(conn: Connection, found: Imported, by: str, now: int) -> ImportFacts:
         silenced=len(made) - len(loud),
         devices=Installed(conn).devices(loud),
     )
+
+
+def _put(conn: Connection, one: Advisory, form: str, by: str, now: int) -> int:
+    values = {
+        "name": one.id,
+        "format": form,
+        "rank": SEVERITIES.index(one.severity) if one.severity else len(SEVERITIES),
+        "body": msgspec.to_builtins(one),
+        "imported_at": now,
+        "imported_by": by,
+    }
+    number = rows.put_advisory(conn, values, _keys(one), one.names)
+    if form != STAND_IN:
+        described = rows.advisories_called(conn, one.names, but=STAND_IN)
+        for other in rows.advisories_called(conn, one.names) - described:
+            rows.drop_advisory(conn, other)
+    return number
+
+
+def _only_told(conn: Connection, found: Imported) -> list[Advisory]:
+    """Return advisories for what statements call affected and no other file described; several statements about one are one."""
+    made: dict[str, Advisory] = {}
+    if found.format != STAND_IN:
+        return []
+    for statement in found.statements:
+        one = model.told(statement)
+        if one is None or rows.advisories_called(conn, one.names, but=STAND_IN):
+            continue
+        before = made.get(one.id)
+        affected = (*before.affected, *one.affected) if before else one.affected
+        made[one.id] = msgspec.structs.replace(one, affected=affected)
+    return list(made.values())
 
 
 def read(body: bytes) -> Imported:

@@ -173,6 +173,10 @@ def _told(chain: Chain, name: str = "CVE-2025-9230") -> Any:
     return chain.rig.read(lambda conn: advisories.shown(conn, advisories.number_of(conn, name)))
 
 
+def _number(conn: Any, name: str) -> int:
+    return advisories.number_of(conn, name)
+
+
 @pytest.mark.parametrize("advisory_first", [True, False])
 def test_an_advisory_finds_releases_whichever_came_first(
     chain: Chain, advisory_first: bool
@@ -262,6 +266,27 @@ def test_csaf_brings_advisory_and_statement_in_one_file(chain: Chain) -> None:
     done = chain.bring(paper.csaf())
     assert (done.advisories, done.devices) == (("ACME-2026-007",), 1)
     assert _told(chain, "cve-2025-9230").id == "ACME-2026-007"
+
+
+def test_a_statement_stands_in_for_an_advisory_until_one_comes(chain: Chain) -> None:
+    chain.install(chain.publish(1, {"sbom": bom(OLD)}), "d1")
+    chain.install(chain.publish(2, {"sbom": bom(NEW)}), "d2")
+    said = paper.openvex(
+        status="affected", product="pkg:generic/gw1", part=f"pkg:deb/debian/openssl@{OLD}"
+    )
+    for _ in range(2):
+        assert chain.bring(said).devices == 1
+        assert (_told(chain).format, _told(chain).devices) == ("openvex", 1)
+    chain.bring(paper.osv(fixed="9"))
+    assert (_told(chain).format, _told(chain).devices) == ("osv", 2)
+    chain.bring(said)
+    assert _told(chain).format == "osv"
+    chain.bring(paper.openvex(vulnerability="CVE-2", status="affected"))
+    chain.bring(paper.osv("GHSA-2", aliases=["CVE-2"]))
+    assert _told(chain, "CVE-2").id == "GHSA-2"
+    chain.rig.write(lambda conn: advisories.forget(conn, _number(conn, "GHSA-2")))
+    chain.bring(paper.openvex(vulnerability="CVE-1", status="fixed"))
+    assert chain.rig.read(lambda conn: len(advisories.listed(conn)[0])) == 1
 
 
 def test_a_forgotten_advisory_is_gone(chain: Chain) -> None:

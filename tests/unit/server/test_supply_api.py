@@ -97,6 +97,18 @@ def test_a_refused_file_changes_nothing(api: Api, body: bytes, status: int, code
     assert api.get("/audit")["items"][0]["action"] == "advisory.refused"
 
 
+def test_a_file_larger_than_other_bodies_is_taken(chain: Chain, api: Api) -> None:
+    chain.publish(1, {"sbom": bom(OLD)})
+    package = {"ecosystem": "Debian:12", "name": "openssl"}
+    listed = [f"1.0.{number}-1~deb12u1" for number in range(150_000)]
+    body = paper.dumps(paper.osv(affected=[{"package": package, "versions": [*listed, OLD]}]))
+    assert len(body) > 3 << 20
+    answer = _send(api, body)
+    assert answer.status == 200, answer.body
+    assert json.loads(answer.body)["findings"] == 2
+    assert _send(api, b" " * (17 << 20)).status == 413
+
+
 def test_an_attachment_comes_back_as_it_was_and_never_as_a_page(chain: Chain, api: Api) -> None:
     chain.publish(1, {"sbom": bom(OLD), "notes": b"<script>alert(1)</script>"})
     chain.publish(2)

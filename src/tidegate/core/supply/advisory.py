@@ -125,6 +125,39 @@ class Imported(msgspec.Struct, frozen=True, kw_only=True):
     statements: tuple[Statement, ...] = ()
 
 
+def told(statement: Statement) -> Advisory | None:
+    """Return the advisory that a statement amounts to, where nobody published one: it calls packages affected, or looks into it.
+
+    None for any other statement, and for one that names no package.
+    """
+    if statement.status in SILENT:
+        return None
+    refs = [
+        (one.key, one.version)
+        for product in statement.products
+        for one in (product.parts or ((product,) if product.key else ()))
+    ]
+    if not refs:
+        return None
+    return Advisory(
+        id=statement.vulnerabilities[0],
+        aliases=statement.vulnerabilities[1:],
+        title=statement.note,
+        published_at=statement.at,
+        modified_at=statement.at,
+        affected=tuple(
+            Affected(
+                key=key,
+                name=key.rpartition("/")[2],
+                order=versions.order_of(key.partition("/")[0]),
+                versions=(version,) if version else (),
+                every=not version,
+            )
+            for key, version in dict.fromkeys(refs)
+        ),
+    )
+
+
 class Subject(msgspec.Struct, frozen=True, kw_only=True):
     """An artifact of a release, as statements may name it."""
 

@@ -144,6 +144,7 @@ def _purl(text: str) -> Purl | None:
 
 
 def _add(parts: list[Part], name: str, version: str, found: Purl | None, written: str) -> None:
+    name, version = name.strip(), version.strip()
     if not name:
         raise malformed("a part without a name")
     if len(parts) >= PARTS_MAX:

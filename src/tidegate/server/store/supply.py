@@ -233,13 +233,16 @@ def advisories_about(conn: Connection, keys: Iterable[str]) -> set[int]:
     }
 
 
-def advisories_called(conn: Connection, names: Iterable[str]) -> set[int]:
-    """Return the ids of advisories that bear one of these names, in capitals."""
-    n = s.advisory_name
+def advisories_called(conn: Connection, names: Iterable[str], but: str = "") -> set[int]:
+    """Return the ids of advisories that bear one of these names, in capitals; those of one format left out."""
+    n, a = s.advisory_name, s.advisory
+    asked = select(n.c.advisory_id)
+    if but:
+        asked = asked.join(a, a.c.id == n.c.advisory_id).where(a.c.format != but)
     return {
         int(one)
         for piece in _pieces(names)
-        for one in conn.execute(select(n.c.advisory_id).where(n.c.name.in_(piece))).scalars()
+        for one in conn.execute(asked.where(n.c.name.in_(piece))).scalars()
     }
 
 
