@@ -27,6 +27,8 @@ from tidegate.core.release import Running
 COPIES: Final = ("journal.0", "journal.1")
 COUNTERS: Final = "counters"
 _MAGIC: Final = b"tidegate-journal"
+#: Digits of a generation; more is damage, and Python refuses to read very long numbers.
+_DIGITS_MAX: Final = 18
 
 
 class Counters(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,9 +138,13 @@ def unseal(sealed: bytes) -> tuple[int, bytes] | None:
     """Return (generation, body) of what `seal` made, or None when it is not whole."""
     line, newline, body = sealed.partition(b"\n")
     words = line.split(b" ")
-    if not newline or len(words) != 4 or words[:2] != [_MAGIC, b"1"] or not words[2].isdigit():
+    if not newline or len(words) != 4 or words[:2] != [_MAGIC, b"1"]:
+        return None
+    if not words[2].isdigit() or len(words[2]) > _DIGITS_MAX:
         return None
     generation = int(words[2])
+    if words[2] != b"%d" % generation:
+        return None
     digest = hashlib.sha256(b"%d\n" % generation + body).hexdigest()
     return (generation, body) if digest.encode() == words[3] else None
 

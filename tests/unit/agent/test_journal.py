@@ -1,5 +1,7 @@
 """The journal loses one step at most, and what guards against downgrades never."""
 
+import hashlib
+
 import msgspec
 import pytest
 
@@ -87,3 +89,10 @@ def test_a_seal_breaks_with_any_byte() -> None:
     for at in range(len(sealed)):
         assert unseal(sealed[:at] + bytes([sealed[at] ^ 1]) + sealed[at + 1 :]) is None
         assert unseal(sealed[:at]) is None
+
+
+@pytest.mark.parametrize("number", [b"03", b"9" * 5000, b"+3", b"", b"\xb2"])
+def test_a_generation_that_was_never_written_is_damage(number: bytes) -> None:
+    digest = hashlib.sha256(b"3\n{}").hexdigest().encode()
+    assert unseal(b"tidegate-journal 1 3 " + digest + b"\n{}") == (3, b"{}")
+    assert unseal(b"tidegate-journal 1 " + number + b" " + digest + b"\n{}") is None
