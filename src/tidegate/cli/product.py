@@ -302,6 +302,9 @@ def _draft(
     *,
     one_signer: bool,
 ) -> None:
+    if one_signer and role.threshold > 1:
+        detail = f"{name} needs {role.threshold} signatures: one person alone releases nothing"
+        raise RequestError("request.invalid", detail, hint="leave --one-signer out, or --needs 1")
     require_own_names(role.keys, name)
     draft = begin_targets(
         {name: role},

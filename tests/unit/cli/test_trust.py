@@ -1,6 +1,8 @@
 """A team makes its trust and its first release with nothing but the command line and files."""
 
 import json
+import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -176,3 +178,122 @@ def test_a_wrong_file_is_one_clear_error(
 ) -> None:
     assert run(arguments) in (1, 3)
     assert capsys.readouterr().err.startswith("error[")
+
+
+# --- ceremonies after the first -----------------------------------------------------------------------------------------
+
+
+def next_root(here: Path) -> str:
+    trust(here)
+    make_keys("dora")
+    text = (here / "ceremony.toml").read_text().replace("cleo.pub", "dora.pub")
+    (here / "ceremony-2.toml").write_text(text)
+    ok("root", "begin", "ceremony-2.toml", "--previous", "root.1.json")
+    return words_of((here / "root.draft.json").read_bytes())
+
+
+def test_whoever_signs_a_later_root_sees_who_comes_and_who_goes(
+    here: Path, capsys: Captured
+) -> None:
+    words = next_root(here)
+    shown = capsys.readouterr().err
+    assert re.search(r"root +comes  dora ", shown)
+    assert re.search(r"goes   cleo ", shown)
+    ok("root", "sign", "root.draft.json", "--key", "ada.key", "--words", words)
+    shown = capsys.readouterr().err
+    assert re.search(r"root +comes  dora ", shown)
+    assert "ada (you)" in shown
+    ok("root", "show", "root.draft.json", "--json")
+    (change,) = json.loads(capsys.readouterr().out)["changes"]["roles"]
+    assert change["role"] == "root"
+    assert [one["name"] for one in change["comes"]] == ["dora"]
+    assert [one["name"] for one in change["goes"]] == ["cleo"]
+
+
+def test_without_the_root_before_it_a_draft_shows_no_false_difference(
+    here: Path, capsys: Captured
+) -> None:
+    words = next_root(here)
+    (here / "root.1.json").rename(here / "away.json")
+    capsys.readouterr()
+    ok("root", "sign", "root.draft.json", "--key", "ada.key", "--words", words)
+    shown = capsys.readouterr().err
+    assert "what changes cannot be shown" in shown
+    assert "comes" not in shown
+    assert run(["root", "merge", "root.draft.json", "root.draft.ada.sig"]) == 3
+    assert "error[sig.mix_and_match]" in capsys.readouterr().err
+
+
+def test_a_stranger_is_stopped_before_signing(here: Path, capsys: Captured) -> None:
+    words = next_root(here)
+    make_keys("mallory")
+    assert run(["root", "sign", "root.draft.json", "--key", "mallory.key", "--words", words]) == 3
+    assert "error[sig.unknown_key]: mallory has no say" in capsys.readouterr().err
+    assert not (here / "root.draft.mallory.sig").exists()
+
+
+def test_a_draft_after_a_root_that_nobody_signed_is_refused(here: Path, capsys: Captured) -> None:
+    begin(here)
+    unsigned = ["root", "begin", "ceremony.toml", "--previous", "root.draft.json"]
+    assert run([*unsigned, "--out", "next.json"]) == 3
+    assert "error[sig." in capsys.readouterr().err
+    assert not (here / "next.json").exists()
+
+
+def test_the_keys_of_a_product_change_by_name(here: Path, capsys: Captured) -> None:
+    trust(here)
+    make_keys("tom")
+    change = ["product", "keys", "gw1", "--previous", "targets.1.json"]
+    ok(*change, "--remove", "sam", "--add", "tom.pub.json")
+    shown = capsys.readouterr().err
+    assert re.search(r"gw1 +comes  tom ", shown)
+    assert re.search(r"goes   sam ", shown)
+    assert run([*change, "--remove", "nobody"]) == 5
+    assert run([*change, "--remove", "sam"]) == 3  # two needed of one key
+    assert "error[sig.threshold]" in capsys.readouterr().err
+    assert run([*change, "--needs", "2", "--one-signer"]) == 2
+    assert run(["product", "keys", "gw9", "--previous", "targets.1.json", "--needs", "1"]) == 5
+
+
+def test_a_shop_of_one_is_told_what_that_means(here: Path, capsys: Captured) -> None:
+    make_keys("rita")
+    ok("product", "add", "gw1", "--key", "rita.pub.json")
+    assert "nothing may go to stable" in capsys.readouterr().err
+    ok("product", "add", "gw1", "--key", "rita.pub.json", "--one-signer")
+    assert "ONE person can release to stable" in capsys.readouterr().err
+
+
+def test_two_keys_of_one_name_in_one_role_are_refused(here: Path, capsys: Captured) -> None:
+    make_keys("ada")
+    (here / "two").mkdir()
+    ok("keys", "new", "two/ada", "-q")
+    both = ["--key", "ada.pub.json", "--key", "two/ada.pub.json"]
+    assert run(["product", "add", "gw1", *both, "--needs", "2"]) == 1
+    assert "two keys are called ada" in capsys.readouterr().err
+
+
+def test_the_calendar_reads_documents_and_writes_an_icalendar(here: Path, capsys: Captured) -> None:
+    trust(here)
+    capsys.readouterr()
+    ok("keys", "calendar", "root.1.json", "targets.1.json", "--json")
+    items = json.loads(capsys.readouterr().out)["items"]
+    assert [(one["role"], one["level"]) for one in items] == [("targets", "ok"), ("root", "ok")]
+    ok("keys", "calendar", "root.1.json", "--ics")
+    shown = capsys.readouterr().out
+    assert shown.startswith("BEGIN:VCALENDAR")
+    assert shown.count("BEGIN:VALARM") == 4
+    (here / "x").write_text("{}")
+    assert run(["keys", "calendar", "x"]) == 3
+    assert run(["keys", "calendar", "missing"]) == 1
+
+
+def test_a_pem_key_is_imported_by_command(here: Path, capsys: Captured) -> None:
+    source = here / "ci.pem"
+    command = ["openssl", "genpkey", "-algorithm", "ed25519", "-out", str(source)]
+    subprocess.run(command, check=True, capture_output=True)
+    ok("keys", "import", "ci", "--role", "product", "--from", "ci.pem")
+    ok("keys", "show", "ci.key")
+    assert "for product" in capsys.readouterr().out
+    assert run(["keys", "import", "ci", "--from", "ci.pem"]) == 1
+    assert run(["keys", "import", "other", "--from", "absent.pem"]) == 5
+    assert run(["root", "sign", "root.draft.json", "--key", "ci.pem"]) == 1

@@ -198,6 +198,7 @@ class _Drill:
             expires_s=YEAR_S,
             roles={**self._roles, **changes},
             incident_max_s=extra.authorities.incident.max_validity_s,
+            strict_fallback=extra.strict_fallback,
             lab=extra.lab,
         )
 
