@@ -22,6 +22,7 @@ from tidegate.agent.state import (
     State,
     durable,
 )
+from tidegate.core.protocol import GrantUse
 from tidegate.core.release import Running
 
 COPIES: Final = ("journal.0", "journal.1")
@@ -38,6 +39,9 @@ class Counters(msgspec.Struct, frozen=True, kw_only=True):
     order: Order
     slots: dict[str, SlotRecord]
     refused: tuple[Refusal, ...] = ()
+    fallback_last: dict[str, GrantUse] = {}
+    resume_min: dict[str, int] = {}
+    halted: tuple[str, ...] = ()
 
 
 class Journal:
@@ -90,7 +94,15 @@ class Journal:
 
     def _write_counters(self, state: State) -> None:
         slots = {name: _bare(record) for name, record in state.slots.items()}
-        kept = Counters(floor=state.floor, order=state.order, slots=slots, refused=state.refused)
+        kept = Counters(
+            floor=state.floor,
+            order=state.order,
+            slots=slots,
+            refused=state.refused,
+            fallback_last=state.fallback_last,
+            resume_min=state.resume_min,
+            halted=state.halted,
+        )
         body = msgspec.json.encode(kept)
         if body == self._counters:
             return
@@ -108,8 +120,10 @@ class Journal:
             return None
 
 
-def fresh(slots: tuple[str, str], current: str, running: Running) -> State:
-    """Return the state of a device that never ran an agent: the factory's image runs, the other slot is empty."""
+def fresh(
+    slots: tuple[str, str], current: str, running: Running, *, damaged: bool = False
+) -> State:
+    """Return the state of a device that never ran an agent, or lost all that it knew (`damaged`): the factory's image runs, the other slot is empty."""
     factory = SlotRecord(
         state="confirmed",
         release_counter=running.release_counter,
@@ -118,7 +132,7 @@ def fresh(slots: tuple[str, str], current: str, running: Running) -> State:
         sha256=running.sha256,
     )
     records = {name: factory if name == current else SlotRecord() for name in slots}
-    return State(slots=records, current=current)
+    return State(slots=records, current=current, damaged=damaged)
 
 
 def onto(made: State, left: State) -> State:
@@ -167,5 +181,8 @@ def _remains(counters: Counters) -> State:
         floor=counters.floor,
         order=counters.order,
         refused=counters.refused,
+        fallback_last=counters.fallback_last,
+        resume_min=counters.resume_min,
+        halted=counters.halted,
         damaged=True,
     )

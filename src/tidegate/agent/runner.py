@@ -206,7 +206,7 @@ class Runner:
         state, damaged = self._journal.read()
         current = loader.current()
         if state is None or not state.slots:
-            made = fresh(board.slots(), current, self.settings.installed)
+            made = fresh(board.slots(), current, self.settings.installed, damaged=damaged)
             state = made if state is None else onto(made, state)
         self.state = state
         total = self.ports.errors.total()

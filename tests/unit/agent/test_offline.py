@@ -4,13 +4,17 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from random import Random
 
 import msgspec
 import pytest
 from tests.crash.lab import DAY, Device, Order, Plane, make_device, make_release, signer
 from tests.unit.agent.test_runner import forget, live, tell
 
+from tidegate.agent.events import Assigned, Refused
+from tidegate.agent.jobs import OpenBundle, Task
 from tidegate.agent.local import VERBS, Request
+from tidegate.agent.offline import open_bundle
 from tidegate.agent.state import Idle, Refusal, Staged, State
 from tidegate.core.authority import Mandate, MandateStep
 from tidegate.core.bundle import BundleManifest, Member, encode_manifest
@@ -436,3 +440,44 @@ def test_a_stick_that_is_pulled_out_is_waited_for(tmp_path: Path) -> None:
         if device.runs == 2 and name == "Idle":
             break
     assert device.runs == 2
+
+
+def test_whatever_happens_to_a_bundle_nothing_but_the_signed_release_comes_out_of_it(
+    tmp_path: Path,
+) -> None:
+    device = away()
+    for runner in device.run(10):
+        if runner.state.next_seq:
+            break
+    assert device.runner is not None
+    world, state = device.runner.ports, device.runner.state
+    whole = brought(device, tmp_path).read_bytes()
+    signed = device.plane.releases[1].target.release.install.sha256
+    random, path = Random(5), tmp_path / "spoilt.bundle"
+    verdicts: dict[str, int] = {}
+    for _ in range(400):
+        body = bytearray(whole)
+        for _ in range(random.randint(1, 3)):
+            at = random.randrange(len(body))
+            match random.randrange(4):
+                case 0:
+                    body[at] ^= 1 << random.randrange(8)
+                case 1:
+                    del body[at : at + random.randint(1, 600)]
+                case 2:
+                    body[at:at] = body[: random.randint(1, 600)]
+                case _:
+                    del body[max(at, 600) :]
+        path.write_bytes(body)
+        job = OpenBundle(path=str(path))
+        replies = list(open_bundle(world, device.settings, job, Task(job=job, state=state)))
+        last = replies[-1]
+        if isinstance(last, Assigned):
+            assert last.update.release.install.sha256 == signed
+            verdicts["taken"] = verdicts.get("taken", 0) + 1
+        else:
+            assert isinstance(last, Refused)
+            verdicts[last.reason] = verdicts.get(last.reason, 0) + 1
+    assert verdicts.pop("taken", 0) < 80, "only where padding was hit"
+    assert {"release.malformed", "download.hash"} <= set(verdicts)
+    assert "agent.internal" not in verdicts
