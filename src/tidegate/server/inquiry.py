@@ -73,7 +73,13 @@ def evidence(conn: Connection, name: str, audience: planning.Audience, now: int)
         fields = {**msgspec.structs.asdict(tally), **derived}
         tallies.append(TallyFacts(ring=ring, variant=variant, **fields))
     exposure = [
-        ExposureFacts(variant=variant, arm=arm, **msgspec.structs.asdict(one))
+        ExposureFacts(
+            variant=variant,
+            arm=arm,
+            errors=one.errors,
+            device_s=one.device_s,
+            devices=one.devices,
+        )
         for arm, side in (("updated", found.updated), ("control", found.control))
         for variant, one in sorted(side.items())
     ]

@@ -6,10 +6,11 @@ import pytest
 from tests.unit.server.rig import Device, Rig
 
 from tidegate.core.errors import TidegateError
+from tidegate.core.protocol import Metrics
 from tidegate.rollout import engine
 from tidegate.rollout import incident as story
 from tidegate.rollout.model import Plan
-from tidegate.server import approvals, audit, incidents, planning, reports, rollouts
+from tidegate.server import approvals, audit, incidents, inquiry, planning, reports, rollouts
 from tidegate.server.acts import Outcome
 from tidegate.server.auth import Actor, Auth
 from tidegate.server.operations import Operations, auth_of
@@ -236,6 +237,17 @@ def test_a_bad_variant_is_isolated_and_readmitted_by_hand(desk: Desk) -> None:
     assert again.reach == 1
     assert device.assignment().action == "install"
     assert _code(desk.act, "readmit", variant="gw1-r1") == "request.conflict"
+
+
+def test_the_evidence_tells_errors_and_device_time_of_both_arms(desk: Desk) -> None:
+    updated, waiting = desk.rig.device("d0"), desk.rig.device("d1")
+    desk.create()
+    updated.run(updated.assignment())
+    for device in (updated, waiting):
+        device.tell("heartbeat", metrics=Metrics(errors=2, device_s=300))
+    count = desk.operations.audiences.count
+    found = desk.rig.read(lambda conn: inquiry.evidence(conn, "gw1-1.1.0", count, desk.now))
+    assert {(one.arm, one.errors, one.device_s) for one in found.exposure} >= {("updated", 2, 300)}
 
 
 def test_cancelling_ends_what_has_not_activated(desk: Desk) -> None:
