@@ -74,13 +74,14 @@ class TallyFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ExposureFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """Errors and device time of one variant, in the arm `updated` or `control`."""
+    """Errors and device time of one variant, in the arm `updated` or `control`; `top` is what the one device with most errors had, where that is known."""
 
     variant: str
     arm: str
     errors: int
     device_s: int
     devices: int
+    top: int = 0
 
 
 class EvidenceFacts(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,8 +9,10 @@ from litestar import Litestar
 from litestar.handlers import HTTPRouteHandler
 from tests.unit.server.rig import Answer, Rig
 
+from tidegate.rollout.model import Exposure, Tally
 from tidegate.server.api.desk import ANYBODY, PERMISSION, cursor_of, position_of
 from tidegate.server.auth import COOKIE, ROLES, Actor, Auth
+from tidegate.server.facts import ExposureFacts, TallyFacts
 from tidegate.server.operations import auth_of
 from tidegate.server.store import hot
 
@@ -573,3 +575,8 @@ def test_counters_equal_what_is_folded_from_the_event_log(api: Api) -> None:
         "confirmed": 2, "reverted": 3, "failed": 1, "health.network": 3, "download.timeout": 1,
     }  # fmt: skip
     assert told == folded
+
+
+def test_all_that_is_known_about_errors_and_counts_can_be_told() -> None:
+    assert set(Exposure.__struct_fields__) <= set(ExposureFacts.__struct_fields__)
+    assert set(Tally.__struct_fields__) <= set(TallyFacts.__struct_fields__)
