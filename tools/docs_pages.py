@@ -238,7 +238,8 @@ def agent_settings() -> str:
             _table(("key", "is a", "default"), rows),
             (
                 f"Tables whose keys are the site's own: {free}. Two `[[slot]]` with `name`, `path` and, for files, "
-                "`size`. `[bootloader.NAME]` holds what that [boot loader](boot-loaders.md) wants."
+                "`size`. `[bootloader.NAME]` holds what that [boot loader](boot-loaders.md) wants. `[components]` says what else the "
+                'device has: `mcu = 40` (a release counter), or `mcu = "40 <sha256 of the image>"` where releases require an image.'
             ),
         ]
     )

@@ -21,7 +21,7 @@ from tidegate.core import amounts
 from tidegate.core.errors import ConfigError
 from tidegate.core.hardware import Hardware
 from tidegate.core.nearest import did_you_mean
-from tidegate.core.release import Running
+from tidegate.core.release import Component, Running
 
 Parser = Callable[[object, str], Any]
 ENVIRONMENT: Final = "TIDEGATE_AGENT_"
@@ -53,6 +53,16 @@ def _whole(value: object, key: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise ConfigError("config.invalid", f"{key} = {value!r}: a whole number belongs here")
     return value
+
+
+def _component(value: str, key: str) -> Component:
+    """Read another component: its counter, and behind it the digest of its image where releases ask for that (`"40 9f86d0…"`)."""
+    counter, _, digest = value.strip().partition(" ")
+    found = {"counter": _whole(counter, key), "sha256": digest.strip() or None}
+    try:
+        return msgspec.convert(found, type=Component)
+    except msgspec.ValidationError as error:
+        raise ConfigError("config.invalid", f"{key} = {value!r}: {error}") from error
 
 
 def _texts(value: object, key: str) -> tuple[str, ...]:
@@ -390,7 +400,7 @@ def _settings(values: Mapping[str, Any], free: Mapping[str, dict[str, str]]) -> 
         key=values["device.key"],
         installed=_installed(values["device.installed_file"]),
         components={
-            name: _whole(one, f"components.{name}") for name, one in free["components"].items()
+            name: _component(one, f"components.{name}") for name, one in free["components"].items()
         },
         allow=values["installer.allow"],
         download_windows=values["download.window"],

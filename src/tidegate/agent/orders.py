@@ -248,6 +248,7 @@ class Orders:
             free_bytes=self._world.storage.free_bytes(),
             offline_now=self._time.reading().offline_now,
             attributes=settings.attributes,
+            components=settings.components,
             resume_min=state.resume_min.get(settings.product, 0),
             fallback_last=state.fallback_last.get(settings.product, GrantUse()),
         )

@@ -7,7 +7,7 @@ import msgspec
 from tidegate import __version__
 from tidegate.core.hardware import Hardware, Name
 from tidegate.core.protocol import Attributes, DeviceId, Short
-from tidegate.core.release import Channel, Running
+from tidegate.core.release import Channel, Components, Running
 
 ClockStep = Literal["never", "floor", "signed"]
 
@@ -19,7 +19,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         key: where the device key is: `file`, or a PKCS#11 URI.
         anchor: root metadata that came with the image; the one thing trusted from the start.
         installed: what the factory put into the running slot; counter 0 when nobody says.
-        components: counters of the other components, by name.
+        components: the other components, by name.
         download_windows: texts of `core.schedule`; empty = always. Both this and the server's own must be open.
         poll_interval_s: at least this long between polls; 0 = as the server says.
         rate_min: slower than this over `rate_grace_s` ends an attempt with `download.slow`.
@@ -44,7 +44,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     claim: str | None = None
     key: str = "file"
     installed: Running = Running()
-    components: dict[str, int] = {}
+    components: Components = {}
     allow: tuple[str, ...] = ("raw_image",)
     download_windows: tuple[str, ...] = ()
     download_zone: str = "UTC"

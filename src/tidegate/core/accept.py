@@ -29,7 +29,7 @@ from tidegate.core.metadata import (
     targets_extra,
 )
 from tidegate.core.payload import Index
-from tidegate.core.release import ReleaseTarget
+from tidegate.core.release import ReleaseTarget, contradiction
 from tidegate.core.verify import TrustedSet, require_signed
 
 #: Roles and authorities that share a level of trust; a key may stand in one level only.
@@ -194,6 +194,9 @@ def accept_release(
     for path, found in after.items():
         if found.release.product != product:
             raise PublisherError("sig.malformed", f"{path}: of product {found.release.product}")
+        wrong = contradiction(found.release) if path not in before else ""
+        if wrong:
+            raise PublisherError("release.malformed", f"{path}: {wrong}")
         if path in before and before[path] != found:
             raise PublisherError("release.exists", f"{path} is published with other content")
     require_two_for_stable(product, targets, after.values())

@@ -13,7 +13,15 @@ from msgspec import Meta
 from tidegate.core.codec import INTEGER_MAX
 from tidegate.core.hardware import Hardware, HardwareRange, Name
 from tidegate.core.merkle import CohortProof
-from tidegate.core.release import Channel, Counter, Seconds, SecurityVersion, Sha256, Size
+from tidegate.core.release import (
+    Channel,
+    Components,
+    Counter,
+    Seconds,
+    SecurityVersion,
+    Sha256,
+    Size,
+)
 
 DeviceId = Annotated[
     str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]*$(?!\n)")
@@ -220,6 +228,7 @@ class DeviceState(msgspec.Struct, frozen=True, kw_only=True):
     free_bytes: Count | None = None
     attributes: Attributes = {}
     offline_now: Count = 0
+    components: Components = {}
     resume_min: Count = 0
     fallback_last: GrantUse = GrantUse()
 

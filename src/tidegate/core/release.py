@@ -4,7 +4,7 @@ Schema: `docs/reference/metadata.md`. Order is decided by `release_counter` alon
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Final, Literal
 
 import msgspec
@@ -75,10 +75,26 @@ class FallbackTo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Requirement(msgspec.Struct, frozen=True, kw_only=True):
-    """Another component that must be there in at least this counter."""
+    """Another component that must be there in at least this counter and, where `sha256` names images, be one of those."""
 
     component: Name
     counter_min: Counter
+    sha256: Annotated[tuple[Sha256, ...], Meta(max_length=64)] = ()
+
+
+class Component(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Another component of a device, as it is now: the counter of its release, and the digest of its installed bytes where that is known."""
+
+    counter: Annotated[int, Meta(ge=0, le=0xFFFFFFFF)] = 0
+    sha256: Sha256 | None = None
+
+    def meets(self, need: Requirement) -> bool:
+        """Say whether this is what a release needs; an image that is not known is none of those named."""
+        return self.counter >= need.counter_min and (not need.sha256 or self.sha256 in need.sha256)
+
+
+#: What a device has beside the component in question; at most so many are told.
+Components = Annotated[dict[Name, Component], Meta(max_length=32)]
 
 
 class Attachment(msgspec.Struct, frozen=True, kw_only=True):
@@ -153,6 +169,9 @@ def release_sha256(install_digests: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(sorted(install_digests)).encode()).hexdigest()
 
 
+_ABSENT: Final = Component()
+
+
 def refusal(
     target: ReleaseTarget,
     *,
@@ -161,7 +180,7 @@ def refusal(
     running: Running,
     floor: int,
     agent: str,
-    components: dict[str, int],
+    components: Mapping[str, Component],
     fallback: bool = False,
     resume_min: int = 0,
 ) -> str | None:
@@ -176,7 +195,7 @@ def refusal(
         running: the confirmed release that it runs.
         floor: the device's security floor.
         agent: the agent's version.
-        components: counters of the other components, by name.
+        components: the other components of the device, by name.
         fallback: an authorised way back: the counter may be lower; everything else holds.
         resume_min: no install below this counter, since a grant led the device back from there (`core.grant`). To repair what runs stays allowed.
     """
@@ -196,15 +215,38 @@ def refusal(
         return "compat.counter"
     if (
         not fallback
+        and not repair
         and target.from_counters
         and not _within(target.from_counters, running.release_counter)
     ):
         return "compat.waypoint"
     if target.min_agent is not None and version_key(agent) < version_key(target.min_agent):
         return "compat.agent"
-    if any(components.get(need.component, 0) < need.counter_min for need in target.requires):
+    if any(not components.get(one.component, _ABSENT).meets(one) for one in target.requires):
         return "compat.requires"
     return None
+
+
+def contradiction(target: ReleaseTarget) -> str:
+    """Say in words why no device could ever take a target; empty = one could. Asked before it is published: `refusal` would only answer in the field."""
+    for one in target.hardware:
+        low, high = max(one.rev_min, 0), one.rev_max
+        if low > high or not set(range(low, min(high, low + 65) + 1)) - set(one.exclude_revs):
+            return f"hardware: no revision of {one.model} is left in {low} to {high}"
+    for low, high in target.from_counters:
+        if low > high:
+            return f"from_counters: {low} to {high} holds nothing"
+    if (
+        target.from_counters
+        and min(low for low, _ in target.from_counters) >= target.release_counter
+    ):
+        return f"from_counters: nothing in it is older than {target.release_counter} itself"
+    names = [one.component for one in target.requires]
+    if target.component in names:
+        return f"requires: {target.component} cannot need itself"
+    if len(set(names)) != len(names):
+        return "requires: one component twice"
+    return ""
 
 
 def _within(ranges: tuple[tuple[int, int], ...], counter: int) -> bool:

@@ -36,7 +36,7 @@ from tidegate.server import acts, audit, fallbacks, incidents, outcomes, reach
 from tidegate.server.approvals import Rules
 from tidegate.server.auth import Actor
 from tidegate.server.fallbacks import WayBack
-from tidegate.server.groups import Book, hardware_of
+from tidegate.server.groups import Book, components_of, hardware_of
 from tidegate.server.services import Services
 from tidegate.server.store import Connection, changes, grant_rows, release_queries
 from tidegate.server.store import admin_devices as device_rows
@@ -310,7 +310,7 @@ def _suits(wanted: list[ReleaseTarget], device: Row) -> bool:
             running=running,
             floor=device["security_floor"],
             agent=device["agent"],
-            components={},
+            components=components_of(device),
             fallback=True,
         )
         is None

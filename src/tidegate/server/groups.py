@@ -11,6 +11,7 @@ import msgspec
 from tidegate.core.errors import RequestError
 from tidegate.core.hardware import Hardware
 from tidegate.core.nearest import did_you_mean
+from tidegate.core.release import Component
 from tidegate.rollout import cohort
 from tidegate.server import audit, snapshot
 from tidegate.server.auth import Actor
@@ -77,6 +78,11 @@ class Book:
 def hardware_of(device: Row) -> Hardware:
     """Return what a device is."""
     return Hardware(model=device["model"], rev=device["rev"], serial=device["serial"])
+
+
+def components_of(device: Row) -> dict[str, Component]:
+    """Return what a device last said of its other components."""
+    return msgspec.convert(device["components"], type=dict[str, Component])
 
 
 def listed(conn: Connection) -> list[GroupFacts]:

@@ -15,7 +15,7 @@ from tidegate.core.authority import Mandate
 from tidegate.core.release import ReleaseTarget, Running, refusal
 from tidegate.rollout import cohort
 from tidegate.rollout.model import Policy
-from tidegate.server.groups import Book, hardware_of
+from tidegate.server.groups import Book, components_of, hardware_of
 from tidegate.server.store import Connection
 from tidegate.server.store import admin_devices as device_rows
 from tidegate.server.store import admin_rollouts as rows
@@ -91,7 +91,7 @@ def unsuited(found: list[ReleaseTarget], device: Row) -> str | None:
             running=running,
             floor=device["security_floor"],
             agent=device["agent"],
-            components={},
+            components=components_of(device),
         )
         for target in found
     ]

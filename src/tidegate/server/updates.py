@@ -158,6 +158,7 @@ def note_state(conn: Connection, device: Any, state: DeviceState, seq: int, now:
         "refuses": list(state.refuses),
         "inhibitors": list(state.inhibitors),
         "waiting": state.waiting,
+        "components": msgspec.to_builtins(state.components),
     }
     if device.held_by in {"", "device"}:
         values |= {"held": int(state.held), "held_by": "device" if state.held else ""}
@@ -375,7 +376,8 @@ class _Decision:
         floor = max(self.state.security_floor, self.device.security_floor)
         return refusal(
             target, hardware=self.facts.hardware, channel=self.state.channel,
-            running=self.running, floor=floor, agent=self.state.agent, components={},
+            running=self.running, floor=floor, agent=self.state.agent,
+            components=self.state.components,
             fallback=fallback, resume_min=self.state.resume_min,
         )  # fmt: skip
 

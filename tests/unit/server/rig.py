@@ -60,7 +60,14 @@ from tidegate.core.protocol import (
     SlotState,
     session_ref,
 )
-from tidegate.core.release import FallbackTo, Install, PayloadRef, ReleaseTarget, release_sha256
+from tidegate.core.release import (
+    Component,
+    FallbackTo,
+    Install,
+    PayloadRef,
+    ReleaseTarget,
+    release_sha256,
+)
 from tidegate.rollout.model import Deadlines, Policy, RingProgress, RingSpec
 from tidegate.server.app import App, create_app
 from tidegate.server.config import Settings
@@ -223,6 +230,7 @@ class Rig:
         fallback_to: tuple[int, ...] = (),
         rev_max: int = 9,
         mandate: Mandate | None = None,
+        **says: Any,
     ) -> ReleaseTarget:
         """Publish a release without its payload bytes: what decisions need of one."""
         digest = hashlib.sha256(f"{product} {counter}".encode()).hexdigest()
@@ -240,6 +248,7 @@ class Rig:
                 FallbackTo(counter=one, expires=int(self.now) + YEAR) for one in fallback_to
             ),
         )
+        target = msgspec.structs.replace(target, **says)
         path = f"{product}/{version}/rootfs"
 
         def work(conn: Connection) -> None:
@@ -444,7 +453,9 @@ class Device:
     def poll(self) -> PollAnswer:
         return self.ask("GET", "/d/v1/poll").as_(PollAnswer)
 
-    def assignment(self, *, offline_now: int = 0) -> AssignmentBody:
+    def assignment(
+        self, *, offline_now: int = 0, components: dict[str, Component] | None = None
+    ) -> AssignmentBody:
         slots = {
             "A": SlotState(
                 state="confirmed",
@@ -457,7 +468,7 @@ class Device:
         state = DeviceState(
             hardware=self.hardware, channel="stable", agent="1.0.0", boot_id=self.boot_id,
             running="A", slots=slots, refuses=self.refuses, held=self.held,
-            offline_now=offline_now,
+            offline_now=offline_now, components=components or {},
         )  # fmt: skip
         request = AssignmentRequest(nonce=self.rig.random.randbytes(16).hex(), state=state)
         answer = self.ask("POST", "/d/v1/assignment", request).as_(AssignmentAnswer)

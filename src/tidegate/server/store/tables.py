@@ -62,6 +62,8 @@ device = Table(
     Column("held_by", String(128), nullable=False, server_default=""),
     Column("inhibitors", JSON, nullable=False),
     Column("waiting", String(64), nullable=False, server_default=""),
+    # what it has beside the component that updates are of, as it says: {name: {counter, sha256}}
+    Column("components", JSON, nullable=False, server_default="{}"),
     Column("acked_seq", BigInteger, nullable=False, server_default="0"),
     Column("assignment_seq", BigInteger, nullable=False, server_default="0"),
     Column("last_seen", BigInteger, nullable=False, server_default="0"),

@@ -9,7 +9,7 @@ from tidegate.core.schedule import load_zone, next_open, parse_windows
 from tidegate.rollout import cohort
 from tidegate.rollout.explain import DeviceFacts
 from tidegate.server import snapshot
-from tidegate.server.groups import Book
+from tidegate.server.groups import Book, components_of
 from tidegate.server.outcomes import OPEN
 from tidegate.server.snapshot import Live
 from tidegate.server.store import Connection, hot
@@ -58,6 +58,7 @@ def standing(conn: Connection, device: Row, now: int) -> Standing:
         rollout_because=_because(conn, live),
         refusal=refused if refused.startswith("compat.") else "",
         refused="" if refused.startswith("compat.") else refused,
+        mandate=live.bar(str(device["id"]), now),
         isolated=str(device["variant"]) in live.rollout.isolated,
         update_state=update.state if update else "",
         update_reason=(update.reason or "") if update else "",
@@ -101,7 +102,7 @@ def _target(conn: Connection, live: Live, device: Row) -> tuple[ReleaseTarget | 
             running=running,
             floor=int(device["security_floor"]),
             agent=str(device["agent"]),
-            components={},
+            components=components_of(device),
             fallback=live.row.kind == "fallback",
         )
         if found == "compat.hardware":
