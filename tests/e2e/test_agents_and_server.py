@@ -67,7 +67,7 @@ class World:
         self.catalogue, self.truth = Catalogue(), Truth()
         first = self.release(1)
         rig.claim("factory", count=1000)
-        factory = Factory(
+        self.factory = factory = Factory(
             anchor=self.lab.root.read_bytes(),
             image=self.image(1),
             installed=Image(1, "1.1.0", first.install.sha256, first.install.size),
