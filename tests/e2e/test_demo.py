@@ -3,13 +3,16 @@
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tidegate.server.store.sqlite import DATABASE_NAME
 from tidegate.sim.processes import environment
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
@@ -50,6 +53,18 @@ def test_the_whole_story_comes_true_and_every_count_agrees(tmp_path: Path) -> No
     assert b"kill -9 of the server" in err
     assert b"corrective action" in err.lower()
     assert _living(tmp_path) == []
+    assert _clones(tmp_path) == (0, 0)
+
+
+def _clones(folder: Path) -> tuple[int, int]:
+    """Return how many devices were taken for clones, and how many gave as much as a hint: none of a story's devices is one."""
+    (database,) = folder.rglob(DATABASE_NAME)
+    with closing(sqlite3.connect(database)) as conn:
+        asked = "SELECT count(*) FROM event WHERE reason = 'security.clone'"
+        (events,) = conn.execute(asked).fetchone()
+        trails = [json.loads(text or "{}") for (text,) in conn.execute("SELECT trail FROM device")]
+    assert len(trails) >= 100
+    return int(events), sum(bool(one and one.get("hints")) for one in trails)
 
 
 def test_a_demo_that_is_ended_takes_its_processes_with_it(tmp_path: Path) -> None:

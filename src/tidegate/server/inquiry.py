@@ -79,6 +79,7 @@ def evidence(conn: Connection, name: str, audience: planning.Audience, now: int)
             errors=one.errors,
             device_s=one.device_s,
             devices=one.devices,
+            top=one.top,
         )
         for arm, side in (("updated", found.updated), ("control", found.control))
         for variant, one in sorted(side.items())
