@@ -78,6 +78,7 @@ command.add_command(bundle_offline)
 @click.option("--sbom", type=_FILE, multiple=True, help="Attach CycloneDX or SPDX JSON.")
 @click.option("--vex", type=_FILE, multiple=True, help="Attach OpenVEX or CSAF JSON.")
 @click.option("--provenance", type=_FILE, multiple=True, help="Attach SLSA provenance in DSSE.")
+@click.option("--withdraw", multiple=True, help="A published version to name no more.")
 @with_client
 @with_output
 def build_release(
@@ -112,6 +113,7 @@ def build_release(
         level=packing["level"] or (LAB_LEVEL if packing["fast"] else PUBLISH_LEVEL),
         jobs=packing["jobs"],
         progress=out.progress("packing"),
+        withdraw=packing["withdraw"],
         attached={
             name: [(one.signed, one.path) for one in found] for name, found in attached.items()
         },

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from tidegate.core import caps
 from tidegate.core.authority import ProductExtra
 from tidegate.core.errors import PublisherError
 from tidegate.core.keys import PublicKey
@@ -41,6 +42,11 @@ LEVELS: Mapping[str, tuple[str, ...]] = {
 }
 #: The channel of devices at customers: what is signed for it takes two people.
 PRODUCTION: Final = "stable"
+
+
+_FEWER: Final = (
+    "withdraw what no device should install any more: `tidegate release build --withdraw VERSION`"
+)
 
 
 @dataclass(frozen=True)
@@ -161,6 +167,13 @@ def accept_targets(
 
 def _check_delegations(document: TargetsDocument) -> None:
     delegations = document.signed.delegations
+    count = len(delegations.roles or {}) if delegations else 0
+    if count > caps.DELEGATIONS_MAX:
+        raise PublisherError(
+            "sig.oversized",
+            f"targets: {count} products, at most {caps.DELEGATIONS_MAX} may be",
+            hint="put more products into a repository (a server) of their own",
+        )
     for name, role in ((delegations.roles or {}) if delegations else {}).items():
         product = name.removeprefix("product/")
         if not name.startswith("product/") or role.paths != [f"{product}/*/*"]:
@@ -189,6 +202,12 @@ def accept_release(
     document = _accept_role(body, role, targets, previous, now)
     if document.signed.delegations is not None:
         raise PublisherError("sig.malformed", f"{role} may not delegate further")
+    if len(document.signed.targets) > caps.LIVE_TARGETS_MAX:
+        raise PublisherError(
+            "sig.oversized",
+            f"{role}: {len(document.signed.targets)} artifacts are live, at most {caps.LIVE_TARGETS_MAX} may be",
+            hint=_FEWER,
+        )
     after = signed_targets(document)
     before = signed_targets(parse_targets(previous, role)) if previous is not None else {}
     for path, found in after.items():
@@ -296,6 +315,12 @@ def _accept_role(
     previous: bytes | None,
     now: int,
 ) -> TargetsDocument:
+    if len(body) > caps.ROLE_MAX:
+        raise PublisherError(
+            "sig.oversized",
+            f"{role}: {len(body)} bytes, and devices read at most {caps.ROLE_MAX}",
+            hint=_FEWER,
+        )
     document = parse_targets(body, role)
     require_signed(delegator, role, document)
     if previous is not None:

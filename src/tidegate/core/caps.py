@@ -13,3 +13,9 @@ ROLES_MAX: Final = 4096
 #: Most keys that a role may name, and the highest threshold.
 KEYS_MAX: Final = 64
 THRESHOLD_MAX: Final = 32
+
+#: What may be published is less: a fat role costs every device at every refresh, also where nothing is new.
+#: Most releases (artifacts) that a product may have live at once.
+LIVE_TARGETS_MAX: Final = 200
+#: Most products that the targets role may delegate.
+DELEGATIONS_MAX: Final = 300

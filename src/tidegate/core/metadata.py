@@ -29,7 +29,7 @@ from tuf.api.serialization import DeserializationError
 
 from tidegate.core import caps
 from tidegate.core.authority import Authorities, ProductExtra, Ring, RootExtra, TargetsExtra
-from tidegate.core.codec import canonical, check_crit, screen
+from tidegate.core.codec import canonical, check_crit, field_names, screen, without_empty
 from tidegate.core.errors import PublisherError
 from tidegate.core.keys import PublicKey, Signer, by_keyid, library_key, public_key_from
 from tidegate.core.release import ReleaseTarget
@@ -264,8 +264,7 @@ K = TypeVar("K", RootExtra, TargetsExtra, ProductExtra, ReleaseTarget)
 def _convert(plain: object, kind: type[K], where: str) -> K:
     try:
         if isinstance(plain, dict):
-            known = {field.encode_name for field in msgspec.structs.fields(kind)}
-            check_crit(plain.get("crit"), known)
+            check_crit(plain.get("crit"), field_names(kind))
         return msgspec.convert(plain, type=kind)
     except msgspec.ValidationError as error:
         raise PublisherError("sig.malformed", f"{where}: {error}"[:300]) from error
@@ -338,7 +337,7 @@ def make_product(
             one.length,
             {"sha256": one.sha256},
             one.path,
-            {"custom": {"tidegate": _builtins(one.release)}},
+            {"custom": {"tidegate": without_empty(_builtins(one.release))}},
         )
         for one in targets
     }

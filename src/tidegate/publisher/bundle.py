@@ -29,7 +29,7 @@ from tidegate.core.bundle import (
     require_for_server,
     require_member,
 )
-from tidegate.core.errors import ConfigError, PublisherError, TransferError
+from tidegate.core.errors import ConfigError, PublisherError, RequestError, TransferError
 from tidegate.core.mandate import with_mandates
 from tidegate.core.metadata import (
     SignedTarget,
@@ -95,6 +95,7 @@ def build(
     jobs: int = 2,
     progress: Progress | None = None,
     attached: Mapping[str, Sequence[tuple[Attachment, Path]]] | None = None,
+    withdraw: Sequence[str] = (),
 ) -> Built:
     """Build an unsigned bundle: images into payloads, the next document of the product role around them.
 
@@ -107,6 +108,7 @@ def build(
         jobs: threads that compress.
         progress: called with bytes done and bytes in all, of each component.
         attached: what belongs to each component, by its name (`publisher.attach`).
+        withdraw: versions that the next document names no more: no device installs them from then on.
 
     Raises:
         PublisherError: `compat.counter`, `release.exists`: it does not come after what is published; `release.malformed`.
@@ -116,6 +118,7 @@ def build(
     before = parse_targets(previous, role) if previous is not None else None
     published = signed_targets(before) if before is not None else {}
     _refuse_old(spec, published)
+    published = _without(published, withdraw)
     out.mkdir(parents=True, exist_ok=True)
     packed: dict[str, Packed] = {}
     targets: list[SignedTarget] = []
@@ -149,6 +152,22 @@ def build(
             attachments=attachments,
         )
     return Built(bundle, tuple(targets), packed)
+
+
+def _without(
+    published: Mapping[str, SignedTarget], withdraw: Sequence[str]
+) -> dict[str, SignedTarget]:
+    """Leave versions out.
+
+    Raises:
+        RequestError: `request.not_found`: one that is not published.
+    """
+    unknown = set(withdraw) - {one.release.version for one in published.values()}
+    if unknown:
+        raise RequestError(
+            "request.not_found", f"not published: {', '.join(sorted(unknown))}"[:200]
+        )
+    return {path: one for path, one in published.items() if one.release.version not in withdraw}
 
 
 def _extra(spec: ReleaseSpec, before: TargetsDocument | None, now: int) -> ProductExtra:

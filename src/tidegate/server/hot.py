@@ -325,7 +325,11 @@ class HotApp:
     async def _repo(self, name: str, scope: Scope, send: Send) -> None:
         body = self._services.repository.file(name)
         if body is None:
-            raise RequestError("request.not_found", "no such metadata")
+            # Every refresh of every device ends its walk over the roots with this: no body, since nobody reads one.
+            await _send(
+                send, 404, b"", [(b"cache-control", b"no-cache"), (b"content-length", b"0")]
+            )
+            return
         shown = b"" if scope["method"] == "HEAD" else body
         length = (b"content-length", str(len(body)).encode())
         await _send(send, 200, shown, [_JSON, (b"cache-control", b"no-cache"), length])

@@ -14,6 +14,7 @@ from tidegate.core.accept import (
     role_keys,
 )
 from tidegate.core.authority import RootExtra
+from tidegate.core.caps import ROLE_MAX
 from tidegate.core.errors import PublisherError
 from tidegate.core.metadata import (
     SignedTarget,
@@ -24,6 +25,7 @@ from tidegate.core.metadata import (
     make_targets,
     parse_root,
     parse_targets,
+    products_of,
     root_extra,
     sign,
 )
@@ -265,3 +267,44 @@ def test_an_excuse_for_a_product_that_is_not_there_is_refused() -> None:
     body = sign(body, *GOOD.targets)
     root = parse_root(GOOD.root_body())
     assert code(lambda: accept_targets(body, root=root, previous=None, now=NOW)) == "sig.malformed"
+
+
+# --- how much may be live -----------------------------------------------------------------------------------------------
+
+
+def test_two_hundred_releases_may_be_live_and_one_more_may_not() -> None:
+    many = tuple(release(n) for n in range(2, 203))
+    assert len(accept(later(*many[:200])).new) == 200
+    with pytest.raises(PublisherError) as caught:
+        accept(later(*many))
+    assert caught.value.code == "sig.oversized"
+    assert "201 artifacts are live, at most 200" in caught.value.detail
+    assert "--withdraw" in caught.value.hint
+
+
+def test_a_device_takes_a_role_that_was_published_with_more_than_may_be_now() -> None:
+    many = tuple(release(n) for n in range(2, 232))
+    assert len(later(*many).trusted().roles["product/gw1"].signed.targets) == 230
+
+
+def test_a_role_that_devices_would_not_read_is_refused_with_what_to_do() -> None:
+    body = GOOD.product_body() + b" " * ROLE_MAX
+    with pytest.raises(PublisherError) as caught:
+        accept_release(body, product="gw1", targets=TARGETS, previous=None, now=NOW)
+    assert caught.value.code == "sig.oversized"
+    assert "devices read at most" in caught.value.detail
+    assert caught.value.hint
+
+
+def test_three_hundred_products_may_be_delegated_and_one_more_may_not() -> None:
+    def body(count: int) -> bytes:
+        keys = [signer(f"of many {n}") for n in range(2)]
+        products = {f"gw{n}": ring(*keys, threshold=2) for n in range(count)}
+        return sign(make_targets(version=2, expires_at=NOW + DAY, products=products), *GOOD.targets)
+
+    taken = accept_targets(body(300), root=ROOT, previous=None, now=NOW)
+    assert len(products_of(taken)) == 300
+    with pytest.raises(PublisherError) as caught:
+        accept_targets(body(301), root=ROOT, previous=None, now=NOW)
+    assert caught.value.code == "sig.oversized"
+    assert "301 products, at most 300" in caught.value.detail

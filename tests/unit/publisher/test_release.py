@@ -274,3 +274,18 @@ def test_a_tree_that_does_not_fit_is_one_clear_error(shop: Path) -> None:
     (shop / "tree" / "big").write_bytes(hashlib.sha256(b"x").digest() * (1 << 18))
     with pytest.raises(ConfigError, match="mke2fs"):
         built(shop)
+
+
+def test_a_withdrawn_version_is_named_no_more(lab: Lab, shop: Path) -> None:
+    first = built(shop)
+    sign_bundle(first.bundle, lab.signer("product"))
+    previous = read(first.bundle).product.body
+    (shop / "tree" / "new").write_text("more")
+    spec = read_release(manifest(shop, "1.1.0", 2))
+    second = build(spec, shop / "out", previous=previous, now=NOW, level=3, withdraw=("1.0.0",))
+    sign_bundle(second.bundle, lab.signer("product"))
+    check(lab, second.bundle, previous)
+    assert list(read(second.bundle).product.signed.targets) == [second.targets[0].path]
+    with pytest.raises(TidegateError) as caught:
+        build(spec, shop / "out", previous=previous, now=NOW, level=3, withdraw=("0.9",))
+    assert caught.value.code == "request.not_found"
