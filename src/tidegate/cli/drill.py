@@ -125,6 +125,8 @@ def _theft(found: "TheftReport") -> list[str]:
         lines.append(f"  {'RELEASE':<{width}}  CHANNEL   AT ONCE  HELD BY A MANDATE")
         for reach in found.reach:
             held = f"{reach.held}, the last until {date(reach.all_by)}" if reach.all_by else "-"
+            if reach.recalled:
+                held += "   RECALLED, and still signed: tidegate product re-sign --withdraw"
             lines.append(
                 f"  {reach.release:<{width}}  {reach.channel:<8}  {reach.at_once:>7}  {held}"
             )

@@ -150,6 +150,7 @@ def remove(name: str, previous: Path, target: Path, out: Output) -> None:
 @click.option("--root", type=_FILE, help="The root to believe (TIDEGATE_ROOT).")
 @click.option("--expires", default="180d", show_default=True, help="How long it is good for.")
 @click.option("--floor", "floors", multiple=True, help="MODEL=N: raise a model's security floor.")
+@click.option("--withdraw", type=int, multiple=True, help="COUNTER of a release to take back.")
 @click.option("--out", "target", type=_FILE, help="The draft [product.NAME.draft.json].")
 @with_client
 @with_output
@@ -159,14 +160,18 @@ def re_sign(
     root: Path | None,
     expires: str,
     floors: tuple[str, ...],
+    withdraw: tuple[int, ...],
     target: Path | None,
     client: Client,
     out: Output,
 ) -> None:
     """Draft a product's role anew before it expires: the same releases, good for longer.
 
+    A release that is withdrawn here is refused by devices, whatever a stolen server says; a recall is only the server's word.
+
     \b
     tidegate product re-sign gw1
+    tidegate product re-sign gw1 --withdraw 117
     tidegate product re-sign gw1 --previous product.gw1.7.json --floor gw1=6
     """
     before = _role(name, previous, root, client, out)
@@ -176,6 +181,7 @@ def re_sign(
         now=ceremony.now(),
         expires_s=parse_duration(expires, "--expires"),
         floors=dict(_floor(one) for one in floors),
+        withdraw=withdraw,
     )
     path = target or Path(f"product.{name}.draft.json")
     kept = path.with_name(

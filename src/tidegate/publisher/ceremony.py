@@ -28,6 +28,7 @@ from tidegate.core.caps import ROLE_MAX
 from tidegate.core.codec import screen
 from tidegate.core.errors import ConfigError, PublisherError
 from tidegate.core.keys import PublicKey, Signer, public_key_from
+from tidegate.core.mandate import with_mandates
 from tidegate.core.metadata import (
     RoleKeys,
     RootDocument,
@@ -281,8 +282,11 @@ def begin_product(
     now: int,
     expires_s: int = PRODUCT_S,
     floors: Mapping[str, int] | None = None,
+    withdraw: Collection[int] = (),
 ) -> bytes:
-    """Draft a product role anew: the same releases, good for longer; `floors` raises the security floor of models.
+    """Draft a product role anew: the same releases, good for longer; `floors` raises the security floor of models, `withdraw` takes releases back.
+
+    A recall is the server's word, and a stolen server forgets it. What is withdrawn here is refused by the devices themselves.
 
     Args:
         previous: the product role that is published now.
@@ -290,9 +294,10 @@ def begin_product(
         now: unix seconds.
         expires_s: how long it is good for.
         floors: by model, the lowest `security_version` that devices may keep to.
+        withdraw: counters of releases that nobody shall install any more.
 
     Raises:
-        PublisherError: `sig.malformed`. ConfigError: `config.invalid`: a floor would fall.
+        PublisherError: `sig.malformed`. ConfigError: `config.invalid`: a floor would fall, or no release has such a counter.
     """
     before = parse_targets(previous, product_role(product))
     extra = product_extra(before)
@@ -304,11 +309,20 @@ def begin_product(
             )
         found[model] = floor
     kept = tuple(ProductFloor(model=m, security_floor=floor) for m, floor in sorted(found.items()))
+    targets = signed_targets(before).values()
+    unknown = set(withdraw) - {one.release.release_counter for one in targets}
+    if unknown:
+        raise ConfigError("config.invalid", f"{product}: no release has counter {min(unknown)}")
+    extra = with_mandates(extra, [one for one in extra.mandates if one.counter not in withdraw])
     return make_product(
         version=before.version + 1,
         expires_at=now + expires_s,
-        targets=signed_targets(before).values(),
-        extra=msgspec.structs.replace(extra, product_floor=kept),
+        targets=[one for one in targets if one.release.release_counter not in withdraw],
+        extra=msgspec.structs.replace(
+            extra,
+            product_floor=kept,
+            withdrawn=tuple(sorted({*extra.withdrawn, *withdraw})),
+        ),
     )
 
 

@@ -112,12 +112,13 @@ def _make_trust(
 ) -> None:
     signers = {role: lab.signer(role) for role in _ROLES}
     offline = {
-        role: RoleKeys((signers[role].public,), 1) for role in ("root", "targets", "incident")
+        role: RoleKeys((signers[role].public.called(f"lab-{role}"),), 1)
+        for role in ("root", "targets", "incident")
     }
     roles = {**offline, **{name: RoleKeys((key,), 1) for name, key in online.items()}}
     spec = RootSpec(tenant=tenant, expires_s=ROOT_S, roles=roles, lab=True)
     root = sign(begin_root(spec, previous=None, now=now), signers["root"])
-    product = RoleKeys((signers["product"].public,), 1)
+    product = RoleKeys((signers["product"].public.called("lab-product"),), 1)
     draft = begin_targets(
         dict.fromkeys(products, product), previous=None, now=now, one_signer=products
     )

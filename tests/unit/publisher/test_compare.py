@@ -1,8 +1,18 @@
+import pytest
 from tests.unit.core.repo import DAY, NOW, release, ring, signer
 from tests.unit.publisher.test_ceremony import ADA, BEN, CLEO, first_root, spec
 
 from tidegate.core.accept import alone
-from tidegate.core.metadata import make_product, make_targets, parse_root, parse_targets
+from tidegate.core.authority import Mandate, MandateStep, ProductExtra
+from tidegate.core.errors import ConfigError
+from tidegate.core.mandate import with_mandates
+from tidegate.core.metadata import (
+    make_product,
+    make_targets,
+    parse_root,
+    parse_targets,
+    product_extra,
+)
 from tidegate.publisher.ceremony import begin_product, begin_root, begin_targets
 from tidegate.publisher.compare import (
     Difference,
@@ -102,3 +112,21 @@ def test_a_product_role_signed_anew_keeps_its_releases_and_shows_its_floor() -> 
     assert (found.before, found.after) == (7, 8)
     assert found.facts == (("floor gw1", "0", "6"),)
     assert found.expires == (NOW + DAY, NOW + 180 * DAY)
+
+
+def test_a_release_that_is_taken_back_goes_with_its_mandate_and_is_named() -> None:
+    steps = (MandateStep(not_before=NOW, bucket_max=10_000),)
+    staged = Mandate(counter=118, salt="5a" * 16, steps=steps)
+    before = make_product(
+        version=7,
+        expires_at=NOW + DAY,
+        targets=[release(117), release(118)],
+        extra=with_mandates(ProductExtra(), [staged]),
+    )
+    after = parse_targets(begin_product(before, "gw1", now=NOW, withdraw=[118]), "product/gw1")
+    found = compare_products(after, parse_targets(before, "product/gw1"))
+    assert found.facts == (("release", "gw1/2.118/rootfs", "withdrawn"),)
+    assert product_extra(after).withdrawn == (118,)
+    assert product_extra(after).mandates == ()
+    with pytest.raises(ConfigError):
+        begin_product(before, "gw1", now=NOW, withdraw=[119])

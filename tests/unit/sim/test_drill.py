@@ -25,7 +25,8 @@ from tidegate.core.metadata import (
     sign,
     signed_targets,
 )
-from tidegate.publisher.ceremony import RootSpec, begin_root, begin_targets
+from tidegate.publisher.ceremony import RootSpec, begin_product, begin_root, begin_targets
+from tidegate.server import releases
 from tidegate.server.store import tables
 from tidegate.sim.drill import theft
 from tidegate.sim.drill.drill import PARTS, Report, rehearse
@@ -206,6 +207,24 @@ def test_a_mandate_holds_most_of_the_fleet_back(sound: Rig) -> None:
     tried = rows(found)["skip the staging: a newer release with a mandate"]
     assert tried.obeyed == tried.allowed == staged.at_once
     assert tried.reasons == {"compat.mandate": staged.held}
+
+
+def test_a_release_that_was_only_recalled_is_still_in_a_thiefs_reach(sound: Rig) -> None:
+    sound.write(lambda conn: releases.recall(conn, "gw1-1.3.0", "bricks", int(sound.now)))
+    found = drill(sound, "theft")
+    assert found.theft is not None
+    assert {one.release: one.recalled for one in found.theft.reach} == {
+        "gw1-1.2.0": False,
+        "gw1-1.3.0": True,
+    }
+    repository, now = sound.app.services.repository, int(sound.now)
+    body = begin_product(repository.file(newest(sound)) or b"", "gw1", now=now, withdraw=[3])
+    signed = sign(body, sound.signer("product/gw1"))
+    sound.write(lambda conn: repository.publish_product(conn, "gw1", signed, now))
+    found = drill(sound, "theft")
+    assert found.theft is not None
+    assert {one.release for one in found.theft.reach} == {"gw1-1.2.0"}
+    assert not found.failed
 
 
 def test_a_root_that_needs_every_key_cannot_replace_a_lost_one(rig: Rig) -> None:

@@ -131,6 +131,13 @@ def releases_of(conn: Connection, product: str) -> list[Row[Any]]:
     return list(conn.execute(statement))
 
 
+def recalled(conn: Connection) -> list[str]:
+    """Return the names of the releases that were recalled."""
+    release = tables.release
+    statement = select(release.c.name).where(release.c.state == "recalled")
+    return [str(name) for (name,) in conn.execute(statement)]
+
+
 def put_mandate(conn: Connection, product: str, counter: int, mandate: str | None) -> None:
     """Write the staging schedule (JSON text) that the product role now has for a release; None = none."""
     raw_connection(conn).execute(

@@ -82,6 +82,7 @@ class Estate:
         targets: with scratch keys.
         products: every version of each product role that is still there, newest last, with scratch keys.
         fleet: device ids by kind.
+        recalled: names of releases that the server recalled, and that product roles still sign.
         left_out: devices of products that have no published role.
         keys: the scratch keys, by the identity of the real key whose place they take.
         now: unix seconds.
@@ -91,6 +92,7 @@ class Estate:
     targets: bytes
     products: Mapping[str, tuple[bytes, ...]]
     fleet: Mapping[Kind, tuple[str, ...]]
+    recalled: frozenset[str]
     left_out: int
     keys: "ScratchKeys"
     now: int
@@ -171,6 +173,7 @@ def read_estate(folder: Path, *, now: int, randomness: Callable[[int], bytes]) -
                 dict(zip(device_queries.DRILL_COLUMNS, row, strict=True))
                 for row in device_queries.in_the_field(conn)
             ]
+            recalled = frozenset(release_queries.recalled(conn))
     by_role: dict[str, list[bytes]] = {}
     for row in documents:
         by_role.setdefault(row.role, []).append(row.body)
@@ -183,7 +186,9 @@ def read_estate(folder: Path, *, now: int, randomness: Callable[[int], bytes]) -
         for name in products_of(targets)
         if product_role(name) in by_role
     }
-    made = Estate(_root(root, keys), _targets(targets, root, keys), products, {}, 0, keys, now)
+    made = Estate(
+        _root(root, keys), _targets(targets, root, keys), products, {}, recalled, 0, keys, now
+    )
     fleet: dict[Kind, list[str]] = {}
     left_out = 0
     releases = {name: made.known(name) for name in products}
@@ -194,7 +199,7 @@ def read_estate(folder: Path, *, now: int, randomness: Callable[[int], bytes]) -
             left_out += 1
     return Estate(
         made.root, made.targets, products,
-        {kind: tuple(ids) for kind, ids in fleet.items()}, left_out, keys, now,
+        {kind: tuple(ids) for kind, ids in fleet.items()}, recalled, left_out, keys, now,
     )  # fmt: skip
 
 

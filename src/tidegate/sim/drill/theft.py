@@ -70,6 +70,7 @@ class Reach(msgspec.Struct, frozen=True, kw_only=True):
         at_once: devices that take it now.
         held: devices that its mandate holds back now.
         all_by: when its mandate opens for the last of them, unix seconds; 0 = it holds nobody back.
+        recalled: the server recalled it. That is no more than the server's word, and the product role still signs it.
     """
 
     release: str
@@ -77,6 +78,7 @@ class Reach(msgspec.Struct, frozen=True, kw_only=True):
     at_once: int
     held: int
     all_by: int
+    recalled: bool = False
 
 
 @dataclass
@@ -129,7 +131,14 @@ class Theft:
     def reach(self) -> tuple[Reach, ...]:
         """Return what skipping the staging brings."""
         return tuple(
-            Reach(release=name, channel=channel, at_once=once, held=held, all_by=all_by)
+            Reach(
+                release=name,
+                channel=channel,
+                at_once=once,
+                held=held,
+                all_by=all_by,
+                recalled=name in self.estate.recalled,
+            )
             for (name, channel), (once, held, all_by) in sorted(self._reach.items())
         )
 
