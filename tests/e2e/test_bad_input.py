@@ -29,7 +29,11 @@ CLAIM = "claim"
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with serving(tmp_path_factory.mktemp("bad") / "data") as one:
+    folder = tmp_path_factory.mktemp("bad")
+    # Hundreds of wrong requests from one address are the point here.
+    settings = folder / "tidegate.toml"
+    settings.write_text("[joining]\nfailed_burst = 1000000\nburst = 1000000\n")
+    with serving(folder / "data", "--config", str(settings)) as one:
         give_claim(one.data, CLAIM, count=10_000)
         yield one
 

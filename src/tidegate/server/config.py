@@ -56,6 +56,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         poll_interval_s, poll_spread_bp: told to devices, and how much it may differ between them.
         events_queue: pieces of work that may wait for the writer before events are refused with 503.
         events_rate, events_burst: events a second that one device may send for ever, and at once.
+        joining_rate, joining_burst: requests without a token that one address may send, a second and at once: as many devices as share it come back together.
+        joining_failed_rate, joining_failed_burst: how many of them may be wrong (a forged signature, a claim that is none).
         tick_s: how often the planner looks at every rollout, beside at once after bad news.
         approval_above_devices, approval_above_bp: a second person from here on.
         enrol: ways in: `claim`, `approval`.
@@ -81,6 +83,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     events_queue: int = 8_192
     events_rate: int = 2
     events_burst: int = 10_000
+    joining_rate: int = 200
+    joining_burst: int = 2_000
+    joining_failed_rate: int = 2
+    joining_failed_burst: int = 200
     tick_s: int = 60
     approval_above_devices: int = 10_000
     approval_above_bp: int = 1_000
@@ -162,6 +168,10 @@ KEYS: Final[Mapping[tuple[str, str], tuple[str, Reader]]] = {
     ("events", "queue"): ("events_queue", _number),
     ("events", "rate"): ("events_rate", _number),
     ("events", "burst"): ("events_burst", _number),
+    ("joining", "rate"): ("joining_rate", _number),
+    ("joining", "burst"): ("joining_burst", _number),
+    ("joining", "failed_rate"): ("joining_failed_rate", _number),
+    ("joining", "failed_burst"): ("joining_failed_burst", _number),
     ("plan", "tick"): ("tick_s", parse_duration),
     ("approval", "above_devices"): ("approval_above_devices", _number),
     ("approval", "above_share"): ("approval_above_bp", parse_share),

@@ -30,12 +30,18 @@ _HONEST: Final = frozenset(
 class Joining:
     """Answers those who have no token yet."""
 
-    def __init__(self, services: Services, door: Door | None = None) -> None:
+    def __init__(self, services: Services) -> None:
         """Answer from these parts."""
         self._services = services
         self._tokens = services.tokens
         self._clock = services.clock
-        self._door = door or Door()
+        found = services.settings
+        self._door = Door(
+            per_s=found.joining_rate,
+            burst=found.joining_burst,
+            bad_per_s=found.joining_failed_rate,
+            bad=found.joining_failed_burst,
+        )
 
     async def answer(self, path: str, scope: Scope, read: Any) -> object:
         """Answer one request.

@@ -51,9 +51,7 @@ class Door:
     none, an unknown device) may try at a trickle only, for as long as that goes on.
     """
 
-    def __init__(
-        self, *, per_s: float = 200, burst: float = 2_000, bad_per_s: float = 2, bad: float = 200
-    ) -> None:
+    def __init__(self, *, per_s: float, burst: float, bad_per_s: float, bad: float) -> None:
         """Set the rates: of everything, and of what failed."""
         self._asked = RateLimit(per_s=per_s, burst=burst)
         self._failed = RateLimit(per_s=bad_per_s, burst=bad)
