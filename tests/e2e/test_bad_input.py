@@ -185,6 +185,10 @@ def test_paths_lead_nowhere_but_where_they_should(
         connection.endheaders()
         answer = connection.getresponse()
         body = answer.read()
+    if path.startswith("/d/v1/repo/") and code == "request.not_found":
+        # Every refresh of every device ends with a root that is not there yet: the answer costs no byte more than it must.
+        assert (answer.status, body) == (404, b"")
+        return
     assert problem_code(answer.status, body, answer.getheader("content-type")) == code
 
 
