@@ -16,6 +16,7 @@ from tidegate.cli._supply import attached_lines, fetch, judge, rules_of, shown_l
 from tidegate.cli.client import Client, with_client
 from tidegate.cli.keys import open_signer
 from tidegate.cli.output import Output, need_confirmation, printable, with_output
+from tidegate.core.accept import alone
 from tidegate.core.amounts import format_size, parse_duration
 from tidegate.core.authority import Mandate
 from tidegate.core.errors import ConfigError, PublisherError, RequestError
@@ -440,6 +441,8 @@ def _check(
             for line in _staging(product_extra(accepted.document).mandates, one)
         ),
     ]
+    if product in alone(parse_targets(body)):
+        lines.append(f"  warning  ONE person can release {product} to every device")
     out.data("check/1", value, "\n".join(lines))
 
 

@@ -1,5 +1,6 @@
 """The server's expiry calendar: every published document and every accepted grant, from the database."""
 
+from functools import lru_cache
 from typing import Final
 
 from tidegate.core.accept import alone
@@ -17,22 +18,7 @@ def calendar(conn: Connection, now: int) -> tuple[Entry, ...]:
         conn: a reading connection.
         now: unix seconds.
     """
-    root = release_queries.newest_document(conn, "root")
-    kept = [*([root] if root is not None else []), *release_queries.newest_offline(conn)]
-    dues = [due_of(row.role, row.version, row.expires_at) for row in kept]
-    for role in _ONLINE:
-        row_ = release_queries.newest_document(conn, role)
-        if row_ is not None:
-            dues.append(
-                Due(
-                    role=role,
-                    version=row_.version,
-                    expires_at=row_.expires_at,
-                    keeper="server",
-                    renew_at=(row_.created_at + row_.expires_at) // 2,
-                    fix="start the server: it renews it by itself",
-                )
-            )
+    dues = [_due(row) for row in release_queries.ends(conn)]
     dues += [
         Due(role=f"grant/{product}-{serial}", version=serial, expires_at=expires_at)
         for product, serial, expires_at in grant_rows.in_force(conn, now)
@@ -40,10 +26,27 @@ def calendar(conn: Connection, now: int) -> tuple[Entry, ...]:
     return entries(dues, now)
 
 
+def _due(row: release_queries.EndRow) -> Due:
+    if row.role not in _ONLINE:
+        return due_of(row.role, row.version, row.expires_at)
+    return Due(
+        role=row.role,
+        version=row.version,
+        expires_at=row.expires_at,
+        keeper="server",
+        renew_at=(row.created_at + row.expires_at) // 2,
+        fix="start the server: it renews it by itself",
+    )
+
+
 def one_signer(conn: Connection) -> tuple[str, ...]:
     """Return the products that one person can release to everybody; none under a lab root, where one person holds everything anyway, and it says so."""
     root = release_queries.newest_document(conn, "root")
     row = release_queries.newest_document(conn, "targets")
-    if root is None or row is None or root_extra(parse_root(root.body)).lab:
-        return ()
-    return alone(parse_targets(row.body))
+    return _alone(root.body, row.body) if root is not None and row is not None else ()
+
+
+@lru_cache(maxsize=4)
+def _alone(root: bytes, targets: bytes) -> tuple[str, ...]:
+    """Read them once; they change a few times a year."""
+    return () if root_extra(parse_root(root)).lab else alone(parse_targets(targets))

@@ -9,13 +9,21 @@ import msgspec
 import pytest
 from tests.unit.server.rig import Rig
 
+from tidegate.core.accept import role_keys
 from tidegate.core.errors import PublisherError, RequestError, TidegateError
 from tidegate.core.hardware import HardwareRange
-from tidegate.core.metadata import RoleKeys, make_product, parse_targets, sign, signed_targets
+from tidegate.core.metadata import (
+    RoleKeys,
+    make_product,
+    parse_root,
+    parse_targets,
+    sign,
+    signed_targets,
+)
 from tidegate.core.release import HealthContract, ReleaseTarget
 from tidegate.core.verify import walk_repository
 from tidegate.publisher.bundle import build, read, replace_documents, write
-from tidegate.publisher.ceremony import begin_product, begin_targets
+from tidegate.publisher.ceremony import RootSpec, begin_product, begin_root, begin_targets
 from tidegate.publisher.lab import Lab, make_lab
 from tidegate.publisher.manifest import ComponentSpec, ReleaseSpec
 from tidegate.publisher.sign import sign_bundle
@@ -299,3 +307,26 @@ def test_a_bundle_whose_documents_do_not_fit_together_leaves_everything_as_it_wa
     with pytest.raises(PublisherError):
         _accept(rig, alone)
     assert repository.versions == before
+
+
+def test_a_root_with_other_targets_keys_comes_together_with_their_targets(
+    rig: Rig, tmp_path: Path
+) -> None:
+    lab = _lab(rig, tmp_path / "lab")
+    repository, now = rig.app.services.repository, int(rig.now)
+    before = dict(repository.versions)
+    newcomer = rig.signer("newcomer")
+    present = parse_root(lab.root.read_bytes())
+    roles = {**role_keys(present), "targets": RoleKeys((newcomer.public,), 1)}
+    spec = RootSpec(tenant="default", expires_s=300 * 86_400, roles=roles, lab=True)
+    draft = begin_root(spec, previous=present.body, now=now)
+    root = sign(draft, lab.signer("root"))
+    with pytest.raises(PublisherError) as caught:
+        releases.publish_root(rig.app.services, root, now=now)
+    assert caught.value.code == "sig.unknown_key"
+    assert repository.versions == before
+    again = begin_targets({}, previous=repository.file("1.targets.json"), now=now)
+    together = tmp_path / "together.bundle"
+    write(together, {"root": root, "targets": sign(again, newcomer)}, {})
+    _accept(rig, together)
+    assert (repository.versions["root"][0], repository.versions["targets"][0]) == (2, 2)

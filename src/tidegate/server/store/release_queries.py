@@ -67,6 +67,24 @@ def newest_offline(conn: Connection) -> list[DocumentRow]:
     return [DocumentRow(*row) for row in found]
 
 
+class EndRow(NamedTuple):
+    """When the newest document of a role lapses; unix seconds."""
+
+    role: str
+    version: int
+    expires_at: int
+    created_at: int
+
+
+def ends(conn: Connection) -> list[EndRow]:
+    """Return when the newest document of each role lapses, without reading any of them: every page of the web asks."""
+    found = raw_connection(conn).execute(
+        "SELECT role, version, expires_at, created_at FROM repository AS one WHERE version = "
+        "(SELECT max(version) FROM repository WHERE role = one.role) ORDER BY role"
+    )
+    return [EndRow(*row) for row in found]
+
+
 def documents(conn: Connection, kept: int) -> list[DocumentRow]:
     """Return every root, and the newest `kept` versions of every other role."""
     found = raw_connection(
