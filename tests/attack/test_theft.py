@@ -370,10 +370,16 @@ def test_the_directors_key_chooses_among_signed_newer_releases_and_no_others(
     play.refused("sig.replayed", "install", play.target(STAGED))
 
 
-def test_a_director_that_lies_about_the_time_exceeds_no_mandate(exercise: Start) -> None:
+def test_the_whole_server_exceeds_no_mandate_by_lies_about_time_or_older_metadata(
+    exercise: Start,
+) -> None:
     play = exercise()
+    # By an older product role, without the mandate, there is no release either: the two came in the same one.
+    newest = play.thief.documents["product/gw1"]
+    play.thief.publish(product_gw1=play.scene.history(MAIN, names=PILOT))
+    play.refused("sig.director_mismatch", "install", play.target(STAGED))
     play.thief.time_lie_s = 30 * DAY
-    play.thief.publish(issued=int(time.time()) + 30 * DAY)
+    play.thief.publish(product_gw1=newest, issued=int(time.time()) + 30 * DAY)
     ahead = int(time.time()) + 30 * DAY
     play.thief.order("install", play.target(STAGED), "u-m", issued=ahead, expires=ahead + DAY)
     assert wait_for(lambda: "compat.mandate" in play.thief.alarms(), 20), play.thief.alarms()

@@ -437,7 +437,7 @@ def _check(
         *(f"      {one.path}   counter {one.release.release_counter}" for one in accepted.new),
         *(
             line
-            for one in accepted.new[:1]
+            for one in accepted.new[:1] or accepted.kept
             for line in _staging(product_extra(accepted.document).mandates, one)
         ),
     ]

@@ -134,3 +134,14 @@ def test_the_revision_may_stand_in_a_file(tmp_path: Path) -> None:
 
 def test_a_device_id_that_the_wire_refuses_is_refused_here(tmp_path: Path) -> None:
     assert mistakes(tmp_path, GOOD.replace('"dev-1"', '"not an id"')) != []
+
+
+def test_other_components_are_told_by_counter_and_where_needed_by_image(tmp_path: Path) -> None:
+    image = "ab" * 32
+    more = f'\n[components]\nmcu = 40\nradio = "7 {image}"\n'
+    found = config.read(write(tmp_path, GOOD + more), {}).settings.components
+    assert (found["mcu"].counter, found["mcu"].sha256) == (40, None)
+    assert (found["radio"].counter, found["radio"].sha256) == (7, image)
+    for wrong in ('"x"', '"40 short"', '"-1"', f'"{image}"', "[1]"):
+        said = mistakes(tmp_path, f"{GOOD}\n[components]\nmcu = {wrong}\n")
+        assert "components.mcu" in said[0]
