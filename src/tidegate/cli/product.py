@@ -10,7 +10,6 @@ from tidegate.cli._anchor import explain_anchor, find_anchor
 from tidegate.cli.client import Client, with_client
 from tidegate.cli.output import Output, with_output
 from tidegate.cli.targets import announce
-from tidegate.core.amounts import parse_duration
 from tidegate.core.errors import ConfigError, PublisherError, RequestError
 from tidegate.core.keys import PublicKey
 from tidegate.core.metadata import (
@@ -30,6 +29,7 @@ from tidegate.publisher.ceremony import (
     check_product,
     progress,
     require_own_names,
+    validity,
     words_of,
 )
 from tidegate.publisher.compare import compare_products
@@ -179,7 +179,7 @@ def re_sign(
         before,
         name,
         now=ceremony.now(),
-        expires_s=parse_duration(expires, "--expires"),
+        expires_s=validity(expires, "--expires"),
         floors=dict(_floor(one) for one in floors),
         withdraw=withdraw,
     )

@@ -55,6 +55,9 @@ from tidegate.core.verify import TrustedSet
 from tidegate.publisher.keyfile import read_public
 from tidegate.publisher.words import digest_words
 
+DAY_S: Final = 86_400
+#: Longest that a document may be good for: a key that nobody ever touches again is a key that nobody guards.
+VALID_MAX_S: Final = 20 * 365 * DAY_S
 ROOT_S: Final = 365 * 86_400
 TARGETS_S: Final = 180 * 86_400
 PRODUCT_S: Final = 180 * 86_400
@@ -70,7 +73,7 @@ class SignatureFile(msgspec.Struct, frozen=True, kw_only=True):
     schema: Literal["tidegate.signature/1"] = "tidegate.signature/1"
     name: Annotated[str, Meta(max_length=64)]
     keyid: Annotated[str, Meta(max_length=128)]
-    signature: Annotated[str, Meta(max_length=4096, pattern=r"^[0-9a-f]+$(?!\n)")]
+    signature: Annotated[str, Meta(max_length=4096, pattern=r"^(?:[0-9a-f]{2})+$(?!\n)")]
     words: Annotated[str, Meta(max_length=200)]
     signed_at: int = 0
 
@@ -124,7 +127,7 @@ def read_ceremony(path: Path) -> RootSpec:
     grant = incident.get("grant_max", "14d") if isinstance(incident, dict) else "14d"
     return RootSpec(
         tenant=str(plain.get("tenant", "default")),
-        expires_s=parse_duration(plain.get("expires", "365d"), f"{path.name}: expires"),
+        expires_s=validity(plain.get("expires", "365d"), f"{path.name}: expires"),
         roles=roles,
         incident_max_s=parse_duration(grant, f"{path.name}: grant_max"),
         strict_fallback=_strict(incident, path),
@@ -147,6 +150,18 @@ def _ring(plain: object, path: Path, name: str) -> RoleKeys:
     keys = tuple(read_public(path.parent / str(one)).key for one in plain["keys"])
     require_own_names(keys, f"{path.name}: [{name}]")
     return RoleKeys(keys, needs)
+
+
+def validity(text: object, where: str) -> int:
+    """Read how long a document is to be good for; seconds.
+
+    Raises:
+        ConfigError: `config.invalid`: no duration, or not between a day and twenty years.
+    """
+    found = parse_duration(text, where)
+    if not DAY_S <= found <= VALID_MAX_S:
+        raise ConfigError("config.invalid", f"{where}: between 1d and 7300d")
+    return found
 
 
 def require_own_names(keys: Sequence[PublicKey], where: str) -> None:
@@ -438,11 +453,18 @@ def progress(document: bytes, holders: RoleKeys) -> Progress:
     signed = tuple(
         key
         for key in holders.keys
-        if key.keyid in signatures
-        and key.verifies(bytes.fromhex(signatures[key.keyid].signature), message)
+        if key.keyid in signatures and _good(key, signatures[key.keyid].signature, message)
     )
     unsigned = tuple(key for key in holders.keys if key not in signed)
     return Progress(parsed.role, parsed.version, holders.threshold, signed, unsigned)
+
+
+def _good(key: PublicKey, signature: str, message: bytes) -> bool:
+    """Say whether a signature (untrusted text) is a key's own."""
+    try:
+        return key.verifies(bytes.fromhex(signature), message)
+    except ValueError:
+        return False
 
 
 def root_progress(document: bytes, previous: bytes | None) -> list[Progress]:

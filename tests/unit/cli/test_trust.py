@@ -297,3 +297,81 @@ def test_a_pem_key_is_imported_by_command(here: Path, capsys: Captured) -> None:
     assert run(["keys", "import", "ci", "--from", "ci.pem"]) == 1
     assert run(["keys", "import", "other", "--from", "absent.pem"]) == 5
     assert run(["root", "sign", "root.draft.json", "--key", "ci.pem"]) == 1
+
+
+# --- files that are not what they should be -------------------------------------------------------------------------------
+
+GARBAGE = (
+    b"",
+    b"{}",
+    b"[]",
+    b"null",
+    b"\xff\xfe",
+    b"{" * 5_000,
+    b'{"signed": {"_type": "root"}, "signatures": []}',
+    b'{"signed": {"_type": "targets"}, "signatures": [{"keyid": "a", "sig": "zz"}]}',
+    b'{"schema": "tidegate.public_key/1"}',
+    b'{"schema": "tidegate.key/1", "name": "a"}',
+    b"-----BEGIN PRIVATE KEY-----",
+    b"x" * 300_000,
+)
+COMMANDS = (
+    "root show x",
+    "root sign x --key ada.key --words w",
+    "root sign root.draft.json --key x --words w",
+    "root merge x root.draft.ada.sig",
+    "root merge root.draft.json x",
+    "root check x",
+    "root check root.1.json --against x",
+    "root begin ceremony.toml --previous x --out y",
+    "root begin x --out y",
+    "targets show x",
+    "targets begin --previous x --out y",
+    "targets check x --root root.1.json",
+    "targets check targets.1.json --root x",
+    "targets merge x targets.draft.t1.sig --root root.1.json",
+    "product add gw3 --key x --out y",
+    "product keys gw1 --needs 1 --previous x --out y",
+    "product re-sign gw1 --previous x --out y",
+    "product sign x --key rita.key --words w",
+    "product check x --targets targets.1.json",
+    "product merge x targets.draft.t1.sig --targets targets.1.json",
+    "keys show x",
+    "keys export-pub x",
+    "keys change-pass x",
+    "keys import z --from x",
+    "keys calendar x",
+    "root publish root.1.json --with x",
+)
+
+
+def test_no_file_that_is_given_makes_a_command_fall_over(here: Path, capsys: Captured) -> None:
+    trust(here)
+    for garbage in GARBAGE:
+        (here / "x").write_bytes(garbage)
+        for command in COMMANDS:
+            code = run(command.split())
+            shown = capsys.readouterr().err
+            assert code not in {0, 70}, (command, garbage[:60], shown)
+            assert "error[" in shown, (command, garbage[:60])
+
+
+def test_signatures_that_are_no_hexadecimal_count_for_nothing(here: Path, capsys: Captured) -> None:
+    trust(here)
+    plain = json.loads((here / "root.1.json").read_bytes())
+    for text in ("zz", "abc", "", "00" * 64, "\u00e9"):
+        plain["signatures"][0]["sig"] = text
+        (here / "root.x.json").write_text(json.dumps(plain))
+        assert run(["root", "check", "root.x.json"]) in {3, 7}, text
+        capsys.readouterr()
+
+
+@pytest.mark.parametrize("expires", ["99999999d", "1s", "-5d", "soon", "0"])
+def test_a_validity_that_makes_no_sense_is_refused(
+    here: Path, capsys: Captured, expires: str
+) -> None:
+    begin(here)
+    text = (here / "ceremony.toml").read_text()
+    (here / "c.toml").write_text(f'expires = "{expires}"\n{text}')
+    assert run(["root", "begin", "c.toml"]) == 1
+    assert "error[config.invalid]" in capsys.readouterr().err
