@@ -5,13 +5,16 @@ no floor rises before the image is confirmed, and what is lost is told.
 """
 
 from dataclasses import astuple, dataclass
+from pathlib import Path
 
 import msgspec
 import pytest
 from tests.crash.lab import DAY, Device, make_device, make_release
+from tests.unit.agent.test_offline import away, brought
 from tests.unit.agent.test_runner import live, tell
 
 from tidegate.agent.journal import COPIES, COUNTERS, Journal, unseal
+from tidegate.agent.local import VERBS, Request
 from tidegate.agent.state import Idle, Refusal, State
 from tidegate.agent.timekeeping import TimeStore
 from tidegate.agent.trial import can_go_back
@@ -259,3 +262,35 @@ def test_a_slot_below_the_floor_is_no_way_back_for_a_person() -> None:
     assert state is not None
     assert state.floor == 2
     assert not can_go_back(state)
+
+
+def _from_a_stick(device: Device, path: Path) -> str:
+    """Have a person say `apply-now --bundle` whenever nothing is under way; return what ends it."""
+    asked = -1
+    for runner in device.run(40_000):
+        phase = runner.state.phase
+        if isinstance(phase, Idle) and device.runs == 2:
+            return runner.state.slots[runner.state.current].state
+        if isinstance(phase, Idle) and runner.state.next_seq and asked != device.restarts:
+            asked = device.restarts
+            VERBS["apply-now"](runner, Request(verb="apply-now", bundle=str(path)))
+    return "never came to an end"
+
+
+def test_a_cut_at_every_write_of_an_update_from_a_stick_ends_well(tmp_path: Path) -> None:
+    device = away()
+    path = brought(device, tmp_path)
+    assert _from_a_stick(device, path) == "confirmed"
+    count = device.board.power.operations
+    wrong = []
+    for operation in range(1, count):
+        device = away()
+        device.board.power.arm(Cut(operation, MODES[operation % 3]))
+        ended = _from_a_stick(device, path)
+        if (ended, device.runs, guard(device).floor) != ("confirmed", 2, 2):
+            wrong.append(f"{operation}: {ended}, runs {device.runs}")
+        if device.board.history.torn_boots:
+            wrong.append(f"{operation}: a torn image was booted")
+        assert device.board.power.cut_at
+    assert wrong == []
+    assert count > 15

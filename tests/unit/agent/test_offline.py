@@ -15,7 +15,7 @@ from tidegate.agent.events import Assigned, Refused
 from tidegate.agent.jobs import OpenBundle, Task
 from tidegate.agent.local import VERBS, Request
 from tidegate.agent.offline import open_bundle
-from tidegate.agent.state import Idle, Refusal, Staged, State
+from tidegate.agent.state import Downloading, Idle, Refusal, Staged, State
 from tidegate.core.authority import Mandate, MandateStep
 from tidegate.core.bundle import BundleManifest, Member, encode_manifest
 from tidegate.core.errors import RequestError
@@ -481,3 +481,22 @@ def test_whatever_happens_to_a_bundle_nothing_but_the_signed_release_comes_out_o
     assert verdicts.pop("taken", 0) < 80, "only where padding was hit"
     assert {"release.malformed", "download.hash"} <= set(verdicts)
     assert "agent.internal" not in verdicts
+
+
+def test_a_server_that_has_nothing_to_say_does_not_stop_what_a_person_began(tmp_path: Path) -> None:
+    device = make_device(1, 2, offline_bundles=True, sync_bytes=4096)
+    path = brought(device, tmp_path)
+    device.plane.order = Order("none")
+    asked = False
+    for runner in device.run(8000):
+        if not asked and device.plane.orders:
+            VERBS["apply-now"](runner, Request(verb="apply-now", bundle=str(path)))
+            asked = True
+        if isinstance(runner.state.phase, Downloading | Staged):
+            # Something new for everybody: the agent asks what that means for it.
+            device.plane.gate_epoch += 1
+            runner.check_now()
+        if device.runs == 2 and isinstance(runner.state.phase, Idle):
+            break
+    assert device.runs == 2
+    assert device.plane.orders > 1
