@@ -15,7 +15,11 @@ from tests.e2e.stranger import Stranger
 
 from tidegate.core import codec
 from tidegate.core.protocol import EventBody, EventItem, EventsRequest
+from tidegate.sim.api import Api
+from tidegate.sim.control import Control
+from tidegate.sim.link import HttpWire
 from tidegate.sim.virtual_board import VirtualBoard, wait_for
+from tidegate.sim.workshop import Workshop
 
 pytestmark = pytest.mark.e2e
 
@@ -86,10 +90,9 @@ class _Cramped(Served):
     def claim(self) -> str:
         inside = Path(f"/proc/{self.process.pid}/root{self.data}")
         token = (inside / "bootstrap.token").read_text().strip()
-        headers = {"authorization": f"Bearer {token}", "content-type": "application/json"}
-        status, body = self.ask("POST", "/api/v1/claims", b'{"product": "gw1"}', headers)
-        assert status == 201, body
-        return str(json.loads(body)["token"])
+        control = Control(Api(HttpWire("127.0.0.1", self.port), token))
+        Workshop(self.data.with_name("shop"), "gw1", control)
+        return control.make_claim("gw1", 1)
 
 
 @pytest.fixture
