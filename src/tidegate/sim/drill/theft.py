@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from tidegate.core.accept import PRODUCTION
-from tidegate.core.authority import ProductFloor
+from tidegate.core.authority import Mandate, ProductFloor
 from tidegate.core.errors import TidegateError
 from tidegate.core.grant import GRANT_TYPE, Cohort, GrantBody, Leaving, Resume, Return
 from tidegate.core.keys import Signer, sign_document
@@ -219,7 +219,7 @@ class Theft:
             if release.install.sha256 == kind.running.sha256:
                 continue
             mandate = extra.mandate(release.release_counter)
-            free = [one for one in ids if allowed(mandate, one, self.estate.now) is None]
+            free = self._free(mandate, ids)
             reason = _not_for(kind, target)
             goal = _GOALS.get(reason, "skip the staging: a newer release for such devices")
 
@@ -235,6 +235,12 @@ class Theft:
                 self._note(release.name, kind.channel, free, ids, mandate)
             self._way_back(mark, target, len(ids))
 
+    def _free(self, mandate: Mandate | None, ids: tuple[str, ...]) -> list[str]:
+        """Return the devices whose turn has come."""
+        if mandate is None:
+            return list(ids)
+        return [one for one in ids if allowed(mandate, one, self.estate.now) is None]
+
     def _staged(
         self,
         mark: Mark,
@@ -243,7 +249,8 @@ class Theft:
         install: Callable[[Plane], None],
     ) -> Verdict:
         """Order a release that has a mandate. It knows devices by their ids, so one is asked for those whose turn has come, and one for those who wait."""
-        waiting = [one for one in ids if one not in set(free)]
+        turn = set(free)
+        waiting = [one for one in ids if one not in turn]
         verdict = Verdict("idle")
         goal = "skip the staging: a newer release with a mandate"
         for group, leave in ((free, True), (waiting, False)):
@@ -253,7 +260,12 @@ class Theft:
         return verdict
 
     def _note(
-        self, name: str, channel: str, free: list[str], ids: tuple[str, ...], mandate: Any
+        self,
+        name: str,
+        channel: str,
+        free: list[str],
+        ids: tuple[str, ...],
+        mandate: Mandate | None,
     ) -> None:
         found = self._reach.setdefault((name, channel), [0, 0, 0])
         found[0] += len(free)
