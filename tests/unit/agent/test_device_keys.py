@@ -1,8 +1,6 @@
 """Device keys: made here, kept apart from other users, replaced with the power failing anywhere; in a file, and in a token."""
 
 import os
-import shutil
-import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from random import Random
@@ -11,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 from tests.crash.lab import Answer as LabAnswer
+from tests.tokens import PIN, Tokens
 from tests.unit.server.rig import Rig
 
 from tidegate.agent import enrol
@@ -289,40 +288,12 @@ def test_a_damaged_key_is_named_and_not_replaced(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def token(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A software token, and the URI of a device key in it."""
-    if shutil.which("softhsm2-util") is None:
-        pytest.skip("tier: tokens: install the Debian package softhsm2")
-    pytest.importorskip("pkcs11", reason="tier: tokens: install python-pkcs11")
-    folder = tmp_path_factory.mktemp("softhsm")
-    (folder / "tokens").mkdir()
-    conf = folder / "softhsm2.conf"
-    conf.write_text(
-        f"directories.tokendir = {folder}/tokens\nobjectstore.backend = file\nlog.level = ERROR\n"
-    )
-    os.environ["SOFTHSM2_CONF"] = str(conf)
-    command = [
-        "softhsm2-util",
-        "--init-token",
-        "--free",
-        "--label",
-        "board 1",
-        "--pin",
-        "4711",
-        "--so-pin",
-        "0815",
-    ]
-    subprocess.run(command, check=True, capture_output=True)
-    pin = folder / "pin"
-    pin.write_text("4711\n")
+def token(tokens: Tokens) -> str:
+    """The URI of a device key in a software token."""
+    pin = tokens.folder / "board.pin"
+    pin.write_text(f"{PIN}\n")
     pin.chmod(0o600)
-    module = next(
-        one
-        for one in ("/usr/lib/softhsm/libsofthsm2.so", "/usr/lib64/pkcs11/libsofthsm2.so")
-        if Path(one).exists()
-    )
-    yield f"pkcs11:token=board%201;object=device?module-path={module}&pin-source={pin}"
-    del os.environ["SOFTHSM2_CONF"]
+    return f"pkcs11:token=ada;object=device?module-path={tokens.library}&pin-source={pin}"
 
 
 def test_a_device_lives_with_its_key_in_a_token(rig: Rig, token: str) -> None:
@@ -379,12 +350,12 @@ def test_a_key_that_the_factory_put_into_the_token_is_used(token: str) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (("board%201", "another"), "NoSuchToken"),
+        (("token=ada", "token=another%201"), "NoSuchToken"),
         (("pin-source=", "pin-value=wrong&x="), "not known"),
         (("object=device", "id=%01"), "object= are needed"),
         (("module-path=/", "module-path=/nowhere/"), "/nowhere/"),
         ((";object=", ";token=x;object="), "is no attribute"),
-        (("board%201;", "board%201;nothing;"), "is no attribute"),
+        (("token=ada;", "token=ada;nothing;"), "is no attribute"),
     ],
 )
 def test_what_is_wrong_with_a_token_is_said(token: str, change: tuple[str, str], said: str) -> None:

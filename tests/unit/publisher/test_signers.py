@@ -1,12 +1,10 @@
 """Keys in a PKCS#11 token (SoftHSM) and in key services: what they sign is what devices take, and every failure says what to do."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.tokens import PIN, Tokens
 from tests.unit.core.repo import DAY, NOW, signer
 from tests.unit.publisher.test_ceremony import ADA, BEN, sigs, spec
 
@@ -19,66 +17,14 @@ from tidegate.publisher.ceremony import begin_root, merge, sign_draft, words_of
 from tidegate.publisher.keyfile import read_public
 from tidegate.publisher.signers import import_public, is_uri, open_signer
 
-PIN = "648219"
-LIBRARIES = (
-    "/usr/lib/softhsm/libsofthsm2.so",
-    "/usr/lib/x86_64-linux-gnu/softhsm/libsofthsm2.so",
-    "/usr/lib/aarch64-linux-gnu/softhsm/libsofthsm2.so",
-)
-
-MAKE_KEYS = """
-import sys
-import pkcs11, pkcs11.util.ec
-token = pkcs11.lib(sys.argv[1]).get_token(token_label="ada")
-with token.open(rw=True, user_pin=sys.argv[2]) as session:
-    for curve, number in (("secp256r1", 2), ("secp256r1", 3), ("secp384r1", 4)):
-        named = pkcs11.util.ec.encode_named_curve_parameters(curve)
-        made = session.create_domain_parameters(
-            pkcs11.KeyType.EC, {pkcs11.Attribute.EC_PARAMS: named}, local=True
-        )
-        made.generate_keypair(store=True, id=bytes([number]), label=f"key {number}")
-"""
-
 
 def pin(_what: str) -> str:
     return PIN
 
 
-@pytest.fixture(scope="session")
-def token(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """A fresh SoftHSM token called `ada`, with two P-256 keys (2 and 3) and a P-384 one (4)."""
-    library = next((one for one in LIBRARIES if Path(one).is_file()), None)
-    if library is None:
-        pytest.skip("tier: tokens: install the Debian package softhsm2")
-    pytest.importorskip(
-        "pkcs11", reason="tier: tokens: install the packages of requirements/dev.txt"
-    )
-    folder = tmp_path_factory.mktemp("token")
-    (folder / "tokens").mkdir()
-    (folder / "softhsm2.conf").write_text(
-        f"directories.tokendir = {folder}/tokens\nobjectstore.backend = file\nlog.level = ERROR\n"
-    )
-    env = {"SOFTHSM2_CONF": str(folder / "softhsm2.conf"), "PYKCS11LIB": library}
-    command = ["softhsm2-util", "--init-token", "--free", "--label", "ada"]
-    subprocess.run(
-        [*command, "--so-pin", "12345678", "--pin", PIN],
-        env={**os.environ, **env},
-        check=True,
-        capture_output=True,
-    )
-    subprocess.run(
-        [sys.executable, "-c", MAKE_KEYS, library, PIN],
-        env={**os.environ, **env},
-        check=True,
-        capture_output=True,
-    )
-    return env
-
-
 @pytest.fixture
-def plugged(token: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in token.items():
-        monkeypatch.setenv(name, value)
+def plugged(tokens: Tokens, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYKCS11LIB", tokens.library)
 
 
 def code(act: Callable[[], object]) -> str:
