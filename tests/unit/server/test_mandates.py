@@ -5,6 +5,7 @@ from pathlib import Path
 from tests.unit.server.rig import Device, Rig
 from tests.unit.server.test_releases import _accept, _bundle, _lab
 from tests.unit.server.test_rollouts_admin import OLGA, Desk
+from tests.unit.server.web.test_store_pages import opened
 
 from tidegate.core.authority import Mandate, MandateStep
 from tidegate.core.mandate import place
@@ -107,6 +108,21 @@ def test_why_and_dry_run_and_pages_tell_the_signed_schedule(rig: Rig) -> None:
     )
     assert page is not None
     assert page.mandate[0].startswith("50 % since")
+
+
+def test_the_pages_of_rollout_and_device_tell_the_signed_schedule(rig: Rig) -> None:
+    rig.publish_trust()
+    _, late = early_and_late(rig)
+    rig.release(1, mandate=mandate(rig, (-10, 5000), (DAY, 9000)))
+    Desk(rig).create(ring=[{"name": "all"}])
+    with opened(rig) as office:
+        page = office.page("/rollouts/gw1-1.1.0")
+        assert "Signed schedule (mandate)" in page
+        assert "50 % since" in page
+        assert "90 % from" in page
+        assert "nobody else" in page
+        device = office.page(f"/devices/{late.id}")
+        assert "let 50 % of the devices have it now" in device
 
 
 def test_a_published_mandate_is_kept_by_the_plan_and_ended_by_a_later_role(
