@@ -16,6 +16,12 @@ from tidegate.agent.link import HttpTransport
 from tidegate.agent.settings import Config
 from tidegate.core.errors import RequestError, TidegateError
 
+#: What `agent.timekeeping` makes of the clock, in words.
+_VOUCHED: Final = {
+    "synced": "plausible, and the system says it is synchronised",
+    "rtc": "plausible, and a battery-backed clock says the same",
+    "none": "plausible, and nobody vouches for it: expiry goes by the server's signed time",
+}
 #: No image was built before this (2024-01-01): a clock that shows less is wrong.
 _EARLIEST: Final = 1_704_067_200
 
@@ -104,10 +110,11 @@ def _anchor(config: Config) -> str:
 
 
 def _clock(_config: Config) -> str:
-    now = int(SystemClock().now())
+    clock = SystemClock()
+    now = int(clock.now())
     if now < _EARLIEST:
         raise RequestError("clock.untrusted", f"the clock shows {now}")
-    return "plausible"
+    return _VOUCHED[clock.proof()]
 
 
 def _server(config: Config) -> str:
