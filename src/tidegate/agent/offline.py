@@ -76,6 +76,11 @@ def open_bundle(world: World, settings: Settings, job: OpenBundle, task: Task) -
             keeper.reading().now,
             clock=world.clock,
         )
+        if store.condition == "degraded":
+            detail = (
+                "what was seen of metadata is lost: only an answer of the server shows what is new"
+            )
+            raise DeviceError("agent.state_damaged", detail)
         store.refresh_root()
         store.keep()
         keeper.know(task.state, store.trusted.root)

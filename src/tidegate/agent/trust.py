@@ -149,7 +149,14 @@ class TrustStore:
         return find_target(self.trusted, path, take)
 
     def keep(self) -> None:
-        """Make the versions seen durable, if they changed."""
+        """Make the versions seen durable, if they changed.
+
+        What is damaged stays so until a timestamp was believed again: nothing that was read offline makes a device forget that it lost its memory.
+        """
+        if self.condition == "degraded":
+            if self.trusted.timestamp is None:
+                return
+            self._write(_ROOT, self.trusted.root.body)
         if self.trusted.seen != self._seen:
             self._seen = self.trusted.seen
             self._write(_SEEN, msgspec.json.encode(self._seen))

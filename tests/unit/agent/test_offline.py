@@ -500,3 +500,13 @@ def test_a_server_that_has_nothing_to_say_does_not_stop_what_a_person_began(tmp_
             break
     assert device.runs == 2
     assert device.plane.orders > 1
+
+
+def test_a_device_that_lost_what_it_had_seen_takes_nothing_by_hand(tmp_path: Path) -> None:
+    """Without the versions seen, an old stick cannot be told from a new one; trying twice does not help."""
+    device = away()
+    path = brought(device, tmp_path)
+    for name in ("tuf.seen.0", "tuf.seen.1"):
+        device.board.storage.write(name, b"torn")
+    assert code(device, path) == "agent.state_damaged"
+    assert code(device, path) == "agent.state_damaged"

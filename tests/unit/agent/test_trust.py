@@ -128,8 +128,23 @@ def test_both_copies_damaged_is_said_and_survived(tmp_path: Path, damage: bytes)
     store = opened(tmp_path, Shelf(newer().files()))
     assert store.condition == "degraded"
     assert store.at(NOW + 1).condition == "degraded", "another time of reference heals nothing"
+    store.refresh_root()
+    store.keep()
+    assert opened(tmp_path, Shelf({})).condition == "degraded", "no timestamp was believed yet"
     store.refresh("gw1")
     assert refreshed(tmp_path, Shelf(newer().files())).condition == "ok"
+
+
+def test_a_damaged_root_is_mended_by_a_refresh_that_brings_no_newer_one(tmp_path: Path) -> None:
+    second = GOOD.but(root_version=2).root_body()
+    shelf = Shelf(GOOD.files() | {"2.root.json": second})
+    refreshed(tmp_path, shelf)
+    for name in ("tuf.root.0", "tuf.root.1"):
+        place(tmp_path, name).write_bytes(b"torn")
+    again = opened(tmp_path, shelf, anchor=second)
+    assert again.condition == "degraded"
+    again.refresh("gw1")
+    assert opened(tmp_path, shelf, anchor=second).condition == "ok"
 
 
 def test_lost_versions_beside_a_kept_root_are_damage_and_no_blank_device(tmp_path: Path) -> None:
