@@ -10,7 +10,6 @@ from collections.abc import Generator
 
 import pytest
 
-pytest_plugins = ("tests.tokens",)
 _TIER = "tier:"
 _FOREIGN = "foreign:"
 _skipped: list[str] = []

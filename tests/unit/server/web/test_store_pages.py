@@ -330,6 +330,17 @@ def test_refusals_of_devices_are_on_the_fleet_page(office: Office) -> None:
     assert "d0 refused it" in page
 
 
+def test_what_a_device_tells_of_one_refusal_stands_once(office: Office) -> None:
+    devices, _ = begin(office)
+    body = devices[0].assignment()
+    devices[0].tell("security", body, reason="sig.threshold")
+    devices[0].tell("failed", body, reason="sig.threshold")
+    assert office.page("/").count("d0 refused it") == 1
+    office.rig.now += 3600
+    devices[0].tell("security", reason="sig.threshold")
+    assert office.page("/").count("d0 refused it") == 2
+
+
 def test_the_chart_shows_each_sample_as_shares_of_the_fleet(office: Office) -> None:
     devices, _ = begin(office)
     office.tick()

@@ -33,6 +33,9 @@ BANNER_S: Final = 30 * DAY_S
 CHART_S: Final = 60 * DAY_S
 POINTS: Final = 300
 LAYERS: Final = 4
+_SECURITY_ROWS: Final = 8
+#: Words of one device about one reason within so many seconds are about one thing.
+_SAME_S: Final = 60
 _RAMP: Final[tuple[Kind, ...]] = ("v0", "v1", "v2", "v3", "v4")
 _TOKENS: Final = ("--v0", "--v1", "--v2", "--v3", "--v4")
 _SPARK_DAYS: Final = 7
@@ -279,9 +282,14 @@ def _reasons(daily: Sequence[Row], today: int) -> dict[str, int]:
 
 
 def _security(conn: Connection, now: int) -> tuple[TimelineRow, ...]:
-    found = []
-    for row in rows.security_events(conn, now - 7 * DAY_S, 8):
-        code = str(row["reason"])
+    found: list[TimelineRow] = []
+    told: dict[tuple[str, str], int] = {}
+    for row in rows.security_events(conn, now - 7 * DAY_S, 3 * _SECURITY_ROWS):
+        code, at = str(row["reason"]), int(row["received_at"])
+        # A refused order is told twice, as what ended the update and as what was noticed.
+        if told.get((str(row["device"]), code), at + _SAME_S) < at + _SAME_S:
+            continue
+        told[str(row["device"]), code] = at
         noticed = family(code) == "security"
         verb = "reports" if noticed else "refused it"
         found.append(
@@ -294,4 +302,4 @@ def _security(conn: Connection, now: int) -> tuple[TimelineRow, ...]:
                 href=f"/devices/{row['device']}",
             )
         )
-    return tuple(found)
+    return tuple(found[:_SECURITY_ROWS])

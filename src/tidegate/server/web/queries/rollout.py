@@ -182,9 +182,9 @@ def _is_it_bad(row: Row, tally: Tally, because: tuple[Finding, ...], *, stopped:
         say = f"Yes. {row['halt_reason']}" if by_gate else "It was halted by a person."
         if by_gate and not tally.harmed:
             # What stopped it is no share of harmed devices: a headline of 0 % would deny it.
-            big, small = "Yes", f"though none of {words.plural(tally.attempts, 'device')} went back"
+            big, small = "Yes", f"none of {words.number(tally.attempts)} reverted"
             say = str(row["halt_reason"])
-        return Fact(question, big, small, words.plain(say, 200), shares, "bad")  # type: ignore[arg-type]
+        return Fact(question, big, small, words.plain(say, 300), shares, "bad")  # type: ignore[arg-type]
     if not tally.attempts:
         return Fact(question, big, "", "Not known: no device has acted on it yet.")
     guard = next((one for one in because if one.gate == "failure_rate" and not one.variant), None)
