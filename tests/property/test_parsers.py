@@ -37,6 +37,10 @@ def damaged(draw: st.DrawFn, target: Target) -> bytes:
     return bytes(body)
 
 
+def test_every_target_has_a_name_of_its_own() -> None:
+    assert len({one.name for one in TARGETS}) == len(TARGETS)
+
+
 @pytest.mark.parametrize("target", TARGETS, ids=lambda one: one.name)
 def test_what_is_good_is_read(target: Target) -> None:
     for seed in target.seeds:
