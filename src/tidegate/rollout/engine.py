@@ -255,7 +255,8 @@ def _complete(
     quiet_at = min(max(opened, tally.last_permit_at) + silent_s, opened + _TAIL_S)
     left = max(0, tally.audience - tally.ended)
     if tally.pending:
-        text = f"all rings have passed; the outcome of {tally.pending:,} permits is open"
+        what = "permit" if tally.pending == 1 else "permits"
+        text = f"all rings have passed; the outcome of {tally.pending:,} {what} is open"
         return "hold", rings, (Finding(gate="completion", passed=False, text=text), *notes)
     if left and now < quiet_at:
         text = (

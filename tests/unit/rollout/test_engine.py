@@ -201,7 +201,7 @@ def test_an_open_outcome_holds_completion_up_whatever_the_time() -> None:
     evidence = known(("matched", "fleet", "r3", 9), ("permitted", "fleet", "r3", 1), at=1000)
     plan = engine.plan(_all_passed(), evidence, 10**9)
     assert plan.verdict == "hold"
-    assert "the outcome of 1 permits is open" in said(plan)
+    assert "the outcome of 1 permit is open" in said(plan)
 
 
 def test_a_trickle_of_devices_holds_completion_up_for_a_month_at_most() -> None:
