@@ -15,6 +15,7 @@ from tidegate.agent import mandates
 from tidegate.agent.events import Assigned, Refused
 from tidegate.agent.jobs import OpenBundle, Quiet, Reply, Task
 from tidegate.agent.ports import Board, Clock, Storage, Transport, World
+from tidegate.agent.rules import own_refusal
 from tidegate.agent.settings import Settings
 from tidegate.agent.sources import Source, SourceTransport, find
 from tidegate.agent.state import SlotRecord, State, Update
@@ -23,7 +24,6 @@ from tidegate.agent.trust import TrustStore
 from tidegate.core.errors import DeviceError, PublisherError, TidegateError, TransferError
 from tidegate.core.metadata import SignedTarget, product_role, signed_targets
 from tidegate.core.offline import believe
-from tidegate.core.release import Running, refusal
 from tidegate.core.verify import TrustedSet, product_floor, verify_release
 
 _PIECE: Final = 1 << 20
@@ -154,21 +154,7 @@ def _require(
 ) -> None:
     running = state.slots.get(state.current, SlotRecord())
     verify_release(trusted, found.path)
-    code = refusal(
-        found.release,
-        hardware=settings.hardware,
-        channel=settings.channel,
-        running=Running(
-            release_counter=running.release_counter,
-            security_version=running.security_version,
-            sha256=running.sha256,
-            version=running.version,
-        ),
-        floor=state.floor,
-        agent=settings.agent,
-        components=settings.components,
-        resume_min=state.resume_min.get(settings.product, 0),
-    )
+    code = own_refusal(state, settings, found.release)
     if code is None and found.release.release_counter <= running.release_counter:
         # No repair by hand: nobody vouches for how old it is, so only a higher counter counts.
         code = "compat.counter"

@@ -4,6 +4,7 @@ from tidegate.agent import api, enrol, mandates
 from tidegate.agent.events import Assigned, Deferred, Noticed, Ordered, Refused
 from tidegate.agent.jobs import Reply, Task
 from tidegate.agent.ports import World
+from tidegate.agent.rules import own_refusal
 from tidegate.agent.settings import Settings
 from tidegate.agent.state import Order, SlotRecord, State, Update
 from tidegate.agent.timekeeping import Timekeeper
@@ -27,7 +28,6 @@ from tidegate.core.protocol import (
     GrantUse,
     SlotState,
 )
-from tidegate.core.release import Running, refusal
 from tidegate.core.verify import TrustedSet, issued_at, product_floor
 
 
@@ -209,22 +209,7 @@ class Orders:
                 floor=state.floor,
                 now=now,
             )
-        code = refusal(
-            found.release,
-            hardware=settings.hardware,
-            channel=settings.channel,
-            running=Running(
-                release_counter=running.release_counter,
-                security_version=running.security_version,
-                sha256=running.sha256,
-                version=running.version,
-            ),
-            floor=state.floor,
-            agent=settings.agent,
-            components=settings.components,
-            fallback=fallback,
-            resume_min=state.resume_min.get(settings.product, 0),
-        )
+        code = own_refusal(state, settings, found.release, fallback=fallback)
         if code is not None:
             raise PublisherError(code, f"{found.release.name} on {settings.hardware.variant}")
         return grant

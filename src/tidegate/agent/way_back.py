@@ -1,5 +1,6 @@
 """The way back that the incident ring granted: the grant in an assignment, held against this device. Imported by the worker only."""
 
+from tidegate.agent.rules import running_of
 from tidegate.agent.settings import Settings
 from tidegate.agent.state import SlotRecord, State
 from tidegate.agent.timekeeping import Reading
@@ -7,7 +8,6 @@ from tidegate.core.errors import PublisherError
 from tidegate.core.grant import GrantBody, Holder, check_grant, highest_counter, open_grant
 from tidegate.core.metadata import SignedTarget, product_role
 from tidegate.core.protocol import AssignmentBody, GrantUse
-from tidegate.core.release import Running
 from tidegate.core.verify import TrustedSet, have
 
 
@@ -52,12 +52,7 @@ def granted(
         device_id=settings.device_id,
         product=settings.product,
         hardware=settings.hardware,
-        running=Running(
-            release_counter=record.release_counter,
-            security_version=record.security_version,
-            sha256=record.sha256,
-            version=record.version,
-        ),
+        running=running_of(state),
         release=record.release,
         floor=state.floor,
         last=state.fallback_last.get(settings.product, GrantUse()),
