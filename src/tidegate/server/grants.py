@@ -30,13 +30,13 @@ from tidegate.core.keys import peek_payload
 from tidegate.core.merkle import levels
 from tidegate.core.metadata import RootDocument, parse_targets, product_role, root_extra
 from tidegate.core.protocol import Envelope
-from tidegate.core.release import ReleaseTarget, Running, refusal
+from tidegate.core.release import ReleaseTarget
 from tidegate.rollout import cohort
 from tidegate.server import acts, audit, fallbacks, incidents, outcomes, reach
 from tidegate.server.approvals import Rules
 from tidegate.server.auth import Actor
 from tidegate.server.fallbacks import WayBack
-from tidegate.server.groups import Book, components_of, hardware_of
+from tidegate.server.groups import Book
 from tidegate.server.services import Services
 from tidegate.server.store import Connection, changes, grant_rows, release_queries
 from tidegate.server.store import admin_devices as device_rows
@@ -226,7 +226,7 @@ def _cohort(conn: Connection, incident: str, ask: GrantAsk, now: int) -> _Cohort
     variants: dict[str, int] = {}
     for device in _affected(conn, row, audience, now):
         where = fallbacks.standing(device, digests, int(release["security_version"]))
-        if where != "refused" and not _suits(wanted, device):
+        if where != "refused" and reach.unsuited(wanted, device, fallback=True) is not None:
             where = "refused"
         counts[where] += 1
         if where != "refused":
@@ -294,28 +294,6 @@ def _affected(conn: Connection, row: Row, audience: str, now: int) -> Iterator[R
             attrs = {**attrs, "counter": int(row["release_counter"])}
         if matches(attrs):
             yield device
-
-
-def _suits(wanted: list[ReleaseTarget], device: Row) -> bool:
-    running = Running(
-        release_counter=device["running_counter"],
-        sha256=device["running_sha256"],
-        version=device["running_version"],
-    )
-    return any(
-        refusal(
-            one,
-            hardware=hardware_of(device),
-            channel=device["channel"],
-            running=running,
-            floor=device["security_floor"],
-            agent=device["agent"],
-            components=components_of(device),
-            fallback=True,
-        )
-        is None
-        for one in wanted
-    )
 
 
 def _warnings(counts: dict[str, int]) -> tuple[str, ...]:

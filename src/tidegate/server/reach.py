@@ -76,8 +76,8 @@ def targets(conn: Connection, release_id: int) -> list[ReleaseTarget]:
     return [msgspec.convert(one["target"], type=ReleaseTarget) for one in found]
 
 
-def unsuited(found: list[ReleaseTarget], device: Row) -> str | None:
-    """Return the `compat.*` reason for which a device would refuse every artifact, or None when it takes one."""
+def unsuited(found: list[ReleaseTarget], device: Row, *, fallback: bool = False) -> str | None:
+    """Return the `compat.*` reason for which a device would refuse every artifact, or None when it takes one; `fallback`: as a way back."""
     running = Running(
         release_counter=device["running_counter"],
         sha256=device["running_sha256"],
@@ -92,6 +92,7 @@ def unsuited(found: list[ReleaseTarget], device: Row) -> str | None:
             floor=device["security_floor"],
             agent=device["agent"],
             components=components_of(device),
+            fallback=fallback,
         )
         for target in found
     ]
