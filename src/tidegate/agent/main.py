@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from tidegate.agent.settings import Config
 
 PENDING = 7
+#: How long `apply-now --bundle` waits for a device that restarts meanwhile, in seconds.
+RESTART_S = 120.0
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -328,12 +330,13 @@ def _ask(options: "argparse.Namespace", found: "Config") -> int:
         until_at=_until(getattr(options, "duration", None)),
         bundle=os.path.abspath(bundle) if bundle else "",  # noqa: PTH100
     )
+    before = ask(found.socket_path, Request(verb="status")) if bundle else None
     answer = ask(found.socket_path, request)
     if not answer["ok"]:
         _say_error(answer["code"], answer["detail"])
         return 1
-    if bundle:
-        return _follow(found)
+    if before is not None:
+        return _follow(found, before["status"]["running"]["sha256"])
     if options.command != "status":
         print(answer["said"])
     elif options.json:
@@ -345,21 +348,42 @@ def _ask(options: "argparse.Namespace", found: "Config") -> int:
     return 0
 
 
-def _follow(found: "Config") -> int:
-    """Wait until the running agent has looked at a bundle, and say what it made of it."""
+def _follow(found: "Config", ran: str | None) -> int:
+    """Wait until the running agent has looked at a bundle, and say what it made of it. A device that restarts meanwhile is waited for.
+
+    Args:
+        found: whose agent.
+        ran: digest of what ran before, to tell by whether a restarted device took it.
+    """
     import time
 
     from tidegate.agent.local import Request, ask
+    from tidegate.agent.status import lines
+    from tidegate.core.errors import TransferError
 
+    silent_since: float | None = None
     while True:
-        word = ask(found.socket_path, Request(verb="bundle"))["bundle"]
+        try:
+            word = ask(found.socket_path, Request(verb="bundle"))["bundle"]
+        except TransferError:
+            silent_since = silent_since or time.monotonic()
+            if time.monotonic() - silent_since > RESTART_S:
+                raise
+            time.sleep(0.2)
+            continue
         if word["state"] == "refused":
             _say_error(word["code"], word["detail"])
             return 1
-        if word["state"] != "checking":
+        if word["state"] == "accepted":
             print(f"{word['release']} is signed, newer, and made for this device.")
             print("It is installed and tried now; `tidegate-agent status` says how far it is.")
             return 0
+        if word["state"] == "none":
+            # Its word on the bundle was kept in memory: after a restart, what it does tells.
+            status = ask(found.socket_path, Request(verb="status"))["status"]
+            print("The device restarted meanwhile. Now:\n\n" + "\n".join(lines(status)))
+            taken = status["update"] is not None or status["running"]["sha256"] != ran
+            return 0 if taken else 1
         time.sleep(0.2)
 
 

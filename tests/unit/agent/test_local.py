@@ -6,11 +6,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
+import pytest
 from tests.crash.lab import Device, Order, make_device
 
+from tidegate.agent import main
 from tidegate.agent.local import LocalServer, Request, ask
 from tidegate.agent.runner import Runner
 from tidegate.agent.state import (
@@ -18,6 +21,7 @@ from tidegate.agent.state import (
     Staged,
 )
 from tidegate.agent.status import describe, lines
+from tidegate.core.errors import TransferError
 
 
 def staged() -> Device:
@@ -128,3 +132,43 @@ def test_clients_that_misbehave_cost_nothing_but_a_moment(tmp_path: Path) -> Non
                 answer = msgspec.json.decode(client.recv(4096))
                 assert answer["code"] == "request.invalid"
         assert ask(path, Request(verb="status"))["ok"]
+
+
+RUNS: dict[str, Any] = {
+    "release": "gw1-1.0.0", "release_counter": 1, "sha256": "aa", "slot": "A", "confirmed": True,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("after", "code"),
+    [
+        ({"update": None, "running": RUNS}, 1),
+        ({"update": None, "running": RUNS | {"sha256": "bb", "slot": "B"}}, 0),
+        ({"update": {"release": "gw1-2.0.0", "state": "testing", "slot": "B"}, "running": RUNS}, 0),
+    ],
+)
+def test_who_brought_a_bundle_is_told_also_when_the_device_restarts_meanwhile(
+    after: dict[str, Any], code: int, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    whole = describe(staged_runner()) | after
+    silence = TransferError("link.unreachable", "no agent answers")
+    said: list[Any] = [
+        {"bundle": {"state": "checking"}}, silence, silence, {"bundle": {"state": "none"}}, {"status": whole},
+    ]  # fmt: skip
+
+    def ask_in_turn(_path: str, _request: Request) -> Any:
+        found = said.pop(0)
+        if isinstance(found, TransferError):
+            raise found
+        return found
+
+    monkeypatch.setattr("tidegate.agent.local.ask", ask_in_turn)
+    monkeypatch.setattr("time.sleep", lambda _seconds: None)
+    assert main._follow(SimpleNamespace(socket_path="sock"), "aa") == code  # type: ignore[arg-type]
+    assert "The device restarted meanwhile." in capsys.readouterr().out
+
+
+def staged_runner() -> Runner:
+    runner = staged().runner
+    assert runner is not None
+    return runner
