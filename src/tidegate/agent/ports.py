@@ -178,6 +178,15 @@ class Bootloader(Protocol):
         ...
 
 
+@runtime_checkable
+class CountingBootloader(Bootloader, Protocol):
+    """A boot loader that counts the confirmed slot down as well: it must be committed again after every healthy boot (`agent.runner`)."""
+
+    def counted_down(self) -> bool:
+        """Say whether the running slot is confirmed, nothing is on trial, and boots have been counted since it was committed last."""
+        ...
+
+
 class Board(Protocol):
     """The device's slots, boot loader and power switch."""
 
