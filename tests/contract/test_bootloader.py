@@ -8,6 +8,7 @@ import pytest
 from tests.contract.rig import SLOTS, Rig
 
 from tidegate.agent import bootloaders
+from tidegate.agent.ports import CountingBootloader
 from tidegate.core.errors import ConfigError, DeviceError
 
 FOLDER = Path(__file__).with_name("loaders")
@@ -72,6 +73,24 @@ def test_a_committed_slot_is_booted_for_good(rig: Rig) -> None:
         rig.loader("B").commit("B")
         assert rig.boot() == "B"
     assert rig.loader("B").state("B") == "good"
+
+
+def test_a_loader_that_counts_a_confirmed_slot_says_so_until_it_is_committed_again(
+    rig: Rig,
+) -> None:
+    rig.loader("A").arm_trial("B", 3)
+    rig.boot()
+    loader = rig.loader("B")
+    if not isinstance(loader, CountingBootloader):
+        pytest.skip("this one leaves a confirmed slot alone")
+    assert not loader.counted_down(), "on trial, the tries are the server's to give"
+    loader.commit("B")
+    assert not loader.counted_down()
+    rig.boot()
+    if loader.counted_down():
+        loader.commit("B")
+        assert not loader.counted_down()
+    assert loader.primary() == "B"
 
 
 def test_a_slot_marked_bad_is_not_booted_until_it_is_armed_again(rig: Rig) -> None:
