@@ -1,6 +1,7 @@
 """What every installer must hold: it writes only its slot, says only what is durable, and can be called again after any cut.
 
-`raw_image` over real HTTP is in `tests/unit/agent/test_download.py`; what a power cut does to it is in `tests/crash`.
+These run `raw_image` on a simulated board. It over real HTTP is in `tests/unit/agent/test_download.py`, and what a power cut does to it in `tests/crash`;
+the foreign installers, with the real programs, are in `tests/e2e/test_foreign_installers.py`.
 """
 
 import pytest
@@ -29,8 +30,7 @@ def test_an_installer_that_is_not_allowed_or_not_there_is_refused() -> None:
         assert caught.value.code == "install.installer"
 
 
-@pytest.mark.parametrize("name", installers.names())
-def test_only_the_candidate_slot_is_written(name: str) -> None:
+def test_only_the_candidate_slot_is_written() -> None:
     device = make_device(1, 2)
     before = list(device.board.media["A"].pages)
     device.plane.order = Order("install", device.plane.releases[1], "u-1")
@@ -41,9 +41,8 @@ def test_only_the_candidate_slot_is_written(name: str) -> None:
     assert device.runs == 2
 
 
-@pytest.mark.parametrize("name", installers.names())
 def test_nothing_is_said_to_be_durable_before_it_was_flushed(
-    name: str, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pending = []
     write, flush = MemorySlot.write_at, MemorySlot.flush

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from tests.e2e.served import Served
 
-from tidegate.core.release import Running
+from tidegate.core.release import HealthContract, Running
 from tidegate.publisher.image import make_ext4
 from tidegate.publisher.lab import Lab
 from tidegate.sim import images
@@ -25,6 +25,9 @@ SIZE: Final = 8 << 20
 FILES: Final = 5 << 20
 #: A line a second: everything in these tests waits for it.
 SETTINGS: Final = '[poll]\ninterval = "1s"\n[plan]\ntick = "1s"\n'
+
+#: Makes a package of a foreign installer out of an image: its format, and the file.
+Wrap = Callable[[Path], tuple[str, Path]]
 
 
 class Plant:
@@ -58,8 +61,8 @@ class Plant:
         """Return the version of a release."""
         return f"1.{counter}.0"
 
-    def release(self, counter: int, *, warmup_s: int = 2) -> Path:
-        """Build, sign and publish a release of real files; returns its image."""
+    def release(self, counter: int, *, warmup_s: int = 2, wrap: Wrap | None = None) -> Path:
+        """Build, sign and publish a release of real files, in the package that `wrap` makes of its image; returns the image."""
         version = self.version(counter)
         tree, image = self.folder / f"tree-{counter}", self.folder / f"rootfs-{counter}.ext4"
         extra = ("queue.py", "sched.py", "shelve.py", "heapq.py")[counter % 4]
@@ -72,7 +75,7 @@ class Plant:
         back_to = (max(self.digests),) if self.digests else ()
         self.shop.publish(
             ReleasePlan(counter, version, extra, back_to=back_to),
-            [Recipe("rootfs", image, PRODUCT, (0, 9), health)],
+            [_recipe(image, health, wrap)],
         )
         self.digests[counter] = self.shop.installed(counter, PRODUCT)
         return image
@@ -126,6 +129,13 @@ class Plant:
     def daily(self) -> Mapping[str, int]:
         """Return the daily counters, summed over the days of this test."""
         return dict(self.rows("SELECT name, sum(value) FROM daily GROUP BY 1"))
+
+
+def _recipe(image: Path, health: HealthContract, wrap: Wrap | None) -> Recipe:
+    if wrap is None:
+        return Recipe("rootfs", image, PRODUCT, (0, 9), health)
+    form, package = wrap(image)
+    return Recipe("rootfs", package, PRODUCT, (0, 9), health, format=form, installed=image)
 
 
 def slot_digest(board: Path, slot: str) -> str:

@@ -165,6 +165,7 @@ KEYS: Final[dict[str, tuple[Parser, Any]]] = {
     "bootloader.name": (_text, ...),
     "board.reboot": (_text, "systemctl reboot"),
     "installer.allow": (_texts, ("raw_image",)),
+    "installer.spool": (_text, None),
     "poll.interval": (_interval, 0),
     "download.window": (_windows, ()),
     "download.zone": (_zone, "device"),
@@ -239,6 +240,7 @@ class _Inputs:
         self._origin: dict[str, str] = {}
         self._free: dict[str, dict[str, str]] = {name: {} for name in FREE}
         self._boot: dict[str, dict[str, Any]] = {}
+        self._installers: dict[str, dict[str, Any]] = {}
         self._slots: dict[str, dict[str, Any]] = {}
         self._mistakes: list[str] = []
 
@@ -277,6 +279,8 @@ class _Inputs:
             self._free[key].update({str(k): str(v) for k, v in value.items()})
         elif key.startswith("bootloader.") and isinstance(value, dict):
             self._boot.setdefault(key.partition(".")[2], {}).update(value)
+        elif key.startswith("installer.") and isinstance(value, dict):
+            self._installers.setdefault(key.partition(".")[2], {}).update(value)
         elif key in KEYS:
             self._values[key] = value
             self._origin[key] = where
@@ -375,7 +379,7 @@ class _Inputs:
 
     def _settings(self, values: dict[str, Any]) -> Settings | None:
         try:
-            return _settings(values, self._free)
+            return _settings(values, self._free, self._installers)
         except ConfigError as error:
             self._mistakes.append(error.detail)
         except msgspec.ValidationError as error:
@@ -383,7 +387,11 @@ class _Inputs:
         return None
 
 
-def _settings(values: Mapping[str, Any], free: Mapping[str, dict[str, str]]) -> Settings:
+def _settings(
+    values: Mapping[str, Any],
+    free: Mapping[str, dict[str, str]],
+    installers: Mapping[str, dict[str, Any]],
+) -> Settings:
     zone = values["device.zone"]
     anchor = Path(values["server.root"])
     made = Settings(
@@ -403,6 +411,8 @@ def _settings(values: Mapping[str, Any], free: Mapping[str, dict[str, str]]) -> 
             name: _component(one, f"components.{name}") for name, one in free["components"].items()
         },
         allow=values["installer.allow"],
+        installers=dict(installers),
+        spool=values["installer.spool"] or f"{values['state.dir']}/spool",
         download_windows=values["download.window"],
         download_zone=_own(values["download.zone"], zone),
         activate_windows=values["activate.window"],

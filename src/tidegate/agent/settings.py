@@ -20,6 +20,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         anchor: root metadata that came with the image; the one thing trusted from the start.
         installed: what the factory put into the running slot; counter 0 when nobody says.
         components: the other components, by name.
+        installers: what `[installer.NAME]` holds, by name; each installer reads its own.
+        spool: directory for packages of foreign installers, which cannot be streamed.
         download_windows: texts of `core.schedule`; empty = always. Both this and the server's own must be open.
         poll_interval_s: at least this long between polls; 0 = as the server says.
         rate_min: slower than this over `rate_grace_s` ends an attempt with `download.slow`.
@@ -46,6 +48,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     installed: Running = Running()
     components: Components = {}
     allow: tuple[str, ...] = ("raw_image",)
+    installers: dict[str, dict[str, str | int | bool | list[str]]] = {}
+    spool: str = ""
     download_windows: tuple[str, ...] = ()
     download_zone: str = "UTC"
     activate_windows: tuple[str, ...] = ()

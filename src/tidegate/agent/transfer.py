@@ -188,8 +188,8 @@ class Transfer:
     def _index(self, head: bytes) -> Index:
         index = Index.parse(head)
         index.require_supported()
-        install = self._job.update.release.install
-        if (index.image_size, index.target_sha256) != (install.size, install.sha256):
+        content = self._job.update.release.unpacked
+        if (index.image_size, index.target_sha256) != (content.size, content.sha256):
             raise PublisherError("sig.malformed", "the payload describes another image")
         if index.length != self._payload.length:
             raise PublisherError("sig.malformed", "the payload is of another length")

@@ -298,13 +298,14 @@ def _check_counters(
 
 
 def check_index(index: Index, release: ReleaseTarget) -> None:
-    """Hold a payload's index against what the product role signed about the slot afterwards.
+    """Hold a payload's index against what the product role signed about its content.
 
     Raises:
         PublisherError: `release.malformed`, or `compat.agent` where devices cannot unpack it yet.
     """
     index.require_supported()
-    if (index.image_size, index.target_sha256) != (release.install.size, release.install.sha256):
+    wanted = release.unpacked
+    if (index.image_size, index.target_sha256) != (wanted.size, wanted.sha256):
         raise PublisherError("release.malformed", "the payload is not the image that was signed")
 
 

@@ -119,6 +119,11 @@ class ReleaseTarget(msgspec.Struct, frozen=True, kw_only=True):
     """One artifact of a release, as the product role signs it (`custom.tidegate` of a TUF target).
 
     The director must name the same product, counter, security_version, hardware and channels, or the device refuses (`sig.director_mismatch`).
+
+    Attributes:
+        install: what stands in the slot afterwards, and is read back from it.
+        package: what the payload unpacks to, where a foreign installer makes the slot's content out of that (a RAUC bundle, an SWU file); then it stands
+            in `crit`. None = the payload unpacks to `install` itself.
     """
 
     spec: Literal[1] = 1
@@ -135,6 +140,7 @@ class ReleaseTarget(msgspec.Struct, frozen=True, kw_only=True):
     min_agent: Version | None = None
     requires: Annotated[tuple[Requirement, ...], Meta(max_length=16)] = ()
     install: Install
+    package: Install | None = None
     payloads: Annotated[tuple[PayloadRef, ...], Meta(min_length=1, max_length=64)]
     fallback_to: Annotated[tuple[FallbackTo, ...], Meta(max_length=16)] = ()
     health: HealthContract = HealthContract()
@@ -148,6 +154,11 @@ class ReleaseTarget(msgspec.Struct, frozen=True, kw_only=True):
     def full(self) -> PayloadRef:
         """Return the full payload; every artifact has one."""
         return next(one for one in self.payloads if one.kind == "full")
+
+    @property
+    def unpacked(self) -> Install:
+        """Return length and digest of what the payload unpacks to."""
+        return self.package if self.package is not None else self.install
 
     @property
     def name(self) -> str:

@@ -223,7 +223,7 @@ def _target(
         "from_counters": spec.from_counters,
         "min_agent": spec.min_agent,
         "requires": spec.requires,
-        "install": Install(size=packed.image_size, sha256=packed.image_sha256),
+        **_content(component, packed),
         "payloads": (full,),
         "fallback_to": _fallback(spec, component, published, now),
         "health": component.health or spec.health,
@@ -238,6 +238,17 @@ def _target(
         raise PublisherError("release.malformed", str(error)) from error
     path = f"{spec.product}/{spec.version}/{component.name}"
     return SignedTarget(path, packed.length, packed.sha256, release)
+
+
+def _content(component: ComponentSpec, packed: Packed) -> dict[str, object]:
+    """Say what the payload unpacks to, and what stands in the slot afterwards where that is something else."""
+    inside = Install(size=packed.image_size, sha256=packed.image_sha256)
+    if component.installed is None:
+        return {"install": inside}
+    with component.installed.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    install = Install(size=component.installed.stat().st_size, sha256=digest)
+    return {"install": install, "package": inside, "crit": ("package",)}
 
 
 def _fallback(
@@ -275,7 +286,7 @@ def check_payload(container: Path, release: ReleaseTarget) -> Index:
         index = Index.parse(head)
         check_index(index, release)
         digest = _plain_digest(index, file)
-    if digest != release.install.sha256 or index.length != container.stat().st_size:
+    if digest != release.unpacked.sha256 or index.length != container.stat().st_size:
         raise PublisherError("release.malformed", "the payload does not unpack to the image")
     return index
 

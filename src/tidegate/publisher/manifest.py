@@ -19,6 +19,8 @@ from tidegate.publisher.staging import StagingSpec, parse_staging
 #: How long a release allows the way back to its predecessor, unless it says otherwise.
 FALLBACK_S: Final = 30 * 86_400
 _DAY: Final = 86_400
+#: Types whose `image` is a package of another installer.
+PACKAGES: Final = frozenset({"rauc", "swupdate"})
 
 _TOP: Final = frozenset(
     {
@@ -40,6 +42,7 @@ class ComponentSpec:
         hardware: what this one is made for, where that is not what the whole release is made for.
         health: its own contract; None = the release's.
         attachments: its own, as (kind, file), beside the release's.
+        installed: the image inside, where `source` is a package of a foreign installer: what stands in the slot afterwards.
     """
 
     name: str
@@ -49,6 +52,7 @@ class ComponentSpec:
     hardware: tuple[HardwareRange, ...] = ()
     health: HealthContract | None = None
     attachments: tuple[tuple[str, Path], ...] = ()
+    installed: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -172,7 +176,7 @@ def _check(plain: dict[str, Any], where: str) -> HealthCheck:
 
 def _component(plain: dict[str, Any], folder: Path, where: str) -> ComponentSpec:
     known = {"name", "type", "image", "directory", "size", "hardware", "contract", "attachments"}
-    _known(plain, frozenset(known), where)
+    _known(plain, frozenset({*known, "installed"}), where)
     image, directory = plain.get("image"), plain.get("directory")
     if (image is None) == (directory is None):
         raise ConfigError("config.invalid", f"{where}: either image or directory")
@@ -190,7 +194,25 @@ def _component(plain: dict[str, Any], folder: Path, where: str) -> ComponentSpec
         hardware=tuple(_hardware(one, where) for one in hardware),
         health=read_health(folder / str(contract)) if contract else None,
         attachments=_attachments(plain, folder, where),
+        installed=_installed(plain, folder, where),
     )
+
+
+def _installed(plain: dict[str, Any], folder: Path, where: str) -> Path | None:
+    """Return the image inside a package; a foreign installer's release without one could not be read back from the slot."""
+    kind, name = _text(plain, "type", where, "raw_image"), plain.get("installed")
+    if (name is not None) != (kind in PACKAGES):
+        does = "needs" if kind in PACKAGES else "takes no"
+        raise ConfigError(
+            "config.invalid",
+            f'{where}: type = "{kind}" {does} installed = "FILE", the image inside the package',
+        )
+    if name is None:
+        return None
+    path = folder / str(name)
+    if not path.is_file() or not path.stat().st_size:
+        raise ConfigError("config.unreadable", f"{where}: {path} is not there, or empty")
+    return path
 
 
 def _attachments(plain: dict[str, Any], folder: Path, where: str) -> tuple[tuple[str, Path], ...]:

@@ -177,7 +177,7 @@ def _check_blob(blob: Blob, target: SignedTarget) -> None:
         raise PublisherError("release.malformed", f"{target.path}: another index than signed")
     index = Index.parse(head)
     check_index(index, release)
-    if index.length != blob.size or _unpacked(index, blob) != release.install.sha256:
+    if index.length != blob.size or _unpacked(index, blob) != release.unpacked.sha256:
         raise PublisherError("release.malformed", f"{target.path}: does not unpack to its image")
 
 

@@ -27,13 +27,20 @@ _FALLBACK_S: Final = 30 * 86_400
 
 @dataclass(frozen=True)
 class Recipe:
-    """One artifact of a release: an image, the board it is made for, and what that board must show."""
+    """One artifact of a release: an image, the board it is made for, and what that board must show.
+
+    Attributes:
+        format: which installer takes it.
+        installed: the image inside, where `image` is a package of a foreign installer.
+    """
 
     component: str
     image: Path
     model: str
     revs: tuple[int, int]
     health: HealthContract
+    format: str = "raw_image"
+    installed: Path | None = None
 
 
 def contract(
@@ -150,11 +157,12 @@ class Workshop:
             components=tuple(
                 ComponentSpec(
                     recipe.component,
-                    "raw_image",
+                    recipe.format,
                     recipe.image,
                     0,
                     hardware=(_range(recipe),),
                     health=recipe.health,
+                    installed=recipe.installed,
                 )
                 for recipe in recipes
             ),

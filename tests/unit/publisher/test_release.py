@@ -255,6 +255,32 @@ def test_a_mistake_in_the_manifest_names_file_and_key(
     assert ".toml" in caught.value.detail
 
 
+def test_a_package_is_signed_with_the_image_that_is_inside(lab: Lab, shop: Path) -> None:
+    (shop / "gateway.raucb").write_bytes(b"bundle" * 3000)
+    (shop / "rootfs.img").write_bytes(b"image" * 5000)
+    path = manifest(shop)
+    whole = path.read_text()
+    whole = whole.replace(
+        'directory = "tree"\nsize = "4MiB"',
+        'type = "rauc"\nimage = "gateway.raucb"\ninstalled = "rootfs.img"',
+    )
+    path.write_text(whole)
+    (target,) = build(read_release(path), shop / "out", previous=None, now=NOW).targets
+    release = target.release
+    assert release.install.sha256 == hashlib.sha256(b"image" * 5000).hexdigest()
+    assert release.unpacked.sha256 == hashlib.sha256(b"bundle" * 3000).hexdigest()
+    # An agent that does not know packages must refuse it, not write a bundle into a slot.
+    assert release.crit == ("package",)
+    for without, words in (
+        (whole.replace('installed = "rootfs.img"', ""), "needs installed"),
+        (whole.replace('"rauc"', '"raw_image"'), "takes no installed"),
+        (whole.replace('"rootfs.img"', '"nothing.img"'), "is not there, or empty"),
+    ):
+        path.write_text(without)
+        with pytest.raises(ConfigError, match=words):
+            read_release(path)
+
+
 def test_a_typing_error_gets_the_nearest_key(shop: Path) -> None:
     path = manifest(shop)
     path.write_text(path.read_text().replace("counter = 1", "contour = 1"))

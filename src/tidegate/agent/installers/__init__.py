@@ -13,7 +13,9 @@ Reading the slot back is not its business: the worker does that for all of them.
 import importlib
 import pkgutil
 from collections.abc import Iterator
-from typing import Protocol, cast
+from typing import Protocol, TypeVar, cast
+
+import msgspec
 
 from tidegate.agent.events import (
     Download,
@@ -21,7 +23,7 @@ from tidegate.agent.events import (
 from tidegate.agent.jobs import Reply
 from tidegate.agent.ports import World
 from tidegate.agent.settings import Settings
-from tidegate.core.errors import DeviceError
+from tidegate.core.errors import ConfigError, DeviceError
 
 
 class Installer(Protocol):
@@ -52,3 +54,18 @@ def load(name: str, allowed: tuple[str, ...]) -> Installer:
     if name not in allowed:
         raise DeviceError("install.installer", f"installer {name!r} is not allowed on this device")
     return cast("Installer", importlib.import_module(f"{__name__}.{name}"))
+
+
+Options = TypeVar("Options")
+
+
+def options(settings: Settings, name: str, kind: type[Options]) -> Options:
+    """Return what `[installer.NAME]` holds.
+
+    Raises:
+        ConfigError: `config.invalid`: a key that this installer does not know, or a wrong value.
+    """
+    try:
+        return msgspec.convert(settings.installers.get(name, {}), kind)
+    except msgspec.ValidationError as error:
+        raise ConfigError("config.invalid", f"[installer.{name}]: {error}") from error
