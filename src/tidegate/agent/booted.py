@@ -7,17 +7,20 @@ After a revert the boot loader's record may still name the other slot first; onl
 # ruff: noqa: PTH123
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from tidegate.agent.bootloaders import BootSettings
 from tidegate.agent.ports import SlotName
 from tidegate.core.errors import ConfigError, DeviceError
+from tidegate.core.nearest import did_you_mean
 
 #: Set by whoever started this slot; stands for the kernel command line on boards that have none (containers, virtual boards).
 SLOT_VARIABLE: Final = "TIDEGATE_SLOT"
 #: Kernel parameters that name the slot, ours first. The second is what RAUC's boot scripts set.
 PARAMETERS: Final = ("tidegate.slot", "rauc.slot")
+#: Settings of every boot loader: the slots' names, and for tests what was booted.
+_EVERYWHERE: Final = frozenset({"slots", "current", "cmdline"})
 _LINE_MAX: Final = 64 << 10
 
 
@@ -31,6 +34,29 @@ def slots_of(settings: BootSettings) -> tuple[SlotName, SlotName]:
     if not isinstance(slots, list | tuple) or len(slots) != 2:
         raise ConfigError("config.invalid", "[[slot]]: exactly two are needed")
     return str(slots[0]), str(slots[1])
+
+
+def require_known(settings: BootSettings, name: str, kinds: Mapping[str, type]) -> None:
+    """Refuse settings that a back end does not know, and values of another kind than it wants.
+
+    Args:
+        settings: of the boot loader.
+        name: its name.
+        kinds: the type of each setting of its own.
+
+    Raises:
+        ConfigError: `config.invalid`.
+    """
+    for key, value in settings.items():
+        if key in _EVERYWHERE:
+            continue
+        if key not in kinds:
+            near = did_you_mean(key, kinds)
+            raise ConfigError("config.invalid", f"[bootloader.{name}] unknown key {key[:64]}{near}")
+        if not isinstance(value, kinds[key]) or (kinds[key] is int and isinstance(value, bool)):
+            raise ConfigError("config.invalid", f"[bootloader.{name}] {key}: not {value!r:.60}")
+        if value in ("", []):
+            raise ConfigError("config.invalid", f"[bootloader.{name}] {key} is empty")
 
 
 def current(settings: BootSettings) -> SlotName:

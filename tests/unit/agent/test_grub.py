@@ -10,7 +10,7 @@ import pytest
 
 from tidegate.agent import bootloaders
 from tidegate.agent.bootloaders import grub
-from tidegate.agent.ports import Bootloader
+from tidegate.agent.ports import Bootloader, CountingBootloader
 from tidegate.core.errors import ConfigError, DeviceError
 
 SCRIPTS = Path(__file__).resolve().parents[3] / "boot" / "grub"
@@ -218,3 +218,17 @@ def test_the_script_writes_the_try_down_before_it_starts_anything() -> None:
     main = text[text.index("load_env ") :]
     assert 0 < main.index("if save_env ") < main.index("tidegate_start ")
     assert text.rstrip().endswith("reboot")
+
+
+def test_a_committed_slot_that_was_counted_down_is_refilled(env: Path) -> None:
+    loader = board(env)
+    assert isinstance(loader, CountingBootloader)
+    assert not loader.counted_down()
+    tool("grub-editenv", str(env), "set", "A_TRY=14")
+    assert loader.counted_down()
+    tool("grub-editenv", str(env), "set", "ORDER=B A", "B_TRY=01")
+    assert not loader.counted_down(), "a trial goes first"
+    tool("grub-editenv", str(env), "set", "B_TRY=00")
+    assert loader.counted_down(), "it is over, and nothing else would ever refill this slot"
+    loader.commit("A")
+    assert (listed(env)["ORDER"], listed(env)["A_TRY"]) == ("A B", "15")

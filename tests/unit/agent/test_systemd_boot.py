@@ -194,6 +194,7 @@ def test_settings_that_cannot_work_are_refused() -> None:
     for wrong in (
         {"esp": ""},
         {"esp": 1},
+        {"epS": "/efi"},
         {"slots": ["A"]},
         {"slots": ["a", "A"]},
         {"slots": ["A", "root"]},

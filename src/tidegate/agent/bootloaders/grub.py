@@ -36,9 +36,8 @@ def create(settings: BootSettings) -> Bootloader:
     Raises:
         ConfigError: `config.invalid`.
     """
-    path = settings.get("env", "/boot/grub/grubenv")
-    if not isinstance(path, str) or not path:
-        raise ConfigError("config.invalid", "[bootloader.grub] env: the path of grubenv")
+    booted.require_known(settings, "grub", {"env": str})
+    path = str(settings.get("env", "/boot/grub/grubenv"))
     slots = booted.slots_of(settings)
     if not all(_is_name(one) for one in slots) or slots[0] == slots[1]:
         raise ConfigError(
@@ -49,7 +48,7 @@ def create(settings: BootSettings) -> Bootloader:
 
 
 class Grub:
-    """`agent.ports.Bootloader` over a GRUB environment block."""
+    """`agent.ports.CountingBootloader` over a GRUB environment block."""
 
     def __init__(self, path: str, slots: tuple[SlotName, SlotName], settings: BootSettings) -> None:
         self._path = path
@@ -72,6 +71,13 @@ class Grub:
         """Boots left for a slot on trial; 0 otherwise."""
         held = self._read()
         return held.left(slot) if held.mark(slot) == "trial" else 0
+
+    def counted_down(self) -> bool:
+        """Say whether the script counted the running slot down, and it is the primary with nothing left to try before it."""
+        held, current = self._read(), self.current()
+        first = held.order[0]
+        settled = held.good(first) or not held.left(first)
+        return settled and held.primary == current and held.left(current) < TRIES_MAX
 
     def arm_trial(self, slot: SlotName, tries: int) -> None:
         """Boot `slot` next, at most `tries` times: order and tries in one write."""

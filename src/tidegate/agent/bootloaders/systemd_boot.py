@@ -64,10 +64,9 @@ def create(settings: BootSettings) -> Bootloader:
     Raises:
         ConfigError: `config.invalid`.
     """
-    esp = settings.get("esp", "/efi")
-    efivars = settings.get("efivars", "/sys/firmware/efi/efivars")
-    if not isinstance(esp, str) or not esp or not isinstance(efivars, str):
-        raise ConfigError("config.invalid", "[bootloader.systemd_boot] esp: where it is mounted")
+    booted.require_known(settings, "systemd_boot", {"esp": str, "efivars": str})
+    esp = str(settings.get("esp", "/efi"))
+    efivars = str(settings.get("efivars", "/sys/firmware/efi/efivars"))
     slots = booted.slots_of(settings)
     if not all(one.isascii() and one.isalpha() and len(one) == 1 for one in slots):
         raise ConfigError("config.invalid", "[[slot]] name: one letter, as in the entry's name")
