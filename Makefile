@@ -6,7 +6,7 @@ BIN := .venv/bin
 ARGS ?=
 export PYTHON
 
-.PHONY: help setup demo test check format docs bench breakit fuzz lock clean
+.PHONY: help setup demo test check format docs bench breakit fuzz lab lock clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,10 @@ bench: setup  ## measure, each figure beside a reference of the same run; ARGS=p
 
 breakit: setup  ## apply each patch of tests/breakit and see its tests turn red
 	$(BIN)/python tools/breakit $(ARGS)
+
+lab: setup  ## boot real loaders and the real agent in QEMU, and cut their power; ARGS="-k panic" or "--seed 7" picks
+	@tools/apt-needs lab
+	nice $(BIN)/python -m pytest tests/qemu $(ARGS)
 
 fuzz:  ## give every parser an hour of damage in all (coverage-guided); ARGS="--seconds 60 bundle" picks
 	@tools/setup fuzz
