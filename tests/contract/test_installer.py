@@ -4,15 +4,18 @@ These run `raw_image` on a simulated board. It over real HTTP is in `tests/unit/
 the foreign installers, with the real programs, are in `tests/e2e/test_foreign_installers.py`.
 """
 
+from typing import Any
+
 import pytest
 from tests.crash.lab import Order, make_device
+from tests.unit.agent.test_download import settings
 
 from tidegate.agent import installers
 from tidegate.agent.events import (
     Downloaded,
     Progressed,
 )
-from tidegate.core.errors import DeviceError
+from tidegate.core.errors import ConfigError, DeviceError
 from tidegate.sim.disk import MemorySlot
 
 
@@ -75,3 +78,16 @@ def test_nothing_is_said_to_be_durable_before_it_was_flushed(
             break
     assert len(said) > 2
     assert said == [[]] * len(said)
+
+
+def test_a_configuration_that_names_no_installer_of_ours_is_refused() -> None:
+    given: tuple[dict[str, Any], ...] = (
+        {"allow": ("raw_imag",)},
+        {"installers": {"nothing": {}}},
+        {"installers": {"raw_image": {"speed": 1}}},
+    )
+    for one in given:
+        with pytest.raises(ConfigError) as caught:
+            installers.check(settings(**one))
+        assert caught.value.code == "config.invalid"
+    installers.check(settings(allow=tuple(installers.names())))

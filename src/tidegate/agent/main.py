@@ -185,7 +185,10 @@ def _run(options: "argparse.Namespace", writing: int | None) -> int:
         os.environ["TIDEGATE_AGENT_SERVER_URL"] = options.server
     found = config.read(path, config.environment())
     if options.command == "config":
+        from tidegate.agent import installers
+
         _require_backend(found)
+        installers.check(found.settings)
         print("The configuration is in order.")
         return 0
     if options.command == "run" and writing is not None:

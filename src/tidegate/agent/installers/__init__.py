@@ -63,9 +63,35 @@ def options(settings: Settings, name: str, kind: type[Options]) -> Options:
     """Return what `[installer.NAME]` holds.
 
     Raises:
-        ConfigError: `config.invalid`: a key that this installer does not know, or a wrong value.
+        DeviceError: `install.installer`: a key that this installer does not know, or a wrong value.
     """
     try:
         return msgspec.convert(settings.installers.get(name, {}), kind)
     except msgspec.ValidationError as error:
-        raise ConfigError("config.invalid", f"[installer.{name}]: {error}") from error
+        raise DeviceError(
+            "install.installer",
+            f"[installer.{name}]: {error}",
+            hint="mend agent.toml; `tidegate-agent config check` looks at it",
+        ) from error
+
+
+def check(settings: Settings) -> None:
+    """Look at what the configuration says of installers, before one of them is needed.
+
+    Raises:
+        ConfigError: `config.invalid`: an installer that is not there, or settings that it cannot take.
+    """
+    for name in sorted({*settings.allow, *settings.installers}):
+        if name not in names():
+            raise ConfigError(
+                "config.invalid", f"[installer] {name[:64]!r} is none of: {', '.join(names())}"
+            )
+        kind = getattr(importlib.import_module(f"{__name__}.{name}"), "Options", _Nothing)
+        try:
+            options(settings, name, kind)
+        except DeviceError as error:
+            raise ConfigError("config.invalid", error.detail) from error
+
+
+class _Nothing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The settings of an installer that has none."""
