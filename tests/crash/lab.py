@@ -79,6 +79,7 @@ from tidegate.core.release import (
     HealthCheck,
     HealthContract,
     Install,
+    Part,
     PayloadRef,
     ReleaseTarget,
     Running,
@@ -151,19 +152,43 @@ def contain(image: bytes, segment_size: int = 2 * BLOCK) -> bytes:
 
 @dataclass(frozen=True)
 class Release:
-    """An image, its container and what is signed about it."""
+    """An image, its container and what is signed about it; with the images of its other parts, and their containers, by component."""
 
     image: bytes
     container: bytes
     target: SignedTarget
+    parts: Mapping[str, bytes] = field(default_factory=dict)
+    containers: tuple[bytes, ...] = ()
+
+
+def payload_of(container: bytes) -> PayloadRef:
+    """Describe a container."""
+    head = 16 + int.from_bytes(container[8:12], "little")
+    return PayloadRef(
+        kind="full",
+        sha256=hashlib.sha256(container).hexdigest(),
+        length=len(container),
+        index_sha256=hashlib.sha256(container[:head]).hexdigest(),
+    )
+
+
+def install_of(image: bytes) -> Install:
+    """Describe an image."""
+    return Install(size=len(image), sha256=hashlib.sha256(image).hexdigest())
 
 
 def make_release(counter: int, **changes: object) -> Release:
     """Make a release of gw1."""
+    return make_joint(counter, {}, changes)
+
+
+def make_joint(
+    counter: int, parts: Mapping[str, bytes], changes: Mapping[str, object] | None = None
+) -> Release:
+    """Make a release that brings components beside the slots, by name and image, with its own."""
     image = make_image(counter)
     container = contain(image)
-    head = 16 + int.from_bytes(container[8:12], "little")
-    digest = hashlib.sha256(container).hexdigest()
+    others = {name: contain(one) for name, one in parts.items()}
     target = ReleaseTarget(
         product="gw1",
         version=f"1.{counter}",
@@ -171,21 +196,24 @@ def make_release(counter: int, **changes: object) -> Release:
         security_version=counter,
         channels=("stable",),
         hardware=(HardwareRange("gw1", 2, 7),),
-        install=Install(size=len(image), sha256=hashlib.sha256(image).hexdigest()),
-        payloads=(
-            PayloadRef(
-                kind="full",
-                sha256=digest,
-                length=len(container),
-                index_sha256=hashlib.sha256(container[:head]).hexdigest(),
-            ),
+        install=install_of(image),
+        payloads=(payload_of(container),),
+        parts=tuple(
+            Part(
+                component=name,
+                format="raw_image",
+                install=install_of(one),
+                payloads=(payload_of(others[name]),),
+            )
+            for name, one in parts.items()
         ),
+        crit=("parts",) if parts else (),
         fallback_to=(FallbackTo(counter=counter - 1, expires=0xFFFFFFFF),) if counter > 1 else (),
         health=CONTRACT,
     )
-    target = msgspec.structs.replace(target, **changes)
-    path = f"gw1/1.{counter}/rootfs"
-    return Release(image, container, SignedTarget(path, len(container), digest, target))
+    target = msgspec.structs.replace(target, **(changes or {}))
+    signed = SignedTarget(f"gw1/1.{counter}/rootfs", target.full.length, target.full.sha256, target)
+    return Release(image, container, signed, parts, tuple(others.values()))
 
 
 class Answer:
@@ -307,7 +335,8 @@ class Plane:
             file_name("targets", 1): targets,
             file_name("product/gw1", version): product,
         }
-        self.blobs = {one.target.sha256: one.container for one in self.releases}
+        held = (body for one in self.releases for body in (one.container, *one.containers))
+        self.blobs = {hashlib.sha256(body).hexdigest(): body for body in held}
 
     def rotate_root(self, times: int, epoch: int = 1) -> None:
         """Hold ceremonies: each signs a next root, which names the director's key of now."""
@@ -568,15 +597,16 @@ class Device:
 
 
 def make_device(
-    *counters: int,
+    *counters: int | Release,
     seed: int = 1,
     behaviours: dict[int, Behaviour] | None = None,
+    beside: Mapping[str, bytes] | None = None,
     **settings: object,
 ) -> Device:
-    """Make a device that runs the first release, and a plane that knows all of them."""
+    """Make a device that runs the first release, and a plane that knows all of them; `beside` are images of components beside its slots."""
     timeline = VirtualTimeline()
     random = Random(seed)
-    releases = tuple(make_release(one) for one in counters)
+    releases = tuple(one if isinstance(one, Release) else make_release(one) for one in counters)
     catalogue = Catalogue()
     for one in releases:
         release = one.target.release
@@ -599,6 +629,8 @@ def make_device(
         slot_size=SLOT_SIZE,
     )
     board.load(releases[0].image)
+    for name, image in (beside or {}).items():
+        board.add_component(name, image, SLOT_SIZE)
     plane = Plane(timeline, releases)
     first = releases[0].target.release
     given = {
@@ -613,6 +645,7 @@ def make_device(
             version=first.version,
         ),
         "sync_bytes": 4 * BLOCK,
+        "beside": tuple(beside or ()),
         **settings,
     }
     return Device(plane, board, clock, Settings(**given))  # type: ignore[arg-type]

@@ -20,7 +20,7 @@ def ports(config: Config) -> Ports:
     return Ports(
         clock=SystemClock(),
         storage=StateDirectory(config.state_dir),
-        board=RealBoard(config.slots, loader, config.reboot),
+        board=RealBoard(config.slots, loader, config.reboot, config.beside),
         transport=HttpTransport(config.url, ca=config.ca, timeout_s=config.timeout_s),
         probe=health.load,
         errors=ErrorFile(config.errors_file),

@@ -1,7 +1,7 @@
 """This device: slots as block devices or files, the boot's name, the power switch, the clock."""
 
 # pathlib would cost the resident process a quarter of a MiB.
-# ruff: noqa: PTH123, PTH208
+# ruff: noqa: PTH112, PTH123, PTH208
 
 import contextlib
 import os
@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from typing import Final
 
-from tidegate.agent.ports import Bootloader, Proof, SlotName
+from tidegate.agent.ports import Bootloader, ComponentPlace, Proof, SlotName
 from tidegate.core.errors import DeviceError
 
 #: Set by whoever starts a virtual board: the name of this boot.
@@ -178,6 +178,7 @@ class RealBoard:
     Args:
         slots: path and size (None for block devices) by name, two of them.
         bootloader: who decides what boots.
+        beside: the folder of each component beside the slots, by name.
         reboot: a command; or `exit:N`: end this process with that code, for virtual boards whose supervisor starts it again.
     """
 
@@ -186,8 +187,10 @@ class RealBoard:
         slots: Mapping[SlotName, tuple[str, int | None]],
         bootloader: Bootloader,
         reboot: str,
+        beside: Mapping[str, str] | None = None,
     ) -> None:
         self.bootloader: Bootloader = bootloader
+        self._beside = dict(beside or {})
         self._slots = dict(slots)
         self._reboot = reboot
         self._boot_id = os.environ.get(BOOT_VARIABLE) or _system_boot_id()
@@ -204,9 +207,39 @@ class RealBoard:
         Raises:
             DeviceError: `install.slot`.
         """
+        path, size = self._candidate(slot)
+        if os.path.isdir(path):
+            raise DeviceError("install.slot", f"{path} is a folder: only archives go into it")
+        return SlotFile(path, size)
+
+    def slot_folder(self, slot: SlotName) -> str:
+        """Return the folder of a slot that is one.
+
+        Raises:
+            DeviceError: `install.slot`.
+        """
+        path, _ = self._candidate(slot)
+        if not os.path.isdir(path):
+            raise DeviceError("install.slot", f"{path} is no folder: archives go into folders only")
+        return path
+
+    def component(self, name: str) -> ComponentPlace:
+        """Return where a component is kept.
+
+        Raises:
+            DeviceError: `install.slot`.
+        """
+        # The worker's business alone.
+        from tidegate.agent.component_folder import ComponentFolder
+
+        if name not in self._beside:
+            raise DeviceError("install.slot", f"no [component.{name[:64]}] in agent.toml")
+        return ComponentFolder(self._beside[name])
+
+    def _candidate(self, slot: SlotName) -> tuple[str, int | None]:
         if slot not in self._slots or slot == self.bootloader.current():
             raise DeviceError("install.slot", f"slot {slot[:64]!r} is running, or not there")
-        return SlotFile(*self._slots[slot])
+        return self._slots[slot]
 
     def boot_id(self) -> str:
         """A name for this boot."""

@@ -242,6 +242,7 @@ class _Inputs:
         self._boot: dict[str, dict[str, Any]] = {}
         self._installers: dict[str, dict[str, Any]] = {}
         self._slots: dict[str, dict[str, Any]] = {}
+        self._beside: dict[str, dict[str, Any]] = {}
         self._mistakes: list[str] = []
 
     # --- taking in ----------------------------------------------------------------------------------------------------
@@ -264,6 +265,9 @@ class _Inputs:
             return
         if not isinstance(content, dict):
             self._unknown(where, table, set(TABLES))
+            return
+        if table == "component":
+            self._take_beside(where, content)
             return
         if table in FREE:
             self._free[table].update({str(k): str(v) for k, v in content.items()})
@@ -303,6 +307,15 @@ class _Inputs:
                 self._unknown(where, f"slot.{key}", {"slot.name", "slot.path", "slot.size"})
             self._slots.setdefault(name, {}).update(one)
 
+    def _take_beside(self, where: str, content: dict[str, object]) -> None:
+        for name, one in content.items():
+            if not isinstance(one, dict):
+                self._mistakes.append(f"{where}: [component.{name}] is a table")
+                continue
+            for key in set(one) - {"path"}:
+                self._unknown(where, f"component.{name}.{key}", {f"component.{name}.path"})
+            self._beside.setdefault(name, {}).update(one)
+
     def add_environment(self, environ: Mapping[str, str]) -> None:
         """Take in `TIDEGATE_AGENT_…`; names that stand for no key are somebody else's."""
         for key in KEYS:
@@ -317,6 +330,8 @@ class _Inputs:
         """Validate everything; raise one error with all mistakes."""
         values = {key: self._value(key) for key in KEYS}
         slots = self._finish_slots()
+        beside = self._finish_beside(values["state.dir"])
+        values["component"] = tuple(beside)
         settings = self._settings(values) if not self._mistakes else None
         if self._mistakes or settings is None:
             raise ConfigError("config.invalid", "\n".join(self._mistakes))
@@ -327,6 +342,7 @@ class _Inputs:
             ca=values["server.ca"],
             timeout_s=float(values["server.timeout"]),
             slots=slots,
+            beside=beside,
             bootloader=name,
             boot_settings={**self._boot.get(name, {}), "slots": list(slots)},
             reboot=values["board.reboot"],
@@ -377,6 +393,23 @@ class _Inputs:
             self._mistakes.append(f"[[slot]]: two are needed, {len(self._slots)} are there")
         return found
 
+    def _finish_beside(self, state_dir: str) -> dict[str, str]:
+        """Return the folder of each component that is kept beside the slots."""
+        found: dict[str, str] = {}
+        for name, one in self._beside.items():
+            path = one.get("path", f"{state_dir}/components/{name}")
+            if not isinstance(path, str) or not path.startswith("/"):
+                self._mistakes.append(f"component.{name}.path: an absolute path belongs here")
+                continue
+            if path.rstrip("/") in {other.rstrip("/") for other in found.values()}:
+                self._mistakes.append(f"component.{name}.path: {path} is another component's")
+            if name in self._free["components"]:
+                self._mistakes.append(
+                    f"component.{name} and components.{name}: either this agent installs it, or something else does"
+                )
+            found[name] = path
+        return found
+
     def _settings(self, values: dict[str, Any]) -> Settings | None:
         try:
             return _settings(values, self._free, self._installers)
@@ -410,6 +443,7 @@ def _settings(
         components={
             name: _component(one, f"components.{name}") for name, one in free["components"].items()
         },
+        beside=values["component"],
         allow=values["installer.allow"],
         installers=dict(installers),
         spool=values["installer.spool"] or f"{values['state.dir']}/spool",

@@ -10,7 +10,7 @@ import msgspec
 from tidegate.agent.ports import SlotMark, SlotName
 from tidegate.agent.state import Order, Progress, Update
 from tidegate.core.protocol import Metrics
-from tidegate.core.release import HealthContract
+from tidegate.core.release import HealthContract, Part
 
 
 class Started(msgspec.Struct, frozen=True, kw_only=True):
@@ -140,6 +140,20 @@ class PermitRefused(msgspec.Struct, frozen=True, kw_only=True, tag="permit_refus
     retry_after_s: int
 
 
+#: What can be done with a component beside the slots (`agent.installers`).
+Act = Literal["activate", "verify", "commit", "roll_back", "verify_back", "discard"]
+
+
+class Changed(msgspec.Struct, frozen=True, kw_only=True, tag="changed"):
+    """A component did what `Change` said. `restart`: it wants the device to restart. `final`: it cannot be taken back any more."""
+
+    now: int
+    act: Act
+    part: int = 0
+    restart: bool = False
+    final: bool = False
+
+
 class Armed(msgspec.Struct, frozen=True, kw_only=True):
     """The boot flag is set."""
 
@@ -238,6 +252,7 @@ Answer = (
     | Permitted
     | PermitRefused
     | Noticed
+    | Changed
 )
 Event = (
     Started
@@ -272,16 +287,28 @@ class MarkBad(msgspec.Struct, frozen=True, kw_only=True, tag="mark_bad"):
 
 
 class Download(msgspec.Struct, frozen=True, kw_only=True, tag="download"):
-    """Stream the payload into the slot, from where it stopped."""
+    """Stream the payload of a piece to where it goes, from where it stopped."""
 
     update: Update
     progress: Progress | None
+    part: int = 0
+
+    @property
+    def piece(self) -> Part:
+        """Return what is fetched."""
+        return self.update.release.pieces[self.part]
 
 
 class ReadBack(msgspec.Struct, frozen=True, kw_only=True, tag="read_back"):
-    """Read the slot from the medium and compare it with the signed digest."""
+    """Read a piece from the medium and compare it with the signed digest."""
 
     update: Update
+    part: int = 0
+
+    @property
+    def piece(self) -> Part:
+        """Return what is read."""
+        return self.update.release.pieces[self.part]
 
 
 class AskPermit(msgspec.Struct, frozen=True, kw_only=True, tag="ask_permit"):
@@ -314,4 +341,28 @@ class Commit(msgspec.Struct, frozen=True, kw_only=True, tag="commit"):
     slot: SlotName
 
 
-Effect = Refresh | MarkBad | Download | ReadBack | AskPermit | Arm | Reboot | CheckHealth | Commit
+class Change(msgspec.Struct, frozen=True, kw_only=True, tag="change"):
+    """Have a component beside the slots do something. `discard` and `verify_back` are for all of the update's."""
+
+    update: Update
+    act: Act
+    part: int = 0
+
+    @property
+    def piece(self) -> Part:
+        """Return what it is about."""
+        return self.update.release.pieces[self.part]
+
+
+Effect = (
+    Refresh
+    | MarkBad
+    | Download
+    | ReadBack
+    | AskPermit
+    | Arm
+    | Reboot
+    | CheckHealth
+    | Commit
+    | Change
+)

@@ -12,6 +12,7 @@ from msgspec import Meta
 from tidegate.agent.events import (
     Answer,
     AskPermit,
+    Change,
     Download,
     ReadBack,
     Refresh,
@@ -48,7 +49,18 @@ class OpenBundle(msgspec.Struct, frozen=True, kw_only=True, tag="open_bundle"):
     path: str
 
 
-Job = Enrol | MakeSession | Rekey | Sign | OpenBundle | Refresh | Download | ReadBack | AskPermit
+Job = (
+    Enrol
+    | MakeSession
+    | Rekey
+    | Sign
+    | OpenBundle
+    | Refresh
+    | Download
+    | ReadBack
+    | AskPermit
+    | Change
+)
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):

@@ -42,6 +42,7 @@ class Counters(msgspec.Struct, frozen=True, kw_only=True):
     fallback_last: dict[str, GrantUse] = {}
     resume_min: dict[str, int] = {}
     halted: tuple[str, ...] = ()
+    components: dict[str, SlotRecord] = {}
 
 
 class Journal:
@@ -102,6 +103,7 @@ class Journal:
             fallback_last=state.fallback_last,
             resume_min=state.resume_min,
             halted=state.halted,
+            components=state.components,
         )
         body = msgspec.json.encode(kept)
         if body == self._counters:
@@ -184,5 +186,6 @@ def _remains(counters: Counters) -> State:
         fallback_last=counters.fallback_last,
         resume_min=counters.resume_min,
         halted=counters.halted,
+        components=counters.components,
         damaged=True,
     )

@@ -23,6 +23,7 @@ from tidegate.agent.state import (
 )
 from tidegate.core.protocol import EventKind, GrantUse
 from tidegate.core.reasons import is_reason
+from tidegate.core.release import ReleaseTarget
 
 #: Sequence numbers reserved in one journal write, so that heartbeats need none of their own.
 SEQ_BLOCK: Final = 256
@@ -58,7 +59,7 @@ def report(
 def _report(
     state: State, now: int, kind: EventKind, update: Update | None, fields: dict[str, Any]
 ) -> Report:
-    running = state.slots.get(state.current, SlotRecord())
+    running = newest(state)
     if update is not None:
         fields.setdefault("release_counter", update.release.release_counter)
         fields = {
@@ -139,8 +140,25 @@ def failed_for_good(state: State, now: int, reason: str, detail: str) -> State:
 
 
 def digest(update: Update) -> str:
-    """Return the digest that the slot must hold."""
-    return update.release.install.sha256
+    """Return the digest of everything that an update installs."""
+    return update.release.digest
+
+
+def record_of(release: ReleaseTarget) -> SlotRecord:
+    """Return what is written down of a slot that holds this release."""
+    return SlotRecord(
+        release_counter=release.release_counter,
+        security_version=release.security_version,
+        version=release.version,
+        sha256=release.install.sha256,
+        release=release,
+    )
+
+
+def newest(state: State) -> SlotRecord:
+    """Return what was confirmed last on this device: the running slot's release, or one of components alone that came after it."""
+    running = state.slots.get(state.current, SlotRecord())
+    return max((running, *state.components.values()), key=lambda one: one.release_counter)
 
 
 def same(one: Update, two: Update) -> bool:

@@ -1,4 +1,4 @@
-"""The device's decisions: `step(state, event) → (state, effects)`. Pure; the life of an update is in this file, `moves`, `trial` and `ledger`.
+"""The device's decisions: `step(state, event) → (state, effects)`. Pure; the life of an update is in this file, `moves`, `trial`, `back` and `ledger`.
 
 How to read it. The runner feeds events; after each one it writes the new state to the journal and only then performs the effects. Nothing is remembered
 outside the state, so a power cut anywhere leaves a state from which `Started` and the next `Looked` find the same effects again; every effect may be repeated.
@@ -9,7 +9,9 @@ What follows from that:
 * a report is part of the state (`outbox`) from the same write that made it true, and leaves it only when the server holds it;
 * the candidate slot is marked bad, durably, before its first byte is overwritten, and armed only after it was read back;
 * leave to activate is asked once, immediately before the boot flag; unused leave is returned;
-* the boot loader is told first, the journal second (`Confirming`), and only the boot loader decides what boots;
+* components beside the slots are made live after leave was given and before the boot flag is set, in the order that was signed; a device that comes up
+  in the old slot takes them back, the last one first;
+* the boot loader is told first, then the components, the journal last (`Confirming`), and only the boot loader decides what boots;
 * the security floor rises on confirmation alone, to min(image, product floor).
 
 What it does not decide: whether a signature holds (`core.verify`, in the worker), when a window is open (`core.schedule`, in the runner).
@@ -19,7 +21,7 @@ from typing import Final, assert_never
 
 import msgspec
 
-from tidegate.agent import ledger, moves, trial
+from tidegate.agent import ledger, moves, parts, places, trial
 from tidegate.agent.events import (
     Acked,
     ApplyAsked,
@@ -28,6 +30,8 @@ from tidegate.agent.events import (
     AskPermit,
     Assigned,
     Beat,
+    Change,
+    Changed,
     Checked,
     CheckHealth,
     Commit,
@@ -80,6 +84,9 @@ NONCE_AGE_S: Final = 300
 #: Leave is not used in its last seconds: arming takes time.
 PERMIT_MARGIN_S: Final = 30
 
+#: More segments than this, as a power of two, no payload has.
+_PART_BITS: Final = 32
+
 Step = tuple[State, tuple[Effect, ...]]
 _replace = msgspec.structs.replace
 _RANK: Final = (
@@ -96,7 +103,8 @@ def step(state: State, event: Event) -> Step:
     """Return what the device knows after `event`, and what it must do. The caller makes the state durable before it does any of it."""
     after, effects = _react(state, event)
     guarded = _guard(state, after, event)
-    return guarded, effects if guarded.phase is after.phase else ()
+    kept = parts.with_leftovers(state, guarded)
+    return kept, effects if guarded.phase is after.phase else ()
 
 
 def _react(state: State, event: Event) -> Step:  # noqa: C901, PLR0911, PLR0912 - one line an event
@@ -126,6 +134,8 @@ def _react(state: State, event: Event) -> Step:  # noqa: C901, PLR0911, PLR0912 
             return trial.permitted(state, event), ()
         case PermitRefused():
             return trial.permit_refused(state, event), ()
+        case Changed():
+            return parts.changed(state, event), ()
         case Armed():
             return _armed(state, event)
         case Checked():
@@ -167,26 +177,40 @@ def _look(state: State, event: Looked) -> Step:
         state = _replace(state, hold=None)
     if reasons(state, event):
         return state, ()
+    return _go_on(state, event)
+
+
+def _go_on(state: State, event: Looked) -> Step:
+    """Return the next thing to do, where nothing keeps it waiting."""
     phase = state.phase
+    if state.leftovers and isinstance(phase, Idle | Downloading):
+        return state, (Change(update=state.leftovers[0], act="discard"),)
     match phase:
         case Idle():
             return state, ()
         case Downloading():
             if not phase.prepared:
                 return state, (MarkBad(slot=phase.update.slot),)
-            return state, (Download(update=phase.update, progress=phase.progress),)
+            return state, (Download(update=phase.update, progress=phase.progress, part=phase.part),)
         case Installing():
-            return state, (ReadBack(update=phase.update),)
+            return state, (ReadBack(update=phase.update, part=phase.part),)
         case Staged():
             return _ask(state, phase, event)
+        case _:
+            return _use(state, phase, event)
+
+
+def _use(state: State, phase: Activating | Testing | Confirming | Reverting, event: Looked) -> Step:
+    """Go on with what leave was given for."""
+    match phase:
         case Activating():
             return _activate(state, phase, event)
         case Testing():
-            return state, (CheckHealth(contract=phase.update.release.health),)
+            return state, (_try(phase),)
         case Confirming():
-            return state, (Commit(slot=phase.update.slot),)
+            return state, (_tell(phase),)
         case Reverting():
-            return state, (Reboot(),) if phase.marked else (MarkBad(slot=phase.slot),)
+            return _return(state, phase)
         case _ as never:
             assert_never(never)
 
@@ -213,15 +237,57 @@ def _ask(state: State, phase: Staged, event: Looked) -> Step:
 
 
 def _activate(state: State, phase: Activating, event: Looked) -> Step:
-    """Arm within the life of the leave; reboot once armed; else give the leave back."""
+    """Make what is beside the slots live, then arm; reboot once armed. All within the life of the leave, or give it back while nothing was begun."""
     if phase.armed:
         return state, (Reboot(),)
+    update = phase.update
     age_s = event.mono - phase.nonce_mono
     alive = phase.nonce_boot == state.boot_id and age_s <= PERMIT_VALID_S - PERMIT_MARGIN_S
-    if not alive:
-        return trial.give_back(state, event.now, phase.update, phase.nonce), ()
-    tries = phase.update.policy.tries
-    return state, (Arm(slot=phase.update.slot, tries=tries),)
+    if not alive and not phase.begun:
+        return trial.give_back(state, event.now, update, phase.nonce), ()
+    part = places.beside(update, phase.part)
+    if part is not None:
+        begun = _replace(phase, begun=part + 1)
+        return _replace(state, phase=begun), (Change(update=update, act="activate", part=part),)
+    if update.slot:
+        return state, (Arm(slot=update.slot, tries=update.policy.tries),)
+    return parts.live(state, phase, event), ()
+
+
+def _try(phase: Testing) -> Effect:
+    """After a restart each component says first whether it came up; then the contract is judged."""
+    part = places.beside(phase.update, phase.part) if phase.restarted else None
+    if part is not None:
+        return Change(update=phase.update, act="verify", part=part)
+    return CheckHealth(contract=phase.update.release.health)
+
+
+def _tell(phase: Confirming) -> Effect:
+    """The boot loader first: from then on no lack of tries can bring the old slot back under new components."""
+    if phase.update.slot and not phase.loader:
+        return Commit(slot=phase.update.slot)
+    part = places.beside(phase.update, phase.part)
+    # Without one left the phase would be over: a repeated commit of the boot loader changes nothing.
+    if part is None:
+        return Commit(slot=phase.update.slot)
+    return Change(update=phase.update, act="commit", part=part)
+
+
+def _return(state: State, phase: Reverting) -> Step:
+    """The slot first: components are taken back by the system that was there before, not by one that failed."""
+    if phase.slot and not phase.marked:
+        return state, (MarkBad(slot=phase.slot),)
+    if phase.slot and state.current == phase.slot:
+        return state, (Reboot(),)
+    update = phase.update
+    if update is None:
+        return state, ()
+    part = places.beside_before(update, phase.undo)
+    if part is not None:
+        return state, (Change(update=update, act="roll_back", part=part),)
+    if phase.boot_id in ("", state.boot_id):
+        return _replace(state, phase=_replace(phase, boot_id=state.boot_id)), (Reboot(),)
+    return state, (Change(update=update, act="verify_back"),)
 
 
 def _guard(before: State, after: State, event: Event) -> State:
@@ -241,8 +307,11 @@ def _guard(before: State, after: State, event: Event) -> State:
 
 
 def _mark(state: State) -> tuple[int, int]:
+    """Return how far an update came: its phase, and within that the piece and the segment. Pieces are fetched and read back one after the other."""
     phase = state.phase
-    segments = 0
-    if isinstance(phase, Downloading) and phase.progress is not None:
-        segments = phase.progress.segments
-    return _RANK.index(type(phase)), segments
+    part = getattr(phase, "part", 0) << _PART_BITS
+    if isinstance(phase, Downloading):
+        part += 0 if phase.progress is None else phase.progress.segments
+    if isinstance(phase, Installing):
+        return _RANK.index(Downloading), part + (1 << _PART_BITS) - 1
+    return _RANK.index(type(phase)), part

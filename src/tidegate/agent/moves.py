@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
+from tidegate.agent import parts, places
 from tidegate.agent.events import (
     Assigned,
     Deferred,
@@ -25,6 +26,7 @@ from tidegate.agent.ledger import (
     end,
     failed_for_good,
     notice,
+    record_of,
     remember,
     report,
     same,
@@ -46,7 +48,7 @@ from tidegate.agent.state import (
     Update,
     Wait,
 )
-from tidegate.agent.trial import give_back, reverted
+from tidegate.agent.trial import give_back, gone_back
 from tidegate.core.reasons import family, is_reason
 
 #: Failures in a row without progress after which a download is given up, by reason. A server that cannot be reached is waited for without end: the
@@ -106,6 +108,8 @@ def started(state: State, event: Started) -> State:
             return failed_for_good(state, event.now, "install.slot", "") if lost else state
         case Staged() | Activating() | Testing() | Confirming():
             update = phase.update
+            if not update.slot:
+                return _still_here(state, event, update)
             if update.slot == event.current:
                 return _tried(state, event, update)
             return _not_there(state, event, update)
@@ -134,19 +138,63 @@ def _tried(state: State, event: Started, update: Update) -> State:
             began_mono=event.mono,
             errors_base=event.errors,
             boots=phase.boots + 1,
+            restarted=phase.restarted,
+            part=phase.part,
         )
         return _replace(state, phase=again)
-    state = with_slot(state, update.slot, "trying")
-    state = _replace(
-        state,
-        phase=Testing(
-            update=update,
-            boot_id=event.boot_id,
-            began_mono=event.mono,
-            errors_base=event.errors,
-        ),
+    return _trial_begins(with_slot(state, update.slot, "trying"), event, update)
+
+
+def _trial_begins(state: State, event: Started, update: Update) -> State:
+    trial = Testing(
+        update=update,
+        boot_id=event.boot_id,
+        began_mono=event.mono,
+        errors_base=event.errors,
+        restarted=places.beside(update) is not None,
     )
-    return report(state, event.now, "verifying", update)
+    return report(_replace(state, phase=trial), event.now, "verifying", update)
+
+
+def _still_here(state: State, event: Started, update: Update) -> State:
+    """No slot is touched by this update: the same system runs, before a restart or after it."""
+    phase = state.phase
+    if isinstance(phase, Activating) and phase.armed:
+        if phase.nonce_boot == event.boot_id:
+            return _replace(state, wait=_restart_again(event, "a restart is due"))
+        return _trial_begins(state, event, update)
+    if not isinstance(phase, Testing) or phase.boot_id == event.boot_id:
+        return state
+    if phase.boots >= update.policy.tries:
+        # No boot loader counts these boots.
+        back = Reverting(
+            slot="",
+            reason="boot.counter_exhausted",
+            update=update,
+            detail=f"{phase.boots} boots without a whole warm-up",
+            last=phase.last,
+            log=event.log[-LOG_MAX:],
+            undo=len(places.places(update)),
+        )
+        return _replace(state, phase=back)
+    again = _replace(
+        phase,
+        boot_id=event.boot_id,
+        began_mono=event.mono,
+        errors_base=event.errors,
+        passing_mono=None,
+        boots=phase.boots + 1,
+    )
+    return _replace(state, phase=again)
+
+
+def _restart_again(event: Started, what: str) -> Wait:
+    # Asking again at once would go round for ever without a word.
+    return Wait(
+        until_mono=event.mono + REBOOT_AGAIN_S,
+        code="wait.reboot",
+        detail=f"{what} and this is still the same boot: does [agent] reboot restart the board?",
+    )
 
 
 def _not_there(state: State, event: Started, update: Update) -> State:
@@ -159,16 +207,14 @@ def _not_there(state: State, event: Started, update: Update) -> State:
     if isinstance(phase, Activating):
         same_boot = phase.nonce_boot == event.boot_id
         if same_boot and phase.armed:
-            # The restart that was asked for did not come. Asking again at once would go round for ever without a word.
-            pause = Wait(
-                until_mono=event.mono + REBOOT_AGAIN_S,
-                code="wait.reboot",
-                detail=f"slot {update.slot} is armed and this is still the same boot: does [agent] reboot restart the board?",
-            )
-            return _replace(state, wait=pause)
+            # The restart that was asked for did not come.
+            return _replace(state, wait=_restart_again(event, f"slot {update.slot} is armed"))
         if same_boot:
             return state
         if not phase.armed and not on_trial:
+            if phase.begun:
+                # Components are live already: on from there.
+                return state
             return give_back(state, event.now, update, phase.nonce)
     reason = "boot.no_return"
     if mark == "bad" or (on_trial and event.tries.get(update.slot, 0) == 0):
@@ -186,14 +232,17 @@ def _not_there(state: State, event: Started, update: Update) -> State:
             detail=detail,
             last=last,
             log=event.log[-LOG_MAX:],
+            undo=len(places.places(update)),
         ),
     )
 
 
 def _going_back(state: State, event: Started, phase: Reverting) -> State:
+    if not phase.slot:
+        return state
     if phase.marked and event.current != phase.slot:
         log = event.log[-LOG_MAX:]
-        return reverted(state, event.now, _replace(phase, log=phase.log or log))
+        return gone_back(state, event.now, _replace(phase, log=phase.log or log))
     return _replace(state, phase=_replace(phase, marked=False))
 
 
@@ -258,10 +307,20 @@ def _renewed(state: State, phase: Downloading | Installing | Staged, update: Upd
 
 
 def _begin(state: State, now: int, update: Update) -> State:
-    record = state.slots.get(update.slot, SlotRecord())
-    whole = record.state in ("staged", "confirmed") and record.sha256 == digest(update)
     state = report(_put_aside(take_grant(state, update)), now, "downloading", update)
-    if whole:
+    return _begin_part(state, now, update, 0)
+
+
+def _begin_part(
+    state: State, now: int, update: Update, part: int, bytes_: int = 0, resumes: int = 0
+) -> State:
+    """Begin with a piece: fetch it, unless the slot holds it already."""
+    if not places.in_slot(update, part):
+        phase = Downloading(update=update, prepared=True, part=part, bytes=bytes_, resumes=resumes)
+        return _replace(state, phase=phase, wait=None)
+    record = state.slots.get(update.slot, SlotRecord())
+    wanted = update.release.install.sha256
+    if record.state in ("staged", "confirmed") and record.sha256 == wanted:
         return _replace(state, phase=Installing(update=update))
     if update.action == "fallback" and update.grant is None:
         state = _replace(state, phase=Downloading(update=update))
@@ -304,7 +363,7 @@ def ordered(state: State, event: Ordered) -> State:
 
 def _put_aside(state: State) -> State:
     phase = state.phase
-    if isinstance(phase, Downloading) and phase.progress is not None:
+    if isinstance(phase, Downloading) and phase.progress is not None and phase.progress.slot:
         return _replace(state, partial=phase.progress)
     return state
 
@@ -374,7 +433,7 @@ def marked(state: State, event: Marked) -> State:
     if isinstance(phase, Reverting) and phase.slot == event.slot:
         after = _replace(phase, marked=True)
         if state.current != phase.slot:
-            return reverted(state, event.now, after)
+            return gone_back(state, event.now, after)
         return _replace(state, phase=after, wait=None)
     return state
 
@@ -390,32 +449,30 @@ def went_on(state: State, event: Progressed | Downloaded | Installed) -> State:
         done = event.progress
         after = Installing(
             update=phase.update,
-            bytes=done.stored_bytes,
-            resumes=done.resumes,
+            bytes=phase.bytes + done.stored_bytes,
+            resumes=phase.resumes + done.resumes,
             again=phase.again,
+            part=phase.part,
         )
         return _replace(state, phase=after, wait=None, partial=None)
     if isinstance(phase, Installing) and isinstance(event, Installed):
-        return _staged(state, event.now, phase)
+        following = places.wanted(phase.update, phase.part + 1)
+        if following is None:
+            return _staged(state, event.now, phase)
+        return _begin_part(state, event.now, phase.update, following, phase.bytes, phase.resumes)
     return state
 
 
 def _staged(state: State, now: int, phase: Installing) -> State:
     update = phase.update
-    release = update.release
-    before = state.slots.get(update.slot, SlotRecord())
-    record = SlotRecord(
+    if update.slot:
+        before = state.slots.get(update.slot, SlotRecord())
         # A resident image that was confirmed once stays so until it is armed again.
-        state="confirmed" if before.state == "confirmed" else "staged",
-        release_counter=release.release_counter,
-        security_version=release.security_version,
-        version=release.version,
-        sha256=release.install.sha256,
-        release=release,
-    )
+        word = "confirmed" if before.state == "confirmed" else "staged"
+        record = _replace(record_of(update.release), state=word)
+        state = _replace(state, slots={**state.slots, update.slot: record})
     state = _replace(
         state,
-        slots={**state.slots, update.slot: record},
         # Who brought it said "now" when he did.
         phase=Staged(update=update, staged_at=now, now=bool(update.bundle)),
         wait=None,
@@ -439,9 +496,11 @@ def failed(state: State, event: Failed) -> State:
         case Staged():
             state = _aside(state, event)
             return _wait(state, event, "wait.permit", 60)
-        case Activating() if not phase.armed:
+        case Activating() if not phase.armed and not phase.begun:
             state = report(state, event.now, "permit_returned", phase.update, nonce=phase.nonce)
             return failed_for_good(state, event.now, event.reason, event.detail)
+        case _ if parts.acting(state):
+            return parts.failed(state, event)
         case _:
             return _wait(state, event, "wait.bootloader", BOOTLOADER_WAIT_S)
 
@@ -467,7 +526,16 @@ def _install_failed(state: State, event: Failed, phase: Installing) -> State:
     # A medium may lie once; what differs twice is not going to be right the third time.
     brought = phase.update.action == "install" or phase.update.grant is not None
     if brought and event.reason == "install.readback" and not phase.again:
-        return _replace(state, phase=Downloading(update=phase.update, again=True), partial=None)
+        again = Downloading(
+            update=phase.update,
+            prepared=not places.in_slot(phase.update, phase.part),
+            again=True,
+            part=phase.part,
+            bytes=phase.bytes,
+            resumes=phase.resumes,
+        )
+        # What comes again is progress once more.
+        return _replace(state, phase=again, partial=None, best=(0, 0))
     return failed_for_good(state, event.now, event.reason, event.detail)
 
 

@@ -14,16 +14,18 @@ import msgspec
 from tidegate.agent import mandates
 from tidegate.agent.events import Assigned, Refused
 from tidegate.agent.jobs import OpenBundle, Quiet, Reply, Task
+from tidegate.agent.placing import placed
 from tidegate.agent.ports import Board, Clock, Storage, Transport, World
 from tidegate.agent.rules import own_refusal
 from tidegate.agent.settings import Settings
 from tidegate.agent.sources import Source, SourceTransport, find
-from tidegate.agent.state import SlotRecord, State, Update
+from tidegate.agent.state import SlotRecord, State
 from tidegate.agent.timekeeping import Timekeeper
 from tidegate.agent.trust import TrustStore
 from tidegate.core.errors import DeviceError, PublisherError, TidegateError, TransferError
 from tidegate.core.metadata import SignedTarget, product_role, signed_targets
 from tidegate.core.offline import believe
+from tidegate.core.release import PayloadRef
 from tidegate.core.verify import TrustedSet, product_floor, verify_release
 
 _PIECE: Final = 1 << 20
@@ -87,12 +89,12 @@ def open_bundle(world: World, settings: Settings, job: OpenBundle, task: Task) -
         trusted = _believed(settings, keeper, store, source, task)
         found = _choose(settings, task.state, trusted, source, keeper.reading().offline_now)
         yield from _whole(source, found)
-        current = world.board.bootloader.current()
-        update = Update(
+        update = placed(
+            world.board,
+            settings,
+            task.state,
             update=None,
             release=found.release,
-            slot=next(one for one in world.board.slots() if one != current),
-            from_counter=task.state.slots.get(current, SlotRecord()).release_counter,
             product_floor=product_floor(trusted, settings.product, settings.hardware.model),
             bundle=job.path,
         )
@@ -133,7 +135,11 @@ def _choose(
 ) -> SignedTarget:
     """Return the newest release in it that this device may take, or say why the newest one may not be."""
     document = trusted.roles[product_role(settings.product)]
-    held = [one for one in signed_targets(document).values() if source.has(one.release.full.sha256)]
+    held = [
+        one
+        for one in signed_targets(document).values()
+        if all(source.has(part.full.sha256) for part in one.release.pieces)
+    ]
     if not held:
         raise PublisherError(
             "sig.director_mismatch", f"no payload that the holders of {settings.product} signed"
@@ -166,8 +172,12 @@ def _require(
 
 
 def _whole(source: Source, found: SignedTarget) -> Iterator[Reply]:
-    """Read the payload once, so that a damaged copy is refused before the candidate slot is touched. The installer checks all of it again."""
-    payload = found.release.full
+    """Read the payloads once, so that a damaged copy is refused before the candidate slot is touched. The installer checks all of it again."""
+    for part in found.release.pieces:
+        yield from _whole_payload(source, part.full)
+
+
+def _whole_payload(source: Source, payload: PayloadRef) -> Iterator[Reply]:
     opened = source.blob(payload.sha256)
     if opened is None:
         raise TransferError("download.refused", "the payload is gone")

@@ -3,8 +3,10 @@
 from tidegate.agent import api, enrol, mandates
 from tidegate.agent.events import Assigned, Deferred, Noticed, Ordered, Refused
 from tidegate.agent.jobs import Reply, Task
+from tidegate.agent.ledger import newest
+from tidegate.agent.placing import placed
 from tidegate.agent.ports import World
-from tidegate.agent.rules import own_refusal
+from tidegate.agent.rules import components_of, own_refusal
 from tidegate.agent.settings import Settings
 from tidegate.agent.state import Order, SlotRecord, State, Update
 from tidegate.agent.timekeeping import Timekeeper
@@ -164,14 +166,14 @@ class Orders:
                     mono=self._world.clock.monotonic(),
                     offline_now=offline_now,
                 )
-        current = self._world.board.bootloader.current()
-        return Update(
+        return placed(
+            self._world.board,
+            self._settings,
+            state,
             update=body.update,
             attempt=body.attempt,
             action="fallback" if body.action == "fallback" else "install",
             release=found.release,
-            slot=next(one for one in self._world.board.slots() if one != current),
-            from_counter=state.slots.get(current, SlotRecord()).release_counter,
             product_floor=product_floor(
                 trusted, body.target.product, self._settings.hardware.model
             ),
@@ -233,7 +235,8 @@ class Orders:
             free_bytes=self._world.storage.free_bytes(),
             offline_now=self._time.reading().offline_now,
             attributes=settings.attributes,
-            components=settings.components,
+            components=components_of(state, settings),
+            release_counter=newest(state).release_counter,
             resume_min=state.resume_min.get(settings.product, 0),
             fallback_last=state.fallback_last.get(settings.product, GrantUse()),
         )

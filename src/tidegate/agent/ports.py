@@ -187,6 +187,31 @@ class CountingBootloader(Bootloader, Protocol):
         ...
 
 
+class ComponentPlace(Protocol):
+    """Where a component beside the slots is kept: two copies, `a` and `b`, of which at most one is live."""
+
+    @property
+    def path(self) -> str:
+        """The folder of it, for installers that write file trees. Raises DeviceError `install.slot` where there is no file system."""
+        ...
+
+    def live(self) -> str:
+        """Which copy is live; "" for none."""
+        ...
+
+    def open(self, copy: str, size: int) -> SlotDevice:
+        """Open a copy that is one file, of exactly `size` bytes; made when it is not there. Raises DeviceError `install.*`."""
+        ...
+
+    def make_live(self, copy: str) -> None:
+        """Make a copy live, or none (""): one atomic durable change."""
+        ...
+
+    def drop(self, copy: str) -> None:
+        """Remove a copy. Safe to repeat."""
+        ...
+
+
 class Board(Protocol):
     """The device's slots, boot loader and power switch."""
 
@@ -201,6 +226,14 @@ class Board(Protocol):
 
     def open_slot(self, slot: SlotName) -> SlotDevice:
         """Open a slot's bytes for reading and writing. Raises DeviceError `install.slot`."""
+        ...
+
+    def slot_folder(self, slot: SlotName) -> str:
+        """The folder of a slot that is a folder. Raises DeviceError `install.slot` for any other, and for the running one."""
+        ...
+
+    def component(self, name: str) -> ComponentPlace:
+        """Where that component is kept. Raises DeviceError `install.slot`: it is not kept here."""
         ...
 
     def boot_id(self) -> str:

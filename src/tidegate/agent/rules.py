@@ -2,7 +2,7 @@
 
 from tidegate.agent.settings import Settings
 from tidegate.agent.state import SlotRecord, State
-from tidegate.core.release import ReleaseTarget, Running, refusal
+from tidegate.core.release import Component, ReleaseTarget, Running, refusal
 
 
 def running_of(state: State) -> Running:
@@ -16,6 +16,16 @@ def running_of(state: State) -> Running:
     )
 
 
+def components_of(state: State, settings: Settings) -> dict[str, Component]:
+    """Return what the device has beside the component in its slots: what this agent confirmed, and what the configuration says that others installed."""
+    absent = SlotRecord()
+    confirmed = {name: state.components.get(name, absent) for name in settings.beside}
+    return settings.components | {
+        name: Component(counter=one.release_counter, sha256=one.sha256)
+        for name, one in confirmed.items()
+    }
+
+
 def own_refusal(
     state: State, settings: Settings, target: ReleaseTarget, *, fallback: bool = False
 ) -> str | None:
@@ -27,7 +37,7 @@ def own_refusal(
         running=running_of(state),
         floor=state.floor,
         agent=settings.agent,
-        components=settings.components,
+        components=components_of(state, settings),
         fallback=fallback,
         resume_min=state.resume_min.get(settings.product, 0),
     )

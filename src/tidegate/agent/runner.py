@@ -18,6 +18,7 @@ from tidegate.agent.events import (
     Armed,
     AskPermit,
     Beat,
+    Change,
     Checked,
     CheckHealth,
     Commit,
@@ -276,7 +277,7 @@ class Runner:
         loader = self.ports.board.bootloader
         try:
             match effect:
-                case Refresh() | OpenBundle() | Download() | ReadBack() | AskPermit():
+                case Refresh() | OpenBundle() | Download() | ReadBack() | AskPermit() | Change():
                     self._start(effect)
                 case MarkBad():
                     loader.mark_bad(effect.slot)
@@ -389,7 +390,7 @@ class Runner:
                     # The server does not know this update any more, perhaps: ask what it wants.
                     self._effects.append(Refresh())
             case _:
-                if not isinstance(job, ReadBack):
+                if not isinstance(job, ReadBack | Change):
                     self._uplink.contact()
                 self.feed(reply)
 

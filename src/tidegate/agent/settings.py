@@ -19,7 +19,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         key: where the device key is: `file`, or a PKCS#11 URI.
         anchor: root metadata that came with the image; the one thing trusted from the start.
         installed: what the factory put into the running slot; counter 0 when nobody says.
-        components: the other components, by name.
+        components: components that something else installs, by name.
+        beside: components that this agent installs beside the slots.
         installers: what `[installer.NAME]` holds, by name; each installer reads its own.
         spool: directory for packages of foreign installers, which cannot be streamed.
         download_windows: texts of `core.schedule`; empty = always. Both this and the server's own must be open.
@@ -47,6 +48,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     key: str = "file"
     installed: Running = Running()
     components: Components = {}
+    beside: tuple[Name, ...] = ()
     allow: tuple[str, ...] = ("raw_image",)
     installers: dict[str, dict[str, str | int | bool | list[str]]] = {}
     spool: str = ""
@@ -75,6 +77,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         settings: what the runner and the worker need.
         slots: path, and size in bytes for files, by name.
+        beside: folder of each component beside the slots, by name.
         boot_settings: what `[bootloader.NAME]` holds.
     """
 
@@ -83,6 +86,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     ca: str | None
     timeout_s: float
     slots: dict[str, tuple[str, int | None]]
+    beside: dict[str, str]
     bootloader: str
     boot_settings: dict[str, str | int | bool | list[str]]
     reboot: str

@@ -50,7 +50,7 @@ def through(
         DeviceError: `download.space`, `install.*`.
     """
     path = _place(settings, job)
-    device = SlotFile(path, job.update.release.unpacked.size)
+    device = SlotFile(path, job.piece.unpacked.size)
     try:
         sync_directory(settings.spool)
         done: Downloaded | None = None
@@ -76,8 +76,8 @@ def through(
 
 def _place(settings: Settings, job: Download) -> str:
     """Return the file for this package, and make room for it."""
-    release = job.update.release
-    name = f"{release.full.sha256}{_SUFFIX}"
+    piece = job.piece
+    name = f"{piece.full.sha256}{_SUFFIX}"
     path = os.path.join(settings.spool, name)
     try:
         os.makedirs(settings.spool, mode=0o700, exist_ok=True)
@@ -91,7 +91,7 @@ def _place(settings: Settings, job: Download) -> str:
     except OSError as error:
         raise DeviceError("install.write", f"{settings.spool}: {error.strerror}") from error
     free = found.f_bavail * found.f_frsize
-    needed = max(0, release.unpacked.size - held) + settings.reserve_bytes
+    needed = max(0, piece.unpacked.size - held) + settings.reserve_bytes
     if free < needed:
         detail = f"{settings.spool}: {needed} bytes are needed, {free} are free"
         raise DeviceError("download.space", detail)
@@ -100,7 +100,7 @@ def _place(settings: Settings, job: Download) -> str:
 
 def _is_right(device: SlotFile, job: Download) -> Generator[Quiet, None, bool]:
     """Hash the whole file: what lay here since an earlier attempt may have been changed."""
-    wanted = job.update.release.unpacked
+    wanted = job.piece.unpacked
     digest = hashlib.sha256()
     for offset in range(0, wanted.size, _PIECE):
         digest.update(device.read_at(offset, min(_PIECE, wanted.size - offset)))

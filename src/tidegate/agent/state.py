@@ -34,6 +34,13 @@ class SlotRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     release: ReleaseTarget | None = None
 
 
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """What becomes of one component of an update here: it goes into the candidate slot, beside the slots, or is there already (`kept`)."""
+
+    component: str
+    kind: Literal["slot", "component", "kept"]
+
+
 class Update(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One verified order to change the other slot: everything in it was checked by the worker.
 
@@ -43,6 +50,8 @@ class Update(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         grant: of a way back that the incident ring allowed: which grant is used up by it. Its image may be downloaded.
         resume_min: no install below this counter once that grant is taken.
         bundle: file or directory that the image comes from, by a person's word; "" = from the server. Such an update needs no permit.
+        slot: the candidate; "" when nothing of it goes into a slot.
+        places: where each of `release.pieces` goes; empty = one image, into the slot.
     """
 
     update: str | None
@@ -57,6 +66,7 @@ class Update(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     grant: GrantUse | None = None
     resume_min: int = 0
     bundle: str = ""
+    places: tuple[Place, ...] = ()
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -142,7 +152,10 @@ class Idle(msgspec.Struct, frozen=True, tag="idle", tag_field="phase"):
 class Downloading(msgspec.Struct, frozen=True, kw_only=True, tag="downloading", tag_field="phase"):
     """Bytes go into the candidate slot. `prepared`: the slot was marked bad durably, so that it may be overwritten.
 
-    `again`: the whole was read back wrong once.
+    Attributes:
+        again: the whole was read back wrong once.
+        part: which of the release's pieces.
+        bytes, resumes: what the pieces before it took.
     """
 
     update: Update
@@ -150,15 +163,19 @@ class Downloading(msgspec.Struct, frozen=True, kw_only=True, tag="downloading", 
     progress: Progress | None = None
     failures: int = 0
     again: bool = False
+    part: int = 0
+    bytes: int = 0
+    resumes: int = 0
 
 
 class Installing(msgspec.Struct, frozen=True, kw_only=True, tag="installing", tag_field="phase"):
-    """All bytes are there; the slot is read back from the medium and compared with the signed digest."""
+    """All bytes of a piece (`part`) are there; it is read back from the medium and compared with the signed digest."""
 
     update: Update
     bytes: int = 0
     resumes: int = 0
     again: bool = False
+    part: int = 0
 
 
 class Staged(msgspec.Struct, frozen=True, kw_only=True, tag="staged", tag_field="phase"):
@@ -180,13 +197,24 @@ class Staged(msgspec.Struct, frozen=True, kw_only=True, tag="staged", tag_field=
 
 
 class Activating(msgspec.Struct, frozen=True, kw_only=True, tag="activating", tag_field="phase"):
-    """Leave was given, in answer to `nonce`. `armed`: the boot flag is set; the next boot tries the candidate."""
+    """Leave was given, in answer to `nonce`.
+
+    Attributes:
+        armed: the boot flag is set, or a restart is all that is missing; the next boot tries what is new.
+        part: which piece is made live next.
+        begun: pieces before this may be live, wholly or in part: there is no way but on, or back.
+        restart: a piece wants the device to restart.
+    """
 
     update: Update
     nonce: str | None = None
     nonce_mono: float
     nonce_boot: str
     armed: bool = False
+    part: int = 0
+    begun: int = 0
+    restart: bool = False
+    failures: int = 0
 
 
 class Testing(msgspec.Struct, frozen=True, kw_only=True, tag="testing", tag_field="phase"):
@@ -197,6 +225,7 @@ class Testing(msgspec.Struct, frozen=True, kw_only=True, tag="testing", tag_fiel
         errors_base: the error counter when the warm-up began.
         last: the last word of each check.
         failing: reason of the first failing check, or None.
+        restarted: components beside the slots were made live before the restart; `part` is the next to say that it came up.
     """
 
     update: Update
@@ -208,17 +237,38 @@ class Testing(msgspec.Struct, frozen=True, kw_only=True, tag="testing", tag_fiel
     failing: str | None = None
     boots: int = 1
     accepted: bool = False
+    restarted: bool = False
+    part: int = 0
+    failures: int = 0
 
 
 class Confirming(msgspec.Struct, frozen=True, kw_only=True, tag="confirming", tag_field="phase"):
-    """Healthy; the boot loader is being told, and then the journal."""
+    """Healthy; the boot loader is being told, then the components beside the slots, and then the journal.
+
+    Attributes:
+        loader: the boot loader knows.
+        part: which piece is told next.
+        final: a piece was told that cannot be taken back: there is no way but on.
+    """
 
     update: Update
     last: tuple[CheckResult, ...] = ()
+    loader: bool = False
+    part: int = 0
+    final: bool = False
+    failures: int = 0
 
 
 class Reverting(msgspec.Struct, frozen=True, kw_only=True, tag="reverting", tag_field="phase"):
-    """Going back to the other confirmed slot. `update` is None when the agent does not know what was on trial."""
+    """Going back: to the other confirmed slot first, and from there the components beside the slots, the last one first.
+
+    Attributes:
+        slot: what is not booted again; "" when no slot is touched.
+        update: None when the agent does not know what was on trial.
+        undo: pieces before this may be live, and are taken back.
+        restart: a piece wants a restart after it was taken back; asked for in `boot_id`.
+        broken: components that could not be taken back.
+    """
 
     slot: SlotName
     reason: str
@@ -227,6 +277,11 @@ class Reverting(msgspec.Struct, frozen=True, kw_only=True, tag="reverting", tag_
     last: tuple[CheckResult, ...] = ()
     log: str = ""
     marked: bool = False
+    undo: int = 0
+    restart: bool = False
+    boot_id: str = ""
+    broken: tuple[str, ...] = ()
+    failures: int = 0
 
 
 Phase = Idle | Downloading | Installing | Staged | Activating | Testing | Confirming | Reverting
@@ -250,6 +305,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         fallback_last: the last grant taken, by product: an older one, or this one again, opens nothing.
         halted: digests of images that the server held back last; a bundle does not get round that.
         resume_min: no install below this counter, by product: where a grant led back from. Never goes down.
+        components: what was confirmed of each component beside the slots.
+        leftovers: updates that came to an end, whose components still have to clean up.
     """
 
     format: int = FORMAT
@@ -272,6 +329,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     fallback_last: dict[str, GrantUse] = {}
     resume_min: dict[str, int] = {}
     halted: tuple[str, ...] = ()
+    components: dict[str, SlotRecord] = {}
+    leftovers: tuple[Update, ...] = ()
     boot_id: str = ""
     current: SlotName = ""
     beat: Report | None = None

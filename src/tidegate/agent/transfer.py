@@ -19,6 +19,7 @@ from tidegate.agent.events import (
 )
 from tidegate.agent.jobs import Reply
 from tidegate.agent.pacer import Pacer
+from tidegate.agent.places import in_slot
 from tidegate.agent.ports import SlotDevice, World
 from tidegate.agent.settings import Settings
 from tidegate.agent.state import (
@@ -56,7 +57,9 @@ class Transfer:
         self._job = job
         self._token = token
         self._device = device
-        self._payload: PayloadRef = job.update.release.full
+        self._payload: PayloadRef = job.piece.full
+        #: What goes beside the slots is bound by its payload alone.
+        self._slot = job.update.slot if in_slot(job.update, job.part) else ""
         rates = [one for one in (settings.rate, job.update.policy.bps_max) if one]
         self._pacer = Pacer(
             world.clock,
@@ -85,7 +88,7 @@ class Transfer:
             return None
         named = (progress.payload_sha256, progress.index_sha256, progress.slot)
         payload = self._payload
-        mine = (payload.sha256, payload.index_sha256, self._job.update.slot)
+        mine = (payload.sha256, payload.index_sha256, self._slot)
         return progress if named == mine else None
 
     def _begin(self) -> Iterator[Reply]:
@@ -100,7 +103,7 @@ class Transfer:
             progress = Progress(
                 payload_sha256=self._payload.sha256,
                 index_sha256=self._payload.index_sha256,
-                slot=self._job.update.slot,
+                slot=self._slot,
                 stored_bytes=before.stored_bytes if before else 0,
                 resumes=before.resumes if before else 0,
                 etag=stream.etag,
@@ -188,7 +191,7 @@ class Transfer:
     def _index(self, head: bytes) -> Index:
         index = Index.parse(head)
         index.require_supported()
-        content = self._job.update.release.unpacked
+        content = self._job.piece.unpacked
         if (index.image_size, index.target_sha256) != (content.size, content.sha256):
             raise PublisherError("sig.malformed", "the payload describes another image")
         if index.length != self._payload.length:

@@ -5,6 +5,7 @@ A move that does not fit the present phase returns the state it was given, so th
 
 import msgspec
 
+from tidegate.agent import places
 from tidegate.agent.events import (
     ApplyAsked,
     Armed,
@@ -23,6 +24,7 @@ from tidegate.agent.ledger import (
     end,
     failed_for_good,
     other_slot,
+    record_of,
     refuse,
     report,
     spend_grant,
@@ -44,7 +46,7 @@ from tidegate.agent.state import (
     Wait,
 )
 from tidegate.core.protocol import PERMIT_VALID_S, CheckResult
-from tidegate.core.release import HealthContract
+from tidegate.core.release import HealthContract, ReleaseTarget
 
 _replace = msgspec.structs.replace
 
@@ -54,7 +56,9 @@ def give_up(state: State, event: Event) -> State:
     now = getattr(event, "now", 0)
     phase = state.phase
     detail = f"no progress after many steps while {type(phase).__name__.lower()}"
-    if isinstance(phase, Testing | Confirming) or (isinstance(phase, Activating) and phase.armed):
+    if isinstance(phase, Testing | Confirming) or (
+        isinstance(phase, Activating) and (phase.armed or phase.begun > 0)
+    ):
         return revert(state, phase.update, "agent.loop", detail)
     return failed_for_good(state, now, "agent.loop", detail)
 
@@ -103,7 +107,7 @@ def give_back(state: State, now: int, update: Update, nonce: str | None) -> Stat
 def armed(state: State, event: Armed) -> State:
     """The boot flag is set: from here the next boot tries the candidate."""
     phase = state.phase
-    if not isinstance(phase, Activating) or phase.armed:
+    if not isinstance(phase, Activating) or phase.armed or not phase.update.slot:
         return state
     state = with_slot(state, phase.update.slot, "trying")
     state = _replace(state, phase=_replace(phase, armed=True), wait=None)
@@ -119,6 +123,8 @@ def checked(state: State, event: Checked) -> State:
     if not isinstance(phase, Testing):
         return state
     contract = phase.update.release.health
+    if phase.errors_base < 0:
+        phase = _replace(phase, errors_base=event.errors)
     wrong = next((one for one in event.results if not one.ok), None)
     passing = None
     if wrong is None:
@@ -163,46 +169,95 @@ def _word(name: str, ok: bool, detail: str) -> CheckResult:
 
 
 def revert(state: State, update: Update, reason: str, detail: str) -> State:
-    """Begin to go back to the other slot."""
+    """Begin to go back to the other slot, and to what was beside the slots before."""
     phase = state.phase
     last = phase.last if isinstance(phase, Testing | Confirming) else ()
-    return _replace(
-        state,
-        phase=Reverting(slot=update.slot, reason=reason, update=update, detail=detail, last=last),
-        wait=None,
+    undo = phase.begun if isinstance(phase, Activating) and not phase.armed else None
+    if isinstance(phase, Idle):
+        undo = 0
+    back = Reverting(
+        slot=update.slot,
+        reason=reason,
+        update=update,
+        detail=detail,
+        last=last,
+        undo=len(places.places(update)) if undo is None else undo,
     )
+    return _replace(state, phase=back, wait=None)
 
 
 def committed(state: State, event: Committed) -> State:
-    """The new slot is the primary: it is confirmed, and only now the floor may rise."""
+    """The new slot is the primary: components beside the slots are told next."""
     phase = state.phase
     if not isinstance(phase, Confirming):
         return state
+    if places.beside(phase.update, phase.part) is not None:
+        return _replace(state, phase=_replace(phase, loader=True), wait=None)
+    return confirmed(state, event.now, phase)
+
+
+def confirmed(state: State, now: int, phase: Confirming) -> State:
+    """Everything is told that it is for good: the update is confirmed, and only now the floor may rise."""
     update = phase.update
+    release = update.release
     sha = digest(update)
     refused_now = tuple(one for one in state.refused if one.sha256 != sha)
     left = state.slots.get(other_slot(state, update.slot), SlotRecord())
     if update.action == "fallback" and left.sha256 is not None:
-        refused_now = refuse(refused_now, left.sha256, "operator.fallback", event.now)
-    floor = max(state.floor, min(update.release.security_version, update.product_floor))
-    state = with_slot(state, update.slot, "confirmed")
-    state = _replace(spend_grant(state, update), floor=floor, refused=refused_now, damaged=False)
-    state = report(state, event.now, "confirmed", update, health=phase.last)
+        gone = left.sha256 if left.release is None else left.release.digest
+        refused_now = refuse(refused_now, gone, "operator.fallback", now)
+    floor = max(state.floor, min(release.security_version, update.product_floor))
+    if update.slot:
+        state = with_slot(state, update.slot, "confirmed")
+    record = _replace(record_of(release), state="confirmed")
+    there = {
+        name: _replace(record, sha256=one.install.sha256, release=None)
+        for name, one in zip(_names(update), release.pieces, strict=True)
+        if name
+    }
+    state = _replace(
+        spend_grant(state, update),
+        floor=floor,
+        refused=refused_now,
+        damaged=False,
+        components={**state.components, **there},
+    )
+    state = report(state, now, "confirmed", update, health=phase.last)
     return _replace(end(state, update), phase=Idle(), wait=None)
 
 
-def reverted(state: State, now: int, phase: Reverting) -> State:
-    """We run the old slot again, and the other one is marked bad."""
-    state = with_slot(state, phase.slot, "bad")
+def _names(update: Update) -> tuple[str, ...]:
+    """Name the component of each piece that does not go into a slot; "" for the one that does."""
+    return tuple("" if one.kind == "slot" else one.component for one in places.places(update))
+
+
+def gone_back(state: State, now: int, phase: Reverting) -> State:
+    """We run the old slot, if one was touched at all: components beside the slots are taken back from here, and then it is over."""
+    update = phase.update
+    left = update is not None and places.beside_before(update, phase.undo) is not None
+    if left or phase.restart:
+        return _replace(state, phase=phase, wait=None)
+    return _reverted(state, now, phase)
+
+
+def _reverted(state: State, now: int, phase: Reverting) -> State:
+    """Everything is as it was before, but for what is broken; the other slot is marked bad."""
+    if phase.slot:
+        state = with_slot(state, phase.slot, "bad")
     update = phase.update
     if update is None:
         return _replace(state, phase=Idle(), wait=None)
-    state = spend_grant(state, update)
-    state = _replace(state, refused=refuse(state.refused, digest(update), phase.reason, now))
+    lost = {name: SlotRecord(state="bad") for name in phase.broken}
+    state = _replace(
+        spend_grant(state, update),
+        refused=refuse(state.refused, digest(update), phase.reason, now),
+        components={**state.components, **lost},
+    )
     state = report(
         state,
         now,
-        "reverted",
+        # Whoever is not back on what he had has not reverted.
+        "failed" if phase.broken else "reverted",
         update,
         reason=phase.reason,
         detail=phase.detail,
@@ -262,7 +317,17 @@ def can_go_back(state: State) -> bool:
         return False
     least = state.resume_min.get(running.release.product, 0)
     barred = running.release_counter < other.release_counter < least
-    return other.state == "confirmed" and other.security_version >= state.floor and not barred
+    if other.state != "confirmed" or other.security_version < state.floor or barred:
+        return False
+    return _needs_no_change(state, running.release, other.release)
+
+
+def _needs_no_change(state: State, running: ReleaseTarget, other: ReleaseTarget | None) -> bool:
+    """Say whether the components beside the slots are what belongs to the other slot's release as well."""
+    belong = {} if other is None else {one.component: one.install.sha256 for one in other.parts}
+    came = {one.component for one in running.parts}
+    there = {name: record.sha256 for name, record in state.components.items()}
+    return came <= set(belong) and all(there.get(name) == sha for name, sha in belong.items())
 
 
 def _leave_running(state: State, event: RevertAsked) -> State:

@@ -4,15 +4,16 @@ In one process with the runner (simulator, tests), or as `python -m tidegate.age
 other end). It ends when its standard input does.
 """
 
-import hashlib
 from collections.abc import Iterator
-from typing import Final
+from contextlib import closing
 
 import msgspec
 
 from tidegate.agent import api, enrol, installers
 from tidegate.agent.events import (
     AskPermit,
+    Change,
+    Changed,
     Download,
     Failed,
     Installed,
@@ -34,6 +35,7 @@ from tidegate.agent.jobs import (
 )
 from tidegate.agent.offline import open_bundle, world_of
 from tidegate.agent.orders import Orders
+from tidegate.agent.places import places
 from tidegate.agent.ports import World
 from tidegate.agent.settings import Settings
 from tidegate.agent.state import (
@@ -41,6 +43,7 @@ from tidegate.agent.state import (
 )
 from tidegate.agent.timekeeping import Timekeeper
 from tidegate.agent.trust import TrustStore
+from tidegate.agent.two_copies import require_digest
 from tidegate.core.director import (
     check_permit,
     open_permit,
@@ -55,8 +58,6 @@ from tidegate.core.protocol import (
     PermitAnswer,
     PermitRequest,
 )
-
-_READ: Final = 1 << 20
 
 
 class Worker:
@@ -98,12 +99,14 @@ class Worker:
             case Refresh():
                 yield from Orders(self._world, self._settings).refresh(task)
             case Download():
-                installer = installers.load(job.update.release.format, self._settings.allow)
+                installer = installers.load(job.piece.format, self._settings.allow)
                 bundle = job.update.bundle
                 world = world_of(self._world, bundle) if bundle else self._world
                 yield from installer.download(world, self._settings, job, task.token)
             case ReadBack():
                 yield self._read_back(job)
+            case Change():
+                yield self._change(job)
             case AskPermit():
                 yield self._permit(job, task)
 
@@ -122,18 +125,32 @@ class Worker:
     # --- slot and permit ----------------------------------------------------------------------------------------------
 
     def _read_back(self, job: ReadBack) -> Reply:
-        install = job.update.release.install
-        device = self._world.board.open_slot(job.update.slot)
-        try:
-            device.flush()
-            digest = hashlib.sha256()
-            for offset in range(0, install.size, _READ):
-                digest.update(device.read_at(offset, min(_READ, install.size - offset)))
-        finally:
-            device.close()
-        if digest.hexdigest() != install.sha256:
-            raise DeviceError("install.readback")
+        installer = installers.load(job.piece.format, self._settings.allow)
+        if isinstance(installer, installers.OwnReader):
+            installer.read_back(self._world, self._settings, job)
+            return Installed(now=self._now())
+        with closing(self._world.board.open_slot(job.update.slot)) as device:
+            require_digest(device, job.piece.install)
         return Installed(now=self._now())
+
+    def _change(self, job: Change) -> Reply:
+        """Have one component do something; clean up, and look after a restart, for all of the update's."""
+        done = installers.Done()
+        whole = job.act in ("discard", "verify_back")
+        for part in range(len(job.update.release.pieces)) if whole else (job.part,):
+            if places(job.update)[part].kind != "component":
+                continue
+            try:
+                piece = job.update.release.pieces[part]
+                installer = installers.beside(piece.format, self._settings.allow)
+                done = installer.change(self._world, self._settings, job.update, part, job.act)
+            except TidegateError:
+                # What cannot be cleaned up must not keep the next update from coming.
+                if job.act != "discard":
+                    raise
+        return Changed(
+            now=self._now(), act=job.act, part=job.part, restart=done.restart, final=done.final
+        )
 
     def _permit(self, job: AskPermit, task: Task) -> Reply:
         world, settings, update = self._world, self._settings, job.update
@@ -146,7 +163,7 @@ class Worker:
             nonce=job.nonce,
             update=update.update,
             attempt=update.attempt,
-            slot_sha256=update.release.install.sha256,
+            slot_sha256=update.release.digest,
             release_counter=update.release.release_counter,
         )
         answer = api.post(
@@ -173,7 +190,7 @@ class Worker:
             device_id=settings.device_id,
             update=update.update,
             attempt=update.attempt,
-            slot_sha256=update.release.install.sha256,
+            slot_sha256=update.release.digest,
             nonce=job.nonce,
             elapsed_s=mono - phase.nonce_mono,
         )

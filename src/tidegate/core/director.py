@@ -177,7 +177,8 @@ def check_fallback(
         now: unix seconds.
 
     Raises:
-        PublisherError: `compat.counter`: not allowed; `sig.expired`: no longer allowed; `compat.floor`; `sig.director_mismatch`: another product.
+        PublisherError: `compat.counter`: not allowed; `sig.expired`: no longer allowed; `compat.floor`; `sig.director_mismatch`: another product;
+            `compat.requires`: it does not say what becomes of components that came with what runs.
         DeviceError: `install.slot`: the other slot does not hold it.
     """
     target = found.release
@@ -186,6 +187,10 @@ def check_fallback(
     require_listed(running, target.release_counter, now)
     if target.security_version < floor:
         raise PublisherError("compat.floor", f"{target.security_version} is below {floor}")
+    if not running.components <= target.components:
+        raise PublisherError(
+            "compat.requires", "it does not bring back every component that changed"
+        )
     if other.state != "confirmed" or other.sha256 != target.install.sha256:
         raise DeviceError("install.slot", "the other slot does not hold that image, confirmed")
 

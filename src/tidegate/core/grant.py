@@ -217,7 +217,8 @@ def check_grant(
     Raises:
         PublisherError: `sig.replayed`: another tenant, product, epoch or cohort. `sig.mix_and_match`: root is too old for it.
             `security.fallback_replayed`: used before. `sig.expired`: too early, too late, too long. `compat.hardware`. `sig.director_mismatch`: another image
-            than ordered. `compat.counter`: not from what runs, or (strict) not named by what runs. `compat.floor`. `sig.malformed`: it contradicts itself.
+            than ordered. `compat.counter`: not from what runs, or (strict) not named by what runs. `compat.floor`. `compat.requires`: components that
+            came with what runs would stay. `sig.malformed`: it contradicts itself.
     """
     extra = root_extra(root)
     require_sense(grant)
@@ -228,6 +229,10 @@ def check_grant(
     _require_named(grant, found)
     if holder.release is not None and holder.release.component != found.release.component:
         raise PublisherError("sig.director_mismatch", f"{found.path}: another component")
+    if holder.release is not None and not holder.release.components <= found.release.components:
+        raise PublisherError(
+            "compat.requires", f"{found.path} does not bring back every component that changed"
+        )
     _require_leaving(grant, holder)
     if found.release.security_version < holder.floor:
         raise PublisherError(

@@ -253,6 +253,8 @@ def signed_target(document: Document[Targets], path: str) -> SignedTarget:
     full = [one for one in release.payloads if one.kind == "full"]
     if len(full) != 1 or (full[0].length, full[0].sha256) != (target.length, sha256):
         raise PublisherError("sig.malformed", f"{path}: its full payload is not the target")
+    if any(sum(way.kind == "full" for way in one.payloads) != 1 for one in release.parts):
+        raise PublisherError("sig.malformed", f"{path}: a part without one full payload")
     if not path.startswith(f"{release.product}/{release.version}/"):
         raise PublisherError("sig.malformed", f"{path}: product or version differ from the path")
     return SignedTarget(path, target.length, sha256, release)

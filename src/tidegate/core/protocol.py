@@ -209,7 +209,8 @@ class GrantUse(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class DeviceState(msgspec.Struct, frozen=True, kw_only=True):
     """What a device says of itself when it asks for its assignment. Believed only as far as it narrows.
 
-    `offline_now` is the time (unix seconds) by which it judges rollout mandates; 0 = not told.
+    `offline_now` is the time (unix seconds) by which it judges rollout mandates; 0 = not told. `release_counter` is the newest release that it confirmed, be
+    it of components beside the slots alone; 0 = not told.
     """
 
     hardware: Hardware
@@ -229,6 +230,7 @@ class DeviceState(msgspec.Struct, frozen=True, kw_only=True):
     attributes: Attributes = {}
     offline_now: Count = 0
     components: Components = {}
+    release_counter: Count = 0
     resume_min: Count = 0
     fallback_last: GrantUse = GrantUse()
 

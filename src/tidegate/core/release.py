@@ -25,6 +25,8 @@ FileName = Annotated[
 ]
 Channel = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]{0,31}$(?!\n)")]
 
+#: Most components that one artifact brings beside its own.
+PARTS_MAX: Final = 15
 #: Fields of `ReleaseTarget` that a reader must understand are named in `crit`; these are the ones this version knows.
 SPEC: Final = 1
 
@@ -115,6 +117,40 @@ class Attachment(msgspec.Struct, frozen=True, kw_only=True):
     length: Size
 
 
+#: What an installer is told by the release's signers, beside the bytes.
+InstallSettings = Annotated[dict[Name, str | int | list[str]], Meta(max_length=32)]
+
+
+class Part(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One component of an artifact that brings several: what is installed of it, by which installer, from which payloads.
+
+    Attributes:
+        component: what it is part of on the device.
+        format: name of the installer (`agent/installers/`).
+        install: what stands there afterwards, and is read back.
+        package: what the payload unpacks to, where that is not `install` itself.
+        payloads: ways to get the bytes; one of them whole.
+        settings: the installer's own.
+    """
+
+    component: Name
+    format: Name
+    install: Install
+    package: Install | None = None
+    payloads: Annotated[tuple[PayloadRef, ...], Meta(min_length=1, max_length=64)]
+    settings: InstallSettings = {}
+
+    @property
+    def unpacked(self) -> Install:
+        """Return what the payload unpacks to."""
+        return self.package if self.package is not None else self.install
+
+    @property
+    def full(self) -> PayloadRef:
+        """Return the full payload; `contradiction` refuses a part without one."""
+        return next(one for one in self.payloads if one.kind == "full")
+
+
 class ReleaseTarget(msgspec.Struct, frozen=True, kw_only=True):
     """One artifact of a release, as the product role signs it (`custom.tidegate` of a TUF target).
 
@@ -124,6 +160,8 @@ class ReleaseTarget(msgspec.Struct, frozen=True, kw_only=True):
         install: what stands in the slot afterwards, and is read back from it.
         package: what the payload unpacks to, where a foreign installer makes the slot's content out of that (a RAUC bundle, an SWU file); then it stands
             in `crit`. None = the payload unpacks to `install` itself.
+        settings: what its installer is told; named in `crit` when it is there.
+        parts: components that are installed with this one, in this order, all or none; named in `crit` when they are there.
     """
 
     spec: Literal[1] = 1
@@ -148,7 +186,35 @@ class ReleaseTarget(msgspec.Struct, frozen=True, kw_only=True):
     built_at: Seconds = 0
     source: Annotated[str, Meta(max_length=300)] = ""
     attachments: Annotated[tuple[Attachment, ...], Meta(max_length=16)] = ()
+    settings: InstallSettings = {}
+    parts: Annotated[tuple[Part, ...], Meta(max_length=PARTS_MAX)] = ()
     crit: Annotated[tuple[str, ...], Meta(max_length=32)] = ()
+
+    @property
+    def digest(self) -> str:
+        """Return what names the installed content as a whole, 64 hex digits: the digest of the one image, or of all of them with their names, in order."""
+        if not self.parts:
+            return self.install.sha256
+        lines = "".join(f"{one.component} {one.install.sha256}\n" for one in self.pieces)
+        return hashlib.sha256(f"tidegate parts\n{lines}".encode()).hexdigest()
+
+    @property
+    def pieces(self) -> tuple[Part, ...]:
+        """Return everything that is installed, in order, the artifact's own component first."""
+        own = Part(
+            component=self.component,
+            format=self.format,
+            install=self.install,
+            package=self.package,
+            payloads=self.payloads,
+            settings=self.settings,
+        )
+        return (own, *self.parts)
+
+    @property
+    def components(self) -> frozenset[str]:
+        """Return the names of the components that it brings."""
+        return frozenset(one.component for one in self.pieces)
 
     @property
     def full(self) -> PayloadRef:
@@ -203,10 +269,10 @@ def refusal(
         target: verified target.
         hardware: what the device is.
         channel: the device's own channel.
-        running: the confirmed release that it runs.
+        running: the confirmed release that it runs in its slot; of a component that it keeps beside the slots, what it says in `components` counts.
         floor: the device's security floor.
         agent: the agent's version.
-        components: the other components of the device, by name.
+        components: the components that the device has beside the slot's, by name. What a release brings itself need not be there before.
         fallback: an authorised way back: the counter may be lower; everything else holds.
         resume_min: no install below this counter, since a grant led the device back from there (`core.grant`). To repair what runs stays allowed.
     """
@@ -216,6 +282,9 @@ def refusal(
         return "compat.channel"
     if target.security_version < floor:
         return "compat.floor"
+    mine = components.get(target.component)
+    if mine is not None:
+        running = Running(release_counter=mine.counter, sha256=mine.sha256)
     repair = (
         target.release_counter == running.release_counter
         and target.install.sha256 == running.sha256
@@ -223,6 +292,9 @@ def refusal(
     if not fallback and not repair and target.release_counter <= running.release_counter:
         return "compat.counter"
     if not fallback and not repair and target.release_counter < resume_min:
+        return "compat.counter"
+    there = [components.get(one.component, _ABSENT).counter for one in target.parts]
+    if not fallback and max(there, default=0) > target.release_counter:
         return "compat.counter"
     if (
         not fallback
@@ -233,7 +305,8 @@ def refusal(
         return "compat.waypoint"
     if target.min_agent is not None and version_key(agent) < version_key(target.min_agent):
         return "compat.agent"
-    if any(not components.get(one.component, _ABSENT).meets(one) for one in target.requires):
+    after = {**components, **_brought(target)}
+    if any(not after.get(one.component, _ABSENT).meets(one) for one in target.requires):
         return "compat.requires"
     return None
 
@@ -257,7 +330,37 @@ def contradiction(target: ReleaseTarget) -> str:
         return f"requires: {target.component} cannot need itself"
     if len(set(names)) != len(names):
         return "requires: one component twice"
+    return _parts_contradiction(target)
+
+
+def _parts_contradiction(target: ReleaseTarget) -> str:
+    """Say why no device could install the parts together; empty = one could."""
+    names = [one.component for one in target.pieces]
+    if len(set(names)) != len(names):
+        return f"parts: {max(names, key=names.count)} twice"
+    for part in target.parts:
+        if sum(one.kind == "full" for one in part.payloads) != 1:
+            return f"parts: {part.component} needs one full payload"
+    for name, there in (
+        ("parts", target.parts),
+        ("settings", target.settings),
+        ("package", target.package),
+    ):
+        if there and name not in target.crit:
+            return f"crit: must name {name}, or an older agent would leave them out"
+    brought = _brought(target)
+    for need in target.requires:
+        if need.component in brought and not brought[need.component].meets(need):
+            return f"requires: this release brings another {need.component} than it needs"
     return ""
+
+
+def _brought(target: ReleaseTarget) -> dict[str, Component]:
+    """Return what the device will have of each part afterwards."""
+    return {
+        one.component: Component(counter=target.release_counter, sha256=one.install.sha256)
+        for one in target.parts
+    }
 
 
 def _within(ranges: tuple[tuple[int, int], ...], counter: int) -> bool:

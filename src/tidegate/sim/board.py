@@ -14,6 +14,7 @@ import msgspec
 from tidegate.agent.ports import Bootloader, PowerCut, SlotMark, SlotName
 from tidegate.core.errors import DeviceError
 from tidegate.sim.clock import DeviceClock
+from tidegate.sim.component import SimComponent
 from tidegate.sim.disk import MemorySlot, MemoryStorage, Power, SlotMedium
 from tidegate.sim.faults import Behaviour, DiskFaults, Truth
 
@@ -180,6 +181,7 @@ class SimBoard:
 
     Attributes:
         storage: the agent's state directory.
+        components: what is kept beside the slots, by name.
         loader: the boot loader with its own state; `bootloader` is what the agent sees of it.
         history: the truth about every boot.
         dead: the board found nothing to boot, `BOOTS_MAX` times in a row.
@@ -206,6 +208,7 @@ class SimBoard:
         self.disk = DiskFaults()
         self.storage = MemoryStorage(self.power, self.disk)
         self.media = {name: SlotMedium(slot_size) for name in SLOTS}
+        self.components: dict[str, SimComponent] = {}
         self.loader = SimBootloader(self.power, random)
         self.bootloader: Bootloader = self.loader
         self.loader.on_change = self._record
@@ -232,6 +235,17 @@ class SimBoard:
             raise DeviceError("install.slot", f"no slot {slot}")
         return MemorySlot(slot, self.media[slot], self.power, self.disk)
 
+    def slot_folder(self, slot: SlotName) -> str:
+        """No slot here is a folder."""
+        raise DeviceError("install.slot", f"slot {slot} is no folder")
+
+    def component(self, name: str) -> SimComponent:
+        """Return where a component is kept."""
+        self.power.check()
+        if name not in self.components:
+            raise DeviceError("install.slot", f"no component {name}")
+        return self.components[name]
+
     def boot_id(self) -> str:
         """A name for this boot."""
         return self._boot_id
@@ -246,6 +260,13 @@ class SimBoard:
         return self._log
 
     # --- the hardware ----------------------------------------------------------------------------------------------
+
+    def add_component(self, name: str, image: bytes, size: int) -> SimComponent:
+        """Give the board a component beside the slots, with an image as the factory put it in; `size` is the room for a copy, in bytes."""
+        made = SimComponent(name, size, self.power, self.random, self.disk)
+        made.load(image)
+        self.components[name] = made
+        return made
 
     def load(self, image: bytes, slot: SlotName = "A") -> None:
         """Put an image into a slot as the factory does."""
@@ -286,6 +307,8 @@ class SimBoard:
     def _power_on(self) -> None:
         for medium in self.media.values():
             medium.lose(self.random)
+        for one in self.components.values():
+            one.lose()
         self.power.restore()
 
     def _boot_once(self) -> bool:
