@@ -14,7 +14,7 @@
   compiled in. Build U-Boot with `CONFIG_SYS_REDUNDAND_ENVIRONMENT` and give two lines. `true` accepts the risk.
 * `lock`: the lock of U-Boot's tools, `/var/lock/fw_printenv.lock`.
 
-The kernel command line says what was booted: `tidegate.slot=A`, or `rauc.slot=A`.
+The kernel command line says what was booted: `tidegate.slot=A`, or `rauc.slot=A`. [Guide](../guides/boot-uboot.md).
 """
 
 # pathlib would cost the resident process a quarter of a MiB.
