@@ -8,7 +8,8 @@ from random import Random
 import msgspec
 import zstandard
 
-from tidegate.agent.ports import HealthProbe, PowerCut, Response
+from tidegate.agent.examiner import InPlace
+from tidegate.agent.ports import HealthProbe, PowerCut, Reading, Response
 from tidegate.agent.runner import Ports, Runner
 from tidegate.agent.settings import Settings
 from tidegate.core import codec
@@ -522,9 +523,9 @@ class Errors:
     def __init__(self, board: SimBoard) -> None:
         self._board = board
 
-    def total(self) -> int:
+    def read(self, last: Reading | None) -> Reading:
         """Errors since this boot."""
-        return self._board.errors_total()
+        return Reading(count=self._board.errors_total())
 
 
 @dataclass
@@ -553,7 +554,7 @@ class Device:
             storage=board.storage,
             board=board,
             transport=self.plane,
-            probe=probe,
+            examiner=InPlace(probe),
             errors=Errors(board),
         )
         self.runner = Runner(ports, self.settings)

@@ -1,11 +1,15 @@
 """Put a real device together from its configuration: the one place where ports meet their implementations."""
 
-from tidegate.agent import bootloaders, health
-from tidegate.agent.board import ErrorFile, RealBoard, SystemClock, inhibitors
+from tidegate.agent import bootloaders, errors
+from tidegate.agent.board import RealBoard, SystemClock, inhibitors
+from tidegate.agent.examiner import Apart
 from tidegate.agent.files import StateDirectory
 from tidegate.agent.link import HttpTransport
 from tidegate.agent.runner import Ports
 from tidegate.agent.settings import Config
+
+#: In the state directory: what of earlier boots was reported.
+SEEN_NAME = "pstore.seen"
 
 
 def ports(config: Config) -> Ports:
@@ -17,12 +21,13 @@ def ports(config: Config) -> Ports:
     """
     loader = bootloaders.load(config.bootloader, config.boot_settings)
     directory = config.inhibit_dir
+    seen = f"{config.state_dir}/{SEEN_NAME}"
     return Ports(
         clock=SystemClock(),
         storage=StateDirectory(config.state_dir),
-        board=RealBoard(config.slots, loader, config.reboot, config.beside),
+        board=RealBoard(config.slots, loader, config.reboot, seen, config.beside),
         transport=HttpTransport(config.url, ca=config.ca, timeout_s=config.timeout_s),
-        probe=health.load,
-        errors=ErrorFile(config.errors_file),
+        examiner=Apart(config.url),
+        errors=errors.counter(config.errors),
         inhibitors=lambda: inhibitors(directory),
     )

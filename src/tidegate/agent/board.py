@@ -16,8 +16,11 @@ from tidegate.core.errors import DeviceError
 #: Set by whoever starts a virtual board: the name of this boot.
 BOOT_VARIABLE: Final = "TIDEGATE_BOOT_ID"
 _BOOT_ID: Final = "/proc/sys/kernel/random/boot_id"
-_PSTORE: Final = "/sys/fs/pstore"
-_LOG_MAX: Final = 16 << 10
+#: Where the kernel keeps what it said before it went down, and where systemd-pstore(8) puts that away.
+PSTORE: Final = ("/sys/fs/pstore", "/var/lib/systemd/pstore")
+_WATCHDOGS: Final = "/sys/class/watchdog"
+#: `WDIOF_CARDRESET` of linux/watchdog.h: the board was last reset by its watchdog.
+_CARD_RESET: Final = 0x20
 _PIECE: Final = 1 << 20
 
 
@@ -180,6 +183,7 @@ class RealBoard:
         bootloader: who decides what boots.
         beside: the folder of each component beside the slots, by name.
         reboot: a command; or `exit:N`: end this process with that code, for virtual boards whose supervisor starts it again.
+        seen: file that remembers what of earlier boots was reported.
     """
 
     def __init__(
@@ -187,12 +191,14 @@ class RealBoard:
         slots: Mapping[SlotName, tuple[str, int | None]],
         bootloader: Bootloader,
         reboot: str,
+        seen: str,
         beside: Mapping[str, str] | None = None,
     ) -> None:
         self.bootloader: Bootloader = bootloader
         self._beside = dict(beside or {})
         self._slots = dict(slots)
         self._reboot = reboot
+        self._seen = seen
         self._boot_id = os.environ.get(BOOT_VARIABLE) or _system_boot_id()
         self.exit_code: int | None = None
 
@@ -260,34 +266,41 @@ class RealBoard:
         except (OSError, subprocess.SubprocessError) as error:
             raise DeviceError("activate.bootloader", f"reboot: {error}"[:200]) from error
 
-    def boot_log(self) -> str:
-        """The end of the previous boot's console, where the kernel keeps one (pstore)."""
-        with contextlib.suppress(OSError):
-            for name in sorted(os.listdir(_PSTORE)):
-                if name.startswith("console-ramoops"):
-                    return _read(f"{_PSTORE}/{name}")[-_LOG_MAX:].decode("utf-8", "replace")
-        return ""
+    def boot_log(self, armed_boot: str) -> str:
+        """The end of the previous boot: what the kernel kept (pstore), and its journal where that is kept and is not the boot that set the boot flag."""
+        # Loaded in a trial only.
+        from tidegate.agent import evidence
+
+        return evidence.previous(self._seen, armed_boot)
+
+    def running_log(self) -> str:
+        """The end of this boot: its journal, or the kernel's own messages."""
+        from tidegate.agent import evidence
+
+        return evidence.running()
+
+    def log_kept(self) -> None:
+        """Remember what the kernel kept, so that it is reported once. Costs one look where nothing is kept."""
+        if not any(_listed(one) for one in PSTORE):
+            return
+        from tidegate.agent import evidence
+
+        evidence.remember(self._seen)
+
+    def watchdog_reset(self) -> bool:
+        """Say whether a watchdog's driver reports that it made this boot (`WDIOF_CARDRESET`)."""
+        for name in _listed(_WATCHDOGS):
+            with contextlib.suppress(OSError, ValueError):
+                if int(_read(f"{_WATCHDOGS}/{name}/bootstatus"), 0) & _CARD_RESET:
+                    return True
+        return False
 
 
-class ErrorFile:
-    """`agent.ports.ErrorCounter` over a file that holds one number, written by the device's own software.
-
-    Args:
-        path: None = nothing counts errors here.
-    """
-
-    def __init__(self, path: str | None) -> None:
-        self._path = path
-
-    def total(self) -> int:
-        """Errors since this boot; 0 where no number can be read."""
-        if self._path is None:
-            return 0
-        try:
-            text = _read(self._path)[:32].split()
-            return max(0, int(text[0])) if text else 0
-        except (OSError, ValueError):
-            return 0
+def _listed(directory: str) -> list[str]:
+    try:
+        return os.listdir(directory)
+    except OSError:
+        return []
 
 
 def inhibitors(directory: str) -> tuple[str, ...]:

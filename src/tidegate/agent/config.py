@@ -16,7 +16,8 @@ from typing import Any, Final
 
 import msgspec
 
-from tidegate.agent.settings import Config, Settings
+from tidegate.agent import health_files
+from tidegate.agent.settings import Config, ErrorSource, Settings
 from tidegate.core import amounts
 from tidegate.core.errors import ConfigError
 from tidegate.core.hardware import Hardware
@@ -179,8 +180,19 @@ KEYS: Final[dict[str, tuple[Parser, Any]]] = {
     "activate.defer_max": (_duration, 7 * 86_400),
     "activate.reboot_delay": (_duration, 10),
     "health.confirm": (_text, "auto"),
+    "health.dir": (
+        _texts,
+        ("/usr/lib/tidegate/health.d", "/etc/tidegate/health.d", "/run/tidegate/health.d"),
+    ),
+    "health.warm_up": (_duration, 0),
+    "health.errors_per_hour": (_whole, None),
+    "health.drop": (_texts, ()),
     "inhibit.dir": (_text, "/run/tidegate/inhibit.d"),
     "errors.file": (_text, None),
+    "errors.metrics": (_text, None),
+    "errors.metric": (_text, ""),
+    "errors.journal": (_text, None),
+    "errors.units": (_texts, ()),
     "clock.step": (_step, "never"),
     "offline.bundles": (_allowed, False),
     "state.dir": (_text, "/var/lib/tidegate"),
@@ -333,7 +345,8 @@ class _Inputs:
         beside = self._finish_beside(values["state.dir"])
         values["component"] = tuple(beside)
         settings = self._settings(values) if not self._mistakes else None
-        if self._mistakes or settings is None:
+        errors = self._errors(values) if not self._mistakes else None
+        if self._mistakes or settings is None or errors is None:
             raise ConfigError("config.invalid", "\n".join(self._mistakes))
         name = values["bootloader.name"]
         return Config(
@@ -347,7 +360,7 @@ class _Inputs:
             boot_settings={**self._boot.get(name, {}), "slots": list(slots)},
             reboot=values["board.reboot"],
             state_dir=values["state.dir"],
-            errors_file=values["errors.file"],
+            errors=errors,
             inhibit_dir=values["inhibit.dir"],
             socket_path=values["socket.path"],
             socket_mode=values["socket.mode"],
@@ -410,6 +423,13 @@ class _Inputs:
             found[name] = path
         return found
 
+    def _errors(self, values: dict[str, Any]) -> ErrorSource | None:
+        try:
+            return health_files.error_source(values)
+        except ConfigError as error:
+            self._mistakes.append(error.detail)
+        return None
+
     def _settings(self, values: dict[str, Any]) -> Settings | None:
         try:
             return _settings(values, self._free, self._installers)
@@ -461,6 +481,7 @@ def _settings(
         reserve_bytes=values["download.reserve"],
         hold_max_s=values["activate.defer_max"],
         manual_confirm=_confirm(values["health.confirm"]),
+        health=health_files.policy(values),
         reboot_delay_s=values["activate.reboot_delay"],
         timeout_s=float(values["server.timeout"]),
         sync_bytes=values["download.sync"],

@@ -7,14 +7,17 @@ from typing import Literal
 
 import msgspec
 
-from tidegate.agent.ports import SlotMark, SlotName
+from tidegate.agent.ports import Bases, SlotMark, SlotName
 from tidegate.agent.state import Order, Progress, Update
 from tidegate.core.protocol import Metrics
 from tidegate.core.release import HealthContract, Part
 
 
 class Started(msgspec.Struct, frozen=True, kw_only=True):
-    """The agent started; what the boot loader says. `log` is the end of the boot before."""
+    """The agent started; what the boot loader says.
+
+    `log` is the end of the boot before; `loader` the boot loader's own record in its own words; `watchdog`: the hardware says that its watchdog made this boot.
+    """
 
     now: int
     mono: float
@@ -25,6 +28,9 @@ class Started(msgspec.Struct, frozen=True, kw_only=True):
     tries: dict[str, int]
     log: str = ""
     errors: int = 0
+    errors_mark: str = ""
+    loader: str = ""
+    watchdog: bool = False
 
 
 class Looked(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,10 +92,11 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
 
 
 class Marked(msgspec.Struct, frozen=True, kw_only=True):
-    """The boot loader will not boot this slot."""
+    """The boot loader will not boot this slot. `log` is the end of this boot, where the slot is the running one."""
 
     now: int
     slot: SlotName
+    log: str = ""
 
 
 class Progressed(msgspec.Struct, frozen=True, kw_only=True, tag="progressed"):
@@ -155,28 +162,39 @@ class Changed(msgspec.Struct, frozen=True, kw_only=True, tag="changed"):
 
 
 class Armed(msgspec.Struct, frozen=True, kw_only=True):
-    """The boot flag is set."""
+    """The boot flag is set, for as many boots as the boot loader granted."""
 
     now: int
+    tries: int = 0
 
 
 class ProbeResult(msgspec.Struct, frozen=True, kw_only=True):
-    """One check's word, with the reason that it stands for when it fails."""
+    """One check's word, with the reason that it stands for when it fails, and whether the device's own policy asked for it."""
 
     name: str
     reason: str
     ok: bool
     detail: str = ""
+    own: bool = False
 
 
 class Checked(msgspec.Struct, frozen=True, kw_only=True):
-    """Every check of the contract was run once. `errors` is the error counter's total of this boot."""
+    """Every check was run once.
+
+    Attributes:
+        errors: the error count; it only grows while the agent runs, and `errors_mark` lets a restarted one go on from it.
+        contract: what was asked: the signed contract as the device's own policy narrowed it; None = just as it was signed.
+        bases: what checks want to be remembered for their next look.
+    """
 
     now: int
     mono: float
     results: tuple[ProbeResult, ...]
     errors: int
+    errors_mark: str = ""
     manual_confirm: bool = False
+    contract: HealthContract | None = None
+    bases: Bases = {}
 
 
 class Committed(msgspec.Struct, frozen=True, kw_only=True):
@@ -330,9 +348,10 @@ class Reboot(msgspec.Struct, frozen=True, tag="reboot"):
 
 
 class CheckHealth(msgspec.Struct, frozen=True, kw_only=True, tag="check_health"):
-    """Run every check of the contract once."""
+    """Run every check of the contract once. `bases` is what they asked to be remembered."""
 
     contract: HealthContract
+    bases: Bases = {}
 
 
 class Commit(msgspec.Struct, frozen=True, kw_only=True, tag="commit"):

@@ -1,8 +1,8 @@
 """The journal: the agent's state, durable, in two copies of which the newer whole one wins.
 
 Each write replaces the *older* copy, so that a write torn by the power, or a medium that returns garbage, costs one step at most; what one step back means is
-the machine's business (every state it may fall back to is one from which `Started` finds the way). A third file, `counters`, is written only when what
-guards against downgrades changes: it is what is left when both copies are gone.
+the machine's business (every state it may fall back to is one from which `Started` finds the way). A third file, `counters`, is written only when what guards
+against downgrades changes: it is what is left when both copies are gone.
 
 A copy is one line of ASCII (format, generation, SHA-256 of the rest) and the state as JSON. Unknown fields are skipped, so that an older agent, back after a
 revert, can read a newer one's journal.

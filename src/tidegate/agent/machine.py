@@ -1,4 +1,4 @@
-"""The device's decisions: `step(state, event) → (state, effects)`. Pure; the life of an update is in this file, `moves`, `trial`, `back` and `ledger`.
+"""The device's decisions: `step(state, event) → (state, effects)`. Pure; an update's life is here and in `homecoming`, `moves`, `trial`, `parts` and `ledger`.
 
 How to read it. The runner feeds events; after each one it writes the new state to the journal and only then performs the effects. Nothing is remembered
 outside the state, so a power cut anywhere leaves a state from which `Started` and the next `Looked` find the same effects again; every effect may be repeated.
@@ -21,7 +21,7 @@ from typing import Final, assert_never
 
 import msgspec
 
-from tidegate.agent import ledger, moves, parts, places, trial
+from tidegate.agent import homecoming, ledger, moves, parts, places, trial
 from tidegate.agent.events import (
     Acked,
     ApplyAsked,
@@ -112,7 +112,7 @@ def _react(state: State, event: Event) -> Step:  # noqa: C901, PLR0911, PLR0912 
         case Looked():
             return _look(state, event)
         case Started():
-            return moves.started(state, event), ()
+            return homecoming.started(state, event), ()
         case Offered():
             open_to_orders = isinstance(state.phase, Idle | Downloading | Installing | Staged)
             return state, (Refresh(),) if open_to_orders else ()
@@ -259,7 +259,7 @@ def _try(phase: Testing) -> Effect:
     part = places.beside(phase.update, phase.part) if phase.restarted else None
     if part is not None:
         return Change(update=phase.update, act="verify", part=part)
-    return CheckHealth(contract=phase.update.release.health)
+    return CheckHealth(contract=phase.update.release.health, bases=phase.bases)
 
 
 def _tell(phase: Confirming) -> Effect:

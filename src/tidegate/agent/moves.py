@@ -19,8 +19,8 @@ from tidegate.agent.events import (
     Ordered,
     Progressed,
     Refused,
-    Started,
 )
+from tidegate.agent.homecoming import LOG_MAX
 from tidegate.agent.ledger import (
     digest,
     end,
@@ -31,11 +31,9 @@ from tidegate.agent.ledger import (
     report,
     same,
     take_grant,
-    with_slot,
 )
 from tidegate.agent.state import (
     Activating,
-    Confirming,
     Downloading,
     Idle,
     Installing,
@@ -44,11 +42,10 @@ from tidegate.agent.state import (
     SlotRecord,
     Staged,
     State,
-    Testing,
     Update,
     Wait,
 )
-from tidegate.agent.trial import give_back, gone_back
+from tidegate.agent.trial import gone_back
 from tidegate.core.reasons import family, is_reason
 
 #: Failures in a row without progress after which a download is given up, by reason. A server that cannot be reached is waited for without end: the
@@ -72,178 +69,13 @@ NOTICE_AGAIN_S: Final = 3600
 MANDATE_WAIT_S: Final = 86_400
 #: Wait after a failure of the boot loader, in seconds.
 BOOTLOADER_WAIT_S: Final = 5
-#: Pause before a restart that did not come is asked for again, in seconds.
-REBOOT_AGAIN_S: Final = 30
 ENDED_MAX: Final = 16
-LOG_MAX: Final = 4096
 #: Least important reports first: they make room when the outbox is full.
 _EXPENDABLE: Final = ("downloading", "security", "staged", "verifying", "rebooting")
 #: An order refused for one of these was forged, held back, or given by somebody who does not know what may be ordered: an honest server asks the same rules.
 _ATTACKS: Final = frozenset({"sig", "compat", "clock", "security"})
 
 _replace = msgspec.structs.replace
-
-
-# --- start ------------------------------------------------------------------------------------------------------------
-
-
-def started(state: State, event: Started) -> State:
-    """Find out where the boot loader brought us, and what that means for the update under way."""
-    seq = max(state.next_seq, state.reserved_seq)
-    state = _replace(
-        state,
-        boot_id=event.boot_id,
-        current=event.current,
-        next_seq=seq,
-        reserved_seq=seq,
-        beat=None,
-        wait=None,
-    )
-    phase = state.phase
-    match phase:
-        case Idle():
-            return _started_idle(state, event)
-        case Downloading() | Installing():
-            lost = phase.update.slot == event.current
-            return failed_for_good(state, event.now, "install.slot", "") if lost else state
-        case Staged() | Activating() | Testing() | Confirming():
-            update = phase.update
-            if not update.slot:
-                return _still_here(state, event, update)
-            if update.slot == event.current:
-                return _tried(state, event, update)
-            return _not_there(state, event, update)
-        case Reverting():
-            return _going_back(state, event, phase)
-
-
-def _started_idle(state: State, event: Started) -> State:
-    if event.marks.get(event.current) != "trial":
-        return state
-    # On trial, and nothing is known of a trial: nobody could say when it is healthy, so it is not kept.
-    return _replace(state, phase=Reverting(slot=event.current, reason="agent.state_damaged"))
-
-
-def _tried(state: State, event: Started, update: Update) -> State:
-    """We run the candidate."""
-    phase = state.phase
-    if isinstance(phase, Confirming):
-        return state
-    if isinstance(phase, Testing):
-        if phase.boot_id == event.boot_id:
-            return state
-        again = Testing(
-            update=update,
-            boot_id=event.boot_id,
-            began_mono=event.mono,
-            errors_base=event.errors,
-            boots=phase.boots + 1,
-            restarted=phase.restarted,
-            part=phase.part,
-        )
-        return _replace(state, phase=again)
-    return _trial_begins(with_slot(state, update.slot, "trying"), event, update)
-
-
-def _trial_begins(state: State, event: Started, update: Update) -> State:
-    trial = Testing(
-        update=update,
-        boot_id=event.boot_id,
-        began_mono=event.mono,
-        errors_base=event.errors,
-        restarted=places.beside(update) is not None,
-    )
-    return report(_replace(state, phase=trial), event.now, "verifying", update)
-
-
-def _still_here(state: State, event: Started, update: Update) -> State:
-    """No slot is touched by this update: the same system runs, before a restart or after it."""
-    phase = state.phase
-    if isinstance(phase, Activating) and phase.armed:
-        if phase.nonce_boot == event.boot_id:
-            return _replace(state, wait=_restart_again(event, "a restart is due"))
-        return _trial_begins(state, event, update)
-    if not isinstance(phase, Testing) or phase.boot_id == event.boot_id:
-        return state
-    if phase.boots >= update.policy.tries:
-        # No boot loader counts these boots.
-        back = Reverting(
-            slot="",
-            reason="boot.counter_exhausted",
-            update=update,
-            detail=f"{phase.boots} boots without a whole warm-up",
-            last=phase.last,
-            log=event.log[-LOG_MAX:],
-            undo=len(places.places(update)),
-        )
-        return _replace(state, phase=back)
-    again = _replace(
-        phase,
-        boot_id=event.boot_id,
-        began_mono=event.mono,
-        errors_base=event.errors,
-        passing_mono=None,
-        boots=phase.boots + 1,
-    )
-    return _replace(state, phase=again)
-
-
-def _restart_again(event: Started, what: str) -> Wait:
-    # Asking again at once would go round for ever without a word.
-    return Wait(
-        until_mono=event.mono + REBOOT_AGAIN_S,
-        code="wait.reboot",
-        detail=f"{what} and this is still the same boot: does [agent] reboot restart the board?",
-    )
-
-
-def _not_there(state: State, event: Started, update: Update) -> State:
-    """We run the old slot."""
-    phase = state.phase
-    mark = event.marks.get(update.slot)
-    on_trial = mark == "trial"
-    if isinstance(phase, Staged):
-        return state
-    if isinstance(phase, Activating):
-        same_boot = phase.nonce_boot == event.boot_id
-        if same_boot and phase.armed:
-            # The restart that was asked for did not come.
-            return _replace(state, wait=_restart_again(event, f"slot {update.slot} is armed"))
-        if same_boot:
-            return state
-        if not phase.armed and not on_trial:
-            if phase.begun:
-                # Components are live already: on from there.
-                return state
-            return give_back(state, event.now, update, phase.nonce)
-    reason = "boot.no_return"
-    if mark == "bad" or (on_trial and event.tries.get(update.slot, 0) == 0):
-        reason = "boot.counter_exhausted"
-    elif on_trial or mark == "good":
-        reason = "boot.wrong_slot"
-    last = phase.last if isinstance(phase, Testing | Confirming) else ()
-    detail = f"slot {update.slot} was {mark} and slot {event.current} came up"
-    return _replace(
-        state,
-        phase=Reverting(
-            slot=update.slot,
-            reason=reason,
-            update=update,
-            detail=detail,
-            last=last,
-            log=event.log[-LOG_MAX:],
-            undo=len(places.places(update)),
-        ),
-    )
-
-
-def _going_back(state: State, event: Started, phase: Reverting) -> State:
-    if not phase.slot:
-        return state
-    if phase.marked and event.current != phase.slot:
-        log = event.log[-LOG_MAX:]
-        return gone_back(state, event.now, _replace(phase, log=phase.log or log))
-    return _replace(state, phase=_replace(phase, marked=False))
 
 
 # --- orders -----------------------------------------------------------------------------------------------------------
@@ -431,7 +263,7 @@ def marked(state: State, event: Marked) -> State:
         slots = {**state.slots, event.slot: SlotRecord(state="writing")}
         return _replace(state, slots=slots, phase=_replace(phase, prepared=True), wait=None)
     if isinstance(phase, Reverting) and phase.slot == event.slot:
-        after = _replace(phase, marked=True)
+        after = _replace(phase, marked=True, log=phase.log or event.log[-LOG_MAX:])
         if state.current != phase.slot:
             return gone_back(state, event.now, after)
         return _replace(state, phase=after, wait=None)

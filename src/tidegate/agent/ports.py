@@ -12,6 +12,8 @@ import msgspec
 from tidegate.core.release import HealthCheck
 
 SlotName = str  # "A" or "B"
+#: What checks compare with from one round to the next, by check and name.
+Bases = dict[str, int | str]
 
 
 class PowerCut(BaseException):
@@ -212,6 +214,15 @@ class ComponentPlace(Protocol):
         ...
 
 
+@runtime_checkable
+class TellingBootloader(Bootloader, Protocol):
+    """A boot loader that can say what its own record holds, for the report of a trial that did not come back."""
+
+    def told(self) -> str:
+        """The record in the loader's own words, one line, at most 400 characters. Raises DeviceError as the other questions do."""
+        ...
+
+
 class Board(Protocol):
     """The device's slots, boot loader and power switch."""
 
@@ -244,8 +255,20 @@ class Board(Protocol):
         """Restart the device. May return; the process is then about to end."""
         ...
 
-    def boot_log(self) -> str:
-        """The end of the previous boot's log, at most 16 KiB; "" where none is kept."""
+    def boot_log(self, armed_boot: str) -> str:
+        """The end of the previous boot's log, at most 16 KiB; "" where none is kept, or where that boot was `armed_boot`, the one that set the boot flag."""
+        ...
+
+    def running_log(self) -> str:
+        """The end of this boot's log, at most 16 KiB; "" where none is kept."""
+        ...
+
+    def log_kept(self) -> None:
+        """What earlier boots left behind is written down, or was before anything was on trial: it is not returned again."""
+        ...
+
+    def watchdog_reset(self) -> bool:
+        """Say whether the hardware blames its watchdog for this boot."""
         ...
 
 
@@ -257,11 +280,64 @@ class HealthProbe(Protocol):
         ...
 
 
-class ErrorCounter(Protocol):
-    """The device's own count of errors (journal, metric file), for the warm-up and for heartbeats."""
+class Checkup(msgspec.Struct, frozen=True, kw_only=True):
+    """A round of checks to do: `signed` asked for by the release, `own` by this device; `bases` is what they asked to be remembered."""
 
-    def total(self) -> int:
-        """Errors since this boot."""
+    signed: tuple[HealthCheck, ...]
+    own: tuple[HealthCheck, ...] = ()
+    bases: Bases = {}
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """One check's word. `name` is unique in a round."""
+
+    name: str
+    reason: str
+    ok: bool
+    detail: str = ""
+    own: bool = False
+
+
+class Findings(msgspec.Struct, frozen=True, kw_only=True):
+    """The words of a whole round, in its order, and what is to be remembered for the next."""
+
+    results: tuple[Finding, ...]
+    bases: Bases = {}
+
+
+class Examiner(Protocol):
+    """Does rounds of checks, one at a time, beside everything else: nothing here blocks, whatever a check does."""
+
+    def begin(self, checkup: Checkup) -> None:
+        """Begin a round; one under way is given up."""
+        ...
+
+    def answer(self) -> Findings | None:
+        """Return the round's result once it is there, or None. A check that did not answer in time failed."""
+        ...
+
+    def close(self) -> None:
+        """Give up the round under way, and end all that it started. Safe to repeat."""
+        ...
+
+
+class Reading(msgspec.Struct, frozen=True, kw_only=True):
+    """A count of errors that only grows, and the place in its source where it was taken.
+
+    Attributes:
+        problem: why the source could not be read; the count is the one before then.
+    """
+
+    count: int = 0
+    mark: str = ""
+    problem: str = ""
+
+
+class ErrorCounter(Protocol):
+    """The device's own count of errors (a file, the journal, a metric), for the warm-up and for heartbeats."""
+
+    def read(self, last: Reading | None) -> Reading:
+        """Go on counting from `last`, also where a source began anew since; None = begin here. Bounded in time, never raises."""
         ...
 
 
@@ -269,7 +345,7 @@ class Ports(msgspec.Struct, frozen=True, kw_only=True):
     """The world of one device.
 
     Attributes:
-        probe: makes a health check from a contract's entry; the text is the reason that its failure stands for.
+        examiner: does the health checks.
         inhibitors: what says "not now" at this moment, in words.
     """
 
@@ -277,7 +353,7 @@ class Ports(msgspec.Struct, frozen=True, kw_only=True):
     storage: Storage
     board: Board
     transport: Transport
-    probe: Callable[[HealthCheck], tuple[str, HealthProbe]]
+    examiner: Examiner
     errors: ErrorCounter
     inhibitors: Callable[[], tuple[str, ...]] = tuple
 

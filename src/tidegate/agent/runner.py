@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from tidegate.agent import outbox, windows
+from tidegate.agent.contract import InForce, in_force
 from tidegate.agent.enrolment import ENROLLED_NAME
 from tidegate.agent.events import (
     Acked,
@@ -56,12 +57,16 @@ from tidegate.agent.jobs import (
 )
 from tidegate.agent.journal import Journal, fresh, onto
 from tidegate.agent.machine import step
-from tidegate.agent.ports import HealthProbe, Ports
+from tidegate.agent.ports import Checkup, Findings, Ports, Reading, TellingBootloader
 from tidegate.agent.settings import Settings
 from tidegate.agent.state import (
+    Activating,
+    Confirming,
     Downloading,
+    Reverting,
     Staged,
     State,
+    Testing,
     durable,
 )
 from tidegate.agent.stick import Stick
@@ -73,10 +78,11 @@ from tidegate.core.protocol import (
     Metrics,
 )
 from tidegate.core.reasons import TRANSFER_FAMILIES, family, is_reason
-from tidegate.core.release import HealthCheck, HealthContract
 
 #: How often inhibitors and windows are looked at again while something is staged, in seconds.
 LOOK_AGAIN_S: Final = 30.0
+#: How often it is looked whether a round of health checks is done, in seconds.
+EXAMINE_S: Final = 0.1
 #: A revoked device asks again after this, in seconds.
 REVOKED_S: Final = 3600.0
 NEVER: Final = float("inf")
@@ -108,7 +114,8 @@ class Runner:
         self._begun = False
         self._asked_refresh = False
         self._asked_at = -1
-        self._probes: list[tuple[HealthCheck, str, HealthProbe]] | None = None
+        self._examined: InForce | None = None
+        self._errors = Reading()
         self._counted = (0, 0.0)
         self._beat_basis = (0, 0.0)
 
@@ -130,7 +137,12 @@ class Runner:
             return 30.0
 
     def close(self) -> None:
-        """End a job under way; what it made durable stays."""
+        """End a job and a round of checks under way; what was made durable stays."""
+        self._examined = None
+        self.ports.examiner.close()
+        self._end_job()
+
+    def _end_job(self) -> None:
         if self._active is not None:
             close = getattr(self._active[1], "close", None)
             self._active = None
@@ -189,11 +201,16 @@ class Runner:
     # --- one tick -----------------------------------------------------------------------------------------------------
 
     def _one_thing(self) -> float:
+        if self._examined is not None and self._checked(self._examined):
+            return 0.0
         if self._active is not None:
             return self._advance()
         if self._effects:
             self._do(self._effects.popleft())
             return 0.0 if not self.ended else NEVER
+        if self._examined is not None:
+            # A round is under way: what follows from it is not asked for again, and the link goes on beside it.
+            return 0.0 if self._network() else EXAMINE_S
         self.feed(self._looked())
         if self._effects:
             return 0.0
@@ -210,7 +227,8 @@ class Runner:
             made = fresh(board.slots(), current, self.settings.installed, damaged=damaged)
             state = made if state is None else onto(made, state)
         self.state = state
-        total = self.ports.errors.total()
+        self._errors = self.ports.errors.read(_counted_before(state, board.boot_id()))
+        total = self._errors.count
         self._counted = self._beat_basis = (total, clock.monotonic())
         self._line.enrolled = (self.ports.storage.read(ENROLLED_NAME) or b"").decode(
             "ascii", "replace"
@@ -224,10 +242,14 @@ class Runner:
                 primary=loader.primary(),
                 marks={slot: loader.state(slot) for slot in board.slots()},
                 tries={slot: loader.tries_left(slot) for slot in board.slots()},
-                log=board.boot_log(),
+                log=board.boot_log(_armed_boot(state)) if _on_trial(state) else "",
                 errors=total,
+                errors_mark=self._errors.mark,
+                loader=loader.told() if isinstance(loader, TellingBootloader) else "",
+                watchdog=board.watchdog_reset(),
             )
         )
+        board.log_kept()
         self._begun = True
         if damaged:
             self.feed(Noticed(now=self.now(), reason="agent.state_damaged"))
@@ -281,15 +303,15 @@ class Runner:
                     self._start(effect)
                 case MarkBad():
                     loader.mark_bad(effect.slot)
-                    self.feed(Marked(now=self.now(), slot=effect.slot))
+                    self._marked(effect.slot)
                 case Arm():
                     loader.arm_trial(effect.slot, effect.tries)
-                    self.feed(Armed(now=self.now()))
+                    self.feed(Armed(now=self.now(), tries=loader.tries_left(effect.slot)))
                 case Commit():
                     loader.commit(effect.slot)
                     self.feed(Committed(now=self.now()))
                 case CheckHealth():
-                    self.feed(self._check(effect.contract))
+                    self._examine(effect)
                 case Reboot():
                     self._reboot()
         except DeviceError as error:
@@ -310,20 +332,57 @@ class Runner:
         self.ports.board.reboot()
         self.ended = True
 
-    def _check(self, contract: HealthContract) -> Checked:
-        if self._probes is None:
-            self._probes = [(one, *self.ports.probe(one)) for one in contract.checks]
-        now = self.now()
-        results = []
-        for check, reason, probe in self._probes:
-            ok, detail = probe.check(now)
-            results.append(ProbeResult(name=check.name, reason=reason, ok=ok, detail=detail[:200]))
-        return Checked(
-            now=now,
-            mono=self._mono(),
-            results=tuple(results),
-            errors=self.ports.errors.total(),
-            manual_confirm=self.settings.manual_confirm,
+    def _marked(self, slot: str) -> None:
+        going = isinstance(self.state.phase, Reverting) and slot == self.state.current
+        # What the image that is left says of itself is in its own log; nobody may come to read it once the other slot runs.
+        log = self.ports.board.running_log() if going else ""
+        self.feed(Marked(now=self.now(), slot=slot, log=log))
+
+    def _examine(self, effect: CheckHealth) -> None:
+        self._examined = in_force(effect.contract, self.settings.health)
+        asked = self._examined
+        self.ports.examiner.begin(
+            Checkup(signed=asked.contract.checks, own=asked.own, bases=effect.bases)
+        )
+
+    def _checked(self, asked: InForce) -> bool:
+        """Take the result of a round, if it is there. Return whether it was."""
+        if not isinstance(self.state.phase, Testing):
+            self._examined = None
+            self.ports.examiner.close()
+            return False
+        found = self.ports.examiner.answer()
+        if found is None:
+            return False
+        self._examined = None
+        self._errors = self.ports.errors.read(self._errors)
+        self.feed(
+            Checked(
+                now=self.now(),
+                mono=self._mono(),
+                results=self._results(asked, found),
+                errors=self._errors.count,
+                errors_mark=self._errors.mark,
+                manual_confirm=self.settings.manual_confirm,
+                contract=asked.contract,
+                bases=found.bases,
+            )
+        )
+        return True
+
+    def _results(self, asked: InForce, found: Findings) -> tuple[ProbeResult, ...]:
+        results = tuple(
+            ProbeResult(name=one.name, reason=one.reason, ok=one.ok, detail=one.detail, own=one.own)
+            for one in found.results
+        )
+        if asked.contract.error_rate_per_hour is None or not self._errors.problem:
+            return results
+        # A rate that nobody counts is no rate of nought.
+        return (
+            *results,
+            ProbeResult(
+                name="errors", reason="health.error_rate", ok=False, detail=self._errors.problem
+            ),
         )
 
     # --- jobs ---------------------------------------------------------------------------------------------------------
@@ -363,7 +422,7 @@ class Runner:
         if self._line.token is not None and self._mono() >= self._uplink.poll_due_at:
             self._poll()
         if any(isinstance(one, Refresh | OpenBundle) for one in self._effects):
-            self.close()
+            self._end_job()
 
     def _answered(self, job: Job, reply: Reply) -> None:
         match reply:
@@ -484,13 +543,31 @@ class Runner:
         self.feed(Acked(upto))
 
     def _metrics(self) -> Metrics:
-        total, mono = self.ports.errors.total(), self._mono()
+        self._errors = self.ports.errors.read(self._errors)
+        total, mono = self._errors.count, self._mono()
         self._beat_basis = (total, mono)
         errors = max(0, total - self._counted[0])
         return Metrics(errors=errors, device_s=max(0, int(mono - self._counted[1])))
 
     def _mono(self) -> float:
         return self.ports.clock.monotonic()
+
+
+def _on_trial(state: State) -> bool:
+    return isinstance(state.phase, Activating | Testing | Confirming | Reverting)
+
+
+def _armed_boot(state: State) -> str:
+    """Return the boot that set the boot flag, where that is known: its log says nothing of the trial."""
+    return state.phase.nonce_boot if isinstance(state.phase, Activating) else ""
+
+
+def _counted_before(state: State, boot_id: str) -> Reading | None:
+    """Return how far the errors of the present warm-up were counted before this process started."""
+    phase = state.phase
+    if not isinstance(phase, Testing) or phase.boot_id != boot_id or phase.errors_base < 0:
+        return None
+    return Reading(count=max(phase.errors, phase.errors_base), mark=phase.errors_mark)
 
 
 def _inline(ports: Ports, settings: Settings) -> Perform:

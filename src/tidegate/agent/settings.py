@@ -5,6 +5,7 @@ from typing import Literal
 import msgspec
 
 from tidegate import __version__
+from tidegate.agent.contract import HealthPolicy
 from tidegate.core.hardware import Hardware, Name
 from tidegate.core.protocol import Attributes, DeviceId, Short
 from tidegate.core.release import Channel, Components, Running
@@ -30,6 +31,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         sync_bytes: plain bytes between two flushes of the slot: above 16 MiB nothing is gained, and at most this much is fetched again.
         hold_max_s: a hold without an end ends after this.
         offline_bundles: may a person install a release from a bundle on a stick or from a mirror directory, without the server's leave.
+        health: what this device asks for beside a release's health contract.
         clock_step: may the agent set the system's clock: `never`; `floor`: up to the build time of the confirmed image; `signed`: also to the time that the
             server signed.
     """
@@ -69,6 +71,23 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     sync_bytes: int = 16 << 20
     clock_step: ClockStep = "never"
     offline_bundles: bool = False
+    health: HealthPolicy = HealthPolicy()
+
+
+class ErrorSource(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Where a device counts its errors: one of these, or nowhere.
+
+    Attributes:
+        file: holds one number.
+        metrics: a file or `http://…` in the Prometheus text format; `metric` says which.
+        journal: systemd's, entries at least so urgent; of `units` only, where there are any.
+    """
+
+    file: str | None = None
+    metrics: str | None = None
+    metric: str = ""
+    journal: str | None = None
+    units: tuple[str, ...] = ()
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,7 +110,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     boot_settings: dict[str, str | int | bool | list[str]]
     reboot: str
     state_dir: str
-    errors_file: str | None
+    errors: ErrorSource
     inhibit_dir: str
     socket_path: str
     socket_mode: int

@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from tidegate.agent.ports import SlotName
+from tidegate.agent.ports import Bases, SlotName
 from tidegate.core.protocol import CheckResult, DeliveryPolicy, EventKind, GrantUse, Metrics
 from tidegate.core.release import ReleaseTarget
 
@@ -200,7 +200,7 @@ class Activating(msgspec.Struct, frozen=True, kw_only=True, tag="activating", ta
     """Leave was given, in answer to `nonce`.
 
     Attributes:
-        armed: the boot flag is set, or a restart is all that is missing; the next boot tries what is new.
+        armed: the boot flag is set for `tries` boots, or a restart is all that is missing; the next boot tries what is new.
         part: which piece is made live next.
         begun: pieces before this may be live, wholly or in part: there is no way but on, or back.
         restart: a piece wants the device to restart.
@@ -215,6 +215,7 @@ class Activating(msgspec.Struct, frozen=True, kw_only=True, tag="activating", ta
     begun: int = 0
     restart: bool = False
     failures: int = 0
+    tries: int = 0
 
 
 class Testing(msgspec.Struct, frozen=True, kw_only=True, tag="testing", tag_field="phase"):
@@ -222,10 +223,12 @@ class Testing(msgspec.Struct, frozen=True, kw_only=True, tag="testing", tag_fiel
 
     Attributes:
         passing_mono: since when every check passes, or None.
-        errors_base: the error counter when the warm-up began.
+        errors_base: the error count when the warm-up began; `errors` is the last one, and `errors_mark` where in its source it was taken.
         last: the last word of each check.
         failing: reason of the first failing check, or None.
         restarted: components beside the slots were made live before the restart; `part` is the next to say that it came up.
+        flaps: how often something stopped passing, and `flapped` what did last.
+        bases: numbers that checks compare with, by check: taken at their first look in this warm-up.
     """
 
     update: Update
@@ -240,6 +243,11 @@ class Testing(msgspec.Struct, frozen=True, kw_only=True, tag="testing", tag_fiel
     restarted: bool = False
     part: int = 0
     failures: int = 0
+    errors: int = 0
+    errors_mark: str = ""
+    flaps: int = 0
+    flapped: str = ""
+    bases: Bases = {}
 
 
 class Confirming(msgspec.Struct, frozen=True, kw_only=True, tag="confirming", tag_field="phase"):
@@ -307,6 +315,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         resume_min: no install below this counter, by product: where a grant led back from. Never goes down.
         components: what was confirmed of each component beside the slots.
         leftovers: updates that came to an end, whose components still have to clean up.
+        watchdog_before: the hardware blamed its watchdog for a reset before the trial under way; such a word may stick, and then it says nothing.
     """
 
     format: int = FORMAT
@@ -331,6 +340,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     halted: tuple[str, ...] = ()
     components: dict[str, SlotRecord] = {}
     leftovers: tuple[Update, ...] = ()
+    watchdog_before: bool = False
     boot_id: str = ""
     current: SlotName = ""
     beat: Report | None = None

@@ -1,7 +1,7 @@
 """The loop's end of a worker process: JSON lines on its pipes, one task at a time; ended when there has been nothing to do for a while.
 
-The worker loads tuf and cryptography, the loop never does; when the worker is gone, so is their memory. When it dies, the loop sees the end of the pipe and the
-job has failed (`agent.internal`, to be tried again); when the loop dies, the worker's input ends, and so does the worker.
+The worker loads tuf and cryptography, the loop never does; when the worker is gone, so is their memory. When it dies, the loop sees the end of the pipe and
+the job has failed (`agent.internal`, to be tried again); when the loop dies, the worker's input ends, and so does the worker.
 """
 
 import contextlib

@@ -3,6 +3,8 @@
 A move that does not fit the present phase returns the state it was given, so that a late or repeated answer changes nothing.
 """
 
+from typing import Final
+
 import msgspec
 
 from tidegate.agent import places
@@ -16,6 +18,7 @@ from tidegate.agent.events import (
     HoldAsked,
     PermitRefused,
     Permitted,
+    ProbeResult,
     ReleaseAsked,
     RevertAsked,
 )
@@ -49,6 +52,8 @@ from tidegate.core.protocol import PERMIT_VALID_S, CheckResult
 from tidegate.core.release import HealthContract, ReleaseTarget
 
 _replace = msgspec.structs.replace
+#: Checks told in one report: the limit of `protocol.EventBody.health`.
+RESULTS_MAX: Final = 64
 
 
 def give_up(state: State, event: Event) -> State:
@@ -110,7 +115,7 @@ def armed(state: State, event: Armed) -> State:
     if not isinstance(phase, Activating) or phase.armed or not phase.update.slot:
         return state
     state = with_slot(state, phase.update.slot, "trying")
-    state = _replace(state, phase=_replace(phase, armed=True), wait=None)
+    state = _replace(state, phase=_replace(phase, armed=True, tries=event.tries), wait=None)
     return report(state, event.now, "rebooting", phase.update)
 
 
@@ -122,18 +127,25 @@ def checked(state: State, event: Checked) -> State:
     phase = state.phase
     if not isinstance(phase, Testing):
         return state
-    contract = phase.update.release.health
+    contract = event.contract or phase.update.release.health
     if phase.errors_base < 0:
         phase = _replace(phase, errors_base=event.errors)
     wrong = next((one for one in event.results if not one.ok), None)
-    passing = None
+    passing, flaps, flapped = None, phase.flaps, phase.flapped
     if wrong is None:
         passing = event.mono if phase.passing_mono is None else phase.passing_mono
+    elif phase.passing_mono is not None:
+        flaps, flapped = flaps + 1, wrong.name
     after = _replace(
         phase,
         passing_mono=passing,
         failing=None if wrong is None else wrong.reason,
-        last=tuple(_word(one.name, one.ok, one.detail) for one in event.results),
+        last=_words(event.results),
+        errors=event.errors,
+        errors_mark=event.errors_mark,
+        flaps=flaps,
+        flapped=flapped,
+        bases=event.bases or phase.bases,
     )
     state = _replace(state, phase=after)
     ruling = _ruling(after, contract, event)
@@ -159,13 +171,30 @@ def _ruling(phase: Testing, contract: HealthContract, event: Checked) -> tuple[s
         return "health.error_rate", f"{errors} errors in the warm-up; {limit}/h are allowed"
     if event.mono - phase.began_mono > contract.timeout_s:
         wrong = next((one for one in phase.last if not one.ok), None)
-        detail = "" if wrong is None else f"{wrong.name}: {wrong.detail}"
-        return phase.failing or "health.timeout", detail
+        if wrong is not None:
+            return phase.failing or "health.timeout", f"{wrong.name}: {wrong.detail}"
+        left_s = contract.timeout_s - contract.warmup_s
+        came = f"{phase.flapped} came and went {phase.flaps} times" if phase.flaps else ""
+        return "health.timeout", came or f"not everything passed within {max(left_s, 0)} s"
     return None
 
 
-def _word(name: str, ok: bool, detail: str) -> CheckResult:
-    return CheckResult(name=name, ok=ok, detail=detail[:200])
+def _words(results: tuple[ProbeResult, ...]) -> tuple[CheckResult, ...]:
+    """Return what is kept of a round. A report has room for so many; what failed goes first into it."""
+    told = results
+    if len(told) > RESULTS_MAX:
+        told = tuple(sorted(told, key=lambda one: one.ok))[:RESULTS_MAX]
+    return tuple(_word(one) for one in told)
+
+
+def _word(one: ProbeResult) -> CheckResult:
+    return CheckResult(
+        name=one.name,
+        ok=one.ok,
+        detail=one.detail[:200],
+        reason=msgspec.UNSET if one.ok else one.reason,
+        by="device" if one.own else msgspec.UNSET,
+    )
 
 
 def revert(state: State, update: Update, reason: str, detail: str) -> State:

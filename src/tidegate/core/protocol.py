@@ -408,11 +408,13 @@ class Metrics(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CheckResult(msgspec.Struct, frozen=True, kw_only=True):
-    """One health check's last word."""
+    """One health check's last word. `reason`: what its failure stands for; `by`: who asked for it, the signed release unless this says `device`."""
 
     name: Name
     ok: bool
     detail: Annotated[str, Meta(max_length=200)] = ""
+    reason: Short | msgspec.UnsetType = msgspec.UNSET
+    by: Literal["device"] | msgspec.UnsetType = msgspec.UNSET
 
 
 class EventBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

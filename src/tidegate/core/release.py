@@ -32,11 +32,15 @@ SPEC: Final = 1
 
 
 class HealthCheck(msgspec.Struct, frozen=True, kw_only=True):
-    """One check of a health contract. `kind` is the name of a file under `agent/health/`; `settings` are that check's own."""
+    """One check of a health contract. `kind` is the name of a file under `agent/health/`; `settings` are that check's own.
+
+    `optional`: a device's own policy may leave the check out. What is signed without it stands.
+    """
 
     name: Name
     kind: Name
     settings: Annotated[dict[str, str | int | list[str]], Meta(max_length=32)] = {}
+    optional: bool | msgspec.UnsetType = msgspec.UNSET
 
 
 class HealthContract(msgspec.Struct, frozen=True, kw_only=True):

@@ -218,6 +218,7 @@ class SimBoard:
         self._image: Image | None = None
         self._boot_id = ""
         self._log = ""
+        self._bitten = False
         self._errors = 0
         self._counted_at = 0.0
         self._seen: dict[SlotName, tuple[int, Image | None]] = {}
@@ -255,9 +256,21 @@ class SimBoard:
         self.power.check()
         self.wants_reboot = True
 
-    def boot_log(self) -> str:
+    def boot_log(self, armed_boot: str) -> str:
         """The end of the previous boot's log."""
         return self._log
+
+    def running_log(self) -> str:
+        """A simulated system writes no log while it runs."""
+        return ""
+
+    def log_kept(self) -> None:
+        """The log is one line, and the next boot's own."""
+        self._log = ""
+
+    def watchdog_reset(self) -> bool:
+        """Say whether the image before hung until the watchdog reset the board."""
+        return self._bitten
 
     # --- the hardware ----------------------------------------------------------------------------------------------
 
@@ -294,6 +307,7 @@ class SimBoard:
     def start(self) -> None:
         """Switch on: the boot loader decides, until something runs. A `PowerCut` in here only means another try."""
         self.wants_reboot = False
+        self._bitten = False
         for _ in range(BOOTS_MAX):
             self._power_on()
             try:
@@ -322,6 +336,7 @@ class SimBoard:
             self.history.torn_boots += 1
         if behaviour is None or not behaviour.boots or behaviour.hangs:
             self.history.failed_boots += 1
+            self._bitten = behaviour is not None and behaviour.boots
             self.clock.sleep(WATCHDOG_S)
             self._log = f"slot {slot}: no running system; reset by the watchdog"
             return False

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final
 
-from tidegate.agent.ports import PowerCut
+from tidegate.agent.examiner import InPlace
+from tidegate.agent.ports import PowerCut, Reading
 from tidegate.agent.runner import Ports, Runner
 from tidegate.agent.settings import Settings
 from tidegate.core.release import HealthCheck, Running
@@ -75,9 +76,9 @@ class _Errors:
     def __init__(self, board: SimBoard) -> None:
         self._board = board
 
-    def total(self) -> int:
+    def read(self, last: Reading | None) -> Reading:
         """Errors since this boot."""
-        return self._board.errors_total()
+        return Reading(count=self._board.errors_total())
 
 
 class SimDevice:
@@ -176,7 +177,7 @@ class SimDevice:
             storage=self.board.storage,
             board=self.board,
             transport=self.link,
-            probe=self._probe,
+            examiner=InPlace(self._probe),
             errors=_Errors(self.board),
             inhibitors=self._inhibitors,
         )

@@ -39,8 +39,8 @@ from tidegate.agent.events import (
     Refused,
     Started,
 )
+from tidegate.agent.homecoming import REBOOT_AGAIN_S
 from tidegate.agent.machine import NONCE_AGE_S, STALL_LIMIT, step
-from tidegate.agent.moves import REBOOT_AGAIN_S
 from tidegate.agent.state import (
     Activating,
     Confirming,

@@ -85,7 +85,7 @@ def test_the_floor_rises_no_further_than_the_product_says() -> None:
     [
         (Behaviour(service=False), "health.service"),
         (Behaviour(boots=False), "boot.counter_exhausted"),
-        (Behaviour(hangs=True), "boot.counter_exhausted"),
+        (Behaviour(hangs=True), "boot.watchdog"),
         (Behaviour(errors_per_hour=1_000_000), "health.error_rate"),
     ],
 )

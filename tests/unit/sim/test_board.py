@@ -76,7 +76,7 @@ def test_an_image_that_never_boots_costs_its_tries_and_the_old_one_comes_back() 
     board.start()
     assert (board.bootloader.current(), _counter(board)) == ("A", 1)
     assert board.history.failed_boots == 3
-    assert "watchdog" in board.boot_log()
+    assert "watchdog" in board.boot_log("")
 
 
 def test_a_torn_image_does_not_run_whatever_the_boot_flag_says() -> None:
