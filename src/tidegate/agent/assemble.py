@@ -30,4 +30,5 @@ def ports(config: Config) -> Ports:
         examiner=Apart(config.url),
         errors=errors.counter(config.errors),
         inhibitors=lambda: inhibitors(directory),
+        connect=lambda origin: HttpTransport(origin, ca=config.ca, timeout_s=config.timeout_s),
     )

@@ -13,6 +13,7 @@ import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -128,6 +129,27 @@ def _step(value: object, key: str) -> str:
     return str(value)
 
 
+def _metered(value: object, key: str) -> str:
+    if value not in ("allow", "deny", "security-only"):
+        raise ConfigError(
+            "config.invalid", f'{key} = {value!r}: "allow", "deny" or "security-only"'
+        )
+    return str(value)
+
+
+def _mirrors(value: object, key: str) -> tuple[str, ...]:
+    found = _texts(value, key)
+    for one in found:
+        parts = urlsplit(one)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query:
+            raise ConfigError(
+                "config.invalid", f"{key}: {one[:80]!r} is no address such as http://cache.site/ota"
+            )
+        if "@" in parts.netloc:
+            raise ConfigError("config.invalid", f"{key}: a mirror is asked without a password")
+    return found
+
+
 def _key(value: object, key: str) -> str:
     text = _text(value, key)
     if text != "file" and not text.startswith("pkcs11:"):
@@ -175,6 +197,9 @@ KEYS: Final[dict[str, tuple[Parser, Any]]] = {
     "download.rate_grace": (_duration, 60),
     "download.reserve": (_size, 0),
     "download.sync": (_size, 16 << 20),
+    "download.metered": (_metered, "allow"),
+    "download.metered_file": (_text, None),
+    "download.mirrors": (_mirrors, ()),
     "activate.window": (_windows, ()),
     "activate.zone": (_zone, "device"),
     "activate.defer_max": (_duration, 7 * 86_400),
@@ -485,6 +510,9 @@ def _settings(
         reboot_delay_s=values["activate.reboot_delay"],
         timeout_s=float(values["server.timeout"]),
         sync_bytes=values["download.sync"],
+        metered=values["download.metered"],
+        metered_file=values["download.metered_file"],
+        mirrors=values["download.mirrors"],
     )
     # A round trip checks what the wire will check: names, lengths, ranges.
     return msgspec.convert(msgspec.to_builtins(made), type=Settings)

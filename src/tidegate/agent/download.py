@@ -1,16 +1,18 @@
-"""Get a payload's bytes over a link that lies, stalls and breaks: exact ranges, a throttle, a minimum rate.
+"""Ask for a payload's bytes from an exact offset on, over a link that lies and breaks.
 
-What it gives is still untrusted; `core.payload` holds every segment against its signed digest. All rates are of stored bytes, as they come over the link.
+What it gives is still untrusted; `core.payload` holds every segment against its signed digest. Where the bytes come from, and how fast, is the business of
+`agent.delivery`.
 """
 
 import re
 from typing import Final
 
 from tidegate.agent.api import TokenError
-from tidegate.agent.pacer import Pacer
 from tidegate.agent.ports import Response, Transport
 from tidegate.core.errors import TransferError
 
+BLOBS: Final = "/d/v1/blobs/"
+_PIECE: Final = 64 << 10
 _CONTENT_RANGE: Final = re.compile(r"bytes (\d{1,15})-(\d{1,15})/(\d{1,15})")
 
 
@@ -19,31 +21,35 @@ class Stream:
 
     Args:
         response: checked by `open_stream`.
-        pacer: throttle and minimum rate.
+
+    Attributes:
+        etag: what the server said of this copy; "" for nothing.
+        count: bytes that were read.
+        rest: what came of a read that failed.
     """
 
-    def __init__(self, response: Response, pacer: Pacer) -> None:
+    def __init__(self, response: Response) -> None:
         self._response = response
-        self._pacer = pacer
         self.etag = response.headers.get("etag", "")
         self.count = 0
+        self.rest = bytearray()
 
     def read_exactly(self, count: int) -> bytes:
         """Read `count` bytes.
 
         Raises:
-            TransferError: `download.truncated` when the body ends before; `download.slow`; whatever the link raises.
+            TransferError: `download.truncated` when the body ends before; `download.slow`; whatever the link raises. What came is in `rest`.
         """
-        buffer = bytearray()
+        self.rest = buffer = bytearray()
         while len(buffer) < count:
-            piece = self._response.read(min(self._pacer.piece, count - len(buffer)))
+            piece = self._response.read(min(_PIECE, count - len(buffer)))
             if not piece:
                 raise TransferError(
                     "download.truncated", f"{len(buffer)} of {count} bytes, then the end"
                 )
             buffer += piece
             self.count += len(piece)
-            self._pacer.took(len(piece))
+        self.rest = bytearray()
         return bytes(buffer)
 
     def close(self) -> None:
@@ -59,7 +65,6 @@ def open_stream(
     offset: int,
     etag: str,
     token: str | None,
-    pacer: Pacer,
     timeout_s: float,
 ) -> Stream:
     """Ask for a blob from `offset` to its end.
@@ -71,7 +76,6 @@ def open_stream(
         offset: first byte wanted; 0 asks without a Range.
         etag: what an earlier answer said, for If-Range; "" for none.
         token: bearer token.
-        pacer: throttle and minimum rate.
         timeout_s: for each wait on the link.
 
     Raises:
@@ -85,14 +89,14 @@ def open_stream(
         headers["range"] = f"bytes={offset}-{length - 1}"
         if etag:
             headers["if-range"] = etag
-    path = f"/d/v1/blobs/{sha256}"
+    path = f"{BLOBS}{sha256}"
     response = transport.request("GET", path, headers=headers, timeout_s=timeout_s)
     try:
         _check(response, length, offset)
     except BaseException:
         response.close()
         raise
-    return Stream(response, pacer)
+    return Stream(response)
 
 
 def _check(response: Response, length: int, offset: int) -> None:

@@ -44,6 +44,7 @@ class Looked(msgspec.Struct, frozen=True, kw_only=True):
     inhibitors: tuple[str, ...] = ()
     manual_confirm: bool = False
     online: bool = True
+    metered: bool = False
 
 
 class Offered(msgspec.Struct, frozen=True):

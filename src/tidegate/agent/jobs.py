@@ -4,7 +4,7 @@ Whatever must be verified or signed is a job; the loop itself verifies nothing. 
 """
 
 from collections.abc import Callable, Iterator
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 from msgspec import Meta
@@ -17,6 +17,7 @@ from tidegate.agent.events import (
     ReadBack,
     Refresh,
 )
+from tidegate.agent.pacer import Tap
 from tidegate.agent.state import (
     State,
 )
@@ -69,6 +70,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         waiting: what the device waits for, for the server to show.
         inhibitors: names of what says "not now".
+        tap: what a transfer is allowed when it begins; `TAP_MARK` lines on the same pipe change it.
     """
 
     job: Job
@@ -76,6 +78,11 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     token: str | None = None
     waiting: str = ""
     inhibitors: tuple[str, ...] = ()
+    tap: Tap = Tap()
+
+
+#: Begins a line to a worker that is no task: the tap as it is from now on.
+TAP_MARK: Final = b"tap "
 
 
 class Enrolled(msgspec.Struct, frozen=True, kw_only=True, tag="enrolled"):
@@ -111,10 +118,18 @@ class TokenRefused(msgspec.Struct, frozen=True, tag="token_refused"):
     """The server does not take the token any more: make a new session, then ask again."""
 
 
+class Struck(msgspec.Struct, frozen=True, kw_only=True, tag="struck"):
+    """A mirror that is left out for the rest of a download, and why."""
+
+    mirror: str
+    reason: str
+    detail: str
+
+
 class Quiet(msgspec.Struct, frozen=True, tag="quiet"):
     """Nothing yet; the worker is still at it."""
 
 
-Reply = Answer | Enrolled | Rekeyed | SessionMade | Signed | TokenRefused | Quiet
+Reply = Answer | Enrolled | Rekeyed | SessionMade | Signed | TokenRefused | Struck | Quiet
 #: Performs one task: in this process, or in another one. Each reply is handled, and made durable, before the next is asked for.
 Perform = Callable[[Task], Iterator[Reply]]

@@ -68,6 +68,7 @@ from tidegate.agent.state import (
     Downloading,
     Idle,
     Installing,
+    Phase,
     Reverting,
     Staged,
     State,
@@ -301,9 +302,24 @@ def _guard(before: State, after: State, event: Event) -> State:
         return _replace(after, stalls=0, best=mark)
     if isinstance(event, _PATIENT) or isinstance(after.phase, Reverting):
         return after
+    if _grew(before.phase, after.phase):
+        return _replace(after, stalls=0)
+    if isinstance(after.phase, Downloading) and isinstance(event, Failed) and event.retryable:
+        # The link's failures have limits of their own (`moves.FAILURE_LIMITS`); a server that is away is waited for.
+        return after
     if after.stalls < STALL_LIMIT:
         return _replace(after, stalls=after.stalls + 1)
     return trial.give_up(after, event)
+
+
+def _grew(before: Phase, after: Phase) -> bool:
+    """Say whether more was kept of one segment. A link that never holds long enough for a whole one goes on all the same, and a segment has an end."""
+    if not (isinstance(before, Downloading) and isinstance(after, Downloading)):
+        return False
+    old, new = before.progress, after.progress
+    if old is None or new is None:
+        return old is None and new is not None and new.begun_bytes > 0
+    return new.segments == old.segments and new.begun_bytes > old.begun_bytes
 
 
 def _mark(state: State) -> tuple[int, int]:

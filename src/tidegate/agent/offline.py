@@ -9,13 +9,12 @@ import hashlib
 from collections.abc import Iterator
 from typing import Final
 
-import msgspec
-
 from tidegate.agent import mandates
+from tidegate.agent.delivery import through
 from tidegate.agent.events import Assigned, Refused
 from tidegate.agent.jobs import OpenBundle, Quiet, Reply, Task
 from tidegate.agent.placing import placed
-from tidegate.agent.ports import Board, Clock, Storage, Transport, World
+from tidegate.agent.ports import World
 from tidegate.agent.rules import own_refusal
 from tidegate.agent.settings import Settings
 from tidegate.agent.sources import Source, SourceTransport, find
@@ -33,15 +32,6 @@ _PIECE: Final = 1 << 20
 _QUIET: Final = 16 << 20
 
 
-class OfflineWorld(msgspec.Struct, frozen=True, kw_only=True):
-    """A device's ports, with what a person brought in the place of the server."""
-
-    clock: Clock
-    storage: Storage
-    board: Board
-    transport: Transport
-
-
 def world_of(world: World, path: str) -> World:
     """Return the same device with its transport going to a bundle or a mirror.
 
@@ -53,16 +43,7 @@ def world_of(world: World, path: str) -> World:
         source = find(path)
     except DeviceError as error:
         raise TransferError("download.refused", error.detail) from error
-    return _with(world, source)
-
-
-def _with(world: World, source: Source) -> World:
-    return OfflineWorld(
-        clock=world.clock,
-        storage=world.storage,
-        board=world.board,
-        transport=SourceTransport(source),
-    )
+    return through(world, SourceTransport(source))
 
 
 def open_bundle(world: World, settings: Settings, job: OpenBundle, task: Task) -> Iterator[Reply]:

@@ -347,6 +347,7 @@ class Ports(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         examiner: does the health checks.
         inhibitors: what says "not now" at this moment, in words.
+        connect: opens the way to another server by its origin (`http://cache.site:8080`); None = over plain sockets, with the system's authorities.
     """
 
     clock: Clock
@@ -356,6 +357,7 @@ class Ports(msgspec.Struct, frozen=True, kw_only=True):
     examiner: Examiner
     errors: ErrorCounter
     inhibitors: Callable[[], tuple[str, ...]] = tuple
+    connect: Callable[[str], Transport] | None = None
 
 
 class World(Protocol):

@@ -7,7 +7,7 @@ The order is the same everywhere: the state is durable before anything is done a
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from tidegate.agent import outbox, windows
@@ -39,6 +39,7 @@ from tidegate.agent.events import (
     Refresh,
     Started,
 )
+from tidegate.agent.flow import Flow
 from tidegate.agent.jobs import (
     Enrol,
     Enrolled,
@@ -52,11 +53,13 @@ from tidegate.agent.jobs import (
     SessionMade,
     Sign,
     Signed,
+    Struck,
     Task,
     TokenRefused,
 )
 from tidegate.agent.journal import Journal, fresh, onto
 from tidegate.agent.machine import step
+from tidegate.agent.pacer import Tap
 from tidegate.agent.ports import Checkup, Findings, Ports, Reading, TellingBootloader
 from tidegate.agent.settings import Settings
 from tidegate.agent.state import (
@@ -97,19 +100,28 @@ class Runner:
         ports: its world.
         settings: what it was told.
         perform: does jobs; None = in this process, which loads the cryptography here.
+        tell: gives a worker process the tap of a transfer under way.
     """
 
-    def __init__(self, ports: Ports, settings: Settings, perform: Perform | None = None) -> None:
+    def __init__(
+        self,
+        ports: Ports,
+        settings: Settings,
+        perform: Perform | None = None,
+        tell: Callable[[Tap], None] | None = None,
+    ) -> None:
         self.ports = ports
         self.settings = settings
         self.state = State()
         self.ended = False
-        self._perform = perform if perform is not None else _inline(ports, settings)
+        self.flow = Flow(self, tell)
+        self._perform = perform if perform is not None else _inline(ports, settings, self.flow)
         self._journal = Journal(ports.storage)
         self._uplink = Uplink(ports.transport, ports.clock, settings)
         self._line = self._uplink.line
         self._effects: deque[Effect | OpenBundle] = deque()
         self.stick = Stick()
+        self.struck: dict[str, str] = {}
         self._active: tuple[Job, Iterator[Reply]] | None = None
         self._begun = False
         self._asked_refresh = False
@@ -164,6 +176,10 @@ class Runner:
     def open(self, path: str) -> None:
         """Have a bundle or a mirror looked at, and installed if it may be; `stick.word` says what became of it."""
         self._effects.append(self.stick.asked(path))
+
+    def is_wanted(self, *kinds: type[Effect | OpenBundle]) -> bool:
+        """Say whether one of these is to be done next."""
+        return any(isinstance(one, kinds) for one in self._effects)
 
     @property
     def busy(self) -> bool:
@@ -265,6 +281,8 @@ class Runner:
             download_open=windows.download_in(state, self.settings, now) == 0,
             activate_open=windows.activate_in(state, self.settings, now) == 0,
             inhibitors=self.ports.inhibitors() if staged else (),
+            metered=isinstance(state.phase, Downloading)
+            and self.flow.barred_by_meter(state.phase.update),
             manual_confirm=self.settings.manual_confirm,
             online=self._line.token is not None,
         )
@@ -400,6 +418,7 @@ class Runner:
             token=self._line.token,
             waiting=waiting,
             inhibitors=self.ports.inhibitors(),
+            tap=self.flow.began() if isinstance(job, Download) else Tap(),
         )
         self._active = (job, iter(self._perform(task)))
 
@@ -418,16 +437,18 @@ class Runner:
         return 0.2 if isinstance(reply, Quiet) else 0.0
 
     def _aside(self) -> None:
-        """Keep in touch during a long download; a new order interrupts it, and what is durable stays."""
+        """Keep in touch during a long download; a new order interrupts it, and what came is kept."""
         if self._line.token is not None and self._mono() >= self._uplink.poll_due_at:
             self._poll()
-        if any(isinstance(one, Refresh | OpenBundle) for one in self._effects):
+        if self.flow.steer():
             self._end_job()
 
-    def _answered(self, job: Job, reply: Reply) -> None:
+    def _answered(self, job: Job, reply: Reply) -> None:  # noqa: C901 - one line an answer
         match reply:
             case Quiet():
                 return
+            case Struck():
+                self._struck(reply)
             case Enrolled():
                 self._line.enrolled = reply.state
                 if reply.state != "accepted":
@@ -452,6 +473,13 @@ class Runner:
                 if not isinstance(job, ReadBack | Change):
                     self._uplink.contact()
                 self.feed(reply)
+
+    def _struck(self, reply: Struck) -> None:
+        """Keep in mind what was wrong with a mirror. Wrong bytes are news for the server, a mirror that is away is none."""
+        self.struck = {**self.struck, reply.mirror: f"{reply.reason}: {reply.detail}"}
+        if reply.reason == "download.hash":
+            detail = f"mirror {reply.mirror}: {reply.detail}"
+            self.feed(Noticed(now=self.now(), reason=reply.reason, detail=detail[:300]))
 
     def _job_failed(self, reply: Failed) -> None:
         line = self._line
@@ -570,7 +598,7 @@ def _counted_before(state: State, boot_id: str) -> Reading | None:
     return Reading(count=max(phase.errors, phase.errors_base), mark=phase.errors_mark)
 
 
-def _inline(ports: Ports, settings: Settings) -> Perform:
+def _inline(ports: Ports, settings: Settings, flow: Flow) -> Perform:
     from tidegate.agent.worker import Worker
 
-    return Worker(ports, settings).perform
+    return Worker(ports, settings, tap=flow.tap, connect=ports.connect).perform

@@ -28,6 +28,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         poll_interval_s: at least this long between polls; 0 = as the server says.
         rate_min: slower than this over `rate_grace_s` ends an attempt with `download.slow`.
         reserve_bytes: free space of the state directory that is left alone.
+        metered: whether to download over a metered link: `allow`, `deny`, or `security-only`: releases of that kind alone.
+        metered_file: its first word says whether the link is metered: `yes` or `no`; not there = no.
+        mirrors: base addresses of mirrors, tried in this order before the server; trusted with nothing.
         sync_bytes: plain bytes between two flushes of the slot: above 16 MiB nothing is gained, and at most this much is fetched again.
         hold_max_s: a hold without an end ends after this.
         offline_bundles: may a person install a release from a bundle on a stick or from a mirror directory, without the server's leave.
@@ -71,6 +74,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     sync_bytes: int = 16 << 20
     clock_step: ClockStep = "never"
     offline_bundles: bool = False
+    metered: Literal["allow", "deny", "security-only"] = "allow"
+    metered_file: str | None = None
+    mirrors: tuple[str, ...] = ()
     health: HealthPolicy = HealthPolicy()
 
 

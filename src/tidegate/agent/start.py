@@ -34,5 +34,5 @@ def run(start: Start) -> int:
     if start.inline:
         return Loop(start.config, Runner(ports, start.config.settings)).run(once=start.once)
     worker = SubprocessWorker(start.path, ports.clock)
-    runner = Runner(ports, start.config.settings, worker.perform)
+    runner = Runner(ports, start.config.settings, worker.perform, worker.tell)
     return Loop(start.config, runner, worker.rest).run(once=start.once)

@@ -76,6 +76,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         segments: segments of the payload whose bytes were flushed.
         since: first segment of the last interval, checked again on resume.
         stored_bytes: bytes that came over the link so far, all attempts together.
+        begun_bytes: bytes kept of the next segment, which the link broke off.
     """
 
     payload_sha256: str
@@ -86,6 +87,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     stored_bytes: int = 0
     resumes: int = 0
     etag: str = ""
+    begun_bytes: int = 0
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):

@@ -17,7 +17,8 @@ import msgspec
 from tidegate.agent.events import (
     Failed,
 )
-from tidegate.agent.jobs import Quiet, Reply, Task
+from tidegate.agent.jobs import TAP_MARK, Quiet, Reply, Task
+from tidegate.agent.pacer import Tap
 from tidegate.agent.ports import Clock
 
 #: How long one look for an answer waits, in seconds: the loop stays awake to people and the watchdog.
@@ -50,6 +51,15 @@ class SubprocessWorker:
         finally:
             if not finished:
                 self.rest()
+
+    def tell(self, tap: Tap) -> None:
+        """Open or close the tap of the transfer under way. A worker that is gone does not hear it; the next task says it again."""
+        process = self._process
+        if process is None or process.stdin is None:
+            return
+        with contextlib.suppress(OSError):
+            process.stdin.write(TAP_MARK + msgspec.json.encode(tap) + b"\n")
+            process.stdin.flush()
 
     def rest(self) -> None:
         """End the worker, if there is one."""

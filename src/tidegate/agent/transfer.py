@@ -1,8 +1,11 @@
 """Streams a payload container onto a device: a slot, or a file that stands in for one. What installers share.
 
 Order: stored hash, declared size, decode, plain hash, write; every 16 MiB flush, and only then say so. Zeros are written, because a
-slot still holds the release before. On resume the last interval is read from the device and held against the plain hashes: a medium
-that lost flushed bytes is found here, not at boot.
+slot still holds the release before.
+
+**What is fetched again.** When the link fails, or a pause is asked for, every whole segment that came is flushed and the begun one is kept in a small file:
+nothing is lost. When the process ends, or the power goes, the device itself is asked: the last interval is read back and held against the plain hashes, and
+from there on every segment that is in its place already is taken as it is; a medium that lost flushed bytes is found here, not at boot.
 """
 
 import hashlib
@@ -18,7 +21,6 @@ from tidegate.agent.events import (
     Progressed,
 )
 from tidegate.agent.jobs import Reply
-from tidegate.agent.pacer import Pacer
 from tidegate.agent.places import in_slot
 from tidegate.agent.ports import SlotDevice, World
 from tidegate.agent.settings import Settings
@@ -31,6 +33,10 @@ from tidegate.core.release import PayloadRef
 
 #: Name of the file that keeps header and index of the payload under way.
 HEAD_NAME: Final = "payload.head"
+#: Name of the file that keeps what came of the segment at which the link failed: digest of the head, number of the segment, bytes.
+PART_NAME: Final = "payload.part"
+#: Fewer bytes than this are not worth a write.
+PART_MIN: Final = 4096
 
 
 class Transfer:
@@ -60,111 +66,163 @@ class Transfer:
         self._payload: PayloadRef = job.piece.full
         #: What goes beside the slots is bound by its payload alone.
         self._slot = job.update.slot if in_slot(job.update, job.part) else ""
-        rates = [one for one in (settings.rate, job.update.policy.bps_max) if one]
-        self._pacer = Pacer(
-            world.clock,
-            rate=min(rates, default=0),
-            rate_min=settings.rate_min,
-            grace_s=settings.rate_grace_s,
-        )
+        self._sync_bytes = settings.sync_bytes
 
     def run(self) -> Iterator[Reply]:
         """Resume if that can be trusted, else begin. Ends with `Downloaded` when everything was flushed.
 
         Raises:
-            TransferError: the link failed.
+            TransferError: the link failed; PauseError: it was told to stop.
             PublisherError: the payload is not what was signed.
             DeviceError: this device failed.
         """
-        progress = self._fitting(self._job.progress)
-        kept = self._kept_head() if progress is not None and progress.segments else None
-        if progress is None or kept is None:
+        index = self._kept_head()
+        if index is None:
             yield from self._begin()
         else:
-            yield from self._resume(kept, self._verified(kept, progress))
+            yield from self._resume(index, self._found(index))
 
-    def _fitting(self, progress: Progress | None) -> Progress | None:
-        if progress is None:
-            return None
-        named = (progress.payload_sha256, progress.index_sha256, progress.slot)
-        payload = self._payload
+    def _known(self) -> Progress:
+        """Return the job's progress, or none of it where it speaks of something else."""
+        known, payload = self._job.progress, self._payload
+        blank = Progress(
+            payload_sha256=payload.sha256,
+            index_sha256=payload.index_sha256,
+            slot=self._slot,
+        )
+        if known is None:
+            return blank
         mine = (payload.sha256, payload.index_sha256, self._slot)
-        return progress if named == mine else None
+        if (known.payload_sha256, known.index_sha256, known.slot) == mine:
+            return known
+        return msgspec.structs.replace(
+            blank, stored_bytes=known.stored_bytes, resumes=known.resumes
+        )
 
     def _begin(self) -> Iterator[Reply]:
-        before = self._job.progress
+        known = self._known()
         stream = self._open(0, "")
         try:
             head = self._read_head(stream)
             index = self._index(head)
-            self._keep_head(head)
-            for offset, length in index.zeros():
-                self._device.zero_at(offset, length)
-            progress = Progress(
-                payload_sha256=self._payload.sha256,
-                index_sha256=self._payload.index_sha256,
-                slot=self._slot,
-                stored_bytes=before.stored_bytes if before else 0,
-                resumes=before.resumes if before else 0,
-                etag=stream.etag,
+            self._world.storage.write(HEAD_NAME, head)
+            self._zero(index)
+            progress = msgspec.structs.replace(
+                known, segments=0, since=0, begun_bytes=0, etag=stream.etag
             )
-            yield from self._segments(stream, index, progress)
+            yield from self._segments(stream, index, progress, b"")
         finally:
             stream.close()
 
+    def _zero(self, index: Index) -> None:
+        for offset, length in index.zeros():
+            self._device.zero_at(offset, length)
+
     def _resume(self, index: Index, progress: Progress) -> Iterator[Reply]:
         if progress.segments >= len(index.segments):
-            yield Downloaded(now=self._now(), progress=progress)
+            yield Downloaded(now=self._now(), progress=self._flushed(progress, progress.segments))
             return
-        offset = index.segments[progress.segments].offset
+        part = self._kept_part(index, progress.segments)
+        offset = index.segments[progress.segments].offset + len(part)
         try:
             stream = self._open(offset, progress.etag)
         except TransferError as error:
             if error.code == "download.range" and progress.etag:
                 # The server holds another copy now; the next attempt does without If-Range, and the digests decide.
-                forgetful = msgspec.structs.replace(progress, etag="")
+                forgetful = msgspec.structs.replace(self._known(), etag="")
                 yield Progressed(now=self._now(), progress=forgetful)
             raise
         try:
             again = msgspec.structs.replace(
                 progress, etag=stream.etag, resumes=progress.resumes + 1
             )
-            yield from self._segments(stream, index, again)
+            yield from self._segments(stream, index, again, part)
         finally:
             stream.close()
 
-    def _segments(self, stream: Stream, index: Index, progress: Progress) -> Iterator[Reply]:
-        pending = 0
-        base = progress.stored_bytes
-        for number in range(progress.segments, len(index.segments)):
-            stored = stream.read_exactly(index.segments[number].stored_length)
-            plain = decode_segment(index, number, stored)
-            view = memoryview(plain)
-            for one in index.writes(number):
-                part = view[one.offset : one.offset + one.length]
-                self._device.write_at(one.target_offset, bytes(part))
-            pending += len(plain)
-            if pending >= self._settings.sync_bytes and number + 1 < len(index.segments):
-                progress = self._flushed(progress, number + 1, base + stream.count)
-                pending = 0
-                yield Progressed(now=self._now(), progress=progress)
+    def _segments(
+        self, stream: Stream, index: Index, progress: Progress, part: bytes
+    ) -> Iterator[Reply]:
+        """Take segment after segment. `part`: what is there of the first one already."""
+        base, done, pending = progress.stored_bytes, progress.segments, 0
+        try:
+            for number in range(progress.segments, len(index.segments)):
+                length = index.segments[number].stored_length
+                stored = part + stream.read_exactly(length - len(part))
+                self._write(index, number, decode_segment(index, number, stored))
+                part, done = b"", number + 1
+                pending += index.segments[number].plain_length
+                if pending >= self._sync_bytes and done < len(index.segments):
+                    progress, pending = self._flushed(progress, done, base + stream.count), 0
+                    yield Progressed(now=self._now(), progress=progress)
+        except TransferError as error:
+            if error.code == "download.hash":
+                self._world.storage.delete(PART_NAME)
+                begun = b""
+            else:
+                begun = part + bytes(stream.rest)
+            yield from self._kept(index, progress, done, begun, base + stream.count)
+            raise
         progress = self._flushed(progress, len(index.segments), base + stream.count)
+        self._world.storage.delete(PART_NAME)
         yield Downloaded(now=self._now(), progress=progress)
 
-    def _flushed(self, progress: Progress, segments: int, stored_bytes: int) -> Progress:
+    def _write(self, index: Index, number: int, plain: bytes) -> None:
+        view = memoryview(plain)
+        for one in index.writes(number):
+            part = view[one.offset : one.offset + one.length]
+            self._device.write_at(one.target_offset, bytes(part))
+
+    def _kept(
+        self, index: Index, progress: Progress, done: int, begun: bytes, stored_bytes: int
+    ) -> Iterator[Reply]:
+        """Make durable what came before the link failed, and say so if that is anything."""
+        if not self._worth_keeping(begun, progress.begun_bytes if done == progress.segments else 0):
+            begun = b""
+        if done == progress.segments and not begun:
+            return
+        if begun:
+            number = done.to_bytes(4, "big")
+            kept = bytes.fromhex(self._payload.index_sha256) + number + begun
+            self._world.storage.write(PART_NAME, kept)
+        progress = self._flushed(progress, done, stored_bytes)
+        progress = msgspec.structs.replace(progress, begun_bytes=len(begun))
+        yield Progressed(now=self._now(), progress=progress)
+
+    def _worth_keeping(self, begun: bytes, before: int) -> bool:
+        room = self._world.storage.free_bytes() - self._settings.reserve_bytes
+        return len(begun) >= before + PART_MIN and room >= len(begun) + PART_MIN
+
+    def _kept_part(self, index: Index, number: int) -> bytes:
+        """Return what was kept of a segment; its digest is asked when it is whole."""
+        kept = self._world.storage.read(PART_NAME) or b""
+        named = bytes.fromhex(self._payload.index_sha256) + number.to_bytes(4, "big")
+        part = kept[len(named) :] if kept.startswith(named) else b""
+        return part if len(part) < index.segments[number].stored_length else b""
+
+    def _flushed(self, progress: Progress, segments: int, stored_bytes: int = 0) -> Progress:
         self._device.flush()
         return msgspec.structs.replace(
-            progress, since=progress.segments, segments=segments, stored_bytes=stored_bytes
+            progress,
+            since=progress.segments if segments > progress.segments else progress.since,
+            segments=segments,
+            begun_bytes=0,
+            stored_bytes=max(stored_bytes, progress.stored_bytes),
         )
 
-    def _verified(self, index: Index, progress: Progress) -> Progress:
-        """Believe the last interval only after reading it."""
-        if progress.segments > len(index.segments):
-            return msgspec.structs.replace(progress, segments=0, since=0)
-        for number in range(progress.since, progress.segments):
-            if not self._holds(index, number):
-                return msgspec.structs.replace(progress, segments=progress.since)
-        return progress
+    def _found(self, index: Index) -> Progress:
+        """Ask the slot: believe the last interval only after reading it, and take what else is in its place."""
+        known = self._known()
+        if known.segments == 0 or known.segments > len(index.segments):
+            # Whether the zeros of an attempt that ended so early were flushed, nobody knows.
+            self._zero(index)
+            known = msgspec.structs.replace(known, segments=0, since=0)
+        at = known.since
+        while at < len(index.segments) and self._holds(index, at):
+            at += 1
+        if at < known.segments:
+            at = known.since
+        return msgspec.structs.replace(known, segments=at, since=min(known.since, at))
 
     def _holds(self, index: Index, number: int) -> bool:
         segment = index.segments[number]
@@ -183,6 +241,8 @@ class Transfer:
         except PublisherError as error:
             # Not what was signed, so far as one can see: the bytes are wrong, not the publisher.
             raise TransferError("download.hash", error.detail) from error
+        if self._world.storage.free_bytes() < size + self._settings.reserve_bytes:
+            raise DeviceError("download.space", "no room for the payload's index")
         head = header + stream.read_exactly(size - HEADER_SIZE)
         if hashlib.sha256(head).hexdigest() != self._payload.index_sha256:
             raise TransferError("download.hash", "the payload's index")
@@ -198,12 +258,6 @@ class Transfer:
             raise PublisherError("sig.malformed", "the payload is of another length")
         return index
 
-    def _keep_head(self, head: bytes) -> None:
-        storage = self._world.storage
-        if storage.free_bytes() < len(head) + self._settings.reserve_bytes:
-            raise DeviceError("download.space", "no room for the payload's index")
-        storage.write(HEAD_NAME, head)
-
     def _kept_head(self) -> Index | None:
         head = self._world.storage.read(HEAD_NAME)
         if head is None or hashlib.sha256(head).hexdigest() != self._payload.index_sha256:
@@ -218,7 +272,6 @@ class Transfer:
             offset=offset,
             etag=etag,
             token=self._token,
-            pacer=self._pacer,
             timeout_s=self._settings.timeout_s,
         )
 

@@ -43,6 +43,8 @@ def _download(phase: Downloading, looked: Looked) -> list[Because]:
         found.append(_until("wait.not_before", phase.update.policy.not_before))
     if not looked.download_open and not phase.update.bundle:
         found.append(Because(code="wait.download_window", detail="outside the download window"))
+    if looked.metered:
+        found.append(Because(code="wait.metered", detail="the link is metered"))
     return found
 
 

@@ -4,12 +4,13 @@ In one process with the runner (simulator, tests), or as `python -m tidegate.age
 other end). It ends when its standard input does.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 
 import msgspec
 
 from tidegate.agent import api, enrol, installers
+from tidegate.agent.delivery import Delivery, through
 from tidegate.agent.events import (
     AskPermit,
     Change,
@@ -19,10 +20,12 @@ from tidegate.agent.events import (
     Installed,
     PermitRefused,
     Permitted,
+    Progressed,
     ReadBack,
     Refresh,
 )
 from tidegate.agent.jobs import (
+    TAP_MARK,
     Enrol,
     MakeSession,
     OpenBundle,
@@ -33,10 +36,12 @@ from tidegate.agent.jobs import (
     Task,
     TokenRefused,
 )
+from tidegate.agent.link import HttpTransport
 from tidegate.agent.offline import open_bundle, world_of
 from tidegate.agent.orders import Orders
+from tidegate.agent.pacer import Pacer, PauseError, Tap
 from tidegate.agent.places import places
-from tidegate.agent.ports import World
+from tidegate.agent.ports import Transport, World
 from tidegate.agent.settings import Settings
 from tidegate.agent.state import (
     Staged,
@@ -48,7 +53,7 @@ from tidegate.core.director import (
     check_permit,
     open_permit,
 )
-from tidegate.core.errors import DeviceError, TidegateError
+from tidegate.core.errors import DeviceError, TidegateError, TransferError
 from tidegate.core.keys import sign_document
 from tidegate.core.protocol import (
     EVENT_TYPE,
@@ -66,11 +71,21 @@ class Worker:
     Args:
         world: its ports.
         settings: what it was told.
+        tap: what a transfer is allowed at this moment; None = what the settings say, for ever.
+        connect: opens the way to a mirror's origin; None = over plain sockets.
     """
 
-    def __init__(self, world: World, settings: Settings) -> None:
+    def __init__(
+        self,
+        world: World,
+        settings: Settings,
+        tap: Callable[[], Tap] | None = None,
+        connect: Callable[[str], Transport] | None = None,
+    ) -> None:
         self._world = world
         self._settings = settings
+        self._tap = tap
+        self._connect = connect or HttpTransport
 
     def perform(self, task: Task) -> Iterator[Reply]:
         """Do one job. Never raises but for a fault in the agent or a loss of power: every error is an answer."""
@@ -78,6 +93,8 @@ class Worker:
             yield from self._job(task)
         except api.TokenError:
             yield TokenRefused()
+        except PauseError:
+            return
         except TidegateError as error:
             yield self._failed(error)
 
@@ -99,16 +116,45 @@ class Worker:
             case Refresh():
                 yield from Orders(self._world, self._settings).refresh(task)
             case Download():
-                installer = installers.load(job.piece.format, self._settings.allow)
-                bundle = job.update.bundle
-                world = world_of(self._world, bundle) if bundle else self._world
-                yield from installer.download(world, self._settings, job, task.token)
+                yield from self._download(job, task.token)
             case ReadBack():
                 yield self._read_back(job)
             case Change():
                 yield self._change(job)
             case AskPermit():
                 yield self._permit(job, task)
+
+    # --- download -----------------------------------------------------------------------------------------------------
+
+    def _download(self, job: Download, token: str | None) -> Iterator[Reply]:
+        """Have the installer get it: from mirrors as long as they serve, then from the server; or from what a person brought."""
+        settings, bundle = self._settings, job.update.bundle
+        installer = installers.load(job.piece.format, settings.allow)
+        rates = [one for one in (settings.rate, job.update.policy.bps_max) if one]
+        pacer = Pacer(
+            self._world.clock,
+            rate=min(rates, default=0),
+            rate_min=settings.rate_min,
+            grace_s=settings.rate_grace_s,
+            tap=self._tap,
+        )
+        world = world_of(self._world, bundle) if bundle else self._world
+        mirrors = () if bundle else settings.mirrors
+        delivery = Delivery(world.transport, mirrors, self._connect, pacer)
+        world = through(world, delivery)
+        while True:
+            try:
+                for reply in installer.download(world, settings, job, token):
+                    if isinstance(reply, Progressed):
+                        job = msgspec.structs.replace(job, progress=reply.progress)
+                    yield reply
+            except TransferError as error:
+                struck = delivery.strike(error)
+                if struck is None:
+                    raise
+                yield struck
+            else:
+                return
 
     # --- events -------------------------------------------------------------------------------------------------------
 
@@ -212,7 +258,8 @@ class Worker:
 def serve(arguments: list[str]) -> int:
     """Do one task after the other from standard input, answering on standard output, a JSON line each; `done` ends each task.
 
-    A thread reads the input, so that its end is noticed during a job as well: a worker never outlives its loop.
+    A thread reads the input, so that its end is noticed during a job as well: a worker never outlives its loop; and so is a line that opens or closes the tap
+    of the transfer under way.
     """
     import os
     import queue
@@ -222,22 +269,33 @@ def serve(arguments: list[str]) -> int:
     from tidegate.agent import assemble, config
 
     path = Path(arguments[1]) if arguments[:1] == ["--config"] and len(arguments) > 1 else None
-    tasks: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    tasks: queue.SimpleQueue[Task] = queue.SimpleQueue()
+    taps = [Tap()]
+
+    def take(line: bytes) -> None:
+        if line.startswith(TAP_MARK):
+            taps[0] = msgspec.json.decode(line.removeprefix(TAP_MARK), type=Tap)
+            return
+        task = msgspec.json.decode(line, type=Task)
+        taps[0] = task.tap
+        tasks.put(task)
 
     def listen() -> None:
         buffer = b""
-        while piece := os.read(0, 1 << 16):
-            *lines, buffer = (buffer + piece).split(b"\n")
-            for line in lines:
-                tasks.put(line)
-        os._exit(0)
+        try:
+            while piece := os.read(0, 1 << 16):
+                *lines, buffer = (buffer + piece).split(b"\n")
+                for line in lines:
+                    take(line)
+        finally:
+            os._exit(0)
 
     threading.Thread(target=listen, daemon=True).start()
     found = config.read(path, config.environment())
-    worker = Worker(assemble.ports(found), found.settings)
+    ports = assemble.ports(found)
+    worker = Worker(ports, found.settings, tap=lambda: taps[0], connect=ports.connect)
     while True:
-        task = msgspec.json.decode(tasks.get(), type=Task)
-        for reply in worker.perform(task):
+        for reply in worker.perform(tasks.get()):
             os.write(1, msgspec.json.encode(reply) + b"\n")
         os.write(1, b"done\n")
 
