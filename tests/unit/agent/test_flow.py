@@ -313,3 +313,18 @@ def test_a_worker_is_told_once_and_ended_when_it_does_not_stop(
     later(6)
     assert flow.steer()
     assert len(told.taps) == 2
+
+
+# --- a server that is away --------------------------------------------------------------------------------------------
+
+
+def test_bytes_that_cannot_be_had_for_a_day_end_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    watched = Watched(monkeypatch)
+    plane = watched.device.plane
+    blobs, plane.blobs = plane.blobs, {}
+    watched.order()
+    watched.rest(20 * HOUR)
+    assert plane.outcomes() == []
+    assert len(watched.asked) > 50
+    plane.blobs = blobs
+    watched.until("staged", HOUR)
