@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final, Literal
 import msgspec
 
 from tidegate.agent import windows
-from tidegate.agent.events import Refresh
-from tidegate.agent.jobs import OpenBundle
+from tidegate.agent.events import Noticed, Refresh
+from tidegate.agent.jobs import OpenBundle, Struck
 from tidegate.agent.pacer import Tap
 from tidegate.agent.state import Downloading, Update
 
@@ -64,6 +64,8 @@ class Flow:
         self._closed_mono: float | None = None
         self._stale = True
         self._wishes: Wishes | None = None
+        #: What was wrong with mirrors, by address, since this agent started.
+        self.mirrors: dict[str, str] = {}
 
     # --- what people said ---------------------------------------------------------------------------------------------
 
@@ -103,6 +105,14 @@ class Flow:
             return Wishes() if body is None else msgspec.json.decode(body, type=Wishes)
         except msgspec.DecodeError:
             return Wishes()
+
+    def left_out(self, struck: Struck) -> None:
+        """Keep in mind what was wrong with a mirror. Wrong bytes are news for the server, a mirror that is away is none."""
+        self.mirrors[struck.mirror] = f"{struck.reason}: {struck.detail}"
+        if struck.reason == "download.hash":
+            detail = f"mirror {struck.mirror}: {struck.detail}"[:300]
+            now = self._runner.now()
+            self._runner.feed(Noticed(now=now, reason=struck.reason, detail=detail))
 
     # --- what is allowed ----------------------------------------------------------------------------------------------
 

@@ -121,7 +121,6 @@ class Runner:
         self._line = self._uplink.line
         self._effects: deque[Effect | OpenBundle] = deque()
         self.stick = Stick()
-        self.struck: dict[str, str] = {}
         self._active: tuple[Job, Iterator[Reply]] | None = None
         self._begun = False
         self._asked_refresh = False
@@ -448,7 +447,7 @@ class Runner:
             case Quiet():
                 return
             case Struck():
-                self._struck(reply)
+                self.flow.left_out(reply)
             case Enrolled():
                 self._line.enrolled = reply.state
                 if reply.state != "accepted":
@@ -473,13 +472,6 @@ class Runner:
                 if not isinstance(job, ReadBack | Change):
                     self._uplink.contact()
                 self.feed(reply)
-
-    def _struck(self, reply: Struck) -> None:
-        """Keep in mind what was wrong with a mirror. Wrong bytes are news for the server, a mirror that is away is none."""
-        self.struck = {**self.struck, reply.mirror: f"{reply.reason}: {reply.detail}"}
-        if reply.reason == "download.hash":
-            detail = f"mirror {reply.mirror}: {reply.detail}"
-            self.feed(Noticed(now=self.now(), reason=reply.reason, detail=detail[:300]))
 
     def _job_failed(self, reply: Failed) -> None:
         line = self._line
