@@ -46,7 +46,7 @@ def _fresh(behaviour: Behaviour | None) -> Callable[[int], Device]:
 
 def _confirmed(seed: int) -> Device:
     device = _fresh(None)(seed)
-    _run(device)
+    run_story(device)
     device.plane.events = {
         seq: event for seq, event in device.plane.events.items() if event.kind == "heartbeat"
     }
@@ -66,7 +66,7 @@ def _counters(state: State) -> tuple[int, int, int, int]:
     return state.floor, state.order.epoch, state.order.seq, state.next_seq
 
 
-def _run(device: Device) -> list[str]:
+def run_story(device: Device) -> list[str]:
     """Run to the end of the story; return what was wrong on the way."""
     wrong: list[str] = []
     before = (0, 0, 0, 0)
@@ -93,6 +93,8 @@ def _faults(device: Device, story: Story, wrong: list[str]) -> list[str]:
     returned = device.plane.kinds().count("permit_returned")
     if len(device.plane.permits) - returned > story.permits:
         wrong.append("leave was given, not used and not returned")
+    if any(one.reason == "agent.state_damaged" for one in device.plane.events.values()):
+        wrong.append("a cut was taken for damage")
     if device.board.history.torn_boots:
         wrong.append("a torn image was booted")
     return wrong
@@ -101,14 +103,14 @@ def _faults(device: Device, story: Story, wrong: list[str]) -> list[str]:
 def _operations(story: Story) -> int:
     device = story.prepare(1)
     first = device.board.power.operations
-    assert _faults(device, story, _run(device)) == []
+    assert _faults(device, story, run_story(device)) == []
     return device.board.power.operations - first
 
 
 def _cut(story: Story, *cuts: Cut) -> list[str]:
     device = story.prepare(1)
     device.board.power.arm(*cuts)
-    wrong = _faults(device, story, _run(device))
+    wrong = _faults(device, story, run_story(device))
     if not device.board.power.cut_at:
         wrong.append("the power never went away")
     return [f"{cuts}: {one}" for one in wrong]

@@ -87,11 +87,14 @@ class Journal:
     def write(self, state: State) -> None:
         """Make the state durable. After return a power cut cannot take it away; a cut before leaves the state before."""
         kept = durable(state)
-        self._write_counters(kept)
         generation = self._generation + 1
+        if self._generation:
+            self._write_counters(kept)
         self._storage.write(COPIES[self._next], seal(generation, msgspec.json.encode(kept)))
         self._generation = generation
         self._next = 1 - self._next
+        # Counters without any copy are what is left of a lost journal: on a new device, whose power went away here, nothing was lost.
+        self._write_counters(kept)
 
     def _write_counters(self, state: State) -> None:
         slots = {name: _bare(record) for name, record in state.slots.items()}

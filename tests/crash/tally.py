@@ -1,0 +1,53 @@
+"""What the crash tests of this run tried, and what came of it: counted as they go, printed at the end of the run."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from tests.crash.blocklog.judge import Verdict
+
+
+@dataclass
+class Row:
+    """One rig or one story."""
+
+    states: int = 0
+    wrong: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass
+class Tally:
+    """The two tables of a run."""
+
+    disks: dict[str, Sequence[Verdict]] = field(default_factory=dict)
+
+    def judged(self, rig: str, verdicts: Sequence[Verdict]) -> None:
+        """Note what a rig's log gave."""
+        self.disks[rig] = verdicts
+
+    def lines(self) -> list[str]:
+        """Return the table, nothing when nothing was tried."""
+        lines = []
+        if self.disks:
+            lines.append(
+                f"{'states of a disk':34}{'old':>8}{'new':>8}{'lost':>6}{'returned':>10}{'undone':>8}"
+            )
+            rows = {name: _sums(found) for name, found in self.disks.items()}
+            rows["all"] = tuple(map(sum, zip(*rows.values(), strict=True)))
+            lines += [
+                f"  {name:32}{old:8}{new:8}{lost:6}{kept:10}{undone:8}"
+                for name, (old, new, lost, kept, undone) in rows.items()
+            ]
+        return lines
+
+
+def _sums(found: Sequence[Verdict]) -> tuple[int, ...]:
+    return (
+        sum(one.old + one.inert for one in found),
+        sum(one.new for one in found),
+        sum(one.lost for one in found),
+        sum(one.kept for one in found),
+        sum(one.undone for one in found),
+    )
+
+
+TALLY = Tally()
