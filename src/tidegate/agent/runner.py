@@ -61,6 +61,7 @@ from tidegate.agent.journal import Journal, fresh, onto
 from tidegate.agent.machine import step
 from tidegate.agent.pacer import Tap
 from tidegate.agent.ports import Checkup, Findings, Ports, Reading, TellingBootloader
+from tidegate.agent.refill import Refill
 from tidegate.agent.settings import Settings
 from tidegate.agent.state import (
     Activating,
@@ -123,6 +124,7 @@ class Runner:
         self.stick = Stick()
         self._active: tuple[Job, Iterator[Reply]] | None = None
         self._begun = False
+        self._refill = Refill(ports.board.bootloader)
         self._asked_refresh = False
         self._asked_at = -1
         self._examined: InForce | None = None
@@ -216,6 +218,7 @@ class Runner:
     # --- one tick -----------------------------------------------------------------------------------------------------
 
     def _one_thing(self) -> float:
+        self._line.problem = self._refill.give(self.state, self._mono()) or self._line.problem
         if self._examined is not None and self._checked(self._examined):
             return 0.0
         if self._active is not None:
@@ -289,7 +292,7 @@ class Runner:
     def _idle_s(self) -> float:
         mono = self._mono()
         line = self._line
-        due = [self._uplink.poll_due_at - mono]
+        due = [self._uplink.poll_due_at - mono, self._refill.wait_s(self.state, mono)]
         if self.state.outbox:
             due.append(line.retry_at - mono)
         wait = self.state.wait

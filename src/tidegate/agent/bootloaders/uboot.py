@@ -29,7 +29,6 @@ from tidegate.agent.ports import SlotMark, SlotName
 from tidegate.agent.uboot_store import LOCK_PATH, Place, Store, parse_places
 from tidegate.agent.uboot_styles import Bootcount, Order, Style
 from tidegate.core.errors import ConfigError, DeviceError
-from tidegate.core.nearest import did_you_mean
 
 #: Where U-Boot's tools look.
 CONFIG_PATH: Final = "/etc/fw_env.config"
@@ -51,11 +50,6 @@ _KINDS: Final[Mapping[str, type]] = {
     "select": list,
     "accept_single_copy": bool,
     "lock": str,
-    "sysfs": str,
-    # not for this file: for all boot loaders
-    "slots": object,
-    "current": object,
-    "cmdline": str,
 }
 
 
@@ -65,13 +59,7 @@ def create(settings: BootSettings) -> "UbootBootloader":
     Raises:
         ConfigError: `config.invalid`, `config.unreadable`: settings that cannot work, a single copy among them.
     """
-    for key, value in settings.items():
-        kind = _KINDS.get(key)
-        if kind is None:
-            near = did_you_mean(key, set(_KINDS))
-            raise ConfigError("config.invalid", f"[bootloader.uboot] unknown key {key}{near}")
-        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            raise ConfigError("config.invalid", f"[bootloader.uboot] {key}: not {value!r:.60}")
+    booted.require_known(settings, "uboot", _KINDS)
     style = _style(settings)
     places = _places(settings)
     if len(places) == 1 and settings.get("accept_single_copy") is not True:
@@ -80,8 +68,8 @@ def create(settings: BootSettings) -> "UbootBootloader":
             "the U-Boot environment has a single copy, which a power cut while it is rewritten loses whole: build U-Boot with "
             "CONFIG_SYS_REDUNDAND_ENVIRONMENT=y and name both copies in fw_env.config, or accept the risk with [bootloader.uboot] accept_single_copy = true",
         )
-    lock, sysfs = settings.get("lock", LOCK_PATH), settings.get("sysfs", "/sys/dev/block")
-    return UbootBootloader(settings, Store(places, lock=str(lock), sysfs=str(sysfs)), style)
+    lock = str(settings.get("lock", LOCK_PATH))
+    return UbootBootloader(settings, Store(places, lock=lock), style)
 
 
 class UbootBootloader:
