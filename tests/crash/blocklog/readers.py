@@ -6,6 +6,7 @@ A reading can be compared and printed; what cannot be read raises one of `LOST`.
 
 import hashlib
 import json
+import re
 import struct
 import zlib
 from collections.abc import Callable, Mapping
@@ -107,6 +108,14 @@ def _by_order(variables: Mapping[str, str]) -> str:
     return "none"
 
 
+def _by_count(variables: Mapping[str, str]) -> str:
+    slot = variables["tidegate_slot"]
+    counting = variables["upgrade_available"] == "1"
+    if counting and int(variables["bootcount"]) >= int(variables["bootlimit"]):
+        return "AB".replace(slot, "")
+    return slot
+
+
 # --- GRUB's block -----------------------------------------------------------------------------------------------------
 
 
@@ -120,7 +129,7 @@ def _grub(image: bytearray, folder: Path) -> Reading:
 
 def _by_grub(variables: Mapping[str, str]) -> str:
     for slot in variables["ORDER"].split():
-        if variables.get(f"{slot}_OK") == "1" and variables.get(f"{slot}_TRY", "0") != "0":
+        if variables.get(f"{slot}_OK") == "1" and int(variables.get(f"{slot}_TRY") or 0):
             return slot
     return "none"
 
@@ -128,20 +137,28 @@ def _by_grub(variables: Mapping[str, str]) -> str:
 # --- boot entries on an ESP -------------------------------------------------------------------------------------------
 
 
+_NAME: Final = re.compile(r"tidegate-(\d+)-([ab])(?:\+(\d+)(?:-\d+)?)?\.conf")
+
+
 def _entries(image: bytearray, folder: Path) -> Reading:
+    """Return (slot, tries left) in the order in which systemd-boot would start them: spent ones last, then by number."""
     volume = Fat(image)
-    names = [one for one in volume.names("loader/entries") if one.endswith(".conf")]
-    found = {}
-    for name in names:
-        body = volume.read(f"loader/entries/{name}")
-        if not body.strip():
-            raise UnreadableError(f"{name} is empty")
-        found[name] = body.decode("utf-8", "replace")
-    if len(found) != len(names):
-        raise UnreadableError(f"one name twice: {names}")
-    if not found:
-        raise UnreadableError("no boot entry")
-    return found
+    found: list[tuple[bool, int, str, str]] = []
+    for name in volume.names("loader/entries"):
+        match = _NAME.fullmatch(name)
+        body = volume.read(f"loader/entries/{name}").decode("utf-8", "replace")
+        if match is None or not re.search("^linux ", body, re.MULTILINE):
+            continue
+        number, slot, left = match.groups()
+        if f"tidegate.slot={slot.upper()}" not in body:
+            raise UnreadableError(f"{name} starts the other slot")
+        found.append((left != "0", int(number), slot.upper(), left or "kept"))
+    ranked = [(slot, left) for _, _, slot, left in sorted(found, reverse=True)]
+    # Of one slot's entries, the first is started; what else a cut left of it is nobody's.
+    first = {slot: (slot, left) for slot, left in reversed(ranked)}
+    if len(first) != 2:
+        raise UnreadableError(f"a slot without an entry: {ranked}")
+    return sorted(first.values(), key=ranked.index)
 
 
 # --- the agent's files on ext4 ----------------------------------------------------------------------------------------
@@ -212,7 +229,8 @@ READERS: Final = {
     "u_boot_raw_pair": Reader(_raw_pair, _by_order),
     "u_boot_fat_pair": Reader(_fat_pair, _by_order),
     "grub": Reader(_grub, _by_grub),
-    "entries": Reader(_entries),
+    "entries": Reader(_entries, lambda ranked: str(ranked[0][0])),
+    "u_boot_bootcount": Reader(_raw_pair, _by_count),
     "folder": Reader(_folder, programs=_E2FSPROGS),
     "boot_record": Reader(_boot_record, _by_record, programs=_E2FSPROGS),
     "journal": Reader(_journal, programs=_E2FSPROGS),

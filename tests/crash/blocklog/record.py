@@ -167,7 +167,7 @@ def _disk(rig: Rig, folder: Path) -> None:
 
 
 def _fat(rig: Rig, image: Path) -> None:
-    _run("mkfs.vfat", "-n", "BOOT", "-i", "7DE6A7E0", str(image))
+    _run("mkfs.vfat", "-F", str(rig.fat_bits), "-n", "BOOT", "-i", "7DE6A7E0", str(image))
     for name, data in rig.files.items():
         if name.endswith("/"):
             _run("mmd", "-i", str(image), f"::{name.rstrip('/')}")

@@ -44,6 +44,7 @@ class Rig:
         inert: nobody reads it before the call has returned.
         features: of the ext4 volume, beside the usual ones.
         block_bytes: of the ext4 volume.
+        fat_bits: of the FAT volume.
         size: bytes of the volume.
     """
 
@@ -60,6 +61,7 @@ class Rig:
     inert: bool = False
     features: str = "^metadata_csum"
     block_bytes: int = 4096
+    fat_bits: int = 16
     size: int = 16 << 20
 
 
@@ -145,6 +147,97 @@ SLOT: Final = Rig(
     inert=True,
     size=1 << 20,
 )
+_U_BOOT_SOURCES: Final = (
+    "agent/bootloaders/uboot.py",
+    "agent/uboot_env.py",
+    "agent/uboot_store.py",
+    "agent/uboot_styles.py",
+)
+_ORDER: Final = {
+    "bootcmd": "run tidegate_boot",
+    "BOOT_ORDER": "A B",
+    "BOOT_A_LEFT": "3",
+    "BOOT_B_LEFT": "0",
+    # Longer than a sector, as environments of real boards are.
+    **{f"unused{number}": "x" * 40 for number in range(40)},
+}
+_COUNT: Final = {"upgrade_available": "0", "bootcount": "0", "bootlimit": "3", "tidegate_slot": "A"}
+_ON_DISK: Final = [f"DEVICE {at:#x} {ENV_BYTES:#x}" for at in ENV_AT]
+_ON_FAT: Final = [
+    f"{MOUNT}/{name} 0x0 {ENV_BYTES:#x}" for name in ("uboot.env", "uboot-redund.env")
+]
+U_BOOT: Final = Rig(
+    name="uboot-order-raw",
+    medium="raw",
+    writer="bootloader:uboot",
+    reader="u_boot_raw_pair",
+    calls=THERE_AND_BACK,
+    sources=_U_BOOT_SOURCES,
+    settings={"env": _ON_DISK, "lock": "/tmp/lock"},
+    raw={
+        ENV_AT[0]: u_boot_environment(_ORDER, 254),
+        ENV_AT[1]: u_boot_environment(_ORDER, 253),
+    },
+    size=1 << 20,
+)
+U_BOOT_FAT: Final = Rig(
+    name="uboot-order-fat",
+    medium="vfat",
+    writer="bootloader:uboot",
+    reader="u_boot_fat_pair",
+    calls=THERE_AND_BACK,
+    sources=_U_BOOT_SOURCES,
+    settings={"env": _ON_FAT, "lock": "/tmp/lock"},
+    files={
+        "uboot.env": u_boot_environment(_ORDER, 1),
+        "uboot-redund.env": u_boot_environment(_ORDER, 2),
+    },
+)
+U_BOOT_COUNT: Final = Rig(
+    name="uboot-bootcount-raw",
+    medium="raw",
+    writer="bootloader:uboot",
+    reader="u_boot_bootcount",
+    calls=THERE_AND_BACK,
+    sources=_U_BOOT_SOURCES,
+    settings={"env": _ON_DISK, "lock": "/tmp/lock", "style": "bootcount"},
+    raw={
+        ENV_AT[0]: u_boot_environment(_COUNT, 1),
+        ENV_AT[1]: b"\xff" * ENV_BYTES,
+    },
+    size=1 << 20,
+)
+_GRUB_FULL: Final = {"ORDER": "A B", "A_OK": "1", "B_OK": "1", "A_TRY": "15", "B_TRY": "00"}
+GRUB: Final = Rig(
+    name="grub",
+    medium="vfat",
+    writer="bootloader:grub",
+    reader="grub",
+    calls=THERE_AND_BACK,
+    sources=("agent/bootloaders/grub.py", "agent/inplace.py"),
+    settings={"env": f"{MOUNT}/grubenv"},
+    files={"grubenv": grub_environment({**_GRUB_FULL, "other": "kept"})},
+    fat_bits=12,
+    size=4 << 20,
+)
+_ENTRY: Final = "title {0}\nlinux /{0}/vmlinuz\noptions tidegate.slot={1}\n"
+SYSTEMD_BOOT: Final = Rig(
+    name="systemd-boot",
+    medium="vfat",
+    writer="bootloader:systemd_boot",
+    reader="entries",
+    calls=THERE_AND_BACK,
+    sources=("agent/bootloaders/systemd_boot.py", "agent/files.py"),
+    settings={"esp": MOUNT, "efivars": "/tmp"},
+    files={
+        "loader/": b"",
+        "loader/entries/": b"",
+        "loader/entries/tidegate-2-a.conf": _ENTRY.format("a", "A").encode(),
+        "loader/entries/tidegate-1-b.conf": _ENTRY.format("b", "B").encode(),
+    },
+    fat_bits=32,
+    size=36 << 20,
+)
 _GRUB: Final = {"ORDER": "A B", "A_OK": "1", "B_OK": "1", "A_TRY": "3", "B_TRY": "0"}
 _U_BOOT: Final = {"BOOT_ORDER": "A B", "BOOT_A_LEFT": "3", "BOOT_B_LEFT": "0", "ethaddr": "0"}
 _ARM: Final = (Call("arm B", "arm", (), "B"), Call("back to A", "back", (), "A"))
@@ -165,7 +258,12 @@ CONTROL: Final = (
         writer="control:rename_free",
         reader="entries",
         calls=_ARM,
-        files={"loader/": b"", "loader/entries/": b"", "loader/entries/b.conf": b"title b\n" * 9},
+        files={
+            "loader/": b"",
+            "loader/entries/": b"",
+            "loader/entries/tidegate-2-a.conf": _ENTRY.format("a", "A").encode(),
+            "loader/entries/tidegate-3-b+0.conf": _ENTRY.format("b", "B").encode(),
+        },
         lost=True,
     ),
     Rig(
@@ -179,6 +277,33 @@ CONTROL: Final = (
         size=1 << 20,
     ),
     Rig(
+        name="control-uboot-single-copy",
+        medium="raw",
+        writer="bootloader:uboot",
+        reader="u_boot_single",
+        calls=THERE_AND_BACK[:2],
+        sources=_U_BOOT_SOURCES,
+        settings={"env": _ON_DISK[:1], "lock": "/tmp/lock", "accept_single_copy": True},
+        raw={ENV_AT[0]: u_boot_environment(_ORDER)},
+        lost=True,
+        size=1 << 20,
+    ),
+    Rig(
+        # One block group, so no second superblock: its checksum spans two sectors.
+        name="control-ext4-metadata-checksums",
+        medium="ext4",
+        writer="bootloader:file",
+        reader="boot_record",
+        calls=THERE_AND_BACK[:1],
+        sources=FILE.sources,
+        settings=FILE.settings,
+        files=FILE.files,
+        features="metadata_csum",
+        block_bytes=1024,
+        lost=True,
+        size=4 << 20,
+    ),
+    Rig(
         name="control-no-fsync-on-ext4",
         block_bytes=1024,
         medium="ext4",
@@ -190,4 +315,15 @@ CONTROL: Final = (
         size=4 << 20,
     ),
 )
-RIGS: Final = (FILE, JOURNAL, STORAGE, SLOT, *CONTROL)
+RIGS: Final = (
+    U_BOOT,
+    U_BOOT_FAT,
+    U_BOOT_COUNT,
+    GRUB,
+    SYSTEMD_BOOT,
+    FILE,
+    JOURNAL,
+    STORAGE,
+    SLOT,
+    *CONTROL,
+)

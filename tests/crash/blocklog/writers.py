@@ -52,10 +52,10 @@ class rename_free:  # noqa: N801 - named in the rig
         _sync(self._folder)
 
     def arm(self) -> None:
-        self._rename("b.conf", "b+3.conf")
+        self._rename("tidegate-3-b+0.conf", "tidegate-3-b+3.conf")
 
     def back(self) -> None:
-        self._rename("b+3.conf", "b.conf")
+        self._rename("tidegate-3-b+3.conf", "tidegate-3-b.conf")
 
 
 class one_copy:  # noqa: N801 - named in the rig
