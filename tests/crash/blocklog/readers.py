@@ -129,7 +129,7 @@ def _grub(image: bytearray, folder: Path) -> Reading:
 
 def _by_grub(variables: Mapping[str, str]) -> str:
     for slot in variables["ORDER"].split():
-        if variables.get(f"{slot}_OK") == "1" and int(variables.get(f"{slot}_TRY") or 0):
+        if int(variables.get(f"{slot}_TRY") or 0):
             return slot
     return "none"
 
