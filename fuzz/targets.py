@@ -17,7 +17,8 @@ from tests.unit.core.supply import paper
 
 from fuzz import supply
 from fuzz.kind import Target, refusing
-from tidegate.agent import journal
+from tidegate.agent import journal, uboot_env, uboot_store
+from tidegate.agent.uboot_styles import Bootcount, Order
 from tidegate.core import bundle, codec, protocol
 from tidegate.core.amounts import parse_duration, parse_rate, parse_share, parse_size
 from tidegate.core.director import check_assignment
@@ -58,6 +59,11 @@ from tidegate.rollout import query
 REPO: Final = Repo()
 FILES: Final = REPO.files()
 NAMES: Final = tuple(sorted(FILES))
+_SLOTS: Final = ("A", "B")
+_STYLES: Final = (
+    Order(slots=_SLOTS),
+    Bootcount(slots=_SLOTS, select={one: {"tidegate_slot": one} for one in _SLOTS}),
+)
 KEY: Final = Signer.from_seed(b"\x07" * SEED_BYTES["ed25519"])
 
 
@@ -191,6 +197,29 @@ def _journal(body: bytes) -> None:
     opened = journal.unseal(body)
     if opened is not None:
         assert journal.seal(*opened) == body, "another text was taken for the sealed one"
+
+
+def _uboot_env(body: bytes) -> None:
+    for redundant in (False, True):
+        copy = uboot_env.read_copy(body, redundant=redundant)
+        if copy is not None:
+            flag = copy.flag if redundant else None
+            made = uboot_env.make_copy(copy.environment, len(body), flag)
+            assert uboot_env.read_copy(made, redundant=redundant) == copy
+    text = body.decode("utf-8", "replace")
+    with contextlib.suppress(TidegateError):
+        uboot_store.parse_places(text, "fuzz")
+    names = ("BOOT_ORDER", "BOOT_A_LEFT", "BOOT_B_LEFT", "tidegate_slot")
+    pieces = text.split("\n")
+    entries = tuple(f"{name}={piece}".encode() for name, piece in zip(names, pieces, strict=False))
+    for style in _STYLES:
+        with contextlib.suppress(TidegateError):
+            style.primary(uboot_env.Environment(entries))
+            for slot in _SLOTS:
+                changes = style.armed(uboot_env.Environment(entries), slot, 3)
+                after = uboot_env.Environment(entries).changed(changes)
+                assert style.state(after, slot, None) == "trial"
+                assert style.tries_left(after, slot) == 3
 
 
 def _texts(body: bytes) -> None:
@@ -389,6 +418,16 @@ def targets() -> tuple[Target, ...]:
         Target("sbom", refusing(_sbom), _BOMS, (b"pkg:deb/debian/", *_JSON)),
         Target("provenance", refusing(_provenance), _PROVENANCE, _JSON),
         Target("advisories", refusing(_advisories), _ADVISORIES, (b'"introduced"', *_JSON)),
+        Target(
+            "uboot_env",
+            refusing(_uboot_env),
+            (
+                uboot_env.make_copy(uboot_env.Environment((b"BOOT_ORDER=A B",)), 64, 3),
+                b"/dev/mmcblk0 0x400000 0x4000\n/dev/mmcblk0 -0x4000 0x4000\n",
+                b"B A\n3\nf\nA",
+            ),
+            (b"BOOT_ORDER=", b"\0\0", b"A B", b"0x"),
+        ),
         Target("journal", refusing(_journal), (journal.seal(3, b"{}"),)),
         Target(
             "release_toml",

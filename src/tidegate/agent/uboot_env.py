@@ -142,8 +142,13 @@ def following(flag: int) -> int:
     return (flag + 1) & 0xFF
 
 
+def is_name(text: str) -> bool:
+    """Say whether that can name a variable."""
+    return bool(text) and not any(one in text for one in "= \t\r\n\0#")
+
+
 def _name(name: str) -> bytes:
-    if not name or any(one in name for one in "= \t\r\n\0#"):
+    if not is_name(name):
         raise DeviceError("activate.bootloader", f"{name[:64]!r} cannot name a U-Boot variable")
     return name.encode()
 

@@ -26,6 +26,7 @@ from typing import Final
 from tidegate.agent import booted
 from tidegate.agent.bootloaders import BootSettings
 from tidegate.agent.ports import SlotMark, SlotName
+from tidegate.agent.uboot_env import is_name
 from tidegate.agent.uboot_store import LOCK_PATH, Place, Store, parse_places
 from tidegate.agent.uboot_styles import Bootcount, Order, Style
 from tidegate.core.errors import ConfigError, DeviceError
@@ -147,8 +148,8 @@ def _order(settings: BootSettings, slots: Slots) -> Style:
         raise ConfigError("config.invalid", "[bootloader.uboot] left: wants {slot} in the name")
     return Order(
         slots=slots,
-        order=str(settings.get("order", "BOOT_ORDER")),
-        left=left,
+        order=_variable(str(settings.get("order", "BOOT_ORDER"))),
+        left=_variable(left),
         full=_tries(settings, "full", 3),
         tries_max=_tries(settings, "tries_max", _TRIES_MAX),
     )
@@ -165,7 +166,7 @@ def _bootcount(settings: BootSettings, slots: Slots) -> Style:
                 "config.invalid",
                 f"[bootloader.uboot] select: {line!r:.80} is not 'SLOT: NAME=VALUE …'",
             )
-        select[slot.strip()] = pairs
+        select[slot.strip()] = {_variable(name): value for name, value in pairs.items()}
     if len(select) != 2 or select[slots[0]] == select[slots[1]]:
         raise ConfigError(
             "config.invalid", "[bootloader.uboot] select: one line each for both slots, not alike"
@@ -173,6 +174,12 @@ def _bootcount(settings: BootSettings, slots: Slots) -> Style:
     return Bootcount(
         slots=slots, select=select, tries_max=_tries(settings, "tries_max", _TRIES_MAX)
     )
+
+
+def _variable(name: str) -> str:
+    if not is_name(name):
+        raise ConfigError("config.invalid", f"[bootloader.uboot] {name!r:.64} names no variable")
+    return name
 
 
 def _tries(settings: BootSettings, key: str, default: int) -> int:
