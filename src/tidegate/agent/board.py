@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from typing import Final
 
-from tidegate.agent.ports import Bootloader, ComponentPlace, Proof, SlotName
+from tidegate.agent.ports import ArguedReboot, Bootloader, ComponentPlace, Proof, SlotName
 from tidegate.core.errors import DeviceError
 
 #: Set by whoever starts a virtual board: the name of this boot.
@@ -261,8 +261,15 @@ class RealBoard:
         if kind == "exit":
             self.exit_code = int(code)
             return
+        command = self._reboot.split()
+        loader = self.bootloader
+        argument = loader.reboot_argument() if isinstance(loader, ArguedReboot) else None
+        if argument is not None:
+            # `systemctl reboot` takes it as an option; `reboot` of systemd, of SysV and of vendors as its last word.
+            option = "--reboot-argument=" if command[0].endswith("systemctl") else ""
+            command.append(f"{option}{argument}")
         try:
-            subprocess.run(self._reboot.split(), check=True, timeout=60)
+            subprocess.run(command, check=True, timeout=60)
         except (OSError, subprocess.SubprocessError) as error:
             raise DeviceError("activate.bootloader", f"reboot: {error}"[:200]) from error
 

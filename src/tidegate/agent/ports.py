@@ -223,6 +223,15 @@ class TellingBootloader(Bootloader, Protocol):
         ...
 
 
+@runtime_checkable
+class ArguedReboot(Protocol):
+    """A boot loader whose trial begins with a restart that is told something: the flag is in no file."""
+
+    def reboot_argument(self) -> str | None:
+        """Say what the next restart must be told (one argument, blanks included), or None for a plain one."""
+        ...
+
+
 class Board(Protocol):
     """The device's slots, boot loader and power switch."""
 
