@@ -8,7 +8,7 @@ import pytest
 from tests.contract.rig import SLOTS, Rig
 
 from tidegate.agent import bootloaders
-from tidegate.agent.ports import CountingBootloader
+from tidegate.agent.ports import CountingBootloader, TellingBootloader
 from tidegate.core.errors import ConfigError, DeviceError
 
 FOLDER = Path(__file__).with_name("loaders")
@@ -91,6 +91,20 @@ def test_a_loader_that_counts_a_confirmed_slot_says_so_until_it_is_committed_aga
         loader.commit("B")
         assert not loader.counted_down()
     assert loader.primary() == "B"
+
+
+def test_what_a_loader_tells_of_its_record_changes_when_a_try_is_spent(rig: Rig) -> None:
+    loader = rig.loader("A")
+    if not isinstance(loader, TellingBootloader):
+        pytest.skip("this one has nothing to tell")
+    loader.arm_trial("B", 3)
+    before = loader.told()
+    rig.boot()
+    after = loader.told()
+    assert 0 < len(after) <= 400
+    assert "\n" not in after
+    # A flag that the firmware itself keeps leaves the record as it was.
+    assert (after == before) == (rig.name == "rpi_tryboot")
 
 
 def test_a_slot_marked_bad_is_not_booted_until_it_is_armed_again(rig: Rig) -> None:

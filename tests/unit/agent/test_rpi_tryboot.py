@@ -61,7 +61,8 @@ def test_the_board_hands_the_argument_to_its_reboot_command(
         ran.append(words)
 
     monkeypatch.setattr(subprocess, "run", run)
-    board = RealBoard({"A": ("a", None), "B": ("b", None)}, loader(pi), command)
+    slots = {"A": ("a", None), "B": ("b", None)}
+    board = RealBoard(slots, loader(pi), command, str(pi.boot_id.with_name("seen")))
     board.reboot()
     loader(pi).arm_trial("B", 1)
     board.reboot()

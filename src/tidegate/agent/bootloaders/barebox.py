@@ -95,6 +95,14 @@ class Barebox:
         settled = not waiting and _primary(held) == current
         return settled and held[current].attempts < TRIES_MAX
 
+    def told(self) -> str:
+        """The state's variables, for the report of a trial that did not come back."""
+        held = self._read()
+        return ", ".join(
+            f"{self._names[slot]}: priority {one.priority}, remaining_attempts {one.attempts}"
+            for slot, one in held.items()
+        )[:400]
+
     def arm_trial(self, slot: SlotName, tries: int) -> None:
         """Boot `slot` next, at most `tries` times."""
         other = self._good_beside(self._read(), slot)

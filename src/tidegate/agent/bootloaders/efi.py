@@ -81,6 +81,13 @@ class Efi:
         number = self._entry(slot)
         return int(self._next() == number and number not in self._order())
 
+    def told(self) -> str:
+        """The variables, for the report of a trial that did not come back."""
+        following = self._next()
+        order = ",".join(f"{one:04X}" for one in self._order()[:32])
+        named = ", ".join(f"{slot}={number:04X}" for slot, number in self._entries().items())
+        return f"{named}, BootOrder={order}, BootNext={'' if following is None else f'{following:04X}'}"
+
     def arm_trial(self, slot: SlotName, tries: int) -> None:
         """Boot `slot` once, however many tries are asked for, at the next start."""
         number = self._entry(slot)

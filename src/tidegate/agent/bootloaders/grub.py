@@ -79,6 +79,10 @@ class Grub:
         settled = held.good(first) or not held.left(first)
         return settled and held.primary == current and held.left(current) < TRIES_MAX
 
+    def told(self) -> str:
+        """The block's own words on the slots, for the report of a trial that did not come back."""
+        return self._read().words()
+
     def arm_trial(self, slot: SlotName, tries: int) -> None:
         """Boot `slot` next, at most `tries` times: order and tries in one write."""
 
@@ -156,6 +160,11 @@ class Record:
         if not good:
             raise DeviceError("activate.bootloader", f"{self._path}: no slot was ever committed")
         return (ready or good)[0]
+
+    def words(self) -> str:
+        """Return the variables as they stand there, in one line."""
+        names = ("ORDER", *(f"{slot}_{one}" for slot in self._slots for one in ("OK", "TRY")))
+        return ", ".join(f"{name}={self._held[name]}" for name in names)
 
     def good(self, slot: SlotName) -> bool:
         """Say whether the slot was committed and not marked bad since."""

@@ -100,6 +100,11 @@ class RpiTryboot:
         held = self._read()
         return int(self._known(slot) == held.trial and held.boot == self._this_boot())
 
+    def told(self) -> str:
+        """The file's mark, for the report of a trial that did not come back."""
+        held = self._read()
+        return f"[all] boot_partition={self._partitions[held.primary]}, {self._mark(held)}"
+
     def reboot_argument(self) -> str | None:
         """What the restart must be told for the trial to begin; None when there is none."""
         held = self._read()

@@ -114,6 +114,10 @@ class SystemdBoot:
         """Boots left for a slot on trial; 0 otherwise."""
         return self._read()[self._known(slot)].left or 0
 
+    def told(self) -> str:
+        """The names of the entries, for the report of a trial that did not come back."""
+        return ", ".join(_name(one) for one in self._read().values())
+
     def arm_trial(self, slot: SlotName, tries: int) -> None:
         """Boot `slot` next, at most `tries` times."""
         self._refuse_choices()
