@@ -226,7 +226,10 @@ def _read(place: Place) -> bytes | str:
     """Return the bytes, or why there are none: a copy that cannot be read is a damaged one, as for U-Boot itself. A short file is as well."""
     try:
         with _opened(place, os.O_RDONLY) as handle:
-            return os.pread(handle, place.size, _start(handle, place))
+            start = _start(handle, place)
+            # After a flush that failed the kernel may go on showing what it could not write.
+            os.posix_fadvise(handle, start, place.size, os.POSIX_FADV_DONTNEED)
+            return os.pread(handle, place.size, start)
     except OSError as error:
         return f"{place.path}: cannot be read: {error.strerror}"
 

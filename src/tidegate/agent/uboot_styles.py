@@ -31,6 +31,10 @@ _LIMIT: Final = "bootlimit"
 class Style(Protocol):
     """How one kind of script keeps it. Every method raises DeviceError `activate.bootloader` for values that make no sense: nothing is made up."""
 
+    def names(self) -> tuple[str, ...]:
+        """Name the variables that say what is booted."""
+        ...
+
     def primary(self, env: Environment) -> SlotName:
         """The slot that is booted when nothing is on trial."""
         ...
@@ -76,6 +80,10 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     left: str = "BOOT_{slot}_LEFT"
     full: int = 3
     tries_max: int = 15
+
+    def names(self) -> tuple[str, ...]:
+        """The order, the tries, the trial."""
+        return (self.order, *map(self._name, self.slots), TRIAL)
 
     def primary(self, env: Environment) -> SlotName:
         """The first slot that is not on trial and has tries left; when all are spent, the first: the script fills them up."""
@@ -168,6 +176,10 @@ class Bootcount(msgspec.Struct, frozen=True, kw_only=True):
     slots: tuple[SlotName, SlotName]
     select: Mapping[SlotName, Mapping[str, str]]
     tries_max: int = 15
+
+    def names(self) -> tuple[str, ...]:
+        """What selects, U-Boot's own counters, the trial."""
+        return (*self.select[self.slots[0]], _AVAILABLE, _COUNT, _LIMIT, TRIAL, BAD)
 
     def primary(self, env: Environment) -> SlotName:
         """The selected slot, or the other one while that is on trial."""

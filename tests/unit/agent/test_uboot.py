@@ -8,7 +8,7 @@ from tests.contract.uboot_board import UbootBoard
 
 from tidegate.agent import bootloaders
 from tidegate.agent.bootloaders import BootSettings
-from tidegate.agent.ports import Bootloader
+from tidegate.agent.ports import Bootloader, TellingBootloader
 from tidegate.agent.uboot_styles import TRIAL
 from tidegate.core.errors import ConfigError, DeviceError
 
@@ -171,6 +171,16 @@ def test_a_slot_that_is_not_there_is_refused(board: UbootBoard) -> None:
     for ask in (loader.state, loader.commit, loader.mark_bad, loader.tries_left):
         with pytest.raises(DeviceError, match="no slot 'C'"):
             ask("C")
+
+
+def test_what_a_report_of_a_trial_tells_of_the_environment(board: UbootBoard) -> None:
+    loader = _loader(board, ORDER | COUNT | {"ethaddr": "02:00:00:00:00:01"})
+    assert isinstance(loader, TellingBootloader)
+    loader.arm_trial("B", 2)
+    assert loader.told() == "BOOT_ORDER=B A BOOT_A_LEFT=3 BOOT_B_LEFT=2 tidegate_trial=B"
+    counted = _loader(board, COUNT, style="bootcount")
+    assert isinstance(counted, TellingBootloader)
+    assert counted.told() == "tidegate_slot=A upgrade_available=0 bootcount=0 bootlimit=3"
 
 
 # --- bootcount ----------------------------------------------------------------------------------------------------------

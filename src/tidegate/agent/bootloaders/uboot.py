@@ -74,7 +74,7 @@ def create(settings: BootSettings) -> "UbootBootloader":
 
 
 class UbootBootloader:
-    """`agent.ports.CountingBootloader` over U-Boot's environment."""
+    """`agent.ports.CountingBootloader`, and `TellingBootloader`, over U-Boot's environment."""
 
     def __init__(self, settings: BootSettings, store: Store, style: Style) -> None:
         self._settings = settings
@@ -97,6 +97,12 @@ class UbootBootloader:
     def tries_left(self, slot: SlotName) -> int:
         """Boots left for a slot on trial; 0 otherwise."""
         return self._style.tries_left(self._store.read(), self._known(slot))
+
+    def told(self) -> str:
+        """The variables that say what is booted, as they stand."""
+        env = self._store.read()
+        held = ((name, env.get(name)) for name in self._style.names())
+        return " ".join(f"{name}={value}" for name, value in held if value is not None)[:400]
 
     def counted_down(self) -> bool:
         """Say whether the script counted the running slot down, and it is the primary with nothing on trial."""
