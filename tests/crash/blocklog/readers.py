@@ -134,6 +134,26 @@ def _by_grub(variables: Mapping[str, str]) -> str:
     return "none"
 
 
+# --- the firmware's own file on a Raspberry Pi ------------------------------------------------------------------------
+
+
+def _autoboot(image: bytearray, folder: Path) -> Reading:
+    body = Fat(image).read("autoboot.txt")
+    found = re.fullmatch(
+        rb"\[all\]\ntryboot_a_b=1\nboot_partition=([23])\n\[tryboot\]\nboot_partition=([23])\n"
+        rb"# tidegate trial=([-AB]) bad=([-AB]) boot=([-0-9a-f]{12})\n",
+        body,
+    )
+    if found is None or found[1] == found[2]:
+        raise UnreadableError(f"autoboot.txt: {body[:120]!r}")
+    return tuple(one.decode() for one in found.groups())
+
+
+def _by_tryboot(fields: tuple[str, ...]) -> str:
+    """Return what the next restart tries, or what stands in `[all]`."""
+    return fields[2] if fields[2] != "-" else {"2": "A", "3": "B"}[fields[0]]
+
+
 # --- boot entries on an ESP -------------------------------------------------------------------------------------------
 
 
@@ -229,6 +249,7 @@ READERS: Final = {
     "u_boot_raw_pair": Reader(_raw_pair, _by_order),
     "u_boot_fat_pair": Reader(_fat_pair, _by_order),
     "grub": Reader(_grub, _by_grub),
+    "autoboot": Reader(_autoboot, _by_tryboot),
     "entries": Reader(_entries, lambda ranked: str(ranked[0][0])),
     "u_boot_bootcount": Reader(_raw_pair, _by_count),
     "folder": Reader(_folder, programs=_E2FSPROGS),

@@ -238,6 +238,27 @@ SYSTEMD_BOOT: Final = Rig(
     fat_bits=32,
     size=36 << 20,
 )
+#: As it is shipped in `boot/rpi` (the recording machine has no checkout).
+AUTOBOOT: Final = b"""\
+[all]
+tryboot_a_b=1
+boot_partition=2
+[tryboot]
+boot_partition=3
+# tidegate trial=- bad=- boot=------------
+"""
+RPI_TRYBOOT: Final = Rig(
+    name="rpi-tryboot",
+    medium="vfat",
+    writer="bootloader:rpi_tryboot",
+    reader="autoboot",
+    calls=THERE_AND_BACK,
+    sources=("agent/bootloaders/rpi_tryboot.py", "agent/inplace.py"),
+    settings={"autoboot": f"{MOUNT}/autoboot.txt"},
+    files={"autoboot.txt": AUTOBOOT},
+    fat_bits=16,
+    size=16 << 20,
+)
 _GRUB: Final = {"ORDER": "A B", "A_OK": "1", "B_OK": "1", "A_TRY": "3", "B_TRY": "0"}
 _U_BOOT: Final = {"BOOT_ORDER": "A B", "BOOT_A_LEFT": "3", "BOOT_B_LEFT": "0", "ethaddr": "0"}
 _ARM: Final = (Call("arm B", "arm", (), "B"), Call("back to A", "back", (), "A"))
@@ -321,6 +342,7 @@ RIGS: Final = (
     U_BOOT_COUNT,
     GRUB,
     SYSTEMD_BOOT,
+    RPI_TRYBOOT,
     FILE,
     JOURNAL,
     STORAGE,

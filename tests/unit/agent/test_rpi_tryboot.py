@@ -4,7 +4,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from tests.contract.loaders.rpi_tryboot import Pi
+from tests.contract.loaders.rpi_tryboot import SHIPPED, Pi
+from tests.crash.blocklog.rigs import AUTOBOOT
 
 from tidegate.agent import bootloaders
 from tidegate.agent.board import RealBoard
@@ -152,3 +153,7 @@ def test_settings_that_cannot_work_are_refused(pi: Pi) -> None:
     for one in wrong:
         with pytest.raises(ConfigError):
             loader(pi, **one)
+
+
+def test_the_power_cuts_begin_with_the_file_that_is_shipped() -> None:
+    assert SHIPPED.read_bytes() == AUTOBOOT
