@@ -15,7 +15,8 @@ from tidegate.core.errors import DeviceError
 
 #: Set by whoever starts a virtual board: the name of this boot.
 BOOT_VARIABLE: Final = "TIDEGATE_BOOT_ID"
-_BOOT_ID: Final = "/proc/sys/kernel/random/boot_id"
+#: Where the kernel says the name of this boot.
+BOOT_ID: Final = "/proc/sys/kernel/random/boot_id"
 #: Where the kernel keeps what it said before it went down, and where systemd-pstore(8) puts that away.
 PSTORE: Final = ("/sys/fs/pstore", "/var/lib/systemd/pstore")
 _WATCHDOGS: Final = "/sys/class/watchdog"
@@ -323,7 +324,7 @@ def inhibitors(directory: str) -> tuple[str, ...]:
 
 def _system_boot_id() -> str:
     try:
-        return _read(_BOOT_ID).decode().strip()
+        return _read(BOOT_ID).decode().strip()
     except OSError:
         return os.urandom(16).hex()
 

@@ -12,13 +12,13 @@ import os
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
 
 from tidegate.agent import health_files
-from tidegate.agent.settings import Config, ErrorSource, Settings
+from tidegate.agent.settings import Config, Settings
 from tidegate.core import amounts
 from tidegate.core.errors import ConfigError
 from tidegate.core.hardware import Hardware
@@ -26,6 +26,7 @@ from tidegate.core.nearest import did_you_mean
 from tidegate.core.release import Component, Running
 
 Parser = Callable[[object, str], Any]
+T = TypeVar("T")
 ENVIRONMENT: Final = "TIDEGATE_AGENT_"
 SEARCHED: Final = (
     Path("/usr/lib/tidegate/agent.toml.d"),
@@ -218,6 +219,10 @@ KEYS: Final[dict[str, tuple[Parser, Any]]] = {
     "errors.metric": (_text, ""),
     "errors.journal": (_text, None),
     "errors.units": (_texts, ()),
+    "watchdog.device": (_text, None),
+    "watchdog.timeout": (_duration, 120),
+    "watchdog.pretimeout": (_duration, 0),
+    "watchdog.when": (_text, "trial"),
     "clock.step": (_step, "never"),
     "offline.bundles": (_allowed, False),
     "state.dir": (_text, "/var/lib/tidegate"),
@@ -370,7 +375,8 @@ class _Inputs:
         beside = self._finish_beside(values["state.dir"])
         values["component"] = tuple(beside)
         settings = self._settings(values) if not self._mistakes else None
-        errors = self._errors(values) if not self._mistakes else None
+        errors = self._read(health_files.error_source, values)
+        watchdog = self._read(health_files.watchdog, values)
         if self._mistakes or settings is None or errors is None:
             raise ConfigError("config.invalid", "\n".join(self._mistakes))
         name = values["bootloader.name"]
@@ -386,6 +392,7 @@ class _Inputs:
             reboot=values["board.reboot"],
             state_dir=values["state.dir"],
             errors=errors,
+            watchdog=watchdog,
             inhibit_dir=values["inhibit.dir"],
             socket_path=values["socket.path"],
             socket_mode=values["socket.mode"],
@@ -448,9 +455,12 @@ class _Inputs:
             found[name] = path
         return found
 
-    def _errors(self, values: dict[str, Any]) -> ErrorSource | None:
+    def _read(self, make: Callable[[Mapping[str, Any]], T], values: Mapping[str, Any]) -> T | None:
+        """Make one part of the configuration; a mistake in it joins the others."""
+        if self._mistakes:
+            return None
         try:
-            return health_files.error_source(values)
+            return make(values)
         except ConfigError as error:
             self._mistakes.append(error.detail)
         return None

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from tidegate.agent import journald, programs
-from tidegate.agent.board import PSTORE
+from tidegate.agent.board import BOOT_ID, PSTORE
 from tidegate.agent.files import replace_file
 from tidegate.agent.scrub import scrub
 from tidegate.core.errors import DeviceError
@@ -52,9 +52,10 @@ def previous(seen: str, armed_boot: str) -> str:
     """
     known = _known(seen)
     parts = [_told(one) for one in _dumps([one for one in _records() if one.digest not in known])]
-    before = journald.boot_before()
-    if before and before != armed_boot.replace("-", ""):
-        log = journald.tail(before)
+    # A journal that is kept in memory only knows no boot before this one, and shows this one instead.
+    told_of = journald.boot_before()
+    if told_of not in ("", _this_boot(), armed_boot.replace("-", "")):
+        log = journald.tail(told_of)
         if log:
             parts.append(_section("journal of the boot before", log))
     return "".join(parts)[-LOG_MAX:]
@@ -76,6 +77,13 @@ def remember(seen: str) -> None:
         return
     with contextlib.suppress(DeviceError):
         replace_file(seen, "".join(f"{one}\n" for one in found).encode())
+
+
+def _this_boot() -> str:
+    try:
+        return Path(BOOT_ID).read_text("ascii").strip().replace("-", "")
+    except OSError:
+        return ""
 
 
 def _known(seen: str) -> set[str]:

@@ -1,4 +1,4 @@
-"""What a device's configuration says about health: its own policy (`[health]`, `/etc/tidegate/health.d/*.toml`), and where errors are counted (`[errors]`).
+"""What a configuration says about health: the device's own policy (`[health]`, `health.d/*.toml`), where errors are counted, and the hardware watchdog.
 
 A file of the policy has the form of a release's `health.toml`: `warm_up`, `errors_per_hour`, and `[[check]]` tables with `type`, `name` and the check's
 settings. So a check can be written once and moved from a device into a release. `drop` names optional checks of releases that are left out here. Files of the
@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from tidegate.agent.contract import OWN_MAX, HealthPolicy
-from tidegate.agent.settings import ErrorSource
+from tidegate.agent.settings import ErrorSource, WatchdogSettings
 from tidegate.core.amounts import parse_duration
 from tidegate.core.errors import ConfigError
 from tidegate.core.nearest import did_you_mean
@@ -77,6 +77,36 @@ def error_source(values: Mapping[str, Any]) -> ErrorSource:
     # What cannot work is told now, not in the middle of an update.
     counter(found)
     return found
+
+
+def watchdog(values: Mapping[str, Any]) -> WatchdogSettings | None:
+    """Make the settings of the hardware watchdog of the values of `[watchdog]`; None where there is none.
+
+    Raises:
+        ConfigError: times that would bite a healthy device.
+    """
+    device, when = values["watchdog.device"], values["watchdog.when"]
+    timeout_s, pretimeout_s = values["watchdog.timeout"], values["watchdog.pretimeout"]
+    if when not in ("trial", "always"):
+        raise ConfigError("config.invalid", f'watchdog.when = "{when[:40]}": trial or always')
+    if device is None:
+        return None
+    # To connect, to ask and to be answered, and then what is done meanwhile.
+    least_s = 3 * int(values["server.timeout"]) + 20
+    if timeout_s < least_s:
+        raise ConfigError(
+            "config.invalid",
+            f"watchdog.timeout = {timeout_s} s: with server.timeout = {values['server.timeout']} s at least {least_s} s",
+        )
+    if pretimeout_s >= timeout_s:
+        raise ConfigError("config.invalid", "watchdog.pretimeout is shorter than watchdog.timeout")
+    return WatchdogSettings(
+        device=device,
+        timeout_s=timeout_s,
+        pretimeout_s=pretimeout_s,
+        least_s=least_s,
+        always=when == "always",
+    )
 
 
 def _own(values: Mapping[str, Any]) -> HealthPolicy:

@@ -195,8 +195,18 @@ def _taken_back(state: State, event: Started, update: Update, reason: str, detai
         last=last,
         log=_with_log(_boots(state, event, update), event.log),
         undo=len(places.places(update)),
+        told=True,
     )
     return _replace(state, phase=after)
+
+
+def _brought_home(state: State, event: Started, phase: Reverting) -> Reverting:
+    """Put what the trial left behind together, once: what the image said of itself is kept, and what its last boot left comes after it."""
+    if phase.told or phase.update is None:
+        return phase
+    said = phase.log[: LOG_MAX - LOG_MAX // 3] if event.log else phase.log
+    head = _with_log(_boots(state, event, phase.update), said)
+    return _replace(phase, log=_with_log(head, event.log), told=True)
 
 
 def _tries(state: State, event: Started, update: Update) -> tuple[int, int]:
@@ -209,7 +219,7 @@ def _tries(state: State, event: Started, update: Update) -> tuple[int, int]:
 def _boots(state: State, event: Started, update: Update) -> str:
     """Tell the history of the boot counter, for people."""
     phase, slot = state.phase, update.slot
-    seen = phase.boots if isinstance(phase, Testing) else 0
+    seen = phase.boots if isinstance(phase, Testing | Reverting) else 0
     told = f"the agent saw {seen} boots of the trial"
     if slot:
         granted, left = _tries(state, event, update)
@@ -233,8 +243,5 @@ def _going_back(state: State, event: Started, phase: Reverting) -> State:
     if not phase.slot:
         return state
     if phase.marked and event.current != phase.slot:
-        # What the image said of itself comes first and is kept; what its last boot left behind comes after it.
-        room = LOG_MAX - LOG_MAX // 4 if event.log else LOG_MAX
-        log = _with_log(phase.log[:room], event.log)
-        return gone_back(state, event.now, _replace(phase, log=log))
+        return gone_back(state, event.now, _brought_home(state, event, phase))
     return _replace(state, phase=_replace(phase, marked=False))

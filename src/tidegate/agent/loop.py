@@ -13,13 +13,16 @@ import select
 import signal
 import socket
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from tidegate.agent.board import RealBoard
 from tidegate.agent.local import LocalServer
 from tidegate.agent.runner import NEVER, Runner
-from tidegate.agent.settings import Config
+from tidegate.agent.settings import Config, WatchdogSettings
 from tidegate.core.errors import HINTS, BusyError
+
+if TYPE_CHECKING:
+    from tidegate.agent.watchdog import Watchdog
 
 #: Longest sleep, in seconds: a clock that was set, a window, an inhibitor are noticed by then.
 SLEEP_MAX_S: Final = 3600.0
@@ -47,6 +50,7 @@ class Loop:
         self._told = ""
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._manager = Manager()
+        self._watchdog = None if config.watchdog is None else _watchdog(config.watchdog)
 
     def run(self, *, once: bool = False) -> int:
         """Run. Returns the exit code: 0, or what a virtual board's supervisor waits for.
@@ -72,6 +76,8 @@ class Loop:
             self._manager.tell("STOPPING=1")
             self._runner.close()
             self._rest()
+            if self._watchdog is not None:
+                self._watchdog.release(self._runner.state)
             if server is not None:
                 server.close()
             os.close(lock)
@@ -80,7 +86,7 @@ class Loop:
         while not self._stopped:
             pause_s = self._runner.tick()
             self._tell_trouble()
-            self._manager.alive()
+            self._alive()
             if self._runner.ended:
                 return self._exit_code()
             if once and pause_s > 0 and not self._runner.busy:
@@ -89,6 +95,15 @@ class Loop:
                 self._rest()
             self._wait(server, pause_s)
         return 0
+
+    def _alive(self) -> None:
+        """Feed the service manager's watchdog, and the hardware's as the state says."""
+        self._manager.alive()
+        if self._watchdog is not None:
+            self._watchdog.tend(self._runner.state, ending=self._runner.ended)
+            if self._watchdog.problem:
+                os.write(2, f"warning: {self._watchdog.problem}\n".encode("utf-8", "replace"))
+                self._watchdog.problem = ""
 
     def _tell_trouble(self) -> None:
         """Say what goes wrong, once, where the service manager's log is fed from."""
@@ -117,6 +132,8 @@ class Loop:
     def _wait(self, server: LocalServer | None, pause_s: float) -> None:
         watched = [self._wake_read] + ([server.socket] if server is not None else [])
         limit = min(SLEEP_MAX_S if pause_s == NEVER else pause_s, self._manager.interval_s)
+        if self._watchdog is not None:
+            limit = min(limit, self._watchdog.interval_s)
         ready, _, _ = select.select(watched, [], [], max(0.0, limit))
         if self._wake_read in ready:
             with contextlib.suppress(BlockingIOError):
@@ -163,6 +180,13 @@ class Manager:
         """Feed the watchdog."""
         if self.interval_s < SLEEP_MAX_S:
             self.tell("WATCHDOG=1")
+
+
+def _watchdog(settings: WatchdogSettings) -> "Watchdog":
+    # Loaded where there is one.
+    from tidegate.agent.watchdog import Watchdog
+
+    return Watchdog(settings)
 
 
 def _lock(directory: str) -> int:

@@ -7,15 +7,26 @@ from tidegate.agent.state import (
 )
 from tidegate.core.protocol import SIGNED_KINDS, EventBody
 
-#: Events sent in one request. Reports carry a few KiB of log at most, so that this stays far below the limit of a message.
+#: Events sent in one request.
 BATCH: int = 64
+#: Characters of logs in one request, unless a single one has more: signed and encoded they are five times as many bytes at worst, below the limit of a message.
+LOGS_MAX: int = 64 << 10
 
 
 def owed(state: State) -> tuple[Report, ...]:
     """Return what to send now, in order of seq: the outbox, and the heartbeat after it."""
-    reports = state.outbox[:BATCH]
+    reports = _fitting(state.outbox[:BATCH])
     if state.beat is not None and len(reports) == len(state.outbox):
         reports = tuple(sorted((*reports, state.beat), key=lambda one: one.seq))
+    return reports
+
+
+def _fitting(reports: tuple[Report, ...]) -> tuple[Report, ...]:
+    room = LOGS_MAX
+    for index, one in enumerate(reports):
+        room -= len(one.log)
+        if room < 0 and index:
+            return reports[:index]
     return reports
 
 

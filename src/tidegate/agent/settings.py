@@ -96,6 +96,23 @@ class ErrorSource(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     units: tuple[str, ...] = ()
 
 
+class WatchdogSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """The hardware watchdog.
+
+    Attributes:
+        timeout_s: after so long without food it resets the board.
+        pretimeout_s: so long before that the kernel does what its governor says; 0 = nothing.
+        least_s: a shorter time-out than this would bite a healthy agent that waits for a server.
+        always: fed outside trials too.
+    """
+
+    device: str
+    timeout_s: int
+    pretimeout_s: int = 0
+    least_s: int = 0
+    always: bool = False
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that a real device's agent is told, validated: what `agent.config` makes of `agent.toml`. Paths are texts, so that it travels as JSON.
 
@@ -117,6 +134,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     reboot: str
     state_dir: str
     errors: ErrorSource
+    watchdog: WatchdogSettings | None = None
     inhibit_dir: str
     socket_path: str
     socket_mode: int

@@ -278,6 +278,8 @@ class Reverting(msgspec.Struct, frozen=True, kw_only=True, tag="reverting", tag_
         undo: pieces before this may be live, and are taken back.
         restart: a piece wants a restart after it was taken back; asked for in `boot_id`.
         broken: components that could not be taken back.
+        boots: how often the agent came up in the trial.
+        told: the history of the boot counter stands at the head of `log`.
     """
 
     slot: SlotName
@@ -292,6 +294,8 @@ class Reverting(msgspec.Struct, frozen=True, kw_only=True, tag="reverting", tag_
     boot_id: str = ""
     broken: tuple[str, ...] = ()
     failures: int = 0
+    boots: int = 0
+    told: bool = False
 
 
 Phase = Idle | Downloading | Installing | Staged | Activating | Testing | Confirming | Reverting

@@ -2,6 +2,9 @@
 
 from typing import Any, Final
 
+import msgspec
+
+from tidegate.agent.contract import HealthPolicy, in_force
 from tidegate.agent.enrolment import FINGERPRINT_NAME, NEXT_FINGERPRINT_NAME
 from tidegate.agent.runner import Runner
 from tidegate.agent.state import (
@@ -10,6 +13,7 @@ from tidegate.agent.state import (
     SlotRecord,
     Staged,
     State,
+    Testing,
     Update,
 )
 
@@ -48,7 +52,7 @@ def describe(runner: Runner) -> dict[str, Any]:
             "confirmed": running.state == "confirmed",
         },
         "slots": {name: _slot(one) for name, one in state.slots.items()},
-        "update": _update(state, because),
+        "update": _update(state, because, settings.health),
         "because": because,
         "then": _THEN[_phase(state)],
         "security_floor": state.floor,
@@ -99,6 +103,8 @@ def lines(found: dict[str, Any]) -> list[str]:
         ),
         f"Refuses   {_listed(found['refuses'], 'reason')}",
     ]
+    if update is not None and "health" in update:
+        said.append(f"Health    {_told(update['health'])}")
     if found["fingerprint"]:
         said.append(f"Key       {key_words(found['fingerprint'])}   {found['fingerprint']}")
     if found["fingerprint_next"]:
@@ -126,7 +132,9 @@ def _slot(record: SlotRecord) -> dict[str, Any]:
     }
 
 
-def _update(state: State, because: list[dict[str, str]]) -> dict[str, Any] | None:
+def _update(
+    state: State, because: list[dict[str, str]], policy: HealthPolicy
+) -> dict[str, Any] | None:
     phase = state.phase
     update: Update | None = None if isinstance(phase, Idle) else phase.update
     if update is None:
@@ -147,9 +155,43 @@ def _update(state: State, because: list[dict[str, str]]) -> dict[str, Any] | Non
         found["length"] = update.release.full.length
     if isinstance(phase, Reverting):
         found["reason"] = phase.reason
+    if isinstance(phase, Testing):
+        found["health"] = _health(phase, policy)
     if isinstance(phase, Staged):
         found["staged_at"] = phase.staged_at
     return found
+
+
+def _told(health: dict[str, Any]) -> str:
+    checks = health["checks"]
+    wrong = [f"{one['name']}: {one['detail']}" for one in checks if not one["ok"]]
+    passed = f"{len(checks) - len(wrong)} of {len(checks)} checks pass"
+    insisted = [f"{name} is not optional, and stays" for name in health["not_left_out"]]
+    return "; ".join([passed, *wrong[:3], *insisted])
+
+
+def _health(phase: Testing, policy: HealthPolicy) -> dict[str, Any]:
+    """Say how the trial goes: each check's last word and who asked for it, and what of the device's policy had a say in that."""
+    asked = in_force(phase.update.release.health, policy)
+    checks = [
+        {
+            "name": one.name,
+            "ok": one.ok,
+            "detail": one.detail,
+            "reason": None if one.reason is msgspec.UNSET else one.reason,
+            "by": "release" if one.by is msgspec.UNSET else one.by,
+        }
+        for one in phase.last
+    ]
+    return {
+        "checks": checks,
+        "passing": phase.passing_mono is not None,
+        "warm_up_s": asked.contract.warmup_s,
+        "flaps": phase.flaps,
+        "errors": max(0, phase.errors - phase.errors_base),
+        "left_out": list(asked.dropped),
+        "not_left_out": list(asked.kept),
+    }
 
 
 def _hold(state: State) -> dict[str, Any]:

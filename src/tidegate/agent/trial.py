@@ -210,6 +210,7 @@ def revert(state: State, update: Update, reason: str, detail: str) -> State:
         update=update,
         detail=detail,
         last=last,
+        boots=phase.boots if isinstance(phase, Testing) else 0,
         undo=len(places.places(update)) if undo is None else undo,
     )
     return _replace(state, phase=back, wait=None)

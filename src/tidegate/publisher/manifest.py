@@ -144,9 +144,18 @@ def read_health(path: Path) -> HealthContract:
         "checks": msgspec.to_builtins(checks),
     }
     try:
-        return msgspec.convert(values, type=HealthContract)
+        made = msgspec.convert(values, type=HealthContract)
     except msgspec.ValidationError as error:
         raise ConfigError("config.invalid", f"{where}: {error}") from error
+    names = [one.name for one in made.checks]
+    twice = next((one for one in names if names.count(one) > 1), None)
+    if twice is not None:
+        raise ConfigError("config.invalid", f"{where}: two checks are called {twice}")
+    if made.timeout_s <= made.warmup_s:
+        raise ConfigError(
+            "config.invalid", f"{where}: give_up must be longer than warm_up, or nothing is kept"
+        )
+    return made
 
 
 def source_date_epoch(default: int) -> int:
@@ -164,12 +173,14 @@ def source_date_epoch(default: int) -> int:
 
 
 def _check(plain: dict[str, Any], where: str) -> HealthCheck:
-    settings = {key: value for key, value in plain.items() if key not in ("name", "type")}
+    own = ("name", "type", "optional")
+    settings = {key: value for key, value in plain.items() if key not in own}
     kind = _text(plain, "type", f"{where}: [[check]]")
+    made = {"name": plain.get("name", kind), "kind": kind, "settings": settings}
+    if plain.get("optional", False) is not False:
+        made["optional"] = plain["optional"]
     try:
-        return msgspec.convert(
-            {"name": plain.get("name", kind), "kind": kind, "settings": settings}, type=HealthCheck
-        )
+        return msgspec.convert(made, type=HealthCheck)
     except msgspec.ValidationError as error:
         raise ConfigError("config.invalid", f"{where}: [[check]] {kind}: {error}") from error
 

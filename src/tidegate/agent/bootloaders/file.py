@@ -68,6 +68,12 @@ class FileBootloader:
         record = self._read()
         return record.tries if slot == record.trial else 0
 
+    def told(self) -> str:
+        """The record."""
+        record = self._read()
+        tried = f"trial={record.trial} tries={record.tries}" if record.trial else "no trial"
+        return f"primary={record.primary} {tried} bad={','.join(record.bad) or 'none'}"
+
     def arm_trial(self, slot: SlotName, tries: int) -> None:
         """Boot `slot` next, at most `tries` times."""
         self._write(boot_file.armed(self._read(), slot, tries))

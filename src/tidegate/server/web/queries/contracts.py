@@ -16,9 +16,15 @@ def rows(
         CheckRow(one.name, _settings(one.settings) or one.kind, said.get(one.name, ""))
         for one in contract.checks
     ]
+    asked = {one.name for one in contract.checks}
+    out += [
+        CheckRow(name, "asked for by the device", word)
+        for name, word in sorted(said.items())
+        if name not in asked and name != "errors"
+    ]
     if contract.error_rate_per_hour is not None:
         limit = f"at most {words.number(contract.error_rate_per_hour)} an hour"
-        out.append(CheckRow("Errors", limit, said.get("error_rate", "")))
+        out.append(CheckRow("Errors", limit, said.get("errors", "")))
     out.append(CheckRow("Warm-up", f"all of it for {words.duration(contract.warmup_s)}"))
     out.append(CheckRow("Or it goes back", f"after {words.duration(contract.timeout_s)}"))
     return tuple(out)
