@@ -206,10 +206,7 @@ KEYS: Final[dict[str, tuple[Parser, Any]]] = {
     "activate.defer_max": (_duration, 7 * 86_400),
     "activate.reboot_delay": (_duration, 10),
     "health.confirm": (_text, "auto"),
-    "health.dir": (
-        _texts,
-        ("/usr/lib/tidegate/health.d", "/etc/tidegate/health.d", "/run/tidegate/health.d"),
-    ),
+    "health.dir": (_texts, health_files.FOLDERS),
     "health.warm_up": (_duration, 0),
     "health.errors_per_hour": (_whole, None),
     "health.drop": (_texts, ()),
@@ -515,7 +512,7 @@ def _settings(
         rate_grace_s=values["download.rate_grace"],
         reserve_bytes=values["download.reserve"],
         hold_max_s=values["activate.defer_max"],
-        manual_confirm=_confirm(values["health.confirm"]),
+        manual_confirm=health_files.by_hand(values),
         health=health_files.policy(values),
         reboot_delay_s=values["activate.reboot_delay"],
         timeout_s=float(values["server.timeout"]),
@@ -560,12 +557,6 @@ def _installed(path: str | None) -> Running:
         return msgspec.json.decode(_bytes(Path(path), "device.installed_file"), type=Running)
     except msgspec.DecodeError as error:
         raise ConfigError("config.invalid", f"device.installed_file: {error}") from error
-
-
-def _confirm(word: str) -> bool:
-    if word not in ("auto", "manual"):
-        raise ConfigError("config.invalid", f'health.confirm = "{word[:40]}": auto or manual')
-    return word == "manual"
 
 
 def _claim(path: str | None) -> str | None:

@@ -19,6 +19,12 @@ from tidegate.core.errors import ConfigError
 from tidegate.core.nearest import did_you_mean
 from tidegate.core.release import HealthCheck
 
+#: Where the files of the policy are, the last one first in rank.
+FOLDERS: Final = (
+    "/usr/lib/tidegate/health.d",
+    "/etc/tidegate/health.d",
+    "/run/tidegate/health.d",
+)
 _KEYS: Final = frozenset({"schema", "name", "warm_up", "errors_per_hour", "drop", "check"})
 
 
@@ -46,6 +52,18 @@ def policy(values: Mapping[str, Any]) -> HealthPolicy:
         drop=tuple(dict.fromkeys(name for one in parts for name in one.drop)),
         checks=checks,
     )
+
+
+def by_hand(values: Mapping[str, Any]) -> bool:
+    """Say whether a person confirms here, beside the contract.
+
+    Raises:
+        ConfigError: another word.
+    """
+    word = values["health.confirm"]
+    if word not in ("auto", "manual"):
+        raise ConfigError("config.invalid", f'health.confirm = "{word[:40]}": auto or manual')
+    return bool(word == "manual")
 
 
 def error_source(values: Mapping[str, Any]) -> ErrorSource:
