@@ -63,21 +63,25 @@ class Plant:
 
     def release(self, counter: int, *, warmup_s: int = 2, wrap: Wrap | None = None) -> Path:
         """Build, sign and publish a release of real files, in the package that `wrap` makes of its image; returns the image."""
-        version = self.version(counter)
-        tree, image = self.folder / f"tree-{counter}", self.folder / f"rootfs-{counter}.ext4"
-        extra = ("queue.py", "sched.py", "shelve.py", "heapq.py")[counter % 4]
-        images.make_tree(
-            tree, images.TreeSpec(version, packages=(), extra=extra, limit_bytes=FILES)
-        )
-        make_ext4(tree, image, SIZE, images.BUILT_AT)
+        version, image = self.version(counter), self.image(counter)
         check = {"type": "boot", "by": f"marker:{self.marker}"}
         health = contract([check], warmup_s=warmup_s, timeout_s=60, interval_s=1)
         back_to = (max(self.digests),) if self.digests else ()
         self.shop.publish(
-            ReleasePlan(counter, version, extra, back_to=back_to),
+            ReleasePlan(counter, version, _extra(counter), back_to=back_to),
             [_recipe(image, health, wrap)],
         )
         self.digests[counter] = self.shop.installed(counter, PRODUCT)
+        return image
+
+    def image(self, counter: int) -> Path:
+        """Make the image of a release, of real files, that a virtual board boots."""
+        tree, image = self.folder / f"tree-{counter}", self.folder / f"rootfs-{counter}.ext4"
+        spec = images.TreeSpec(
+            self.version(counter), packages=(), extra=_extra(counter), limit_bytes=FILES
+        )
+        images.make_tree(tree, spec)
+        make_ext4(tree, image, SIZE, images.BUILT_AT)
         return image
 
     def board(self, name: str, image: Path, counter: int = 1) -> Path:
@@ -129,6 +133,10 @@ class Plant:
     def daily(self) -> Mapping[str, int]:
         """Return the daily counters, summed over the days of this test."""
         return dict(self.rows("SELECT name, sum(value) FROM daily GROUP BY 1"))
+
+
+def _extra(counter: int) -> str:
+    return ("queue.py", "sched.py", "shelve.py", "heapq.py")[counter % 4]
 
 
 def _recipe(image: Path, health: HealthContract, wrap: Wrap | None) -> Recipe:

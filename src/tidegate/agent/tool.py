@@ -32,10 +32,11 @@ class Tool:
         code: error code for a program that cannot be started or hangs.
         cwd: its working directory.
         environment: added to this process' own.
+        apart: keep what it prints on standard output alone; its errors go where this process' own go.
 
     Attributes:
         status: its exit status; negative = ended by that signal. None until it ended.
-        output: the end of what it printed, both streams together.
+        output: the end of what it printed, both streams together unless `apart`.
     """
 
     def __init__(
@@ -46,7 +47,9 @@ class Tool:
         code: str = "install.installer",
         cwd: str | None = None,
         environment: Mapping[str, str] | None = None,
+        apart: bool = False,
     ) -> None:
+        self._apart = apart
         self._command = list(command)
         self._timeout_s = timeout_s
         self._code = code
@@ -105,7 +108,7 @@ class Tool:
                 self._command,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
+                stderr=None if self._apart else subprocess.STDOUT,
                 cwd=self._cwd,
                 env=self._environment,
                 start_new_session=True,

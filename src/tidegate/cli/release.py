@@ -451,12 +451,14 @@ def _built(made: Built) -> str:
     order = f"counter {release.release_counter}   security_version {release.security_version}"
     lines = [f"{release.product} {release.version}   {order}   kind {release.kind}"]
     for one in made.targets:
-        packed = made.packed[one.release.component]
-        share = 100 * packed.length / packed.image_size
-        lines.append(
-            f"  {one.release.component:<9} {format_size(packed.image_size)} image"
-            f"   full payload {format_size(packed.length)}   {share:.1f} %"
-        )
+        for number, part in enumerate(one.release.pieces):
+            packed = made.packed[part.component]
+            share = 100 * packed.length / packed.image_size
+            lines.append(
+                f"  {part.component:<9} {format_size(packed.image_size)} image"
+                f"   full payload {format_size(packed.length)}   {share:.1f} %"
+                + (f"   with {one.release.component}" if number else "")
+            )
     lines += [_facts(made.targets[0]), "  ok        every payload was unpacked again"]
     return "\n".join(lines)
 

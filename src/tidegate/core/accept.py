@@ -30,7 +30,7 @@ from tidegate.core.metadata import (
     targets_extra,
 )
 from tidegate.core.payload import Index
-from tidegate.core.release import ReleaseTarget, contradiction
+from tidegate.core.release import Part, ReleaseTarget, contradiction
 from tidegate.core.verify import TrustedSet, require_signed
 
 #: Roles and authorities that share a level of trust; a key may stand in one level only.
@@ -297,14 +297,14 @@ def _check_counters(
             raise PublisherError("release.malformed", f"{one.path}: one counter, one version")
 
 
-def check_index(index: Index, release: ReleaseTarget) -> None:
+def check_index(index: Index, part: Part | ReleaseTarget) -> None:
     """Hold a payload's index against what the product role signed about its content.
 
     Raises:
         PublisherError: `release.malformed`, or `compat.agent` where devices cannot unpack it yet.
     """
     index.require_supported()
-    wanted = release.unpacked
+    wanted = part.unpacked
     if (index.image_size, index.target_sha256) != (wanted.size, wanted.sha256):
         raise PublisherError("release.malformed", "the payload is not the image that was signed")
 

@@ -29,6 +29,7 @@ from tidegate.core.bundle import (
     require_for_server,
     require_member,
 )
+from tidegate.core.content import check_content
 from tidegate.core.errors import ConfigError, PublisherError, RequestError, TransferError
 from tidegate.core.mandate import with_mandates
 from tidegate.core.metadata import (
@@ -43,9 +44,9 @@ from tidegate.core.metadata import (
     signed_targets,
 )
 from tidegate.core.payload import HEADER_SIZE, Index, decode_segment, head_size
-from tidegate.core.release import Attachment, FallbackTo, Install, PayloadRef, ReleaseTarget
+from tidegate.core.release import Attachment, FallbackTo, Part, PayloadRef, ReleaseTarget
 from tidegate.core.ustar import END, PIECE, Reader, header, padding
-from tidegate.publisher.image import make_ext4
+from tidegate.publisher.content import image_of, signed_of
 from tidegate.publisher.manifest import ComponentSpec, ReleaseSpec
 from tidegate.publisher.pack import PUBLISH_LEVEL, Packed, Progress, pack
 
@@ -125,17 +126,22 @@ def build(
     with tempfile.TemporaryDirectory(dir=out, prefix=".build-") as folder:
         payloads: dict[str, Path] = {}
         attachments: dict[str, Path] = {}
+        parts: dict[str, Part] = {}
         for component in spec.components:
-            image = _image(component, Path(folder), now)
+            image = image_of(component, Path(folder), now)
             container = Path(folder) / f"{component.name}.payload"
             made = pack(image, container, level=level, jobs=jobs, progress=progress)
-            mine = (attached or {}).get(component.name, ())
-            attachments |= {one.sha256: file for one, file in mine}
-            target = _target(spec, component, made, published, now, tuple(one for one, _ in mine))
-            check_payload(container, target.release)
+            parts[component.name] = _part(component, image, made)
+            check_payload(container, parts[component.name])
             packed[component.name] = made
             payloads[made.sha256] = container
-            targets.append(target)
+        for component in spec.components:
+            if component.beside:
+                continue
+            mine = (attached or {}).get(component.name, ())
+            attachments |= {one.sha256: file for one, file in mine}
+            named = tuple(one for one, _ in mine)
+            targets.append(_target(spec, component, parts, published, now, named))
         body = make_product(
             version=before.version + 1 if before is not None else 1,
             expires_at=now + spec.expires_s,
@@ -189,27 +195,18 @@ def _refuse_old(spec: ReleaseSpec, published: Mapping[str, SignedTarget]) -> Non
         )
 
 
-def _image(component: ComponentSpec, folder: Path, now: int) -> Path:
-    if component.source.is_file():
-        return component.source
-    if component.format != "raw_image":
-        raise ConfigError("config.invalid", f"{component.name}: only raw_image takes a directory")
-    image = folder / f"{component.name}.ext4"
-    make_ext4(component.source, image, component.size, now)
-    return image
-
-
 def _target(
     spec: ReleaseSpec,
     component: ComponentSpec,
-    packed: Packed,
+    parts: Mapping[str, Part],
     published: Mapping[str, SignedTarget],
     now: int,
     attachments: tuple[Attachment, ...] = (),
 ) -> SignedTarget:
-    full = PayloadRef(
-        kind="full", sha256=packed.sha256, length=packed.length, index_sha256=packed.index_sha256
-    )
+    own = parts[component.name]
+    others = tuple(parts[one.name] for one in spec.components if component.name in one.beside)
+    # What an agent that does not know it would leave out, it must refuse.
+    there = {"package": own.package, "settings": own.settings, "parts": others}
     values = {
         "product": spec.product,
         "version": spec.version,
@@ -223,8 +220,10 @@ def _target(
         "from_counters": spec.from_counters,
         "min_agent": spec.min_agent,
         "requires": spec.requires,
-        **_content(component, packed),
-        "payloads": (full,),
+        "install": own.install,
+        "payloads": own.payloads,
+        **{name: value for name, value in there.items() if value},
+        "crit": tuple(name for name, value in there.items() if value),
         "fallback_to": _fallback(spec, component, published, now),
         "health": component.health or spec.health,
         "notes": spec.notes,
@@ -237,18 +236,24 @@ def _target(
     except msgspec.ValidationError as error:
         raise PublisherError("release.malformed", str(error)) from error
     path = f"{spec.product}/{spec.version}/{component.name}"
-    return SignedTarget(path, packed.length, packed.sha256, release)
+    return SignedTarget(path, own.full.length, own.full.sha256, release)
 
 
-def _content(component: ComponentSpec, packed: Packed) -> dict[str, object]:
-    """Say what the payload unpacks to, and what stands in the slot afterwards where that is something else."""
-    inside = Install(size=packed.image_size, sha256=packed.image_sha256)
-    if component.installed is None:
-        return {"install": inside}
-    with component.installed.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    install = Install(size=component.installed.stat().st_size, sha256=digest)
-    return {"install": install, "package": inside, "crit": ("package",)}
+def _part(component: ComponentSpec, image: Path, packed: Packed) -> Part:
+    full = PayloadRef(
+        kind="full", sha256=packed.sha256, length=packed.length, index_sha256=packed.index_sha256
+    )
+    values = {
+        "component": component.name,
+        "format": component.format,
+        "payloads": (full,),
+        "settings": component.settings,
+        **signed_of(component, image, packed),
+    }
+    try:
+        return msgspec.convert(msgspec.to_builtins(values), type=Part)
+    except msgspec.ValidationError as error:
+        raise PublisherError("release.malformed", str(error)) from error
 
 
 def _fallback(
@@ -271,38 +276,39 @@ def _fallback(
     return tuple(FallbackTo(counter=one, expires=expires) for one in sorted(wanted) if one)
 
 
-def check_payload(container: Path, release: ReleaseTarget) -> Index:
+def check_payload(container: Path, part: Part) -> Index:
     """Unpack a container as a device would and hold the result against what is signed.
 
     Raises:
         PublisherError: `release.malformed` or `sig.malformed`.
         TransferError: `download.*`: the container is damaged.
     """
-    with container.open("rb") as file:
+    with container.open("rb") as file, tempfile.TemporaryFile() as plain:
         head = file.read(HEADER_SIZE)
         head += file.read(head_size(head) - HEADER_SIZE)
-        if hashlib.sha256(head).hexdigest() != release.full.index_sha256:
+        if hashlib.sha256(head).hexdigest() != part.full.index_sha256:
             raise TransferError("download.hash", "the payload's index is not the one signed")
         index = Index.parse(head)
-        check_index(index, release)
-        digest = _plain_digest(index, file)
-    if digest != release.unpacked.sha256 or index.length != container.stat().st_size:
-        raise PublisherError("release.malformed", "the payload does not unpack to the image")
+        check_index(index, part)
+        _unpack(index, file, plain)
+        digest = hashlib.file_digest(plain, "sha256").hexdigest()
+        if digest != part.unpacked.sha256 or index.length != container.stat().st_size:
+            raise PublisherError("release.malformed", "the payload does not unpack to the image")
+        plain.seek(0)
+        check_content(part, plain.read)
     return index
 
 
-def _plain_digest(index: Index, file: BinaryIO) -> str:
-    """Unpack into a sparse temporary file and hash it, as a slot read back."""
-    with tempfile.TemporaryFile() as slot:
-        slot.truncate(index.image_size)
-        for number, segment in enumerate(index.segments):
-            file.seek(segment.offset)
-            plain = decode_segment(index, number, file.read(segment.stored_length))
-            for one in index.writes(number):
-                slot.seek(one.target_offset)
-                slot.write(plain[one.offset : one.offset + one.length])
-        slot.seek(0)
-        return hashlib.file_digest(slot, "sha256").hexdigest()
+def _unpack(index: Index, file: BinaryIO, plain: BinaryIO) -> None:
+    """Unpack into a sparse file, as into a slot."""
+    plain.truncate(index.image_size)
+    for number, segment in enumerate(index.segments):
+        file.seek(segment.offset)
+        piece = decode_segment(index, number, file.read(segment.stored_length))
+        for one in index.writes(number):
+            plain.seek(one.target_offset)
+            plain.write(piece[one.offset : one.offset + one.length])
+    plain.seek(0)
 
 
 # --- the file -----------------------------------------------------------------------------------------------------------

@@ -2,17 +2,19 @@
 
 import os
 import tomllib
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
 from tidegate.core.amounts import is_off, parse_duration, parse_size
-from tidegate.core.errors import ConfigError
+from tidegate.core.content import keep_of, module_of
+from tidegate.core.errors import ConfigError, PublisherError
 from tidegate.core.hardware import HardwareRange
 from tidegate.core.nearest import did_you_mean
-from tidegate.core.release import HealthCheck, HealthContract, Requirement
+from tidegate.core.release import HealthCheck, HealthContract, InstallSettings, Requirement
 from tidegate.core.supply.documents import LIMITS
 from tidegate.publisher.staging import StagingSpec, parse_staging
 
@@ -21,6 +23,16 @@ FALLBACK_S: Final = 30 * 86_400
 _DAY: Final = 86_400
 #: Types whose `image` is a package of another installer.
 PACKAGES: Final = frozenset({"rauc", "swupdate"})
+
+#: What the installer of a type is told: keys of `[[component]]` that are signed as they stand.
+SETTINGS: Final[dict[str, frozenset[str]]] = {
+    "archive": frozenset({"keep"}),
+    "module": frozenset({"module", "meta_data", "rollback"}),
+}
+_READERS: Final[dict[str, Callable[[InstallSettings], object]]] = {
+    "archive": keep_of,
+    "module": module_of,
+}
 
 _TOP: Final = frozenset(
     {
@@ -43,6 +55,8 @@ class ComponentSpec:
         health: its own contract; None = the release's.
         attachments: its own, as (kind, file), beside the release's.
         installed: the image inside, where `source` is a package of a foreign installer: what stands in the slot afterwards.
+        settings: what its installer is told, signed.
+        beside: components of this release that it is installed with, all or none; () = an artifact of its own.
     """
 
     name: str
@@ -53,6 +67,8 @@ class ComponentSpec:
     health: HealthContract | None = None
     attachments: tuple[tuple[str, Path], ...] = ()
     installed: Path | None = None
+    settings: InstallSettings = field(default_factory=dict)
+    beside: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -100,6 +116,7 @@ def read_release(path: Path) -> ReleaseSpec:
     )
     if not components:
         raise ConfigError("config.missing", f"{where}: [[component]]")
+    _check_parts(components, where)
     expires = str(plain.get("expires", "180d"))
     return ReleaseSpec(
         product=_text(plain, "product", where),
@@ -187,7 +204,9 @@ def _check(plain: dict[str, Any], where: str) -> HealthCheck:
 
 def _component(plain: dict[str, Any], folder: Path, where: str) -> ComponentSpec:
     known = {"name", "type", "image", "directory", "size", "hardware", "contract", "attachments"}
-    _known(plain, frozenset({*known, "installed"}), where)
+    kind = _text(plain, "type", where, "raw_image")
+    own = SETTINGS.get(kind, frozenset())
+    _known(plain, frozenset({*known, *own, "installed", "with"}), where)
     image, directory = plain.get("image"), plain.get("directory")
     if (image is None) == (directory is None):
         raise ConfigError("config.invalid", f"{where}: either image or directory")
@@ -199,14 +218,56 @@ def _component(plain: dict[str, Any], folder: Path, where: str) -> ComponentSpec
     hardware = _hardware_tables(plain, where) if "hardware" in plain else []
     return ComponentSpec(
         _text(plain, "name", where, "rootfs"),
-        _text(plain, "type", where, "raw_image"),
+        kind,
         source,
         size,
         hardware=tuple(_hardware(one, where) for one in hardware),
         health=read_health(folder / str(contract)) if contract else None,
         attachments=_attachments(plain, folder, where),
         installed=_installed(plain, folder, where),
+        settings=_settings({key: plain[key] for key in own if key in plain}, kind, where),
+        beside=_with(plain.get("with", []), where),
     )
+
+
+def _settings(found: dict[str, Any], kind: str, where: str) -> InstallSettings:
+    """Read what an installer is told, and hold it against what devices take."""
+    try:
+        settings = msgspec.convert(found, type=InstallSettings)
+        if kind in _READERS:
+            _READERS[kind](settings)
+    except (msgspec.ValidationError, PublisherError) as error:
+        raise ConfigError("config.invalid", f"{where}: {error}") from error
+    return settings
+
+
+def _with(value: object, where: str) -> tuple[str, ...]:
+    names = [value] if isinstance(value, str) else value
+    if not isinstance(names, list) or not all(isinstance(one, str) and one for one in names):
+        raise ConfigError("config.invalid", f'{where}: with = "rootfs", or a list of components')
+    return tuple(names)
+
+
+def _check_parts(components: tuple[ComponentSpec, ...], where: str) -> None:
+    """What is installed with another component needs one that is an artifact of its own, and has no hardware, contract or attachments of its own."""
+    names = [one.name for one in components]
+    if len(set(names)) != len(names):
+        raise ConfigError(
+            "config.invalid", f"{where}: [[component]] {max(names, key=names.count)} twice"
+        )
+    leads = {one.name for one in components if not one.beside}
+    for one in components:
+        for name in one.beside:
+            if name not in leads:
+                raise ConfigError(
+                    "config.invalid",
+                    f'{where}: {one.name}: with = "{name[:64]}" is no component of this release without a `with` of its own',
+                )
+        if one.beside and (one.hardware or one.health or one.attachments):
+            raise ConfigError(
+                "config.invalid",
+                f"{where}: {one.name}: hardware, contract and attachments are those of {one.beside[0]}",
+            )
 
 
 def _installed(plain: dict[str, Any], folder: Path, where: str) -> Path | None:

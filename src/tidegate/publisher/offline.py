@@ -117,7 +117,9 @@ def write(bundle: Path, chain: Chain, out: Path, *, now: int, mirror: bool = Fal
         trusted.update_root(body)
     believe(trusted, product, documents, offline_now=now)
     role = trusted.roles[product_role(product)]
-    signed = {one.release.full.sha256 for one in signed_targets(role).values()}
+    signed = {
+        part.full.sha256 for one in signed_targets(role).values() for part in one.release.pieces
+    }
     members = [one for one in found.manifest.payloads if one.sha256 in signed]
     if not members:
         raise PublisherError("release.malformed", f"{bundle.name} brings no payload that counts")

@@ -119,7 +119,7 @@ def check_bundle(
         bundle.product.body, product=product, targets=targets, previous=previous, now=now
     )
     for one in first_time(accepted.new, previous, bundle.role):
-        _check_payload(bundle, one, folder)
+        _check_payloads(bundle, one, folder)
     return accepted
 
 
@@ -137,18 +137,23 @@ def first_time(
 
 def _same_bytes(one: SignedTarget, before: SignedTarget) -> bool:
     mine, theirs = one.release, before.release
-    return (one.length, one.sha256, mine.install, mine.payloads, mine.attachments) == (
-        before.length, before.sha256, theirs.install, theirs.payloads, theirs.attachments
+    return (one.length, one.sha256, mine.pieces, mine.attachments) == (
+        before.length, before.sha256, theirs.pieces, theirs.attachments
     )  # fmt: skip
 
 
-def _check_payload(bundle: Bundle, one: SignedTarget, folder: Path) -> None:
-    member = next((m for m in bundle.manifest.payloads if m.sha256 == one.sha256), None)
-    if member is None:
-        raise PublisherError("release.malformed", f"{one.path}: its payload is not in the bundle")
-    container = folder / one.sha256
-    extract_member(bundle.path, member, container)
-    try:
-        check_payload(container, one.release)
-    finally:
-        container.unlink()
+def _check_payloads(bundle: Bundle, one: SignedTarget, folder: Path) -> None:
+    for part in one.release.pieces:
+        digest = part.full.sha256
+        member = next((m for m in bundle.manifest.payloads if m.sha256 == digest), None)
+        if member is None:
+            raise PublisherError(
+                "release.malformed",
+                f"{one.path}: the payload of {part.component} is not in the bundle",
+            )
+        container = folder / digest
+        extract_member(bundle.path, member, container)
+        try:
+            check_payload(container, part)
+        finally:
+            container.unlink()

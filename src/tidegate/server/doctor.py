@@ -15,6 +15,7 @@ from tidegate.core.amounts import format_duration, format_size
 from tidegate.core.calendar import Entry
 from tidegate.core.errors import TidegateError
 from tidegate.core.metadata import parse_root, root_extra
+from tidegate.core.release import ReleaseTarget
 from tidegate.server import online
 from tidegate.server.blobs.local import LocalBlobs
 from tidegate.server.calendar import calendar, one_signer
@@ -176,11 +177,12 @@ def _blobs(scene: Scene) -> Iterator[Check]:
     blobs = LocalBlobs(scene.folder / "blobs")
     missing = count = total = 0
     for release_id in release_queries.live_ids(scene.conn):
-        for _, length, sha256, _ in rollout_rows.artifacts(scene.conn, release_id):
-            count += 1
-            size = blobs.size(sha256)
-            missing += size != length
-            total += size or 0
+        for _, _, _, text in rollout_rows.artifacts(scene.conn, release_id):
+            for part in msgspec.json.decode(text, type=ReleaseTarget).pieces:
+                count += 1
+                size = blobs.size(part.full.sha256)
+                missing += size != part.full.length
+                total += size or 0
     if missing:
         text = f"{missing} of {count} payloads are missing or of another size"
         yield Check(name="blobs", level="failed", text=text, fix="publish their bundles again")

@@ -86,7 +86,7 @@ def _obstacle(
         return f"{update.variant} is isolated"
     if device.held:
         return "the device is held"
-    digests = {one[3].install.sha256 for one in snapshot.targets_of(conn, live.row.release_id)}
+    digests = {one[3].digest for one in snapshot.targets_of(conn, live.row.release_id)}
     if request.slot_sha256 not in digests or request.release_counter != update.release_counter:
         return "the slot does not hold what was assigned"
     return ""

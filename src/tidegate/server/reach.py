@@ -183,7 +183,7 @@ def _left_out(
             code,
             f"runs {device['running_version'] or 'a factory image'}, channel {device['channel']}",
         )
-    refused = {target.install.sha256 for target in wanted} & set(device["refuses"])
+    refused = {target.digest for target in wanted} & set(device["refuses"])
     if refused:
         return "operator.recalled" if release["state"] == "recalled" else "user.declined", (
             "the device went back from it before and refuses it"

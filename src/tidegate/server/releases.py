@@ -18,10 +18,11 @@ from tidegate.core.bundle import (
     require_for_server,
     require_member,
 )
+from tidegate.core.content import check_content
 from tidegate.core.errors import PublisherError, RequestError
 from tidegate.core.metadata import SignedTarget, product_extra
 from tidegate.core.payload import HEADER_SIZE, Index, decode_segment, head_size
-from tidegate.core.release import ReleaseTarget, release_sha256
+from tidegate.core.release import Part, ReleaseTarget, release_sha256
 from tidegate.core.supply.documents import Document
 from tidegate.core.supply.policy import IngestRule
 from tidegate.core.ustar import Reader
@@ -62,7 +63,7 @@ def accept_bundle(services: Services, file: IO[bytes], *, by: str, now: int) -> 
         kept = [target for one in accepted for target in one.kept]
         origin = supply.admit(services.blobs, rules, new, kept, carried)
         for target in new:
-            _check_payload(services.blobs, target)
+            _check_payloads(services.blobs, target)
 
         def work(conn: Connection) -> Published:
             return _publish(conn, services.repository, documents, origin, rules, by, now)
@@ -156,44 +157,46 @@ def _try(services: Services, documents: dict[str, bytes], now: int) -> list[Acce
     return trial
 
 
-def _check_payload(blobs: Blobs, target: SignedTarget) -> None:
-    """Unpack a payload as a device would."""
-    blob = blobs.open(target.sha256)
-    if blob is None:
-        raise PublisherError("release.malformed", f"{target.path}: its payload is not here")
-    try:
-        _check_blob(blob, target)
-    finally:
-        blob.close()
+def _check_payloads(blobs: Blobs, target: SignedTarget) -> None:
+    """Unpack every payload of a target as a device would."""
+    for part in target.release.pieces:
+        where = f"{target.path}: {part.component}"
+        blob = blobs.open(part.full.sha256)
+        if blob is None:
+            raise PublisherError("release.malformed", f"{where}: its payload is not here")
+        try:
+            _check_blob(blob, part, where)
+        finally:
+            blob.close()
 
 
-def _check_blob(blob: Blob, target: SignedTarget) -> None:
-    release = target.release
-    if blob.size != target.length:
-        raise PublisherError("release.malformed", f"{target.path}: {blob.size} bytes are stored")
+def _check_blob(blob: Blob, part: Part, where: str) -> None:
+    if blob.size != part.full.length:
+        raise PublisherError("release.malformed", f"{where}: {blob.size} bytes are stored")
     header = blob.read_at(0, HEADER_SIZE)
     head = blob.read_at(0, head_size(header))
-    if hashlib.sha256(head).hexdigest() != release.full.index_sha256:
-        raise PublisherError("release.malformed", f"{target.path}: another index than signed")
+    if hashlib.sha256(head).hexdigest() != part.full.index_sha256:
+        raise PublisherError("release.malformed", f"{where}: another index than signed")
     index = Index.parse(head)
-    check_index(index, release)
-    if index.length != blob.size or _unpacked(index, blob) != release.unpacked.sha256:
-        raise PublisherError("release.malformed", f"{target.path}: does not unpack to its image")
-
-
-def _unpacked(index: Index, blob: Blob) -> str:
-    """Return the digest of the image that a device would read back."""
+    check_index(index, part)
     with tempfile.TemporaryFile() as slot:
-        slot.truncate(index.image_size)
-        for number, segment in enumerate(index.segments):
-            plain = decode_segment(
-                index, number, blob.read_at(segment.offset, segment.stored_length)
-            )
-            for one in index.writes(number):
-                slot.seek(one.target_offset)
-                slot.write(plain[one.offset : one.offset + one.length])
+        _unpack(index, blob, slot)
+        digest = hashlib.file_digest(slot, "sha256").hexdigest()
+        if index.length != blob.size or digest != part.unpacked.sha256:
+            raise PublisherError("release.malformed", f"{where}: does not unpack to its image")
         slot.seek(0)
-        return hashlib.file_digest(slot, "sha256").hexdigest()
+        check_content(part, slot.read)
+
+
+def _unpack(index: Index, blob: Blob, slot: IO[bytes]) -> None:
+    """Unpack a payload as a device would, and go back to its beginning."""
+    slot.truncate(index.image_size)
+    for number, segment in enumerate(index.segments):
+        plain = decode_segment(index, number, blob.read_at(segment.offset, segment.stored_length))
+        for one in index.writes(number):
+            slot.seek(one.target_offset)
+            slot.write(plain[one.offset : one.offset + one.length])
+    slot.seek(0)
 
 
 # --- publishing -------------------------------------------------------------------------------------------------------
@@ -269,7 +272,7 @@ def _release_values(
         "version": first.version,
         "counter": first.release_counter,
         "security_version": first.security_version,
-        "release_sha256": release_sha256(one.release.install.sha256 for one in targets),
+        "release_sha256": release_sha256(one.release.digest for one in targets),
         "channels": sorted({channel for one in targets for channel in one.release.channels}),
         "kind": first.kind,
         "state": "live",

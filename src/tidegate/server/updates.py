@@ -168,13 +168,14 @@ def note_state(conn: Connection, device: Any, state: DeviceState, seq: int, now:
     changes.notify(conn, "device", str(device.row))
     slot = state.slots.get(state.running)
     known = hot.device(conn, device.row)
-    if (
-        slot is not None
-        and slot.state == "confirmed"
-        and known is not None
-        and slot.release_counter != known.running_counter
-    ):
-        telemetry.move_running(conn, known, slot.release_counter, slot.sha256, slot.version, now)
+    if slot is None or slot.state != "confirmed" or known is None:
+        return
+    # A newer release of components beside the slots: its own report says which version and digest that is.
+    newer = state.release_counter > slot.release_counter
+    counter = max(slot.release_counter, state.release_counter)
+    if counter != known.running_counter:
+        sha256, version = (None, "") if newer else (slot.sha256, slot.version)
+        telemetry.move_running(conn, known, counter, sha256, version, now)
 
 
 def _plain_slot(slot: Any) -> dict[str, Any]:
@@ -364,7 +365,7 @@ class _Decision:
         reason = "compat.hardware"
         for artifact in snapshot.targets_of(self.conn, live.row.release_id):
             found = self._refusal(artifact[3], fallback=False)
-            if found is None and artifact[3].install.sha256 in self.state.refuses:
+            if found is None and artifact[3].digest in self.state.refuses:
                 found = "operator.recalled" if live.row.release_state != "live" else "refused"
             if found is None:
                 return artifact, ""
@@ -421,6 +422,7 @@ class _Decision:
             if (
                 target.release_counter in allowed
                 and target.install.sha256 in others
+                and all(one.components <= target.components for one in self._running_targets())
                 and self._refusal(target, fallback=True) is None
             ):
                 return artifact, ""

@@ -93,7 +93,7 @@ def _with_rollout(
     index = cohort.ring_of(model.policy, attrs)
     full = acts.row_of(conn, model.name)
     wanted = reach.targets(conn, chosen.row.release_id)
-    refused = {one.install.sha256 for one in wanted} & set(row["refuses"])
+    refused = {one.digest for one in wanted} & set(row["refuses"])
     ended = next((u for u in [update] if u is not None and u["reason"]), None)
     because = full["because"]
     window, zone, opens_at = _window(chosen.delivery, now)

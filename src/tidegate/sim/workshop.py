@@ -2,8 +2,8 @@
 
 import os
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -32,6 +32,8 @@ class Recipe:
     Attributes:
         format: which installer takes it.
         installed: the image inside, where `image` is a package of a foreign installer.
+        settings: what the installer is told.
+        beside: the component that this one is installed with; "" = an artifact of its own.
     """
 
     component: str
@@ -41,6 +43,8 @@ class Recipe:
     health: HealthContract
     format: str = "raw_image"
     installed: Path | None = None
+    settings: Mapping[str, str | int | list[str]] = field(default_factory=dict)
+    beside: str = ""
 
 
 def contract(
@@ -121,7 +125,8 @@ class Workshop:
         sign_bundle(built.bundle, self._signer)
         self._previous = bundle.read(built.bundle).documents[product_role(self._product)]
         self._shop.publish(built.bundle)
-        for recipe, target in zip(recipes, built.targets, strict=True):
+        leads = (one for one in recipes if not one.beside)
+        for recipe, target in zip(leads, built.targets, strict=True):
             self._targets[(release.counter, recipe.model)] = target
 
     def assigned(self, counter: int, model: str) -> dict[str, Any]:
@@ -163,6 +168,8 @@ class Workshop:
                     hardware=(_range(recipe),),
                     health=recipe.health,
                     installed=recipe.installed,
+                    settings=dict(recipe.settings),
+                    beside=(recipe.beside,) if recipe.beside else (),
                 )
                 for recipe in recipes
             ),

@@ -107,7 +107,7 @@ def _target(conn: Connection, live: Live, device: Row) -> tuple[ReleaseTarget | 
         )
         if found == "compat.hardware":
             continue
-        if found is None and target.install.sha256 in device["refuses"]:
+        if found is None and target.digest in device["refuses"]:
             return target, "it failed here before"
         return target, found or ""
     return first
