@@ -6,7 +6,7 @@ BIN := .venv/bin
 ARGS ?=
 export PYTHON
 
-.PHONY: help setup demo test check format docs bench breakit fuzz lab lock clean
+.PHONY: help setup demo test check format docs bench breakit fuzz lab deb lock clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ lab: setup  ## boot real loaders and the real agent in QEMU, and cut their power
 fuzz:  ## give every parser an hour of damage in all (coverage-guided); ARGS="--seconds 60 bundle" picks
 	@tools/setup fuzz
 	nice $(BIN)/python fuzz/run $(ARGS)
+
+deb:  ## build the Debian package of the device's side into dist/
+	@tools/deb
 
 lock:  ## pin all dependencies anew, with hashes
 	@tools/lock
