@@ -267,6 +267,9 @@ class Plane:
     requests: list[str] = field(default_factory=list)
     blobs: dict[str, bytes] = field(default_factory=dict)
     down: bool = False
+    #: So many answers with a payload end after so many bytes.
+    short_bodies: int = 0
+    short_at: int = 0
     gate_epoch: int = 1
     incident: RoleKeys = field(default_factory=lambda: RoleKeys((signer("incident").public,), 1))
     epoch: int = 1
@@ -379,11 +382,15 @@ class Plane:
         if body is None:
             return _problem(404)
         wanted = headers.get("range", "")
-        if not wanted:
-            return Answer(200, body, {"etag": f'"{sha256[:8]}"'})
-        first = int(wanted.removeprefix("bytes=").partition("-")[0])
-        ranged = {"content-range": f"bytes {first}-{len(body) - 1}/{len(body)}"}
-        return Answer(206, body[first:], {"etag": f'"{sha256[:8]}"', **ranged})
+        first = int(wanted.removeprefix("bytes=").partition("-")[0]) if wanted else 0
+        told = {"etag": f'"{sha256[:8]}"', "content-length": str(len(body) - first)}
+        if wanted:
+            told["content-range"] = f"bytes {first}-{len(body) - 1}/{len(body)}"
+        end = len(body)
+        if self.short_bodies:
+            self.short_bodies -= 1
+            end = min(end, first + self.short_at)
+        return Answer(206 if wanted else 200, body[first:end], told)
 
     def _enrol(self, body: bytes) -> EnrolAnswer:
         request = codec.decode(body, EnrolRequest)

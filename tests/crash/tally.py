@@ -4,14 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tests.crash.blocklog.judge import Verdict
-
-
-@dataclass
-class Row:
-    """One rig or one story."""
-
-    states: int = 0
-    wrong: dict[str, int] = field(default_factory=dict)
+from tests.crash.cuts import Tried
 
 
 @dataclass
@@ -19,10 +12,15 @@ class Tally:
     """The two tables of a run."""
 
     disks: dict[str, Sequence[Verdict]] = field(default_factory=dict)
+    stories: dict[str, Tried] = field(default_factory=dict)
 
     def judged(self, rig: str, verdicts: Sequence[Verdict]) -> None:
         """Note what a rig's log gave."""
         self.disks[rig] = verdicts
+
+    def cut(self, story: str, tried: Tried) -> None:
+        """Note what the cuts of a story gave."""
+        self.stories[story] = tried
 
     def lines(self) -> list[str]:
         """Return the table, nothing when nothing was tried."""
@@ -37,6 +35,16 @@ class Tally:
                 f"  {name:32}{old:8}{new:8}{lost:6}{kept:10}{undone:8}"
                 for name, (old, new, lost, kept, undone) in rows.items()
             ]
+        if self.stories:
+            lines.append(f"{'cuts of a story':34}{'single':>8}{'pairs':>8}{'run':>6}{'wrong':>10}")
+            lines += [
+                f"  {name:32}{one.singles:8}{one.pairs:8}{one.states:6}{len(one.wrong):10}"
+                for name, one in self.stories.items()
+            ]
+            found = self.stories.values()
+            singles, pairs = sum(one.singles for one in found), sum(one.pairs for one in found)
+            states, wrong = sum(one.states for one in found), sum(len(one.wrong) for one in found)
+            lines.append(f"  {'all':32}{singles:8}{pairs:8}{states:6}{wrong:10}")
         return lines
 
 

@@ -3,114 +3,37 @@
 Wherever it goes, the device ends on a whole, signed image, the outcome is told exactly once, and no counter ever goes back.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from pathlib import Path
 from random import Random
 
 import pytest
-from tests.crash.lab import Device, Order, make_device
+from tests.crash.cuts import every_pair
+from tests.crash.lab import Device
+from tests.crash.stories import STORIES, Story, faults, run_story
+from tests.crash.tally import TALLY
+from tests.crash.test_security_state import from_a_stick
+from tests.unit.agent.test_offline import away, brought
 
-from tidegate.agent.state import (
-    Idle,
-    State,
-)
-from tidegate.sim.faults import Behaviour, Cut, CutMode
+from tidegate.sim.faults import Cut, CutMode
 
 pytestmark = pytest.mark.crash
 
 MODES: tuple[CutMode, ...] = ("before", "torn", "after")
-#: Pairs of cuts tried for each story; all of them would be some thousands.
-PAIRS = 120
-
-
-@dataclass(frozen=True)
-class Story:
-    """One update: how the device comes to it, what it is told, and how that must end."""
-
-    prepare: Callable[[int], Device]
-    kind: str
-    runs: int
-    permits: int = 1
-
-
-def _fresh(behaviour: Behaviour | None) -> Callable[[int], Device]:
-    def prepare(seed: int) -> Device:
-        device = make_device(1, 2, seed=seed, behaviours={2: behaviour} if behaviour else {})
-        device.plane.floor = 1
-        device.plane.publish()
-        device.plane.order = Order("install", device.plane.releases[1], "u-1")
-        return device
-
-    return prepare
-
-
-def _confirmed(seed: int) -> Device:
-    device = _fresh(None)(seed)
-    run_story(device)
-    device.plane.events = {
-        seq: event for seq, event in device.plane.events.items() if event.kind == "heartbeat"
-    }
-    device.plane.order = Order("fallback", device.plane.releases[0], "u-2")
-    return device
-
-
-STORIES = {
-    "a good release": Story(_fresh(None), "confirmed", 2),
-    "a release whose service fails": Story(_fresh(Behaviour(service=False)), "reverted", 1),
-    "a release that never boots": Story(_fresh(Behaviour(boots=False)), "reverted", 1),
-    "an order back": Story(_confirmed, "confirmed", 1, permits=2),
-}
-
-
-def _counters(state: State) -> tuple[int, int, int, int]:
-    return state.floor, state.order.epoch, state.order.seq, state.next_seq
-
-
-def run_story(device: Device) -> list[str]:
-    """Run to the end of the story; return what was wrong on the way."""
-    wrong: list[str] = []
-    before = (0, 0, 0, 0)
-    for runner in device.run(40_000):
-        now = _counters(runner.state)
-        if any(new < old for new, old in zip(now, before, strict=True)):
-            wrong.append(f"counters went from {before} to {now}")
-        before = now
-        if device.plane.outcomes():
-            device.plane.order = None
-        idle = isinstance(runner.state.phase, Idle) and not runner.state.outbox
-        if device.plane.order is None and idle:
-            break
-    return wrong
-
-
-def _faults(device: Device, story: Story, wrong: list[str]) -> list[str]:
-    if device.plane.outcomes() and [kind for kind, _ in device.plane.outcomes()] != [story.kind]:
-        wrong.append(f"outcomes {device.plane.outcomes()}")
-    if not device.plane.outcomes():
-        wrong.append("the outcome was lost")
-    if device.board.image is None or device.runs != story.runs:
-        wrong.append(f"runs {device.board.image}")
-    returned = device.plane.kinds().count("permit_returned")
-    if len(device.plane.permits) - returned > story.permits:
-        wrong.append("leave was given, not used and not returned")
-    if any(one.reason == "agent.state_damaged" for one in device.plane.events.values()):
-        wrong.append("a cut was taken for damage")
-    if device.board.history.torn_boots:
-        wrong.append("a torn image was booted")
-    return wrong
+#: Pairs of real cuts for each story, drawn: what holds the enumeration of all of them against the power itself.
+PAIRS = 60
 
 
 def _operations(story: Story) -> int:
     device = story.prepare(1)
     first = device.board.power.operations
-    assert _faults(device, story, run_story(device)) == []
+    assert faults(device, story, run_story(device)) == []
     return device.board.power.operations - first
 
 
 def _cut(story: Story, *cuts: Cut) -> list[str]:
     device = story.prepare(1)
     device.board.power.arm(*cuts)
-    wrong = _faults(device, story, run_story(device))
+    wrong = faults(device, story, run_story(device))
     if not device.board.power.cut_at:
         wrong.append("the power never went away")
     return [f"{cuts}: {one}" for one in wrong]
@@ -128,6 +51,46 @@ def test_every_single_cut_ends_well(name: str) -> None:
     ]
     assert wrong == []
     assert count > 15
+
+
+@pytest.mark.parametrize("name", STORIES)
+def test_every_pair_of_cuts_ends_well(name: str) -> None:
+    story = STORIES[name]
+    tried = every_pair(lambda: story.prepare(1), lambda it: faults(it, story, run_story(it)))
+    TALLY.cut(name, tried)
+    assert tried.wrong == []
+    assert tried.pairs > 1000
+
+
+def test_every_pair_of_cuts_of_an_update_from_a_stick_ends_well(tmp_path: Path) -> None:
+    path = brought(away(), tmp_path)
+
+    def run(device: Device) -> list[str]:
+        ended = from_a_stick(device, path)
+        well = ended == "confirmed" and device.runs == 2 and not device.board.history.torn_boots
+        return [] if well else [f"{ended}, runs {device.runs}"]
+
+    tried = every_pair(away, run)
+    TALLY.cut("an update from a stick", tried)
+    assert tried.wrong == []
+    assert tried.pairs > 1000
+
+
+def test_beginnings_that_are_taken_for_the_same_end_in_the_same_way() -> None:
+    story = STORIES["an order back"]
+
+    def prepare() -> Device:
+        return story.prepare(1)
+
+    def run(device: Device) -> list[str]:
+        return faults(device, story, run_story(device))
+
+    merged = every_pair(prepare, run)
+    each = every_pair(prepare, run, merge=False)
+    assert each.states > 8 * merged.states
+    assert (each.singles, each.pairs, each.wrong) == (merged.singles, merged.pairs, [])
+    assert [len(found) for found in each.endings.values() if len(found) > 1] == []
+    assert set(merged.endings) == set(each.endings)
 
 
 @pytest.mark.parametrize("name", STORIES)

@@ -264,7 +264,7 @@ def test_a_slot_below_the_floor_is_no_way_back_for_a_person() -> None:
     assert not can_go_back(state)
 
 
-def _from_a_stick(device: Device, path: Path) -> str:
+def from_a_stick(device: Device, path: Path) -> str:
     """Have a person say `apply-now --bundle` whenever nothing is under way; return what ends it."""
     asked = -1
     for runner in device.run(40_000):
@@ -277,16 +277,16 @@ def _from_a_stick(device: Device, path: Path) -> str:
     return "never came to an end"
 
 
-def test_a_cut_at_every_write_of_an_update_from_a_stick_ends_well(tmp_path: Path) -> None:
+def test_a_cut_at_every_write_of_an_updatefrom_a_stick_ends_well(tmp_path: Path) -> None:
     device = away()
     path = brought(device, tmp_path)
-    assert _from_a_stick(device, path) == "confirmed"
+    assert from_a_stick(device, path) == "confirmed"
     count = device.board.power.operations
     wrong = []
     for operation in range(1, count):
         device = away()
         device.board.power.arm(Cut(operation, MODES[operation % 3]))
-        ended = _from_a_stick(device, path)
+        ended = from_a_stick(device, path)
         if (ended, device.runs, guard(device).floor) != ("confirmed", 2, 2):
             wrong.append(f"{operation}: {ended}, runs {device.runs}")
         if device.board.history.torn_boots:

@@ -119,7 +119,7 @@ def record(names: tuple[str, ...] = ()) -> None:
 
 def _journal_states() -> list[tuple[str, str]]:
     """Return every durable state of an update that is confirmed and of one that reverts, as the machine makes them."""
-    from tests.crash.test_power_cuts import STORIES, run_story
+    from tests.crash.stories import STORIES, run_story
 
     from tidegate.agent.journal import Journal
     from tidegate.agent.state import Reverting, State, durable
