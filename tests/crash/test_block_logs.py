@@ -62,8 +62,8 @@ def test_what_is_known_to_lose_states_is_seen_to_lose_them(rig: Rig, scratch: Pa
 @pytest.mark.parametrize("rig", RIGS, ids=lambda rig: rig.name)
 def test_the_log_is_of_the_code_that_is_here(rig: Rig) -> None:
     told = manifest().get(rig.name, {}).get("sources")
-    assert told == digest(rig.sources), (
-        f"{', '.join(rig.sources)} changed since the log was recorded: run {COMMAND} {rig.name}"
+    assert told == digest(rig), (
+        f"{', '.join(rig.sources)} changed since the log was recorded: run {COMMAND}"
     )
 
 

@@ -15,6 +15,7 @@ import sysconfig
 import tempfile
 import tokenize
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 from unittest.mock import patch
@@ -52,10 +53,11 @@ class RecordingError(Exception):
     """The recording did not come about; it says why."""
 
 
-def digest(sources: tuple[str, ...]) -> str:
-    """Return the digest of what some files of `src/tidegate` do: their text without comments, docstrings and white space."""
-    found = hashlib.sha256()
-    for name in sources:
+def digest(rig: Rig) -> str:
+    """Return the digest of all that makes a rig's log: its own data, and its sources without comments, docstrings and white space."""
+    data = replace(rig, reader="", lost=False, inert=False)
+    found = hashlib.sha256(repr(data).encode())
+    for name in rig.sources:
         text = (ROOT / "src" / "tidegate" / name).read_text()
         found.update(f"{name}\n".encode() + "\n".join(_code(text)).encode())
     return found.hexdigest()[:32]
@@ -82,13 +84,21 @@ def manifest() -> dict[str, Any]:
     return loaded
 
 
-def record(names: tuple[str, ...] = ()) -> None:
-    """Record the rigs named, or all; logs, images and manifest in `tests/crash/logs` are replaced.
+def outdated() -> tuple[str, ...]:
+    """Name the rigs whose log is of other code than is here, or is not there."""
+    told = manifest() if MANIFEST.exists() else {}
+    return tuple(one.name for one in RIGS if told.get(one.name, {}).get("sources") != digest(one))
+
+
+def record(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Record the rigs named (`all`: all); logs, images and manifest in `tests/crash/logs` are replaced. Return their names.
 
     Raises:
         RecordingError: something is missing, or the guest failed.
     """
-    rigs = [one for one in RIGS if not names or one.name in names]
+    rigs = [one for one in RIGS if "all" in names or one.name in names]
+    if not rigs:
+        return ()
     states = _journal_states() if any(one.writer == "journal" for one in rigs) else []
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -106,7 +116,7 @@ def record(names: tuple[str, ...] = ()) -> None:
                 packed = lzma.compress((folder / f"{rig.name}.{kind}").read_bytes(), preset=9)
                 (LOGS / f"{rig.name}.{kind}.xz").write_bytes(packed)
             told[rig.name] = {
-                "sources": digest(rig.sources),
+                "sources": digest(rig),
                 "kernel": kernel.name.removeprefix("vmlinuz-"),
                 "calls": [name for name, _ in states]
                 if rig.writer == "journal"
@@ -115,6 +125,7 @@ def record(names: tuple[str, ...] = ()) -> None:
     known = {one.name for one in RIGS}
     told = {name: told[name] for name in sorted(told) if name in known}
     MANIFEST.write_text(json.dumps(told, indent=2) + "\n")
+    return tuple(one.name for one in rigs)
 
 
 def _journal_states() -> list[tuple[str, str]]:
