@@ -14,10 +14,10 @@ from tests.unit.agent.test_offline import away, brought
 from tests.unit.agent.test_runner import live, tell
 
 from tidegate.agent.journal import COPIES, COUNTERS, Journal, unseal
-from tidegate.agent.local import VERBS, Request
 from tidegate.agent.state import Idle, Refusal, State
 from tidegate.agent.timekeeping import TimeStore
 from tidegate.agent.trial import can_go_back
+from tidegate.agent.verbs import VERBS, Request
 from tidegate.core.protocol import GrantUse
 from tidegate.core.verify import Seen
 from tidegate.sim.faults import Behaviour, Cut, CutMode

@@ -1,9 +1,10 @@
 """Put a real device together from its configuration: the one place where ports meet their implementations."""
 
 from tidegate.agent import bootloaders, errors
-from tidegate.agent.board import RealBoard, SystemClock, inhibitors
+from tidegate.agent.board import RealBoard, SystemClock
 from tidegate.agent.examiner import Apart
 from tidegate.agent.files import StateDirectory
+from tidegate.agent.inhibit import listed
 from tidegate.agent.link import HttpTransport
 from tidegate.agent.runner import Ports
 from tidegate.agent.settings import Config
@@ -21,14 +22,15 @@ def ports(config: Config) -> Ports:
     """
     loader = bootloaders.load(config.bootloader, config.boot_settings)
     directory = config.inhibit_dir
+    clock = SystemClock()
     seen = f"{config.state_dir}/{SEEN_NAME}"
     return Ports(
-        clock=SystemClock(),
+        clock=clock,
         storage=StateDirectory(config.state_dir),
         board=RealBoard(config.slots, loader, config.reboot, seen, config.beside),
         transport=HttpTransport(config.url, ca=config.ca, timeout_s=config.timeout_s),
         examiner=Apart(config.url),
         errors=errors.counter(config.errors),
-        inhibitors=lambda: inhibitors(directory),
+        inhibitors=lambda: listed(directory, clock.monotonic()),
         connect=lambda origin: HttpTransport(origin, ca=config.ca, timeout_s=config.timeout_s),
     )

@@ -311,17 +311,6 @@ def _listed(directory: str) -> list[str]:
         return []
 
 
-def inhibitors(directory: str) -> tuple[str, ...]:
-    """Read what says "not now": one file each, its first line the reason."""
-    found = []
-    with contextlib.suppress(OSError):
-        for one in sorted(os.scandir(directory), key=lambda entry: entry.name):
-            if one.is_file() and not one.name.startswith("."):
-                line = _read(one.path)[:200].decode("utf-8", "replace").partition("\n")[0]
-                found.append(f"{one.name}: {line}" if line else one.name)
-    return tuple(found[:16])
-
-
 def _system_boot_id() -> str:
     try:
         return _read(BOOT_ID).decode().strip()

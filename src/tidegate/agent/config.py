@@ -13,11 +13,10 @@ import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
-from urllib.parse import urlsplit
 
 import msgspec
 
-from tidegate.agent import health_files
+from tidegate.agent import flow_values, health_files
 from tidegate.agent.settings import Config, Settings
 from tidegate.core import amounts
 from tidegate.core.errors import ConfigError
@@ -130,27 +129,6 @@ def _step(value: object, key: str) -> str:
     return str(value)
 
 
-def _metered(value: object, key: str) -> str:
-    if value not in ("allow", "deny", "security-only"):
-        raise ConfigError(
-            "config.invalid", f'{key} = {value!r}: "allow", "deny" or "security-only"'
-        )
-    return str(value)
-
-
-def _mirrors(value: object, key: str) -> tuple[str, ...]:
-    found = _texts(value, key)
-    for one in found:
-        parts = urlsplit(one)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query:
-            raise ConfigError(
-                "config.invalid", f"{key}: {one[:80]!r} is no address such as http://cache.site/ota"
-            )
-        if "@" in parts.netloc:
-            raise ConfigError("config.invalid", f"{key}: a mirror is asked without a password")
-    return found
-
-
 def _key(value: object, key: str) -> str:
     text = _text(value, key)
     if text != "file" and not text.startswith("pkcs11:"):
@@ -198,18 +176,21 @@ KEYS: Final[dict[str, tuple[Parser, Any]]] = {
     "download.rate_grace": (_duration, 60),
     "download.reserve": (_size, 0),
     "download.sync": (_size, 16 << 20),
-    "download.metered": (_metered, "allow"),
+    "download.metered": (flow_values.metered, "allow"),
     "download.metered_file": (_text, None),
-    "download.mirrors": (_mirrors, ()),
+    "download.mirrors": (flow_values.mirrors, ()),
     "activate.window": (_windows, ()),
     "activate.zone": (_zone, "device"),
     "activate.defer_max": (_duration, 7 * 86_400),
+    "activate.security_deadline": (flow_values.limit, None),
+    "activate.give_up": (flow_values.limit, None),
     "activate.reboot_delay": (_duration, 10),
     "health.confirm": (_text, "auto"),
     "health.dir": (_texts, health_files.FOLDERS),
     "health.warm_up": (_duration, 0),
     "health.errors_per_hour": (_whole, None),
     "health.drop": (_texts, ()),
+    "inhibit.security_after": (flow_values.limit, None),
     "inhibit.dir": (_text, "/run/tidegate/inhibit.d"),
     "errors.file": (_text, None),
     "errors.metrics": (_text, None),
@@ -520,6 +501,9 @@ def _settings(
         metered=values["download.metered"],
         metered_file=values["download.metered_file"],
         mirrors=values["download.mirrors"],
+        security_deadline_s=values["activate.security_deadline"] or 0,
+        inhibitors_after_s=values["inhibit.security_after"],
+        give_up_s=values["activate.give_up"] or 0,
     )
     # A round trip checks what the wire will check: names, lengths, ranges.
     return msgspec.convert(msgspec.to_builtins(made), type=Settings)

@@ -33,8 +33,30 @@ class Started(msgspec.Struct, frozen=True, kw_only=True):
     watchdog: bool = False
 
 
+class LocalRules(msgspec.Struct, frozen=True, kw_only=True):
+    """What this device's own configuration says about waiting, in seconds.
+
+    Attributes:
+        defer_max_s: how long a person may put an activation off, holds included.
+        security_deadline_s: a security release goes ahead this long after it was staged, whatever window, deferral or manual start say; 0 = when the
+            order's own deadline says so.
+        inhibitors_after_s: this long after that, inhibitors do not stop it either; None = they always do.
+        give_up_s: an update that something on this device keeps from being activated for so long is declined; 0 = never.
+    """
+
+    defer_max_s: int = 7 * 86_400
+    security_deadline_s: int = 0
+    inhibitors_after_s: int | None = None
+    give_up_s: int = 0
+
+
 class Looked(msgspec.Struct, frozen=True, kw_only=True):
-    """The world as it is now: what is allowed to happen next is decided from this. `nonce` is fresh, for use if a question is to be asked."""
+    """The world as it is now: what is allowed to happen next is decided from this. `nonce` is fresh, for use if a question is to be asked.
+
+    Attributes:
+        staged_s: since when an image is staged, by the clock of this boot, as far as this run of the agent saw it.
+        overdue_s: the same, since when it is overdue.
+    """
 
     now: int
     mono: float
@@ -45,6 +67,9 @@ class Looked(msgspec.Struct, frozen=True, kw_only=True):
     manual_confirm: bool = False
     online: bool = True
     metered: bool = False
+    staged_s: float = 0.0
+    overdue_s: float = 0.0
+    rules: LocalRules = LocalRules()
 
 
 class Offered(msgspec.Struct, frozen=True):
@@ -225,6 +250,14 @@ class HoldAsked(msgspec.Struct, frozen=True, kw_only=True):
     until_at: int
 
 
+class DeferAsked(msgspec.Struct, frozen=True, kw_only=True):
+    """A person puts off the activation of what is under way until then, `limit_s` after his first word at most. A time that has passed takes it back."""
+
+    now: int
+    until_at: int
+    limit_s: int
+
+
 class ReleaseAsked(msgspec.Struct, frozen=True, kw_only=True):
     """The person's hold ends."""
 
@@ -285,6 +318,7 @@ Event = (
     | Acked
     | Beat
     | HoldAsked
+    | DeferAsked
     | ReleaseAsked
     | ApplyAsked
     | ConfirmAsked

@@ -1,7 +1,7 @@
-"""The agent's socket on the device: verbs for people and applications, one JSON line each way.
+"""The agent's socket on the device: verbs for people and applications (`agent.verbs`), one JSON line each way.
 
-Who may use it is the socket's file mode and group. A verb never skips a signature; the most that it can do is to wait, to stop waiting, to
-go back to a confirmed image, or, where the configuration allows that, to install a newer signed release without the server's leave.
+Who may use it is the socket's file mode and group. One thread serves everybody between two ticks of the agent, so nobody is waited for: a client has a moment
+to say its line, and a connection that holds an inhibitor costs a file descriptor until it ends.
 """
 
 # pathlib would cost the resident process a quarter of a MiB.
@@ -10,102 +10,181 @@ go back to a confirmed image, or, where the configuration allows that, to instal
 import contextlib
 import os
 import socket
+import struct
+import time
 from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
 
-from tidegate.agent.events import (
-    ApplyAsked,
-    ConfirmAsked,
-    HoldAsked,
-    ReleaseAsked,
-    RevertAsked,
-)
 from tidegate.agent.runner import Runner
-from tidegate.agent.state import (
-    Activating,
-    Confirming,
-    Idle,
-    Reverting,
-    Staged,
-    Testing,
-)
-from tidegate.agent.status import describe
-from tidegate.agent.trial import can_go_back
+from tidegate.agent.verbs import VERBS, Request
 from tidegate.core.errors import DeviceError, RequestError, TidegateError, TransferError
 
 _LINE_MAX: Final = 64 << 10
-#: A client that sends nothing is let go after this, in seconds.
-_PATIENCE_S: Final = 2.0
+#: A client that has not said its line by then is let go, in seconds.
+PATIENCE_S: Final = 2.0
+#: Connections at once; root's are not counted for its share, so that a flood of an application's does not lock people out.
+CLIENTS_MAX: Final = 96
+CLIENTS_OF_ONE_MAX: Final = 32
+
+__all__ = ["LocalServer", "Request", "ask", "connect"]
 
 
-class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """One verb with what it needs."""
+class _Client:
+    """One connection: says its line, then is answered and let go, or holds an inhibitor."""
 
-    verb: str
-    reason: str = ""
-    until_at: int = 0
-    bundle: str = ""
+    def __init__(self, own: socket.socket, user: int, until: float) -> None:
+        self.socket = own
+        self.user = user
+        self.until = until
+        self.buffer = b""
+        self.holds = ""
 
 
 class LocalServer:
-    """Listens on the socket; `serve_one` handles one client.
+    """Listens on the socket; `watched` says what to wait for, `serve` does what can be done without waiting.
 
     Args:
         path: of the socket; an old one is replaced.
         mode: its file mode.
         group: its group; None = this process' own.
         runner: whose agent it speaks for.
+        monotonic: seconds.
 
     Raises:
         DeviceError: `install.write`: the socket cannot be made.
     """
 
-    def __init__(self, path: str, mode: int, group: str | None, runner: Runner) -> None:
+    def __init__(
+        self,
+        path: str,
+        mode: int,
+        group: str | None,
+        runner: Runner,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._path = path
         self._runner = runner
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._monotonic = monotonic
+        self._clients: list[_Client] = []
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
             _remove(path)
             before = os.umask(0o777 & ~mode)
             try:
-                self.socket.bind(path)
+                self._listener.bind(path)
             finally:
                 os.umask(before)
             os.chmod(path, mode)
             if group is not None:
                 _give_to(path, group)
-            self.socket.listen(8)
+            self._listener.listen(64)
+            self._listener.setblocking(False)
         except OSError as error:
-            self.socket.close()
+            self._listener.close()
             raise DeviceError("install.write", f"{path}: {error.strerror or error}") from error
 
-    def serve_one(self) -> None:
-        """Take one client, answer its one request. A client that misbehaves costs a moment and nothing else."""
-        client, _ = self.socket.accept()
-        with client, contextlib.suppress(OSError):
-            client.settimeout(_PATIENCE_S)
-            line = _read_line(client)
-            client.sendall(msgspec.json.encode(self._answer(line)) + b"\n")
+    @property
+    def watched(self) -> list[socket.socket]:
+        """Return the sockets whose reading side to wait for."""
+        return [self._listener, *(one.socket for one in self._clients)]
+
+    @property
+    def patience_s(self) -> float:
+        """Return after how many seconds to call `serve` at the latest; inf = when something comes."""
+        talking = [one.until for one in self._clients if not one.holds]
+        return max(0.0, min(talking) - self._monotonic()) if talking else float("inf")
+
+    def serve(self, ready: "set[socket.socket]") -> None:
+        """Take what came, answer whoever has said his line, let go who took too long. Never waits."""
+        for client in list(self._clients):
+            if client.socket in ready:
+                with contextlib.suppress(BlockingIOError):
+                    self._hear(client)
+        now = self._monotonic()
+        for client in list(self._clients):
+            if not client.holds and client.until <= now:
+                self._let_go(client)
+        if self._listener in ready:
+            self._take()
 
     def close(self) -> None:
-        """Remove the socket."""
-        self.socket.close()
+        """Let everybody go and remove the socket."""
+        for client in list(self._clients):
+            self._let_go(client)
+        self._listener.close()
         _remove(self._path)
 
-    def _answer(self, line: bytes) -> dict[str, Any]:
+    def _take(self) -> None:
+        for _ in range(CLIENTS_MAX):
+            try:
+                own, _ = self._listener.accept()
+            except OSError:
+                return
+            own.setblocking(False)
+            client = _Client(own, _user(own), self._monotonic() + PATIENCE_S)
+            mine = sum(one.user == client.user for one in self._clients)
+            full = len(self._clients) >= CLIENTS_MAX or (client.user and mine >= CLIENTS_OF_ONE_MAX)
+            self._clients.append(client)
+            if full:
+                self._answer(client, _problem(RequestError("request.rate_limited", "too many connections to the agent")))  # fmt: skip
+                self._let_go(client)
+                continue
+            with contextlib.suppress(BlockingIOError):
+                self._hear(client)
+
+    def _hear(self, client: _Client) -> None:
+        try:
+            piece = client.socket.recv(_LINE_MAX)
+        except BlockingIOError:
+            raise
+        except OSError:
+            piece = b""
+        if client.holds:
+            # What it says now means nothing; that it goes ends its inhibitor.
+            if not piece:
+                self._let_go(client)
+            return
+        client.buffer += piece
+        if piece and b"\n" not in client.buffer and len(client.buffer) < _LINE_MAX:
+            return
+        line, _, _ = client.buffer.partition(b"\n")
+        client.buffer = b""
+        found, request = self._done(line)
+        stays = found["ok"] and request is not None and request.verb == "inhibit"
+        if stays and request is not None and not request.detached:
+            client.holds = str(found["name"])
+        if not self._answer(client, found) or not client.holds:
+            self._let_go(client)
+
+    def _done(self, line: bytes) -> tuple[dict[str, Any], Request | None]:
+        """Do what a line (untrusted) asks for."""
         try:
             request = msgspec.json.decode(line, type=Request)
             verb = VERBS.get(request.verb)
             if verb is None:
                 raise RequestError("request.invalid", f"no verb {request.verb[:40]!r}")
-            return {"ok": True, **verb(self._runner, request)}
+            return {"ok": True, **verb(self._runner, request)}, request
         except msgspec.DecodeError as error:
-            return {"ok": False, "code": "request.invalid", "detail": str(error)[:200]}
+            return _problem(RequestError("request.invalid", str(error)[:200])), None
         except TidegateError as error:
-            return {"ok": False, "code": error.code, "detail": error.detail}
+            return _problem(error), None
+
+    def _answer(self, client: _Client, found: dict[str, Any]) -> bool:
+        """Send an answer; say whether all of it went out. A status is far smaller than what a socket takes at once."""
+        body = msgspec.json.encode(found) + b"\n"
+        try:
+            return client.socket.send(body) == len(body)
+        except OSError:
+            return False
+
+    def _let_go(self, client: _Client) -> None:
+        if client.holds:
+            self._runner.lookout.inhibitors.drop(client.holds)
+        self._clients.remove(client)
+        client.socket.close()
 
 
 def ask(path: str | os.PathLike[str], request: Request, timeout_s: float = 10.0) -> dict[str, Any]:
@@ -114,19 +193,57 @@ def ask(path: str | os.PathLike[str], request: Request, timeout_s: float = 10.0)
     Raises:
         TransferError: `link.unreachable`: no agent listens there.
     """
+    found, client = connect(path, request, timeout_s)
+    client.close()
+    return found
+
+
+def connect(
+    path: str | os.PathLike[str], request: Request, timeout_s: float = 10.0
+) -> tuple[dict[str, Any], socket.socket]:
+    """Ask the running agent; return its answer and the connection, which the caller closes.
+
+    Raises:
+        TransferError: `link.unreachable`: no agent listens there.
+    """
+    client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
-            client.settimeout(timeout_s)
-            client.connect(os.fspath(path))
-            client.sendall(msgspec.json.encode(request) + b"\n")
-            found: dict[str, Any] = msgspec.json.decode(_read_line(client))
-            return found
+        client.settimeout(timeout_s)
+        _reach(client, os.fspath(path), time.monotonic() + timeout_s)
+        client.sendall(msgspec.json.encode(request) + b"\n")
+        found: dict[str, Any] = msgspec.json.decode(_read_line(client))
     except (OSError, msgspec.DecodeError) as error:
+        client.close()
         raise TransferError(
             "link.unreachable",
             f"no agent answers on {path}: {error}",
             hint="start it: tidegate-agent run, or the service of that name",
         ) from error
+    return found, client
+
+
+def _reach(client: socket.socket, path: str, until: float) -> None:
+    """Connect; a queue that is full for a moment is no reason to give up."""
+    while True:
+        try:
+            client.connect(path)
+        except BlockingIOError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.02)
+        else:
+            return
+
+
+def _problem(error: TidegateError) -> dict[str, Any]:
+    return {"ok": False, "code": error.code, "detail": error.detail}
+
+
+def _user(own: socket.socket) -> int:
+    """Return the user id at the other end (`SO_PEERCRED`: pid, uid, gid)."""
+    size = struct.calcsize("3i")
+    _, user, _ = struct.unpack("3i", own.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
+    return int(user)
 
 
 def _remove(path: str) -> None:
@@ -149,85 +266,3 @@ def _read_line(client: socket.socket) -> bytes:
             break
         buffer += piece
     return buffer.partition(b"\n")[0]
-
-
-# --- verbs ------------------------------------------------------------------------------------------------------------
-
-Verb = Callable[[Runner, Request], dict[str, Any]]
-
-
-def _status(runner: Runner, _request: Request) -> dict[str, Any]:
-    return {"status": describe(runner)}
-
-
-def _check(runner: Runner, _request: Request) -> dict[str, Any]:
-    runner.check_now()
-    return {"said": "Polling now."}
-
-
-def _hold(runner: Runner, request: Request) -> dict[str, Any]:
-    now = runner.now()
-    latest = now + runner.settings.hold_max_s
-    until = request.until_at or latest
-    if until <= now:
-        raise RequestError("request.invalid", "the hold would end in the past")
-    reason = request.reason or "held on the device"
-    runner.feed(HoldAsked(now=now, reason=reason[:200], until_at=until))
-    return {"said": "On hold. Downloads go on, nothing activates.", "until_at": until}
-
-
-def _release(runner: Runner, _request: Request) -> dict[str, Any]:
-    runner.feed(ReleaseAsked(now=runner.now()))
-    return {"said": "Hold ended."}
-
-
-def _apply(runner: Runner, request: Request) -> dict[str, Any]:
-    if request.bundle:
-        return _open(runner, request.bundle)
-    if not isinstance(runner.state.phase, Staged):
-        runner.check_now()
-        return {"said": "Nothing is staged. Polling now."}
-    runner.feed(ApplyAsked(now=runner.now()))
-    return {"said": "Skipping the window. A permit is asked for now."}
-
-
-def _open(runner: Runner, path: str) -> dict[str, Any]:
-    if not runner.settings.offline_bundles:
-        detail = 'this device takes nothing by hand: [offline] bundles = "deny"'
-        raise RequestError("request.forbidden", detail)
-    if isinstance(runner.state.phase, Activating | Testing | Confirming | Reverting):
-        raise RequestError("request.conflict", "another image is on trial")
-    runner.open(path)
-    return {"said": "Looking at what was brought."}
-
-
-def _bundle(runner: Runner, _request: Request) -> dict[str, Any]:
-    return {"bundle": msgspec.to_builtins(runner.stick.word)}
-
-
-def _confirm(runner: Runner, _request: Request) -> dict[str, Any]:
-    if not isinstance(runner.state.phase, Testing):
-        raise RequestError("request.conflict", "nothing is on trial")
-    runner.feed(ConfirmAsked(now=runner.now()))
-    return {"said": "Accepted; confirmed when the warm-up is over."}
-
-
-def _revert(runner: Runner, request: Request) -> dict[str, Any]:
-    if isinstance(runner.state.phase, Idle) and not can_go_back(runner.state):
-        detail = "the other slot holds no confirmed image that the floor allows"
-        raise RequestError("request.conflict", detail)
-    reason = request.reason or "reverted on the device"
-    runner.feed(RevertAsked(now=runner.now(), reason=reason[:200]))
-    return {"said": "Going back. This image is not tried again here unless the server says so."}
-
-
-VERBS: Final[dict[str, Verb]] = {
-    "status": _status,
-    "check": _check,
-    "hold": _hold,
-    "release": _release,
-    "apply-now": _apply,
-    "bundle": _bundle,
-    "confirm": _confirm,
-    "revert": _revert,
-}

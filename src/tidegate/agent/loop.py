@@ -15,10 +15,13 @@ import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from tidegate.agent.board import RealBoard
 from tidegate.agent.local import LocalServer
 from tidegate.agent.runner import NEVER, Runner
 from tidegate.agent.settings import Config, WatchdogSettings
+from tidegate.agent.subprocess_worker import SubprocessWorker
 from tidegate.core.errors import HINTS, BusyError
 
 if TYPE_CHECKING:
@@ -28,6 +31,10 @@ if TYPE_CHECKING:
 SLEEP_MAX_S: Final = 3600.0
 #: A pause longer than this ends the worker process, in seconds: its start costs about as much as this wait saves.
 REST_AFTER_S: Final = 5.0
+#: What a device is, and how it is known: nothing that changes under a running agent.
+FIXED: Final = (
+    "device_id", "product", "hardware", "channel", "agent", "anchor", "key", "installed",
+)  # fmt: skip
 LOCK_NAME: Final = "agent.lock"
 
 
@@ -37,13 +44,20 @@ class Loop:
     Args:
         config: what it was told.
         runner: the agent.
-        rest: called when there is nothing to do for a while: ends the worker process.
+        worker: ended when there is nothing to do for a while; None = the runner does all in this process.
+        reread: reads the configuration again; None where it is wrong, which was told then.
     """
 
     def __init__(
-        self, config: Config, runner: Runner, rest: Callable[[], None] | None = None
+        self,
+        config: Config,
+        runner: Runner,
+        worker: SubprocessWorker | None = None,
+        reread: Callable[[], Config | None] | None = None,
     ) -> None:
-        self._rest = rest or (lambda: None)
+        self._reread = reread
+        self._rereads = False
+        self._worker = worker
         self._config = config
         self._runner = runner
         self._stopped = False
@@ -66,6 +80,7 @@ class Loop:
         try:
             config = self._config
             if not once:
+                self._runner.lookout.inhibitors.directory = config.inhibit_dir
                 server = LocalServer(
                     config.socket_path, config.socket_mode, config.socket_group, self._runner
                 )
@@ -84,6 +99,8 @@ class Loop:
 
     def _cycle(self, server: LocalServer | None, *, once: bool) -> int:
         while not self._stopped:
+            if self._rereads:
+                self._reload()
             pause_s = self._runner.tick()
             self._tell_trouble()
             self._alive()
@@ -104,6 +121,26 @@ class Loop:
             if self._watchdog.problem:
                 os.write(2, f"warning: {self._watchdog.problem}\n".encode("utf-8", "replace"))
                 self._watchdog.problem = ""
+
+    def _reload(self) -> None:
+        """Take the configuration as it is now (SIGHUP), as far as a running agent can. One that is wrong changes nothing."""
+        self._rereads = False
+        found = self._reread() if self._reread is not None else None
+        if found is None:
+            return
+        kept, waits = applied(self._config, found)
+        self._config = kept
+        self._runner.reload(kept.settings)
+        if self._worker is not None:
+            self._worker.config = kept
+        if not self._runner.busy:
+            self._rest()
+        if waits:
+            os.write(2, f"read again; counts after a restart only: {', '.join(waits)}\n".encode())
+
+    def _rest(self) -> None:
+        if self._worker is not None:
+            self._worker.rest()
 
     def _tell_trouble(self) -> None:
         """Say what goes wrong, once, where the service manager's log is fed from."""
@@ -130,16 +167,19 @@ class Loop:
         return 0
 
     def _wait(self, server: LocalServer | None, pause_s: float) -> None:
-        watched = [self._wake_read] + ([server.socket] if server is not None else [])
+        watched: list[int | socket.socket] = [self._wake_read]
         limit = min(SLEEP_MAX_S if pause_s == NEVER else pause_s, self._manager.interval_s)
         if self._watchdog is not None:
             limit = min(limit, self._watchdog.interval_s)
+        if server is not None:
+            watched += server.watched
+            limit = min(limit, server.patience_s)
         ready, _, _ = select.select(watched, [], [], max(0.0, limit))
         if self._wake_read in ready:
             with contextlib.suppress(BlockingIOError):
                 os.read(self._wake_read, 64)
-        if server is not None and server.socket in ready:
-            server.serve_one()
+        if server is not None:
+            server.serve({one for one in ready if isinstance(one, socket.socket)})
 
     def _watch_signals(self) -> None:
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
@@ -151,7 +191,19 @@ class Loop:
         self._stopped = True
 
     def _poll(self, number: int, frame: object) -> None:
+        self._rereads = True
         self._runner.check_now()
+
+
+def applied(running: Config, found: Config) -> tuple[Config, list[str]]:
+    """Return what a running agent takes of a configuration that was read anew, and the names of what it does not."""
+    replace = msgspec.structs.replace
+    same = {name: getattr(running.settings, name) for name in FIXED}
+    settings = replace(found.settings, **same)
+    waits = [name for name in FIXED if getattr(found.settings, name) != same[name]]
+    others = [one for one in Config.__struct_fields__ if one != "settings"]
+    waits += [one for one in others if getattr(found, one) != getattr(running, one)]
+    return replace(running, settings=settings), waits
 
 
 class Manager:

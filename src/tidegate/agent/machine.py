@@ -37,6 +37,7 @@ from tidegate.agent.events import (
     Commit,
     Committed,
     ConfirmAsked,
+    DeferAsked,
     Deferred,
     Download,
     Downloaded,
@@ -75,7 +76,7 @@ from tidegate.agent.state import (
     Testing,
     durable,
 )
-from tidegate.agent.waiting import reasons
+from tidegate.agent.waiting import missed, overruled, reasons
 from tidegate.core.protocol import PERMIT_VALID_S
 
 #: Durable steps without progress after which an update is given up (`agent.loop`).
@@ -95,7 +96,7 @@ _RANK: Final = (
 )  # fmt: skip
 #: Events that may come for weeks while an update waits for good reason; they say nothing about going in circles.
 _PATIENT: Final = (
-    Looked, Acked, Beat, PermitRefused, HoldAsked, ReleaseAsked, Ordered, Assigned, Deferred, Refused,
+    Looked, Acked, Beat, PermitRefused, HoldAsked, DeferAsked, ReleaseAsked, Ordered, Assigned, Deferred, Refused,
     Noticed,
 )  # fmt: skip
 
@@ -147,7 +148,14 @@ def _react(state: State, event: Event) -> Step:  # noqa: C901, PLR0911, PLR0912 
             return _acked(state, event), ()
         case Beat():
             return ledger.beat(state, event), ()
-        case HoldAsked() | ReleaseAsked() | ApplyAsked() | ConfirmAsked() | RevertAsked():
+        case (
+            HoldAsked()
+            | DeferAsked()
+            | ReleaseAsked()
+            | ApplyAsked()
+            | ConfirmAsked()
+            | RevertAsked()
+        ):
             return trial.asked(state, event), ()
         case Noticed():
             return ledger.notice(state, event.now, event.reason, event.detail), ()
@@ -174,10 +182,11 @@ def _armed(state: State, event: Armed) -> Step:
 
 
 def _look(state: State, event: Looked) -> Step:
-    if state.hold is not None and event.now >= state.hold.until_at:
-        state = _replace(state, hold=None)
-    if reasons(state, event):
-        return state, ()
+    state = trial.waited(state, event)
+    found = reasons(state, event)
+    if found:
+        over = missed(state.phase, event, found) if isinstance(state.phase, Staged) else None
+        return state if over is None else trial.decline(state, event.now, *over), ()
     return _go_on(state, event)
 
 
@@ -219,7 +228,12 @@ def _use(state: State, phase: Activating | Testing | Confirming | Reverting, eve
 def _ask(state: State, phase: Staged, event: Looked) -> Step:
     """Ask for leave with the question that is open, or with a new one when that has grown old. What a person brought has his."""
     if phase.update.bundle:
-        leave = Activating(update=phase.update, nonce_mono=event.mono, nonce_boot=state.boot_id)
+        leave = Activating(
+            update=phase.update,
+            nonce_mono=event.mono,
+            nonce_boot=state.boot_id,
+            staged_at=phase.staged_at,
+        )
         return _replace(state, phase=leave, wait=None), ()
     young = (
         phase.nonce is not None
@@ -245,6 +259,10 @@ def _activate(state: State, phase: Activating, event: Looked) -> Step:
     age_s = event.mono - phase.nonce_mono
     alive = phase.nonce_boot == state.boot_id and age_s <= PERMIT_VALID_S - PERMIT_MARGIN_S
     if not alive and not phase.begun:
+        return trial.give_back(state, event.now, update, phase.nonce), ()
+    refused = state.hold is not None or (event.inhibitors and not overruled(phase, event))
+    if refused and not phase.begun:
+        # Somebody said "not now" after leave was asked for, and before it was used.
         return trial.give_back(state, event.now, update, phase.nonce), ()
     part = places.beside(update, phase.part)
     if part is not None:

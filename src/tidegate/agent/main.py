@@ -1,7 +1,7 @@
 """`tidegate-agent`: the resident loop, and the verbs that ask it.
 
 Exit codes: 0 done; 1 could not be done; 2 wrong use or configuration; 7 waits for a person's approval; with `reboot = "exit:N"`, N when the board is to
-restart.
+restart; `inhibit` with a command: the command's own.
 """
 
 # pathlib would cost the resident process a quarter of a MiB.
@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Callable
 
     from tidegate.agent.settings import Config
+    from tidegate.agent.verbs import Request
 
 PENDING = 7
 #: How long `apply-now --bundle` waits for a device that restarts meanwhile, in seconds.
@@ -24,7 +26,18 @@ RESTART_S = 120.0
 def main(arguments: list[str] | None = None) -> int:
     """Run one command. Returns the exit code."""
     words = sys.argv[1:] if arguments is None else arguments
-    return _resident(words) if "run" in words else _command_line(words, None)
+    return _resident(words) if _is_run(words) else _command_line(words, None)
+
+
+def _is_run(words: list[str]) -> bool:
+    """Say whether the command is `run`. The word may stand elsewhere, too: behind `inhibit`, say."""
+    left = iter(words)
+    for word in left:
+        if word == "--config":
+            next(left, None)
+        elif not word.startswith("-"):
+            return word == "run"
+    return False
 
 
 def _resident(words: list[str]) -> int:
@@ -108,6 +121,8 @@ def _parser() -> "argparse.ArgumentParser":
     parser = Parser(
         prog="tidegate-agent",
         description="Keeps this device's firmware up to date, and takes back what does not work.",
+        epilog="Exit codes: 0 done, 1 could not be done (the agent says why), 2 wrong use or configuration, "
+        "7 waits for a person's approval. inhibit with a command: the command's own.",
     )
     parser.add_argument("--version", action="version", version=f"tidegate-agent {__version__}")
     parser.add_argument(
@@ -151,22 +166,49 @@ def _resident_commands(commands: Any) -> None:
 
 
 def _person_commands(commands: Any) -> None:
-    status = _command(commands, "status", "what runs, what is under way, what it waits for")
-    status.add_argument("--json", action="store_true")
-    hold = _command(commands, "hold", "activate nothing until released")
+    def verb(name: str, words: str) -> "argparse.ArgumentParser":
+        made = _command(commands, name, words)
+        made.add_argument("--json", action="store_true", help="print the agent's answer as JSON")
+        return made
+
+    verb("status", "what runs, what is under way, what it waits for")
+    hold = verb("hold", "activate nothing until released")
     hold.add_argument("reason", nargs="?", default="")
     hold.add_argument("--for", dest="duration", help='how long, "3d"; at most defer_max')
-    _command(commands, "release", "end the hold")
-    _command(commands, "check", "poll now")
-    apply = _command(
-        commands, "apply-now", "activate what is staged: skips the window, not the permit"
+    verb("release", "end the hold")
+    defer = verb("defer", "put off the activation of the update that is under way")
+    defer.add_argument(
+        "duration", help='how long, "8h"; at most defer_max in all; "off": not any more'
     )
+    verb("check", "poll now")
+    apply = verb("apply-now", "activate what is staged: skips window and deferral, not the permit")
     apply.add_argument(
         "--bundle", metavar="FILE", help="install a release from this bundle or mirror, by hand"
     )
-    _command(commands, "confirm", "accept the running image by hand")
-    revert = _command(commands, "revert", "go back to the other confirmed image")
+    verb("confirm", "accept the running image by hand")
+    revert = verb("revert", "go back to the other confirmed image")
     revert.add_argument("--reason", default="")
+    _link_commands(verb)
+    inhibit = verb("inhibit", "no activation while a command runs, or until this ends")
+    inhibit.add_argument("--why", required=True, help="what is going on, for people")
+    inhibit.add_argument("--who", default="", help="name of the application")
+    inhibit.add_argument(
+        "--for", dest="duration", help='leave it behind for so long ("2h") and return at once'
+    )
+    inhibit.add_argument("run", nargs="*", metavar="COMMAND", help="behind --: run this meanwhile")
+    uninhibit = verb("uninhibit", "take away what inhibit --for left behind")
+    uninhibit.add_argument("name")
+
+
+def _link_commands(verb: "Callable[[str, str], argparse.ArgumentParser]") -> None:
+    throttle = verb("throttle", "how fast downloads may be, also one under way")
+    throttle.add_argument(
+        "rate", help='"200KB/s" or "200k"; "off": no limit; "auto": as configured'
+    )
+    throttle.add_argument("--for", dest="duration", help='how long, "2h"')
+    throttle.add_argument("--keep", action="store_true", help="also after a restart of the agent")
+    metered = verb("metered", "whether the link costs money by the byte")
+    metered.add_argument("word", choices=("yes", "no", "auto"))
 
 
 def _run(options: "argparse.Namespace", writing: int | None) -> int:
@@ -181,7 +223,6 @@ def _run(options: "argparse.Namespace", writing: int | None) -> int:
         print("\n".join(config.show(path, config.environment(), origin=options.origin)))
         return 0
     if getattr(options, "server", None):
-        # In the environment, so that the worker process sees it as well.
         os.environ["TIDEGATE_AGENT_SERVER_URL"] = options.server
     found = config.read(path, config.environment())
     if options.command == "config":
@@ -196,7 +237,7 @@ def _run(options: "argparse.Namespace", writing: int | None) -> int:
     if options.command == "enrol":
         return _enrol(options, found)
     if options.command == "rekey":
-        return _rekey(options, found)
+        return _rekey(found)
     if options.command == "doctor":
         from tidegate.agent import doctor
 
@@ -239,7 +280,7 @@ def _enrol(options: "argparse.Namespace", found: "Config") -> int:
         claim = _claim_in(options.claim_file)
     elif options.no_claim:
         claim = None
-    reply = _worker_says(options, found, Enrol(claim=claim))
+    reply = _worker_says(found, Enrol(claim=claim))
     if not isinstance(reply, Enrolled):
         # also who is refused has a key: on a swapped board it is the one to approve
         _show_fingerprint(found, FINGERPRINT_NAME)
@@ -252,11 +293,11 @@ def _enrol(options: "argparse.Namespace", found: "Config") -> int:
     return PENDING if reply.state == "pending" else 1
 
 
-def _rekey(options: "argparse.Namespace", found: "Config") -> int:
+def _rekey(found: "Config") -> int:
     from tidegate.agent.enrolment import FINGERPRINT_NAME, NEXT_FINGERPRINT_NAME
     from tidegate.agent.jobs import Rekey, Rekeyed
 
-    reply = _worker_says(options, found, Rekey())
+    reply = _worker_says(found, Rekey())
     if isinstance(reply, Rekeyed) and reply.state == "done":
         _show_fingerprint(found, FINGERPRINT_NAME)
         print("The server has taken the new key; the old one is dead.")
@@ -271,7 +312,7 @@ def _rekey(options: "argparse.Namespace", found: "Config") -> int:
     return PENDING
 
 
-def _worker_says(options: "argparse.Namespace", found: "Config", job: Any) -> Any:
+def _worker_says(found: "Config", job: Any) -> Any:
     """Have a worker do one job and return its answer; what failed is printed."""
     from tidegate.agent import assemble
     from tidegate.agent.events import Failed
@@ -279,7 +320,7 @@ def _worker_says(options: "argparse.Namespace", found: "Config", job: Any) -> An
     from tidegate.agent.state import State
     from tidegate.agent.subprocess_worker import SubprocessWorker
 
-    worker = SubprocessWorker(options.config, assemble.ports(found).clock)
+    worker = SubprocessWorker(found, assemble.ports(found).clock)
     try:
         task = Task(job=job, state=State())
         replies = [one for one in worker.perform(task) if not isinstance(one, Quiet)]
@@ -314,6 +355,12 @@ def _claim_in(path: str) -> str:
         ) from error
 
 
+def _say_json(found: Any) -> None:
+    import msgspec
+
+    print(msgspec.json.encode(found).decode())
+
+
 def _say_error(code: str, detail: str) -> None:
     from tidegate.core.errors import HINTS
 
@@ -327,25 +374,25 @@ def _ask(options: "argparse.Namespace", found: "Config") -> int:
     from tidegate.agent.status import lines
 
     bundle = getattr(options, "bundle", None)
-    request = Request(
-        verb=options.command,
-        reason=getattr(options, "reason", ""),
-        until_at=_until(getattr(options, "duration", None)),
-        bundle=os.path.abspath(bundle) if bundle else "",  # noqa: PTH100
-    )
+    request = _request(options, bundle)
+    if options.command == "inhibit" and not request.detached:
+        from tidegate.agent.holding import Holder
+
+        return Holder(found.socket_path, request).run(options.run)
     before = ask(found.socket_path, Request(verb="status")) if bundle else None
     answer = ask(found.socket_path, request)
     if not answer["ok"]:
-        _say_error(answer["code"], answer["detail"])
+        if options.json:
+            _say_json(answer)
+        else:
+            _say_error(answer["code"], answer["detail"])
         return 1
     if before is not None:
         return _follow(found, before["status"]["running"]["sha256"])
-    if options.command != "status":
+    if options.json:
+        _say_json(answer.get("status", answer))
+    elif options.command != "status":
         print(answer["said"])
-    elif options.json:
-        import msgspec
-
-        print(msgspec.json.encode(answer["status"]).decode())
     else:
         print("\n".join(lines(answer["status"])))
     return 0
@@ -390,14 +437,47 @@ def _follow(found: "Config", ran: str | None) -> int:
         time.sleep(0.2)
 
 
-def _until(duration: str | None) -> int:
-    if duration is None:
-        return 0
-    import time
+def _request(options: "argparse.Namespace", bundle: str | None) -> "Request":
+    """Make the request of a verb from its options."""
+    from tidegate.agent.verbs import Request
 
+    word = getattr(options, "duration", None)
+    return Request(
+        verb=options.command,
+        reason=getattr(options, "reason", "") or getattr(options, "why", ""),
+        bundle=os.path.abspath(bundle) if bundle else "",  # noqa: PTH100
+        for_s=0 if word in (None, "off") else _seconds(word),
+        rate=_rate(getattr(options, "rate", "auto")),
+        keep=getattr(options, "keep", False),
+        who=getattr(options, "who", ""),
+        name=getattr(options, "name", ""),
+        word=getattr(options, "word", "auto"),
+        detached=options.command == "inhibit" and word is not None and not options.run,
+    )
+
+
+def _seconds(word: str) -> int:
     from tidegate.core.amounts import parse_duration
+    from tidegate.core.errors import ConfigError
 
-    return int(time.time()) + parse_duration(duration, "--for")
+    found = parse_duration(word)
+    if found <= 0:
+        raise ConfigError("config.invalid", f"{word}: longer than no time at all")
+    return found
+
+
+def _rate(word: str) -> int:
+    """Return bytes a second of what a person typed; 0 = no limit, -1 = as configured."""
+    from tidegate.core import amounts
+
+    if word == "auto":
+        return -1
+    if amounts.is_off(word):
+        return 0
+    text = word.removesuffix("/s").strip()
+    if text[-1:] in "kKmMgG" and text[:-1].replace(".", "", 1).isdigit():
+        text = f"{text[:-1]}{text[-1].upper()}B"
+    return amounts.parse_rate(f"{text}/s")
 
 
 def _explain(code: str) -> int:

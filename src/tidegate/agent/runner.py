@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from tidegate.agent import outbox, windows
+from tidegate.agent import outbox
 from tidegate.agent.contract import InForce, in_force
 from tidegate.agent.enrolment import ENROLLED_NAME
 from tidegate.agent.events import (
@@ -28,7 +28,6 @@ from tidegate.agent.events import (
     Effect,
     Event,
     Failed,
-    Looked,
     MarkBad,
     Marked,
     Noticed,
@@ -58,6 +57,7 @@ from tidegate.agent.jobs import (
     TokenRefused,
 )
 from tidegate.agent.journal import Journal, fresh, onto
+from tidegate.agent.lookout import Lookout
 from tidegate.agent.machine import step
 from tidegate.agent.pacer import Tap
 from tidegate.agent.ports import Checkup, Findings, Ports, Reading, TellingBootloader
@@ -74,7 +74,7 @@ from tidegate.agent.state import (
     durable,
 )
 from tidegate.agent.stick import Stick
-from tidegate.agent.uplink import RETRY_MAX_S, Uplink
+from tidegate.agent.uplink import Uplink
 from tidegate.agent.waiting import Because, reasons
 from tidegate.core.errors import DeviceError, TidegateError
 from tidegate.core.protocol import (
@@ -83,8 +83,6 @@ from tidegate.core.protocol import (
 )
 from tidegate.core.reasons import TRANSFER_FAMILIES, family, is_reason
 
-#: How often inhibitors and windows are looked at again while something is staged, in seconds.
-LOOK_AGAIN_S: Final = 30.0
 #: How often it is looked whether a round of health checks is done, in seconds.
 EXAMINE_S: Final = 0.1
 #: A revoked device asks again after this, in seconds.
@@ -116,6 +114,7 @@ class Runner:
         self.state = State()
         self.ended = False
         self.flow = Flow(self, tell)
+        self.lookout = Lookout(self)
         self._perform = perform if perform is not None else _inline(ports, settings, self.flow)
         self._journal = Journal(ports.storage)
         self._uplink = Uplink(ports.transport, ports.clock, settings)
@@ -174,6 +173,12 @@ class Runner:
         """Poll at the next tick."""
         self._line.poll_at = self._line.retry_at = 0.0
 
+    def reload(self, settings: Settings) -> None:
+        """Go by other settings from now on, also for a transfer under way."""
+        self.settings = settings
+        self._uplink.reload(settings)
+        self.flow.changed()
+
     def open(self, path: str) -> None:
         """Have a bundle or a mirror looked at, and installed if it may be; `stick.word` says what became of it."""
         self._effects.append(self.stick.asked(path))
@@ -181,6 +186,11 @@ class Runner:
     def is_wanted(self, *kinds: type[Effect | OpenBundle]) -> bool:
         """Say whether one of these is to be done next."""
         return any(isinstance(one, kinds) for one in self._effects)
+
+    @property
+    def online(self) -> bool:
+        """Say whether there is a session with the server."""
+        return self._line.token is not None
 
     @property
     def busy(self) -> bool:
@@ -209,7 +219,7 @@ class Runner:
 
     def because(self) -> tuple[Because, ...]:
         """Say what is waited for."""
-        return reasons(self.state, self._looked())
+        return reasons(self.state, self.lookout.look())
 
     def now(self) -> int:
         """Return this device's own time, unix seconds, never below 0."""
@@ -229,7 +239,7 @@ class Runner:
         if self._examined is not None:
             # A round is under way: what follows from it is not asked for again, and the link goes on beside it.
             return 0.0 if self._network() else EXAMINE_S
-        self.feed(self._looked())
+        self.feed(self.lookout.look())
         if self._effects:
             return 0.0
         if self._network():
@@ -272,23 +282,6 @@ class Runner:
         if damaged:
             self.feed(Noticed(now=self.now(), reason="agent.state_damaged"))
 
-    def _looked(self) -> Looked:
-        now = self.now()
-        state = self.state
-        staged = isinstance(state.phase, Staged)
-        return Looked(
-            now=now,
-            mono=self._mono(),
-            nonce=self.ports.clock.random_bytes(16).hex() if staged else "",
-            download_open=windows.download_in(state, self.settings, now) == 0,
-            activate_open=windows.activate_in(state, self.settings, now) == 0,
-            inhibitors=self.ports.inhibitors() if staged else (),
-            metered=isinstance(state.phase, Downloading)
-            and self.flow.barred_by_meter(state.phase.update),
-            manual_confirm=self.settings.manual_confirm,
-            online=self._line.token is not None,
-        )
-
     def _idle_s(self) -> float:
         mono = self._mono()
         line = self._line
@@ -301,17 +294,9 @@ class Runner:
         elif self._needs_session():
             due.append(line.retry_at - mono)
         elif self.because():
-            due.append(self._look_again_s())
+            due.append(self.lookout.again_s())
         # A little later rather than a little early: a clock that was read a hair too soon would be asked again for ever.
         return max(0.0, min(due)) + 0.001
-
-    def _look_again_s(self) -> float:
-        now = self.now()
-        opens = max(
-            windows.download_in(self.state, self.settings, now),
-            windows.activate_in(self.state, self.settings, now),
-        )
-        return min(float(opens), RETRY_MAX_S) if opens else LOOK_AGAIN_S
 
     # --- effects ------------------------------------------------------------------------------------------------------
 
@@ -419,7 +404,7 @@ class Runner:
             state=self.state,
             token=self._line.token,
             waiting=waiting,
-            inhibitors=self.ports.inhibitors(),
+            inhibitors=self.lookout.inhibitors.now(),
             tap=self.flow.began() if isinstance(job, Download) else Tap(),
         )
         self._active = (job, iter(self._perform(task)))

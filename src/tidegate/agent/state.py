@@ -112,6 +112,14 @@ class Hold(msgspec.Struct, frozen=True, kw_only=True):
     until_at: int
 
 
+class Defer(msgspec.Struct, frozen=True, kw_only=True):
+    """A person's word on one image: not before then (unix seconds). `first_at`: when it was first put off."""
+
+    sha256: str
+    until_at: int
+    first_at: int
+
+
 class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One event owed to the server. `agent.outbox` adds what is the same in all of them."""
 
@@ -218,6 +226,7 @@ class Activating(msgspec.Struct, frozen=True, kw_only=True, tag="activating", ta
     restart: bool = False
     failures: int = 0
     tries: int = 0
+    staged_at: int = 0
 
 
 class Testing(msgspec.Struct, frozen=True, kw_only=True, tag="testing", tag_field="phase"):
@@ -337,6 +346,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     last: tuple[str, int] | None = None
     noticed: dict[str, int] = {}
     hold: Hold | None = None
+    defer: Defer | None = None
     stalls: int = 0
     best: tuple[int, int] = (0, 0)
     damaged: bool = False

@@ -57,7 +57,9 @@ def describe(runner: Runner) -> dict[str, Any]:
         "then": _THEN[_phase(state)],
         "security_floor": state.floor,
         "holds": [] if state.hold is None else [_hold(state)],
-        "inhibitors": list(runner.ports.inhibitors()),
+        "deferred_until_at": _deferred(state),
+        "inhibitors": list(runner.lookout.inhibitors.now()),
+        "link": _link(runner),
         "refuses": [{"sha256": one.sha256, "reason": one.reason} for one in state.refused],
         "owed": len(state.outbox),
         "damaged": state.damaged,
@@ -102,6 +104,7 @@ def lines(found: dict[str, Any]) -> list[str]:
             f"Inhibitors  {', '.join(found['inhibitors']) or 'none'}"
         ),
         f"Refuses   {_listed(found['refuses'], 'reason')}",
+        f"Link      {_said_of(found['link'])}",
     ]
     if update is not None and "health" in update:
         said.append(f"Health    {_told(update['health'])}")
@@ -111,6 +114,16 @@ def lines(found: dict[str, Any]) -> list[str]:
         waits = found["fingerprint_next"]
         said.append(f"New key   {key_words(waits)}   {waits}, waits for the server")
     return [line.encode("ascii", "replace").decode() for line in said]
+
+
+def _said_of(link: dict[str, Any]) -> str:
+    words = [f"{link['rate']} bytes/s at most" if link["rate"] else "no limit"]
+    if link["throttle"] is not None:
+        words.append("set by hand")
+    if link["metered"]:
+        words.append("metered")
+    words += [f"mirror {address} left out ({why})" for address, why in link["mirrors"].items()]
+    return ", ".join(words)
 
 
 def _phase(state: State) -> str:
@@ -191,6 +204,29 @@ def _health(phase: Testing, policy: HealthPolicy) -> dict[str, Any]:
         "errors": max(0, phase.errors - phase.errors_base),
         "left_out": list(asked.dropped),
         "not_left_out": list(asked.kept),
+    }
+
+
+def _deferred(state: State) -> int:
+    """Return until when the present update is put off (unix seconds); 0 = it is not."""
+    phase, defer = state.phase, state.defer
+    update = None if isinstance(phase, Idle) else phase.update
+    if defer is None or update is None or defer.sha256 != update.release.digest:
+        return 0
+    return defer.until_at
+
+
+def _link(runner: Runner) -> dict[str, Any]:
+    """Say how bytes may come: the rate that counts now (bytes a second, 0 = no limit), who set it, whether the link is metered, and bad mirrors."""
+    phase, throttle = runner.state.phase, runner.flow.wishes.throttle
+    update = None if isinstance(phase, Idle) else phase.update
+    return {
+        "rate": runner.flow.rate(update),
+        "throttle": None
+        if throttle is None
+        else {"rate": throttle.rate, "until_at": throttle.until_at, "kept": throttle.keep},
+        "metered": runner.flow.is_metered(),
+        "mirrors": dict(runner.flow.mirrors),
     }
 
 

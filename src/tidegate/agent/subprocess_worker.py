@@ -20,6 +20,7 @@ from tidegate.agent.events import (
 from tidegate.agent.jobs import TAP_MARK, Quiet, Reply, Task
 from tidegate.agent.pacer import Tap
 from tidegate.agent.ports import Clock
+from tidegate.agent.settings import Config
 
 #: How long one look for an answer waits, in seconds: the loop stays awake to people and the watchdog.
 LOOK_S: Final = 0.2
@@ -30,12 +31,12 @@ class SubprocessWorker:
     """Performs tasks in a process of their own.
 
     Args:
-        config: the file that the worker reads its configuration from; None = the usual places.
+        config: what the next worker is told. It never reads the files: what stands there now may be half written, or wrong.
         clock: for the time of a failure.
     """
 
-    def __init__(self, config: str | None, clock: Clock) -> None:
-        self._config = config
+    def __init__(self, config: Config, clock: Clock) -> None:
+        self.config = config
         self._clock = clock
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -69,9 +70,11 @@ class SubprocessWorker:
 
     def _start(self) -> "subprocess.Popen[bytes]":
         command = [sys.executable, "-m", "tidegate.agent.worker"]
-        if self._config is not None:
-            command += ["--config", self._config]
-        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert process.stdin is not None  # noqa: S101 - opened above; for the type checker
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.write(msgspec.json.encode(self.config) + b"\n")
+        return process
 
     def _talk(self, process: "subprocess.Popen[bytes]", task: Task) -> Iterator[Reply]:
         assert process.stdin is not None  # noqa: S101 - opened above; for the type checker

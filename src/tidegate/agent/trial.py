@@ -14,8 +14,10 @@ from tidegate.agent.events import (
     Checked,
     Committed,
     ConfirmAsked,
+    DeferAsked,
     Event,
     HoldAsked,
+    Looked,
     PermitRefused,
     Permitted,
     ProbeResult,
@@ -36,6 +38,7 @@ from tidegate.agent.ledger import (
 from tidegate.agent.state import (
     Activating,
     Confirming,
+    Defer,
     Downloading,
     Hold,
     Idle,
@@ -84,6 +87,7 @@ def permitted(state: State, event: Permitted) -> State:
         nonce=phase.nonce,
         nonce_mono=phase.nonce_mono,
         nonce_boot=phase.nonce_boot,
+        staged_at=phase.staged_at,
     )
     return _replace(state, phase=after, wait=None)
 
@@ -106,7 +110,9 @@ def give_back(state: State, now: int, update: Update, nonce: str | None) -> Stat
     """Return unused leave, named by its question: a newer one stays good. The slot stays staged."""
     if not update.bundle:
         state = report(state, now, "permit_returned", update, nonce=nonce)
-    return _replace(state, phase=Staged(update=update, staged_at=now, now=bool(update.bundle)))
+    # How long it has been waiting goes on counting.
+    since = getattr(state.phase, "staged_at", 0) or now
+    return _replace(state, phase=Staged(update=update, staged_at=since, now=bool(update.bundle)))
 
 
 def armed(state: State, event: Armed) -> State:
@@ -299,7 +305,7 @@ def _reverted(state: State, now: int, phase: Reverting) -> State:
 
 # --- people -----------------------------------------------------------------------------------------------------------
 
-Asked = HoldAsked | ReleaseAsked | ApplyAsked | ConfirmAsked | RevertAsked
+Asked = HoldAsked | DeferAsked | ReleaseAsked | ApplyAsked | ConfirmAsked | RevertAsked
 
 
 def asked(state: State, event: Asked) -> State:
@@ -308,6 +314,8 @@ def asked(state: State, event: Asked) -> State:
     match event:
         case HoldAsked():
             return _replace(state, hold=Hold(reason=event.reason, until_at=event.until_at))
+        case DeferAsked():
+            return _deferred(state, event)
         case ReleaseAsked():
             return _replace(state, hold=None)
         case ApplyAsked() if isinstance(phase, Staged):
@@ -318,6 +326,47 @@ def asked(state: State, event: Asked) -> State:
             return _person_reverts(state, event)
         case _:
             return state
+
+
+def _deferred(state: State, event: DeferAsked) -> State:
+    """Put off what is under way; all words on one image together no longer than the limit."""
+    phase = state.phase
+    if not isinstance(phase, Downloading | Installing | Staged):
+        return state
+    sha, old = digest(phase.update), state.defer
+    first = event.now
+    if old is not None and old.sha256 == sha:
+        first = min(old.first_at, event.now)
+    until = min(event.until_at, first + event.limit_s)
+    if isinstance(phase, Staged):
+        phase = _replace(phase, now=bool(phase.update.bundle))
+    return _replace(state, phase=phase, defer=Defer(sha256=sha, until_at=until, first_at=first))
+
+
+def waited(state: State, event: Looked) -> State:
+    """End what people asked to wait for when its time is over. A clock that was set back must not stretch it."""
+    latest = event.now + event.rules.defer_max_s
+    hold, defer = state.hold, state.defer
+    if hold is not None and event.now >= hold.until_at:
+        state = _replace(state, hold=None)
+    elif hold is not None and hold.until_at > latest:
+        state = _replace(state, hold=_replace(hold, until_at=latest))
+    if defer is not None and isinstance(state.phase, Idle):
+        state = _replace(state, defer=None)
+    elif defer is not None and defer.until_at > latest:
+        state = _replace(state, defer=_replace(defer, until_at=latest))
+    return state
+
+
+def decline(state: State, now: int, reason: str, detail: str) -> State:
+    """End what is staged, unused: this device did not get to it in time. It says nothing about the image, which may be offered again."""
+    phase = state.phase
+    if not isinstance(phase, Staged):
+        return state
+    if phase.nonce is not None:
+        state = report(state, now, "permit_returned", phase.update, nonce=phase.nonce)
+    state = report(state, now, "declined", phase.update, reason=reason, detail=detail)
+    return _replace(end(state, phase.update), phase=Idle(), wait=None)
 
 
 def _person_reverts(state: State, event: RevertAsked) -> State:

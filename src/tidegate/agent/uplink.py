@@ -47,6 +47,10 @@ class Uplink:
         self._settings = settings
         self.line = Line()
 
+    def reload(self, settings: Settings) -> None:
+        """Go by other settings from the next request on."""
+        self._settings = settings
+
     def poll(self) -> bool | None:
         """Poll. Returns whether there is work; None when the server could not be asked."""
         line = self.line

@@ -3,12 +3,17 @@
 `agent.machine` does nothing while this list is not empty, and `tidegate-agent status` prints it, so that the two cannot differ. Pure.
 """
 
+from typing import Final
+
 import msgspec
 
 from tidegate.agent.events import (
+    LocalRules,
     Looked,
 )
+from tidegate.agent.ledger import digest
 from tidegate.agent.state import (
+    Activating,
     Downloading,
     Staged,
     State,
@@ -55,11 +60,15 @@ def _activate(state: State, phase: Staged, looked: Looked) -> list[Because]:
         found.append(Because(code="wait.halted", detail="the server said hold"))
     if state.hold is not None:
         found.append(Because(code="wait.hold", detail=state.hold.reason))
-    found += [Because(code="wait.inhibitor", detail=one) for one in looked.inhibitors]
+    if not overruled(phase, looked):
+        found += [Because(code="wait.inhibitor", detail=one) for one in looked.inhibitors]
     if looked.now < policy.not_before:
         found.append(_until("wait.not_before", policy.not_before))
-    if phase.now or _overdue(phase, looked.now):
+    if phase.now or overdue(phase, looked.now, looked.rules):
         return found
+    defer = state.defer
+    if defer is not None and defer.sha256 == digest(phase.update) and looked.now < defer.until_at:
+        found.append(_until("wait.deferred", defer.until_at))
     if policy.activate == "manual":
         found.append(Because(code="wait.manual", detail="tidegate-agent apply-now"))
     elif not looked.activate_open:
@@ -67,10 +76,56 @@ def _activate(state: State, phase: Staged, looked: Looked) -> list[Because]:
     return found
 
 
-def _overdue(phase: Staged, now: int) -> bool:
-    """A deadline binds a security release only; for others it is advice to the device's own schedule."""
-    policy = phase.update.policy
-    return phase.update.release.kind == "security" and 0 < policy.deadline <= now
+def due_at(phase: Staged | Activating, rules: LocalRules) -> int:
+    """Return when a security release goes ahead whatever window, deferral or manual start say (unix seconds); 0 = never.
+
+    The order's deadline and this device's own rule bind a security release only; for others a deadline is advice to the device's own schedule. What it never
+    gets round: the server's hold, a person's hold, `not_before`, and leave to activate.
+    """
+    if phase.update.release.kind != "security":
+        return 0
+    own = rules.security_deadline_s
+    found = (phase.update.policy.deadline, phase.staged_at + own if own and phase.staged_at else 0)
+    return min((one for one in found if one > 0), default=0)
+
+
+def overdue(phase: Staged | Activating, now: int, rules: LocalRules) -> bool:
+    """Say whether a security release's time has come."""
+    return 0 < due_at(phase, rules) <= now
+
+
+def overruled(phase: Staged | Activating, looked: Looked) -> bool:
+    """Say whether inhibitors do not count any more. The grace is measured by a clock that nobody sets: a wall clock that jumps must not cut it short."""
+    after = looked.rules.inhibitors_after_s
+    if after is None or not overdue(phase, looked.now, looked.rules):
+        return False
+    return looked.overdue_s >= after
+
+
+#: Which reason an update ends with when it waited too long, by what it waited for; the first that is there counts.
+_MISSED: Final = {
+    "wait.hold": "user.held",
+    "wait.inhibitor": "activate.inhibited",
+    "wait.deferred": "activate.window_missed",
+    "wait.manual": "activate.window_missed",
+    "wait.window": "activate.window_missed",
+}
+#: A wall clock that jumps must not end an update that was staged a minute ago, in seconds.
+_SEEN_S: Final = 3600
+
+
+def missed(phase: Staged, looked: Looked, found: tuple[Because, ...]) -> tuple[str, str] | None:
+    """Return (reason, words) when the device's own rule says that this was waited for long enough; None = it goes on waiting."""
+    limit_s = looked.rules.give_up_s
+    if not limit_s or not phase.staged_at or phase.halted or phase.update.bundle:
+        return None
+    if looked.now - phase.staged_at < limit_s or looked.staged_s < min(limit_s, _SEEN_S):
+        return None
+    for code, reason in _MISSED.items():
+        for one in found:
+            if one.code == code:
+                return reason, one.detail
+    return None
 
 
 def _until(code: str, at: int) -> Because:

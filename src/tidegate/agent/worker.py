@@ -42,7 +42,7 @@ from tidegate.agent.orders import Orders
 from tidegate.agent.pacer import Pacer, PauseError, Tap
 from tidegate.agent.places import places
 from tidegate.agent.ports import Transport, World
-from tidegate.agent.settings import Settings
+from tidegate.agent.settings import Config, Settings
 from tidegate.agent.state import (
     Staged,
 )
@@ -255,8 +255,10 @@ class Worker:
         )
 
 
-def serve(arguments: list[str]) -> int:
+def serve() -> None:
     """Do one task after the other from standard input, answering on standard output, a JSON line each; `done` ends each task.
+
+    The first line is the configuration.
 
     A thread reads the input, so that its end is noticed during a job as well: a worker never outlives its loop; and so is a line that opens or closes the tap
     of the transfer under way.
@@ -264,11 +266,10 @@ def serve(arguments: list[str]) -> int:
     import os
     import queue
     import threading
-    from pathlib import Path
 
-    from tidegate.agent import assemble, config
+    from tidegate.agent import assemble
 
-    path = Path(arguments[1]) if arguments[:1] == ["--config"] and len(arguments) > 1 else None
+    told: queue.SimpleQueue[Config] = queue.SimpleQueue()
     tasks: queue.SimpleQueue[Task] = queue.SimpleQueue()
     taps = [Tap()]
 
@@ -281,17 +282,21 @@ def serve(arguments: list[str]) -> int:
         tasks.put(task)
 
     def listen() -> None:
-        buffer = b""
+        buffer, first = b"", True
         try:
             while piece := os.read(0, 1 << 16):
                 *lines, buffer = (buffer + piece).split(b"\n")
                 for line in lines:
-                    take(line)
+                    if first:
+                        told.put(msgspec.json.decode(line, type=Config))
+                        first = False
+                    else:
+                        take(line)
         finally:
             os._exit(0)
 
     threading.Thread(target=listen, daemon=True).start()
-    found = config.read(path, config.environment())
+    found = told.get()
     ports = assemble.ports(found)
     worker = Worker(ports, found.settings, tap=lambda: taps[0], connect=ports.connect)
     while True:
@@ -301,6 +306,4 @@ def serve(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    import sys
-
-    sys.exit(serve(sys.argv[1:]))
+    serve()

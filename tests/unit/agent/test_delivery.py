@@ -1,6 +1,7 @@
 """What is fetched again after a break, where the bytes come from, and what a mirror learns: over real HTTP, to the byte."""
 
 import hashlib
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -293,8 +294,6 @@ def redirects(headers: dict[str, str], write: Callable[[bytes], None]) -> None:
 
 
 def trickles(headers: dict[str, str], write: Callable[[bytes], None]) -> None:
-    import time
-
     write(head("200 OK", len(BODY)))
     for at in range(200):
         write(BODY[at : at + 1])
@@ -348,3 +347,28 @@ def test_a_failure_of_the_server_itself_ends_the_attempt(tmp_path: Path) -> None
         _, _, error = attempt(Slot(url, str(tmp_path)), None)
     assert error is not None
     assert error.code == "download.truncated"
+
+
+# --- on real time -----------------------------------------------------------------------------------------------------
+
+
+def test_the_throttle_is_exact_within_a_twentieth_on_real_time_also_after_a_change(
+    tmp_path: Path,
+) -> None:
+    rate = [250_000]
+    with serving(Server()) as url:
+        bench = Slot(url, str(tmp_path))
+        began = time.monotonic()
+        taken = []
+        for reply in replies(bench, None, lambda: Tap(rate=rate[0]), sync_bytes=SEGMENT):
+            assert isinstance(reply, Progressed | Downloaded)
+            taken.append((time.monotonic() - began, reply.progress.stored_bytes))
+            rate[0] = 250_000 if len(taken) < 3 else 400_000
+    # Three segments at the first rate, three at the second; half a second of the first may pass for the change.
+    first, last = taken[2], taken[-1]
+    assert first[1] / first[0] == pytest.approx(250_000, rel=0.05)
+    at_most, at_least = (
+        (last[1] - first[1]) / 400_000,
+        (last[1] - first[1] - 125_000) / 400_000 + 0.5,
+    )
+    assert 0.95 * at_most <= last[0] - first[0] <= 1.05 * at_least

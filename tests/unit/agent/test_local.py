@@ -1,5 +1,6 @@
 """The socket: verbs for people, and clients that misbehave."""
 
+import select
 import socket
 import stat
 import threading
@@ -35,19 +36,26 @@ def staged() -> Device:
 
 
 @contextmanager
-def listening(runner: Runner, path: Path, clients: int = 1) -> Iterator[None]:
+def listening(runner: Runner, path: Path) -> Iterator[LocalServer]:
     server = LocalServer(str(path), 0o660, None, runner)
+    stop, wake = socket.socketpair()
 
     def serve() -> None:
-        for _ in range(clients):
-            server.serve_one()
+        while True:
+            ready, _, _ = select.select([stop, *server.watched], [], [], min(server.patience_s, 30))
+            if stop in ready:
+                return
+            server.serve({one for one in ready if one is not stop})
 
     thread = threading.Thread(target=serve)
     thread.start()
     try:
-        yield
+        yield server
     finally:
+        wake.send(b"x")
         thread.join()
+        stop.close()
+        wake.close()
         server.close()
 
 
@@ -123,7 +131,7 @@ def test_clients_that_misbehave_cost_nothing_but_a_moment(tmp_path: Path) -> Non
     device = staged()
     assert device.runner is not None
     path = tmp_path / "sock"
-    with listening(device.runner, path, clients=4):
+    with listening(device.runner, path):
         for body in (b"", b"not json\n", b'{"verb": 7}\n'):
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
                 client.connect(str(path))

@@ -32,7 +32,7 @@ def run(device: Device, seconds: float) -> State:
     state = State()
     for runner in device.run(seconds):
         state = runner.state
-        looked = runner._looked()
+        looked = runner.lookout.look()
         device.because = [one.code for one in reasons(state, looked)]  # type: ignore[attr-defined]
     return state
 

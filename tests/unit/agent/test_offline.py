@@ -13,9 +13,9 @@ from tests.unit.agent.test_runner import forget, live, tell
 
 from tidegate.agent.events import Assigned, Refused
 from tidegate.agent.jobs import OpenBundle, Task
-from tidegate.agent.local import VERBS, Request
 from tidegate.agent.offline import open_bundle
 from tidegate.agent.state import Downloading, Idle, Refusal, Staged, State
+from tidegate.agent.verbs import VERBS, Request
 from tidegate.core.authority import Mandate, MandateStep
 from tidegate.core.bundle import BundleManifest, Member, encode_manifest
 from tidegate.core.errors import RequestError
