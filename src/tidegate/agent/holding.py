@@ -4,7 +4,6 @@ An agent that restarts meanwhile has forgotten the connection; it is told again 
 """
 
 import contextlib
-import os
 import select
 import signal
 import socket
@@ -103,16 +102,27 @@ class Holder:
         self._ended = True
 
     def _during(self, command: list[str]) -> int:
+        waiting: list[int] = []
+        child: subprocess.Popen[bytes] | None = None
+
+        def pass_on(number: int, _frame: object) -> None:
+            if child is None:
+                waiting.append(number)
+            else:
+                child.send_signal(number)
+
+        # The terminal's Ctrl-C reaches the command by itself; what is sent to us alone is passed on.
+        signal.signal(signal.SIGINT, lambda _number, _frame: None)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, pass_on)
         try:
             child = subprocess.Popen(command)
         except OSError as error:
             _say(f"error[config.unreadable]: {command[0]}: {error.strerror}")
             _say("  do    check its name and that it may be run")
             return _NOT_FOUND
-        # The terminal's Ctrl-C reaches the command by itself; what is sent to us alone is passed on.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, lambda which, _frame: os.kill(child.pid, which))
+        for number in waiting:
+            child.send_signal(number)
         while child.poll() is None:
             self._keep(0.05 if self._connection else _LOOK_S)
         code = child.returncode

@@ -240,10 +240,11 @@ def test_a_command_runs_under_an_inhibitor_and_its_code_comes_back(
     until(lambda: inhibitors(path) == [])
 
 
-def test_a_signal_is_passed_on_and_a_killed_command_has_a_code(path: Path) -> None:
-    process = under(path, "exec sleep 60")
-    until(lambda: inhibitors(path) == ["pump: busy"])
-    # The shell may still be on its way to what it becomes; it ends by the signal all the same.
+def test_a_signal_is_passed_on_and_a_killed_command_has_a_code(path: Path, tmp_path: Path) -> None:
+    up = tmp_path / "up"
+    process = under(path, f"touch {up}; exec sleep 60")
+    until(up.exists)
+    assert inhibitors(path) == ["pump: busy"]
     process.terminate()
     assert process.wait(10) == 128 + signal.SIGTERM
     until(lambda: inhibitors(path) == [])
