@@ -121,8 +121,8 @@ class Holder:
             _say(f"error[config.unreadable]: {command[0]}: {error.strerror}")
             _say("  do    check its name and that it may be run")
             return _NOT_FOUND
-        for number in waiting:
-            child.send_signal(number)
+        for early in waiting:
+            child.send_signal(early)
         while child.poll() is None:
             self._keep(0.05 if self._connection else _LOOK_S)
         code = child.returncode
