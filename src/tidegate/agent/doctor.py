@@ -1,15 +1,15 @@
 """`tidegate-agent doctor`: is this board ready? Each question is asked of the real thing; nothing is changed but a probe file in the state directory."""
 
 import stat
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from tidegate.agent import api, bootloaders
-from tidegate.agent.board import SlotFile, SystemClock
+from tidegate.agent import api, bootloaders, diagnosis
+from tidegate.agent.board import SystemClock
+from tidegate.agent.diagnosis import Answer, Level, Surroundings
 from tidegate.agent.enrolment import KEY_NAME, NEXT_KEY_NAME
 from tidegate.agent.files import StateDirectory
 from tidegate.agent.link import HttpTransport
@@ -24,102 +24,128 @@ _VOUCHED: Final = {
 }
 #: No image was built before this (2024-01-01): a clock that shows less is wrong.
 _EARLIEST: Final = 1_704_067_200
+#: What the state itself may need: journal, outbox, metadata, the index of a payload.
+_ROOM: Final = 16 << 20
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """One question and its answer."""
+    """One question and its answer. `ok` is false for what must be mended before the first update; a warning is `ok`."""
 
     name: str
     ok: bool
+    level: Level
     detail: str
+    todo: str = ""
 
 
 def run(config: Config, *, as_json: bool) -> int:
-    """Ask every question and print the answers. Returns 0 when all is well, else 1."""
+    """Ask every question and print the answers. Returns 0 when nothing must be mended, else 1."""
     findings = list(examine(config))
     if as_json:
         print(msgspec.json.encode(findings).decode())  # noqa: T201 - what people asked for
     else:
         for one in findings:
-            print(f"{'ok  ' if one.ok else 'BAD '} {one.name:12} {one.detail}", file=sys.stdout)  # noqa: T201
+            mark = {"ok": "ok  ", "warn": "warn", "bad": "BAD "}[one.level]
+            print(f"{mark} {one.name:12} {one.detail}")  # noqa: T201
+            if one.todo:
+                print(f"       do           {one.todo}")  # noqa: T201
     return 0 if all(one.ok for one in findings) else 1
 
 
-def examine(config: Config) -> Iterator[Finding]:
-    """Yield one finding after the other."""
-    checks: tuple[tuple[str, Callable[[Config], str]], ...] = (
-        ("slots", _slots),
-        ("bootloader", _bootloader),
-        ("state", _state),
-        ("key", _key),
-        ("anchor", _anchor),
-        ("clock", _clock),
-        ("server", _server),
+def examine(config: Config, around: Surroundings | None = None) -> Iterator[Finding]:
+    """Yield one finding after the other.
+
+    Args:
+        config: of the agent.
+        around: where the board is read; None = this one.
+    """
+    board = around if around is not None else Surroundings()
+    checks: tuple[tuple[str, Callable[[], Iterable[Answer]]], ...] = (
+        ("slots", lambda: diagnosis.slots(config, board, _current(config))),
+        ("bootloader", lambda: [_bootloader(config)]),
+        ("kernel", lambda: diagnosis.kernel(config, board)),
+        ("state", lambda: [diagnosis.state(config, board), _state(config)]),
+        ("key", lambda: [_key(config)]),
+        ("anchor", lambda: [_anchor(config)]),
+        ("clock", lambda: [_clock(config), diagnosis.zones(config)]),
+        ("watchdog", lambda: [diagnosis.watchdog(config)]),
+        ("health", lambda: diagnosis.health(config)),
+        ("installers", lambda: diagnosis.installers(config)),
+        ("server", lambda: [_server(config)]),
     )
     for name, check in checks:
         try:
-            yield Finding(name, True, check(config))
+            for one in check():
+                yield Finding(name, one.level != "bad", one.level, one.detail, one.todo)
         except TidegateError as error:
-            yield Finding(name, False, f"{error.code}: {error.detail}")
+            yield Finding(name, False, "bad", f"{error.code}: {error.detail}", error.hint)
         except OSError as error:
-            yield Finding(name, False, f"{error.filename}: {error.strerror}")
+            yield Finding(name, False, "bad", f"{error.filename}: {error.strerror}")
 
 
-def _slots(config: Config) -> str:
-    sizes = []
-    for name, (path, size) in config.slots.items():
-        if not Path(path).exists() and size is not None:
-            sizes.append(f"{name}: {path}, not made yet")
-            continue
-        device = SlotFile(path, None)
-        sizes.append(f"{name}: {device.size} bytes")
-        device.close()
-    return ", ".join(sizes)
+def _current(config: Config) -> str:
+    """Return the slot that runs; "" where nobody says, which the boot loader's own question tells."""
+    try:
+        return bootloaders.load(config.bootloader, config.boot_settings).current()
+    except TidegateError:
+        return ""
 
 
-def _bootloader(config: Config) -> str:
+def _bootloader(config: Config) -> Answer:
     loader = bootloaders.load(config.bootloader, config.boot_settings)
     marks = ", ".join(f"{slot} {loader.state(slot)}" for slot in config.slots)
-    return f"{config.bootloader}: runs {loader.current()}, primary {loader.primary()}; {marks}"
+    told = f"{config.bootloader}: runs {loader.current()}, primary {loader.primary()}; {marks}"
+    if all(loader.state(slot) == "bad" for slot in config.slots):
+        return Answer("bad", told, "no slot can be booted: make the record anew as its guide says")
+    return Answer("ok", told)
 
 
-def _state(config: Config) -> str:
+def _state(config: Config) -> Answer:
     storage = StateDirectory(config.state_dir)
     storage.write("doctor.probe", b"doctor")
     storage.delete("doctor.probe")
-    return f"{config.state_dir}: writable, {storage.free_bytes()} bytes free"
+    free = storage.free_bytes()
+    told = f"{config.state_dir}: writable, {free} bytes free"
+    if free < _ROOM + config.settings.reserve_bytes:
+        return Answer("warn", told, f"the agent wants {_ROOM} bytes of it, and [download] reserve")
+    return Answer("ok", told)
 
 
-def _key(config: Config) -> str:
+def _key(config: Config) -> Answer:
     path = Path(config.state_dir, KEY_NAME)
     if not path.exists():
-        return "none yet; `tidegate-agent enrol` makes one"
+        if config.settings.claim is None:
+            detail = "none yet, and no claim: a person must accept this device"
+            return Answer(
+                "warn", detail, "give it [server] claim_file, made by `tidegate claim create`"
+            )
+        return Answer("ok", "none yet; `tidegate-agent enrol` makes one")
     storage = StateDirectory(config.state_dir)
     storage.read(KEY_NAME)
     storage.read(NEXT_KEY_NAME)
     where = f"{path}, mode {stat.S_IMODE(path.stat().st_mode):04o}"
-    return where if config.settings.key == "file" else f"in a token, named by {where}"
+    return Answer("ok", where if config.settings.key == "file" else f"in a token, named by {where}")
 
 
-def _anchor(config: Config) -> str:
+def _anchor(config: Config) -> Answer:
     try:
         found = msgspec.json.decode(config.settings.anchor)
-        return f"root {found['signed']['version']}"
+        return Answer("ok", f"root {found['signed']['version']}")
     except (msgspec.DecodeError, KeyError, TypeError) as error:
         raise RequestError("meta.no_root", "[server] root is no root metadata") from error
 
 
-def _clock(_config: Config) -> str:
+def _clock(_config: Config) -> Answer:
     clock = SystemClock()
     now = int(clock.now())
     if now < _EARLIEST:
         raise RequestError("clock.untrusted", f"the clock shows {now}")
-    return _VOUCHED[clock.proof()]
+    return Answer("ok", _VOUCHED[clock.proof()])
 
 
-def _server(config: Config) -> str:
+def _server(config: Config) -> Answer:
     transport = HttpTransport(config.url, ca=config.ca, timeout_s=min(config.timeout_s, 5.0))
     reply = api.call(
         transport, "GET", "/d/v1/repo/timestamp.json", clock=SystemClock(), timeout_s=5.0
     )
-    return f"{config.url} answers {reply.status}"
+    return Answer("ok", f"{config.url} answers {reply.status}")

@@ -7,6 +7,7 @@ kernel when the worker itself is killed. No shell is involved.
 import contextlib
 import os
 import select
+import shutil
 import signal
 import subprocess
 import time
@@ -120,6 +121,20 @@ class Tool:
                 f"{self._command[0]}: {error.strerror}",
                 hint="install the program, or take it out of [installer] allow",
             ) from error
+
+
+def require(program: str, what: str) -> None:
+    """Raise unless a program can be found.
+
+    Raises:
+        DeviceError: `install.installer`.
+    """
+    if shutil.which(program) is None:
+        raise DeviceError(
+            "install.installer",
+            f"no program {program}",
+            hint=f"install {what}, or take it out of [installer] allow",
+        )
 
 
 def _last(kept: bytes | bytearray) -> str:

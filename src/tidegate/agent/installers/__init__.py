@@ -141,5 +141,16 @@ def check(settings: Settings) -> None:
             raise ConfigError("config.invalid", error.detail) from error
 
 
+def ready(settings: Settings, name: str) -> None:
+    """Ask an installer whether this board has what it needs; those that need nothing have no `ready`.
+
+    Raises:
+        DeviceError: `install.installer`.
+    """
+    ask = getattr(load(name, (name,)), "ready", None)
+    if ask is not None:
+        ask(settings)
+
+
 class _Nothing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The settings of an installer that has none."""

@@ -43,6 +43,25 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     timeout_s: int = 14_400
 
 
+def ready(settings: Settings) -> None:
+    """Ask whether there are update modules here.
+
+    Raises:
+        DeviceError: `install.installer`.
+    """
+    folder = options(settings, "module", Options).directory
+    try:
+        found = os.listdir(folder)  # noqa: PTH208 - as elsewhere here
+    except OSError as error:
+        raise DeviceError(
+            "install.installer",
+            f"{folder}: {error.strerror}",
+            hint="put update modules there, or take `module` out of [installer] allow",
+        ) from error
+    if not found:
+        raise DeviceError("install.installer", f"{folder} holds no update module")
+
+
 def download(world: World, settings: Settings, job: Download, token: str | None) -> Iterator[Reply]:
     """Fetch the files and hand them to the module. Nothing is changed by it yet.
 

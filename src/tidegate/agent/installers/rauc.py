@@ -21,7 +21,7 @@ from tidegate.agent.installers import options
 from tidegate.agent.jobs import Quiet, Reply
 from tidegate.agent.ports import World
 from tidegate.agent.settings import Settings
-from tidegate.agent.tool import Tool
+from tidegate.agent.tool import Tool, require
 from tidegate.core.errors import BusyError, DeviceError
 
 #: What RAUC says while another installation is under way, for one that an agent began before it was killed.
@@ -59,6 +59,17 @@ def download(world: World, settings: Settings, job: Download, token: str | None)
         _require_quiet(world, slot)
 
     yield from spool.through(world, settings, job, token, install)
+
+
+def ready(settings: Settings) -> None:
+    """Ask whether RAUC is here, and keeps its hands off the boot loader.
+
+    Raises:
+        DeviceError: `install.installer`.
+    """
+    chosen = options(settings, "rauc", Options)
+    require(chosen.program, "RAUC")
+    _require_inert(chosen)
 
 
 def _require_inert(chosen: Options) -> None:

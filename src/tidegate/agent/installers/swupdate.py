@@ -11,6 +11,7 @@ before Tidegate has leave to. Its sockets lie in a directory of this run, so tha
 the device), `arguments` (further ones, a list), `timeout_s` (default 3600).
 """
 
+import os
 import tempfile
 from collections.abc import Iterator
 
@@ -22,7 +23,7 @@ from tidegate.agent.installers import options
 from tidegate.agent.jobs import Quiet, Reply
 from tidegate.agent.ports import World
 from tidegate.agent.settings import Settings
-from tidegate.agent.tool import Tool
+from tidegate.agent.tool import Tool, require
 from tidegate.core.errors import DeviceError
 
 
@@ -58,6 +59,18 @@ def download(world: World, settings: Settings, job: Download, token: str | None)
             raise DeviceError("install.installer", f"swupdate: {_fault(tool)}")
 
     yield from spool.through(world, settings, job, token, install)
+
+
+def ready(settings: Settings) -> None:
+    """Ask whether SWUpdate is here, and its key.
+
+    Raises:
+        DeviceError: `install.installer`.
+    """
+    chosen = options(settings, "swupdate", Options)
+    require(chosen.program, "SWUpdate")
+    if chosen.key and not os.path.exists(chosen.key):  # noqa: PTH110 - as elsewhere here
+        raise DeviceError("install.installer", f"[installer.swupdate] key: no {chosen.key}")
 
 
 def _command(chosen: Options, settings: Settings, slot: str, path: str) -> list[str]:
