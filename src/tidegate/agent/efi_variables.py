@@ -68,6 +68,8 @@ class EfiVariables:
             return None
         except OSError as error:
             raise self._failed(path, error) from error
+        if not body:
+            return None  # created and never written: the firmware has not heard of it
         if len(body) < 4:
             raise DeviceError("activate.bootloader", f"{path}: shorter than its attributes")
         return body[4:]
@@ -77,11 +79,14 @@ class EfiVariables:
         path = self._path(name)
         try:
             self._unguarded(path)
-            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
             try:
                 body = struct.pack("<I", _ATTRIBUTES) + value
                 if os.write(handle, body) != len(body):
                     raise DeviceError("activate.bootloader", f"{path}: written only in part")
+                # efivarfs has replaced the whole value by now; a plain folder has not.
+                if os.fstat(handle).st_size > len(body):
+                    os.ftruncate(handle, len(body))
             finally:
                 os.close(handle)
         except OSError as error:

@@ -58,6 +58,8 @@ def edit(path: str, limit: int, change: Change) -> None:
         after = change(before)
         if after != before:
             _write(handle, path, before, after)
+        # Also where nothing had to be written: who was killed here may have left it in the cache.
+        os.fsync(handle)
     except OSError as error:
         raise DeviceError("activate.bootloader", f"{path}: {error.strerror}") from error
     finally:
@@ -77,4 +79,3 @@ def _write(handle: int, path: str, before: bytes, after: bytes) -> None:
     piece = after[changed[0] : changed[0] + SECTOR]
     if os.pwrite(handle, piece, changed[0]) != len(piece):
         raise DeviceError("activate.bootloader", f"{path}: written only in part")
-    os.fsync(handle)

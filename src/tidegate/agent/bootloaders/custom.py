@@ -118,7 +118,7 @@ class Custom:
         self._ask("set-primary", slot, *granted)
 
     def commit(self, slot: SlotName) -> None:
-        """Make `slot` the primary, for good."""
+        """Make `slot` the primary, for good. One that is not tried first yet is on trial between the two calls."""
         self._other(slot)
         if self._slot("get-primary") != slot:
             self._ask("set-primary", slot)
