@@ -171,7 +171,7 @@ def test_a_cut_before_any_step_starts_what_was_or_what_was_to_be(
             call(board.put_back().loader(current))
         call(rig.loader(current))
         assert held(rig, current) == wanted, f"cut after {world.done}, then done again"
-    assert starts(rig) == new
+    assert starts(board.rig) == new
 
 
 @pytest.mark.parametrize("name", ["grub", "rpi_tryboot"])
