@@ -144,6 +144,8 @@ def _command(commands: Any, name: str, words: str) -> "argparse.ArgumentParser":
 
 
 def _resident_commands(commands: Any) -> None:
+    from tidegate.agent.boot_verbs import VERBS
+
     run = _command(commands, "run", "the resident loop; the service manager starts it")
     run.add_argument("--once", action="store_true", help="one poll and what follows at once")
     run.add_argument(
@@ -161,6 +163,9 @@ def _resident_commands(commands: Any) -> None:
     config = _command(commands, "config", "check or show the configuration")
     config.add_argument("what", choices=("check", "show"))
     config.add_argument("--origin", action="store_true", help="where each value comes from")
+    boot = _command(commands, "boot", "the boot loader, in the words of RAUC's custom back end")
+    boot.add_argument("verb", choices=tuple(VERBS))
+    boot.add_argument("words", nargs="*", metavar="WORD", help="SLOT, SLOT good|bad, SLOT TRIES")
     explain = _command(commands, "explain", "what a code means, and what to do about it")
     explain.add_argument("code")
 
@@ -242,6 +247,12 @@ def _run(options: "argparse.Namespace", writing: int | None) -> int:
         from tidegate.agent import doctor
 
         return doctor.run(found, as_json=options.json)
+    if options.command == "boot":
+        from tidegate.agent import boot_verbs
+
+        said = boot_verbs.answer(found, options.verb, options.words)
+        sys.stdout.write(said and f"{said}\n")
+        return 0
     return _ask(options, found)
 
 
