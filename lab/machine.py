@@ -95,7 +95,9 @@ class Machine:
             drive = f"driver=nbd,server.type=unix,server.path={self.disk.socket_path}"
         else:
             drive = f"driver=raw,file.driver=file,file.filename={self.disk}"
-        command = [find("qemu-system-x86_64"), "-M", hardware.machine]
+        # It ends with the thread that started it, whatever ends that: a machine left behind would run for ever.
+        command = [find("setpriv"), "--pdeathsig", "KILL", "--"]
+        command += [find("qemu-system-x86_64"), "-M", hardware.machine]
         command += ["-accel", hardware.accelerator]
         command += ["-cpu", "host" if hardware.accelerator == "kvm" else "max"]
         command += ["-m", str(hardware.memory_mib), "-nodefaults", "-display", "none"]

@@ -53,6 +53,10 @@ class Loss:
     torn: int
 
 
+class _TrappedError(Exception):
+    """The write that was waited for has come."""
+
+
 class Volume:
     """Serves one disk image over a Unix socket, for one machine after another.
 
@@ -68,6 +72,7 @@ class Volume:
         self._size = os.fstat(self._file).st_size
         self._unflushed: list[_Write] = []
         self._lock = threading.Lock()
+        self._trap: tuple[int, int, threading.Event] | None = None
         self._listener = socket.socket(socket.AF_UNIX)
         socket_path.unlink(missing_ok=True)
         self._listener.bind(str(socket_path))
@@ -75,6 +80,16 @@ class Volume:
         self._idle = threading.Event()
         self._idle.set()
         threading.Thread(target=self._accept, name="volume", daemon=True).start()
+
+    def trap(self, start: int, length: int) -> threading.Event:
+        """Wait for the next write into a range: it reaches the disk's cache, and the disk never answers again.
+
+        The event tells when that is; then take the power away.
+        """
+        sprung = threading.Event()
+        with self._lock:
+            self._trap = (start, start + length, sprung)
+        return sprung
 
     def cut(self, chance: random.Random) -> Loss:
         """Be the disk whose power went, its machine being dead: keep a random part of what was not flushed. Returns what was lost.
@@ -84,6 +99,7 @@ class Volume:
         """
         self.settle()
         with self._lock:
+            self._trap = None
             writes, self._unflushed = self._unflushed, []
             for one in reversed(writes):
                 os.pwrite(self._file, one.old, one.offset)
@@ -133,7 +149,11 @@ class Volume:
             self._idle.clear()
             try:
                 with client:
-                    self._serve(client)
+                    try:
+                        self._serve(client)
+                    except _TrappedError:
+                        while client.recv(65536):
+                            pass
             except (OSError, EOFError):
                 pass  # the machine was killed
             finally:
@@ -174,9 +194,14 @@ class Volume:
 
     def _write(self, offset: int, new: bytes, *, durable: bool) -> None:
         with self._lock:
-            if not durable:
+            trap = self._trap
+            sprung = trap is not None and offset < trap[1] and offset + len(new) > trap[0]
+            if sprung or not durable:
                 self._unflushed.append(_Write(offset, os.pread(self._file, len(new), offset), new))
             os.pwrite(self._file, new, offset)
+        if trap is not None and sprung:
+            trap[2].set()
+            raise _TrappedError
 
     def _flush(self) -> None:
         with self._lock:

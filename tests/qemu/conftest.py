@@ -1,9 +1,44 @@
 """The boot lab's tier: `make lab`. It is not part of `make test`, which does not look into this folder."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from lab import kvm, tools
+from lab.plant import Plant
+from lab.report import Report
+
+_REPORT = Report()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--seed", type=int, default=None, help="of the power cuts; printed by each run"
+    )
+    parser.addoption("--cuts", type=int, default=30, help="cuts of the whole system (30)")
+    parser.addoption("--loader-cuts", type=int, default=200, help="cuts of the boot loader (200)")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.qemu)
+            item.add_marker(pytest.mark.timeout(1500))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    lines = list(_REPORT.lines())
+    if lines:
+        terminalreporter.section("THE BOOT LAB")
+    for line in lines:
+        terminalreporter.write_line(line)
+
+
+@pytest.fixture(scope="session")
+def report() -> Report:
+    """What the table at the end is made from."""
+    return _REPORT
 
 
 @pytest.fixture(scope="session")
@@ -16,8 +51,9 @@ def accelerator() -> str:
         pytest.skip(f"tier: the boot lab: {missing}")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    here = Path(__file__).parent
-    for item in items:
-        if here in item.path.parents:
-            item.add_marker(pytest.mark.qemu)
+@pytest.fixture(scope="session")
+def plant(accelerator: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
+    """One control plane for all devices of the run."""
+    made = Plant(tmp_path_factory.mktemp("plant"))
+    yield made
+    made.stop()

@@ -1,0 +1,186 @@
+"""The control plane of a lab run: a real `tidegate serve` on the loopback interface, the team's keys, and the releases of real images."""
+
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from tidegate.core.release import HealthContract, Running
+from tidegate.sim.api import Api
+from tidegate.sim.cast import ReleasePlan
+from tidegate.sim.control import Control
+from tidegate.sim.link import HttpWire
+from tidegate.sim.processes import Server, free_port
+from tidegate.sim.workshop import Recipe, Workshop, contract
+
+PRODUCT: Final = "lab"
+MODEL: Final = "lab-x86"
+#: What the guests are told: 10.0.2.2 is the host's loopback, through QEMU.
+_HOST: Final = "10.0.2.2"
+_SETTINGS: Final = '[poll]\ninterval = "1s"\n[plan]\ntick = "1s"\n'
+#: A device in emulation may need minutes for what a real one does in seconds.
+_PATIENCE: Final = "1h"
+#: Pause between two looks at the server, in seconds: the machines want the processor.
+ASK_S: Final = 0.5
+
+
+@dataclass(frozen=True)
+class Release:
+    """A release as it was published.
+
+    Attributes:
+        image: what a slot holds afterwards.
+        sha256: digest of exactly that.
+    """
+
+    counter: int
+    version: str
+    image: Path
+    sha256: str
+
+    @property
+    def name(self) -> str:
+        """The server's name for it."""
+        return f"{PRODUCT}-{self.version}"
+
+    @property
+    def running(self) -> Running:
+        """How the factory describes it."""
+        return Running(release_counter=self.counter, version=self.version, sha256=self.sha256)
+
+
+def health(*, warmup_s: int = 2, timeout_s: int = 20, **limits: int) -> HealthContract:
+    """Write the contract of the lab's product: it booted, its service runs and serves.
+
+    Args:
+        warmup_s: how long it must stay well.
+        timeout_s: after which it is given up.
+        limits: further fields of the contract, such as `error_rate_per_hour`.
+    """
+    checks: list[dict[str, Any]] = [
+        {"type": "boot", "by": "marker:/run/booted"},
+        {"type": "services", "pid_files": ["/run/app.pid"]},
+    ]
+    made = contract(checks, warmup_s=warmup_s, timeout_s=timeout_s, interval_s=1)
+    return msgspec.structs.replace(made, **limits)
+
+
+@dataclass
+class Plant:
+    """One server and what is published on it.
+
+    Attributes:
+        folder: for data, keys and bundles.
+    """
+
+    folder: Path
+    _releases: dict[int, Release] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Start the server, make keys, publish the trust."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        settings = self.folder / "tidegate.toml"
+        settings.write_text(_SETTINGS)
+        self.server = Server(
+            self.folder / "data",
+            free_port(),
+            self.folder / "server.log",
+            ("--config", str(settings)),
+        )
+        token = (self.folder / "data" / "bootstrap.token").read_text().strip()
+        self._token = token
+        self._own = threading.local()
+        self._shop = Workshop(self.folder / "shop", PRODUCT, self.control)
+        self._claim = self.control.make_claim(PRODUCT, 1000)
+
+    @property
+    def control(self) -> Control:
+        """The operator's API, over a connection of this thread's own."""
+        if not hasattr(self._own, "control"):
+            self._own.control = Control(Api(HttpWire("127.0.0.1", self.server.port), self._token))
+        made: Control = self._own.control
+        return made
+
+    def release(self, counter: int, image: Path, contract: HealthContract) -> Release:
+        """Build, sign and publish a release of a slot's image; the same counter again returns the first one."""
+        if counter in self._releases:
+            return self._releases[counter]
+        version = f"1.{counter}.0"
+        self._shop.publish(
+            ReleasePlan(counter, version, ""),
+            [Recipe("rootfs", image, MODEL, (0, 9), contract)],
+        )
+        made = Release(counter, version, image, self._shop.installed(counter, MODEL))
+        self._releases[counter] = made
+        return made
+
+    def factory(self, device: str, installed: Release, group: str) -> dict[str, bytes]:
+        """Return what the factory writes on a device's data partition: who it is, whom it trusts, and what runs on it."""
+        board = (
+            f'[server]\nurl = "http://{_HOST}:{self.server.port}"\n'
+            f'[device.attributes]\nstage = "{group}"\n'
+        )
+        return {
+            "factory/id": f"{device}\n".encode(),
+            "factory/root.json": self._shop.root,
+            "factory/claim": f"{self._claim}\n".encode(),
+            "factory/installed.json": msgspec.json.encode(installed.running),
+            "factory/board.toml": board.encode(),
+        }
+
+    def roll_out(self, release: Release, group: str) -> str:
+        """Send a release to the devices of a group, those that come later too; returns the rollout's name."""
+        return self.control.roll_out(
+            {
+                "name": f"{group}-{release.counter}",
+                "release": release.name,
+                "preset": "lab",
+                "guards": [],
+                "deadlines": {"return": _PATIENCE, "confirm": _PATIENCE},
+                "ring": [{"name": "all", "audience": f"stage = {group}", "soak": "1s"}],
+            }
+        )
+
+    def reports(self, device: str) -> list[dict[str, Any]]:
+        """Return what a device reported, newest last."""
+        return sorted(self.control.device_log(device), key=lambda one: int(one["seq"]))
+
+    def outcomes(self, device: str) -> list[dict[str, Any]]:
+        """Return the reports of a device that end an update."""
+        kinds = {"confirmed", "reverted", "failed"}
+        return [one for one in self.reports(device) if one["kind"] in kinds]
+
+    def known(self, device: str) -> bool:
+        """Say whether a device has enrolled."""
+        return any(one["id"] == device for one in self.devices())
+
+    def devices(self) -> Iterator[dict[str, Any]]:
+        """Yield what the server knows of each device."""
+        return self.control.devices()
+
+    def wait_outcome(self, device: str, within_s: float) -> dict[str, Any]:
+        """Wait until a device has told how its update ended; returns that report.
+
+        Raises:
+            AssertionError: it did not within the time.
+        """
+        until = time.monotonic() + within_s
+        while time.monotonic() < until:
+            told = self.outcomes(device) if self.known(device) else []
+            if told:
+                return told[-1]
+            time.sleep(ASK_S)
+        why = self.why(device) if self.known(device) else "it never enrolled"
+        raise AssertionError(f"{device} told no outcome within {within_s:g} s: {why}")
+
+    def why(self, device: str) -> Any:
+        """Return what the server says of why a device does what it does."""
+        return self.control.api.get(f"/devices/{device}/why")
+
+    def stop(self) -> None:
+        """End the server."""
+        self.server.stop()
