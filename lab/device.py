@@ -61,7 +61,7 @@ def make_uboot_device(
     style: uboot.Style,
     accelerator: str,
     installed: Release,
-    group: str,
+    group: str = "all",
 ) -> Device:
     """Make a device with U-Boot.
 
@@ -72,7 +72,7 @@ def make_uboot_device(
         style: of the shipped script.
         accelerator: for QEMU.
         installed: what slot A holds.
-        group: the rollouts that are meant for it.
+        group: its attribute `stage`, for rollouts that ask for it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     layout = images.Layout()

@@ -1,15 +1,18 @@
 """The control plane of a lab run: a real `tidegate serve` on the loopback interface, the team's keys, and the releases of real images."""
 
+import os
 import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
 from tidegate.core.release import HealthContract, Running
+from tidegate.publisher.ceremony import online_keys
+from tidegate.publisher.lab import make_lab
 from tidegate.sim.api import Api
 from tidegate.sim.cast import ReleasePlan
 from tidegate.sim.control import Control
@@ -37,6 +40,7 @@ class Release:
         sha256: digest of exactly that.
     """
 
+    product: str
     counter: int
     version: str
     image: Path
@@ -45,7 +49,7 @@ class Release:
     @property
     def name(self) -> str:
         """The server's name for it."""
-        return f"{PRODUCT}-{self.version}"
+        return f"{self.product}-{self.version}"
 
     @property
     def running(self) -> Running:
@@ -69,33 +73,31 @@ def health(*, warmup_s: int = 2, timeout_s: int = 20, **limits: int) -> HealthCo
     return msgspec.structs.replace(made, **limits)
 
 
-@dataclass
 class Plant:
     """One server and what is published on it.
 
-    Attributes:
+    Args:
         folder: for data, keys and bundles.
+        products: for which there are keys. One rollout of a product at a time is what a server knows, so each story has a product of its own.
     """
 
-    folder: Path
-    _releases: dict[int, Release] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
+    def __init__(self, folder: Path, products: Sequence[str] = (PRODUCT,)) -> None:
         """Start the server, make keys, publish the trust."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        settings = self.folder / "tidegate.toml"
+        folder.mkdir(parents=True, exist_ok=True)
+        settings = folder / "tidegate.toml"
         settings.write_text(_SETTINGS)
-        self.server = Server(
-            self.folder / "data",
-            free_port(),
-            self.folder / "server.log",
-            ("--config", str(settings)),
-        )
-        token = (self.folder / "data" / "bootstrap.token").read_text().strip()
-        self._token = token
+        extra = ("--config", str(settings))
+        self.server = Server(folder / "data", free_port(), folder / "server.log", extra)
+        self._token = (folder / "data" / "bootstrap.token").read_text().strip()
         self._own = threading.local()
-        self._shop = Workshop(self.folder / "shop", PRODUCT, self.control)
-        self._claim = self.control.make_claim(PRODUCT, 1000)
+        keys = online_keys(self.control.online_keys())
+        lab = make_lab(folder / "keys", keys, products, now=int(time.time()), randomness=os.urandom)
+        self._shops = {}
+        self._claims = {}
+        for product in products:
+            (folder / product).mkdir()
+            self._shops[product] = Workshop(folder / product, product, self.control, lab=lab)
+            self._claims[product] = self.control.make_claim(product, 1000)
 
     @property
     def control(self) -> Control:
@@ -105,43 +107,40 @@ class Plant:
         made: Control = self._own.control
         return made
 
-    def release(self, counter: int, image: Path, contract: HealthContract) -> Release:
-        """Build, sign and publish a release of a slot's image; the same counter again returns the first one."""
-        if counter in self._releases:
-            return self._releases[counter]
+    def release(
+        self, counter: int, image: Path, contract: HealthContract, product: str = PRODUCT
+    ) -> Release:
+        """Build, sign and publish a release of a slot's image."""
         version = f"1.{counter}.0"
-        self._shop.publish(
-            ReleasePlan(counter, version, ""),
-            [Recipe("rootfs", image, MODEL, (0, 9), contract)],
-        )
-        made = Release(counter, version, image, self._shop.installed(counter, MODEL))
-        self._releases[counter] = made
-        return made
+        shop = self._shops[product]
+        recipe = Recipe("rootfs", image, MODEL, (0, 9), contract)
+        shop.publish(ReleasePlan(counter, version, ""), [recipe])
+        return Release(product, counter, version, image, shop.installed(counter, MODEL))
 
-    def factory(self, device: str, installed: Release, group: str) -> dict[str, bytes]:
+    def factory(self, device: str, installed: Release, group: str = "all") -> dict[str, bytes]:
         """Return what the factory writes on a device's data partition: who it is, whom it trusts, and what runs on it."""
         board = (
             f'[server]\nurl = "http://{_HOST}:{self.server.port}"\n'
-            f'[device.attributes]\nstage = "{group}"\n'
+            f'[device]\nproduct = "{installed.product}"\n[device.attributes]\nstage = "{group}"\n'
         )
         return {
             "factory/id": f"{device}\n".encode(),
-            "factory/root.json": self._shop.root,
-            "factory/claim": f"{self._claim}\n".encode(),
+            "factory/root.json": self._shops[installed.product].root,
+            "factory/claim": f"{self._claims[installed.product]}\n".encode(),
             "factory/installed.json": msgspec.json.encode(installed.running),
             "factory/board.toml": board.encode(),
         }
 
-    def roll_out(self, release: Release, group: str) -> str:
-        """Send a release to the devices of a group, those that come later too; returns the rollout's name."""
+    def roll_out(self, release: Release) -> str:
+        """Send a release to all devices of its product, those that come later too; returns the rollout's name."""
         return self.control.roll_out(
             {
-                "name": f"{group}-{release.counter}",
+                "name": f"all-{release.name}",
                 "release": release.name,
                 "preset": "lab",
                 "guards": [],
                 "deadlines": {"return": _PATIENCE, "confirm": _PATIENCE},
-                "ring": [{"name": "all", "audience": f"stage = {group}", "soak": "1s"}],
+                "ring": [{"name": "all", "audience": "rest", "soak": "1s"}],
             }
         )
 
@@ -176,6 +175,17 @@ class Plant:
             time.sleep(ASK_S)
         why = self.why(device) if self.known(device) else "it never enrolled"
         raise AssertionError(f"{device} told no outcome within {within_s:g} s: {why}")
+
+    def counted(self, release: Release) -> tuple[dict[str, int], dict[str, int]]:
+        """Return how many devices of a release's product told each outcome, and how many the server counted in its rollout."""
+        names = [one["id"] for one in self.devices() if one["product"] == release.product]
+        kinds = [one["kind"] for name in names for one in self.outcomes(name)]
+        rollout = self.control.rollout(f"all-{release.name}")
+        both = ("confirmed", "reverted")
+        return (
+            {kind: kinds.count(kind) for kind in both},
+            {kind: rollout.count(kind) for kind in both},
+        )
 
     def why(self, device: str) -> Any:
         """Return what the server says of why a device does what it does."""

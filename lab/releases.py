@@ -1,31 +1,36 @@
-"""The releases of the lab's product, published once a run: a factory image, a good one, and one for each thing that can be wrong with an image."""
+"""The releases of the lab's products: a factory image, and for each thing that can be wrong with an image a product that gets it."""
 
+import hashlib
 from typing import Final
 
 from lab import images
 from lab.plant import Plant, Release, health
 
-FACTORY: Final = "factory"
 GOOD: Final = "good"
-#: Name → release counter, in the order in which they are published.
-COUNTERS: Final = {
-    FACTORY: 1,
-    GOOD: 2,
-    "panic": 3,
-    "hang": 4,
-    "no-kernel": 5,
-    "dead-service": 6,
-    "errors": 7,
-}
+#: What the lab's releases are like; each is the newest of the product `lab-NAME`.
+KINDS: Final = (GOOD, "panic", "hang", "no-kernel", "dead-service", "errors")
+#: Errors a hour that the contract allows where errors are counted.
+_ERRORS_PER_HOUR: Final = 3600
 
 
-def publish(plant: Plant, names: set[str]) -> dict[str, Release]:
-    """Publish the factory's release and the named ones; those that are there already are returned as they are."""
-    found = {}
-    for name, counter in COUNTERS.items():
-        if name in names | {FACTORY}:
-            fault = "" if name in {FACTORY, GOOD} else name
-            limits = {"error_rate_per_hour": 3600} if name == "errors" else {}
-            contract = health(timeout_s=8 if name == "dead-service" else 20, **limits)
-            found[name] = plant.release(counter, images.slot(f"1.{counter}.0", fault), contract)
-    return found
+def product(kind: str) -> str:
+    """Return the product that gets this kind of release."""
+    return f"lab-{kind}"
+
+
+def factory(kind: str) -> Release:
+    """Return what the product's devices leave the factory with. It is whole and well, the same for all, and not on the server."""
+    image = images.slot("1.1.0")
+    with image.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return Release(product(kind), 1, "1.1.0", image, digest)
+
+
+def newest(plant: Plant, kind: str) -> Release:
+    """Publish the product's newest release and send it to all of its devices."""
+    image = images.slot("1.2.0", "" if kind == GOOD else kind)
+    limits = {"error_rate_per_hour": _ERRORS_PER_HOUR} if kind == "errors" else {}
+    contract = health(timeout_s=8 if kind == "dead-service" else 30, **limits)
+    release = plant.release(2, image, contract, product(kind))
+    plant.roll_out(release)
+    return release

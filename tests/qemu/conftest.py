@@ -1,11 +1,12 @@
 """The boot lab's tier: `make lab`. It is not part of `make test`, which does not look into this folder."""
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from lab import kvm, tools
-from lab.plant import Plant
+from lab import kvm, releases, tools
+from lab.plant import Plant, Release
 from lab.report import Report
 
 _REPORT = Report()
@@ -54,6 +55,14 @@ def accelerator() -> str:
 @pytest.fixture(scope="session")
 def plant(accelerator: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
     """One control plane for all devices of the run."""
-    made = Plant(tmp_path_factory.mktemp("plant"))
+    made = Plant(
+        tmp_path_factory.mktemp("plant"), [releases.product(one) for one in releases.KINDS]
+    )
     yield made
     made.stop()
+
+
+@pytest.fixture(scope="session")
+def newest(plant: Plant) -> Callable[[str], Release]:
+    """Publishes the release of a kind when it is first asked for."""
+    return functools.cache(lambda kind: releases.newest(plant, kind))
