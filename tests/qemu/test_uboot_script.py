@@ -112,6 +112,14 @@ def test_a_slot_that_cannot_be_loaded_is_left_in_one_go(board: Sandbox, style: s
     assert "tidegate.slot=B" in said[-1]
 
 
+def test_a_bad_slot_is_not_gone_back_to(board: Sandbox) -> None:
+    _fresh(board, "bootcount")
+    agent = _agent(board, "A", "bootcount")
+    agent.arm_trial("B", 1)
+    agent.mark_bad("A")
+    assert [_start(board, "bootcount") for _ in range(4)] == ["B"] * 4
+
+
 def test_a_try_that_cannot_be_written_down_is_not_used(board: Sandbox) -> None:
     _fresh(board, "order")
     _agent(board, "A", "order").arm_trial("B", 3)

@@ -122,11 +122,14 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
         }
 
     def committed(self, env: Environment, slot: SlotName) -> Changes:
-        """First in the order, with all tries; nothing is on trial."""
-        others = [one for one in self._order(env) if one != slot]
+        """First in the order, with all tries. A trial of the other one ends with that: never confirmed, it is no slot to fall back on."""
+        trial = env.get(TRIAL)
+        ended = trial if trial in self.slots and trial != slot else None
+        others = [one for one in self._order(env) if one not in (slot, ended)]
         return {
             self.order: " ".join((slot, *others)),
             self._name(slot): f"{self.full:x}",
+            **({self._name(ended): "0"} if ended is not None else {}),
             TRIAL: None,
         }
 
@@ -182,9 +185,11 @@ class Bootcount(msgspec.Struct, frozen=True, kw_only=True):
         return (*self.select[self.slots[0]], _AVAILABLE, _COUNT, _LIMIT, TRIAL, BAD)
 
     def primary(self, env: Environment) -> SlotName:
-        """The selected slot, or the other one while that is on trial."""
+        """The selected slot; the other one while that is on trial and the other may be booted."""
         selected = self._selected(env)
-        return self._other(selected) if selected == self._trial(env) else selected
+        back = self._other(selected)
+        on_trial = selected == self._trial(env) and back not in self._bad(env)
+        return back if on_trial else selected
 
     def state(self, env: Environment, slot: SlotName, running: SlotName | None) -> SlotMark:
         """What was on trial and is not selected any more was given up: on trial, with no try left."""
@@ -218,13 +223,15 @@ class Bootcount(msgspec.Struct, frozen=True, kw_only=True):
         }
 
     def committed(self, env: Environment, slot: SlotName) -> Changes:
-        """Selected, not counted any more."""
+        """Selected, not counted any more. A trial of the other one ends with that: never confirmed, it is no slot to fall back on."""
+        other = self._other(slot)
+        ended = self._trial(env) == other or other in self._bad(env)
         return {
             **self.select[slot],
             _COUNT: "0",
             _AVAILABLE: "0",
             TRIAL: None,
-            BAD: self._bad_list(env, slot, bad=False),
+            BAD: other if ended else None,
         }
 
     def marked_bad(self, env: Environment, slot: SlotName) -> Changes:

@@ -23,6 +23,8 @@ def boot(board: UbootBoard) -> str:
         board.save(env)
         if count > int(env["bootlimit"]) > 0:
             back = "A" if env["tidegate_slot"] == "B" else "B"
+            if back == env.get("tidegate_bad"):
+                back = env["tidegate_slot"]
             env |= {"tidegate_slot": back, "upgrade_available": "0", "bootcount": "0"}
             board.save(env)
     return env["tidegate_slot"]

@@ -8,7 +8,7 @@ from tests.contract.uboot_board import UbootBoard
 
 from tidegate.agent import bootloaders
 from tidegate.agent.bootloaders import BootSettings
-from tidegate.agent.ports import Bootloader, TellingBootloader
+from tidegate.agent.ports import Bootloader, CountingBootloader, TellingBootloader
 from tidegate.agent.uboot_styles import TRIAL
 from tidegate.core.errors import ConfigError, DeviceError
 
@@ -126,6 +126,20 @@ def test_a_confirmed_slot_that_the_script_gave_up_is_bad_and_what_runs_is_the_pr
 ) -> None:
     loader = _loader(board, ORDER | {"BOOT_ORDER": "B A", "BOOT_A_LEFT": "2", "BOOT_B_LEFT": "0"})
     assert (loader.state("B"), loader.state("A"), loader.primary()) == ("bad", "good", "A")
+
+
+def test_a_trial_that_is_spent_does_not_keep_the_old_slot_from_its_tries(board: UbootBoard) -> None:
+    """The journal was lost, say: nobody marks it bad, and the script counts the old slot down."""
+    spent = {"BOOT_ORDER": "B A", "BOOT_A_LEFT": "1", "BOOT_B_LEFT": "0", TRIAL: "B"}
+    loader = _loader(board, ORDER | spent)
+    assert isinstance(loader, CountingBootloader)
+    assert loader.counted_down()
+    loader.commit("A")
+    assert board.load() == {"BOOT_ORDER": "A", "BOOT_A_LEFT": "3", "BOOT_B_LEFT": "0"}
+    assert not loader.counted_down()
+    loader.arm_trial("B", 1)
+    board.save(board.load() | {"BOOT_A_LEFT": "1"})
+    assert not loader.counted_down()
 
 
 def test_other_names_of_variables(board: UbootBoard) -> None:

@@ -105,11 +105,11 @@ class UbootBootloader:
         return " ".join(f"{name}={value}" for name, value in held if value is not None)[:400]
 
     def counted_down(self) -> bool:
-        """Say whether the script counted the running slot down, and it is the primary with nothing on trial."""
+        """Say whether the script counted the running slot down, and it is the primary with no trial that could still be started."""
         env, current = self._store.read(), self.current()
-        marks = {self._style.state(env, one, current) for one in self._slots}
-        settled = "trial" not in marks and self._style.primary(env) == current
-        return settled and self._style.counted_down(env, current)
+        style, tried = self._style, any(self._style.tries_left(env, one) for one in self._slots)
+        settled = style.state(env, current, current) == "good" and style.primary(env) == current
+        return settled and not tried and style.counted_down(env, current)
 
     def arm_trial(self, slot: SlotName, tries: int) -> None:
         """Boot `slot` next, at most `tries` times."""
