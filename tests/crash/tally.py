@@ -12,11 +12,16 @@ class Tally:
     """The two tables of a run."""
 
     disks: dict[str, Sequence[Verdict]] = field(default_factory=dict)
+    promises: dict[str, tuple[int, int]] = field(default_factory=dict)
     stories: dict[str, Tried] = field(default_factory=dict)
 
     def judged(self, rig: str, verdicts: Sequence[Verdict]) -> None:
         """Note what a rig's log gave."""
         self.disks[rig] = verdicts
+
+    def promised(self, files: str, olds: int, news: int) -> None:
+        """Note what a file system that keeps no more than its promise gave."""
+        self.promises[files] = (olds, news)
 
     def cut(self, story: str, tried: Tried) -> None:
         """Note what the cuts of a story gave."""
@@ -35,6 +40,9 @@ class Tally:
                 f"  {name:32}{old:8}{new:8}{lost:6}{kept:10}{undone:8}"
                 for name, (old, new, lost, kept, undone) in rows.items()
             ]
+        if self.promises:
+            states = sum(olds + news for olds, news in self.promises.values())
+            lines.append(f"states of files by the promise of POSIX alone: {states}, lost 0")
         if self.stories:
             lines.append(f"{'cuts of a story':34}{'single':>8}{'pairs':>8}{'run':>6}{'wrong':>10}")
             lines += [
