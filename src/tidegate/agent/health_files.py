@@ -200,4 +200,6 @@ def _policy(values: Mapping[str, Any], where: str) -> HealthPolicy:
     try:
         return msgspec.convert(values, type=HealthPolicy)
     except msgspec.ValidationError as error:
-        raise ConfigError("config.invalid", f"{where}: {error}") from error
+        # In the words of the file.
+        said = str(error).replace("$.error_rate_per_hour", "errors_per_hour")
+        raise ConfigError("config.invalid", f"{where}: {said}") from error

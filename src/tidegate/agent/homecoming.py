@@ -29,6 +29,8 @@ from tidegate.agent.trial import give_back, gone_back
 REBOOT_AGAIN_S: Final = 30
 #: Most of a log in a report, in characters: the limit of `protocol.EventBody.log`.
 LOG_MAX: Final = 16 << 10
+#: Most of what an image said of itself: there is room for what its last boot left behind.
+SAID_MAX: Final = 10 << 10
 
 _replace = msgspec.structs.replace
 
@@ -204,7 +206,7 @@ def _brought_home(state: State, event: Started, phase: Reverting) -> Reverting:
     """Put what the trial left behind together, once: what the image said of itself is kept, and what its last boot left comes after it."""
     if phase.told or phase.update is None:
         return phase
-    said = phase.log[: LOG_MAX - LOG_MAX // 3] if event.log else phase.log
+    said = phase.log[-SAID_MAX:]
     head = _with_log(_boots(state, event, phase.update), said)
     return _replace(phase, log=_with_log(head, event.log), told=True)
 

@@ -31,8 +31,11 @@ class MetricSource:
         self._source = source
         self._wanted = wanted
         self._timeout_s = timeout_s
-        parts = urlsplit(source)
-        self._http = parts.scheme == "http" and bool(parts.hostname)
+        try:
+            parts = urlsplit(source)
+            self._http = parts.scheme == "http" and bool(parts.hostname) and parts.port != 0
+        except ValueError as error:
+            raise ConfigError("config.invalid", f"{source[:100]!r}: {error}") from error
         if not self._http and not source.startswith("/"):
             raise ConfigError("config.invalid", f"{source[:100]!r} is neither a path nor http://…")
 

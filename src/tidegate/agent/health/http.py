@@ -20,14 +20,15 @@ _BODY_MAX = 64 << 10
 def create(settings: CheckSettings, place: Place) -> HealthProbe:
     """Make the probe."""
     url = text(settings, "url")
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        port = parts.port or 80
+    except ValueError as error:
+        raise ConfigError("config.invalid", f"url = {url[:100]!r}: {error}") from error
     if parts.scheme != "http" or not parts.hostname:
         raise ConfigError("config.invalid", f"url = {url[:100]!r} is not http://…")
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    try:
-        where = (parts.hostname, parts.port or 80)
-    except ValueError as error:
-        raise ConfigError("config.invalid", f"url = {url[:100]!r}: {error}") from error
+    where = (parts.hostname, port)
     wanted = number(settings, "status", 200)
     return Http(where, path, wanted, text(settings, "contains", ""), place.timeout_s)
 
