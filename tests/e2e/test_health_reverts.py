@@ -319,24 +319,47 @@ def _filled(case: Case, folder: Path) -> Case:
     return case
 
 
+class Trials:
+    """Trials by name, run when they are first asked for, a few at a time: each is mostly waiting."""
+
+    def __init__(self, folder: Path, pool: ThreadPoolExecutor) -> None:
+        self._folder = folder
+        self._pool = pool
+        self._begun: dict[str, Future[Trial]] = {}
+
+    def begin(self, name: str) -> "Future[Trial]":
+        """Begin one, unless it was."""
+        if name not in self._begun:
+            self._begun[name] = self._pool.submit(self._one, name)
+        return self._begun[name]
+
+    def __getitem__(self, name: str) -> Trial:
+        return self.begin(name).result()
+
+    def _one(self, name: str) -> Trial:
+        return Trial(self._folder / name, _filled(CASES[name][1], self._folder / name)).run()
+
+
 @pytest.fixture(scope="module")
-def trials(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, "Future[Trial]"]]:
-    """Run all trials, a few at a time: each is mostly waiting."""
-    folder = tmp_path_factory.mktemp("trials")
-
-    def one(name: str) -> Trial:
-        return Trial(folder / name, _filled(CASES[name][1], folder / name)).run()
-
+def trials(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Trials]:
+    """Begin all trials that this run asks for, side by side."""
     with ThreadPoolExecutor(6) as pool:
-        yield {name: pool.submit(one, name) for name in CASES}
+        made = Trials(tmp_path_factory.mktemp("trials"), pool)
+        for item in request.session.items:
+            callspec = getattr(item, "callspec", None)
+            if item.path == request.path and callspec is not None and "name" in callspec.params:
+                made.begin(callspec.params["name"])
+        yield made
 
 
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("name", CASES)
 def test_a_check_that_fails_alone_takes_the_release_back_with_its_reason(
-    trials: dict[str, "Future[Trial]"], name: str
+    trials: Trials, name: str
 ) -> None:
-    trial = trials[name].result()
+    trial = trials[name]
     assert trial.plane.outcomes() == [("reverted", CASES[name][0])]
     assert (trial.board.slot, trial.board.boots) == ("A", 3)
     told = {one.name: one for one in trial.end.health}
@@ -348,8 +371,8 @@ def test_a_check_that_fails_alone_takes_the_release_back_with_its_reason(
         assert told["fine"].ok
 
 
-def test_a_report_says_which_side_asked_for_a_check(trials: dict[str, "Future[Trial]"]) -> None:
-    told = {one.name: one.by for one in trials["own"].result().end.health}
+def test_a_report_says_which_side_asked_for_a_check(trials: Trials) -> None:
+    told = {one.name: one.by for one in trials["own"].end.health}
     assert told == {"fine": msgspec.UNSET, "site": "device"}
 
 
@@ -369,9 +392,9 @@ def test_a_check_that_comes_and_goes_never_makes_a_warm_up(tmp_path: Path) -> No
 
 
 def test_a_report_brings_home_the_history_of_the_boot_counter(
-    trials: dict[str, "Future[Trial]"],
+    trials: Trials,
 ) -> None:
-    log = trials["command"].result().end.log
+    log = trials["command"].end.log
     assert log.startswith("--- boot counter ---\nthe agent saw 1 boots of the trial; slot B was")
     assert "loader: primary=A no trial bad=B" in log
 
