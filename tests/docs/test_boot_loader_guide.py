@@ -12,33 +12,11 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 GUIDE = ROOT / "docs" / "guides" / "add-a-boot-loader.md"
 
-# The vendor's program of the guide: keeps its record in one file that it replaces in one step.
-BOOTSEL = f"""#!{sys.executable}
-import json, os, sys
-path = os.environ["BOOTSEL_RECORD"]
-held = json.load(open(path)) if os.path.exists(path) else dict(primary="A", trial="", tries=0, bad=[])
-verb, words = sys.argv[1], sys.argv[2:]
-if verb == "try":
-    held.update(trial=words[0], tries=int(words[1]), bad=[s for s in held["bad"] if s != words[0]])
-elif verb == "keep":
-    held.update(primary=words[0], trial="", tries=0)
-elif verb == "bad":
-    held.update(bad=[words[0]], trial="", tries=0)
-elif verb == "status":
-    print(f"primary={{held['primary']}}\\ntrial={{held['trial']}}\\ntries={{held['tries']}}")
-    print("bad=" + ",".join(held["bad"]))
-else:
-    sys.exit(2)
-with open(path + ".new", "w") as new:
-    json.dump(held, new)
-os.replace(path + ".new", path)
-"""
-
 DRIVE = """
 from tidegate.agent import bootloaders
 from tidegate.core.errors import DeviceError
 assert "bootsel" in bootloaders.names()
-board = bootloaders.load("bootsel", {"program": PROGRAM, "cmdline": CMDLINE})
+board = bootloaders.load("bootsel", {"program": PROGRAM, "cmdline": CMDLINE, "slots": ["A", "B"]})
 assert (board.current(), board.primary(), board.state("B")) == ("A", "A", "good")
 board.arm_trial("B", 3)
 board.arm_trial("B", 3)
@@ -49,7 +27,7 @@ assert (board.primary(), board.state("B"), board.tries_left("B")) == ("B", "good
 board.mark_bad("A")
 assert board.state("A") == "bad"
 try:
-    bootloaders.load("bootsel", {"program": PROGRAM + "-gone", "cmdline": CMDLINE}).primary()
+    bootloaders.load("bootsel", {"program": PROGRAM + "-gone", "slots": ["A", "B"]}).primary()
 except DeviceError as error:
     assert error.code == "activate.bootloader"
 else:
@@ -68,33 +46,57 @@ def tree(tmp_path: Path) -> Path:
         )
     shutil.copy(ROOT / "src" / "tidegate" / "__init__.py", tmp_path / "tidegate")
     shutil.copy(ROOT / "src" / "tidegate" / "py.typed", tmp_path / "tidegate")
-    code = re.findall(r"```python\n(.*?)```", GUIDE.read_text(), re.DOTALL)
-    assert len(code) == 1
-    (tmp_path / "tidegate" / "agent" / "bootloaders" / "bootsel.py").write_text(code[0])
+    loader, rig = re.findall(r"```python\n(.*?)```", GUIDE.read_text(), re.DOTALL)
+    (tmp_path / "tidegate" / "agent" / "bootloaders" / "bootsel.py").write_text(loader)
+    loaders = tmp_path / "tests" / "contract" / "loaders"
+    loaders.mkdir(parents=True)
+    for name in ("rig.py", "test_bootloader.py"):
+        shutil.copy(ROOT / "tests" / "contract" / name, loaders.parent)
+    (loaders / "bootsel.py").write_text(rig)
     return tmp_path
 
 
 def test_the_boot_loader_of_the_guide_works_as_printed(tree: Path) -> None:
-    program, cmdline = tree / "bootsel", tree / "cmdline"
-    program.write_text(BOOTSEL)
-    program.chmod(0o755)
-    cmdline.write_text("quiet slot=A root=/dev/mmcblk0p2")
-    script = f"PROGRAM, CMDLINE = {str(program)!r}, {str(cmdline)!r}\n{DRIVE}"
-    env = {**os.environ, "PYTHONPATH": str(tree), "BOOTSEL_RECORD": str(tree / "record")}
+    cmdline = tree / "cmdline"
+    cmdline.write_text("quiet tidegate.slot=A root=/dev/mmcblk0p2")
+    script = (
+        "import pathlib, tests.contract.loaders.bootsel as rig\n"
+        f"folder, CMDLINE = pathlib.Path({str(tree)!r}), {str(cmdline)!r}\n"
+        f"PROGRAM = rig.rig(folder).settings['program']\n{DRIVE}"
+    )
+    env = {**os.environ, "PYTHONPATH": str(tree)}
+    env.pop("TIDEGATE_SLOT", None)
     result = subprocess.run(
         [sys.executable, "-c", script], env=env, capture_output=True, text=True, check=False
     )
     assert (result.stdout, result.returncode) == ("driven\n", 0), result.stderr
 
 
+def test_the_boot_loader_of_the_guide_holds_the_contract_on_the_guides_board(tree: Path) -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "bootsel"]
+    result = subprocess.run(
+        [*command, "--rootdir", str(tree), "tests/contract/test_bootloader.py"],
+        cwd=tree,
+        env={**os.environ, "PYTHONPATH": str(tree)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    passed = re.search(r"(\d+) passed", result.stdout)
+    assert passed is not None
+    assert int(passed[1]) > 10, result.stdout
+
+
 def test_the_boot_loader_of_the_guide_keeps_the_rules_of_the_house(tree: Path) -> None:
     shutil.copy(ROOT / "pyproject.toml", tree)
     file = tree / "tidegate" / "agent" / "bootloaders" / "bootsel.py"
+    rig = tree / "tests" / "contract" / "loaders" / "bootsel.py"
     ruff = [sys.executable, "-m", "ruff"]
     for command in (
-        [*ruff, "check", "--no-cache", str(file)],
-        [*ruff, "format", "--no-cache", "--check", str(file)],
-        [sys.executable, "-m", "mypy", "--cache-dir", str(tree / "cache"), str(file)],
+        [*ruff, "check", "--no-cache", str(file), str(rig)],
+        [*ruff, "format", "--no-cache", "--check", str(file), str(rig)],
+        [sys.executable, "-m", "mypy", "--cache-dir", str(tree / "cache"), str(file), str(rig)],
     ):
         env = {**os.environ, "MYPYPATH": str(tree), "PYTHONPATH": str(tree)}
         result = subprocess.run(

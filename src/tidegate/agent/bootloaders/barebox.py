@@ -6,7 +6,7 @@ the one of the highest priority that has attempts left, and writes down one less
 one 10, a bad one 0. All variables of a change go into one call, which `barebox-state` writes to its redundant copies at once.
 
 barebox counts a committed slot as well: the agent refills it to 15 after a healthy start. Set `global.bootchooser.reset_attempts="all-zero"`, so that barebox
-never stops for want of attempts. Tested with a program that keeps the same record, not on a board.
+never stops for want of attempts. Tested with a program that keeps the same record, not on a board. [Guide](../guides/boot-others.md).
 """
 
 from typing import Final

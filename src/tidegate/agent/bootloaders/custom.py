@@ -13,7 +13,7 @@ behind it, counts the tries of a slot that was not yet said to be good, and goes
 asked: `set-primary SLOT TRIES` grants as many, and `get-tries SLOT` prints how many are left.
 
 RAUC's verbs do not tell a slot on trial from a good one. So the agent keeps the committed slot's name in a file, `record` (default
-`/var/lib/tidegate/custom-boot`); a power cut between the two leaves what the next call puts right.
+`/var/lib/tidegate/custom-boot`); a power cut between the two leaves what the next call puts right. [Guide](../guides/boot-others.md).
 """
 
 # pathlib would cost the resident process a quarter of a MiB.

@@ -6,7 +6,9 @@ Each slot has a boot entry (`Boot####`) of its own, found by its description: `[
 is one try, never more. What else stands in `BootOrder` keeps its place behind the slots.
 
 Where two variables change, the first change alone is harmless: arming takes the slot out of `BootOrder` before it sets `BootNext`; committing and marking bad
-first delete a `BootNext` of the slot that loses. Which slot runs is what `BootCurrent` says. Tested on emulated variables, not on a board.
+first delete a `BootNext` of the slot that loses. Which slot runs is what `BootCurrent` says.
+
+Tested on emulated variables, not on a board. [Guide](../guides/boot-others.md).
 """
 
 import struct

@@ -6,7 +6,7 @@ boots left, and writes down one less before it loads the kernel; a committed slo
 that stops booting is left for the other after 15 times. The slots' names are those of the script: A and B. The kernel gets `tidegate.slot=NAME`.
 
 The block is rewritten in place, within one sector, in one write: that is atomic on FAT, on ext4 and on a raw disk, where a new file renamed over the old one
-is not. Other variables stay as they are.
+is not. Other variables stay as they are. [Guide](../guides/boot-grub.md).
 """
 
 from collections.abc import Callable

@@ -5,7 +5,7 @@ in the order of the `[[slot]]` (default `["2", "3"]`). The file begins as `boot/
 `[tryboot] boot_partition` the other, and a comment keeps what the firmware has no place for. It is rewritten in place, within its one sector, at the same size.
 
 The firmware's flag is set by the restart itself (`reboot "0 tryboot"`), lives in no file, and is gone after one start: one try, never more. A power cut
-before that restart leaves the old slot running and costs the try. Tested on emulated state, not on a board.
+before that restart leaves the old slot running and costs the try. Tested on emulated state, not on a board. [Guide](../guides/boot-others.md).
 """
 
 from collections.abc import Callable

@@ -6,7 +6,8 @@ left, and renames it before it does. So one rename carries order and tries: `arm
 away, `mark_bad` leaves `+0`. Each rename is to a free name, then the file is made durable, then the folder: on FAT another order may lose the entry.
 
 The entries carry no `sort-key` and no `version`, `loader.conf` no `default`, and `systemd-bless-boot.service` is masked: each would decide in the agent's
-place. Their `options` say `tidegate.slot=SLOT`. A committed slot is not counted: systemd-boot tries it for ever. Other files of the folder are left alone.
+place. Their `options` say `tidegate.slot=SLOT`. A committed slot is not counted: systemd-boot tries it for ever. Other files of the folder are left
+alone. [Guide](../guides/boot-systemd-boot.md).
 """
 
 # pathlib would cost the resident process a quarter of a MiB.
