@@ -1,6 +1,6 @@
 """The shipped boot scripts in U-Boot's own shell, with its own `saveenv` and boot counter, against the back end that works with them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
@@ -13,7 +13,26 @@ from tidegate.agent.bootloaders.uboot import UbootBootloader
 
 SECTOR = 512
 SEED = 4
-Start = Callable[[], list[str]]
+#: A script as boards have them that were made for another updater: it counts with `setexpr`, asks with `-gt`, and fills both slots up.
+FOREIGN = """
+test -n "${BOOT_ORDER}" || setenv BOOT_ORDER "A B"
+test -n "${BOOT_A_LEFT}" || setenv BOOT_A_LEFT 3
+test -n "${BOOT_B_LEFT}" || setenv BOOT_B_LEFT 3
+chosen=none
+for one in ${BOOT_ORDER}; do
+  if test ${chosen} = none; then
+    if test ${one} = A; then
+      if test ${BOOT_A_LEFT} -gt 0; then setexpr BOOT_A_LEFT ${BOOT_A_LEFT} - 1; chosen=A; fi
+    else
+      if test ${BOOT_B_LEFT} -gt 0; then setexpr BOOT_B_LEFT ${BOOT_B_LEFT} - 1; chosen=B; fi
+    fi
+  fi
+done
+if test ${chosen} = none; then setenv BOOT_A_LEFT 3; setenv BOOT_B_LEFT 3; saveenv; reset; fi
+saveenv
+echo "started rauc.slot=${chosen}"
+poweroff
+"""
 
 
 @pytest.fixture
@@ -26,8 +45,9 @@ def board(tmp_path: Path) -> Sandbox:
         pytest.skip(f"tier: the boot lab: {missing}")
 
 
-def _agent(board: Sandbox, running: str, style: str) -> UbootBootloader:
+def _agent(board: Sandbox, running: str, style: str, **more: object) -> UbootBootloader:
     settings = {
+        **more,
         "env": board.lines(),
         "lock": str(board.disk.with_name("lock")),
         "style": style,
@@ -88,6 +108,23 @@ def test_a_confirmed_slot_stays(board: Sandbox, style: str) -> None:
         if agent.counted_down():
             agent.commit("B")
         assert agent.state("B") == "good"
+
+
+def test_a_script_made_for_another_updater_can_stay(board: Sandbox) -> None:
+    def start() -> str:
+        return board.power_on(FOREIGN)[-1][-1]
+
+    assert start() == "A"
+    # Ten would be `a`, which `-gt` does not take for a number.
+    agent = _agent(board, "A", "order", tries_max=9)
+    agent.arm_trial("B", 15)
+    assert [start() for _ in range(11)] == ["B"] * 9 + ["A"] * 2
+    agent.mark_bad("B")
+    assert [start() for _ in range(5)] == ["A"] * 5
+    agent.arm_trial("B", 2)
+    assert start() == "B"
+    _agent(board, "B", "order", tries_max=9).commit("B")
+    assert start() == "B"
 
 
 def test_when_all_tries_are_spent_they_are_filled_up_and_a_bad_slot_stays_out(
