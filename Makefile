@@ -9,7 +9,7 @@ export PYTHON
 .PHONY: help setup demo test check format docs bench breakit fuzz lab deb lock clean
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup:  ## make .venv with everything for working on Tidegate
 	@tools/setup dev
@@ -47,6 +47,10 @@ breakit: setup  ## apply each patch of tests/breakit and see its tests turn red
 lab: setup  ## boot real loaders and the real agent in QEMU, and cut their power; ARGS="-k panic" or "--seed 7" picks
 	@tools/apt-needs lab
 	nice $(BIN)/python -m pytest tests/qemu $(ARGS)
+
+lab-breakit: setup  ## break loader and agent on purpose and see the boot lab turn red (half an hour)
+	@tools/apt-needs lab
+	nice $(BIN)/python tools/breakit --lab $(ARGS)
 
 fuzz:  ## give every parser an hour of damage in all (coverage-guided); ARGS="--seconds 60 bundle" picks
 	@tools/setup fuzz

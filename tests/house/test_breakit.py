@@ -10,15 +10,18 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PATCHES = sorted((ROOT / "tests" / "breakit").glob("*.patch"))
+#: Their tests are the boot lab's, with options.
+LAB_PATCHES = sorted((ROOT / "tests" / "breakit" / "lab").glob("*.patch"))
 
 
 def _header(patch: Path, word: str) -> list[str]:
     return re.findall(rf"^# {word}: (.+)$", patch.read_text(), re.MULTILINE)
 
 
-@pytest.mark.parametrize("patch", PATCHES, ids=lambda patch: patch.stem)
+@pytest.mark.parametrize("patch", [*PATCHES, *LAB_PATCHES], ids=lambda patch: patch.stem)
 def test_a_patch_still_fits_the_code(patch: Path, tmp_path: Path) -> None:
     shutil.copytree(ROOT / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "boot", tmp_path / "boot")
     env = {**os.environ, "GIT_CEILING_DIRECTORIES": str(tmp_path.parent)}
     result = subprocess.run(
         ["git", "apply", "--check", str(patch)],
@@ -40,3 +43,11 @@ def test_a_patch_names_tests_that_exist(patch: Path) -> None:
         file, _, name = node.partition("::")
         function = name.rpartition("::")[2].partition("[")[0]
         assert f"def {function}(" in (ROOT / file).read_text()
+
+
+def test_a_patch_of_the_boot_lab_names_its_tests() -> None:
+    assert LAB_PATCHES
+    for patch in LAB_PATCHES:
+        assert len(_header(patch, "breaks")) == 1
+        for test in _header(patch, "test"):
+            assert (ROOT / test.split()[0]).is_file()
