@@ -426,7 +426,7 @@ def targets() -> tuple[Target, ...]:
                 b"/dev/mmcblk0 0x400000 0x4000\n/dev/mmcblk0 -0x4000 0x4000\n",
                 b"B A\n3\nf\nA",
             ),
-            (b"BOOT_ORDER=", b"\0\0", b"A B", b"0x"),
+            (b"BOOT_ORDER=", b"A B", b"0x"),
         ),
         Target("journal", refusing(_journal), (journal.seal(3, b"{}"),)),
         Target(

@@ -267,6 +267,12 @@ def _require_backend(found: "Config") -> None:
         raise ConfigError(
             "config.invalid", f"[bootloader] name = {found.bootloader!r} is not there{near}"
         )
+    # What it would refuse when the agent starts, it refuses now; whether the board's own files are there is for `doctor` to say.
+    try:
+        bootloaders.load(found.bootloader, found.boot_settings)
+    except ConfigError as error:
+        if error.code != "config.unreadable":
+            raise
 
 
 def _hand_over(options: "argparse.Namespace", found: "Config", writing: int) -> int:

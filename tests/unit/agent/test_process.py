@@ -255,5 +255,11 @@ def test_what_a_person_types_wrong_is_said_with_what_to_do(tmp_path: Path) -> No
     made.config.write_text(made.config.read_text().replace('name = "file"', 'name = "flie"'))
     checked = made.agent("config", "check")
     assert (checked.returncode, 'did you mean "file"?' in checked.stderr) == (2, True)
-    for one in (missing, typed, checked):
+    good = made.config.read_text().replace('name = "flie"', 'name = "uboot"')
+    made.config.write_text(good + '\n[bootloader.uboot]\nstile = "order"\n')
+    setting = made.agent("config", "check")
+    assert (setting.returncode, 'did you mean "style"?' in setting.stderr) == (2, True)
+    made.config.write_text(good + '\n[bootloader.uboot]\nconfig = "/nowhere/fw_env.config"\n')
+    assert made.agent("config", "check").returncode == 0, "that the board lacks a file, doctor says"
+    for one in (missing, typed, checked, setting):
         assert "Traceback" not in one.stderr
