@@ -183,7 +183,7 @@ def test_a_folder_that_is_not_mounted_is_an_error(tmp_path: Path) -> None:
 
 
 def test_names_in_other_cases_are_the_same_names(board: Rig, entries: Path) -> None:
-    (entries / "tidegate-1-b.conf").rename(entries / "TIDEGATE-1-B+03.CONF")
+    (entries / "tidegate-1-b.conf").rename(entries / "TIDEGATE-3-B+03.CONF")
     assert board.loader("A").tries_left("B") == 3
     board.loader("A").commit("B")
     assert names(entries) == ["tidegate-2-a.conf", "tidegate-3-b.conf"]
@@ -201,3 +201,11 @@ def test_settings_that_cannot_work_are_refused() -> None:
     ):
         with pytest.raises(ConfigError):
             bootloaders.load("systemd_boot", {"slots": ["A", "B"], **wrong})
+
+
+def test_a_trial_ends_when_the_other_slot_is_committed(board: Rig) -> None:
+    board.loader("A").arm_trial("B", 3)
+    board.loader("A").commit("A")
+    loader = board.loader("A")
+    assert (loader.state("B"), loader.tries_left("B")) == ("bad", 0)
+    assert [board.boot() for _ in range(3)] == ["A"] * 3

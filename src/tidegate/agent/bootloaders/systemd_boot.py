@@ -105,15 +105,19 @@ class SystemdBoot:
         return max(good, key=lambda one: one.rank).slot
 
     def state(self, slot: SlotName) -> SlotMark:
-        """What the entry's name says. One that was counted down by booting stays on trial, also at 0."""
-        entry = self._read()[self._known(slot)]
+        """What the entry's name says. One that was counted down by booting stays on trial, also at 0; one behind a committed slot is not tried at all."""
+        entries = self._read()
+        entry, other = entries[self._known(slot)], entries[self._other(slot)]
         if entry.left is None:
             return "good"
-        return "trial" if entry.left or entry.done else "bad"
+        first = entry.number > other.number or other.left is not None
+        return "trial" if first and (entry.left or entry.done) else "bad"
 
     def tries_left(self, slot: SlotName) -> int:
         """Boots left for a slot on trial; 0 otherwise."""
-        return self._read()[self._known(slot)].left or 0
+        if self.state(slot) != "trial":
+            return 0
+        return self._read()[slot].left or 0
 
     def told(self) -> str:
         """The names of the entries, for the report of a trial that did not come back."""
