@@ -18,6 +18,7 @@ from tests.unit.core.supply import paper
 from fuzz import supply
 from fuzz.kind import Target, refusing
 from tidegate.agent import journal, uboot_env, uboot_store
+from tidegate.agent.bootloaders import grub
 from tidegate.agent.uboot_styles import Bootcount, Order
 from tidegate.core import bundle, codec, protocol
 from tidegate.core.amounts import parse_duration, parse_rate, parse_share, parse_size
@@ -222,6 +223,19 @@ def _uboot_env(body: bytes) -> None:
                 assert style.tries_left(after, slot) == 3
 
 
+def _grub_env(body: bytes) -> None:
+    block = (grub.HEADER + body)[: grub.SIZE].ljust(grub.SIZE, b"#")
+    held = grub.decode(block, "fuzz")
+    with contextlib.suppress(TidegateError):
+        record = grub.Record(held, _SLOTS, "fuzz")
+        assert record.order in (_SLOTS, _SLOTS[::-1])
+    changes = {"ORDER": "B A", "B_OK": "0", "B_TRY": "03"}
+    with contextlib.suppress(TidegateError):  # no room
+        after = grub.encode(block, changes, "fuzz")
+        assert grub.decode(after, "fuzz") == held | changes
+        assert grub.encode(after, changes, "fuzz") == after
+
+
 def _texts(body: bytes) -> None:
     text = body.decode("utf-8", "replace")
     for parse in (query.parse, parse_window, parse_duration, parse_share, parse_size, parse_rate):
@@ -418,6 +432,12 @@ def targets() -> tuple[Target, ...]:
         Target("sbom", refusing(_sbom), _BOMS, (b"pkg:deb/debian/", *_JSON)),
         Target("provenance", refusing(_provenance), _PROVENANCE, _JSON),
         Target("advisories", refusing(_advisories), _ADVISORIES, (b'"introduced"', *_JSON)),
+        Target(
+            "grub_env",
+            refusing(_grub_env),
+            (b"ORDER=A B\nA_OK=1\nA_TRY=15\nB_OK=0\nB_TRY=00\n", b"x=a\\\nb\nB_TRY=3\nB_TRY=4\n"),
+            (b"ORDER=", b"\\\n", b"#", b"=", b"B_TRY="),
+        ),
         Target(
             "uboot_env",
             refusing(_uboot_env),
