@@ -46,6 +46,7 @@ from tidegate.core.protocol import (
     ENROL_TYPE,
     EVENT_TYPE,
     PERMIT_TYPE,
+    PERMIT_VALID_S,
     SESSION_TYPE,
     SIGNED_KINDS,
     TIME_TYPE,
@@ -469,6 +470,7 @@ class Plane:
             gate_epoch=self.gate_epoch,
             nonce=request.nonce,
             issued=int(self.clock.wall()),
+            valid_s=request.ahead_s or PERMIT_VALID_S,
         )
         return PermitAnswer(envelope=sign_document(signed_body, PERMIT_TYPE, self.director))
 

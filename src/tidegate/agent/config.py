@@ -183,6 +183,7 @@ KEYS: Final[dict[str, tuple[Parser, Any]]] = {
     "activate.zone": (_zone, "device"),
     "activate.defer_max": (_duration, 7 * 86_400),
     "activate.security_deadline": (flow_values.limit, None),
+    "activate.offline_permit": (flow_values.limit, None),
     "activate.give_up": (flow_values.limit, None),
     "activate.reboot_delay": (_duration, 10),
     "health.confirm": (_text, "auto"),
@@ -504,6 +505,7 @@ def _settings(
         security_deadline_s=values["activate.security_deadline"] or 0,
         inhibitors_after_s=values["inhibit.security_after"],
         give_up_s=values["activate.give_up"] or 0,
+        offline_permit_s=values["activate.offline_permit"] or 0,
     )
     # A round trip checks what the wire will check: names, lengths, ranges.
     return msgspec.convert(msgspec.to_builtins(made), type=Settings)

@@ -41,6 +41,7 @@ class LocalRules(msgspec.Struct, frozen=True, kw_only=True):
         security_deadline_s: a security release goes ahead this long after it was staged, whatever window, deferral or manual start say; 0 = when the
             order's own deadline says so.
         inhibitors_after_s: this long after that, inhibitors do not stop it either; None = they always do.
+        offline_permit_s: leave to activate is asked for ahead, and kept for so long, where the order allows that; 0 = never.
         give_up_s: an update that something on this device keeps from being activated for so long is declined; 0 = never.
     """
 
@@ -48,12 +49,14 @@ class LocalRules(msgspec.Struct, frozen=True, kw_only=True):
     security_deadline_s: int = 0
     inhibitors_after_s: int | None = None
     give_up_s: int = 0
+    offline_permit_s: int = 0
 
 
 class Looked(msgspec.Struct, frozen=True, kw_only=True):
     """The world as it is now: what is allowed to happen next is decided from this. `nonce` is fresh, for use if a question is to be asked.
 
     Attributes:
+        unreachable: the server was asked for a session and did not answer.
         staged_s: since when an image is staged, by the clock of this boot, as far as this run of the agent saw it.
         overdue_s: the same, since when it is overdue.
     """
@@ -66,6 +69,7 @@ class Looked(msgspec.Struct, frozen=True, kw_only=True):
     inhibitors: tuple[str, ...] = ()
     manual_confirm: bool = False
     online: bool = True
+    unreachable: bool = False
     metered: bool = False
     staged_s: float = 0.0
     overdue_s: float = 0.0
@@ -162,15 +166,17 @@ class Permitted(msgspec.Struct, frozen=True, kw_only=True, tag="permitted"):
     mono: float
     nonce: str
     permit: str
+    valid_s: int = 0
 
 
 class PermitRefused(msgspec.Struct, frozen=True, kw_only=True, tag="permit_refused"):
-    """No leave now."""
+    """No leave now, in answer to `nonce`."""
 
     now: int
     mono: float
     because: str
     retry_after_s: int
+    nonce: str = ""
 
 
 #: What can be done with a component beside the slots (`agent.installers`).
@@ -365,10 +371,11 @@ class ReadBack(msgspec.Struct, frozen=True, kw_only=True, tag="read_back"):
 
 
 class AskPermit(msgspec.Struct, frozen=True, kw_only=True, tag="ask_permit"):
-    """Ask for leave to activate."""
+    """Ask for leave to activate; with `ahead_s`, for leave that is good for so long."""
 
     update: Update
     nonce: str
+    ahead_s: int = 0
 
 
 class Arm(msgspec.Struct, frozen=True, kw_only=True, tag="arm"):

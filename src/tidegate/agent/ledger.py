@@ -18,6 +18,7 @@ from tidegate.agent.state import (
     Report,
     Reverting,
     SlotRecord,
+    Staged,
     State,
     Update,
 )
@@ -125,8 +126,20 @@ def notice(
     )
 
 
+def return_ahead(state: State, now: int) -> State:
+    """Give leave back that was given ahead, or may have been; the server's room is free again."""
+    phase = state.phase
+    if not isinstance(phase, Staged) or phase.ahead is None:
+        return state
+    ahead = phase.ahead
+    if ahead.granted or not ahead.answered:
+        state = report(state, now, "permit_returned", phase.update, nonce=ahead.nonce)
+    return _replace(state, phase=_replace(phase, ahead=None))
+
+
 def failed_for_good(state: State, now: int, reason: str, detail: str) -> State:
     """End the update under way, before activation, as failed."""
+    state = return_ahead(state, now)
     phase = state.phase
     if isinstance(phase, Idle) or (isinstance(phase, Reverting) and phase.update is None):
         return _replace(state, phase=Idle(), wait=None)

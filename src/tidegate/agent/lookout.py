@@ -52,6 +52,7 @@ class Lookout:
             metered=isinstance(phase, Downloading) and runner.flow.barred_by_meter(phase.update),
             manual_confirm=settings.manual_confirm,
             online=runner.online,
+            unreachable=runner.unreachable,
             staged_s=0.0 if self._staged is None else mono - self._staged_mono,
             overdue_s=0.0 if self._overdue_mono is None else mono - self._overdue_mono,
             rules=rules,
@@ -88,4 +89,5 @@ def _rules(settings: Settings) -> LocalRules:
         security_deadline_s=settings.security_deadline_s,
         inhibitors_after_s=settings.inhibitors_after_s,
         give_up_s=settings.give_up_s,
+        offline_permit_s=settings.offline_permit_s,
     )

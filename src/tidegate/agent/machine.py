@@ -21,7 +21,7 @@ from typing import Final, assert_never
 
 import msgspec
 
-from tidegate.agent import homecoming, ledger, moves, parts, places, trial
+from tidegate.agent import ahead, homecoming, ledger, moves, parts, places, trial
 from tidegate.agent.events import (
     Acked,
     ApplyAsked,
@@ -76,7 +76,7 @@ from tidegate.agent.state import (
     Testing,
     durable,
 )
-from tidegate.agent.waiting import missed, overruled, reasons
+from tidegate.agent.waiting import Because, missed, overruled, reasons
 from tidegate.core.protocol import PERMIT_VALID_S
 
 #: Durable steps without progress after which an update is given up (`agent.loop`).
@@ -182,12 +182,24 @@ def _armed(state: State, event: Armed) -> Step:
 
 
 def _look(state: State, event: Looked) -> Step:
-    state = trial.waited(state, event)
+    state = ahead.kept(trial.waited(state, event), event)
     found = reasons(state, event)
     if found:
-        over = missed(state.phase, event, found) if isinstance(state.phase, Staged) else None
-        return state if over is None else trial.decline(state, event.now, *over), ()
+        return _wait(state, event, found)
     return _go_on(state, event)
+
+
+def _wait(state: State, event: Looked, found: tuple[Because, ...]) -> Step:
+    """Wait, if that was not long enough; use leave that was given ahead where only the server is missing, or see to it that there is some."""
+    phase = state.phase
+    if not isinstance(phase, Staged):
+        return state, ()
+    over = missed(phase, event, found)
+    if over is not None:
+        return trial.decline(state, event.now, *over), ()
+    if event.unreachable and {one.code for one in found} == {"wait.server"}:
+        return ahead.used(state, event.mono) or state, ()
+    return ahead.asked(state, phase, event, found)
 
 
 def _go_on(state: State, event: Looked) -> Step:
@@ -257,7 +269,8 @@ def _activate(state: State, phase: Activating, event: Looked) -> Step:
         return state, (Reboot(),)
     update = phase.update
     age_s = event.mono - phase.nonce_mono
-    alive = phase.nonce_boot == state.boot_id and age_s <= PERMIT_VALID_S - PERMIT_MARGIN_S
+    good_s = phase.valid_s or PERMIT_VALID_S
+    alive = phase.nonce_boot == state.boot_id and age_s <= good_s - PERMIT_MARGIN_S
     if not alive and not phase.begun:
         return trial.give_back(state, event.now, update, phase.nonce), ()
     refused = state.hold is not None or (event.inhibitors and not overruled(phase, event))

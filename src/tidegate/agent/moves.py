@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
-from tidegate.agent import parts, places
+from tidegate.agent import ahead, parts, places
 from tidegate.agent.events import (
     Assigned,
     Deferred,
@@ -29,6 +29,7 @@ from tidegate.agent.ledger import (
     record_of,
     remember,
     report,
+    return_ahead,
     same,
     take_grant,
 )
@@ -139,6 +140,7 @@ def _renewed(state: State, phase: Downloading | Installing | Staged, update: Upd
 
 
 def _begin(state: State, now: int, update: Update) -> State:
+    state = return_ahead(state, now)
     state = report(_put_aside(take_grant(state, update)), now, "downloading", update)
     return _begin_part(state, now, update, 0)
 
@@ -182,14 +184,15 @@ def ordered(state: State, event: Ordered) -> State:
             )
             state = _replace(state, halted=held[-HALTED_MAX:])
         if isinstance(phase, Staged):
-            return _replace(state, phase=_replace(phase, halted=True))
+            state = return_ahead(state, event.now)
+            return _replace(state, phase=_replace(phase, halted=True, ahead=None))
         return state
     if isinstance(phase, Downloading | Installing | Staged):
         if phase.update.bundle:
             # The server knows nothing of it, so its having nothing to say means nothing.
             return state
         # Not an end: a rollout that is paused and resumed offers the same attempt again, and the bytes are still there.
-        return _replace(_put_aside(state), phase=Idle(), wait=None)
+        return _replace(_put_aside(return_ahead(state, event.now)), phase=Idle(), wait=None)
     return state
 
 
@@ -327,7 +330,8 @@ def failed(state: State, event: Failed) -> State:
             return _install_failed(state, event, phase)
         case Staged():
             state = _aside(state, event)
-            return _wait(state, event, "wait.permit", 60)
+            leave = ahead.used(state, event.mono) if family(event.reason) == "download" else None
+            return leave or _wait(state, event, "wait.permit", 60)
         case Activating() if not phase.armed and not phase.begun:
             state = report(state, event.now, "permit_returned", phase.update, nonce=phase.nonce)
             return failed_for_good(state, event.now, event.reason, event.detail)

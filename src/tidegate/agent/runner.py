@@ -193,6 +193,11 @@ class Runner:
         return self._line.token is not None
 
     @property
+    def unreachable(self) -> bool:
+        """Say whether the server was asked for a session, and did not answer."""
+        return self._line.token is None and self._line.failures > 0
+
+    @property
     def busy(self) -> bool:
         """Say whether a job is under way."""
         return self._active is not None

@@ -31,7 +31,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         metered: whether to download over a metered link: `allow`, `deny`, or `security-only`: releases of that kind alone.
         metered_file: its first word says whether the link is metered: `yes` or `no`; not there = no.
         mirrors: base addresses of mirrors, tried in this order before the server; trusted with nothing.
-        security_deadline_s, inhibitors_after_s, give_up_s: see `agent.events.LocalRules`.
+        security_deadline_s, inhibitors_after_s, give_up_s, offline_permit_s: see `agent.events.LocalRules`.
         sync_bytes: plain bytes between two flushes of the slot: above 16 MiB nothing is gained, and at most this much is fetched again.
         hold_max_s: a hold without an end ends after this.
         offline_bundles: may a person install a release from a bundle on a stick or from a mirror directory, without the server's leave.
@@ -81,6 +81,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     security_deadline_s: int = 0
     inhibitors_after_s: int | None = None
     give_up_s: int = 0
+    offline_permit_s: int = 0
     health: HealthPolicy = HealthPolicy()
 
 

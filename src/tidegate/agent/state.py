@@ -120,6 +120,17 @@ class Defer(msgspec.Struct, frozen=True, kw_only=True):
     first_at: int
 
 
+class Ahead(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A question for leave ahead, made in boot `boot` at `mono`, and what became of it. `valid_s` counts from the question."""
+
+    nonce: str
+    mono: float
+    boot: str
+    valid_s: int
+    answered: bool = False
+    granted: bool = False
+
+
 class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One event owed to the server. `agent.outbox` adds what is the same in all of them."""
 
@@ -195,6 +206,7 @@ class Staged(msgspec.Struct, frozen=True, kw_only=True, tag="staged", tag_field=
         nonce: the permit question that is open; made on `nonce_boot` at `nonce_mono`.
         halted: the server said hold.
         now: a person said apply-now: windows are skipped, permit and inhibitors are not.
+        ahead: leave for the time when the server may be out of reach (`agent.ahead`).
     """
 
     update: Update
@@ -204,6 +216,7 @@ class Staged(msgspec.Struct, frozen=True, kw_only=True, tag="staged", tag_field=
     nonce_boot: str = ""
     halted: bool = False
     now: bool = False
+    ahead: Ahead | None = None
 
 
 class Activating(msgspec.Struct, frozen=True, kw_only=True, tag="activating", tag_field="phase"):
@@ -214,6 +227,8 @@ class Activating(msgspec.Struct, frozen=True, kw_only=True, tag="activating", ta
         part: which piece is made live next.
         begun: pieces before this may be live, wholly or in part: there is no way but on, or back.
         restart: a piece wants the device to restart.
+        staged_at: since when the image was staged (unix seconds).
+        valid_s: how long the leave is good, from the question on; 0 = as any.
     """
 
     update: Update
@@ -227,6 +242,7 @@ class Activating(msgspec.Struct, frozen=True, kw_only=True, tag="activating", ta
     failures: int = 0
     tries: int = 0
     staged_at: int = 0
+    valid_s: int = 0
 
 
 class Testing(msgspec.Struct, frozen=True, kw_only=True, tag="testing", tag_field="phase"):

@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from tidegate.agent import places
+from tidegate.agent import ahead, places
 from tidegate.agent.events import (
     ApplyAsked,
     Armed,
@@ -32,6 +32,7 @@ from tidegate.agent.ledger import (
     record_of,
     refuse,
     report,
+    return_ahead,
     spend_grant,
     with_slot,
 )
@@ -77,8 +78,11 @@ def give_up(state: State, event: Event) -> State:
 def permitted(state: State, event: Permitted) -> State:
     """Take the leave, if it answers the open question and comes in time."""
     phase = state.phase
+    if isinstance(phase, Staged) and phase.ahead is not None and phase.ahead.nonce == event.nonce:
+        return ahead.granted(state, event)
     if not isinstance(phase, Staged) or phase.nonce != event.nonce:
         return state
+    state = return_ahead(state, event.now)
     late = event.mono - phase.nonce_mono > PERMIT_VALID_S or phase.nonce_boot != state.boot_id
     if late or state.hold is not None or phase.halted:
         return give_back(state, event.now, phase.update, phase.nonce)
@@ -94,8 +98,13 @@ def permitted(state: State, event: Permitted) -> State:
 
 def permit_refused(state: State, event: PermitRefused) -> State:
     """No leave: the slot stays inert, and the question is asked again later."""
-    if not isinstance(state.phase, Staged):
+    phase = state.phase
+    if not isinstance(phase, Staged):
         return state
+    if phase.ahead is not None and phase.ahead.nonce == event.nonce:
+        return ahead.refused(state)
+    # What the server says now counts, whatever it said before.
+    state = return_ahead(state, event.now)
     pause_s = min(max(event.retry_after_s, 1), 86_400)
     wait = Wait(
         until_mono=event.mono + pause_s,
@@ -365,7 +374,9 @@ def decline(state: State, now: int, reason: str, detail: str) -> State:
         return state
     if phase.nonce is not None:
         state = report(state, now, "permit_returned", phase.update, nonce=phase.nonce)
-    state = report(state, now, "declined", phase.update, reason=reason, detail=detail)
+    state = report(
+        return_ahead(state, now), now, "declined", phase.update, reason=reason, detail=detail
+    )
     return _replace(end(state, phase.update), phase=Idle(), wait=None)
 
 

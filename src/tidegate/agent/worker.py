@@ -57,6 +57,7 @@ from tidegate.core.errors import DeviceError, TidegateError, TransferError
 from tidegate.core.keys import sign_document
 from tidegate.core.protocol import (
     EVENT_TYPE,
+    PERMIT_VALID_S,
     SIGNED_KINDS,
     EventBody,
     EventItem,
@@ -205,12 +206,15 @@ class Worker:
             raise DeviceError("activate.no_permit", "an update that the server does not know")
         if not isinstance(phase, Staged):
             raise DeviceError("activate.no_permit", "nothing is staged that leave could be for")
+        asked = phase.ahead if job.ahead_s else None
+        asked_mono = phase.nonce_mono if asked is None else asked.mono
         request = PermitRequest(
             nonce=job.nonce,
             update=update.update,
             attempt=update.attempt,
             slot_sha256=update.release.digest,
             release_counter=update.release.release_counter,
+            ahead_s=job.ahead_s,
         )
         answer = api.post(
             world.transport,
@@ -227,6 +231,7 @@ class Worker:
                 mono=mono,
                 because=answer.because,
                 retry_after_s=answer.retry_after_s,
+                nonce=job.nonce,
             )
         store = TrustStore(world.storage, world.transport, settings.anchor, now, clock=world.clock)
         root = store.trusted.root
@@ -238,9 +243,11 @@ class Worker:
             attempt=update.attempt,
             slot_sha256=update.release.digest,
             nonce=job.nonce,
-            elapsed_s=mono - phase.nonce_mono,
+            elapsed_s=mono - asked_mono,
         )
-        return Permitted(now=now, mono=mono, nonce=job.nonce, permit=body.permit)
+        # Nobody stretches leave beyond what was asked for.
+        good_s = min(body.valid_s, job.ahead_s or PERMIT_VALID_S)
+        return Permitted(now=now, mono=mono, nonce=job.nonce, permit=body.permit, valid_s=good_s)
 
     def _now(self) -> int:
         return max(0, int(self._world.clock.now()))

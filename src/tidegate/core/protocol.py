@@ -47,6 +47,8 @@ PERMIT_TYPE: Final = "application/vnd.tidegate.permit.v1+json"
 TIME_TYPE: Final = "application/vnd.tidegate.time.v1+json"
 EVENT_TYPE: Final = "application/vnd.tidegate.event.v1+json"
 
+#: Leave that is given ahead is good for this long at most (ADR 0018).
+OFFLINE_PERMIT_MAX_S: Final = 7 * 86_400
 #: Leave to activate is good for this long after the device made its nonce, on the device's own monotonic clock (ADR 0011).
 PERMIT_VALID_S: Final = 900
 
@@ -264,7 +266,11 @@ class RepoBinding(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DeliveryPolicy(msgspec.Struct, frozen=True, kw_only=True):
-    """When and how fast. Windows are texts of `core.schedule`; `bps_max` is bytes a second of stored bytes; 0 or empty = no limit."""
+    """When and how fast.
+
+    `offline_permit_s`: leave to activate may be given ahead, for so long; 0 = never. Windows are texts of `core.schedule`;
+    `bps_max` is bytes a second of stored bytes; 0 or empty = no limit.
+    """
 
     download_window: Annotated[tuple[Short, ...], Meta(max_length=16)] = ()
     activate_window: Annotated[tuple[Short, ...], Meta(max_length=16)] = ()
@@ -274,6 +280,7 @@ class DeliveryPolicy(msgspec.Struct, frozen=True, kw_only=True):
     not_before: Seconds = 0
     deadline: Seconds = 0
     tries: Annotated[int, Meta(ge=1, le=15)] = 3
+    offline_permit_s: Annotated[int, Meta(ge=0, le=OFFLINE_PERMIT_MAX_S)] = 0
 
 
 class AssignmentBody(msgspec.Struct, frozen=True, kw_only=True):
@@ -320,13 +327,17 @@ class AssignmentAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PermitRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """`POST /d/v1/permit`, immediately before the boot flag. Asking again with the same nonce gives the same permit."""
+    """`POST /d/v1/permit`, immediately before the boot flag. Asking again with the same nonce gives the same permit.
+
+    `ahead_s`: for leave that is good for so long, while there is still a server to ask; 0 = to be used at once.
+    """
 
     nonce: Nonce
     update: Ident
     attempt: Ordinal
     slot_sha256: Sha256
     release_counter: Counter
+    ahead_s: Annotated[int, Meta(ge=0, le=OFFLINE_PERMIT_MAX_S)] = 0
 
 
 class PermitBody(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,14 +13,14 @@ import msgspec
 from tidegate.core import amounts, schedule
 from tidegate.core.errors import ConfigError, RequestError
 from tidegate.core.nearest import did_you_mean
-from tidegate.core.protocol import DeliveryPolicy
+from tidegate.core.protocol import OFFLINE_PERMIT_MAX_S, DeliveryPolicy
 from tidegate.rollout import cohort, presets
 from tidegate.rollout.model import Policy
 
 #: Keys of a policy file that are read here.
 OWN_KEYS: Final = ("name", "release", "audience", "start", "draft", "windows", "delivery")
 _WINDOW_KEYS: Final = ("download", "activate", "zone")
-_DELIVERY_KEYS: Final = ("rate", "activate", "tries", "deadline")
+_DELIVERY_KEYS: Final = ("rate", "activate", "tries", "deadline", "offline_permit")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _AUDIENCE_MAX: Final = 1000
 
@@ -111,7 +111,19 @@ def _delivery(data: Mapping[str, Any]) -> DeliveryPolicy:
         activate=when,
         deadline=0 if amounts.is_off(deadline) else _instant(deadline, "delivery.deadline"),
         tries=tries,
+        offline_permit_s=_offline_permit(delivery.get("offline_permit", "none")),
     )
+
+
+def _offline_permit(value: object) -> int:
+    """Read for how long leave may be given ahead."""
+    if amounts.is_off(value):
+        return 0
+    found = amounts.parse_duration(value, "delivery.offline_permit")
+    if found > OFFLINE_PERMIT_MAX_S:
+        limit = amounts.format_duration(OFFLINE_PERMIT_MAX_S)
+        raise RequestError("request.invalid", f"delivery.offline_permit: at most {limit}")
+    return found
 
 
 def _choice(value: object) -> Literal["immediate", "window", "manual"]:

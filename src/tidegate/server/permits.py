@@ -17,6 +17,7 @@ from tidegate.server.store.hot import UpdateRow
 from tidegate.server.store.rollout_rows import PermitRow
 
 RETRY_S: Final = 60
+AHEAD_RETRY_S: Final = 3600
 
 
 class Refused(NamedTuple):
@@ -57,11 +58,14 @@ def permit(
     live_row = rollout_rows.live_one(conn, update.rollout_id)
     live = snapshot.read_live(live_row) if live_row else None
     because = _obstacle(conn, device, update, live, request)
+    valid_s = _valid_s(live, request)
+    if not because and not valid_s:
+        because, retry_s = "this rollout gives no leave ahead", AHEAD_RETRY_S
     if because:
         return Refused(because, retry_s)
     if update.state != "permitted" and not rollout_rows.take_room(conn, update.rollout_id):
         return Refused("as many devices are on their way as the plan leaves room for", retry_s)
-    return _grant(conn, device, update, request, now)
+    return _grant(conn, device, update, request, valid_s, now)
 
 
 def _obstacle(
@@ -92,17 +96,28 @@ def _obstacle(
     return ""
 
 
+def _valid_s(live: Live | None, request: PermitRequest) -> int:
+    """Return for how long leave is good, in seconds; 0 = it is asked for ahead, and the rollout does not give any."""
+    if not request.ahead_s:
+        return PERMIT_VALID_S
+    return 0 if live is None else min(request.ahead_s, live.delivery.offline_permit_s)
+
+
 def _grant(
     conn: Connection,
     device: Any,
     update: UpdateRow,
     request: PermitRequest,
+    valid_s: int,
     now: int,
 ) -> PermitBody:
+    # Given ahead it is exposed from now on: nothing that is said later reaches a device that is out of reach.
     # an older one whose answer was lost stays granted beside it until the device returns it
-    row = _row(conn, update, request.nonce, request.slot_sha256, now)
+    row = _row(conn, update, request.nonce, request.slot_sha256, now)._replace(valid_s=valid_s)
     rollout_rows.put_permit(conn, row)
-    deadline = now + deadlines(conn, update.rollout_id).return_s
+    # Silence counts from the last moment at which it may be used.
+    later = valid_s if request.ahead_s else 0
+    deadline = now + later + deadlines(conn, update.rollout_id).return_s
     new = update._replace(
         state="permitted",
         state_at=now,

@@ -480,7 +480,9 @@ class Device:
         assert body.device_id == self.id
         return body
 
-    def permit(self, body: AssignmentBody, *, sha256: str = "", nonce: str = "") -> PermitAnswer:
+    def permit(
+        self, body: AssignmentBody, *, sha256: str = "", nonce: str = "", ahead_s: int = 0
+    ) -> PermitAnswer:
         assert body.target is not None
         request = PermitRequest(
             nonce=nonce or self.rig.random.randbytes(16).hex(),
@@ -488,6 +490,7 @@ class Device:
             attempt=body.attempt,
             slot_sha256=sha256 or body.target.sha256,
             release_counter=body.target.release_counter,
+            ahead_s=ahead_s,
         )
         return self.ask("POST", "/d/v1/permit", request).as_(PermitAnswer)
 
