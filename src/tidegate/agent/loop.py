@@ -81,6 +81,9 @@ class Loop:
             config = self._config
             if not once:
                 self._runner.lookout.inhibitors.directory = config.inhibit_dir
+                with contextlib.suppress(OSError):
+                    # So that whoever says "not now" with a file finds where to put it.
+                    os.makedirs(config.inhibit_dir, exist_ok=True)
                 server = LocalServer(
                     config.socket_path, config.socket_mode, config.socket_group, self._runner
                 )
