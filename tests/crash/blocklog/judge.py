@@ -45,15 +45,15 @@ class Verdict:
         return self.old + self.new + self.lost + self.inert + self.kept + self.undone
 
 
-def load(rig: Rig) -> tuple[bytes, list[Phase]]:
+def load(rig: Rig, logs: Path = LOGS) -> tuple[bytes, list[Phase]]:
     """Return the disk as it was before the recording, and the phases of what was recorded."""
-    image = lzma.decompress((LOGS / f"{rig.name}.img.xz").read_bytes())
-    return image, phases(lzma.decompress((LOGS / f"{rig.name}.log.xz").read_bytes()))
+    image = lzma.decompress((logs / f"{rig.name}.img.xz").read_bytes())
+    return image, phases(lzma.decompress((logs / f"{rig.name}.log.xz").read_bytes()))
 
 
-def judge(rig: Rig, scratch: Path) -> list[Verdict]:
-    """Return a verdict for each call of a rig, from the log that is checked in."""
-    image, recorded = load(rig)
+def judge(rig: Rig, scratch: Path, logs: Path = LOGS) -> list[Verdict]:
+    """Return a verdict for each call of a rig, from the log that is checked in, or from one in another folder."""
+    image, recorded = load(rig, logs)
     return Judge(rig, image, scratch).all(recorded)
 
 

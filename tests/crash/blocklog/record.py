@@ -27,7 +27,7 @@ from tests.crash.blocklog.rigs import RIGS, Rig
 ROOT: Final = Path(__file__).resolve().parents[3]
 HERE: Final = Path(__file__).resolve().parent
 LOGS: Final = ROOT / "tests" / "crash" / "logs"
-MANIFEST: Final = LOGS / "manifest.json"
+MANIFEST: Final = "manifest.json"
 COMMAND: Final = ".venv/bin/python tools/record-crash-logs"
 _MODULES: Final = (
     "virtio_pci", "virtio_blk", "crc32c_generic", "vfat", "nls_cp437", "nls_ascii", "nls_iso8859-1",
@@ -78,20 +78,21 @@ def _code(text: str) -> Iterator[str]:
             yield stripped
 
 
-def manifest() -> dict[str, Any]:
-    """Return what is said about the logs that are checked in."""
-    loaded: dict[str, Any] = json.loads(MANIFEST.read_text())
+def manifest(logs: Path = LOGS) -> dict[str, Any]:
+    """Return what is said about the logs in a folder, those that are checked in by default; nothing where there are none."""
+    path = logs / MANIFEST
+    loaded: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     return loaded
 
 
 def outdated() -> tuple[str, ...]:
     """Name the rigs whose log is of other code than is here, or is not there."""
-    told = manifest() if MANIFEST.exists() else {}
+    told = manifest()
     return tuple(one.name for one in RIGS if told.get(one.name, {}).get("sources") != digest(one))
 
 
-def record(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Record the rigs named (`all`: all); logs, images and manifest in `tests/crash/logs` are replaced. Return their names.
+def record(names: tuple[str, ...], logs: Path = LOGS) -> tuple[str, ...]:
+    """Record the rigs named (`all`: all); their logs and images in a folder are replaced, and its manifest. Return their names.
 
     Raises:
         RecordingError: something is missing, or the guest failed.
@@ -109,12 +110,12 @@ def record(names: tuple[str, ...]) -> tuple[str, ...]:
         console = _boot(folder, kernel, initrd, rigs)
         if "ALL RECORDED" not in console:
             raise RecordingError(f"the guest said:\n{console[-4000:]}")
-        LOGS.mkdir(exist_ok=True)
-        told = manifest() if MANIFEST.exists() else {}
+        logs.mkdir(exist_ok=True)
+        told = manifest(logs)
         for rig in rigs:
             for kind in ("img", "log"):
                 packed = lzma.compress((folder / f"{rig.name}.{kind}").read_bytes(), preset=9)
-                (LOGS / f"{rig.name}.{kind}.xz").write_bytes(packed)
+                (logs / f"{rig.name}.{kind}.xz").write_bytes(packed)
             told[rig.name] = {
                 "sources": digest(rig),
                 "kernel": kernel.name.removeprefix("vmlinuz-"),
@@ -124,7 +125,7 @@ def record(names: tuple[str, ...]) -> tuple[str, ...]:
             }
     known = {one.name for one in RIGS}
     told = {name: told[name] for name in sorted(told) if name in known}
-    MANIFEST.write_text(json.dumps(told, indent=2) + "\n")
+    (logs / MANIFEST).write_text(json.dumps(told, indent=2) + "\n")
     return tuple(one.name for one in rigs)
 
 
