@@ -5,11 +5,15 @@ A target must not depend on anything but its input, so that a crash can be playe
 
 import contextlib
 import hashlib
+import io
 import json
+import os
+import tarfile
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
+from unittest import mock
 
 import msgspec
 from tests.unit.core.repo import NOW, Repo
@@ -17,10 +21,10 @@ from tests.unit.core.supply import paper
 
 from fuzz import supply
 from fuzz.kind import Target, refusing
-from tidegate.agent import journal, uboot_env, uboot_store
+from tidegate.agent import journal, uboot_env, uboot_store, unpack
 from tidegate.agent.bootloaders import grub
 from tidegate.agent.uboot_styles import Bootcount, Order
-from tidegate.core import bundle, codec, protocol
+from tidegate.core import archive, bundle, codec, content, protocol
 from tidegate.core.amounts import parse_duration, parse_rate, parse_share, parse_size
 from tidegate.core.director import check_assignment
 from tidegate.core.errors import TidegateError
@@ -51,6 +55,7 @@ from tidegate.core.supply import documents
 from tidegate.core.supply.advisory import Subject, concerns, judge
 from tidegate.core.supply.policy import signed_by
 from tidegate.core.supply.sbom import Part
+from tidegate.core.ustar import END, Reader, header
 from tidegate.core.verify import walk_repository
 from tidegate.publisher import bundle as bundles
 from tidegate.publisher import ceremony, keyfile, manifest
@@ -162,6 +167,53 @@ def _bundle(path: Path) -> None:
     found = bundles.read(path)
     for member in found.manifest.payloads:
         bundles.extract_member(path, member, path.with_suffix(".out"))
+
+
+def _archive(body: bytes) -> None:
+    """Read an archive as whoever publishes does, and as a device: the same must be refused, and nothing made that the digest does not name."""
+    said: tuple[int, str] | None = None
+    refusal: TidegateError | None = None
+    try:
+        said = archive.measure(io.BytesIO(body).read)
+    except TidegateError as error:
+        refusal = error
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a.tar"
+        path.write_bytes(body)
+        tree = Path(folder) / "tree"
+        with mock.patch.object(os, "sync"):
+            try:
+                unpack.unpack(str(path), str(tree), frozenset())
+            except TidegateError:
+                # Names that this file system cannot hold are refused there alone.
+                return
+        assert refusal is None, refusal
+        assert unpack.tree_digest(str(tree), frozenset()) == said
+        assert sorted(one.name for one in Path(folder).iterdir()) == ["a.tar", "tree"]
+
+
+def _module_files(body: bytes) -> None:
+    reader = Reader(io.BytesIO(body).read)
+    for _ in content.files_of(reader):
+        for _piece in reader.pieces():
+            pass
+
+
+def _archive_seeds() -> tuple[bytes, ...]:
+    found = []
+    for form in (tarfile.PAX_FORMAT, tarfile.GNU_FORMAT):
+        out = io.BytesIO()
+        with tarfile.open(fileobj=out, mode="w", format=form) as tar:
+            for name in ("a", "d/b", "n" * 120):
+                member = tarfile.TarInfo(name)
+                member.size = 5
+                tar.addfile(member, io.BytesIO(b"bytes"))
+            for name, kind, target in (("l", b"2", "a"), ("h", b"1", "a"), ("e", b"5", "")):
+                member = tarfile.TarInfo(name)
+                member.type, member.linkname, member.mode = kind, target, 0o755
+                tar.addfile(member)
+        found.append(out.getvalue())
+    return tuple(found)
 
 
 def _key_file(path: Path) -> None:
@@ -420,6 +472,13 @@ def targets() -> tuple[Target, ...]:
         Target("bundle_manifest", refusing(bundle.parse_manifest), (_manifest(),), _JSON),
         Target(
             "bundle", refusing(on_file(_bundle, "b.bundle")), (_bundle_file(),), (b"ustar", *_JSON)
+        ),
+        Target("archive", refusing(_archive), _archive_seeds(), (b"ustar\x0000", b"../", b"path=")),
+        Target(
+            "module_files",
+            refusing(_module_files),
+            (header("one", 3) + b"one".ljust(512, b"\0") + END,),
+            (b"ustar\x0000", b"../"),
         ),
         Target("key_file", refusing(on_file(_key_file, "k.key")), (_sealed_key(),), _JSON),
         Target(

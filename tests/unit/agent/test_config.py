@@ -145,3 +145,27 @@ def test_other_components_are_told_by_counter_and_where_needed_by_image(tmp_path
     for wrong in ('"x"', '"40 short"', '"-1"', f'"{image}"', "[1]"):
         said = mistakes(tmp_path, f"{GOOD}\n[components]\nmcu = {wrong}\n")
         assert "components.mcu" in said[0]
+
+
+def test_components_beside_the_slots_have_a_folder_each(tmp_path: Path) -> None:
+    text = f'[component.app]\npath = "{tmp_path}/app"\n[component.motd]\n[state]\ndir = "{tmp_path}/s"\n'
+    found = config.read(write(tmp_path, GOOD + text), {})
+    assert found.beside == {"app": f"{tmp_path}/app", "motd": f"{tmp_path}/s/components/motd"}
+    assert found.settings.beside == ("app", "motd")
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ('[component.app]\npath = "relative"\n', "absolute"),
+        ("[component.app]\npath = 3\n", "absolute"),
+        ('[component.app]\npaht = "/x"\n', "component.app.paht"),
+        ('[component.a]\npath = "/x"\n[component.b]\npath = "/x/"\n', "another component"),
+        ("[component.mcu]\n[components]\nmcu = 3\n", "either"),
+        ("[component]\napp = 3\n", "table"),
+        ("component = 3\n", "component"),
+    ],
+)
+def test_a_component_that_cannot_be_is_named(tmp_path: Path, text: str, word: str) -> None:
+    whole = text + GOOD if text.startswith("component =") else GOOD + text
+    assert any(word in one for one in mistakes(tmp_path, whole))

@@ -1,18 +1,30 @@
 """From a directory to a bundle that devices would accept, and every way in which it would not."""
 
+import gzip
 import hashlib
 import json
+import lzma
 import tarfile
 from pathlib import Path
 
+import msgspec
 import pytest
+import zstandard
 from tests.unit.core.repo import NOW, signer
 
 from tidegate.core.accept import accept_release
 from tidegate.core.errors import ConfigError, PublisherError, TidegateError
 from tidegate.core.keys import PublicKey
 from tidegate.core.metadata import parse_root, parse_targets
-from tidegate.publisher.bundle import Built, build, read, replace_documents
+from tidegate.publisher.bundle import (
+    Built,
+    build,
+    check_payload,
+    extract_member,
+    read,
+    replace_documents,
+    write,
+)
 from tidegate.publisher.image import make_ext4
 from tidegate.publisher.lab import Lab, make_lab, open_lab
 from tidegate.publisher.manifest import read_release, source_date_epoch
@@ -279,6 +291,150 @@ def test_a_package_is_signed_with_the_image_that_is_inside(lab: Lab, shop: Path)
         path.write_text(without)
         with pytest.raises(ConfigError, match=words):
             read_release(path)
+
+
+#: What comes beside the image: a tree, and files for an update module.
+BESIDE = """
+[[component]]
+name = "app"
+type = "archive"
+directory = "app"
+with = "rootfs"
+[[component]]
+name = "motd"
+type = "module"
+module = "single-file"
+directory = "motd"
+with = ["rootfs"]
+"""
+
+
+@pytest.fixture
+def joint(shop: Path) -> Path:
+    (shop / "app" / "bin").mkdir(parents=True)
+    (shop / "app" / "bin" / "run").write_text("program")
+    (shop / "app" / "now").symlink_to("bin/run")
+    (shop / "motd").mkdir()
+    for name in ("motd", "dest_dir", "filename"):
+        (shop / "motd" / name).write_text(name)
+    return shop
+
+
+def test_components_that_belong_together_are_one_target(lab: Lab, joint: Path) -> None:
+    path = manifest(joint)
+    path.write_text(path.read_text() + BESIDE)
+    made = build(read_release(path), joint / "out", previous=None, now=NOW)
+    sign_bundle(made.bundle, lab.signer("product"))
+    check(lab, made.bundle)
+    (target,) = made.targets
+    release = target.release
+    assert [one.component for one in release.pieces] == ["rootfs", "app", "motd"]
+    assert release.crit == ("parts",)
+    assert release.parts[1].settings == {"module": "single-file"}
+    payloads = {one.sha256 for one in read(made.bundle).manifest.payloads}
+    assert payloads == {one.full.sha256 for one in release.pieces}
+    # The tree's own digest is signed, and the archive's beside it.
+    app = release.parts[0]
+    assert app.package is not None
+    assert app.install.sha256 != app.package.sha256
+    assert app.install.size == len("program")
+
+
+def test_the_same_tree_gives_the_same_archive(joint: Path) -> None:
+    path = manifest(joint)
+    path.write_text(path.read_text() + BESIDE)
+    first = build(read_release(path), joint / "out", previous=None, now=NOW).targets
+    for one in (joint / "app").rglob("*"):
+        if not one.is_symlink():
+            one.touch()
+    assert build(read_release(path), joint / "out", previous=None, now=NOW).targets == first
+
+
+@pytest.mark.parametrize("tool", ["gzip", "xz", "zstd"])
+def test_a_compressed_archive_is_taken_and_packed_plainly(joint: Path, tool: str) -> None:
+    plain = joint / "app.tar"
+    with tarfile.open(plain, "w") as members:
+        members.add(joint / "app", ".")
+    packed = joint / "app.tar.packed"
+    with packed.open("wb") as out:
+        match tool:
+            case "gzip":
+                out.write(gzip.compress(plain.read_bytes()))
+            case "xz":
+                out.write(lzma.compress(plain.read_bytes()))
+            case _:
+                out.write(zstandard.compress(plain.read_bytes()))
+    text = manifest(joint).read_text()
+    digests = set()
+    for name in ("app.tar", "app.tar.packed"):
+        path = joint / "release.toml"
+        path.write_text(text + BESIDE.replace('directory = "app"', f'image = "{name}"'))
+        made = build(read_release(path), joint / "out", previous=None, now=NOW)
+        digests.add(made.targets[0].release.parts[0].install.sha256)
+    assert len(digests) == 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('with = "rootfs"', 'with = "roof"', "is no component of this release"),
+        ('with = "rootfs"', 'with = "motd"', "without a `with` of its own"),
+        ('with = "rootfs"', "with = 3", "or a list of components"),
+        ('name = "app"', 'name = "motd"', "twice"),
+        ('module = "single-file"', "", "no update module"),
+        ('module = "single-file"', 'module = "../sh"', "no update module"),
+        ('with = "rootfs"', 'with = "rootfs"\nkeep = ["all"]', "is none of"),
+        ('with = "rootfs"', 'with = "rootfs"\nmodule = "x"', "module"),
+        ('with = "rootfs"', 'with = "rootfs"\ncontract = "health.toml"', "are those of rootfs"),
+    ],
+)
+def test_a_mistake_about_components_is_named(joint: Path, old: str, new: str, words: str) -> None:
+    path = manifest(joint)
+    path.write_text(path.read_text() + BESIDE.replace(old, new, 1))
+    with pytest.raises(ConfigError, match=words):
+        read_release(path)
+
+
+def test_an_archive_that_no_device_takes_is_not_built(joint: Path) -> None:
+    (joint / "app" / "out").symlink_to("/etc/passwd")
+    path = manifest(joint)
+    path.write_text(path.read_text() + BESIDE)
+    with pytest.raises(PublisherError, match="keep = "):
+        build(read_release(path), joint / "out", previous=None, now=NOW)
+    text = path.read_text().replace(
+        'type = "archive"', 'type = "archive"\nkeep = ["absolute_links"]'
+    )
+    path.write_text(text)
+    build(read_release(path), joint / "out", previous=None, now=NOW)
+
+
+def test_a_part_whose_payload_is_not_there_or_not_its_own_is_refused(lab: Lab, joint: Path) -> None:
+    path = manifest(joint)
+    path.write_text(path.read_text() + BESIDE)
+    made = build(read_release(path), joint / "out", previous=None, now=NOW)
+    part = made.targets[0].release.parts[0]
+    for harmed in (
+        msgspec.structs.replace(part, install=msgspec.structs.replace(part.install, size=8)),
+        msgspec.structs.replace(part, settings={"keep": ["nothing"]}),
+        msgspec.structs.replace(part, format="module", settings={"module": "x"}),
+    ):
+        with made.bundle.open("rb") as bundle, tarfile.open(fileobj=bundle) as members:
+            found = members.extractfile(f"payloads/{part.full.sha256}")
+            assert found is not None
+            container = joint / "container"
+            container.write_bytes(found.read())
+        check_payload(container, part)
+        with pytest.raises(PublisherError):
+            check_payload(container, harmed)
+    whole = read(made.bundle)
+    payloads = {}
+    for member in whole.manifest.payloads:
+        if member.sha256 != part.full.sha256:
+            payloads[member.sha256] = joint / member.sha256
+            extract_member(made.bundle, member, payloads[member.sha256])
+    write(made.bundle, whole.documents, payloads, product="gw1", version="1.0.0")
+    sign_bundle(made.bundle, lab.signer("product"))
+    assert code(lab, made.bundle) == "release.malformed"
 
 
 def test_a_typing_error_gets_the_nearest_key(shop: Path) -> None:
