@@ -11,7 +11,7 @@ from tidegate.sim.cast import ReleasePlan
 from tidegate.sim.virtual_board import VirtualBoard, wait_for
 from tidegate.sim.workshop import Recipe, contract
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(500)]
 
 NAME = "board-1"
 MODULES = Path("/usr/share/mender/modules/v3")
@@ -77,7 +77,10 @@ def ended(plant: Plant, counter: int, state: str) -> tuple[str, str]:
         )
         return bool(found)
 
-    assert wait_for(over, 60), plant.control.device_log(NAME)
+    assert wait_for(over, 150), [
+        (one["kind"], one.get("reason"), one.get("detail"))
+        for one in plant.control.device_log(NAME)
+    ][:12]
     return found[0]
 
 
