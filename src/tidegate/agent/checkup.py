@@ -56,7 +56,14 @@ def _place(check: HealthCheck, order: Order) -> health.Place:
         for name, value in order.checkup.bases.items()
         if name.startswith(prefix)
     }
-    return health.Place(server=order.server, timeout_s=timeout_of(check), bases=known, name=prefix)
+    allowed = check.settings.get("fails_max", 0)
+    return health.Place(
+        server=order.server,
+        timeout_s=timeout_of(check),
+        bases=known,
+        name=prefix,
+        fails_max=allowed if isinstance(allowed, int) else 0,
+    )
 
 
 def _work(
@@ -68,7 +75,7 @@ def _work(
             index, reason, probe, place = waiting.get_nowait()
         except queue.Empty:
             return
-        ok, detail = _ask(probe)
+        ok, detail = place.tolerate(*_ask(probe))
         bases = {f"{place.name}{name}": value for name, value in place.bases.items()}
         _say(Line(index=index, reason=reason, ok=ok, detail=detail[:200], bases=bases))
         left.release()

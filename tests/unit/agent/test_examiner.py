@@ -147,3 +147,20 @@ def test_what_checks_compare_with_comes_back_round_after_round(
         results.append(found.results[0].ok)
     assert results == [True, True, False]
     assert set(bases) == {"rate/last", "rate/grown", "rate/began"}
+
+
+def test_a_check_that_passed_may_blink_as_far_as_its_contract_allows(
+    examiner: Apart, tmp_path: Path
+) -> None:
+    path = tmp_path / "up"
+    blinks = check("link", ["test", "-e", str(path)], fails_max=1)
+    bases: dict[str, int | str] = {}
+    results = []
+    for up in (False, True, False, True, False, False, True):
+        path.touch() if up else path.unlink(missing_ok=True)
+        examiner.begin(Checkup(signed=(blinks,), bases=bases))
+        found = answer(examiner)
+        bases = found.bases
+        results.append(found.results[0].ok)
+    # Not before it has passed once, and not twice in a row.
+    assert results == [False, True, True, True, True, False, True]

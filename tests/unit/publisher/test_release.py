@@ -27,7 +27,7 @@ from tidegate.publisher.bundle import (
 )
 from tidegate.publisher.image import make_ext4
 from tidegate.publisher.lab import Lab, make_lab, open_lab
-from tidegate.publisher.manifest import read_release, source_date_epoch
+from tidegate.publisher.manifest import read_health, read_release, source_date_epoch
 from tidegate.publisher.sign import check_bundle, sign_bundle, summary
 
 RELEASE = """
@@ -57,7 +57,7 @@ type = "boot"
 name = "core"
 type = "services"
 units = ["core.service"]
-within = "1m"
+timeout_s = 10
 """
 
 
@@ -114,8 +114,32 @@ def test_a_directory_becomes_a_bundle_that_devices_accept(lab: Lab, shop: Path) 
     release = made.targets[0].release
     assert release.install.size == 4 << 20
     assert (release.health.warmup_s, release.health.error_rate_per_hour) == (30, 6)
-    assert release.health.checks[1].settings == {"units": ["core.service"], "within": "1m"}
+    assert release.health.checks[1].settings == {"units": ["core.service"], "timeout_s": 10}
     assert release.fallback_to == ()
+
+
+def test_a_check_may_be_called_optional(tmp_path: Path) -> None:
+    path = tmp_path / "health.toml"
+    path.write_text('[[check]]\ntype = "boot"\n[[check]]\ntype = "tcp"\noptional = true\n')
+    first, second = read_health(path).checks
+    assert (first.optional is True, second.optional) == (False, True)
+    assert second.settings == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('warm_up = "10m"\ngive_up = "10m"\n', "give_up must be longer than warm_up"),
+        ('[[check]]\ntype = "boot"\n[[check]]\ntype = "boot"\n', "two checks are called boot"),
+        ('[[check]]\ntype = "boot"\noptional = "yes"\n', "optional"),
+    ],
+)
+def test_a_contract_that_could_never_hold_is_refused(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "health.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as error:
+        read_health(path)
+    assert words in error.value.detail
 
 
 def test_the_same_inputs_give_the_same_bytes(shop: Path) -> None:

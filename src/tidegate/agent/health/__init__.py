@@ -5,8 +5,9 @@ HealthProbe`. A probe never raises, is bounded in time, and changes nothing. It 
 is made anew for every round: what it compares with from one round to the next stands in `place`, which is part of the journal. When everything passes and for
 how long is decided in `agent.trial`.
 
-Every check takes `timeout_s`, how long it may take (default 5, at most 60 seconds). A contract may ask for a check, or a setting, that this agent does not
-have, or set one up in a way that cannot work: that check fails, and says so.
+Every check takes `timeout_s`, how long it may take (default 5, at most 60 seconds), and `fails_max`, how often in a row it may fail once it has passed
+(default 0): for a link that is known to blink. A contract may ask for a check, or a setting, that this agent does not have, or set one up in a way that cannot
+work: that check fails, and says so.
 """
 
 from collections.abc import Mapping
@@ -22,7 +23,7 @@ from tidegate.core.release import HealthCheck
 #: Settings of a check, as the contract carries them.
 CheckSettings = Mapping[str, str | int | list[str]]
 #: What every check takes; `agent.examiner` reads it.
-COMMON = frozenset({"timeout_s"})
+COMMON = frozenset({"timeout_s", "fails_max"})
 
 
 @dataclass
@@ -34,12 +35,26 @@ class Place:
         timeout_s: how long the check may take, in seconds.
         bases: what it compares with: of its first look in this warm-up, or of the last one.
         name: of the check, with a slash behind it.
+        fails_max: failures in a row that do not count, once it has passed.
     """
 
     server: str = ""
     timeout_s: float = 5.0
     bases: Bases = field(default_factory=dict)
     name: str = ""
+    fails_max: int = 0
+
+    def tolerate(self, ok: bool, detail: str) -> tuple[bool, str]:
+        """Let a check that passed before fail a few times in a row, as far as its contract allows that."""
+        if not self.fails_max:
+            return ok, detail
+        fails = 0 if ok else self.base("fails", 0) + 1
+        self.bases["fails"] = fails
+        if ok:
+            self.bases["passed"] = 1
+        if ok or not self.base("passed", 0) or fails > self.fails_max:
+            return ok, detail
+        return True, f"tolerated, {fails} in a row: {detail}"[:200]
 
     def base(self, of: str, value: int) -> int:
         """Return the number of the first look; at the first look that is `value`, and it is remembered."""
