@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-#: Of `systemd-analyze security`, 0 to 10. The agent writes block devices and restarts the board, so it cannot be near 0.
-EXPOSURE_MAX = 5.0
+#: Of `systemd-analyze security`, 0 to 10. The agent writes block devices and restarts the board, so it cannot be near 0. That it may
+#: read what the kernel kept of a crash (CAP_SYSLOG, for the report of a revert) costs 0.2.
+EXPOSURE_MAX = 5.3
 INSTALLED_KIB_MAX = 30_000
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
