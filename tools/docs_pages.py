@@ -238,7 +238,9 @@ def agent_settings() -> str:
             _table(("key", "is a", "default"), rows),
             (
                 f"Tables whose keys are the site's own: {free}. Two `[[slot]]` with `name`, `path` and, for files, "
-                "`size`. `[bootloader.NAME]` holds what that [boot loader](boot-loaders.md) wants. `[components]` says what else the "
+                "`size`. `[component.NAME]` with `path` (default: `components/NAME` in the state directory) is a "
+                "[component beside the slots](../guides/components.md) that this agent keeps. `[bootloader.NAME]` holds "
+                "what that [boot loader](boot-loaders.md) wants. `[components]` says what else the "
                 'device has: `mcu = 40` (a release counter), or `mcu = "40 <sha256 of the image>"` where releases require an image.'
             ),
         ]
@@ -295,7 +297,7 @@ PAGES: Final[dict[str, Callable[[], str]]] = {
     "installers.md": backends(
         "Installers",
         "tidegate.agent.installers",
-        "How an artifact gets into a slot; a release's `install` type is one of these names.",
+        "How a component gets into a slot or beside the slots; the `type` of a release's component is one of these names.",
     ),
     "health-checks.md": backends(
         "Health checks",

@@ -52,6 +52,7 @@ def describe(runner: Runner) -> dict[str, Any]:
             "confirmed": running.state == "confirmed",
         },
         "slots": {name: _slot(one) for name, one in state.slots.items()},
+        "components": {name: _slot(one) for name, one in sorted(_beside(runner).items())},
         "update": _update(state, because, settings.health),
         "because": because,
         "then": _THEN[_phase(state)],
@@ -87,7 +88,8 @@ def lines(found: dict[str, Any]) -> list[str]:
     waits = "; ".join(f"{one['detail'] or one['code']}" for one in found["because"])
     under_way = "none"
     if update is not None:
-        under_way = f"{update['release']}, {update['state']} in slot {update['slot']}"
+        where = f"in slot {update['slot']}" if update["slot"] else "beside the slots"
+        under_way = f"{update['release']}, {update['state']} {where}"
     said = [
         f"{found['device']}   {found['model']} revision {found['revision']}   agent {found['agent']}",
         (
@@ -134,6 +136,11 @@ def _name(record: SlotRecord, product: str) -> str:
     if record.release is not None:
         return record.release.name
     return f"{product}-{record.version}" if record.version else "factory image"
+
+
+def _beside(runner: Runner) -> dict[str, SlotRecord]:
+    """Return what is known of the components beside the slots, those that were never updated among them."""
+    return {one: SlotRecord() for one in runner.settings.beside} | runner.state.components
 
 
 def _slot(record: SlotRecord) -> dict[str, Any]:

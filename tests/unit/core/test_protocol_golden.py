@@ -17,6 +17,7 @@ from tidegate.core.release import (
     HealthCheck,
     HealthContract,
     Install,
+    Part,
     PayloadRef,
     ReleaseTarget,
 )
@@ -185,6 +186,34 @@ MESSAGES: dict[str, msgspec.Struct] = {
         payloads=(PayloadRef(kind="full", sha256=D, length=1000, index_sha256=D),),
         fallback_to=(FallbackTo(counter=117, expires=1_792_592_000),),
         health=HealthContract(checks=(HealthCheck(name="boot", kind="boot"),)),
+    ),
+    "release_target_parts": ReleaseTarget(
+        product="gw1",
+        version="2.4.1",
+        release_counter=118,
+        security_version=6,
+        channels=("stable",),
+        hardware=(GW1,),
+        install=Install(size=4096, sha256=D),
+        payloads=(PayloadRef(kind="full", sha256=D, length=1000, index_sha256=D),),
+        parts=(
+            Part(
+                component="app",
+                format="archive",
+                install=Install(size=7, sha256=D),
+                package=Install(size=10240, sha256=D),
+                payloads=(PayloadRef(kind="full", sha256=D, length=900, index_sha256=D),),
+                settings={"keep": ["owners"]},
+            ),
+            Part(
+                component="motd",
+                format="module",
+                install=Install(size=2048, sha256=D),
+                payloads=(PayloadRef(kind="full", sha256=D, length=800, index_sha256=D),),
+                settings={"module": "single-file"},
+            ),
+        ),
+        crit=("parts",),
     ),
 }
 
