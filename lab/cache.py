@@ -5,6 +5,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Final
 ROOT: Final = Path(__file__).resolve().parents[1]
 #: Where things are kept; the variable lets several check-outs share them.
 VARIABLE: Final = "TIDEGATE_LAB_CACHE"
+_UNUSED_S: Final = 3 * 86_400
 
 
 def folder() -> Path:
@@ -52,7 +54,9 @@ def kept(name: str, parts: Iterable[str | bytes | Path], make: Callable[[Path], 
     place = folder() / f"{name}-{key(parts)}"
     with _locked(place.with_name(f".{place.name}.lock")):
         if place.is_dir():
+            os.utime(place)
             return place
+        _forget(name, place.parent)
         scratch = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=place.parent))
         try:
             make(scratch)
@@ -62,6 +66,13 @@ def kept(name: str, parts: Iterable[str | bytes | Path], make: Callable[[Path], 
             shutil.rmtree(scratch, ignore_errors=True)
             raise
     return place
+
+
+def _forget(name: str, place: Path) -> None:
+    """Remove what was kept under a name and has not been used for days: each change of the agent makes new images."""
+    for one in place.glob(f"{name}-*"):
+        if time.time() - one.stat().st_mtime > _UNUSED_S:
+            shutil.rmtree(one, ignore_errors=True)
 
 
 @contextmanager
