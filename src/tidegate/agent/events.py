@@ -56,6 +56,7 @@ class Looked(msgspec.Struct, frozen=True, kw_only=True):
     """The world as it is now: what is allowed to happen next is decided from this. `nonce` is fresh, for use if a question is to be asked.
 
     Attributes:
+        window_trouble: why the order's windows cannot be judged here; they count as closed.
         unreachable: the server was asked for a session and did not answer.
         staged_s: since when an image is staged, by the clock of this boot, as far as this run of the agent saw it.
         overdue_s: the same, since when it is overdue.
@@ -70,6 +71,7 @@ class Looked(msgspec.Struct, frozen=True, kw_only=True):
     manual_confirm: bool = False
     online: bool = True
     unreachable: bool = False
+    window_trouble: str = ""
     metered: bool = False
     staged_s: float = 0.0
     overdue_s: float = 0.0

@@ -49,6 +49,7 @@ class Lookout:
             download_open=windows.download_in(state, settings, now) == 0,
             activate_open=windows.activate_in(state, settings, now) == 0,
             inhibitors=self.inhibitors.now() if isinstance(phase, Staged | Activating) else (),
+            window_trouble=windows.order_trouble(state, settings),
             metered=isinstance(phase, Downloading) and runner.flow.barred_by_meter(phase.update),
             manual_confirm=settings.manual_confirm,
             online=runner.online,

@@ -47,7 +47,12 @@ def _download(phase: Downloading, looked: Looked) -> list[Because]:
     if looked.now < phase.update.policy.not_before:
         found.append(_until("wait.not_before", phase.update.policy.not_before))
     if not looked.download_open and not phase.update.bundle:
-        found.append(Because(code="wait.download_window", detail="outside the download window"))
+        found.append(
+            Because(
+                code="wait.download_window",
+                detail=looked.window_trouble or "outside the download window",
+            )
+        )
     if looked.metered:
         found.append(Because(code="wait.metered", detail="the link is metered"))
     return found
@@ -72,7 +77,11 @@ def _activate(state: State, phase: Staged, looked: Looked) -> list[Because]:
     if policy.activate == "manual":
         found.append(Because(code="wait.manual", detail="tidegate-agent apply-now"))
     elif not looked.activate_open:
-        found.append(Because(code="wait.window", detail="outside the activation window"))
+        found.append(
+            Because(
+                code="wait.window", detail=looked.window_trouble or "outside the activation window"
+            )
+        )
     return found
 
 

@@ -33,6 +33,30 @@ def opens_in(windows: Sequence[str], zone: str, now: int) -> int:
     return NEVER_S if at is None else min(max(at - now, 0), NEVER_S)
 
 
+def trouble(windows: Sequence[str], zone: str) -> str:
+    """Return why windows cannot be judged on this device, "" where they can: a zone that it does not know, say."""
+    if not windows:
+        return ""
+    from tidegate.core import schedule
+
+    try:
+        schedule.parse_windows(windows)
+        schedule.load_zone(zone)
+    except ConfigError as error:
+        return error.detail
+    return ""
+
+
+def order_trouble(state: State, settings: Settings) -> str:
+    """Return why the windows of the present order cannot be judged here; "" where they can."""
+    phase = state.phase
+    if not isinstance(phase, Downloading | Staged):
+        return ""
+    policy = phase.update.policy
+    windows = policy.download_window if isinstance(phase, Downloading) else policy.activate_window
+    return trouble(windows, _zone(policy.zone, settings))
+
+
 def download_in(state: State, settings: Settings, now: int) -> int:
     """Return in how many seconds the present download may go on; 0 = now."""
     phase = state.phase

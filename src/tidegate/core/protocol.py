@@ -268,6 +268,7 @@ class RepoBinding(msgspec.Struct, frozen=True, kw_only=True):
 class DeliveryPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """When and how fast.
 
+    `retry_refused`: also devices that went back from this image try it again.
     `offline_permit_s`: leave to activate may be given ahead, for so long; 0 = never. Windows are texts of `core.schedule`;
     `bps_max` is bytes a second of stored bytes; 0 or empty = no limit.
     """
@@ -281,6 +282,7 @@ class DeliveryPolicy(msgspec.Struct, frozen=True, kw_only=True):
     deadline: Seconds = 0
     tries: Annotated[int, Meta(ge=1, le=15)] = 3
     offline_permit_s: Annotated[int, Meta(ge=0, le=OFFLINE_PERMIT_MAX_S)] = 0
+    retry_refused: bool = False
 
 
 class AssignmentBody(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,6 +9,7 @@ twice counts twice (a window that ends inside it closes, opens again and closes 
 """
 
 import hashlib
+import io
 import re
 import zoneinfo
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,6 +28,11 @@ _DAY_S: Final = 86_400
 #: A weekly window that falls into a skipped hour opens a week later; two weeks and a margin reach every next change.
 _HORIZON_DAYS: Final = 16
 _CHUNK_DAYS: Final = 2
+
+#: The zone without any rules (RFC 8536, version 1: six counts, one type of local time, its name).
+_UTC: Final = (
+    b"TZif" + bytes(16) + bytes(12) + bytes(4) + b"\0\0\0\1" + b"\0\0\0\4" + bytes(6) + b"UTC\0"
+)
 
 _TIMES: Final = re.compile(r"(\d\d):(\d\d)-(\d\d):(\d\d)")
 _LOOSE: Final = re.compile(r"(\d{1,2})(?:[:.](\d\d))?\s*-\s*(\d{1,2})(?:[:.](\d\d))?")
@@ -93,17 +99,21 @@ def parse_windows(texts: Iterable[str], key: str = "") -> tuple[Window, ...]:
 
 
 def load_zone(name: str, key: str = "") -> ZoneInfo:
-    """Return an IANA zone by name (untrusted). `"device"` must have been resolved by the caller.
+    """Return an IANA zone by name (untrusted). `"device"` must have been resolved by the caller. `"UTC"` needs no time zone data.
 
     Raises:
-        ConfigError: `config.invalid`: no such zone.
+        ConfigError: `config.invalid`: no such zone, or no time zone data on this machine.
     """
     try:
         return ZoneInfo(name)
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError) as error:
+        if name == "UTC":
+            return ZoneInfo.from_file(io.BytesIO(_UTC), key="UTC")
         where = f"{key}: " if key else ""
-        near = did_you_mean(name, zoneinfo.available_timezones())
-        detail = f'{where}"{name[:80]}" is not a time zone{near}'
+        known = zoneinfo.available_timezones()
+        detail = f'{where}"{name[:80]}" is not a time zone{did_you_mean(name, known)}'
+        if not known:
+            detail = f'{where}"{name[:80]}": there is no time zone data here; install tzdata, or say "UTC"'
         raise ConfigError("config.invalid", detail) from error
 
 

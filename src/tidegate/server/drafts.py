@@ -20,7 +20,7 @@ from tidegate.rollout.model import Policy
 #: Keys of a policy file that are read here.
 OWN_KEYS: Final = ("name", "release", "audience", "start", "draft", "windows", "delivery")
 _WINDOW_KEYS: Final = ("download", "activate", "zone")
-_DELIVERY_KEYS: Final = ("rate", "activate", "tries", "deadline", "offline_permit")
+_DELIVERY_KEYS: Final = ("rate", "activate", "tries", "deadline", "offline_permit", "retry_refused")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _AUDIENCE_MAX: Final = 1000
 
@@ -103,6 +103,9 @@ def _delivery(data: Mapping[str, Any]) -> DeliveryPolicy:
     if isinstance(tries, bool) or not isinstance(tries, int) or not 1 <= tries <= 15:
         raise RequestError("request.invalid", "delivery.tries: 1 to 15")
     deadline = delivery.get("deadline", "none")
+    again = delivery.get("retry_refused", False)
+    if not isinstance(again, bool):
+        raise RequestError("request.invalid", "delivery.retry_refused: true or false")
     return DeliveryPolicy(
         download_window=_windows(windows, "download"),
         activate_window=activate,
@@ -111,6 +114,7 @@ def _delivery(data: Mapping[str, Any]) -> DeliveryPolicy:
         activate=when,
         deadline=0 if amounts.is_off(deadline) else _instant(deadline, "delivery.deadline"),
         tries=tries,
+        retry_refused=again,
         offline_permit_s=_offline_permit(delivery.get("offline_permit", "none")),
     )
 

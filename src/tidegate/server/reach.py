@@ -103,7 +103,13 @@ def unsuited(found: list[ReleaseTarget], device: Row, *, fallback: bool = False)
 
 
 def measure(
-    conn: Connection, release: Row, policy: Policy, now: int, isolated: tuple[str, ...] = ()
+    conn: Connection,
+    release: Row,
+    policy: Policy,
+    now: int,
+    isolated: tuple[str, ...] = (),
+    *,
+    retry_refused: bool = False,
 ) -> Reach:
     """Count whom a policy would bring a release to.
 
@@ -113,6 +119,7 @@ def measure(
         policy: with audiences that were checked.
         now: unix seconds.
         isolated: variants that are kept out.
+        retry_refused: also devices that went back from it try it again.
     """
     book = Book(conn)
     wanted = targets(conn, int(release["id"]))
@@ -127,7 +134,9 @@ def measure(
             continue
         ring = policy.rings[index].name
         matched[ring] += 1
-        why = _left_out(wanted, release, device, isolated)
+        # Whom it reaches of those that went back from it before is a matter of the rollout.
+        known = {**device, "refuses": []} if retry_refused else device
+        why = _left_out(wanted, release, known, isolated)
         if why is None:
             offered[ring][str(device["variant"])] += 1
             if signed is not None:

@@ -48,7 +48,8 @@ def preview(conn: Connection, draft: Draft, now: int) -> Reach:
     """
     release = _live_release(conn, draft.release)
     _existing(conn, draft)
-    return reach.measure(conn, release, draft.policy, now)
+    again = draft.delivery.retry_refused
+    return reach.measure(conn, release, draft.policy, now, retry_refused=again)
 
 
 def create(
@@ -114,11 +115,14 @@ def prepare(conn: Connection, name: str, verb: str, detail: Row, now: int) -> in
     row = acts.row_of(conn, name)
     release = acts.release_of(conn, str(row["release"]))
     policy = msgspec.convert(row["policy"], type=Policy)
+    again = msgspec.convert(row["delivery"], type=DeliveryPolicy).retry_refused
     if verb == "readmit":
         variant = str(detail.get("variant", ""))
         others = tuple(one for one in row["isolated"] if one != variant)
-        return reach.measure(conn, release, policy, now, others).of_variant(variant)
-    found = reach.measure(conn, release, policy, now, tuple(row["isolated"]))
+        return reach.measure(conn, release, policy, now, others, retry_refused=again).of_variant(
+            variant
+        )
+    found = reach.measure(conn, release, policy, now, tuple(row["isolated"]), retry_refused=again)
     if verb == "advance":
         return found.of_ring(str(detail.get("ring", "")))
     return found.offered

@@ -113,6 +113,7 @@ def assign(
         reason=choice.because,
         target=_assigned(choice.artifact),
         repo=terms.repo(),
+        allow_refused=choice.live is not None and choice.live.delivery.retry_refused,
         policy=choice.live.delivery if choice.live else DeliveryPolicy(),
         poll_after_s=terms.poll_after_s,
         grant=choice.way.grant if choice.way else None,
@@ -365,7 +366,8 @@ class _Decision:
         reason = "compat.hardware"
         for artifact in snapshot.targets_of(self.conn, live.row.release_id):
             found = self._refusal(artifact[3], fallback=False)
-            if found is None and artifact[3].digest in self.state.refuses:
+            again = live.delivery.retry_refused
+            if found is None and not again and artifact[3].digest in self.state.refuses:
                 found = "operator.recalled" if live.row.release_state != "live" else "refused"
             if found is None:
                 return artifact, ""

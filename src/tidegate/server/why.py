@@ -94,6 +94,8 @@ def _with_rollout(
     full = acts.row_of(conn, model.name)
     wanted = reach.targets(conn, chosen.row.release_id)
     refused = {one.digest for one in wanted} & set(row["refuses"])
+    if chosen.delivery.retry_refused:
+        refused = set()
     ended = next((u for u in [update] if u is not None and u["reason"]), None)
     because = full["because"]
     window, zone, opens_at = _window(chosen.delivery, now)

@@ -15,6 +15,8 @@ from tidegate.agent.pacer import Tap
 from tidegate.agent.ports import Response
 from tidegate.agent.runner import Runner
 from tidegate.agent.state import Downloading
+from tidegate.core import schedule
+from tidegate.core.errors import ConfigError
 from tidegate.core.protocol import DeliveryPolicy
 
 HOUR = 3600
@@ -328,3 +330,34 @@ def test_bytes_that_cannot_be_had_for_a_day_end_nothing(monkeypatch: pytest.Monk
     assert len(watched.asked) > 50
     plane.blobs = blobs
     watched.until("staged", HOUR)
+
+
+# --- zones ------------------------------------------------------------------------------------------------------------
+
+
+def test_an_order_in_a_zone_that_is_not_known_here_waits_and_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    watched = Watched(monkeypatch)
+    watched.order(download_window=("00:00-23:00",), zone="Mars/Olympus")
+    (because,) = watched.rest(HOUR).because()
+    assert because.code == "wait.download_window"
+    assert because.detail.startswith('"Mars/Olympus" is not a time zone')
+
+
+def test_without_time_zone_data_utc_is_known_and_the_rest_is_a_clear_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import zoneinfo
+
+    def nothing(name: str) -> zoneinfo.ZoneInfo:
+        raise zoneinfo.ZoneInfoNotFoundError(name)
+
+    nothing.from_file = zoneinfo.ZoneInfo.from_file  # type: ignore[attr-defined]
+    monkeypatch.setattr(schedule, "ZoneInfo", nothing)
+    monkeypatch.setattr(zoneinfo, "available_timezones", set)
+    windows = schedule.parse_windows(["00:00-01:00"])
+    assert schedule.next_open(windows, schedule.load_zone("UTC"), DAY + HOUR) == 2 * DAY
+    with pytest.raises(ConfigError) as caught:
+        schedule.load_zone("Europe/Berlin", "download.zone")
+    assert "install tzdata" in caught.value.detail

@@ -107,7 +107,8 @@ def _target(conn: Connection, live: Live, device: Row) -> tuple[ReleaseTarget | 
         )
         if found == "compat.hardware":
             continue
-        if found is None and target.digest in device["refuses"]:
+        again = live.delivery.retry_refused
+        if found is None and not again and target.digest in device["refuses"]:
             return target, "it failed here before"
         return target, found or ""
     return first

@@ -1,0 +1,58 @@
+"""A release that a device went back from is not tried there again, unless the rollout says so explicitly."""
+
+import msgspec
+import pytest
+from tests.unit.server.rig import Device, Rig
+from tests.unit.server.test_rollouts_admin import OLGA, ONE_RING, Desk
+
+from tidegate.core.errors import RequestError
+from tidegate.core.protocol import DeliveryPolicy
+from tidegate.server.drafts import _delivery
+
+
+def gone_back(rig: Rig) -> Device:
+    """Return a device that tried the release and went back."""
+    rig.publish_trust()
+    device = rig.device()
+    target = rig.release(1)
+    rollout = rig.rollout(target, name="first")
+    body = device.assignment()
+    device.tell("staged", body)
+    assert device.permit(body).envelope is not None
+    device.tell("reverted", body, reason="health.service")
+    device.refuses = (target.digest,)
+    rig.set_rollout(rollout, state="cancelled")
+    rig.rollout(target, name="second")
+    return device
+
+
+def test_another_rollout_of_it_leaves_the_device_alone(rig: Rig) -> None:
+    device = gone_back(rig)
+    assert device.assignment().action == "none"
+
+
+def test_a_rollout_that_says_so_has_it_tried_again(rig: Rig) -> None:
+    device = gone_back(rig)
+    again = msgspec.to_builtins(DeliveryPolicy(retry_refused=True))
+    rig.set_rollout(2, delivery=again)
+    body = device.assignment()
+    assert (body.action, body.allow_refused) == ("install", True)
+
+
+def test_the_preview_counts_it_where_the_policy_says_so(rig: Rig) -> None:
+    device = gone_back(rig)
+    device.assignment()
+    desk = Desk(rig)
+    release = {**ONE_RING, "release": "gw1-1.1.0"}
+    found = [
+        desk.operations.preview({**release, "name": "third", **more}, OLGA, desk.now).offered
+        for more in ({}, {"delivery": {"retry_refused": True}})
+    ]
+    assert found == [0, 1]
+
+
+def test_only_yes_or_no_is_understood() -> None:
+    assert _delivery({"delivery": {"retry_refused": True}}).retry_refused
+    assert not _delivery({}).retry_refused
+    with pytest.raises(RequestError):
+        _delivery({"delivery": {"retry_refused": "yes"}})
