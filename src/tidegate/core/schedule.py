@@ -9,7 +9,6 @@ twice counts twice (a window that ends inside it closes, opens again and closes 
 """
 
 import hashlib
-import io
 import re
 import zoneinfo
 from collections.abc import Iterable, Iterator, Sequence
@@ -36,6 +35,22 @@ _UTC: Final = (
 
 _TIMES: Final = re.compile(r"(\d\d):(\d\d)-(\d\d):(\d\d)")
 _LOOSE: Final = re.compile(r"(\d{1,2})(?:[:.](\d\d))?\s*-\s*(\d{1,2})(?:[:.](\d\d))?")
+
+
+class _Bytes:
+    """Bytes that are read like a file: here nothing opens one."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+        self._at = 0
+
+    def read(self, size: int, /) -> bytes:
+        self._at += size
+        return self._body[self._at - size : self._at]
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        self._at = offset if whence == 0 else self._at + offset
+        return self._at
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +123,7 @@ def load_zone(name: str, key: str = "") -> ZoneInfo:
         return ZoneInfo(name)
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError) as error:
         if name == "UTC":
-            return ZoneInfo.from_file(io.BytesIO(_UTC), key="UTC")
+            return ZoneInfo.from_file(_Bytes(_UTC), key="UTC")
         where = f"{key}: " if key else ""
         known = zoneinfo.available_timezones()
         detail = f'{where}"{name[:80]}" is not a time zone{did_you_mean(name, known)}'
