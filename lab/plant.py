@@ -131,14 +131,20 @@ class Plant:
             "factory/board.toml": board.encode(),
         }
 
-    def roll_out(self, release: Release) -> str:
-        """Send a release to all devices of its product, those that come later too; returns the rollout's name."""
+    def roll_out(self, release: Release, *, tries: int = 3) -> str:
+        """Send a release to all devices of its product, those that come later too; returns the rollout's name.
+
+        Args:
+            release: which.
+            tries: boots that the loader grants it.
+        """
         return self.control.roll_out(
             {
                 "name": f"all-{release.name}",
                 "release": release.name,
                 "preset": "lab",
                 "guards": [],
+                "delivery": {"tries": tries},
                 "deadlines": {"return": _PATIENCE, "confirm": _PATIENCE},
                 "ring": [{"name": "all", "audience": "rest", "soak": "1s"}],
             }

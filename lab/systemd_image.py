@@ -19,8 +19,16 @@ GUEST: Final = Path(__file__).with_name("guest_systemd")
 LAYOUT: Final = images.Layout(boot=32, slot=104, data=48)
 SUITE: Final = "bookworm"
 _PYTHON: Final = "python3.11"
-_SITE: Final = "/usr/lib/python3/dist-packages"
+#: Where the Debian package has what a device carries.
+_SITE: Final = "/usr/lib/tidegate/python"
 _LIBRARIES: Final = "usr/lib/x86_64-linux-gnu"
+_PACKAGING: Final = cache.ROOT / "packaging"
+#: What the Debian package installs beside Python's part: the program, and its unit with all its hardening.
+PACKAGING: Final = {
+    "tidegate-agent": "usr/bin/tidegate-agent",
+    "tidegate-agent.service": "usr/lib/systemd/system/tidegate-agent.service",
+    "tidegate-agent.tmpfiles": "usr/lib/tmpfiles.d/tidegate-agent.conf",
+}
 #: What the image needs; apt adds what these need.
 PACKAGES: Final = (
     *("systemd", "systemd-sysv", "udev", "kmod", "mount", "busybox-static", "linux-image-amd64"),
@@ -141,7 +149,13 @@ FAULTS: Final[Mapping[str, Mapping[str, str | None]]] = {
         "usr/sbin/init": "#!/bin/sh\necho INIT hangs >/dev/console\nwhile :; do sleep 60; done\n"
     },
     # systemd and the product are well; the agent's own process starts and never answers.
-    "agent-hangs": {"usr/bin/tidegate-agent": "#!/bin/sh\nsystemd-notify --ready\nsleep 1000000\n"},
+    "agent-hangs": {
+        "usr/bin/tidegate-agent": "#!/usr/bin/python3\n"
+        "import os, socket, time\n"
+        "manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)\n"
+        "manager.sendto(b'READY=1', os.environ['NOTIFY_SOCKET'])\n"
+        "time.sleep(1_000_000)\n"
+    },
     "no-kernel": {"boot/vmlinuz": None},
 }
 
@@ -254,6 +268,7 @@ def _set_up(root: Path) -> None:
     for name in folders:
         (root / name).mkdir(exist_ok=True)
     (etc / "mtab").symlink_to("../proc/self/mounts")
+    (root / "usr/bin/python3").symlink_to(_PYTHON)
     for name in APPLETS:
         if not (root / "usr/bin" / name).exists():
             (root / "usr/bin" / name).symlink_to("busybox")
@@ -310,6 +325,7 @@ def system() -> Path:
         under.name,
         parts.name,
         *(cache.ROOT / "src" / "tidegate" / name for name in ("__init__.py", "agent", "core")),
+        *(_PACKAGING / name for name in PACKAGING),
     )
     return cache.kept("systemd-system", made_from, lambda into: _system(into, under, parts))
 
@@ -328,11 +344,9 @@ def _system(into: Path, under: Path, parts: Path) -> None:
             source / name, site / "tidegate" / name, ignore=shutil.ignore_patterns("__pycache__")
         )
     _compile(root, site / "tidegate", f"{_SITE}/tidegate", keep_sources=True)
-    program = root / "usr/bin/tidegate-agent"
-    program.write_text(
-        f"#!/usr/bin/{_PYTHON} -s\nimport sys\nfrom tidegate.agent.main import main\nsys.exit(main())\n"
-    )
-    program.chmod(0o755)
+    for name, place in PACKAGING.items():
+        (root / place).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(_PACKAGING / name, root / place)
 
 
 def _dependencies() -> Path:

@@ -27,7 +27,7 @@ def test_systemd_comes_up_and_the_back_end_reads_the_loaders_record(
 ) -> None:
     boot, firmware, settings = board(tmp_path)
     disk = tmp_path / "disk"
-    data = {"factory/no-agent": b""}
+    data = {"factory/no-agent": b"", "tidegate/factory": b""}
     slots = (systemd_image.slot("1.0.0", kernel=not firmware), None)
     images.make_disk(disk, layout=systemd_image.LAYOUT, boot=boot, slots=slots, data=data)
     if not firmware:
@@ -39,7 +39,7 @@ def test_systemd_comes_up_and_the_back_end_reads_the_loaders_record(
     )
     try:
         machine.start()
-        assert machine.expect(r"^UP slot=(\S+) version=(\S+)").groups() == ("A", "1.0.0")
+        assert machine.expect(r"^UP slot=(\S+) version=(\S+) uptime=").groups() == ("A", "1.0.0")
         assert machine.ask("systemctl is-system-running --wait").strip() == "running"
         assert machine.ask("wget -qO- http://127.0.0.1:8080/index.html").strip() == "all is well"
         given = {key: value for key, value in settings.items() if key != "name"}
