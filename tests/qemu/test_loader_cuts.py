@@ -1,15 +1,18 @@
 """The real U-Boot and nothing behind it: the agent's own code writes the environment into the image, the loader reads and counts, and the power goes.
 
-Each round writes one change through the shipped back end (and half of the time tears that write at a sector), starts U-Boot, and takes the power at one of
+Each round writes one change through the shipped back end (what that had not flushed when it returned is lost; half of the time the write is torn at a
+sector), starts U-Boot, and takes the power at one of
 three moments: at its marker, at random, or in its own write of the environment. After each, the environment is what it was before or what it was to
 become, and the loader started the slot that follows from it. `--seed N` does the same rounds again.
 """
 
+import os
 import random
 import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Self
 
 import pytest
 from lab import images, uboot
@@ -30,6 +33,35 @@ _CHANGES = {
     "trial": ("commit", "give up", "nothing"),
     "bad": ("nothing",),
 }
+
+
+class Cache:
+    """What a disk holds that was told to flush, and what it may lose: writes of this process, as the back end makes and flushes them."""
+
+    def __init__(self) -> None:
+        self._unflushed: dict[int, list[tuple[Path, int, bytes]]] = {}
+        self._real = os.pwrite
+        self._patch = pytest.MonkeyPatch()
+        self.lost: list[tuple[Path, int, bytes]] = []
+
+    def __enter__(self) -> Self:
+        self._patch.setattr(os, "pwrite", self._write)
+        self._patch.setattr(os, "fsync", self._flush)
+        self._patch.setattr(os, "fdatasync", self._flush)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._patch.undo()
+        self.lost = [one for writes in self._unflushed.values() for one in reversed(writes)]
+
+    def _write(self, handle: int, data: bytes | memoryview, offset: int) -> int:
+        old = os.pread(handle, memoryview(data).nbytes, offset)
+        path = Path(f"/proc/self/fd/{handle}").readlink()
+        self._unflushed.setdefault(handle, []).append((path, offset, old))
+        return self._real(handle, data, offset)
+
+    def _flush(self, handle: int) -> None:
+        self._unflushed.pop(handle, None)
 
 
 class Bench:
@@ -68,17 +100,27 @@ class Bench:
         other = "B" if running == "A" else "A"
         back_end = self.back_end(running)
         what = chance.choice(_CHANGES[back_end.state(running)])
-        match what:
-            case "arm":
-                back_end.arm_trial(other, chance.randint(1, 4))
-            case "commit":
-                back_end.commit(running)
-            case "mark bad":
-                back_end.mark_bad(other)
-            case "give up":
-                back_end.mark_bad(running)
-            case _:
-                return what
+        with Cache() as cache:
+            match what:
+                case "arm":
+                    back_end.arm_trial(other, chance.randint(1, 4))
+                case "commit":
+                    back_end.commit(running)
+                case "mark bad":
+                    back_end.mark_bad(other)
+                case "give up":
+                    back_end.mark_bad(running)
+                case _:
+                    return what
+        wanted = self.variables()
+        for path, at, old in cache.lost:
+            with path.open("r+b") as file:
+                file.seek(at)
+                file.write(old)
+        kept = self.variables()
+        assert wanted is not None
+        assert kept is not None
+        assert loader.same(kept, wanted), f"{what} had returned, and was lost with the power"
         if chance.random() < 0.5:
             return what
         with self.disk.open("r+b") as file:
