@@ -27,6 +27,8 @@ _HOST: Final = "10.0.2.2"
 _SETTINGS: Final = '[poll]\ninterval = "1s"\n[plan]\ntick = "1s"\n'
 #: A device in emulation may need minutes for what a real one does in seconds.
 _PATIENCE: Final = "1h"
+#: For one round of checks: on a host with other work it takes that long to start the process that does them, in seconds.
+_CHECK_S: Final = 60
 #: Pause between two looks at the server, in seconds: the machines want the processor.
 ASK_S: Final = 0.5
 
@@ -66,8 +68,8 @@ def health(*, warmup_s: int = 2, timeout_s: int = 300, **limits: int) -> HealthC
         limits: further fields of the contract, such as `error_rate_per_hour`.
     """
     checks: list[dict[str, Any]] = [
-        {"type": "boot", "by": "marker:/run/booted"},
-        {"type": "services", "pid_files": ["/run/app.pid"]},
+        {"type": "boot", "by": "marker:/run/booted", "timeout_s": _CHECK_S},
+        {"type": "services", "pid_files": ["/run/app.pid"], "timeout_s": _CHECK_S},
     ]
     made = contract(checks, warmup_s=warmup_s, timeout_s=timeout_s, interval_s=1)
     return msgspec.structs.replace(made, **limits)
