@@ -31,10 +31,14 @@ timeout = "5s"
 """
 
 
+def busy() -> float:
+    """Say how many want each processor of this machine, at least 1: guests count true time, of which a busy machine gives them little."""
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
 def bite_s() -> int:
-    """Return after how long the watchdog bites who does not feed it, in seconds: it counts true time, of which a busy machine's guests get little."""
-    busy = os.getloadavg()[0] / (os.cpu_count() or 1)
-    return int(min(max(1.0, busy) * _BITE_S, _BITE_MAX_S))
+    """Return after how long the watchdog bites who does not feed it, in seconds."""
+    return min(int(_BITE_S * busy()), _BITE_MAX_S)
 
 
 def make_grub_device(

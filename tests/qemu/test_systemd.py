@@ -15,7 +15,7 @@ from lab import systemd_image
 from lab.line import PATIENCE_S, Ended, Line
 from lab.plant import Plant, Release
 from lab.report import Report
-from lab.systemd_device import bite_s, make_efi_device, make_grub_device
+from lab.systemd_device import bite_s, busy, make_efi_device, make_grub_device
 
 from tidegate.core.release import HealthContract
 from tidegate.sim.workshop import contract
@@ -23,6 +23,7 @@ from tidegate.sim.workshop import contract
 #: A good image may take as long as a busy machine needs; a bad one is given up soon.
 GOOD_TIMEOUT_S: Final = 300
 BAD_TIMEOUT_S: Final = 16
+BAD_TIMEOUT_MAX_S: Final = 120
 #: Boots that a loader grants an image of which every try costs time.
 TRIES: Final = {"panic": 2, "hang": 1, "agent-hangs": 1}
 #: Device, which is also its product, and what is wrong with the image. The first two of each go to B and back to A.
@@ -48,17 +49,19 @@ STORIES: Final = [GRUB_GOOD, GRUB_PANIC, *EFI_GOOD, EFI_PANIC, *HANGS, *CHECKS]
 PANIC: Final = "Kernel panic - not syncing: Attempted to kill init"
 
 
-def promised(server: int, timeout_s: int) -> HealthContract:
+def promised(server: int, *, good: bool) -> HealthContract:
     """The contract of every release: all kinds of checks."""
+    timeout_s = GOOD_TIMEOUT_S if good else min(BAD_TIMEOUT_MAX_S, int(BAD_TIMEOUT_S * busy()))
+    # Late is when what is left of the time is less than a warm-up, and more than a round of checks.
+    warmup_s, late_s = (3, 0) if good else (timeout_s * 10 // 16, timeout_s * 9 // 16)
     checks: list[dict[str, Any]] = [
         {"type": "boot"},
         {"type": "network", "needs": ["route", f"tcp:10.0.2.2:{server}"]},
         {"type": "services", "units": ["app.service"], "restarts_max": 2},
         {"type": "error_rate", "journal": "err", "units": ["app.service"], "max_per_hour": 10},
         {"type": "resource", "disk": ["/var:4MiB"], "memory": "96MiB"},
-        {"type": "command", "run": ["/usr/lib/app/selftest"]},
+        {"type": "command", "run": ["/usr/lib/app/selftest", str(late_s)]},
     ]
-    warmup_s = 10 if timeout_s == BAD_TIMEOUT_S else 3
     return contract(checks, warmup_s=warmup_s, timeout_s=timeout_s, interval_s=1)
 
 
@@ -120,8 +123,7 @@ class Lines:
     def _release(self, group: str, counter: int, name: str) -> Release:
         fault = "" if name.startswith("good") else name
         image = systemd_image.slot(f"1.{counter}.0", fault, kernel=group == "grub")
-        timeout_s = BAD_TIMEOUT_S if fault else GOOD_TIMEOUT_S
-        health = promised(self._plant.server.port, timeout_s)
+        health = promised(self._plant.server.port, good=not fault)
         return self._plant.release(counter, image, health, group)
 
 
