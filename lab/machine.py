@@ -74,7 +74,7 @@ class Machine:
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
-                [*self._command(theirs.fileno()), *more],
+                [*self.command("stdio"), *_control(theirs.fileno()), *more],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -89,7 +89,8 @@ class Machine:
         self._reader = threading.Thread(target=self._read, args=(self._process,), daemon=True)
         self._reader.start()
 
-    def _command(self, monitor: int) -> list[str]:
+    def command(self, console: str) -> list[str]:
+        """Return the command line of this machine, with its serial console on `console`."""
         hardware = self.hardware
         if isinstance(self.disk, Volume):
             drive = f"driver=nbd,server.type=unix,server.path={self.disk.socket_path}"
@@ -101,8 +102,7 @@ class Machine:
         command += ["-accel", hardware.accelerator]
         command += ["-cpu", "host" if hardware.accelerator == "kvm" else "max"]
         command += ["-m", str(hardware.memory_mib), "-nodefaults", "-display", "none"]
-        command += ["-serial", "stdio", "-no-user-config"]
-        command += ["-chardev", f"socket,id=mon,fd={monitor}", "-mon", "chardev=mon,mode=control"]
+        command += ["-serial", console, "-no-user-config"]
         command += ["-drive", f"{drive},if=none,id=disk,cache.direct=off,cache.no-flush=off"]
         command += ["-device", "virtio-blk-pci,drive=disk"]
         if hardware.network:
@@ -211,6 +211,10 @@ class Machine:
         self._process = self._monitor = None
         if isinstance(self.disk, Volume):
             self.disk.settle()
+
+
+def _control(descriptor: int) -> list[str]:
+    return ["-chardev", f"socket,id=mon,fd={descriptor}", "-mon", "chardev=mon,mode=control"]
 
 
 def cpu_s(pid: int) -> float:
