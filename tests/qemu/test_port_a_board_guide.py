@@ -21,6 +21,8 @@ ROOT = Path(__file__).resolve().parents[2]
 GUIDE = (ROOT / "docs" / "guides" / "port-a-board.md").read_text()
 FENCE = re.compile(r"^```(?:sh|toml) (\S+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 DEFAULT_PORT = 8440
+#: Python starts in seconds under emulation; other work on the machine makes it many times that.
+ASK_S = 300.0
 
 
 def free_port() -> int:
@@ -120,9 +122,9 @@ class Desk:
             return
         if line == "tidegate-agent doctor" and self.server is None:
             # Not configured yet: one line that says so.
-            self.typed.append(self.machine.ask(f"{line} 2>&1; true"))
+            self.typed.append(self.machine.ask(f"{line} 2>&1; true", ASK_S))
             return
-        self.typed.append(self.machine.ask(line))
+        self.typed.append(self.machine.ask(line, ASK_S))
 
 
 @pytest.fixture
@@ -179,13 +181,13 @@ def test_the_guide_takes_a_bare_board_to_a_confirmed_update_and_back_from_a_bad_
     assert "health.service" in status, status
 
 
-def _until(desk: Desk, line: str, words: str, limit_s: float = 240.0) -> None:
+def _until(desk: Desk, line: str, words: str, limit_s: float = 600.0) -> None:
     """Ask at the console until the answer holds these words; a board that restarts meanwhile is waited for."""
     end = time.monotonic() + limit_s
     last = ""
     while time.monotonic() < end:
         try:
-            last = desk.machine.ask(f"stty -echo; PS1=; {line} 2>&1; true", 20)
+            last = desk.machine.ask(f"stty -echo; PS1=; {line} 2>&1; true", ASK_S / 3)
         except AssertionError as error:
             last = str(error)
         if words in last:
