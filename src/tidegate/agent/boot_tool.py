@@ -1,15 +1,14 @@
 """Runs a boot loader's own program: bounded in time and output, and with one clear line when it fails."""
 
-import contextlib
 import os
-import signal
-import subprocess
 from collections.abc import Sequence
 from typing import Final
 
+from tidegate.agent import programs
 from tidegate.core.errors import DeviceError
 
-_OUTPUT_MAX: Final = 64 << 10
+#: Bytes of its complaints that are looked at: the end, where the reason stands.
+_TAIL: Final = 4 << 10
 
 
 def run(words: Sequence[str], timeout_s: float) -> str:
@@ -23,32 +22,19 @@ def run(words: Sequence[str], timeout_s: float) -> str:
         DeviceError: `activate.bootloader`: it is not there, failed, took too long, or printed what is no text.
     """
     name = " ".join(words)[:120]
-    try:
-        process = subprocess.Popen(
-            list(words),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        )
-    except OSError as error:
-        raise DeviceError("activate.bootloader", f"{name}: {error.strerror}") from error
-    with process:
-        try:
-            out, complaint = process.communicate(timeout=timeout_s)
-        except subprocess.TimeoutExpired as error:
-            raise DeviceError(
-                "activate.bootloader", f"{name}: no answer within {timeout_s:g} s"
-            ) from error
-        finally:
-            # Its children as well: one that holds the pipe would keep us waiting.
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-    if process.returncode != 0:
-        lines = complaint[-_OUTPUT_MAX:].decode("utf-8", "replace").strip().splitlines()
+    # Apart: what a program warns of is not what it answers. In memory: a device may have no place for it.
+    with os.fdopen(os.memfd_create("complaints"), "w+b") as complaints:
+        ran = programs.run(words, timeout_s, errors=complaints)
+        complaints.seek(0, os.SEEK_END)
+        complaints.seek(max(0, complaints.tell() - _TAIL))
+        complaint = complaints.read()
+    if ran.code is None:
+        raise DeviceError("activate.bootloader", ran.problem)
+    if ran.code != 0:
+        lines = complaint.decode("utf-8", "replace").strip().splitlines()
         said = f": {lines[-1][:200]}" if lines else ""
-        raise DeviceError("activate.bootloader", f"{name}: exit code {process.returncode}{said}")
+        raise DeviceError("activate.bootloader", f"{name}: exit code {ran.code}{said}")
     try:
-        return out[:_OUTPUT_MAX].decode("utf-8")
+        return ran.output.decode("utf-8")
     except UnicodeDecodeError as error:
         raise DeviceError("activate.bootloader", f"{name}: printed no text") from error

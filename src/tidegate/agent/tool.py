@@ -1,27 +1,20 @@
 """Runs somebody else's program for the worker: bounded in time, in what it prints, and never outliving the worker.
 
-The program gets a process group of its own. It is killed with all its children when its time is over or when the worker gives the job up; and by the
-kernel when the worker itself is killed. No shell is involved.
+`agent.programs` with signs of life and errors for the worker: the program is killed with all its children when its time is over or when the worker gives the
+job up, and by the kernel when the worker itself is killed.
 """
 
-import contextlib
-import os
-import select
 import shutil
-import signal
-import subprocess
-import time
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Final
 
+from tidegate.agent import programs
 from tidegate.agent.jobs import Quiet
 from tidegate.core.errors import DeviceError
 
 #: Bytes kept of what a program prints: its end, where errors stand.
 KEPT: Final = 8 << 10
-#: Seconds between two signs of life.
-LOOK_S: Final = 2.0
-_PR_SET_PDEATHSIG: Final = 1
 
 
 class Tool:
@@ -55,7 +48,7 @@ class Tool:
         self._timeout_s = timeout_s
         self._code = code
         self._cwd = cwd
-        self._environment = {**os.environ, "LC_ALL": "C", **(environment or {})}
+        self._environment = environment or {}
         self.status: int | None = None
         self.output = ""
 
@@ -65,62 +58,52 @@ class Tool:
         Raises:
             DeviceError: it is not there, or took too long.
         """
-        process = self._start()
         kept = bytearray()
-        end = time.monotonic() + self._timeout_s
+
+        def take(piece: bytes) -> None:
+            kept.extend(piece)
+            del kept[:-KEPT]
+
+        steps = programs.running(
+            self._command,
+            self._timeout_s,
+            errors=sys.stderr.buffer if self._apart else True,
+            environment={"LC_ALL": "C", **self._environment},
+            take=take,
+            cwd=self._cwd,
+            with_parent=True,
+        )
         try:
-            assert process.stdout is not None  # noqa: S101 - opened by us; for the type checker
-            output = process.stdout.fileno()
-            said = time.monotonic()
-            while True:
-                now = time.monotonic()
-                if now >= end:
-                    detail = f"{self._name} took longer than {self._timeout_s:.0f} s: {_last(kept)}"
-                    raise DeviceError(self._code, detail)
-                ready, _, _ = select.select([output], [], [], min(LOOK_S, end - now))
-                if ready:
-                    piece = os.read(output, 1 << 16)
-                    if not piece:
-                        break
-                    kept += piece
-                    del kept[:-KEPT]
-                if time.monotonic() - said >= LOOK_S:
-                    said = time.monotonic()
-                    yield Quiet()
-            self.status = _wait(process, max(0.0, end - time.monotonic()))
+            ran = yield from _quietly(steps)
         finally:
-            _kill(process)
             self.output = kept.decode("utf-8", "replace")
-        if self.status is None:
-            detail = f"{self._name} closed its output and went on for {self._timeout_s:.0f} s"
-            raise DeviceError(self._code, detail)
+        if ran.code is None:
+            words = f"{ran.problem}: {self.last()}" if kept else ran.problem
+            raise DeviceError(
+                self._code,
+                words,
+                hint="see that the program is there and answers, or take it out of [installer] allow",
+            )
+        self.status = ran.code
 
     def last(self) -> str:
         """Return the last lines it printed, in one, for an error's detail."""
         return _last(self.output.encode())
 
-    @property
-    def _name(self) -> str:
-        return os.path.basename(self._command[0])  # noqa: PTH119 - a name, not a file
 
-    def _start(self) -> "subprocess.Popen[bytes]":
-        try:
-            return subprocess.Popen(
-                self._command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=None if self._apart else subprocess.STDOUT,
-                cwd=self._cwd,
-                env=self._environment,
-                start_new_session=True,
-                preexec_fn=_die_with_parent,  # noqa: PLW1509 - one system call, no lock
-            )
-        except OSError as error:
-            raise DeviceError(
-                self._code,
-                f"{self._command[0]}: {error.strerror}",
-                hint="install the program, or take it out of [installer] allow",
-            ) from error
+def _quietly(
+    steps: "Generator[None, None, programs.Ran]",
+) -> "Generator[Quiet, None, programs.Ran]":
+    try:
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                ran: programs.Ran = end.value
+                return ran
+            yield Quiet()
+    finally:
+        steps.close()
 
 
 def require(program: str, what: str) -> None:
@@ -140,25 +123,3 @@ def require(program: str, what: str) -> None:
 def _last(kept: bytes | bytearray) -> str:
     lines = [one.strip() for one in kept.decode("utf-8", "replace").splitlines() if one.strip()]
     return " / ".join(lines[-3:])[-300:]
-
-
-def _wait(process: "subprocess.Popen[bytes]", seconds: float) -> int | None:
-    try:
-        return process.wait(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        return None
-
-
-def _kill(process: "subprocess.Popen[bytes]") -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    if process.stdout is not None:
-        process.stdout.close()
-
-
-def _die_with_parent() -> None:
-    import ctypes
-
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
