@@ -20,7 +20,7 @@ from lab.plant import Plant, Release
 from lab.report import BRICK, OUTCOME, WRONG_SLOT, Report
 
 MODE = "whole system"
-PATIENCE_S = 500.0
+PATIENCE_S = 900.0
 _UP = r"^UP slot=(\S+) version=(\S+)"
 
 

@@ -15,7 +15,7 @@ from lab.report import BRICK, OUTCOME, WRONG_SLOT, Report
 
 MODE = "one update each"
 #: Time for a whole update with its way back, on a machine that has other work.
-PATIENCE_S = 500.0
+PATIENCE_S = 900.0
 TRIES = 3
 
 
