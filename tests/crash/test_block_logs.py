@@ -16,7 +16,8 @@ from tests.crash.blocklog.record import COMMAND, LOGS, digest, manifest
 from tests.crash.blocklog.rigs import RIGS, Rig
 from tests.crash.tally import TALLY
 
-pytestmark = pytest.mark.crash
+# A loaded machine takes several times as long as a quiet one.
+pytestmark = [pytest.mark.crash, pytest.mark.timeout(400)]
 
 SOUND = tuple(one for one in RIGS if not one.lost)
 CONTROL = tuple(one for one in RIGS if one.lost)

@@ -16,7 +16,8 @@ from tests.unit.agent.test_offline import away, brought
 
 from tidegate.sim.faults import Cut, CutMode
 
-pytestmark = pytest.mark.crash
+# A loaded machine takes several times as long as a quiet one.
+pytestmark = [pytest.mark.crash, pytest.mark.timeout(400)]
 
 MODES: tuple[CutMode, ...] = ("before", "torn", "after")
 #: Pairs of real cuts for each story, drawn: what holds the enumeration of all of them against the power itself.
