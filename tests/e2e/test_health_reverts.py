@@ -26,9 +26,10 @@ from tidegate.core.protocol import EventBody
 from tidegate.core.release import HealthCheck, HealthContract, Running
 from tidegate.sim.clock import AcceleratedTimeline
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 REBOOT = 75
-LIMIT_S = 60.0
+#: Longest wait for something to come true, in seconds: a crowded machine may need it.
+LIMIT_S = 180.0
 CONFIG = """
 [device]
 product = "gw1"
@@ -345,7 +346,7 @@ def trials(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Trials]:
     """Begin all trials that this run asks for, side by side."""
-    with ThreadPoolExecutor(6) as pool:
+    with ThreadPoolExecutor(4) as pool:
         made = Trials(tmp_path_factory.mktemp("trials"), pool)
         for item in request.session.items:
             callspec = getattr(item, "callspec", None)
@@ -354,7 +355,6 @@ def trials(
         yield made
 
 
-@pytest.mark.timeout(240)
 @pytest.mark.parametrize("name", CASES)
 def test_a_check_that_fails_alone_takes_the_release_back_with_its_reason(
     trials: Trials, name: str
