@@ -161,8 +161,9 @@ def test_the_guide_takes_a_bare_board_to_a_confirmed_update_and_back_from_a_bad_
             if line == "tidegate device show board1" and "joined" not in said:
                 _until(desk, "tidegate-agent status", "accepted")
                 said["joined"] = "yes"
-            if line == "cat /etc/version" and "tried" in said:
-                _until(desk, "tidegate-agent status", "health.service")
+            if line == "cat /etc/version":
+                end = "health.service" if "tried" in said else "slot B, confirmed"
+                _until(desk, "tidegate-agent status", end)
             if "it cannot work" in line:
                 said["tried"] = "yes"
             (desk.at_desk if kind == "desk" else desk.at_board)(line)
