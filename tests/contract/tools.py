@@ -1,6 +1,6 @@
-"""Stand-ins for programs that this machine cannot run: they answer in the formats recorded from the real ones, from files that a test writes.
+"""Stand-ins for programs that this machine cannot run: they answer in the formats of the real ones, from files that a test writes.
 
-Recorded: systemctl of systemd 252 as PID 1 of a namespace; `docker container inspect` of Docker 28.
+systemctl: recorded from systemd 252 as PID 1 of a namespace. `docker container inspect`: written after Docker 28's documentation, not recorded.
 """
 
 import os
