@@ -225,6 +225,33 @@ def kernel(config: Config, around: Surroundings) -> Iterator[Answer]:
             )
 
 
+def rivals(config: Config, root: str = "/") -> Iterator[Answer]:
+    """Ask for services that keep a slot on trial behind the agent's back, as soon as it is up.
+
+    Args:
+        config: of the agent.
+        root: where the service manager's folders lie.
+    """
+    folder = Path(root) / "etc/systemd/system"
+    found = [one.name for one in folder.glob("*.wants/rauc-mark-good.service")]
+    blessing = "systemd-bless-boot.service"
+    shipped = any(
+        (Path(root) / one / "systemd/system" / blessing).exists() for one in ("lib", "usr/lib")
+    )
+    if config.bootloader == "systemd_boot" and shipped and not _masked(folder / blessing):
+        found.append(blessing)
+    for name in found:
+        yield Answer(
+            "bad",
+            f"{name} keeps each system that comes up, healthy or not",
+            f"systemctl mask {name}: to keep it is the agent's to say",
+        )
+
+
+def _masked(path: Path) -> bool:
+    return path.is_symlink() and str(path.readlink()) == "/dev/null"
+
+
 # --- state --------------------------------------------------------------------------------------------------------------
 
 

@@ -63,6 +63,7 @@ def examine(config: Config, around: Surroundings | None = None) -> Iterator[Find
     checks: tuple[tuple[str, Callable[[], Iterable[Answer]]], ...] = (
         ("slots", lambda: diagnosis.slots(config, board, _current(config))),
         ("bootloader", lambda: [_bootloader(config)]),
+        ("services", lambda: diagnosis.rivals(config)),
         ("kernel", lambda: diagnosis.kernel(config, board)),
         ("state", lambda: [diagnosis.state(config, board), _state(config)]),
         ("key", lambda: [_key(config)]),

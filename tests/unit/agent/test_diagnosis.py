@@ -152,6 +152,24 @@ def test_slots_that_are_files_need_not_be_there_yet(board: Board) -> None:
     assert worst(diagnosis.slots(changed, board.around(), "A")).level == "ok"
 
 
+def test_services_that_keep_a_trial_behind_our_back(board: Board) -> None:
+    root = board.folder / "root"
+    wants = root / "etc/systemd/system/multi-user.target.wants"
+    wants.mkdir(parents=True)
+    blessing = root / "lib/systemd/system/systemd-bless-boot.service"
+    blessing.parent.mkdir(parents=True)
+    blessing.touch()
+    assert list(diagnosis.rivals(board.config("grub"), str(root))) == []
+    (wants / "rauc-mark-good.service").touch()
+    (found,) = diagnosis.rivals(board.config("grub"), str(root))
+    assert (found.level, found.detail.split()[0]) == ("bad", "rauc-mark-good.service")
+    (wants / "rauc-mark-good.service").unlink()
+    (found,) = diagnosis.rivals(board.config("systemd_boot"), str(root))
+    assert found.todo.startswith("systemctl mask systemd-bless-boot.service")
+    (root / "etc/systemd/system/systemd-bless-boot.service").symlink_to("/dev/null")
+    assert list(diagnosis.rivals(board.config("systemd_boot"), str(root))) == []
+
+
 # --- kernel and state ---------------------------------------------------------------------------------------------------
 
 
