@@ -25,9 +25,9 @@ SIDE_BY_SIDE: Final = 8
 #: Longest time for one check, in seconds, when its contract says nothing, and whatever it says.
 CHECK_S: Final = 5
 CHECK_MAX_S: Final = 60
-#: Longest time for a round, and what its process may take to start, in seconds.
+#: Longest time for a round, and what its process may take to start, in seconds: a small board that has just come up is busy. Once it runs it ends by itself.
 ROUND_MAX_S: Final = 90.0
-START_S: Final = 10.0
+START_S: Final = 60.0
 #: Time that a process has to end what it started, before it is killed, in seconds.
 GRACE_S: Final = 1.0
 _OUTPUT_MAX: Final = 256 << 10
