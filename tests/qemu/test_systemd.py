@@ -59,7 +59,7 @@ def promised(server: int, *, good: bool) -> HealthContract:
         {"type": "network", "needs": ["route", f"tcp:10.0.2.2:{server}"]},
         {"type": "services", "units": ["app.service"], "restarts_max": 2},
         {"type": "error_rate", "journal": "err", "units": ["app.service"], "max_per_hour": 10},
-        {"type": "resource", "disk": ["/var:4MiB"], "memory": "96MiB"},
+        {"type": "resource", "disk": ["/var:4MiB"], "memory": "128MiB"},
         {"type": "command", "run": ["/usr/lib/app/selftest", str(late_s)]},
     ]
     return contract(checks, warmup_s=warmup_s, timeout_s=timeout_s, interval_s=1)
