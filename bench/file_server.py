@@ -15,12 +15,16 @@ def serve(folder: Path) -> None:
         def do_GET(self) -> None:
             path = folder / self.path.rpartition("/")[2]
             size = path.stat().st_size
-            self.send_response(200)
-            self.send_header("content-length", str(size))
+            # A device that kept the index of a payload asks for what comes after it.
+            wanted = self.headers.get("range")
+            at = int(wanted.removeprefix("bytes=").partition("-")[0]) if wanted else 0
+            self.send_response(206 if wanted else 200)
+            if wanted:
+                self.send_header("content-range", f"bytes {at}-{size - 1}/{size}")
+            self.send_header("content-length", str(size - at))
             self.end_headers()
             self.wfile.flush()
             with path.open("rb") as file:
-                at = 0
                 while at < size:
                     at += os.sendfile(self.connection.fileno(), file.fileno(), at, 1 << 20)
 
