@@ -45,7 +45,7 @@ def test_systemd_comes_up_and_the_back_end_reads_the_loaders_record(
         given = {key: value for key, value in settings.items() if key != "name"}
         given_text = repr({**given, "slots": ["A", "B"]})
         said = machine.ask(
-            'python3.11 -c "from tidegate.agent import bootloaders; '
+            'PYTHONPATH=/usr/lib/tidegate/python python3.11 -c "from tidegate.agent import bootloaders; '
             f"it = bootloaders.load('{settings['name']}', {given_text}); "
             "print(it.current(), it.primary(), it.state('A'))\""
         )
