@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 import pytest
 from tests.contract import tools
+from tests.crash.board_config import BOARD_CONFIG
 from tests.crash.http_plane import serving
 from tests.crash.lab import SLOT_SIZE, Order, Plane, make_release
 
@@ -30,40 +31,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 REBOOT = 75
 #: Longest wait for something to come true, in seconds: a crowded machine may need it.
 LIMIT_S = 180.0
-CONFIG = """
-[device]
-product = "gw1"
-model = "gw1"
-revision = 3
-id = "dev-1"
-installed_file = "{folder}/installed.json"
-[server]
-url = "{url}"
-root = "{folder}/root.json"
-timeout = "5s"
-[[slot]]
-name = "A"
-path = "{folder}/A"
-size = "256KiB"
-[[slot]]
-name = "B"
-path = "{folder}/B"
-size = "256KiB"
-[bootloader]
-name = "file"
-[bootloader.file]
-path = "{folder}/boot.json"
-[board]
-reboot = "exit:75"
-[activate]
-reboot_delay = "0s"
-[state]
-dir = "{folder}/state"
-[socket]
-path = "{folder}/sock"
-[health]
-dir = ["{folder}/health.d"]
-"""
+CONFIG = BOARD_CONFIG + '[health]\ndir = ["{folder}/health.d"]\n'
 
 
 @dataclass

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from tests.crash.board_config import BOARD_CONFIG
 from tests.crash.http_plane import serving
 from tests.crash.lab import SLOT_SIZE, Order, Plane, make_release
 
@@ -22,41 +23,7 @@ from tidegate.sim.clock import AcceleratedTimeline
 
 pytestmark = pytest.mark.e2e
 REBOOT = 75
-CONFIG = """
-[device]
-product = "gw1"
-model = "gw1"
-revision = 3
-id = "dev-1"
-installed_file = "{folder}/installed.json"
-[server]
-url = "{url}"
-root = "{folder}/root.json"
-timeout = "5s"
-[[slot]]
-name = "A"
-path = "{folder}/A"
-size = "256KiB"
-[[slot]]
-name = "B"
-path = "{folder}/B"
-size = "256KiB"
-[bootloader]
-name = "file"
-[bootloader.file]
-path = "{folder}/boot.json"
-[board]
-reboot = "exit:75"
-[download]
-rate = "4KiB/s"
-sync = "8KiB"
-[activate]
-reboot_delay = "0s"
-[state]
-dir = "{folder}/state"
-[socket]
-path = "{folder}/sock"
-"""
+CONFIG = f'{BOARD_CONFIG}[download]\nrate = "4KiB/s"\nsync = "8KiB"\n'
 
 
 class VirtualBoard:
