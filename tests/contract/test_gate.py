@@ -9,10 +9,10 @@ from tests.unit.rollout.stage import known, metrics, more
 
 from tidegate.core.errors import RequestError
 from tidegate.rollout import gates
-from tidegate.rollout.evidence import What
 from tidegate.rollout.gates import Gate
 from tidegate.rollout.limits import Setting
 from tidegate.rollout.model import Evidence, RingProgress
+from tidegate.rollout.tally import What
 from tidegate.rollout.view import View
 
 NAMES = gates.names()

@@ -7,8 +7,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from tests.unit.rollout.stage import begun, policy
 
 from tidegate.core.errors import RequestError
-from tidegate.rollout import cohort, engine, evidence, query
-from tidegate.rollout.evidence import Outcome, What
+from tidegate.rollout import cohort, engine, query
 from tidegate.rollout.model import (
     Evidence,
     Exposure,
@@ -19,6 +18,7 @@ from tidegate.rollout.model import (
     RolloutState,
     Tally,
 )
+from tidegate.rollout.tally import Outcome, What, fold
 
 VARIANTS = ("r3", "r4", "r6", "r7", "r9")
 RINGS = ("pilot", "fleet")
@@ -261,7 +261,7 @@ class Rolling(RuleBasedStateMachine):
         outcome = Outcome(
             ring=ring, variant=variant, what=what, count=count, reason=reason, at=self.now
         )
-        self.known = evidence.fold(self.known, outcome)
+        self.known = fold(self.known, outcome)
 
     @rule(variant=st.sampled_from(VARIANTS), ring=st.integers(0, 1), count=st.integers(1, 10))
     def permit(self, variant: str, ring: int, count: int) -> None:

@@ -26,12 +26,13 @@ import msgspec
 import pytest
 
 from tidegate.core import amounts
-from tidegate.rollout import engine, evidence, explain, presets
+from tidegate.rollout import engine, explain, presets
+from tidegate.rollout import tally as sums
 from tidegate.rollout.model import Approval, Evidence, Exposure, Plan, Rollout
 
 HERE = Path(__file__).parent / "rollout"
 STORIES = sorted(path.stem for path in HERE.glob("*.txt"))
-_WHAT: dict[str, evidence.What] = {
+_WHAT: dict[str, sums.What] = {
     "matched": "matched",
     "permit": "permitted",
     "refund": "refunded",
@@ -102,7 +103,7 @@ class Story:
 
     def _outcome(self, words: list[str]) -> None:
         what, ring, variant, count, *reason = words
-        outcome = evidence.Outcome(
+        outcome = sums.Outcome(
             ring=ring,
             variant=variant,
             what=_WHAT[what],
@@ -110,7 +111,7 @@ class Story:
             reason=reason[0] if reason else "",
             at=self.now,
         )
-        self.known = evidence.fold(self.known, outcome)
+        self.known = sums.fold(self.known, outcome)
 
     def _metric(self, words: list[str]) -> None:
         arm, variant, errors, hours, devices = words

@@ -7,7 +7,7 @@ the number rise with what is confirmed; a policy that weighs evidence is another
 from dataclasses import dataclass
 from typing import Protocol
 
-from tidegate.rollout import evidence as sums
+from tidegate.rollout import tally as sums
 from tidegate.rollout.model import Evidence, Finding, Policy, Rollout
 
 

@@ -23,7 +23,7 @@ import msgspec
 from tidegate.core.amounts import format_duration, format_share
 from tidegate.core.errors import RequestError
 from tidegate.rollout import admission, gates, isolation
-from tidegate.rollout import evidence as sums
+from tidegate.rollout import tally as sums
 from tidegate.rollout.admission import Admission
 from tidegate.rollout.gates import Gate
 from tidegate.rollout.model import (

@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from tidegate.core.reasons import REASONS
-from tidegate.rollout import evidence as sums
+from tidegate.rollout import tally as sums
 from tidegate.rollout.contrast import contrasts
 from tidegate.rollout.model import Evidence, Finding, IncidentReport, Rollout, Tally
 

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from tidegate.rollout import evidence as sums
+from tidegate.rollout import tally as sums
 from tidegate.rollout.gates import Gate
 from tidegate.rollout.model import Evidence, Finding
 from tidegate.rollout.view import View

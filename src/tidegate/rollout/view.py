@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from tidegate.rollout import evidence as sums
+from tidegate.rollout import tally as sums
 from tidegate.rollout.model import ALL_BP, Evidence, RingProgress, Tally
 
 

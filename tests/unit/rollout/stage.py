@@ -5,8 +5,8 @@ from typing import Any
 import msgspec
 
 from tidegate.rollout import engine, presets
-from tidegate.rollout.evidence import Outcome, What, fold
 from tidegate.rollout.model import Evidence, Exposure, Plan, Policy, Rollout, RolloutState
+from tidegate.rollout.tally import Outcome, What, fold
 
 HOUR = 3600
 

@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from tidegate.rollout import evidence as sums
+from tidegate.rollout import tally as sums
 from tidegate.rollout.limits import Setting, Value
 from tidegate.rollout.model import Exposure, Finding
 from tidegate.rollout.stats import race

@@ -8,7 +8,7 @@ from tidegate.core.amounts import format_share
 from tidegate.core.authority import Mandate
 from tidegate.core.release import ReleaseTarget
 from tidegate.rollout import cohort, explain
-from tidegate.rollout import evidence as evidence_sums
+from tidegate.rollout import tally as evidence_sums
 from tidegate.rollout.model import Evidence, Finding, Rollout, Tally
 from tidegate.server.outcomes import AFTER
 from tidegate.server.planning import model_of

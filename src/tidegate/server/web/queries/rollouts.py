@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from tidegate.core.amounts import format_share
 from tidegate.rollout import cohort
-from tidegate.rollout import evidence as evidence_sums
+from tidegate.rollout import tally as evidence_sums
 from tidegate.rollout.model import (
     ALL_BP,
     Evidence,

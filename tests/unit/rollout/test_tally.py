@@ -3,7 +3,7 @@
 import pytest
 from tests.unit.rollout.stage import known, metrics, more
 
-from tidegate.rollout import evidence
+from tidegate.rollout import tally as sums
 from tidegate.rollout.model import Evidence, Exposure, Tally
 
 
@@ -23,7 +23,7 @@ from tidegate.rollout.model import Evidence, Exposure, Tally
         ("lost", "lost.return", Tally(lost=3, reasons={"lost.return": 3})),
     ],
 )  # fmt: skip
-def test_an_outcome_counts_in_its_place(what: evidence.What, reason: str, expected: Tally) -> None:
+def test_an_outcome_counts_in_its_place(what: sums.What, reason: str, expected: Tally) -> None:
     folded = known((what, "pilot", "r3", 3, reason), at=9)
     assert {("pilot", "r3"): expected} == folded.tallies
     assert folded.position == 1
@@ -31,20 +31,20 @@ def test_an_outcome_counts_in_its_place(what: evidence.What, reason: str, expect
 
 def test_who_was_lost_and_returns_is_confirmed_and_no_longer_lost() -> None:
     folded = known(("permitted", "a", "r3", 2), ("lost", "a", "r3", 2), ("returned", "a", "r3", 1))
-    tally = evidence.total(folded)
+    tally = sums.total(folded)
     assert (tally.exposed, tally.lost, tally.confirmed, tally.pending) == (2, 1, 1, 0)
 
 
 def test_who_fails_after_confirming_is_harmed_and_no_longer_confirmed() -> None:
     folded = known(("permitted", "a", "r3", 4), ("confirmed", "a", "r3", 4))
     folded = more(folded, ("reverted_late", "a", "r3", 1), ("lost_late", "a", "r3", 1))
-    tally = evidence.total(folded)
+    tally = sums.total(folded)
     assert (tally.confirmed, tally.reverted, tally.lost, tally.harmed) == (2, 1, 1, 2)
     assert tally.attempts == 4
 
 
 def test_a_refund_takes_the_attempt_back() -> None:
-    tally = evidence.total(known(("permitted", "a", "r3", 4), ("refunded", "a", "r3", 1)))
+    tally = sums.total(known(("permitted", "a", "r3", 4), ("refunded", "a", "r3", 1)))
     assert (tally.exposed, tally.attempts, tally.pending) == (3, 3, 3)
 
 
@@ -53,25 +53,25 @@ def test_sums_are_over_the_rings_and_variants_named() -> None:
         ("confirmed", "a", "r3", 1), ("confirmed", "a", "r4", 2), ("confirmed", "b", "r3", 4),
         ("lost", "b", "r4", 8, "lost.return"), ("lost", "a", "r4", 1, "lost.return"), at=50,
     )  # fmt: skip
-    assert evidence.total(folded).confirmed == 7
-    assert evidence.total(folded, rings={"a"}).confirmed == 3
-    assert evidence.total(folded, variants={"r3"}).confirmed == 5
-    assert evidence.total(folded, rings={"b"}, variants={"r4"}) == Tally(
+    assert sums.total(folded).confirmed == 7
+    assert sums.total(folded, rings={"a"}).confirmed == 3
+    assert sums.total(folded, variants={"r3"}).confirmed == 5
+    assert sums.total(folded, rings={"b"}, variants={"r4"}) == Tally(
         lost=8, reasons={"lost.return": 8}
     )
-    assert {"lost.return": 9} == evidence.total(folded).reasons
-    assert evidence.total(folded).last_confirmed_at == 50
-    assert evidence.total(Evidence()) == Tally()
+    assert {"lost.return": 9} == sums.total(folded).reasons
+    assert sums.total(folded).last_confirmed_at == 50
+    assert sums.total(Evidence()) == Tally()
 
 
 def test_a_part_of_the_evidence_keeps_the_metrics_of_its_variants() -> None:
     folded = metrics(
         known(("confirmed", "a", "r3", 1), ("confirmed", "b", "r4", 1)), (1, 2.0), (3, 4.0)
     )
-    assert evidence.variants_of(folded) == ("r3", "r4")
-    part = evidence.only(folded, rings={"a"}, variants={"r3"})
+    assert sums.variants_of(folded) == ("r3", "r4")
+    part = sums.only(folded, rings={"a"}, variants={"r3"})
     assert list(part.tallies) == [("a", "r3")]
     assert part.updated == {"r3": Exposure(errors=1, device_s=7200, devices=10)}
-    assert evidence.only(folded, variants={"r4"}).control == {}
-    assert evidence.exposure(folded.control) == Exposure(errors=3, device_s=14_400, devices=10)
-    assert evidence.exposure(folded.control, {"r4"}) == Exposure()
+    assert sums.only(folded, variants={"r4"}).control == {}
+    assert sums.exposure(folded.control) == Exposure(errors=3, device_s=14_400, devices=10)
+    assert sums.exposure(folded.control, {"r4"}) == Exposure()
