@@ -40,7 +40,7 @@ def install(folder: Path, url: str, release_file: Path, slot: Path) -> None:
     from tidegate.agent.events import Download, Downloaded, Installed, ReadBack
     from tidegate.agent.files import StateDirectory
     from tidegate.agent.jobs import Task
-    from tidegate.agent.link import HttpTransport
+    from tidegate.agent.net.link import HttpTransport
     from tidegate.agent.settings import Settings
     from tidegate.agent.state import State, Update
     from tidegate.agent.worker import Worker

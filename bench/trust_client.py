@@ -14,8 +14,8 @@ def ours(url: str, folder: Path, anchor: bytes) -> None:
     from tidegate.agent import worker
     from tidegate.agent.board import SystemClock
     from tidegate.agent.files import StateDirectory
-    from tidegate.agent.link import HttpTransport
-    from tidegate.agent.trust import TrustStore
+    from tidegate.agent.net.link import HttpTransport
+    from tidegate.agent.trust.store import TrustStore
     from tidegate.core.verify import verify_release
 
     if worker.Worker.__name__ not in vars(worker):

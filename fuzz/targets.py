@@ -21,9 +21,11 @@ from tests.unit.core.supply import paper
 
 from fuzz import supply
 from fuzz.kind import Target, refusing
-from tidegate.agent import journal, uboot_env, uboot_store, unpack
+from tidegate.agent import journal
+from tidegate.agent.boot import uboot_env, uboot_store
+from tidegate.agent.boot.uboot_styles import Bootcount, Order
 from tidegate.agent.bootloaders import grub
-from tidegate.agent.uboot_styles import Bootcount, Order
+from tidegate.agent.install import unpack
 from tidegate.core import archive, bundle, codec, content, protocol
 from tidegate.core.amounts import parse_duration, parse_rate, parse_share, parse_size
 from tidegate.core.director import check_assignment

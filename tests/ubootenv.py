@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tidegate.agent.uboot_env import Environment, make_copy
-from tidegate.agent.uboot_store import Store, parse_places
+from tidegate.agent.boot.uboot_env import Environment, make_copy
+from tidegate.agent.boot.uboot_store import Store, parse_places
 
 SIZE = 0x1000
 OFFSETS = (0x800, 0x3000)

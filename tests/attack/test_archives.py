@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tidegate.agent import unpack
+from tidegate.agent.install import unpack
 from tidegate.core.archive import measure
 from tidegate.core.errors import TidegateError
 

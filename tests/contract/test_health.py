@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 from tests.contract import tools
 
-from tidegate.agent import health, journald
+from tidegate.agent import health
+from tidegate.agent.checkup import journald
 from tidegate.core.reasons import REASONS
 from tidegate.core.release import HealthCheck
 

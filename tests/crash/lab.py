@@ -8,7 +8,7 @@ from random import Random
 import msgspec
 import zstandard
 
-from tidegate.agent.examiner import InPlace
+from tidegate.agent.checkup.examiner import InPlace
 from tidegate.agent.ports import HealthProbe, PowerCut, Reading, Response
 from tidegate.agent.runner import Ports, Runner
 from tidegate.agent.settings import Settings

@@ -25,8 +25,9 @@ from tests.crash.lab import (
     payload_of,
 )
 
-from tidegate.agent import files, module_tree, unpack
-from tidegate.agent.component_folder import ComponentFolder
+from tidegate.agent import files
+from tidegate.agent.install import module_tree, unpack
+from tidegate.agent.install.component_folder import ComponentFolder
 from tidegate.agent.state import Confirming, Idle
 from tidegate.core.archive import measure
 from tidegate.core.release import Install, Part

@@ -17,8 +17,8 @@ import pytest
 from tests.contract.rig import SLOTS, Rig
 from tests.contract.test_bootloader import NAMES
 
-from tidegate.agent import boot_tool
-from tidegate.agent.inplace import SECTOR
+from tidegate.agent.boot import tool as boot_tool
+from tidegate.agent.boot.inplace import SECTOR
 from tidegate.agent.ports import Bootloader, PowerCut
 from tidegate.core.errors import DeviceError
 

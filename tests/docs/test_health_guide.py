@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from tests.unit.agent.test_config import GOOD, write
 
-from tidegate.agent import config, health, health_files
-from tidegate.agent.contract import in_force
+from tidegate.agent import config, health
+from tidegate.agent.checkup import health_files
+from tidegate.agent.checkup.contract import in_force
 from tidegate.publisher.manifest import read_health
 
 ROOT = Path(__file__).resolve().parents[2]

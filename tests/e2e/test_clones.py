@@ -91,7 +91,7 @@ def test_a_copied_board_is_found_within_the_hour_and_the_right_one_comes_back(wo
     updated = {row.id for row in rows(world) if row.running_counter == 2}
     assert updated == set(states)
     # a person gives the right one a new key
-    from tidegate.agent import enrol
+    from tidegate.agent.trust import enrol
 
     ports: Any = right.runner.ports if right.runner is not None else None
     made = enrol.rekey(ports, right.settings)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tests.e2e.plant import PRODUCT, Plant, slot_digest
 
-from tidegate.agent import boot_file
+from tidegate.agent.boot import file_record as boot_file
 from tidegate.sim.virtual_board import VirtualBoard, slot_path, wait_for
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from tidegate.agent.download import BLOBS
+from tidegate.agent.net.download import BLOBS
 
 #: Most that is passed on at once: small, so that a cut leaves little behind in buffers.
 PIECE: Final = 16 << 10

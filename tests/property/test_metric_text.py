@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidegate.agent.metric_text import Wanted, parse_wanted, total
+from tidegate.agent.checkup.metric_text import Wanted, parse_wanted, total
 from tidegate.core.errors import ConfigError
 
 NAMES = st.from_regex(r"[a-z_:][a-z0-9_:]{0,20}", fullmatch=True)

@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tidegate.agent.uboot_env import Copy, Environment, following, make_copy, newest, read_copy
+from tidegate.agent.boot.uboot_env import Copy, Environment, following, make_copy, newest, read_copy
 from tidegate.core.errors import DeviceError
 
 NAMES = st.text("ABCdef_0189.", min_size=1, max_size=8)

@@ -1,4 +1,4 @@
-"""Any course of changes and starts on a U-Boot board, in either style, goes as on the plainest boot loader there is (`agent.boot_file`)."""
+"""Any course of changes and starts on a U-Boot board, in either style, goes as on the plainest boot loader there is (`agent.boot.file_record`)."""
 
 import importlib
 import tempfile
@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.contract.rig import SLOTS, Rig
 
-from tidegate.agent import boot_file
-from tidegate.agent.boot_file import BootRecord
+from tidegate.agent.boot import file_record as boot_file
+from tidegate.agent.boot.file_record import BootRecord
 from tidegate.agent.ports import CountingBootloader
 
 STEPS = st.lists(

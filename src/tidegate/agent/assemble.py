@@ -1,11 +1,12 @@
 """Put a real device together from its configuration: the one place where ports meet their implementations."""
 
-from tidegate.agent import bootloaders, errors
+from tidegate.agent import bootloaders
 from tidegate.agent.board import RealBoard, SystemClock
-from tidegate.agent.examiner import Apart
+from tidegate.agent.checkup import errors
+from tidegate.agent.checkup.examiner import Apart
 from tidegate.agent.files import StateDirectory
 from tidegate.agent.inhibit import listed
-from tidegate.agent.link import HttpTransport
+from tidegate.agent.net.link import HttpTransport
 from tidegate.agent.runner import Ports
 from tidegate.agent.settings import Config
 

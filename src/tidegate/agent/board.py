@@ -237,7 +237,7 @@ class RealBoard:
             DeviceError: `install.slot`.
         """
         # The worker's business alone.
-        from tidegate.agent.component_folder import ComponentFolder
+        from tidegate.agent.install.component_folder import ComponentFolder
 
         if name not in self._beside:
             raise DeviceError("install.slot", f"no [component.{name[:64]}] in agent.toml")
@@ -277,13 +277,13 @@ class RealBoard:
     def boot_log(self, armed_boot: str) -> str:
         """The end of the previous boot: what the kernel kept (pstore), and its journal where that is kept and is not the boot that set the boot flag."""
         # Loaded in a trial only.
-        from tidegate.agent import evidence
+        from tidegate.agent.checkup import evidence
 
         return evidence.previous(self._seen, armed_boot)
 
     def running_log(self) -> str:
         """The end of this boot: its journal, or the kernel's own messages."""
-        from tidegate.agent import evidence
+        from tidegate.agent.checkup import evidence
 
         return evidence.running()
 
@@ -291,7 +291,7 @@ class RealBoard:
         """Remember what the kernel kept, so that it is reported once. Costs one look where nothing is kept."""
         if not any(_listed(one) for one in PSTORE):
             return
-        from tidegate.agent import evidence
+        from tidegate.agent.checkup import evidence
 
         evidence.remember(self._seen)
 

@@ -16,7 +16,8 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from tidegate.agent import flow_values, health_files
+from tidegate.agent import flow_values
+from tidegate.agent.checkup import health_files
 from tidegate.agent.settings import Config, Settings
 from tidegate.core import amounts
 from tidegate.core.errors import ConfigError

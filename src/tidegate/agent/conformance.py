@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote, urlsplit
 
-from tidegate.agent import fetch
 from tidegate.agent.board import SystemClock
 from tidegate.agent.files import StateDirectory, replace_file
-from tidegate.agent.link import HttpTransport
+from tidegate.agent.net import fetch
+from tidegate.agent.net.link import HttpTransport
 from tidegate.agent.ports import Clock, Transport
-from tidegate.agent.trust import TrustStore
+from tidegate.agent.trust.store import TrustStore
 from tidegate.core.delegations import TargetInfo
 from tidegate.core.errors import PublisherError, TidegateError
 

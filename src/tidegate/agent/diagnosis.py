@@ -12,7 +12,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from tidegate.agent.booted import PARAMETERS
+from tidegate.agent.boot.booted import PARAMETERS
 from tidegate.agent.settings import Config
 from tidegate.core.errors import ConfigError, DeviceError
 

@@ -7,12 +7,13 @@ from typing import Final
 
 import msgspec
 
-from tidegate.agent import api, bootloaders, diagnosis
+from tidegate.agent import bootloaders, diagnosis
 from tidegate.agent.board import SystemClock
 from tidegate.agent.diagnosis import Answer, Level, Surroundings
 from tidegate.agent.enrolment import KEY_NAME, NEXT_KEY_NAME
 from tidegate.agent.files import StateDirectory
-from tidegate.agent.link import HttpTransport
+from tidegate.agent.net import api
+from tidegate.agent.net.link import HttpTransport
 from tidegate.agent.settings import Config
 from tidegate.core.errors import RequestError, TidegateError
 

@@ -1,7 +1,7 @@
 """What a download is allowed at this moment, on the resident side: windows, a metered link, the throttle and who set it. Light.
 
-The worker moves the bytes; it is told through its tap (`agent.pacer`), so that a window that closes, a new order or a person's word counts within a second or
-two, and what came by then is kept.
+The worker moves the bytes; it is told through its tap (`agent.net.pacer`), so that a window that closes, a new order or a person's word counts within a second
+or two, and what came by then is kept.
 """
 
 # pathlib would cost the resident process a quarter of a MiB.
@@ -15,7 +15,7 @@ import msgspec
 from tidegate.agent import windows
 from tidegate.agent.events import Noticed, Refresh
 from tidegate.agent.jobs import OpenBundle, Struck
-from tidegate.agent.pacer import Tap
+from tidegate.agent.net.pacer import Tap
 from tidegate.agent.state import Downloading, Update
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from tidegate.agent.events import (
     ReadBack,
     Refresh,
 )
-from tidegate.agent.pacer import Tap
+from tidegate.agent.net.pacer import Tap
 from tidegate.agent.state import (
     State,
 )

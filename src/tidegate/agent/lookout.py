@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Final
 from tidegate.agent import windows
 from tidegate.agent.events import LocalRules, Looked
 from tidegate.agent.inhibit import Inhibitors
+from tidegate.agent.net.uplink import RETRY_MAX_S
 from tidegate.agent.settings import Settings
 from tidegate.agent.state import Activating, Downloading, Staged, State
-from tidegate.agent.uplink import RETRY_MAX_S
 from tidegate.agent.waiting import overdue
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from tidegate.agent.subprocess_worker import SubprocessWorker
 from tidegate.core.errors import HINTS, BusyError
 
 if TYPE_CHECKING:
-    from tidegate.agent.watchdog import Watchdog
+    from tidegate.agent.checkup.watchdog import Watchdog
 
 #: Longest sleep, in seconds: a clock that was set, a window, an inhibitor are noticed by then.
 SLEEP_MAX_S: Final = 3600.0
@@ -239,7 +239,7 @@ class Manager:
 
 def _watchdog(settings: WatchdogSettings) -> "Watchdog":
     # Loaded where there is one.
-    from tidegate.agent.watchdog import Watchdog
+    from tidegate.agent.checkup.watchdog import Watchdog
 
     return Watchdog(settings)
 

@@ -144,7 +144,7 @@ def _command(commands: Any, name: str, words: str) -> "argparse.ArgumentParser":
 
 
 def _resident_commands(commands: Any) -> None:
-    from tidegate.agent.boot_verbs import VERBS
+    from tidegate.agent.boot.verbs import VERBS
 
     run = _command(commands, "run", "the resident loop; the service manager starts it")
     run.add_argument("--once", action="store_true", help="one poll and what follows at once")
@@ -248,7 +248,7 @@ def _run(options: "argparse.Namespace", writing: int | None) -> int:
 
         return doctor.run(found, as_json=options.json)
     if options.command == "boot":
-        from tidegate.agent import boot_verbs
+        from tidegate.agent.boot import verbs as boot_verbs
 
         said = boot_verbs.answer(found, options.verb, options.words)
         sys.stdout.write(said and f"{said}\n")

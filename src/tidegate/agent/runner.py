@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from tidegate.agent import outbox
-from tidegate.agent.contract import InForce, in_force
+from tidegate.agent.boot.refill import Refill
+from tidegate.agent.checkup.contract import InForce, in_force
 from tidegate.agent.enrolment import ENROLLED_NAME
 from tidegate.agent.events import (
     Acked,
@@ -59,9 +60,9 @@ from tidegate.agent.jobs import (
 from tidegate.agent.journal import Journal, fresh, onto
 from tidegate.agent.lookout import Lookout
 from tidegate.agent.machine import step
-from tidegate.agent.pacer import Tap
+from tidegate.agent.net.pacer import Tap
+from tidegate.agent.net.uplink import Uplink
 from tidegate.agent.ports import Checkup, Findings, Ports, Reading, TellingBootloader
-from tidegate.agent.refill import Refill
 from tidegate.agent.settings import Settings
 from tidegate.agent.state import (
     Activating,
@@ -74,7 +75,6 @@ from tidegate.agent.state import (
     durable,
 )
 from tidegate.agent.stick import Stick
-from tidegate.agent.uplink import Uplink
 from tidegate.agent.waiting import Because, reasons
 from tidegate.core.errors import DeviceError, TidegateError
 from tidegate.core.protocol import (

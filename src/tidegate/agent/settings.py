@@ -5,7 +5,7 @@ from typing import Literal
 import msgspec
 
 from tidegate import __version__
-from tidegate.agent.contract import HealthPolicy
+from tidegate.agent.checkup.contract import HealthPolicy
 from tidegate.core.hardware import Hardware, Name
 from tidegate.core.protocol import Attributes, DeviceId, Short
 from tidegate.core.release import Channel, Components, Running

@@ -4,7 +4,7 @@ from typing import Any, Final
 
 import msgspec
 
-from tidegate.agent.contract import HealthPolicy, in_force
+from tidegate.agent.checkup.contract import HealthPolicy, in_force
 from tidegate.agent.enrolment import FINGERPRINT_NAME, NEXT_FINGERPRINT_NAME
 from tidegate.agent.runner import Runner
 from tidegate.agent.state import (

@@ -18,7 +18,7 @@ from tidegate.agent.events import (
     Failed,
 )
 from tidegate.agent.jobs import TAP_MARK, Quiet, Reply, Task
-from tidegate.agent.pacer import Tap
+from tidegate.agent.net.pacer import Tap
 from tidegate.agent.ports import Clock
 from tidegate.agent.settings import Config
 

@@ -18,8 +18,8 @@ from typing import Final, Literal
 
 import msgspec
 
-from tidegate.agent import api
 from tidegate.agent.journal import seal, unseal
+from tidegate.agent.net import api
 from tidegate.agent.ports import Proof, ProvenClock, Storage, World
 from tidegate.agent.settings import Settings
 from tidegate.agent.state import State

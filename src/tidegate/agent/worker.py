@@ -9,8 +9,7 @@ from contextlib import closing
 
 import msgspec
 
-from tidegate.agent import api, enrol, installers
-from tidegate.agent.delivery import Delivery, through
+from tidegate.agent import installers
 from tidegate.agent.events import (
     AskPermit,
     Change,
@@ -24,6 +23,7 @@ from tidegate.agent.events import (
     ReadBack,
     Refresh,
 )
+from tidegate.agent.install.two_copies import require_digest
 from tidegate.agent.jobs import (
     TAP_MARK,
     Enrol,
@@ -36,10 +36,10 @@ from tidegate.agent.jobs import (
     Task,
     TokenRefused,
 )
-from tidegate.agent.link import HttpTransport
-from tidegate.agent.offline import open_bundle, world_of
-from tidegate.agent.orders import Orders
-from tidegate.agent.pacer import Pacer, PauseError, Tap
+from tidegate.agent.net import api
+from tidegate.agent.net.delivery import Delivery, through
+from tidegate.agent.net.link import HttpTransport
+from tidegate.agent.net.pacer import Pacer, PauseError, Tap
 from tidegate.agent.places import places
 from tidegate.agent.ports import Transport, World
 from tidegate.agent.settings import Config, Settings
@@ -47,8 +47,10 @@ from tidegate.agent.state import (
     Staged,
 )
 from tidegate.agent.timekeeping import Timekeeper
-from tidegate.agent.trust import TrustStore
-from tidegate.agent.two_copies import require_digest
+from tidegate.agent.trust import enrol
+from tidegate.agent.trust.offline import open_bundle, world_of
+from tidegate.agent.trust.orders import Orders
+from tidegate.agent.trust.store import TrustStore
 from tidegate.core.director import (
     check_permit,
     open_permit,

@@ -1,7 +1,7 @@
 """Who is to be believed: the decisions of the TUF client workflow.
 
 `TrustedSet` takes documents in the order of TUF specification 1.0.34, section 5, and keeps only what is signed by enough *distinct public keys*, neither
-older than what was seen before, nor expired, nor foreign to its neighbours. It fetches nothing, stores nothing and reads no clock: `agent.trust` does the
+older than what was seen before, nor expired, nor foreign to its neighbours. It fetches nothing, stores nothing and reads no clock: `agent.trust.store` does the
 I/O on a device, and the server runs the same code over what it is about to publish (`core.accept`).
 
 What python-tuf's own client leaves open and is closed here: thresholds count keys and not names; length and digest are always demanded in timestamp and

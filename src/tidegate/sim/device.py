@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final
 
-from tidegate.agent.examiner import InPlace
+from tidegate.agent.checkup.examiner import InPlace
 from tidegate.agent.ports import PowerCut, Reading
 from tidegate.agent.runner import Ports, Runner
 from tidegate.agent.settings import Settings

@@ -8,7 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
-from tidegate.agent import boot_file
+from tidegate.agent.boot import file_record as boot_file
 from tidegate.core.errors import ConfigError
 from tidegate.core.release import Running
 from tidegate.publisher.image import make_ext4

@@ -20,7 +20,7 @@ from typing import Final
 
 import msgspec
 
-from tidegate.agent import boot_file
+from tidegate.agent.boot import file_record as boot_file
 from tidegate.agent.bootloaders.file import SLOT_VARIABLE
 from tidegate.agent.files import replace_file
 from tidegate.core.errors import ConfigError

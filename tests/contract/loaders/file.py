@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tests.contract.rig import SLOTS, Rig
 
-from tidegate.agent import boot_file
+from tidegate.agent.boot import file_record as boot_file
 
 
 def rig(folder: Path) -> Rig:

@@ -97,7 +97,7 @@ FILE: Final = Rig(
     writer="bootloader:file",
     reader="boot_record",
     calls=THERE_AND_BACK,
-    sources=("agent/bootloaders/file.py", "agent/boot_file.py", "agent/files.py"),
+    sources=("agent/bootloaders/file.py", "agent/boot/file_record.py", "agent/files.py"),
     settings={"path": f"{MOUNT}/state/boot.json"},
     files={"state/": b""},
     size=16 << 20,
@@ -149,9 +149,9 @@ SLOT: Final = Rig(
 )
 _U_BOOT_SOURCES: Final = (
     "agent/bootloaders/uboot.py",
-    "agent/uboot_env.py",
-    "agent/uboot_store.py",
-    "agent/uboot_styles.py",
+    "agent/boot/uboot_env.py",
+    "agent/boot/uboot_store.py",
+    "agent/boot/uboot_styles.py",
 )
 _ORDER: Final = {
     "bootcmd": "run tidegate_boot",
@@ -214,7 +214,7 @@ GRUB: Final = Rig(
     writer="bootloader:grub",
     reader="grub",
     calls=THERE_AND_BACK,
-    sources=("agent/bootloaders/grub.py", "agent/inplace.py"),
+    sources=("agent/bootloaders/grub.py", "agent/boot/inplace.py"),
     settings={"env": f"{MOUNT}/grubenv"},
     files={"grubenv": grub_environment({**_GRUB_FULL, "other": "kept"})},
     fat_bits=12,
@@ -253,7 +253,7 @@ RPI_TRYBOOT: Final = Rig(
     writer="bootloader:rpi_tryboot",
     reader="autoboot",
     calls=THERE_AND_BACK,
-    sources=("agent/bootloaders/rpi_tryboot.py", "agent/inplace.py"),
+    sources=("agent/bootloaders/rpi_tryboot.py", "agent/boot/inplace.py"),
     settings={"autoboot": f"{MOUNT}/autoboot.txt"},
     files={"autoboot.txt": AUTOBOOT},
     fat_bits=16,

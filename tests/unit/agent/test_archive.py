@@ -11,12 +11,12 @@ import pytest
 from tests.crash.lab import Plane, contain, install_of, make_release, payload_of
 from tests.unit.agent.test_download import settings
 
-from tidegate.agent import two_copies, unpack
 from tidegate.agent.board import RealBoard, SystemClock
 from tidegate.agent.bootloaders import load
-from tidegate.agent.component_folder import ComponentFolder
 from tidegate.agent.events import Download, ReadBack
 from tidegate.agent.files import StateDirectory
+from tidegate.agent.install import two_copies, unpack
+from tidegate.agent.install.component_folder import ComponentFolder
 from tidegate.agent.installers import archive, raw_image
 from tidegate.agent.state import Place, Update
 from tidegate.core.archive import measure

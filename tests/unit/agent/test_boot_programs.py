@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from tests.contract.loaders import barebox, custom
 
-from tidegate.agent import boot_tool, bootloaders
+from tidegate.agent import bootloaders
+from tidegate.agent.boot import tool as boot_tool
 from tidegate.core.errors import ConfigError, DeviceError
 
 

@@ -4,7 +4,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidegate.agent.contract import HealthPolicy, in_force
+from tidegate.agent.checkup.contract import HealthPolicy, in_force
 from tidegate.core.release import HealthCheck, HealthContract
 
 CORE = HealthCheck(name="core", kind="services", settings={"units": ["app"]})

@@ -15,7 +15,7 @@ from tests.unit.agent.test_download import Bench, head, serving, settings
 
 from tidegate.agent.events import Download, Downloaded, Progressed
 from tidegate.agent.jobs import Reply, Struck
-from tidegate.agent.pacer import PauseError, Tap
+from tidegate.agent.net.pacer import PauseError, Tap
 from tidegate.agent.state import Progress, Update
 from tidegate.agent.worker import Worker
 from tidegate.core.errors import TidegateError

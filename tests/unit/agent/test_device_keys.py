@@ -12,13 +12,13 @@ from tests.crash.lab import Answer as LabAnswer
 from tests.tokens import PIN, Tokens
 from tests.unit.server.rig import Rig
 
-from tidegate.agent import enrol
 from tidegate.agent.board import SystemClock
-from tidegate.agent.device_keys import DeviceKeys, FileKeys, source_of
 from tidegate.agent.enrolment import KEY_NAME, NEXT_KEY_NAME, SESSION_NAME
 from tidegate.agent.files import StateDirectory
 from tidegate.agent.ports import Clock, PowerCut, Response, Storage
 from tidegate.agent.settings import Settings
+from tidegate.agent.trust import enrol
+from tidegate.agent.trust.device_keys import DeviceKeys, FileKeys, source_of
 from tidegate.core.errors import (
     ConfigError,
     DeviceError,

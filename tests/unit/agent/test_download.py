@@ -20,7 +20,7 @@ from tidegate.agent.events import (
 from tidegate.agent.files import StateDirectory
 from tidegate.agent.installers import raw_image
 from tidegate.agent.jobs import Reply
-from tidegate.agent.link import HttpTransport
+from tidegate.agent.net.link import HttpTransport
 from tidegate.agent.ports import SlotDevice
 from tidegate.agent.settings import Settings
 from tidegate.agent.state import (

@@ -10,7 +10,7 @@ from tests.contract.loaders.efi import GUID, Firmware, rig
 from tests.contract.rig import Rig
 
 from tidegate.agent import bootloaders
-from tidegate.agent.efi_variables import EfiVariables
+from tidegate.agent.boot.efi_variables import EfiVariables
 from tidegate.core.errors import ConfigError, DeviceError
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidegate.agent.errors import Growth, counter
+from tidegate.agent.checkup.errors import Growth, counter
 from tidegate.agent.ports import Reading
 from tidegate.agent.settings import ErrorSource
 from tidegate.core.errors import ConfigError

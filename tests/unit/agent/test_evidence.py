@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tidegate.agent import board, evidence, journald
+from tidegate.agent import board
+from tidegate.agent.checkup import evidence, journald
 
 PANIC = "Kernel panic - not syncing: Attempted to kill init! exitcode=0x00000100"
 

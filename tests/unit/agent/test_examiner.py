@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tidegate.agent.examiner import ROUND_MAX_S, Apart, budget_of, timeout_of
+from tidegate.agent.checkup.examiner import ROUND_MAX_S, Apart, budget_of, timeout_of
 from tidegate.agent.ports import Checkup, Findings
 from tidegate.core.release import HealthCheck
 

@@ -10,10 +10,10 @@ import pytest
 from tests.unit.agent.test_link import listening, request_of
 from tests.unit.core.repo import NOW, Repo
 
-from tidegate.agent import api, fetch
 from tidegate.agent.files import StateDirectory
-from tidegate.agent.link import FRAMING_MAX, HttpTransport
-from tidegate.agent.trust import TrustStore
+from tidegate.agent.net import api, fetch
+from tidegate.agent.net.link import FRAMING_MAX, HttpTransport
+from tidegate.agent.trust.store import TrustStore
 from tidegate.core.errors import TidegateError
 
 LIMIT = 64 << 10

@@ -11,7 +11,7 @@ from tests.crash import lab
 from tests.crash.lab import BLOCK, Device, Order, make_device
 
 from tidegate.agent.flow import WISHES_NAME, Throttle
-from tidegate.agent.pacer import Tap
+from tidegate.agent.net.pacer import Tap
 from tidegate.agent.ports import Response
 from tidegate.agent.runner import Runner
 from tidegate.agent.state import Downloading

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from tidegate.agent import health_files
-from tidegate.agent.contract import HealthPolicy
+from tidegate.agent.checkup import health_files
+from tidegate.agent.checkup.contract import HealthPolicy
 from tidegate.agent.settings import ErrorSource, WatchdogSettings
 from tidegate.core.errors import ConfigError
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from tests.crash.lab import make_device
 
-from tidegate.agent import api
 from tidegate.agent.board import SystemClock
-from tidegate.agent.link import HttpTransport
-from tidegate.agent.uplink import RETRY_MAX_S, Uplink
+from tidegate.agent.net import api
+from tidegate.agent.net.link import HttpTransport
+from tidegate.agent.net.uplink import RETRY_MAX_S, Uplink
 from tidegate.core.errors import ConfigError, RequestError, TransferError
 from tidegate.server.tls import own_certificate
 

@@ -10,11 +10,11 @@ from tests.crash.lab import SLOT_SIZE, Plane, contain, install_of, make_release,
 from tests.unit.agent.test_download import settings
 
 from tidegate.agent.board import SystemClock
-from tidegate.agent.component_folder import ComponentFolder
 from tidegate.agent.events import Act, Download, ReadBack
 from tidegate.agent.files import StateDirectory
+from tidegate.agent.install.component_folder import ComponentFolder
+from tidegate.agent.install.module_tree import RECORD, Record
 from tidegate.agent.installers import Done, module
-from tidegate.agent.module_tree import RECORD, Record
 from tidegate.agent.settings import Settings
 from tidegate.agent.state import Place, Update
 from tidegate.core.errors import DeviceError, PublisherError

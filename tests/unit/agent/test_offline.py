@@ -13,8 +13,8 @@ from tests.unit.agent.test_runner import forget, live, tell
 
 from tidegate.agent.events import Assigned, Refused
 from tidegate.agent.jobs import OpenBundle, Task
-from tidegate.agent.offline import open_bundle
 from tidegate.agent.state import Downloading, Idle, Refusal, Staged, State
+from tidegate.agent.trust.offline import open_bundle
 from tidegate.agent.verbs import VERBS, Request
 from tidegate.core.authority import Mandate, MandateStep
 from tidegate.core.bundle import BundleManifest, Member, encode_manifest

@@ -4,7 +4,7 @@ from random import Random
 
 import pytest
 
-from tidegate.agent.pacer import Pacer, PauseError, Tap
+from tidegate.agent.net.pacer import Pacer, PauseError, Tap
 from tidegate.core.errors import TransferError
 
 

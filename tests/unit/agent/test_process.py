@@ -17,7 +17,7 @@ from tests.crash.board_config import BOARD_CONFIG
 from tests.crash.http_plane import serving
 from tests.crash.lab import SLOT_SIZE, Order, Plane, make_release
 
-from tidegate.agent import boot_file
+from tidegate.agent.boot import file_record as boot_file
 from tidegate.core.release import HealthCheck, HealthContract, Running
 from tidegate.sim.clock import AcceleratedTimeline
 

@@ -5,7 +5,7 @@ from random import Random
 import pytest
 from tests.crash.lab import Device, Order, make_device
 
-from tidegate.agent.refill import AGAIN_S, WELL_AFTER_S, Refill
+from tidegate.agent.boot.refill import AGAIN_S, WELL_AFTER_S, Refill
 from tidegate.agent.state import Reverting, State
 from tidegate.core.errors import DeviceError
 from tidegate.sim.board import SimBootloader

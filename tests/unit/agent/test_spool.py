@@ -9,8 +9,8 @@ import msgspec
 import pytest
 from tests.unit.agent.test_download import BODY, RELEASE, Bench, head, job, serving, settings, whole
 
-from tidegate.agent import spool
 from tidegate.agent.events import Downloaded, Progressed
+from tidegate.agent.install import spool
 from tidegate.agent.jobs import Quiet, Reply
 from tidegate.agent.state import Progress
 from tidegate.core.errors import DeviceError, TidegateError

@@ -4,7 +4,7 @@ import msgspec
 from tests.crash.lab import Device, make_device
 from tests.unit.agent.test_runner import tell
 
-from tidegate.agent.contract import HealthPolicy
+from tidegate.agent.checkup.contract import HealthPolicy
 from tidegate.agent.runner import Runner
 from tidegate.agent.state import Testing as OnTrial
 from tidegate.agent.status import describe, lines

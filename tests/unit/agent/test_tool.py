@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tidegate.agent.install.tool import KEPT, Tool
 from tidegate.agent.jobs import Quiet
-from tidegate.agent.tool import KEPT, Tool
 from tidegate.core.errors import DeviceError
 from tidegate.sim.virtual_board import wait_for
 
@@ -77,7 +77,7 @@ def test_a_program_does_not_outlive_a_worker_that_is_killed(tmp_path: Path) -> N
     inner = f"import os, time; open({str(note)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
     worker = python(
         "import os, signal, sys, threading, time\n"
-        "from tidegate.agent.tool import Tool\n"
+        "from tidegate.agent.install.tool import Tool\n"
         f"tool = Tool([sys.executable, '-c', {inner!r}], timeout_s=50).run()\n"
         "next(tool)\n"
         "os.kill(os.getpid(), signal.SIGKILL)"

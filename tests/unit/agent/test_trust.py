@@ -9,7 +9,7 @@ from tests.conformance.repository import Answer
 from tests.unit.core.repo import DAY, NOW, Repo, signer
 
 from tidegate.agent.files import StateDirectory
-from tidegate.agent.trust import TrustStore
+from tidegate.agent.trust.store import TrustStore
 from tidegate.core.errors import PublisherError, TidegateError
 from tidegate.core.keys import Signer
 from tidegate.core.metadata import parse_snapshot, parse_targets

@@ -7,9 +7,9 @@ import pytest
 from tests.contract.uboot_board import UbootBoard
 
 from tidegate.agent import bootloaders
+from tidegate.agent.boot.uboot_styles import TRIAL
 from tidegate.agent.bootloaders import BootSettings
 from tidegate.agent.ports import Bootloader, CountingBootloader, TellingBootloader
-from tidegate.agent.uboot_styles import TRIAL
 from tidegate.core.errors import ConfigError, DeviceError
 
 SLOTS = ["A", "B"]

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from tests.ubootenv import OFFSETS, SIZE, Tools
 
-from tidegate.agent import uboot_store
-from tidegate.agent.uboot_env import Environment, following, make_copy, read_copy
-from tidegate.agent.uboot_store import Place, Store, parse_places
+from tidegate.agent.boot import uboot_store
+from tidegate.agent.boot.uboot_env import Environment, following, make_copy, read_copy
+from tidegate.agent.boot.uboot_store import Place, Store, parse_places
 from tidegate.core.errors import ConfigError, DeviceError
 
 FIRST = {
@@ -227,7 +227,7 @@ def test_the_lock_of_the_tools_keeps_us_waiting(
 
 def test_two_writers_lose_nothing(tools: Tools) -> None:
     program = (
-        "import sys\nfrom tidegate.agent.uboot_store import Store, parse_places\n"
+        "import sys\nfrom tidegate.agent.boot.uboot_store import Store, parse_places\n"
         "store = Store(parse_places(open(sys.argv[1]).read(), 'x'), lock=sys.argv[2])\n"
         "for _ in range(40): store.change(lambda env: {'n': str(int(env.get('n') or 0) + 1)})\n"
     )

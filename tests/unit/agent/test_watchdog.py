@@ -9,9 +9,9 @@ import msgspec
 import pytest
 from tests.unit.agent.test_machine import checked, idle, on_trial, run
 
+from tidegate.agent.checkup.watchdog import NEVER, Kernel, Watchdog, care
 from tidegate.agent.settings import WatchdogSettings
 from tidegate.agent.state import State
-from tidegate.agent.watchdog import NEVER, Kernel, Watchdog, care
 
 SETTINGS = WatchdogSettings(device="/dev/watchdog", timeout_s=120, least_s=110)
 

@@ -250,7 +250,7 @@ def test_a_root_of_one_key_falls_to_whoever_has_it(rig: Rig) -> None:
 def test_a_device_without_the_check_is_a_breach(
     sound: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tidegate.agent.orders.own_refusal", lambda *_a, **_k: None)
+    monkeypatch.setattr("tidegate.agent.trust.orders.own_refusal", lambda *_a, **_k: None)
     found = drill(sound, "theft")
     assert found.failed
     assert rows(found)["downgrade: an older release as an update"].breach > 0

@@ -13,7 +13,8 @@ from typing import Final
 
 import msgspec
 
-from tidegate.agent import boot_tool, booted
+from tidegate.agent.boot import booted
+from tidegate.agent.boot import tool as boot_tool
 from tidegate.agent.bootloaders import BootSettings
 from tidegate.agent.ports import Bootloader, SlotMark, SlotName
 from tidegate.core.errors import ConfigError, DeviceError

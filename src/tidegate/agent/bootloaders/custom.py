@@ -21,7 +21,8 @@ RAUC's verbs do not tell a slot on trial from a good one. So the agent keeps the
 
 from typing import Final
 
-from tidegate.agent import boot_tool, booted
+from tidegate.agent.boot import booted
+from tidegate.agent.boot import tool as boot_tool
 from tidegate.agent.bootloaders import BootSettings
 from tidegate.agent.files import replace_file
 from tidegate.agent.ports import Bootloader, SlotMark, SlotName

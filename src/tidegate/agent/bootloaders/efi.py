@@ -14,9 +14,9 @@ Tested on emulated variables, not on a board. [Guide](../guides/boot-others.md).
 import struct
 from typing import Final
 
-from tidegate.agent import booted
+from tidegate.agent.boot import booted
+from tidegate.agent.boot.efi_variables import EfiVariables
 from tidegate.agent.bootloaders import BootSettings
-from tidegate.agent.efi_variables import EfiVariables
 from tidegate.agent.ports import Bootloader, SlotMark, SlotName
 from tidegate.core.errors import ConfigError, DeviceError
 

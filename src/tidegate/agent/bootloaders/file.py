@@ -1,7 +1,7 @@
 """Boot loader `file`: a small file in place of a boot loader, for simulators, containers and demonstrations.
 
-`[bootloader.file] path` is the record (`agent.boot_file`); whoever starts the slots, `tidegate sim board` for one, takes the boot decision from it and sets
-`TIDEGATE_SLOT` to the slot that it started. The file must be on a journalling file system: it is renamed over.
+`[bootloader.file] path` is the record (`agent.boot.file_record`); whoever starts the slots, `tidegate sim board` for one, takes the boot decision from it and
+sets `TIDEGATE_SLOT` to the slot that it started. The file must be on a journalling file system: it is renamed over.
 """
 
 # pathlib would cost the resident process a quarter of a MiB.
@@ -9,8 +9,8 @@
 
 import os
 
-from tidegate.agent import boot_file
-from tidegate.agent.boot_file import BootRecord
+from tidegate.agent.boot import file_record as boot_file
+from tidegate.agent.boot.file_record import BootRecord
 from tidegate.agent.bootloaders import BootSettings
 from tidegate.agent.files import replace_file
 from tidegate.agent.ports import Bootloader, SlotMark, SlotName

@@ -12,7 +12,7 @@ is not. Other variables stay as they are. [Guide](../guides/boot-grub.md).
 from collections.abc import Callable
 from typing import Final
 
-from tidegate.agent import booted, inplace
+from tidegate.agent.boot import booted, inplace
 from tidegate.agent.bootloaders import BootSettings
 from tidegate.agent.ports import Bootloader, SlotMark, SlotName
 from tidegate.core.errors import ConfigError, DeviceError

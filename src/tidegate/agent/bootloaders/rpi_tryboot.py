@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from tidegate.agent import booted, inplace
+from tidegate.agent.boot import booted, inplace
 from tidegate.agent.bootloaders import BootSettings
 from tidegate.agent.ports import Bootloader, SlotMark, SlotName
 from tidegate.core.errors import ConfigError, DeviceError

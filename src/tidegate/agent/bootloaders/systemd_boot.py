@@ -21,7 +21,7 @@ from typing import Final
 
 import msgspec
 
-from tidegate.agent import booted
+from tidegate.agent.boot import booted
 from tidegate.agent.bootloaders import BootSettings
 from tidegate.agent.files import sync_directory
 from tidegate.agent.ports import Bootloader, SlotMark, SlotName

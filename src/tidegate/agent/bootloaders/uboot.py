@@ -23,12 +23,12 @@ The kernel command line says what was booted: `tidegate.slot=A`, or `rauc.slot=A
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from tidegate.agent import booted
+from tidegate.agent.boot import booted
+from tidegate.agent.boot.uboot_env import is_name
+from tidegate.agent.boot.uboot_store import LOCK_PATH, Place, Store, parse_places
+from tidegate.agent.boot.uboot_styles import Bootcount, Order, Style
 from tidegate.agent.bootloaders import BootSettings
 from tidegate.agent.ports import SlotMark, SlotName
-from tidegate.agent.uboot_env import is_name
-from tidegate.agent.uboot_store import LOCK_PATH, Place, Store, parse_places
-from tidegate.agent.uboot_styles import Bootcount, Order, Style
 from tidegate.core.errors import ConfigError, DeviceError
 
 #: Where U-Boot's tools look.

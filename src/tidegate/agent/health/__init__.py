@@ -22,7 +22,7 @@ from tidegate.core.release import HealthCheck
 
 #: Settings of a check, as the contract carries them.
 CheckSettings = Mapping[str, str | int | list[str]]
-#: What every check takes; `agent.examiner` reads it.
+#: What every check takes; `agent.checkup.examiner` reads it.
 COMMON = frozenset({"timeout_s", "fails_max"})
 
 

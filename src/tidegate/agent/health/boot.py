@@ -6,7 +6,7 @@
 
 from pathlib import Path
 
-from tidegate.agent import systemd
+from tidegate.agent.checkup import systemd
 from tidegate.agent.health import CheckSettings, Place, text, texts
 from tidegate.agent.ports import HealthProbe
 from tidegate.core.errors import ConfigError

@@ -9,7 +9,7 @@ are its errors, over the whole warm-up.
 from collections.abc import Callable
 from pathlib import Path
 
-from tidegate.agent import journald
+from tidegate.agent.checkup import journald
 from tidegate.agent.health import CheckSettings, Place, number, text, texts
 from tidegate.agent.ports import HealthProbe
 from tidegate.core.errors import ConfigError

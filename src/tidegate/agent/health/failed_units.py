@@ -3,7 +3,7 @@
 `allow`: units that may be, by name or pattern (`"user@*.service"`). `boot` asks once whether the system came up; this check asks on through the warm-up.
 """
 
-from tidegate.agent import systemd
+from tidegate.agent.checkup import systemd
 from tidegate.agent.health import CheckSettings, Place, texts
 from tidegate.agent.ports import HealthProbe
 

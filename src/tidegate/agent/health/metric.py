@@ -6,9 +6,9 @@ one. A counter that fell began anew: what was counted before stays counted. Numb
 multiplied with before it is compared, so that `max = 800, scale = 1000` means 0.8. A metric that is not there fails.
 """
 
+from tidegate.agent.checkup.metric_source import MetricSource
+from tidegate.agent.checkup.metric_text import parse_wanted
 from tidegate.agent.health import CheckSettings, Place, number, text
-from tidegate.agent.metric_source import MetricSource
-from tidegate.agent.metric_text import parse_wanted
 from tidegate.agent.ports import HealthProbe
 from tidegate.core.errors import ConfigError
 

@@ -8,7 +8,7 @@ systems without systemd. Containers and plain processes have checks of their own
 import os
 from pathlib import Path
 
-from tidegate.agent import systemd
+from tidegate.agent.checkup import systemd
 from tidegate.agent.health import CheckSettings, Place, number, one_of, texts
 from tidegate.agent.ports import HealthProbe
 from tidegate.core.errors import ConfigError

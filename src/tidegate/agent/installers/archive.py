@@ -11,8 +11,8 @@ mounted. A component's two trees are `a` and `b` in its folder; the link `curren
 
 from collections.abc import Iterator
 
-from tidegate.agent import spool, two_copies, unpack
 from tidegate.agent.events import Act, Download, ReadBack
+from tidegate.agent.install import spool, two_copies, unpack
 from tidegate.agent.installers import Done
 from tidegate.agent.jobs import Quiet, Reply
 from tidegate.agent.places import in_slot

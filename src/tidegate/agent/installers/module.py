@@ -20,11 +20,11 @@ from typing import Final
 
 import msgspec
 
-from tidegate.agent import spool
 from tidegate.agent.events import Act, Download, ReadBack
+from tidegate.agent.install import spool
+from tidegate.agent.install.module_tree import ModuleTree, Record
 from tidegate.agent.installers import Done, options
 from tidegate.agent.jobs import Quiet, Reply
-from tidegate.agent.module_tree import ModuleTree, Record
 from tidegate.agent.places import in_slot
 from tidegate.agent.ports import World
 from tidegate.agent.settings import Settings

@@ -15,13 +15,13 @@ from collections.abc import Iterator
 
 import msgspec
 
-from tidegate.agent import spool
 from tidegate.agent.events import Download
+from tidegate.agent.install import spool
+from tidegate.agent.install.tool import Tool, require
 from tidegate.agent.installers import options
 from tidegate.agent.jobs import Quiet, Reply
 from tidegate.agent.ports import World
 from tidegate.agent.settings import Settings
-from tidegate.agent.tool import Tool, require
 from tidegate.core.errors import BusyError, DeviceError
 
 #: What RAUC says while another installation is under way, for one that an agent began before it was killed.

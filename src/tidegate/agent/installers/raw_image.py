@@ -1,4 +1,4 @@
-"""Installer `raw_image`: streams a payload container straight into the slot (`agent.transfer`); nothing is stored beside it.
+"""Installer `raw_image`: streams a payload container straight into the slot (`agent.install.transfer`); nothing is stored beside it.
 
 Of a component beside the slots the image is one file, in two copies; the link `current` names the live one.
 """
@@ -9,15 +9,15 @@ Of a component beside the slots the image is one file, in two copies; the link `
 from collections.abc import Iterator
 from contextlib import closing
 
-from tidegate.agent import two_copies
 from tidegate.agent.events import Act, Download, ReadBack
+from tidegate.agent.install import two_copies
+from tidegate.agent.install.transfer import Transfer
 from tidegate.agent.installers import Done
 from tidegate.agent.jobs import Reply
 from tidegate.agent.places import in_slot
 from tidegate.agent.ports import SlotDevice, World
 from tidegate.agent.settings import Settings
 from tidegate.agent.state import Update
-from tidegate.agent.transfer import Transfer
 from tidegate.core.errors import DeviceError
 
 

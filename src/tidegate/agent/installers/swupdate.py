@@ -17,13 +17,13 @@ from collections.abc import Iterator
 
 import msgspec
 
-from tidegate.agent import spool
 from tidegate.agent.events import Download
+from tidegate.agent.install import spool
+from tidegate.agent.install.tool import Tool, require
 from tidegate.agent.installers import options
 from tidegate.agent.jobs import Quiet, Reply
 from tidegate.agent.ports import World
 from tidegate.agent.settings import Settings
-from tidegate.agent.tool import Tool, require
 from tidegate.core.errors import DeviceError
 
 

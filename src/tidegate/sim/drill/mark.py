@@ -11,13 +11,13 @@ from typing import Final, Protocol
 import msgspec
 
 from tidegate import __version__
-from tidegate.agent.enrol import keys_of
 from tidegate.agent.events import Assigned, Deferred, Ordered, Refresh, Refused
 from tidegate.agent.jobs import Reply, Task
-from tidegate.agent.orders import Orders
 from tidegate.agent.settings import Settings
 from tidegate.agent.state import Order, SlotRecord, State
-from tidegate.agent.trust import TrustStore
+from tidegate.agent.trust.enrol import keys_of
+from tidegate.agent.trust.orders import Orders
+from tidegate.agent.trust.store import TrustStore
 from tidegate.core.errors import TidegateError
 from tidegate.core.hardware import Hardware
 from tidegate.core.keys import device_key_sha256

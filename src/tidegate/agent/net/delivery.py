@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from tidegate.agent.download import BLOBS
 from tidegate.agent.jobs import Struck
-from tidegate.agent.pacer import Pacer, PauseError
+from tidegate.agent.net.download import BLOBS
+from tidegate.agent.net.pacer import Pacer, PauseError
 from tidegate.agent.ports import Board, Clock, Response, Storage, Transport, World
 from tidegate.core.errors import TransferError
 

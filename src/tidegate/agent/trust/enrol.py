@@ -6,12 +6,12 @@ state, and a new key that the server has taken is taken.
 
 import contextlib
 
-from tidegate.agent import api
-from tidegate.agent.device_keys import DeviceKeys, source_of
 from tidegate.agent.enrolment import ENROLLED_NAME, SESSION_NAME
 from tidegate.agent.jobs import Enrolled, Rekeyed, SessionMade
+from tidegate.agent.net import api
 from tidegate.agent.ports import World
 from tidegate.agent.settings import Settings
+from tidegate.agent.trust.device_keys import DeviceKeys, source_of
 from tidegate.core.errors import DeviceError, RequestError
 from tidegate.core.keys import Signer, add_signature, sign_document
 from tidegate.core.protocol import (

@@ -14,13 +14,13 @@ from typing import Final
 
 import msgspec
 
-from tidegate.agent.download import Stream, open_stream
 from tidegate.agent.events import (
     Download,
     Downloaded,
     Progressed,
 )
 from tidegate.agent.jobs import Reply
+from tidegate.agent.net.download import Stream, open_stream
 from tidegate.agent.places import in_slot
 from tidegate.agent.ports import SlotDevice, World
 from tidegate.agent.settings import Settings

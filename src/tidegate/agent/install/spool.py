@@ -17,10 +17,10 @@ import msgspec
 from tidegate.agent.board import SlotFile
 from tidegate.agent.events import Download, Downloaded, Progressed
 from tidegate.agent.files import sync_directory
+from tidegate.agent.install.transfer import Transfer
 from tidegate.agent.jobs import Quiet, Reply
 from tidegate.agent.ports import World
 from tidegate.agent.settings import Settings
-from tidegate.agent.transfer import Transfer
 from tidegate.core.errors import DeviceError, TransferError
 
 _PIECE: Final = 1 << 20

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from tidegate.agent.contract import OWN_MAX, HealthPolicy
+from tidegate.agent.checkup.contract import OWN_MAX, HealthPolicy
 from tidegate.agent.settings import ErrorSource, WatchdogSettings
 from tidegate.core.amounts import parse_duration
 from tidegate.core.errors import ConfigError
@@ -85,12 +85,12 @@ def error_source(values: Mapping[str, Any]) -> ErrorSource:
         units=values["errors.units"],
     )
     if journal is not None:
-        from tidegate.agent.journald import PRIORITIES, is_priority
+        from tidegate.agent.checkup.journald import PRIORITIES, is_priority
 
         if not is_priority(journal):
             near = did_you_mean(journal, PRIORITIES)
             raise ConfigError("config.invalid", f"errors.journal = {journal!r}{near}")
-    from tidegate.agent.errors import counter
+    from tidegate.agent.checkup.errors import counter
 
     # What cannot work is told now, not in the middle of an update.
     counter(found)

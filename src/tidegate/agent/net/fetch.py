@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from typing import Final
 
-from tidegate.agent.api import refuse_encoding
-from tidegate.agent.pacer import GRACE_S, RATE_MIN, Pacer
+from tidegate.agent.net.api import refuse_encoding
+from tidegate.agent.net.pacer import GRACE_S, RATE_MIN, Pacer
 from tidegate.agent.ports import Clock, Response, Transport
 from tidegate.core.errors import PublisherError, TransferError
 

@@ -11,8 +11,8 @@ from typing import Final, Literal, TypeVar
 
 import msgspec
 
-from tidegate.agent import fetch
 from tidegate.agent.journal import seal, unseal
+from tidegate.agent.net import fetch
 from tidegate.agent.ports import Clock, Storage, Transport
 from tidegate.core.caps import ROOT_MAX, TIMESTAMP_MAX
 from tidegate.core.delegations import TargetInfo, find_target

@@ -1,17 +1,18 @@
 """What the director orders, checked: an assignment is fetched, verified, held against the product role and against the device itself."""
 
-from tidegate.agent import api, enrol, mandates
 from tidegate.agent.events import Assigned, Deferred, Noticed, Ordered, Refused
+from tidegate.agent.install.placing import placed
 from tidegate.agent.jobs import Reply, Task
 from tidegate.agent.ledger import newest
-from tidegate.agent.placing import placed
+from tidegate.agent.net import api
 from tidegate.agent.ports import World
 from tidegate.agent.rules import components_of, own_refusal
 from tidegate.agent.settings import Settings
 from tidegate.agent.state import Order, SlotRecord, State, Update
 from tidegate.agent.timekeeping import Timekeeper
-from tidegate.agent.trust import TrustStore
-from tidegate.agent.way_back import granted, moment, use_of
+from tidegate.agent.trust import enrol, mandates
+from tidegate.agent.trust.store import TrustStore
+from tidegate.agent.trust.way_back import granted, moment, use_of
 from tidegate.core.director import (
     check_assignment,
     check_fallback,

@@ -15,8 +15,8 @@ from typing import Final, Protocol
 
 import msgspec
 
+from tidegate.agent.boot.uboot_env import Changes, Environment
 from tidegate.agent.ports import SlotMark, SlotName
-from tidegate.agent.uboot_env import Changes, Environment
 from tidegate.core.errors import DeviceError
 
 #: Names the slot on trial; see above.

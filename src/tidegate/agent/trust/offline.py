@@ -9,18 +9,18 @@ import hashlib
 from collections.abc import Iterator
 from typing import Final
 
-from tidegate.agent import mandates
-from tidegate.agent.delivery import through
 from tidegate.agent.events import Assigned, Refused
+from tidegate.agent.install.placing import placed
 from tidegate.agent.jobs import OpenBundle, Quiet, Reply, Task
-from tidegate.agent.placing import placed
+from tidegate.agent.net.delivery import through
 from tidegate.agent.ports import World
 from tidegate.agent.rules import own_refusal
 from tidegate.agent.settings import Settings
-from tidegate.agent.sources import Source, SourceTransport, find
 from tidegate.agent.state import SlotRecord, State
 from tidegate.agent.timekeeping import Timekeeper
-from tidegate.agent.trust import TrustStore
+from tidegate.agent.trust import mandates
+from tidegate.agent.trust.sources import Source, SourceTransport, find
+from tidegate.agent.trust.store import TrustStore
 from tidegate.core.errors import DeviceError, PublisherError, TidegateError, TransferError
 from tidegate.core.metadata import SignedTarget, product_role, signed_targets
 from tidegate.core.offline import believe

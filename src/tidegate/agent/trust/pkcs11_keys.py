@@ -73,7 +73,7 @@ def _parse(uri: str) -> tuple[Mapping[str, str], Mapping[str, str]]:
 
 
 class TokenKeys:
-    """`agent.device_keys.KeySource` of one token. Each use opens a session of its own and closes it."""
+    """`agent.trust.device_keys.KeySource` of one token. Each use opens a session of its own and closes it."""
 
     def __init__(
         self, library: Any, path: Mapping[str, str], query: Mapping[str, str], clock: Clock

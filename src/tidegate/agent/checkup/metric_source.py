@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-from tidegate.agent.metric_text import READ_MAX, Wanted, total
+from tidegate.agent.checkup.metric_text import READ_MAX, Wanted, total
 from tidegate.core.errors import ConfigError
 
 _PIECE = 64 << 10

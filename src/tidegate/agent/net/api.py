@@ -7,7 +7,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from tidegate.agent.pacer import GRACE_S, RATE_MIN, Pacer
+from tidegate.agent.net.pacer import GRACE_S, RATE_MIN, Pacer
 from tidegate.agent.ports import Clock, Response, Transport
 from tidegate.core import codec
 from tidegate.core.errors import HINTS, RequestError, TransferError

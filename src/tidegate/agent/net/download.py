@@ -1,13 +1,13 @@
 """Ask for a payload's bytes from an exact offset on, over a link that lies and breaks.
 
 What it gives is still untrusted; `core.payload` holds every segment against its signed digest. Where the bytes come from, and how fast, is the business of
-`agent.delivery`.
+`agent.net.delivery`.
 """
 
 import re
 from typing import Final
 
-from tidegate.agent.api import TokenError
+from tidegate.agent.net.api import TokenError
 from tidegate.agent.ports import Response, Transport
 from tidegate.core.errors import TransferError
 

@@ -16,8 +16,8 @@ from typing import Final
 import msgspec
 
 from tidegate.agent.files import replace_file, sync_directory
+from tidegate.agent.install.tool import Tool
 from tidegate.agent.jobs import Quiet
-from tidegate.agent.tool import Tool
 from tidegate.core.content import files_of
 from tidegate.core.errors import DeviceError, PublisherError
 from tidegate.core.ustar import Reader

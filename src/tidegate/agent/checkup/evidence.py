@@ -15,10 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from tidegate.agent import journald, programs
+from tidegate.agent import programs
 from tidegate.agent.board import BOOT_ID, PSTORE
+from tidegate.agent.checkup import journald
+from tidegate.agent.checkup.scrub import scrub
 from tidegate.agent.files import replace_file
-from tidegate.agent.scrub import scrub
 from tidegate.core.errors import DeviceError
 
 #: Most of a whole log, and of one record, in characters: the tail of each.

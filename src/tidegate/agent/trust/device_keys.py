@@ -84,7 +84,7 @@ def source_of(setting: str, clock: Clock) -> KeySource:
     if setting == FILE:
         return FileKeys(clock)
     if setting.startswith("pkcs11:"):
-        from tidegate.agent import pkcs11_keys
+        from tidegate.agent.trust import pkcs11_keys
 
         return pkcs11_keys.create(setting, clock)
     raise ConfigError("config.invalid", f'device.key = "{setting[:80]}": file, or pkcs11:...')

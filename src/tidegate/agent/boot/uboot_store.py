@@ -21,8 +21,8 @@ from typing import Final, NoReturn
 
 import msgspec
 
-from tidegate.agent import uboot_env
-from tidegate.agent.uboot_env import Changes, Copy, Environment
+from tidegate.agent.boot import uboot_env
+from tidegate.agent.boot.uboot_env import Changes, Copy, Environment
 from tidegate.core.errors import ConfigError, DeviceError
 
 #: The lock of `fw_printenv` and `fw_setenv` (libubootenv and U-Boot's own).

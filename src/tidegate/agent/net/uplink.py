@@ -4,7 +4,7 @@ from typing import Final
 
 import msgspec
 
-from tidegate.agent import api
+from tidegate.agent.net import api
 from tidegate.agent.ports import Clock, Transport
 from tidegate.agent.settings import Settings
 from tidegate.core import codec

@@ -79,7 +79,7 @@ class JournalErrors:
 
     def read(self, last: Reading | None) -> Reading:
         """Count what came since. A journal that cannot be read to its end is read on from there the next time."""
-        from tidegate.agent import journald
+        from tidegate.agent.checkup import journald
 
         before = last or Reading()
         found = (
@@ -114,7 +114,7 @@ def _file(path: str) -> Callable[[], tuple[float | None, str]]:
 
 
 def _metric(source: str, metric: str) -> Callable[[], tuple[float | None, str]]:
-    from tidegate.agent.metric_source import MetricSource
-    from tidegate.agent.metric_text import parse_wanted
+    from tidegate.agent.checkup.metric_source import MetricSource
+    from tidegate.agent.checkup.metric_text import parse_wanted
 
     return MetricSource(source, parse_wanted(metric), LOOK_S).value

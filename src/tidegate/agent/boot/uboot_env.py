@@ -1,4 +1,4 @@
-"""U-Boot's environment as bytes: reads and makes its copies, and says which of two counts. Pure; `agent.uboot_store` does the reading and writing.
+"""U-Boot's environment as bytes: reads and makes its copies, and says which of two counts. Pure; `agent.boot.uboot_store` does the reading and writing.
 
 A copy is CRC-32 (u32, little-endian) of the data area, then, where there are two, one flag byte, then the data area: `name=value` texts, each ended by a
 zero byte, the last by two. Layout and choice are those of U-Boot (`include/env_internal.h`, `env/common.c`) and of libubootenv, whose `fw_printenv` and

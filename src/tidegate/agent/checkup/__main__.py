@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 
 from tidegate.agent import health, programs
-from tidegate.agent.examiner import SIDE_BY_SIDE, Line, Order, timeout_of
+from tidegate.agent.checkup.examiner import SIDE_BY_SIDE, Line, Order, timeout_of
 from tidegate.agent.ports import HealthProbe
 from tidegate.core.release import HealthCheck
 

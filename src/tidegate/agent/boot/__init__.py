@@ -1,0 +1,1 @@
+"""What the boot-loader back ends share: environments, variables, records, and who says which slot runs."""

@@ -1,0 +1,1 @@
+"""How a device talks to the control plane: one connection, bounded documents, ranges, pace, events."""
