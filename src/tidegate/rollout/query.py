@@ -1,4 +1,4 @@
-"""The query language of groups, audiences and `--query`.
+r"""The query language of groups, audiences and `--query`.
 
 ```
 model = "gw1" and revision >= 3 and not (tag:lab or group:frozen)
@@ -10,14 +10,23 @@ Names are those of `BUILT_IN`, or a device's own attributes, by dotted name; `at
 equals nothing: `=`, `<`, `~` and `in` are then false and `!=` is true, so `a != b` is always `not a = b`. Numbers compare as numbers, `true` and `false` as
 such, all other text in the order of version strings (`2.10` after `2.9`). A duration (`24h`) is its seconds.
 
-hawkBit's RSQL is accepted (`;` and, `,` or, `==`, `=in=`, `=out=`, `=gt=` …; `==` with a `*` is a glob) and printed back in this form. The grammar, lowest
-first:
+`tag = lab` and `group in (a, b)` are other spellings of `tag:lab` and `(group:a or group:b)`. A `*` without quotes behind `=` or `!=` is refused, since
+nobody can tell whether it is meant as a pattern: write `site ~ lyon-*` for that, `site = "lyon-*"` for the star itself.
+
+hawkBit's RSQL (FIQL) is accepted, and printed back in this form: `;` and, `,` or, `==`, `!=`, `=in=`, `=out=`, `=lt=`, `=le=`, `=gt=`, `=ge=`. In a query
+that uses any of these operators but `!=`, a `*` behind `==`, `!=` is a wildcard (with quotes, too; `\*` is the star), `attribute.NAME` and `metadata.NAME` are
+`attr.NAME`, `controllerid` is `id`; fields of hawkBit that mean something else here (`updatestatus`, `installedds.version` …) are refused with what to write.
+The grammar, lowest first; `and`, `or`, `not`, `in` are known in small and capital letters:
 
     or    = and { ("or" | ",") and }
     and   = not { ("and" | ";") not }
-    not   = [ "not" ] ( "(" or ")" | test )
+    not   = "not" not | "(" or ")" | test
     test  = "has" "(" name ")" | "tag:" word | "group:" word | name op value
-          | name [ "not" ] "in" "(" value { "," value } ")"
+          | name ( [ "not" ] "in" | "=in=" | "=out=" ) "(" value { "," value } ")"
+    op    = "=" | "!=" | "<" | "<=" | ">" | ">=" | "~"
+          | "==" | "=eq=" | "=ne=" | "=lt=" | "=le=" | "=gt=" | "=ge="
+    value = word | text;  text in single or double quotes, "\" before a quote in it
+    word  = one or more of letters, digits and . * ? + / @ : _ -
 """
 
 import fnmatch
@@ -31,6 +40,7 @@ from tidegate.core import amounts
 from tidegate.core.errors import ConfigError, RequestError
 from tidegate.core.nearest import did_you_mean, nearest
 from tidegate.core.release import version_key
+from tidegate.rollout import rsql
 
 Scalar: TypeAlias = str | int | float | bool
 Attributes: TypeAlias = Mapping[str, Scalar | Collection[str] | None]
@@ -46,12 +56,13 @@ _MOST_TEXT: Final = 1000
 _MOST_DEPTH: Final = 24
 
 _OPS: Final[dict[str, str]] = {
-    "==": "=", "=": "=", "!=": "!=", "<": "<", "<=": "<=", ">": ">", ">=": ">=", "~": "~",
-    "=lt=": "<", "=le=": "<=", "=gt=": ">", "=ge=": ">=", "=in=": "in", "=out=": "not in",
+    "=": "=", "!=": "!=", "<": "<", "<=": "<=", ">": ">", ">=": ">=", "~": "~",
+    **rsql.OPERATORS,
 }  # fmt: skip
+_WILD: Final = frozenset("*?")
 _TOKEN: Final = re.compile(
-    r"""\s*(?:(?P<text>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')"""
-    r"""|(?P<op>=(?:in|out|lt|le|gt|ge)=|==|!=|<=|>=|[=<>~])"""
+    r"""\s*(?:(?P<text>"(?:[^"\\]|\\[\s\S])*"|'(?:[^'\\]|\\[\s\S])*')"""
+    r"""|(?P<op>=[a-zA-Z]+=|==|!=|<=|>=|[=<>~])"""
     r"""|(?P<mark>[();,])"""
     r"""|(?P<word>[\w.*?+/@:-]+))"""
 )
@@ -122,7 +133,8 @@ class Compare:
         """Write it in the language."""
         if self.op in {"in", "not in"}:
             return f"{self.name} {self.op} ({', '.join(_quoted(v) for v in self.values)})"
-        return f"{self.name} {self.op} {_quoted(self.values[0])}"
+        exact = self.op in {"=", "!="}
+        return f"{self.name} {self.op} {_quoted(self.values[0], exact=exact)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +234,7 @@ class _Reader:
         self.text = text
         self.tokens = list(_tokens(text))
         self.next = 0
+        self.rsql = any(one.kind == "op" and one.text in rsql.OPERATORS for one in self.tokens)
 
     def some(self, depth: int) -> Node:
         parts = [self.every(depth)]
@@ -273,19 +286,53 @@ class _Reader:
         name = self._name(word)
         negated = self._take("word", "not")
         if self._take("word", "in"):
-            return Compare(name, "not in" if negated else "in", self._list(name))
+            return self._test_of(Compare(name, "not in" if negated else "in", self._list(name)))
         found = self._peek()
         if negated or found is None or found.kind != "op":
             hint = f' (for a group: "group:{word.text}")' if word.text not in BUILT_IN else ""
             raise self._wrong(f'a comparison was expected after "{word.text}"{hint}')
         self.next += 1
-        op = _OPS[found.text]
+        op = _OPS.get(found.text)
+        if op is None:
+            known = ", ".join(rsql.OPERATORS)
+            raise self._wrong(
+                f'"{found.text[:40]}" is no operator; of RSQL there are {known}', found
+            )
         if op in {"in", "not in"}:
-            return Compare(name, op, self._list(name))
+            return self._test_of(Compare(name, op, self._list(name)))
+        if op in {"=", "!="}:
+            return self._test_of(self._equal(name, op))
+        return self._test_of(Compare(name, op, (self._value(name),)))
+
+    def _equal(self, name: str, op: str) -> Node:
+        """Read the value of `=` or `!=`: a pattern in RSQL, and with quotes only in ours where it holds a star."""
+        token = self._peek()
         value = self._value(name)
-        if found.text == "==" and "*" in value:
-            op = "~"
+        assert token is not None  # noqa: S101 - there was a value
+        if self.rsql:
+            written = token.text[1:-1] if token.kind == "text" else token.text
+            glob = rsql.glob_of(written)
+            if glob is not None:
+                matched = Compare(name, "~", (glob,))
+                return matched if op == "=" else Not(matched)
+        elif token.kind == "word" and _WILD & set(value):
+            pattern = f"{'not ' if op == '!=' else ''}{name} ~ {value}"
+            problem = (
+                f'write "{pattern}" for a pattern, or {name} {op} "{value}" for the text as it is'
+            )
+            raise self._wrong(problem, token)
         return Compare(name, op, (value,))
+
+    def _test_of(self, test: Node) -> Node:
+        """Return a comparison with a set (`tag`, `group`) as what it means: membership."""
+        bare = test.part if isinstance(test, Not) else test
+        if not isinstance(bare, Compare) or bare.name not in _SETS:
+            return test
+        if isinstance(test, Not) or bare.op not in {"=", "!=", "in", "not in"}:
+            raise self._wrong(f"a {bare.name} is named whole, as in {bare.name}:lab")
+        members = tuple(Member(bare.name, value) for value in bare.values)
+        found: Node = members[0] if len(members) == 1 else Some(members)
+        return found if bare.op in {"=", "in"} else Not(found)
 
     def _list(self, name: str) -> tuple[str, ...]:
         self._expect("mark", "(", 'a "(" was expected')
@@ -308,6 +355,10 @@ class _Reader:
 
     def _name(self, word: _Token) -> str:
         name = word.text
+        if self.rsql:
+            name, instead = rsql.name_of(name)
+            if instead:
+                raise self._wrong(f'"{name[:40]}" is not known here; write {instead}', word)
         if name in BUILT_IN or name in _SETS or "." in name:
             return name
         near = nearest(name, BUILT_IN)
@@ -396,13 +447,16 @@ def _is_slip(name: str, known: str) -> bool:
     return len(longer) == len(shorter) + 1 and shorter in cuts
 
 
-def _quoted(value: str) -> str:
+def _quoted(value: str, *, exact: bool = False) -> str:
+    """Write a value, in quotes where it needs them; `exact`: also where a star in it is no pattern."""
     plain = re.fullmatch(r"[\w.*?+/@-]+", value) and value.lower() not in {"and", "or", "not", "in"}
-    return value if plain else '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    if plain and not (exact and _WILD & set(value)):
+        return value
+    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def _unquoted(text: str) -> str:
-    return re.sub(r"\\(.)", r"\1", text[1:-1])
+    return re.sub(r"\\(.)", r"\1", text[1:-1], flags=re.DOTALL)
 
 
 def _wrapped(part: Node) -> str:

@@ -1,0 +1,75 @@
+"""What is different in hawkBit's RSQL: its operators, its names for things, and its one wildcard.
+
+A query is RSQL where it uses an operator of it (`==`, `=in=` …). `rollout.query` reads both in one grammar; what is here says which words of the
+other language mean what in ours, and which have no meaning here: those are refused with what to write instead, never guessed at.
+Comparisons stay ours: letters count (hawkBit takes `A` for `a`), and text is in the order of version strings.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+#: Operators that only RSQL has, and what they are in ours.
+OPERATORS: Final[Mapping[str, str]] = {
+    "==": "=", "=eq=": "=", "=ne=": "!=", "=lt=": "<", "=le=": "<=", "=gt=": ">", "=ge=": ">=",
+    "=in=": "in", "=out=": "not in",
+}  # fmt: skip
+#: hawkBit's fields that say the same here under another name.
+_SAME: Final[Mapping[str, str]] = {"controllerid": "id"}
+_PREFIXES: Final[Mapping[str, str]] = {"attribute.": "attr.", "metadata.": "attr."}
+#: hawkBit's fields that say something else than anything here: what to write.
+_INSTEAD: Final[Mapping[str, str]] = {
+    "name": "id = gw1-0001, or attr.name for a device's own attribute",
+    "description": "attr.description for a device's own attribute",
+    "updatestatus": "state = confirmed (or failed, reverted, lost, staged ...)",
+    "lastcontrollerrequestat": "seen < 24h",
+    "createdat": "a device's own attribute, as in attr.made",
+    "ipaddress": "site = lyon-2, or region = eu",
+    "address": "site = lyon-2, or region = eu",
+    "targettype.key": "model = gw1",
+    "targettype.name": "model = gw1",
+    "assignedds.name": "rollout = gw1-2.4.1",
+    "assignedds.version": "rollout = gw1-2.4.1",
+    "installedds.name": "release = gw1-2.4.1",
+    "installedds.version": "release = gw1-2.4.1",
+}
+_ESCAPED: Final = re.compile(r"\\(.)|([*?\[])", re.DOTALL)
+
+
+def name_of(name: str) -> tuple[str, str]:
+    """Return our name of a field, and (where there is none) what to write instead.
+
+    Args:
+        name: as written in a query that is RSQL; untrusted.
+
+    Returns:
+        (name, "") for one that is known or a device's own, (name, advice) for one that means nothing here.
+    """
+    lower = name.lower()
+    if lower in _INSTEAD:
+        return name, _INSTEAD[lower]
+    if lower in _SAME:
+        return _SAME[lower], ""
+    for prefix, ours in _PREFIXES.items():
+        if lower.startswith(prefix) and len(lower) > len(prefix):
+            return ours + name[len(prefix) :], ""
+    return name, ""
+
+
+def glob_of(written: str) -> str | None:
+    r"""Return the glob (`~`) that a value of `==` means, or None when it holds no wildcard.
+
+    `*` is RSQL's only wildcard, in quotes and without; `\*` is the star itself. What else a glob knows (`?`, `[`) stands for itself.
+
+    Args:
+        written: the value without its quotes, its backslashes still there.
+    """
+    if "*" not in re.sub(r"\\.", "", written, flags=re.DOTALL):
+        return None
+
+    def one(match: re.Match[str]) -> str:
+        if match[1] is not None:
+            return f"[{match[1]}]" if match[1] in "*?[" else match[1]
+        return "*" if match[2] == "*" else f"[{match[2]}]"
+
+    return _ESCAPED.sub(one, written)
