@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import msgspec
+from bench.process import peak_mib
 
 PIECE = 1 << 20
 
@@ -76,7 +77,7 @@ def main(what: str, *words: str) -> None:
     found = {
         "wall_s": time.monotonic() - begin,
         "cpu_s": used.ru_utime + used.ru_stime,
-        "peak_mib": used.ru_maxrss / 1024,
+        "peak_mib": peak_mib(os.getpid()),
     }
     print(json.dumps(found))
 

@@ -28,6 +28,15 @@ def resident_mib(pid: int) -> float:
     return _rollup_kib(pid, "Rss") / 1024
 
 
+def peak_mib(pid: int) -> float:
+    """Return the most that was ever resident, in MiB.
+
+    Not `ru_maxrss`: that is kept over an exec, so a small process that a large one started reports the large one's size.
+    """
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+
+
 def settle(pid: int, limit_s: float = 10.0) -> None:
     """Wait until the process has used no processor time for a while, or the limit has passed."""
     end, last, quiet_since = time.monotonic() + limit_s, -1.0, time.monotonic()
