@@ -21,10 +21,10 @@ from tidegate.sim.board import Catalogue, Image
 from tidegate.sim.clock import VirtualTimeline
 from tidegate.sim.device import Factory, SimDevice
 from tidegate.sim.faults import Behaviour, Cut, CutMode, Truth
-from tidegate.sim.fleet import Fleet, Scheduler
 from tidegate.sim.link import AsgiWire
 from tidegate.sim.population import PopulationSpec, populate
 from tidegate.sim.report import device_truth, outcomes
+from tidegate.sim.scheduler import Fleet, Scheduler
 
 pytestmark = pytest.mark.e2e
 

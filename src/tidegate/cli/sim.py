@@ -23,16 +23,32 @@ def command() -> None:
 
 @command.command("run")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--seed", type=int, help="Another seed than the scenario's own.")
+@click.option("--seed", type=click.IntRange(min=0), help="Another seed than the scenario's own.")
+@click.option("--policy", help="Another policy than the scenario's own (batched scenarios).")
 @click.option("--expect", is_flag=True, help="Exit with 10 when an expectation is not met.")
 @with_output
-def run(file: Path, *, seed: int | None, expect: bool, out: Output) -> int:
-    """Play a scenario: real agents on simulated boards against the real server, on a virtual clock.
+def run(file: Path, *, seed: int | None, policy: str | None, expect: bool, out: Output) -> int:
+    """Play a scenario: with real agents and the real server on a virtual clock, or a large fleet as arrays.
+
+    The file says which by its `mode`, "exact" or "batched"; docs/reference/scenarios.md describes both.
 
     \b
     tidegate sim run examples/scenarios/never-boots.scenario.toml
+    tidegate sim run examples/scenarios/modes/boot10.scenario.toml --policy hawk80
     tidegate sim run story.scenario.toml --expect --seed 7
     """
+    from tidegate.sim.fleet.reader import read_mode
+
+    if read_mode(file) == "batched":
+        from tidegate.cli import _sim_fleet
+
+        return _sim_fleet.run(file, out, seed=seed, policy=policy, expect=expect)
+    if policy is not None:
+        raise ConfigError("config.invalid", f'{file.name} is played with its own [policy]: "exact"')
+    return _run_exact(file, out, seed=seed, expect=expect)
+
+
+def _run_exact(file: Path, out: Output, *, seed: int | None, expect: bool) -> int:
     from tidegate.sim.scenario import Told, play, read_scenario
 
     scenario = read_scenario(file)

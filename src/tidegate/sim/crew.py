@@ -19,11 +19,11 @@ from tidegate.sim.board import Catalogue, Image
 from tidegate.sim.clock import AcceleratedTimeline
 from tidegate.sim.device import Factory, SimDevice
 from tidegate.sim.faults import Behaviour, Cut, CutMode, Truth
-from tidegate.sim.fleet import Fleet, Scheduler
 from tidegate.sim.lies import Lie, lying_wire
 from tidegate.sim.link import HttpWire
 from tidegate.sim.population import PopulationSpec, populate
 from tidegate.sim.report import device_truth
+from tidegate.sim.scheduler import Fleet, Scheduler
 
 #: Orders are looked for this often, in accelerated seconds.
 SLICE_S: Final = 10.0

@@ -49,7 +49,18 @@ from tidegate.sim.report import Outcomes, outcomes
 from tidegate.sim.world import World, WorldSpec
 
 SCHEMA: Final = 1
-_KEYS: Final = ("schema", "name", "about", "seed", "lasts", "fleet", "policy", "release", "expect")
+_KEYS: Final = (
+    "schema",
+    "mode",
+    "name",
+    "about",
+    "seed",
+    "lasts",
+    "fleet",
+    "policy",
+    "release",
+    "expect",
+)
 _FLEET: Final = ("devices", "internal", "pilot", "daily", "weekly", "lossy", "sites", "poll")
 _RELEASE: Final = ("version", "at", "fails", "where", "errors_per_hour", "after", "back_to")
 _STATE: Final = ("state", "isolated")

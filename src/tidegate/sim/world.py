@@ -23,11 +23,11 @@ from tidegate.sim.clock import VirtualTimeline
 from tidegate.sim.control import RolloutView, view_of
 from tidegate.sim.device import Factory, SimDevice
 from tidegate.sim.faults import Behaviour, Truth
-from tidegate.sim.fleet import Fleet, Scheduler
 from tidegate.sim.images import TreeSpec, make_packed, make_tree
 from tidegate.sim.link import AsgiWire
 from tidegate.sim.population import DevicePlan, PopulationSpec, populate
 from tidegate.sim.report import DeviceTruth, device_truth, digest
+from tidegate.sim.scheduler import Fleet, Scheduler
 from tidegate.sim.workshop import Recipe, Workshop, contract
 
 #: Bytes of a slot: small, so that thousands of them fit into memory.

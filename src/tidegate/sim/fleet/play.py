@@ -1,0 +1,283 @@
+"""Plays one release on one fleet under one policy, tick by tick.
+
+Everything random about devices is drawn before the first tick, from the seed alone: two policies with one seed meet the same devices with the same fates.
+A tick is: reports and contacts that are due → the policy decides → devices are assigned or activated → what will come of that goes into the calendar.
+"""
+
+import time
+from collections import defaultdict
+from typing import Final
+
+import numpy as np
+
+from tidegate.sim.fleet.outcome import Outcome
+from tidegate.sim.fleet.policy import News, Orders, Policy, View
+from tidegate.sim.fleet.population import NEVER, Bools, Fleet, Ints, populate
+from tidegate.sim.fleet.spec import PERSONAL_H, TICK_H, TICKS_H, Scenario
+from tidegate.sim.fleet.truth import (
+    BRICKED,
+    INSTALL_FAILED,
+    OK,
+    REVERTED,
+    SLOW,
+    Truth,
+    first_night,
+    tell,
+)
+
+#: Ticks from activation to each report. Confirmation and silence are known the tick after the 1 h deadline.
+INSTALL_REPORT: Final = 1
+REVERT_REPORT: Final = 2
+DEADLINE: Final = 5
+AGES_H: Final = (24, 96, 168)
+WINDOWS_H: Final = (12, 72, 168)
+#: The people beside the peers: everything is stopped 12 h after 0.2 % of the fleet (at least 20) was bricked, crashed late or fell silent by the release.
+HUMAN_SHARE: Final = 0.002
+HUMAN_LEAST: Final = 20
+HUMAN_H: Final = 12
+_CURVE_EVERY: Final = 2 * TICKS_H
+
+
+class Play:
+    """One run. `fleet` and `truth` may be looked at afterwards."""
+
+    def __init__(self, scenario: Scenario, policy: Policy, name: str, seed: int) -> None:
+        """Draw fleet and truth of the seed and introduce the policy to them."""
+        streams = [np.random.default_rng([seed, number]) for number in range(3)]
+        self.scenario, self.policy, self.name, self.seed = scenario, policy, name, seed
+        self.fleet: Fleet = populate(scenario, streams[0])
+        self.truth: Truth = tell(scenario, self.fleet, streams[1])
+        size = self.fleet.size
+        self.activated = np.full(size, NEVER)
+        self.outcome_at = np.full(size, NEVER)
+        self.harm_at = np.full(size, NEVER)
+        #: From here on a device says nothing any more.
+        self.dead_at = self.truth.dark_at.copy()
+        self._calendar: dict[int, list[tuple[str, Ints]]] = defaultdict(list)
+        self._personal = np.array(
+            [round(PERSONAL_H[one] * TICKS_H) for one in self.fleet.names["class"]], np.int64
+        )[self.fleet.klass]
+        everybody = np.arange(size)
+        staged = self.fleet.next_online(everybody, 0) + self.fleet.download
+        self._prepare(everybody)
+        policy.begin(View(self.fleet, scenario, self.truth.history, staged, streams[2]))
+
+    def run(self) -> Outcome:
+        """Play to the horizon, or to the stop."""
+        begun = time.perf_counter()
+        stop_tick, isolated_at, why, paused = NEVER, NEVER, "", False
+        isolated: tuple[str, ...] = ()
+        curve: list[tuple[float, int]] = []
+        meters: list[tuple[float, dict[str, float]]] = []
+        harm = _Human(self)
+        for tick in range(self.scenario.ticks):
+            orders = self.policy.step(tick, self._news(tick))
+            if self.policy.human and not orders.stop:
+                orders = harm.look(tick) or orders
+            if orders.isolated:
+                isolated = (*isolated, *orders.isolated)
+                isolated_at, why = min(isolated_at, tick), why or orders.why
+            if orders.stop:
+                stop_tick, why, paused = tick, orders.why, orders.stop == "paused"
+            if tick % _CURVE_EVERY == 0 or orders.stop:
+                curve.append((tick * TICK_H, int((self.activated <= tick).sum())))
+                meters.append((tick * TICK_H, dict(self.policy.meters())))
+            if orders.stop:
+                break
+            if orders.assign.size:
+                self._assign(orders.assign, tick)
+            if orders.activate.size:
+                self._activate(orders.activate, tick)
+        if paused:
+            self._finish_groups(stop_tick)
+        return self._outcome(
+            stop_tick, isolated, isolated_at, why, curve, meters, time.perf_counter() - begun
+        )
+
+    # --- what is due ------------------------------------------------------------------------------------------------------
+
+    def _news(self, tick: int) -> News:
+        found: dict[str, list[Ints]] = {}
+        for kind, devices in self._calendar.pop(tick, ()):
+            idx = devices
+            if kind == "activate":
+                self._activate(idx, tick)
+                continue
+            if kind == "vanished":  # of those that are silent for a reason that still holds
+                idx = idx[self._silent(idx, tick)]
+            elif kind != "deadline":
+                idx = idx[self.dead_at[idx] > tick]
+            if idx.size:
+                found.setdefault(kind, []).append(idx)
+        return {kind: np.sort(np.concatenate(all_)) for kind, all_ in found.items()}
+
+    def _silent(self, idx: Ints, tick: int) -> Bools:
+        """Say which were last heard of longer ago than their personal deadline."""
+        last = self.fleet.last_online(idx, np.minimum(tick, self.dead_at[idx] - 1))
+        found: Bools = tick - last >= self._personal[idx]
+        return found
+
+    def _schedule(self, kind: str, devices: Ints, due: Ints) -> None:
+        """Put devices into the calendar, each at its own tick; what lies beyond the horizon is dropped."""
+        keep = due < self.scenario.ticks
+        idx, when = devices[keep], due[keep]
+        if not idx.size:
+            return
+        order = np.argsort(when, kind="stable")
+        idx, when = idx[order], when[order]
+        cuts = np.flatnonzero(np.diff(when)) + 1
+        for part, at in zip(np.split(idx, cuts), when[np.r_[0, cuts]].tolist(), strict=True):
+            self._calendar[at].append((kind, part))
+
+    def _prepare(self, everybody: Ints) -> None:
+        """Schedule what happens without any update: crashes, devices that fall silent, outages that are noticed as silence."""
+        crash = self.truth.crash_at
+        mine = everybody[crash < NEVER]
+        self._schedule("crashed", mine, self.fleet.next_online(mine, crash[mine] + 1))
+        self._vanishing(everybody[self.dead_at < NEVER])
+        for outage in self.fleet.outages:
+            if outage.devices.all():
+                continue  # the server itself was away, and knows it
+            idx = np.flatnonzero(outage.devices)
+            last = self.fleet.last_online(idx, np.full(idx.size, outage.start - 1))
+            back = self.fleet.next_online(idx, outage.start)
+            missed = back - last > self._personal[idx]
+            idx, last, back = idx[missed], last[missed], back[missed]
+            self._schedule("vanished", idx, last + self._personal[idx])
+            self._schedule("returned", idx, back)
+
+    def _vanishing(self, idx: Ints) -> None:
+        last = self.fleet.last_online(idx, self.dead_at[idx] - 1)
+        self._schedule("vanished", idx, last + self._personal[idx])
+
+    # --- what is ordered --------------------------------------------------------------------------------------------------
+
+    def _assign(self, idx: Ints, tick: int) -> None:
+        """Let devices download, and activate when they next may."""
+        loaded = self.fleet.next_online(idx, tick) + self.fleet.download[idx]
+        self._schedule("activate", idx, self.fleet.next_asking(idx, loaded))
+
+    def _activate(self, devices: Ints, tick: int) -> None:
+        """Set the boot flag on devices, and put what will come of it into the calendar."""
+        idx = devices[(self.activated[devices] == NEVER) & (self.dead_at[devices] > tick)]
+        truth, fleet = self.truth, self.fleet
+        self.activated[idx] = tick
+        self._schedule("deadline", idx, np.full(idx.size, tick + DEADLINE))
+        fate, lies = truth.fate[idx], truth.lies[idx]
+        crash = np.where(truth.night[idx], first_night(fleet, self.scenario, idx, tick), NEVER)
+        crash = np.minimum(crash, truth.crash[idx])
+        runs = np.isin(fate, (OK, SLOW))
+        # A crash inside the warm-up is a failed attempt, which the device takes back.
+        early = runs & (crash < DEADLINE)
+        fate = np.where(early, REVERTED, fate)
+        runs &= ~early
+
+        self.dead_at[idx[fate == BRICKED]] = tick
+        dies = runs & (truth.dark[idx] < NEVER)
+        self.dead_at[idx[dies]] = np.minimum(self.dead_at[idx[dies]], tick + truth.dark[idx[dies]])
+        self.harm_at[idx[fate == BRICKED]] = tick
+        harm = np.where(runs, tick + np.minimum(crash, truth.dark[idx]), NEVER)
+        self.harm_at[idx] = np.minimum(self.harm_at[idx], np.where(harm < NEVER, harm, NEVER))
+        self._vanishing(idx[(fate == BRICKED) | dies])
+
+        wait = np.full(idx.size, DEADLINE)
+        bad = np.isin(fate, (INSTALL_FAILED, REVERTED))
+        wait[(fate == INSTALL_FAILED) & ~lies] = INSTALL_REPORT
+        wait[(fate == REVERTED) & ~lies] = REVERT_REPORT
+        wait = wait + np.where(fate == SLOW, truth.back[idx], 0) + truth.delay[idx]
+        due = fleet.next_online(idx, tick + wait)
+        says = (fate != BRICKED) & (self.dead_at[idx] > due)
+        self._schedule("failed", idx[bad & ~lies & says], due[bad & ~lies & says])
+        fine = (~bad | lies) & says
+        self._schedule("ok", idx[fine], due[fine])
+        known = np.where(bad & says, due, np.minimum(due, tick + DEADLINE))
+        self.outcome_at[idx] = np.where(fine, due, known)
+        self._later(idx[runs], crash[runs], tick)
+
+    def _later(self, idx: Ints, crash: Ints, tick: int) -> None:
+        """Schedule late crashes, and the contacts at each age and after each metric window, of devices that run the release."""
+        hit = crash < NEVER
+        self._schedule("crashed", idx[hit], self.fleet.next_online(idx[hit], tick + crash[hit] + 1))
+        for kind, hours in (("age", AGES_H), ("metric", WINDOWS_H)):
+            for age in hours:
+                due = self.fleet.next_online(idx, tick + age * TICKS_H)
+                self._schedule(f"{kind}{age}", idx, due)
+
+    def _finish_groups(self, tick: int) -> None:
+        """After a pause: what is assigned goes on, and nobody watches."""
+        for at in sorted(one for one in self._calendar if one > tick):
+            for kind, devices in self._calendar[at]:
+                if kind == "activate":
+                    self._activate(devices, at)
+
+    # --- what came of it --------------------------------------------------------------------------------------------------
+
+    def _outcome(
+        self,
+        stop_tick: int,
+        isolated: tuple[str, ...],
+        isolated_at: int,
+        why: str,
+        curve: list[tuple[float, int]],
+        meters: list[tuple[float, dict[str, float]]],
+        run_s: float,
+    ) -> Outcome:
+        end, bad = self.scenario.ticks, self.scenario.bad
+        affected = self.truth.affected if bad else np.ones(self.fleet.size, bool)
+        stopped = min(stop_tick, isolated_at)
+        at_stop = min(stopped, end)
+        mine = affected & (self.activated < NEVER)
+        ended = np.sort(self.outcome_at)
+        shares = [int(ended[min(ended.size - 1, int(q * ended.size))]) for q in (0.95, 0.99)]
+        t95, t99 = (one * TICK_H if one < end and stop_tick == NEVER else None for one in shares)
+        state = "halted" if stop_tick < NEVER else "isolated" if isolated else "running"
+        if state == "running" and t95 is not None:
+            state = "completed"
+        exposed_end = int(mine.sum())
+        return Outcome(
+            scenario=self.scenario.name,
+            policy=self.name,
+            seed=self.seed,
+            devices=self.fleet.size,
+            bad=bad,
+            state=state,
+            why=why,
+            stopped_h=stopped * TICK_H if stopped < NEVER else None,
+            isolated=isolated,
+            isolations=len(isolated),
+            affected=int(affected.sum()),
+            exposed=int((mine & (self.activated <= at_stop)).sum()),
+            exposed_end=exposed_end,
+            harmed=int((self.harm_at <= at_stop).sum()),
+            harmed_end=int((self.harm_at < end).sum()),
+            failed_end=int(
+                (
+                    self.truth.by_fault & (self.activated < NEVER) & (self.truth.fate != BRICKED)
+                ).sum()
+            ),
+            t95_h=t95,
+            t99_h=t99,
+            true_cause=bad or self.truth.excess,
+            caught=bad and stopped < NEVER and exposed_end * 2 < int(affected.sum()),
+            run_s=round(run_s, 3),
+            curve=tuple(curve),
+            meters=tuple(meters),
+        )
+
+
+class _Human:
+    """Sees the harm that is done, not what a report says, and acts 12 h late."""
+
+    def __init__(self, play: Play) -> None:
+        self._play = play
+        self._line = max(HUMAN_LEAST, HUMAN_SHARE * play.fleet.size)
+        self._saw_at = NEVER
+
+    def look(self, tick: int) -> Orders | None:
+        if self._saw_at == NEVER and tick % TICKS_H == 0:
+            harmed = int((self._play.harm_at <= tick).sum())
+            if harmed >= self._line:
+                self._saw_at = tick
+        if tick >= self._saw_at + HUMAN_H * TICKS_H:
+            return Orders(stop="halted", why="people saw the harm, 12 h later")
+        return None

@@ -1,0 +1,68 @@
+"""The small interface between a simulated fleet and whoever decides about its rollout.
+
+A policy sees what a server sees: attributes of the devices, history, reports and contacts, never the truth. Peers assign devices and have no say after
+that; Tidegate stages everywhere and permits the activation of devices that ask.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import numpy as np
+
+from tidegate.sim.fleet.population import Fleet, Ints
+from tidegate.sim.fleet.spec import Scenario
+from tidegate.sim.fleet.truth import History
+
+#: What a server hears of devices in a tick, by kind. `failed`, `ok`: the report on a first attempt. `crashed`: late, or of a device not updated.
+#: `vanished`: not heard of for longer than its personal deadline. `returned`: heard of again after that. `age24` …: the first contact at that age.
+#: `metric12` …: a contact after that window is complete. `deadline`: the first-report deadline of the devices activated that tick has passed.
+News = Mapping[str, Ints]
+
+#: How a rollout stopped. `paused`: what is assigned goes on; `halted`: nothing starts any more.
+Stop = Literal["", "paused", "halted"]
+
+
+@dataclass(frozen=True)
+class Orders:
+    """What a policy decides in a tick.
+
+    Attributes:
+        assign: devices that get the release to download and to activate when they can.
+        activate: devices that ask right now and get their permit.
+        stop: whether the rollout ends here.
+        isolated: strata isolated in this tick, for people.
+        why: what stopped it, for people.
+    """
+
+    assign: Ints = field(default_factory=lambda: np.empty(0, np.int64))
+    activate: Ints = field(default_factory=lambda: np.empty(0, np.int64))
+    stop: Stop = ""
+    isolated: tuple[str, ...] = ()
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class View:
+    """What a policy knows when the rollout starts. Of `scenario` only what a server knows may be used: sizes, names, and hours of the week."""
+
+    fleet: Fleet
+    scenario: Scenario
+    history: History
+    staged: Ints
+    rng: np.random.Generator
+
+
+class Policy(Protocol):
+    """Decides, tick by tick. `human` adds the charitable people of the studies, who stop what harms visibly."""
+
+    human: bool
+
+    def begin(self, view: View) -> None:
+        """Get to know the fleet. Called once."""
+
+    def step(self, tick: int, news: News) -> Orders:
+        """Decide after the news of a tick."""
+
+    def meters(self) -> Mapping[str, float]:
+        """Return figures of the decision for plots, such as the evidence in nats."""
