@@ -1,0 +1,403 @@
+"""The sums: everything that is known about a release's evidence, as integers.
+
+`fold` books one fact. It costs the same however many strata there are: what a fact adds is kept by profile, and given to the profile's strata when
+somebody looks (`settle`). Only late events go to their strata at once, because each has risk sets of its own there.
+
+After an isolation every stratum that overlaps the one that left is put back to even odds: what was permitted before then is neither charged nor credited there,
+and the profiles that left count nowhere but in their own stratum. What is left in the sums is evidence about those who stay.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final
+
+import msgspec
+
+from tidegate.rollout.evidence import layout as at
+from tidegate.rollout.evidence import stakes
+from tidegate.rollout.evidence.baseline import Baseline
+from tidegate.rollout.evidence.facts import (
+    Alive,
+    Control,
+    Credits,
+    Dead,
+    Fact,
+    Fail,
+    Isolated,
+    Kind,
+    Late,
+    Ok,
+    Permit,
+    Rate,
+    Refund,
+    Risk,
+    Score,
+    Silent,
+    Watch,
+)
+from tidegate.rollout.evidence.settings import DELTAS_PPM, Harm
+from tidegate.rollout.evidence.strata import CLASS, VARIANT, Profile, Scheme
+
+_KIND: Final[dict[Kind, int]] = {"crash": 0, "dark": 1}
+_NEVER: Final = -1
+#: Failures credited, by profile; becomes the six sums of the failure stream when it is settled.
+_PAID: Final = -1
+
+Row = list[int]
+
+
+class Home:
+    """What is known of a profile: its strata, what its failures pay, and what it has had so far (admission's counters)."""
+
+    __slots__ = ("credit", "held", "pending", "silence_ppm", "strata", "total", "variant")
+
+    def __init__(self, strata: tuple[int, ...], variant: str, limit: int, silence_ppm: int) -> None:
+        self.strata = strata
+        self.variant = variant
+        self.credit = stakes.credit(limit)
+        self.silence_ppm = silence_ppm
+        self.pending: dict[int, int] = {}
+        self.total: Row = [0] * at.TRACKED
+        self.held = True
+
+
+class Book:
+    """Evidence of one release. Not thread-safe; what it holds is worth as much as the facts that it was given."""
+
+    def __init__(self, scheme: Scheme, harm: Harm, baseline: Baseline) -> None:
+        self.scheme = scheme
+        self.harm = harm
+        self.baseline = baseline
+        self.layout = at.layout(harm)
+        self.rows: list[Row] = [[0] * self.layout.width for _ in scheme.strata]
+        self.control_events = 0
+        self.control_hours = 0
+        self.credits: dict[int, int] = {}
+        self.isolated: tuple[int, ...] = ()
+        self.restarted: list[int] = [_NEVER] * len(scheme.strata)
+        self.facts = 0
+        #: A number for each stratum that rises whenever its row changes.
+        self.versions: list[int] = [0] * len(scheme.strata)
+        self._homes: dict[Profile, Home] = {}
+        self._moved: set[Profile] = set()
+        self._restart = _NEVER
+        self._folds: dict[type, Callable[[Any], None]] = {
+            Permit: self._permit,
+            Refund: self._refund,
+            Fail: self._fail,
+            Ok: self._ok,
+            Silent: self._silent,
+            Alive: self._alive,
+            Dead: self._dead,
+            Watch: self._watch,
+            Late: self._late,
+            Rate: self._rate,
+            Score: self._score,
+            Control: self._control,
+            Credits: self._credits,
+            Isolated: self._isolate,
+        }
+
+    # ------------------------------------------------------------------ booking
+
+    def fold(self, fact: Fact) -> None:
+        """Book one fact.
+
+        Raises:
+            KeyError: not a fact of this version.
+        """
+        self.facts += 1
+        self._folds[type(fact)](fact)
+
+    def fold_all(self, facts: Iterable[Fact]) -> None:
+        """Book facts in their order."""
+        for fact in facts:
+            self.fold(fact)
+
+    def home(self, profile: Profile) -> Home:
+        """Return what is known of a profile; a new one is taken in."""
+        found = self._homes.get(profile)
+        if found is not None:
+            return found
+        told = self.scheme.told_apart(profile)
+        found = self._homes.get(told)
+        if found is None:
+            values = dict(zip(self.scheme.attributes, told, strict=True))
+            limit = stakes.limit_ppm(
+                self.baseline.failure(values[VARIANT]), self.harm.extra_failure_ppm
+            )
+            silence = self.baseline.silence(values.get(CLASS, ""))
+            found = Home(self.scheme.strata_of(told), values[VARIANT], limit, silence)
+            gone = [one for one in self.isolated if self.scheme.holds(one, told)]
+            if gone:
+                found.held, found.strata = False, (gone[0],)
+            self._homes[told] = found
+        self._homes[profile] = found
+        return found
+
+    def _add(self, profile: Profile, *changes: tuple[int, int], since: int) -> None:
+        """Add to a profile. `since` = when its permit was granted: evidence of permits older than a stratum's restart stays out of it."""
+        home = self._homes.get(profile) or self.home(profile)
+        if since <= self._restart:
+            self._add_old(home, changes, since)
+            return
+        pending = home.pending
+        if not pending:
+            self._moved.add(profile)
+        for where, amount in changes:
+            pending[where] = pending.get(where, 0) + amount
+
+    def _add_old(self, home: Home, changes: tuple[tuple[int, int], ...], since: int) -> None:
+        """Add what belongs to a permit that is older than some restart, stratum by stratum."""
+        for where, amount in changes:
+            if 0 <= where < at.TRACKED:
+                home.total[where] += amount
+        for stratum in home.strata:
+            old = since <= self.restarted[stratum]
+            for where, amount in changes:
+                if where in _COUNTED or not old:
+                    self._give(self.rows[stratum], home, where, amount)
+            self.versions[stratum] += 1
+
+    def settle(self) -> None:
+        """Give what was added by profile to the strata; after this `rows` are right."""
+        for profile in self._moved:
+            home = self._homes[profile]
+            pending, home.pending = home.pending, {}
+            for where, amount in pending.items():
+                if 0 <= where < at.TRACKED:
+                    home.total[where] += amount
+            items = list(pending.items())
+            for stratum in home.strata:
+                self.versions[stratum] += 1
+                row = self.rows[stratum]
+                for where, amount in items:
+                    if where >= 0:
+                        row[where] += amount
+                    else:
+                        self._give(row, home, where, amount)
+        self._moved.clear()
+
+    def _give(self, row: Row, home: Home, where: int, amount: int) -> None:
+        if where != _PAID:
+            row[where] += amount
+            return
+        for index, worth in enumerate(home.credit):
+            row[at.FAILURE + index] += amount * worth
+
+    def _permit(self, fact: Permit) -> None:
+        charged = fact.count if fact.charged is None else min(fact.count, fact.charged)
+        self._add(fact.profile, (at.EXPOSED, fact.count), (at.CHARGED, charged), since=fact.at)
+
+    def _refund(self, fact: Refund) -> None:
+        charged = fact.count if fact.charged is None else min(fact.count, fact.charged)
+        self._add(
+            fact.profile,
+            (at.EXPOSED, -fact.count),
+            (at.CHARGED, -charged),
+            since=fact.granted_at,
+        )
+
+    def _fail(self, fact: Fail) -> None:
+        credited = fact.count if fact.credited is None else min(fact.count, fact.credited)
+        changes = [(_PAID, credited)]
+        if not fact.again:
+            changes += [(at.FAILED, credited), (at.VOID, fact.count - credited)]
+        self._add(fact.profile, *changes, since=fact.granted_at)
+
+    def _ok(self, fact: Ok) -> None:
+        charged = fact.count if fact.charged is None else min(fact.count, fact.charged)
+        changes = [(at.HEALTHY, fact.count)]
+        if charged:
+            worth = enumerate(stakes.charge())
+            changes += [(at.SILENCE + index, charged * one) for index, one in worth]
+        self._add(fact.profile, *changes, since=fact.granted_at)
+
+    def _silent(self, fact: Silent) -> None:
+        credited = fact.count if fact.credited is None else min(fact.count, fact.credited)
+        charged = fact.count if fact.charged is None else min(fact.count, fact.charged)
+        charged = max(charged, credited)
+        changes = [(at.SILENT, credited), (at.VOID, fact.count - credited)]
+        if charged:
+            limit = stakes.limit_ppm(fact.silence_ppm, self.harm.extra_silence_ppm)
+            won, lost = stakes.gain(limit), stakes.charge()
+            changes += [
+                (at.SILENCE + one, credited * won[one] + (charged - credited) * lost[one])
+                for one in range(len(DELTAS_PPM))
+            ]
+        self._add(fact.profile, *changes, since=fact.granted_at)
+
+    def _alive(self, fact: Alive) -> None:
+        self._add(fact.profile, (at.ALIVE + fact.gate, fact.count), since=fact.at)
+
+    def _dead(self, fact: Dead) -> None:
+        self._add(fact.profile, (at.DEAD + fact.gate, fact.count), since=fact.at)
+
+    def _watch(self, fact: Watch) -> None:
+        amount = -fact.count if fact.leave else fact.count
+        self._add(fact.profile, (at.WATCHED + _KIND[fact.kind], amount), since=fact.at)
+
+    def _late(self, fact: Late) -> None:
+        kind = _KIND[fact.kind]
+        if fact.updated and fact.paid:
+            paid = min(fact.count, fact.paid)
+            self._add(fact.profile, (at.SEEN + kind, paid), since=fact.at)
+        home = self.home(fact.profile)
+        for risk in fact.risks:
+            if risk[0] in home.strata:
+                self._race(risk, kind, fact)
+
+    def _race(self, risk: Risk, kind: int, fact: Late) -> None:
+        stratum, updated, control = risk
+        if control < self.harm.least_control or (updated < 1 and not fact.updated):
+            return
+        worth = stakes.race(max(1, updated), control, self.harm.hazard_pct, won=fact.updated)
+        row, first = self.rows[stratum], at.RACE + kind * len(worth)
+        for index, one in enumerate(worth):
+            row[first + index] += fact.count * one
+        self.versions[stratum] += 1
+
+    def _rate(self, fact: Rate) -> None:
+        """Let expected late events grow with the devices that were under watch meanwhile."""
+        self.settle()
+        kind = _KIND[fact.kind]
+        watched, expected = at.WATCHED + kind, at.EXPECTED + kind
+        for stratum, row in enumerate(self.rows):
+            if row[watched] > 0:
+                row[expected] += row[watched] * fact.expected_ppb
+                self.versions[stratum] += 1
+
+    def _score(self, fact: Score) -> None:
+        if fact.metric >= len(self.harm.metrics) or fact.window >= len(self.harm.windows_s):
+            return
+        first = at.metric_at(self.harm, fact.metric, fact.window)
+        worth = stakes.rank(fact.sixteenths, self.harm.metric_ppm)
+        changes = [(first + index, fact.count * one) for index, one in enumerate(worth)]
+        self._add(fact.profile, *changes, since=fact.at)
+
+    def _control(self, fact: Control) -> None:
+        self.control_events += fact.events
+        self.control_hours += fact.hours
+
+    def _credits(self, fact: Credits) -> None:
+        self.credits = {where: parts for where, parts in fact.parts_ppm.items() if parts}
+
+    # ------------------------------------------------------------------ isolation
+
+    def _isolate(self, fact: Isolated) -> None:
+        """Take a stratum out of everything that overlaps it."""
+        if fact.stratum in self.isolated or fact.stratum >= len(self.rows):
+            return
+        self.settle()
+        self.isolated = (*self.isolated, fact.stratum)
+        self.credits = {}
+        for home in dict.fromkeys(self._homes.values()):
+            if home.held and fact.stratum in home.strata:
+                self._leave(home, fact.stratum)
+        for stratum in self.overlapping(fact.stratum):
+            row = self.rows[stratum]
+            kept = [*row[: at.ADMISSION], 0, *row[at.WATCHED : at.EXPECTED]]
+            self.rows[stratum] = kept + [0] * (len(row) - len(kept))
+            self.restarted[stratum] = fact.at
+            self.versions[stratum] += 1
+        self._restart = max(self._restart, fact.at)
+
+    def _leave(self, home: Home, stratum: int) -> None:
+        for other in home.strata:
+            if other != stratum:
+                row = self.rows[other]
+                for where in _COUNTED:
+                    row[where] -= home.total[where]
+        home.held, home.strata = False, (stratum,)
+
+    def overlapping(self, stratum: int) -> Iterator[int]:
+        """Return the other strata that may share a device with this one: all but those with another value of one of its attributes."""
+        mine = self.scheme.strata[stratum]
+        values = dict(zip(mine.attributes, mine.values, strict=True))
+        for index, one in enumerate(self.scheme.strata):
+            theirs = zip(one.attributes, one.values, strict=True)
+            if index != stratum and all(values.get(name, value) == value for name, value in theirs):
+                yield index
+
+    def in_play(self) -> Iterator[int]:
+        """Return the strata whose evidence counts: not isolated, and not inside one that is."""
+        gone = [self.scheme.strata[one] for one in self.isolated]
+        for index, one in enumerate(self.scheme.strata):
+            pairs = set(zip(one.attributes, one.values, strict=True))
+            if not any(
+                pairs.issuperset(zip(out.attributes, out.values, strict=True)) for out in gone
+            ):
+                yield index
+
+    # ------------------------------------------------------------------ storing
+
+    def digest(self) -> str:
+        """Return a digest of everything that is known; equal for equal logs."""
+        return hashlib.sha256(self.encode()).hexdigest()
+
+    def encode(self) -> bytes:
+        """Return the book as bytes, from which `decode` makes an equal one."""
+        self.settle()
+        homes = sorted(
+            (profile, home.held, home.strata, home.total)
+            for profile, home in self._homes.items()
+            if profile == self.scheme.told_apart(profile) and (any(home.total) or not home.held)
+        )
+        state = _State(
+            schema=1,
+            scheme=self.scheme,
+            harm=self.harm,
+            baseline=self.baseline,
+            rows=self.rows,
+            control=(self.control_events, self.control_hours),
+            credits=self.credits,
+            isolated=self.isolated,
+            restarted=self.restarted,
+            facts=self.facts,
+            homes=homes,
+        )
+        return msgspec.json.encode(state, order="deterministic")
+
+    @classmethod
+    def decode(cls, data: bytes) -> "Book":
+        """Return the book that was encoded.
+
+        Raises:
+            msgspec.DecodeError: damaged, or of another version.
+        """
+        state = msgspec.json.decode(data, type=_State)
+        book = cls(state.scheme, state.harm, state.baseline)
+        fits = len(state.rows) == len(book.rows) and len(state.restarted) == len(book.rows)
+        if (
+            state.schema != 1
+            or not fits
+            or any(len(row) != book.layout.width for row in state.rows)
+        ):
+            raise msgspec.ValidationError("not an evidence book of this version")
+        book.rows = state.rows
+        book.control_events, book.control_hours = state.control
+        book.credits, book.isolated = state.credits, state.isolated
+        book.restarted, book.facts = state.restarted, state.facts
+        book._restart = max(book.restarted)
+        for profile, held, strata, total in state.homes:
+            home = book.home(profile)
+            home.held, home.strata, home.total = held, strata, total
+        return book
+
+
+class _State(msgspec.Struct, frozen=True, kw_only=True):
+    schema: int
+    scheme: Scheme
+    harm: Harm
+    baseline: Baseline
+    rows: list[Row]
+    control: tuple[int, int]
+    credits: dict[int, int]
+    isolated: tuple[int, ...]
+    restarted: list[int]
+    facts: int
+    homes: list[tuple[Profile, bool, tuple[int, ...], Row]]
+
+
+#: What counts devices and is not evidence: kept right in every stratum, restarted or not.
+_COUNTED: Final = frozenset({*range(at.ADMISSION), at.WATCHED, at.WATCHED + 1})
