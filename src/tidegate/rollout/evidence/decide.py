@@ -1,8 +1,8 @@
 """One decision: `decide(book, now)`. Pure: the same book and time give the same decision on every machine.
 
-1. The wealth of every stratum in play, weighted, is summed. **At `odds` : 1 somebody is to blame**: the stratum whose term is largest. It is isolated when
-   it is neither the fleet nor most of it, the rest has lost money on betting against the release, enough of the rest are healthy, and the sum is below the
-   limit again without it and with all that overlaps it back at even odds. Otherwise all is halted.
+1. The wealth of every stratum in play, weighted, is summed. **At `odds` : 1 somebody is to blame**: the stratum whose term is largest, or a wider one near it.
+   It is isolated when it is neither the fleet nor most of it, the rest has lost money on betting against the release, enough of the rest are healthy, and
+   the sum is below the limit again without it and with all that overlaps it back at even odds. Otherwise all is halted.
 2. A decision that halts or isolates opens nothing.
 3. Room: by outcomes of the first hour, of the fleet and of each variant; by each soak gate; each variant has its share. **Amber**: as the odds rise the room
    shrinks, and is gone well before a halt. A stratum that is neither the fleet nor a variant holds its own devices back (`held`) instead of everybody.
@@ -31,6 +31,8 @@ Verdict: TypeAlias = Literal["go", "isolate", "halt"]
 #: Odds are told up to here.
 _MOST_ODDS: Final = 1_000_000_000
 _NEEDLES: Final = 5
+#: Terms within a factor of ten of the largest blame as well as it does.
+_NEAR: Final = math.log(10)
 
 
 class Blame(msgspec.Struct, frozen=True, kw_only=True):
@@ -159,7 +161,7 @@ def _stream(book: Book, known: Wealth, stratum: int) -> str:
 
 
 def _blamed(book: Book, known: Wealth, weighted: dict[int, float], base: Decision) -> Decision:
-    guilty = min(weighted, key=lambda one: (-weighted[one], one))
+    guilty = _guilty(book, weighted)
     rest = wealth.without(book, guilty)
     rest_log = wealth.mixed(wealth.of_row(rest), book.layout.weights) if guilty else base.log_e
     healthy = rest[at.HEALTHY] if guilty else 0
@@ -181,6 +183,24 @@ def _blamed(book: Book, known: Wealth, weighted: dict[int, float], base: Decisio
     if alone:
         return msgspec.structs.replace(base, verdict="isolate", blame=blame)
     return msgspec.structs.replace(base, verdict="halt", blame=blame)
+
+
+def _guilty(book: Book, weighted: dict[int, float]) -> int:
+    """Return who carries the evidence: the fleet when its term is the largest; else, of those near the largest, a variant before others before pairs."""
+    largest = max(weighted.values())
+    if weighted.get(FLEET, -math.inf) >= largest:
+        return FLEET
+    strata = book.scheme.strata
+    near = [one for one, log in weighted.items() if one != FLEET and log >= largest - _NEAR]
+    return min(
+        near,
+        key=lambda one: (
+            len(strata[one].attributes),
+            strata[one].attributes != (VARIANT,),
+            -weighted[one],
+            one,
+        ),
+    )
 
 
 def _most(book: Book, stratum: int) -> bool:

@@ -4,7 +4,7 @@ Rounding down never favours a halt: to the nearest, a million permits would drif
 platform: `math.log` is right to the last bits, and where those could decide, the logarithm is taken again with forty decimal digits.
 
 Every bet is fair or worse at the edge of what is tolerated. The pairs `gain`/`charge`, `race` won/lost and all `rank`s together have a mean of at most 1 there;
-`tests/property/test_stakes.py` checks that with exact arithmetic on the rounded values.
+Tests check the means with exact arithmetic on the rounded values, and run releases exactly at the limit, with late successes and a
 """
 
 import math

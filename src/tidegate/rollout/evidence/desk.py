@@ -1,0 +1,582 @@
+"""From what happens to facts, booked when they are mature.
+
+Whenever a ratio decides, its numerator and its denominator must be known at the same age. So an answer is held until the deadline of its cohort, a crash counts
+against a soak gate when the device reaches the gate's age, and late events are weighed a tick at a time.
+
+What stands together falls together: a site's permits pay once, at most one late event per site and tick is weighed (which, decides a hash), and at most one per
+region, kind and hour is counted against the fleet's rate.
+
+Like devices come as one happening with a `count`. Who is a device, and whether it says so for the first time, is `roster`'s matter. Counts that do not fit what
+was permitted are cut to it: nobody can answer who was not asked. Times are unix seconds, of the server: `advance` before what
+happens, `tick` when all of a tick is told.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from heapq import heappop, heappush
+from typing import Final
+
+from tidegate.core.bucket import bucket
+from tidegate.rollout.evidence.baseline import PRIOR_HOURS, bounded_rate
+from tidegate.rollout.evidence.book import Book
+from tidegate.rollout.evidence.cohort import Cohort, Key
+from tidegate.rollout.evidence.facts import (
+    Alive,
+    Control,
+    Dead,
+    Fact,
+    Fail,
+    Kind,
+    Late,
+    Ok,
+    Permit,
+    Rate,
+    Refund,
+    Score,
+    Silent,
+    Watch,
+)
+from tidegate.rollout.evidence.risks import Risks
+from tidegate.rollout.evidence.settings import CONTROLS, HOUR_S, MILLION
+from tidegate.rollout.evidence.strata import CLASS, OTHER, Profile
+
+KINDS: Final[tuple[Kind, Kind]] = ("crash", "dark")
+#: How long after the last contact a device counts as dark, where nothing is known of its own habit; by connectivity class.
+PERSONAL_S: Final = {
+    "always": 4 * HOUR_S,
+    "daily": 26 * HOUR_S,
+    "weekly": 172 * HOUR_S,
+    "monthly": 724 * HOUR_S,
+    OTHER: 26 * HOUR_S,
+}
+#: An updated device comes under watch for going dark this long after its permit.
+_DARK_LAG_S: Final = 4 * HOUR_S
+#: Of fewer devices not updated, one that vanished counts double.
+_SAMPLE: Final = 50
+#: A rate of the last hour is believed from so many devices on.
+_RATE_CONTROL: Final = 50
+#: Answers of silent devices are taken for so long.
+_KEPT_S: Final = 60 * 86_400
+#: The server was down, or its clock stepped, when no tick came for so many ticks.
+_MISSED: Final = 2
+_BILLION: Final = 1_000_000_000
+_BUCKETS: Final = 10_000
+
+
+class Desk:
+    """Takes what happens, gives facts. In memory; what it holds follows from the happenings alone."""
+
+    def __init__(
+        self, book: Book, start: int, past: dict[Kind, tuple[int, int]] | None = None
+    ) -> None:
+        """Open a desk.
+
+        Args:
+            book: that the facts will be folded into. Read only.
+            start: unix seconds.
+            past: late events and device-hours of the fleet in the last 30 days, by kind.
+        """
+        self.book = book
+        self.harm = book.harm
+        #: Time of what happens next.
+        self.now = start
+        self._ticked = start
+        self.risks = Risks(book)
+        self._past = dict(past or {})
+        self._out: list[Fact] = []
+        self._down_s = 0
+        self._cohorts: dict[Key, Cohort] = {}
+        self._timers: list[tuple[int, int, str, Key, int]] = []
+        self._timer = 0
+        self._due: list[tuple[int, int, Key]] = []
+        self._lost: dict[tuple[int, str], tuple[int, int]] = {}
+        self._site_paid: dict[str, int] = {}
+        self._sites: dict[str, list[int]] = {}
+        self._late: list[tuple[Kind, bool, Profile, str, int]] = []
+        self._paid: dict[tuple[str, Kind], int] = {}
+        self._recent: dict[Kind, list[tuple[int, int]]] = {kind: [] for kind in KINDS}
+        self._events: dict[Kind, int] = dict.fromkeys(KINDS, 0)
+        self._control_s = 0
+        self._untold_s = 0
+
+    # ------------------------------------------------------------------ permits and their outcomes
+
+    def permit(self, profile: Profile, count: int = 1, site: str = "") -> None:
+        """Book permits that were granted now, before the answer leaves."""
+        profile = self._told(profile)
+        counted = not self._blocked(site)
+        cohort = self._cohort(profile, site, counted=counted)
+        cohort.permits += count
+        cohort.open = [one + count for one in cohort.open]
+        self.risks.leave_control(profile, count)
+        if site:
+            self._site(site)[0] += count
+        charged = None if counted else 0
+        self._out.append(Permit(at=self.now, profile=profile, count=count, charged=charged))
+
+    def refund(self, profile: Profile, granted_at: int, count: int = 1, site: str = "") -> None:
+        """Take back permits that were not used, and not because something failed."""
+        profile = self._told(profile)
+        for key, cohort, part in self._waiting(profile, granted_at, site, count):
+            cohort.refunded += part
+            cohort.leave(part)
+            self.risks.control(profile, part)
+            self._site_ends(site, part)
+            self._out.append(
+                Refund(
+                    at=self.now,
+                    profile=profile,
+                    count=part,
+                    granted_at=cohort.granted_at,
+                    charged=part if key[3] else 0,
+                )
+            )
+
+    def failed(self, profile: Profile, granted_at: int, count: int = 1, site: str = "") -> None:
+        """Book failures of install, boot or warm-up: at once, whenever they are told. A silent device may tell of one later."""
+        profile = self._told(profile)
+        for key, cohort, part in self._waiting(profile, granted_at, site, count):
+            cohort.failed += part
+            cohort.leave(part)
+            self._site_ends(site, part)
+            paid = self._pays(site, cohort, key, part)
+            self._fail(profile, cohort, part, paid, again=False)
+            count -= part
+        for key, cohort in self._found(profile, granted_at, site):
+            part = min(count, cohort.silent - cohort.returned)
+            if part > 0:
+                cohort.returned += part
+                paid = 0 if site else self._pays(site, cohort, key, part)
+                self._fail(profile, cohort, part, paid, again=True)
+                count -= part
+
+    def _fail(
+        self, profile: Profile, cohort: Cohort, count: int, paid: int, *, again: bool
+    ) -> None:
+        self._out.append(
+            Fail(
+                at=self.now,
+                profile=profile,
+                count=count,
+                granted_at=cohort.granted_at,
+                credited=paid,
+                again=again,
+            )
+        )
+
+    def confirmed(self, profile: Profile, granted_at: int, count: int = 1, site: str = "") -> None:
+        """Note devices that confirmed; booked at their deadline. After it they only count as heard again."""
+        profile = self._told(profile)
+        for _, cohort, part in self._waiting(profile, granted_at, site, count):
+            cohort.well += part
+            count -= part
+            if site:
+                self._site_ends(site, part)
+                self._site(site)[1] += part
+        for _, cohort in self._found(profile, granted_at, site):
+            part = min(count, cohort.silent - cohort.returned)
+            if part > 0:
+                cohort.returned += part
+                count -= part
+
+    def heard(
+        self, profile: Profile, granted_at: int, gate: int, count: int = 1, site: str = ""
+    ) -> None:
+        """Book devices heard for the first time at an age of at least a soak gate's, with nothing against them before."""
+        profile = self._told(profile)
+        age_s = self.harm.soaks[gate].age_s
+        for _, cohort in self._found(profile, granted_at, site):
+            part = min(count, cohort.open[gate]) if self.now >= granted_at + age_s else 0
+            if part > 0:
+                cohort.open[gate] -= part
+                count -= part
+                self._out.append(Alive(at=self.now, profile=profile, count=part, gate=gate))
+
+    # ------------------------------------------------------------------ late events
+
+    def late(
+        self,
+        kind: Kind,
+        profile: Profile,
+        granted_at: int,
+        count: int = 1,
+        site: str = "",
+        heard_at: int | None = None,
+    ) -> None:
+        """Book the first crash, or going dark, of updated devices after they confirmed.
+
+        Args:
+            kind: what happened; `dark` when the personal deadline has passed.
+            profile: of the devices.
+            granted_at: when they got their permit.
+            count: how many.
+            site: where they stand.
+            heard_at: when they were last heard; a device that was heard at a gate's age has passed it. None = now.
+        """
+        profile = self._told(profile)
+        heard_at = self.now if heard_at is None else heard_at
+        for key, cohort in self._found(profile, granted_at, site):
+            part = min(count, cohort.well - cohort.gone)
+            if part <= 0:
+                continue
+            count -= part
+            cohort.gone += part
+            if cohort.mature:
+                self._late_of(kind, key, cohort, part, heard_at)
+            else:
+                cohort.later.append((kind, part, heard_at))
+
+    def _late_of(self, kind: Kind, key: Key, cohort: Cohort, count: int, heard_at: int) -> None:
+        _, profile, site, counted = key
+        for gate, spec in enumerate(self.harm.soaks):
+            of_age = cohort.granted_at + spec.age_s
+            part = min(count, cohort.open[gate]) if heard_at < of_age else 0
+            if part:
+                cohort.open[gate] -= part
+                self._at(max(of_age, self.now), f"dead{gate}", key, part)
+        if counted:
+            self._late.append((kind, True, profile, site, count))
+        self._leave(key, cohort, count)
+
+    def control_late(self, kind: Kind, profile: Profile, count: int = 1, site: str = "") -> None:
+        """Book a crash, or going dark, of devices not updated. Who went dark is watched again when `control` says so."""
+        profile = self._told(profile)
+        self._late.append((kind, False, profile, site, count))
+
+    def control(self, profile: Profile, count: int) -> None:
+        """Say that so many more devices not updated can be watched (negative: fewer). A permit takes them out by itself."""
+        self.risks.control(self._told(profile), count)
+
+    def vanished(self, since: int, region: str, sample: int, gone: int) -> None:
+        """Say how many always-connected devices not updated, heard in the tick of `since`, were not heard again within the deadline of its cohorts."""
+        key = (since // self.harm.tick_s, region)
+        before = self._lost.get(key, (0, 0))
+        self._lost[key] = (before[0] + sample, before[1] + min(sample, gone))
+
+    def scored(
+        self, profile: Profile, window: int, sixteenths: int, *, metric: int = 0, count: int = 1
+    ) -> None:
+        """Book ranks (`rank`) of a metric whose window is complete. Each device once a window, each device not updated used once."""
+        self._out.append(
+            Score(
+                at=self.now,
+                profile=self._told(profile),
+                count=count,
+                metric=metric,
+                window=window,
+                sixteenths=sixteenths,
+            )
+        )
+
+    # ------------------------------------------------------------------ sites
+
+    def site_room(self, site: str) -> int:
+        """Return how many more permits a site may have: as many out as are healthy there, one to begin with; none to begin with after a failure."""
+        pending, healthy = self._site(site)
+        least = 0 if self._blocked(site) else 1
+        return max(0, max(least, healthy) - pending)
+
+    def _site(self, site: str) -> list[int]:
+        return self._sites.setdefault(site, [0, 0])
+
+    def _site_ends(self, site: str, count: int) -> None:
+        if site:
+            self._site(site)[0] -= count
+
+    def _blocked(self, site: str) -> bool:
+        return (
+            bool(site)
+            and self.now < self._site_paid.get(site, -self.harm.site_s) + self.harm.site_s
+        )
+
+    def _pays(self, site: str, cohort: Cohort, key: Key, count: int) -> int:
+        """Return how many of a cohort's failures are evidence. A site pays once for all permits before."""
+        if not key[3]:
+            return 0
+        if not site:
+            return count
+        if cohort.granted_at <= self._site_paid.get(site, -1):
+            return 0
+        self._site_paid[site] = self.now
+        return 1
+
+    # ------------------------------------------------------------------ time
+
+    def advance(self, now: int) -> None:
+        """Say what time it is for what happens next. It never goes back, and nothing is judged before `tick`."""
+        self.now = max(self.now, now)
+
+    def tick(self, now: int) -> list[Fact]:
+        """Let time go on and return the facts since the last tick, in the order in which they are to be folded.
+
+        Deadlines stand still while nobody ticks: a server that was down, or whose clock stepped, has heard nobody.
+        """
+        elapsed = max(0, now - self._ticked)
+        self._ticked = max(self._ticked, now)
+        if elapsed > _MISSED * self.harm.tick_s:
+            self._down_s += elapsed - self.harm.tick_s
+        spent_s = min(elapsed, self.harm.tick_s)
+        self.advance(now)
+        while self._due and self._due[0][0] <= self.now - self._down_s:
+            key = heappop(self._due)[2]
+            self._mature(key, self._cohorts[key])
+        while self._timers and self._timers[0][0] <= self.now:
+            _, _, what, key, count = heappop(self._timers)
+            self._ring(what, key, count)
+        self._weigh()
+        self._pass(spent_s)
+        for kind, profile, count in self.risks.go():
+            self._out.append(
+                Watch(at=self.now, profile=profile, count=count, kind=kind, leave=True)
+            )
+        out, self._out = self._out, []
+        return out
+
+    def _at(self, when: int, what: str, key: Key, count: int = 0) -> None:
+        self._timer += 1
+        heappush(self._timers, (when, self._timer, what, key, count))
+
+    def _mature(self, key: Key, cohort: Cohort) -> None:
+        """Judge a cohort as a whole."""
+        tick, profile, _, counted = key
+        cohort.mature = True
+        cohort.silent = cohort.waiting
+        ppm = self._silence(tick, profile)
+        charged = None if counted else 0
+        if cohort.well:
+            self._out.append(
+                Ok(
+                    at=self.now,
+                    profile=profile,
+                    count=cohort.well,
+                    granted_at=cohort.granted_at,
+                    silence_ppm=ppm,
+                    charged=charged,
+                )
+            )
+        if cohort.silent:
+            self._quiet(key, cohort, ppm, charged)
+        self._come(key, cohort)
+        for kind, count, heard_at in cohort.later:
+            self._late_of(kind, key, cohort, count, heard_at)
+        cohort.later = []
+        self._at(cohort.granted_at + _KEPT_S, "forget", key)
+
+    def _quiet(self, key: Key, cohort: Cohort, ppm: int, charged: int | None) -> None:
+        _, profile, site, _ = key
+        silent = cohort.silent
+        self._site_ends(site, silent)
+        paid = self._pays(site, cohort, key, silent)
+        self._out.append(
+            Silent(
+                at=self.now,
+                profile=profile,
+                count=silent,
+                granted_at=cohort.granted_at,
+                silence_ppm=ppm,
+                credited=paid,
+                charged=charged,
+            )
+        )
+        # Those that are no evidence have left every gate already (`layout.VOID`).
+        cohort.leave(silent - paid)
+        wait_s = PERSONAL_S.get(self._class(profile), PERSONAL_S[OTHER])
+        for gate, spec in enumerate(self.harm.soaks):
+            of_age = cohort.granted_at + spec.age_s
+            self._at(max(of_age, self.now + wait_s), f"quiet{gate}", key, paid)
+
+    def _silence(self, tick: int, profile: Profile) -> int:
+        """Return the silence to be expected of a cohort: its class's, and what vanished of devices not updated in its region in the same tick."""
+        region, connectivity = self.book.scheme.cell_of(profile)
+        sample, gone = self._lost.get((tick, region), (0, 0))
+        if not sample:
+            known = [one for (when, _), one in self._lost.items() if when == tick]
+            sample, gone = sum(one[0] for one in known), sum(one[1] for one in known)
+        shock = 0
+        if gone:
+            gone += sample < _SAMPLE
+            shock = -(-self.harm.shock_pct * gone * MILLION // (100 * sample))
+        return self.book.baseline.silence(connectivity) + min(MILLION, shock)
+
+    def _come(self, key: Key, cohort: Cohort) -> None:
+        """Put those who are well under watch: for crashes now, for going dark when a device can have been missed."""
+        if not cohort.well or not key[3]:
+            return
+        self._watch("crash", key[1], cohort.well)
+        if cohort.granted_at + _DARK_LAG_S > self.now:
+            self._at(cohort.granted_at + _DARK_LAG_S, "dark", key)
+        else:
+            self._come_dark(key, cohort, cohort.well)
+
+    def _come_dark(self, key: Key, cohort: Cohort, count: int) -> None:
+        cohort.watched = count
+        if count > 0:
+            self._watch("dark", key[1], count)
+
+    def _leave(self, key: Key, cohort: Cohort, count: int) -> None:
+        """Take devices that had their late event out of the watch."""
+        if not key[3]:
+            return
+        profile = key[1]
+        watched = min(count, cohort.watched)
+        cohort.watched -= watched
+        parts: tuple[tuple[Kind, int], ...] = (("crash", count), ("dark", watched))
+        for kind, part in parts:
+            if part:
+                self.risks.leaving.append((kind, profile, part))
+
+    def _watch(self, kind: Kind, profile: Profile, count: int) -> None:
+        self.risks.updated(kind, profile, count)
+        self._out.append(Watch(at=self.now, profile=profile, count=count, kind=kind))
+
+    def _ring(self, what: str, key: Key, count: int) -> None:
+        """Do what a timer was set for."""
+        cohort = self._cohorts[key]
+        if what == "forget":
+            del self._cohorts[key]
+        elif what == "dark":
+            self._come_dark(key, cohort, cohort.well - cohort.gone)
+        else:
+            gate = int(what[-1])
+            if what.startswith("quiet"):
+                count = min(count, cohort.silent - cohort.returned, cohort.open[gate])
+                cohort.open[gate] -= count
+            if count > 0:
+                self._out.append(Dead(at=self.now, profile=key[1], count=count, gate=gate))
+
+    # ------------------------------------------------------------------ weighing late events
+
+    def _weigh(self) -> None:
+        """Weigh the late events of this tick, all at the tick's risk sets."""
+        events, self._late = self._late, []
+        hour = self.now // HOUR_S
+        self.risks.fix()
+        seen: dict[Kind, int] = dict.fromkeys(KINDS, 0)
+        for kind, updated, profile, _, count in self._one_a_site(events):
+            paid = 0
+            if updated:
+                region = (self.book.scheme.cell_of(profile)[0], kind)
+                paid = int(self._paid.get(region) != hour)
+                self._paid[region] = hour
+            else:
+                seen[kind] += count
+            self._out.append(
+                Late(
+                    at=self.now,
+                    profile=profile,
+                    count=count,
+                    kind=kind,
+                    updated=updated,
+                    risks=self.risks.at(kind, profile),
+                    paid=paid,
+                )
+            )
+        for kind, updated, profile, _, count in events:
+            if kind == "dark" and not updated:
+                self.risks.leave_control(profile, count)
+        for kind, count in seen.items():
+            self._events[kind] += count
+            self._recent[kind].append((self.now, count))
+
+    def _one_a_site(
+        self, events: Sequence[tuple[Kind, bool, Profile, str, int]]
+    ) -> Iterable[tuple[Kind, bool, Profile, str, int]]:
+        """Return the events with at most one of each site and kind; a hash draws which, so that neither side is favoured."""
+        by_site: dict[tuple[str, Kind], list[tuple[Kind, bool, Profile, str, int]]] = {}
+        for event in events:
+            if event[3]:
+                by_site.setdefault((event[3], event[0]), []).append(event)
+            else:
+                yield event
+        for (site, kind), found in by_site.items():
+            whole = sum(event[4] for event in found)
+            drawn = bucket(site, f"{kind} {self.now}") * whole // _BUCKETS
+            for event in sorted(found):
+                drawn -= event[4]
+                if drawn < 0:
+                    yield (*event[:4], 1)
+                    break
+
+    def _pass(self, spent_s: int) -> None:
+        """Let the time under watch count: of devices not updated, and against the bound of the fleet's rate."""
+        control = self.risks.whole_control
+        self._control_s += control * spent_s
+        self._untold_s += control * spent_s
+        events = sum(self._recent[kind][-1][1] for kind in KINDS)
+        hours, self._untold_s = divmod(self._untold_s, HOUR_S)
+        if events or hours:
+            self._out.append(Control(at=self.now, events=events, hours=hours))
+        for kind in KINDS:
+            recent = self._recent[kind]
+            while recent and recent[0][0] <= self.now - HOUR_S:
+                recent.pop(0)
+            if spent_s and self.risks.whole_updated(kind):
+                expected = math.ceil(self._rate(kind, control) * spent_s / HOUR_S * _BILLION)
+                self._out.append(Rate(at=self.now, kind=kind, expected_ppb=expected))
+
+    def _rate(self, kind: Kind, control: int) -> float:
+        """Return how many late events per device-hour are within the limit."""
+        events, hours = self._past.get(kind, (0, 0))
+        events += self._events[kind]
+        hours = max(PRIOR_HOURS, hours + self._control_s // HOUR_S)
+        bound = bounded_rate(events, hours) * self.harm.hazard_pct / 100
+        if control < _RATE_CONTROL:
+            return bound
+        now = sum(count for _, count in self._recent[kind])
+        return max(bound, 1.5 * (now + 2 * math.sqrt(now)) / control)
+
+    # ------------------------------------------------------------------ cohorts
+
+    def _told(self, profile: Profile) -> Profile:
+        return self.risks.told(profile)
+
+    def _class(self, profile: Profile) -> str:
+        return (
+            self.book.scheme.cell_of(profile)[1] if CLASS in self.book.scheme.attributes else OTHER
+        )
+
+    def _cohort(self, profile: Profile, site: str, *, counted: bool) -> Cohort:
+        tick = self.now // self.harm.tick_s
+        key = (tick, profile, site, counted)
+        found = self._cohorts.get(key)
+        if found is None:
+            granted_at = tick * self.harm.tick_s
+            due = granted_at + self.harm.tick_s + self.harm.report_s - self._down_s
+            found = Cohort(granted_at, due, len(self.harm.soaks))
+            self._cohorts[key] = found
+            self._timer += 1
+            heappush(self._due, (due, self._timer, key))
+        return found
+
+    def _found(self, profile: Profile, granted_at: int, site: str) -> Iterable[tuple[Key, Cohort]]:
+        tick = granted_at // self.harm.tick_s
+        for counted in (True, False) if site else (True,):
+            key = (tick, profile, site, counted)
+            found = self._cohorts.get(key)
+            if found is not None:
+                yield key, found
+
+    def _waiting(
+        self, profile: Profile, granted_at: int, site: str, count: int
+    ) -> Iterable[tuple[Key, Cohort, int]]:
+        """Return the cohorts that such devices may be of, and how many of `count` still wait there."""
+        for key, cohort in self._found(profile, granted_at, site):
+            part = min(count, cohort.waiting)
+            if part > 0:
+                count -= part
+                yield key, cohort, part
+
+
+def rank(value: float, others: Sequence[float]) -> int | None:
+    """Return the rank of an updated device among `settings.CONTROLS` not-updated ones, in half steps: 2 for each that it is worse than, 1 for each tie.
+
+    Args:
+        value: `after / (after + before)` of the updated device; ½ when both are 0.
+        others: the same of fresh devices not updated, over the same clock windows.
+
+    Returns:
+        0 … 16, or None when there are too few others or a value is no number: then nothing is booked.
+    """
+    if len(others) != CONTROLS or not all(map(math.isfinite, (value, *others))):
+        return None
+    return sum(2 * (value > one) + (value == one) for one in others)
