@@ -24,6 +24,13 @@ DROP = """table inet loss {{
   }}
 }}
 """
+HOLE = """table inet hole {{
+  chain in {{
+    type filter hook input priority 0; policy accept
+    iifname "{link}" meta length > {most} counter drop
+  }}
+}}
+"""
 
 
 def run(*words: str, text: str | None = None) -> None:
@@ -57,9 +64,29 @@ class Link:
             rules = DROP.format(link=card, permille=permille)
             run("ip", "netns", "exec", name, "nft", "-f", "-", text=rules)
 
+    def swallow(self, most: int) -> None:
+        """Let every packet above so many bytes vanish at each end. No router is there to say so: what a tunnel does whose MTU nobody tells (RFC 2923)."""
+        for name, card in self._ends:
+            # The cards hand whole bursts over in one piece otherwise, as no wire does.
+            run("ip", "-n", name, "link", "set", card, "gso_max_segs", "1")
+            rules = HOLE.format(link=card, most=most)
+            run("ip", "netns", "exec", name, "nft", "-f", "-", text=rules)
+
+    def heal(self) -> None:
+        """Take the rules away."""
+        for name, _ in self._ends:
+            run("ip", "netns", "exec", name, "nft", "flush", "ruleset")
+
     def dropped(self) -> bool:
         """Say whether the rules are in force at both ends."""
-        listed = [
+        return all("drop" in one for one in self._rules())
+
+    def swallowed(self) -> int:
+        """Return how many packets vanished on the way to the device."""
+        return int(self._rules()[0].partition("counter packets ")[2].split()[0])
+
+    def _rules(self) -> list[str]:
+        return [
             subprocess.run(
                 ["ip", "netns", "exec", name, "nft", "list", "ruleset"],
                 capture_output=True,
@@ -68,7 +95,6 @@ class Link:
             ).stdout
             for name, _ in self._ends
         ]
-        return all("drop" in one for one in listed)
 
     def pull(self, state: str) -> None:
         """Take the device's cable out (`down`) or put it in (`up`)."""
@@ -116,11 +142,11 @@ def link() -> Iterator[Link]:
 
 
 @contextmanager
-def joined(link: Link, goods: Goods, folder: Path) -> Iterator[Device]:
+def joined(link: Link, goods: Goods, folder: Path, timeout_s: float = 20.0) -> Iterator[Device]:
     """Run a server at one end and a device's worker at the other."""
     before = ("ip", "netns", "exec", link.server)
     with serving(goods.served, SERVER, before=before) as port:
-        device = Device(folder, goods, f"http://{SERVER}:{port}", timeout_s=20.0)
+        device = Device(folder, goods, f"http://{SERVER}:{port}", timeout_s=timeout_s)
         try:
             yield device
         finally:
@@ -153,4 +179,30 @@ def test_a_cable_that_is_pulled_and_put_in_again_is_waited_for(
         assert first in {"download.refused", "download.timeout", "download.dns"}, first
         link.pull("up")
         device.fetch_all()
+        assert device.holds_it()
+
+
+@pytest.mark.parametrize("restarts", [False, True], ids=["one worker", "a worker each"])
+def test_a_hole_for_large_packets_costs_one_time_out(
+    link: Link, goods: Goods, tmp_path: Path, restarts: bool
+) -> None:
+    link.swallow(1300)
+    with joined(link, goods, tmp_path / "device", 2.0) as device, within(link.device):
+        assert device.fetch() == "download.timeout"
+        assert link.swallowed() > 0
+        if restarts:
+            # As the loop does when there is nothing to do for a while.
+            device.worker.rest()
+        assert device.fetch() == "whole"
+        assert device.holds_it()
+
+
+def test_a_hole_that_nothing_useful_passes_ends_with_a_time_out_until_it_is_mended(
+    link: Link, goods: Goods, tmp_path: Path
+) -> None:
+    link.swallow(400)
+    with joined(link, goods, tmp_path / "device", 1.0) as device, within(link.device):
+        assert [device.fetch() for _ in range(3)] == ["download.timeout"] * 3
+        link.heal()
+        device.fetch_all(most=3)
         assert device.holds_it()

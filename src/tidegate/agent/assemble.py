@@ -22,6 +22,10 @@ def ports(config: Config) -> Ports:
         DeviceError: the state directory cannot be used.
     """
     loader = bootloaders.load(config.bootloader, config.boot_settings)
+
+    def connect(origin: str) -> HttpTransport:
+        return HttpTransport(origin, ca=config.ca, timeout_s=config.timeout_s, narrow=config.narrow)
+
     directory = config.inhibit_dir
     clock = SystemClock()
     seen = f"{config.state_dir}/{SEEN_NAME}"
@@ -29,9 +33,9 @@ def ports(config: Config) -> Ports:
         clock=clock,
         storage=StateDirectory(config.state_dir),
         board=RealBoard(config.slots, loader, config.reboot, seen, config.beside),
-        transport=HttpTransport(config.url, ca=config.ca, timeout_s=config.timeout_s),
+        transport=connect(config.url),
         examiner=Apart(config.url),
         errors=errors.counter(config.errors),
         inhibitors=lambda: listed(directory, clock.monotonic()),
-        connect=lambda origin: HttpTransport(origin, ca=config.ca, timeout_s=config.timeout_s),
+        connect=connect,
     )

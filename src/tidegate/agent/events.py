@@ -152,13 +152,14 @@ class Installed(msgspec.Struct, frozen=True, kw_only=True, tag="installed"):
 
 
 class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
-    """An effect did not work. `retryable`: the same may work later."""
+    """An effect did not work. `retryable`: the same may work later, but not sooner than in `retry_after_s`."""
 
     now: int
     mono: float
     reason: str
     detail: str = ""
     retryable: bool = False
+    retry_after_s: int = 0
 
 
 class Permitted(msgspec.Struct, frozen=True, kw_only=True, tag="permitted"):

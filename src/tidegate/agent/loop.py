@@ -1,6 +1,7 @@
-"""The resident process: ticks the runner, listens on the socket, feeds the service manager's watchdog. No thread, no timer faster than needed.
+"""The resident process: ticks the runner, listens on the socket, feeds the service manager's watchdog. No timer faster than needed.
 
-It imports neither tuf nor cryptography: what needs them happens in a worker process (`agent.subprocess_worker`).
+While the server is asked (`agent.net.beside`) there is a second thread; else there is none. The process imports neither tuf nor cryptography: what needs them
+happens in a worker process (`agent.subprocess_worker`).
 """
 
 # pathlib would cost the resident process a quarter of a MiB.
@@ -19,6 +20,7 @@ import msgspec
 
 from tidegate.agent.board import RealBoard
 from tidegate.agent.local import LocalServer
+from tidegate.agent.net.beside import Beside
 from tidegate.agent.runner import NEVER, Runner
 from tidegate.agent.settings import Config, WatchdogSettings
 from tidegate.agent.subprocess_worker import SubprocessWorker
@@ -60,6 +62,7 @@ class Loop:
         self._worker = worker
         self._config = config
         self._runner = runner
+        self._server: LocalServer | None = None
         self._stopped = False
         self._told = ""
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -76,7 +79,7 @@ class Loop:
             BusyError: `agent.locked`: another agent runs with this state directory.
         """
         lock = _lock(self._config.state_dir)
-        server: LocalServer | None = None
+        self._runner.aside(Beside(self._meanwhile))
         try:
             config = self._config
             if not once:
@@ -84,23 +87,23 @@ class Loop:
                 with contextlib.suppress(OSError):
                     # So that whoever says "not now" with a file finds where to put it.
                     os.makedirs(config.inhibit_dir, exist_ok=True)
-                server = LocalServer(
+                self._server = LocalServer(
                     config.socket_path, config.socket_mode, config.socket_group, self._runner
                 )
             self._watch_signals()
             self._manager.tell("READY=1")
-            return self._cycle(server, once=once)
+            return self._cycle(once=once)
         finally:
             self._manager.tell("STOPPING=1")
             self._runner.close()
             self._rest()
             if self._watchdog is not None:
                 self._watchdog.release(self._runner.state)
-            if server is not None:
-                server.close()
+            if self._server is not None:
+                self._server.close()
             os.close(lock)
 
-    def _cycle(self, server: LocalServer | None, *, once: bool) -> int:
+    def _cycle(self, *, once: bool) -> int:
         while not self._stopped:
             if self._rereads:
                 self._reload()
@@ -113,8 +116,14 @@ class Loop:
                 return 0 if self._runner.contact_at is not None else 1
             if pause_s > REST_AFTER_S and not self._runner.busy:
                 self._rest()
-            self._wait(server, pause_s)
+            self._wait(self._server, pause_s)
         return 0
+
+    def _meanwhile(self, answered: int) -> bool:
+        """Do what does not wait for the server, once. Return whether to go on waiting for it."""
+        self._alive()
+        self._wait(self._server, NEVER, answered)
+        return not self._stopped
 
     def _alive(self) -> None:
         """Feed the service manager's watchdog, and the hardware's as the state says."""
@@ -169,8 +178,8 @@ class Loop:
             self._wait(None, SLEEP_MAX_S)
         return 0
 
-    def _wait(self, server: LocalServer | None, pause_s: float) -> None:
-        watched: list[int | socket.socket] = [self._wake_read]
+    def _wait(self, server: LocalServer | None, pause_s: float, *others: int) -> None:
+        watched: list[int | socket.socket] = [self._wake_read, *others]
         limit = min(SLEEP_MAX_S if pause_s == NEVER else pause_s, self._manager.interval_s)
         if self._watchdog is not None:
             limit = min(limit, self._watchdog.interval_s)

@@ -377,4 +377,5 @@ def _install_failed(state: State, event: Failed, phase: Installing) -> State:
 
 def _wait(state: State, event: Failed, code: str, seconds: int) -> State:
     detail = f"{event.reason}: {event.detail}"[:200]
-    return _replace(state, wait=Wait(until_mono=event.mono + seconds, code=code, detail=detail))
+    until = event.mono + max(seconds, event.retry_after_s)
+    return _replace(state, wait=Wait(until_mono=until, code=code, detail=detail))

@@ -60,6 +60,7 @@ from tidegate.agent.jobs import (
 from tidegate.agent.journal import Journal, fresh, onto
 from tidegate.agent.lookout import Lookout
 from tidegate.agent.machine import step
+from tidegate.agent.net.beside import Way
 from tidegate.agent.net.pacer import Tap
 from tidegate.agent.net.uplink import Uplink
 from tidegate.agent.ports import Checkup, Findings, Ports, Reading, TellingBootloader
@@ -170,8 +171,13 @@ class Runner:
         self._effects.extend(effects)
 
     def check_now(self) -> None:
-        """Poll at the next tick."""
+        """Poll at the next tick, also if a poll is under way: what it asked for may be from before."""
         self._line.poll_at = self._line.retry_at = 0.0
+        self._line.again = True
+
+    def aside(self, way: Way) -> None:
+        """Wait for the server in this way from now on. What it lets happen meanwhile may feed events, but must not tick."""
+        self._uplink.way = way
 
     def reload(self, settings: Settings) -> None:
         """Go by other settings from now on, also for a transfer under way."""
@@ -468,7 +474,7 @@ class Runner:
 
     def _job_failed(self, reply: Failed) -> None:
         line = self._line
-        self._uplink.trouble(f"{reply.reason}: {reply.detail}")
+        self._uplink.trouble(f"{reply.reason}: {reply.detail}", reply.retry_after_s)
         if reply.reason in ("device.unknown", "device.pending"):
             line.enrolled = ""
         elif reply.reason == "device.revoked":

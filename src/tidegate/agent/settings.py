@@ -126,6 +126,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         slots: path, and size in bytes for files, by name.
         beside: folder of each component beside the slots, by name.
         boot_settings: what `[bootloader.NAME]` holds.
+        narrow: no word of the file's: what was learnt of the link since the agent started (`agent.net.link`).
     """
 
     settings: Settings
@@ -144,3 +145,4 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     socket_path: str
     socket_mode: int
     socket_group: str | None
+    narrow: bool = False

@@ -39,6 +39,7 @@ class SubprocessWorker:
         self.config = config
         self._clock = clock
         self._process: subprocess.Popen[bytes] | None = None
+        self._narrow = False
 
     def perform(self, task: Task) -> Iterator[Reply]:
         """Hand a worker the task and yield what it answers; `Quiet` while it says nothing. Closing the iterator early ends the worker."""
@@ -73,7 +74,8 @@ class SubprocessWorker:
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert process.stdin is not None  # noqa: S101 - opened above; for the type checker
         with contextlib.suppress(BrokenPipeError):
-            process.stdin.write(msgspec.json.encode(self.config) + b"\n")
+            told = msgspec.structs.replace(self.config, narrow=self._narrow)
+            process.stdin.write(msgspec.json.encode(told) + b"\n")
         return process
 
     def _talk(self, process: "subprocess.Popen[bytes]", task: Task) -> Iterator[Reply]:
@@ -96,7 +98,11 @@ class SubprocessWorker:
             for line in lines:
                 if line == b"done":
                     return
-                yield decoder.decode(line)
+                reply: Reply = decoder.decode(line)
+                if isinstance(reply, Failed) and reply.reason == "download.timeout":
+                    # As its transport does by itself (`agent.net.link`): the next worker begins where this one ends.
+                    self._narrow = not self._narrow
+                yield reply
             if not piece or len(buffer) > _LINE_MAX:
                 self.rest()
                 yield self._died()

@@ -261,6 +261,7 @@ class Worker:
             reason=error.code,
             detail=error.detail,
             retryable=error.retryable,
+            retry_after_s=error.retry_after_s if isinstance(error, TransferError) else 0,
         )
 
 

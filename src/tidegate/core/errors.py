@@ -112,9 +112,19 @@ class PublisherError(TidegateError):
 
 
 class TransferError(TidegateError):
-    """The way between device and server failed; it is tried again."""
+    """The way between device and server failed; it is tried again.
+
+    Attributes:
+        retry_after_s: not sooner than in so many seconds, since the other end asked for that; 0 = it did not.
+    """
 
     retryable = True
+
+    def __init__(
+        self, code: str, detail: str = "", *, hint: str = "", retry_after_s: int = 0
+    ) -> None:
+        super().__init__(code, detail, hint=hint)
+        self.retry_after_s = retry_after_s
 
 
 class DeviceError(TidegateError):

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 from tests.crash import lab
-from tests.crash.lab import BLOCK, Device, Order, make_device
+from tests.crash.lab import BLOCK, Answer, Device, Order, make_device
 
 from tidegate.agent.flow import WISHES_NAME, Throttle
 from tidegate.agent.net.pacer import Tap
@@ -318,6 +318,27 @@ def test_a_worker_is_told_once_and_ended_when_it_does_not_stop(
 
 
 # --- a server that is away --------------------------------------------------------------------------------------------
+
+
+def test_a_busy_server_is_asked_for_bytes_when_it_said_and_not_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    watched = Watched(monkeypatch)
+    plane, blob = watched.device.plane, watched.device.plane._blob
+    refused: list[float] = []
+
+    def busy(sha256: str, headers: Mapping[str, str]) -> Response:
+        if len(refused) < 2:
+            refused.append(plane.clock.at())
+            # Absurd the second time: an hour is the most that anybody is left alone.
+            return Answer(503, b"", {"retry-after": ("700", "31536000")[len(refused) - 1]})
+        return blob(sha256, headers)
+
+    monkeypatch.setattr(plane, "_blob", busy)
+    watched.order()
+    assert watched.until("staged") > 0
+    assert 700 <= refused[1] - refused[0] < 780
+    assert 3600 <= watched.asked[0][0] - refused[1] < 3700
 
 
 def test_bytes_that_cannot_be_had_for_a_day_end_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

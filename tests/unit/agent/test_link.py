@@ -13,7 +13,8 @@ from tests.crash.lab import make_device
 
 from tidegate.agent.board import SystemClock
 from tidegate.agent.net import api
-from tidegate.agent.net.link import HttpTransport
+from tidegate.agent.net.link import NARROW_BYTES, HttpTransport
+from tidegate.agent.net.retry_after import WISH_MAX_S, wish_s
 from tidegate.agent.net.uplink import RETRY_MAX_S, Uplink
 from tidegate.core.errors import ConfigError, RequestError, TransferError
 from tidegate.server.tls import own_certificate
@@ -279,3 +280,162 @@ def test_another_host_is_refused_even_for_the_time(tmp_path: Path) -> None:
         with pytest.raises(TransferError) as caught:
             body(HttpTransport(elsewhere, ca=ca), "/d/v1/time")
         assert caught.value.code == "download.tls"
+
+
+# --- what is asked again ----------------------------------------------------------------------------------------------
+
+
+def _asked_after_a_break(method: str, path: str, *, first: bytes = b"") -> tuple[list[bytes], str]:
+    """Ask over a kept connection that ends in the middle of the second request; return what the server heard from then on, and how it ended."""
+    heard: list[bytes] = []
+
+    def serve(client: socket.socket) -> None:
+        request_of(client)
+        client.sendall(OK)
+        got = request_of(client)
+        heard.append(got.split(b" HTTP/")[0])
+        if len(heard) > 1:
+            client.sendall(OK)
+        else:
+            client.sendall(first)
+
+    def served_again(client: socket.socket) -> None:
+        if heard:
+            heard.append(request_of(client).split(b" HTTP/")[0])
+            client.sendall(OK)
+        else:
+            serve(client)
+
+    with listening(served_again) as port:
+        transport = HttpTransport(f"http://127.0.0.1:{port}")
+        assert body(transport) == b"ok"
+        try:
+            api.call(transport, method, path, clock=SystemClock(), body=b"{}")
+        except TransferError as error:
+            return heard, error.code
+    return heard, "answered"
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/d/v1/poll"),
+        ("GET", "/d/v1/repo/timestamp.json"),
+        ("POST", "/d/v1/events"),
+        ("POST", "/d/v1/permit"),
+        ("POST", "/d/v1/assignment"),
+    ],
+)
+def test_what_may_be_repeated_is_asked_once_more(method: str, path: str) -> None:
+    asked = f"{method} {path}".encode()
+    assert _asked_after_a_break(method, path) == ([asked, asked], "answered")
+
+
+@pytest.mark.parametrize("path", ["/d/v1/session", "/d/v1/enrol", "/d/v1/rekey", "/other"])
+def test_what_must_not_be_repeated_is_asked_once(path: str) -> None:
+    assert _asked_after_a_break("POST", path) == ([f"POST {path}".encode()], "download.truncated")
+
+
+def test_nonsense_is_no_reason_to_ask_again() -> None:
+    heard, ended = _asked_after_a_break("GET", "/d/v1/poll", first=b"SSH-2.0-x\r\n\r\n")
+    assert (heard, ended) == ([b"GET /d/v1/poll"], "download.refused")
+
+
+def test_a_connection_that_was_closed_meanwhile_is_not_even_tried() -> None:
+    heard: list[bytes] = []
+    closed = threading.Event()
+
+    def serve(client: socket.socket) -> None:
+        heard.append(request_of(client).split(b" HTTP/")[0])
+        client.sendall(OK)
+        client.shutdown(socket.SHUT_RDWR)
+        closed.set()
+
+    with listening(serve) as port:
+        transport = HttpTransport(f"http://127.0.0.1:{port}")
+        assert body(transport) == b"ok"
+        assert closed.wait(5)
+        # Not to be repeated, and all the same it is answered.
+        reply = api.call(transport, "POST", "/d/v1/session", clock=SystemClock(), body=b"{}")
+    assert (reply.body, heard) == (b"ok", [b"GET /x", b"POST /d/v1/session"])
+
+
+def test_after_a_silence_the_next_connection_asks_for_small_segments_and_then_for_usual_ones() -> (
+    None
+):
+    sizes: list[int] = []
+
+    def serve(client: socket.socket) -> None:
+        # What this end was told that it may send at once.
+        sizes.append(client.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG))
+        while b"/hang" not in request_of(client):
+            client.sendall(OK)
+        client.recv(1)
+
+    with listening(serve) as port:
+        transport = HttpTransport(f"http://127.0.0.1:{port}")
+        for _ in range(3):
+            with pytest.raises(TransferError) as caught:
+                transport.request("GET", "/hang", timeout_s=0.1)
+            assert caught.value.code == "download.timeout"
+        assert body(transport) == b"ok"
+        transport.close()
+        # A server that is away is no such thing.
+        with pytest.raises(TransferError):
+            HttpTransport("http://127.0.0.1:1").request("GET", "/x")
+    assert sizes[0] == sizes[2] > NARROW_BYTES >= sizes[1] == sizes[3]
+
+
+# --- Retry-After --------------------------------------------------------------------------------------------------------
+
+_NOW = "Sat, 28 Nov 2026 12:00:00 GMT"
+
+
+@pytest.mark.parametrize(
+    ("text", "date", "least", "most"),
+    [
+        ("120", "", 120, 132),
+        ("1", "", 1, 1),
+        ("0", "", 0, 0),
+        ("999999999999999999999999", "", WISH_MAX_S, WISH_MAX_S),
+        ("Sat, 28 Nov 2026 12:02:00 GMT", _NOW, 120, 132),
+        ("Sat, 28 Nov 2026 11:00:00 GMT", _NOW, 0, 0),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", _NOW, WISH_MAX_S, WISH_MAX_S),
+        # Without the server's own time nobody knows how long it is until then.
+        ("Sat, 28 Nov 2026 12:02:00 GMT", "", 0, 0),
+        ("Sat, 28 Nov 2026 12:02:00 GMT", "yesterday", 0, 0),
+        ("-5", "", 0, 0),
+        ("1.5", "", 0, 0),
+        ("²", "", 0, 0),
+        ("soon", _NOW, 0, 0),
+        ("9" * 5000, "", 0, 0),
+        ("", _NOW, 0, 0),
+    ],
+)
+def test_how_long_a_server_asks_to_be_left_alone(
+    text: str, date: str, least: int, most: int
+) -> None:
+    found = wish_s({"retry-after": text, "date": date}, SystemClock())
+    assert least <= found <= most
+
+
+@pytest.mark.parametrize("status", ["429 Too Many Requests", "503 Service Unavailable"])
+def test_a_poll_is_not_sent_before_the_server_wants_it(status: str) -> None:
+    device = make_device(1)
+    device.start()
+
+    def serve(client: socket.socket) -> None:
+        request_of(client)
+        client.sendall(
+            f"HTTP/1.1 {status}\r\nretry-after: 600\r\ncontent-length: 0\r\n\r\n".encode()
+        )
+
+    with listening(serve) as port:
+        line = Uplink(HttpTransport(f"http://127.0.0.1:{port}"), device.clock, device.settings)
+        before = device.clock.monotonic()
+        assert line.poll() is None
+        assert 600 <= line.poll_due_at - before <= 660
+        # Shorter than this device's own pause: that one holds.
+        for _ in range(9):
+            line.trouble("x", 1)
+    assert line.line.retry_at - device.clock.monotonic() > RETRY_MAX_S / 2

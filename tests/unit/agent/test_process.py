@@ -7,8 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import msgspec
@@ -96,7 +96,12 @@ def make_plane(*, healthy: bool = True) -> Plane:
 
 
 @contextmanager
-def board(plane: Plane, folder: Path) -> Iterator[VirtualBoard]:
+def board(
+    plane: Plane,
+    folder: Path,
+    through: Callable[[str], AbstractContextManager[str]] = nullcontext,
+) -> Iterator[VirtualBoard]:
+    """Run an agent on a board. `through`: puts something between it and its server; from the server's URL to the one that the agent is told."""
     first = plane.releases[0]
     release = first.target.release
     (folder / "root.json").write_bytes(plane.root)
@@ -105,8 +110,8 @@ def board(plane: Plane, folder: Path) -> Iterator[VirtualBoard]:
         release_counter=1, security_version=1, sha256=release.install.sha256, version="1.1"
     )
     (folder / "installed.json").write_bytes(msgspec.json.encode(running))
-    with serving(plane) as url:
-        made = VirtualBoard(folder, url)
+    with serving(plane) as url, through(url) as told:
+        made = VirtualBoard(folder, told)
         made.boot()
         try:
             yield made

@@ -273,6 +273,7 @@ class Transfer:
             etag=etag,
             token=self._token,
             timeout_s=self._settings.timeout_s,
+            clock=self._world.clock,
         )
 
     def _now(self) -> int:

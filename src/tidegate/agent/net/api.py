@@ -8,6 +8,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from tidegate.agent.net.pacer import GRACE_S, RATE_MIN, Pacer
+from tidegate.agent.net.retry_after import wish_s
 from tidegate.agent.ports import Clock, Response, Transport
 from tidegate.core import codec
 from tidegate.core.errors import HINTS, RequestError, TransferError
@@ -66,7 +67,7 @@ def call(
     finally:
         response.close()
     reply = Reply(response.status, dict(response.headers), whole)
-    _check(reply)
+    _check(reply, clock)
     return reply
 
 
@@ -131,7 +132,7 @@ def refuse_encoding(response: Response) -> None:
         raise TransferError("download.refused", f"content encoding {encoding[:20]!r}")
 
 
-def _check(reply: Reply) -> None:
+def _check(reply: Reply, clock: Clock) -> None:
     status = reply.status
     if 200 <= status < 300 or status == 304:
         return
@@ -139,7 +140,8 @@ def _check(reply: Reply) -> None:
     if status == 401:
         raise TokenError("session.expired", detail)
     if status >= 500 or status == 429:
-        raise TransferError("download.refused", f"server answers {status} {code}: {detail}"[:200])
+        said = f"server answers {status} {code}: {detail}"[:200]
+        raise TransferError("download.refused", said, retry_after_s=wish_s(reply.headers, clock))
     known = code if code in HINTS or code in REASONS else "request.invalid"
     raise RequestError(known, f"server answers {status}: {detail}"[:300])
 

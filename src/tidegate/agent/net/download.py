@@ -8,7 +8,8 @@ import re
 from typing import Final
 
 from tidegate.agent.net.api import TokenError
-from tidegate.agent.ports import Response, Transport
+from tidegate.agent.net.retry_after import wish_s
+from tidegate.agent.ports import Clock, Response, Transport
 from tidegate.core.errors import TransferError
 
 BLOBS: Final = "/d/v1/blobs/"
@@ -66,6 +67,7 @@ def open_stream(
     etag: str,
     token: str | None,
     timeout_s: float,
+    clock: Clock,
 ) -> Stream:
     """Ask for a blob from `offset` to its end.
 
@@ -77,6 +79,7 @@ def open_stream(
         etag: what an earlier answer said, for If-Range; "" for none.
         token: bearer token.
         timeout_s: for each wait on the link.
+        clock: draws how much longer than asked for a busy server is left alone.
 
     Raises:
         TransferError: `download.range` for any other range than asked for, `download.refused` for an encoding, a redirect or an error status.
@@ -92,21 +95,22 @@ def open_stream(
     path = f"{BLOBS}{sha256}"
     response = transport.request("GET", path, headers=headers, timeout_s=timeout_s)
     try:
-        _check(response, length, offset)
+        _check(response, length, offset, clock)
     except BaseException:
         response.close()
         raise
     return Stream(response)
 
 
-def _check(response: Response, length: int, offset: int) -> None:
+def _check(response: Response, length: int, offset: int, clock: Clock) -> None:
     status = response.status
     if status == 401:
         raise TokenError("session.expired")
     if status == 416 or (offset and status == 200):
         raise TransferError("download.range", f"status {status} to a range from {offset}")
     if status != (206 if offset else 200):
-        raise TransferError("download.refused", f"status {status}")
+        wish = wish_s(response.headers, clock)
+        raise TransferError("download.refused", f"status {status}", retry_after_s=wish)
     encoding = response.headers.get("content-encoding", "identity")
     if encoding != "identity":
         raise TransferError("download.refused", f"content encoding {encoding[:20]!r}")

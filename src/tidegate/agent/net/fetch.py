@@ -5,6 +5,7 @@ from typing import Final
 
 from tidegate.agent.net.api import refuse_encoding
 from tidegate.agent.net.pacer import GRACE_S, RATE_MIN, Pacer
+from tidegate.agent.net.retry_after import wish_s
 from tidegate.agent.ports import Clock, Response, Transport
 from tidegate.core.errors import PublisherError, TransferError
 
@@ -33,15 +34,16 @@ def document(
     try:
         if response.status in _ABSENT:
             return None
-        _check(response, path, limit)
+        _check(response, path, limit, clock)
         return b"".join(_pieces(response, path, limit, clock))
     finally:
         response.close()
 
 
-def _check(response: Response, path: str, limit: int) -> None:
+def _check(response: Response, path: str, limit: int, clock: Clock) -> None:
     if response.status != 200:
-        raise TransferError("download.refused", f"{path[:200]}: server answers {response.status}")
+        said = f"{path[:200]}: server answers {response.status}"
+        raise TransferError("download.refused", said, retry_after_s=wish_s(response.headers, clock))
     refuse_encoding(response)
     promised = response.headers.get("content-length", "")
     if promised.isdigit() and (len(promised) > 12 or int(promised) > limit):

@@ -4,12 +4,16 @@ Redirects are answers, not followed: the server is who the configuration says. B
 
 A device whose clock is wrong takes every certificate for expired, or for not valid yet, and could never ask what time it is. So where the authority is pinned,
 the validity period alone is overlooked for what is signed or checked by other means (`_TIMELESS`), never for payload bytes, nor for a claim token.
+
+Where large packets vanish without a word (a tunnel whose MTU nobody tells: RFC 2923), connections come about, small answers come, large ones never do. So
+after a silence on a connection that stood, the next one asks for small segments; after another silence, for usual ones again.
 """
 
 import contextlib
 import functools
 import http.client
 import io
+import select
 import socket
 import time
 from collections.abc import Callable, Mapping
@@ -28,6 +32,14 @@ _TIMELESS_FOLDER: Final = "/d/v1/repo/"
 _NO_CHECK_TIME: Final = 0x200000
 _OUT_OF_TIME: Final = (9, 10)
 _READ_MAX: Final = 1 << 20
+_SAFE: Final = ("GET", "HEAD")
+#: What may be asked once more where a kept connection turns out to be closed: it carries a nonce or numbers of its own, so that done twice is done once. A
+#: session and a new key use up a nonce of the server's, and who joins may use up a claim: those are asked once.
+_KEYED: Final = frozenset(
+    f"/d/v1/{one}" for one in ("nonce", "time", "assignment", "permit", "events")
+)
+#: Bytes of payload in a segment that pass where an IPv6 packet of the least MTU (1280, RFC 8200) does.
+NARROW_BYTES: Final = 1220
 #: Most bytes around a body: status line and headers, or the framing of one chunk and its trailers. http.client alone takes 100 headers of 64 KiB and any number
 #: of interim answers and trailers.
 FRAMING_MAX: Final = 64 << 10
@@ -43,6 +55,7 @@ class HttpTransport:
         ca: file with the certificates of the authorities that are believed; None = the system's.
         timeout_s: to connect, and for each wait.
         monotonic: seconds, for the time that a head may take.
+        narrow: begin with small segments.
 
     Raises:
         ConfigError: `config.invalid`: not such a URL.
@@ -55,6 +68,7 @@ class HttpTransport:
         ca: str | None = None,
         timeout_s: float = 30.0,
         monotonic: Callable[[], float] = time.monotonic,
+        narrow: bool = False,
     ) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/"):
@@ -68,6 +82,8 @@ class HttpTransport:
         self._connection: http.client.HTTPConnection | None = None
         self._open: _Answer | None = None
         self._timeless = False
+        self._narrow = narrow
+        self._reached = False
 
     def request(
         self,
@@ -78,26 +94,39 @@ class HttpTransport:
         body: bytes | None = None,
         timeout_s: float = 30.0,
     ) -> Response:
-        """Send one request. An answer that was not read to its end costs the connection."""
+        """Send one request. An answer that was not read to its end costs the connection.
+
+        Where a kept connection breaks before it gave an answer, what may be repeated is asked once more, over a new one (RFC 9110, 9.2.2).
+        """
         if self._open is not None:
             self._open.close()
-        if self._timeless and not _may_be_timeless(path):
+        if self._connection is not None and (
+            _is_over(self._connection) or (self._timeless and not _may_be_timeless(path))
+        ):
             self.close()
-        for fresh in (False, True):
-            reused = self._connection is not None and not fresh
-            try:
-                return self._once(method, path, dict(headers or {}), body, timeout_s)
-            except (OSError, http.client.HTTPException) as error:
-                self.close()
-                # The server may have closed a kept connection in the meantime; every request of this protocol may be repeated.
-                if reused and not isinstance(error, TimeoutError):
-                    continue
+        kept, sent = self._connection is not None, dict(headers or {})
+        try:
+            return self._once(method, path, sent, body, timeout_s)
+        except (OSError, http.client.HTTPException) as error:
+            self.failed(error)
+            if not (kept and _broke(error) and (method in _SAFE or path in _KEYED)):
                 raise _translated(error) from error
-        raise TransferError("download.refused", "the connection was closed")  # pragma: no cover
+        try:
+            return self._once(method, path, sent, body, timeout_s)
+        except (OSError, http.client.HTTPException) as error:
+            self.failed(error)
+            raise _translated(error) from error
+
+    def failed(self, error: Exception) -> None:
+        """Let go of a connection that failed; after a silence on one that stood, the next is tried with the other size of segments."""
+        if self._reached and isinstance(error, TimeoutError):
+            self._narrow = not self._narrow
+        self.close()
 
     def close(self) -> None:
         """Let the connection go."""
         connection, self._connection, self._open = self._connection, None, None
+        self._reached = False
         if connection is not None:
             with contextlib.suppress(OSError):
                 connection.close()
@@ -146,10 +175,46 @@ class HttpTransport:
 
     def _opened(self, made: http.client.HTTPConnection) -> http.client.HTTPConnection:
         made.response_class = cast("Any", functools.partial(_Bounded, monotonic=self._monotonic))
+        # http.client keeps it in an attribute to be replaced.
+        cast("Any", made)._create_connection = self._dial  # noqa: SLF001 - as it says itself
         made.connect()
-        if made.sock is not None:
-            made.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return made
+
+    def _dial(self, address: tuple[str, int], timeout_s: float, _source: object) -> socket.socket:
+        """Connect to the first of a host's addresses that lets us. Note that it did: what is silent from then on is not away."""
+        self._reached = False
+        failure: OSError = ConnectionRefusedError(f"{address[0]} has no address")
+        for family, kind, protocol, _, place in socket.getaddrinfo(
+            *address, type=socket.SOCK_STREAM
+        ):
+            made = socket.socket(family, kind, protocol)
+            try:
+                made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                if self._narrow:
+                    # Before connecting: it is what the other end is told.
+                    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, NARROW_BYTES)
+                made.settimeout(timeout_s)
+                made.connect(place)
+            except OSError as error:
+                made.close()
+                failure = error
+            else:
+                self._reached = True
+                return made
+        raise failure
+
+
+def _is_over(connection: http.client.HTTPConnection) -> bool:
+    """Say whether a kept connection was closed meanwhile. Nothing else can have come: nobody asked."""
+    if connection.sock is None:
+        return False
+    ready, _, _ = select.select([connection.sock], [], [], 0)
+    return bool(ready)
+
+
+def _broke(error: Exception) -> bool:
+    """Say whether a connection was closed in the place of an answer."""
+    return isinstance(error, ConnectionError) or type(error).__name__ == "SSLEOFError"
 
 
 def _may_be_timeless(path: str) -> bool:
@@ -234,7 +299,7 @@ class _Answer:
             self._inner.meter.allow(min(count, _READ_MAX))
             piece = self._inner.read1(min(count, _READ_MAX))
         except (OSError, http.client.HTTPException) as error:
-            self._transport.close()
+            self._transport.failed(error)
             raise _translated(error) from error
         if piece:
             if self._left is not None:

@@ -1,14 +1,15 @@
 """The loop's own talk with the server: polls and events, when each is due, and how long to keep quiet after a failure. Signs and verifies nothing."""
 
-from typing import Final
+from typing import Final, cast
 
 import msgspec
 
 from tidegate.agent.net import api
+from tidegate.agent.net.beside import Way, in_place
 from tidegate.agent.ports import Clock, Transport
 from tidegate.agent.settings import Settings
 from tidegate.core import codec
-from tidegate.core.errors import TidegateError
+from tidegate.core.errors import TidegateError, TransferError
 from tidegate.core.protocol import EventItem, EventsAnswer, EventsRequest, PollAnswer
 
 #: Back-off, in seconds: doubled from the first to the last, with jitter.
@@ -30,6 +31,8 @@ class Line(msgspec.Struct):
     enrolled: str = ""
     contact_at: int | None = None
     problem: str = ""
+    #: Somebody asked for a poll while one was under way.
+    again: bool = False
 
 
 class Uplink:
@@ -39,6 +42,9 @@ class Uplink:
         transport: HTTP to it.
         clock: time and jitter.
         settings: how often, how long.
+
+    Attributes:
+        way: how a call is made that waits for the link.
     """
 
     def __init__(self, transport: Transport, clock: Clock, settings: Settings) -> None:
@@ -46,6 +52,7 @@ class Uplink:
         self._clock = clock
         self._settings = settings
         self.line = Line()
+        self.way: Way = in_place
 
     def reload(self, settings: Settings) -> None:
         """Go by other settings from the next request on."""
@@ -54,6 +61,7 @@ class Uplink:
     def poll(self) -> bool | None:
         """Poll. Returns whether there is work; None when the server could not be asked."""
         line = self.line
+        line.again = False
         headers = {"if-none-match": line.etag} if line.etag else {}
         reply = self._call("GET", "/d/v1/poll", headers=headers)
         if reply is None:
@@ -71,7 +79,8 @@ class Uplink:
             line.etag = None if work else reply.headers.get("etag")
         self.contact()
         pause_s = max(line.poll_after_s, float(self._settings.poll_interval_s), 1.0)
-        line.poll_at = self._clock.monotonic() + pause_s * (1 + self._jitter() / 10)
+        due = self._clock.monotonic() + pause_s * (1 + self._jitter() / 10)
+        line.poll_at = 0.0 if line.again else due
         return work
 
     def post(self, items: tuple[EventItem, ...]) -> int | None:
@@ -100,13 +109,14 @@ class Uplink:
         line.failures, line.retry_at, line.problem = 0, 0.0, ""
         line.contact_at = max(0, int(self._clock.now()))
 
-    def trouble(self, problem: str) -> None:
-        """Note a failure, and keep quiet for a while."""
+    def trouble(self, problem: str, wish_s: int = 0) -> None:
+        """Note a failure, and keep quiet for a while: not shorter than the server wishes."""
         line = self.line
         pause_s = min(RETRY_MAX_S, RETRY_FIRST_S * 2 ** min(line.failures, 10))
         line.failures += 1
         line.problem = problem
-        line.retry_at = self._clock.monotonic() + pause_s * (0.75 + self._jitter() / 2)
+        pause_s = max(float(wish_s), pause_s * (0.75 + self._jitter() / 2))
+        line.retry_at = self._clock.monotonic() + pause_s
 
     @property
     def poll_due_at(self) -> float:
@@ -121,19 +131,26 @@ class Uplink:
         headers: dict[str, str] | None = None,
         body: bytes | None = None,
     ) -> api.Reply | None:
-        try:
+        token = self.line.token
+
+        def call() -> api.Reply:
             return api.call(
                 self._transport,
                 method,
                 path,
                 clock=self._clock,
-                token=self.line.token,
+                token=token,
                 headers=headers,
                 body=body,
                 timeout_s=self._settings.timeout_s,
             )
+
+        try:
+            return cast("api.Reply", self.way(call))
         except api.TokenError:
             self.line.token = None
+        except TransferError as error:
+            self.trouble(str(error), error.retry_after_s)
         except TidegateError as error:
             self.trouble(str(error))
         return None
