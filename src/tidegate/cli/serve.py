@@ -23,6 +23,12 @@ LAB_TRUST = Path("lab", "trust.bundle")
 @click.command("serve", short_help="Run the control plane.")
 @click.option("--config", "config", type=click.Path(path_type=Path), help="tidegate.toml")
 @click.option("--data", "data_dir", type=click.Path(path_type=Path), help="Data directory.")
+@click.option(
+    "--shared",
+    is_flag=True,
+    default=None,
+    help="Other processes serve the same directory, all with --shared.",
+)
 @click.option("--listen", help="HOST:PORT; port 0 takes a free one.")
 @click.option("--tls", is_flag=True, default=None, help="HTTPS by an own authority.")
 @click.option("--tls-cert", help="Certificate file instead.")
@@ -34,6 +40,7 @@ def command(config: Path | None, *, quiet: bool, **options: Any) -> None:
     \b
     tidegate serve
     tidegate serve --data ./tidegate-data --listen 0.0.0.0:8440 --tls
+    tidegate serve --shared --listen 127.0.0.1:8441
     """
     from tidegate.server import serve
     from tidegate.server.config import load

@@ -25,7 +25,7 @@ HINTS: Final[dict[str, str]] = {
     "config.invalid": "correct the value named",
     "config.missing": "add what is named; `tidegate help environment` and docs/reference tell where values may stand",
     "config.unreadable": "check its name and folder, and that this user may read it",
-    "data.locked": "stop the other server, or give this one its own --data directory",
+    "data.locked": "stop the other server, give this one its own --data directory, or start all of them with --shared",
     "data.read_only": "make the data directory writable for this user, or choose another with --data",
     "data.full": "free disk space; nothing that was acknowledged is lost",
     "data.newer_schema": "start the newer Tidegate that made this database, or restore a backup from before",

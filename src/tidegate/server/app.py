@@ -30,6 +30,26 @@ _WAKE_S: Final = 0.2
 _COMPILE_S: Final = 600
 
 
+class Settled:
+    """What people do is answered when it counts in every process of this server: a halt that one acknowledges, none goes past."""
+
+    def __init__(self, app: Asgi, store: SqliteStore) -> None:
+        """Stand before `app`."""
+        self._app = app
+        self._store = store
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+
+        async def later(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                await asyncio.to_thread(self._store.settle)
+            await send(message)
+
+        reads = scope["type"] != "http" or scope["method"] in {"GET", "HEAD", "OPTIONS"}
+        await self._app(scope, receive, send if reads else later)
+
+
 class App:
     """The whole server as one ASGI application, with its parts."""
 
@@ -61,7 +81,7 @@ class App:
                 from tidegate.server.api import create_admin_app
 
                 made: Any = create_admin_app(self.services)
-                self._admin = made
+                self._admin = Settled(made, self.store) if self.store.shared else made
             return cast("Asgi", self._admin)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -48,6 +48,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         data_dir: database, blobs, online keys; mode 0700; one server at a time.
+        shared: several processes serve this directory, all with this set, each on a port of its own.
         listen: host:port; port 0 takes a free one.
         external_url: what devices and browsers use, where it differs.
         tls: make an own certificate authority for a local network and use it.
@@ -71,6 +72,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     data_dir: Path = Path("tidegate-data")
+    shared: bool = False
     listen: str = "127.0.0.1:8440"
     external_url: str = ""
     tls: bool = False
@@ -127,6 +129,13 @@ def _number(value: object, key: str) -> int:
     return value
 
 
+def _yes(value: object, key: str) -> bool:
+    found = {"true": True, "false": False}.get(value) if isinstance(value, str) else value
+    if not isinstance(found, bool):
+        raise ConfigError("config.invalid", f"{key}: true or false is wanted")
+    return found
+
+
 def _choice(*allowed: str) -> Reader:
     def read(value: object, key: str) -> str:
         word = _word(value, key)
@@ -157,6 +166,7 @@ def _listen(value: object, key: str) -> str:
 #: Every key: (table, key) → (field of `Settings`, how it is read).
 KEYS: Final[Mapping[tuple[str, str], tuple[str, Reader]]] = {
     ("data", "dir"): ("data_dir", _folder),
+    ("data", "shared"): ("shared", _yes),
     ("http", "listen"): ("listen", _listen),
     ("http", "external_url"): ("external_url", _word),
     ("http", "tls_cert"): ("tls_cert", _word),

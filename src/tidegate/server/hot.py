@@ -67,6 +67,7 @@ class HotApp:
         """Serve from these parts."""
         self._services = services
         self._tokens = services.tokens
+        self._store = services.store
         self._fleet = services.fleet
         self._clock = services.clock
         self._counters = services.counters
@@ -139,7 +140,8 @@ class HotApp:
         if self._ready_for is not fleet.plan:
             self._prepare(fleet.plan)
         index = row % _JITTER
-        if fleet.has_work(row, now):
+        # what another process stopped may not be known here: nothing begins by an old plan
+        if self._store.fresh and fleet.has_work(row, now):
             index += _JITTER
         etag, start, body, unchanged = self._ready[index]
         self._counters.polls += 1
@@ -223,7 +225,13 @@ class HotApp:
         raise RequestError("session.expired", "the session was ended")
 
     def _device(self, scope: Scope, *, quarantined: bool = False) -> tuple[int, int]:
-        """Return (row, now) of the device that calls, and note that it was heard."""
+        """Return (row, now) of the device that calls, and note that it was heard.
+
+        Raises:
+            RequestError: as `_row`. BusyError: `server.busy`: what other processes did cannot be seen here, so it may have been revoked.
+        """
+        if not self._store.fresh:
+            raise BusyError("server.busy", "this process does not see what the others do")
         now = int(self._clock())
         row = self._row(_header(scope, b"authorization"), now, quarantined=quarantined)
         self._fleet.seen[row] = now
@@ -305,8 +313,6 @@ class HotApp:
         )
         self._counters.events += len(opened)
         self._counters.events_refused += len(refused)
-        if accepted.moved:
-            services.wake()
         return EventsAnswer(acked_seq=accepted.acked_seq, refused=tuple(refused))
 
     async def _time(self, scope: Scope, receive: Receive) -> object:

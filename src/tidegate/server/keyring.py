@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Final
 
-from tidegate.server.store import Connection, identity_rows
+from tidegate.server.store import Connection, changes, identity_rows
 from tidegate.server.tokens import DAY_S, Tokens
 
 SALT_BYTES: Final = 32
@@ -32,3 +32,4 @@ def turn(
     identity_rows.add_salt(conn, day, randomness(SALT_BYTES))
     identity_rows.drop_salts(conn, day - lifetime_s // DAY_S - 1)
     load(conn, tokens)
+    changes.notify(conn, "salt", str(day))

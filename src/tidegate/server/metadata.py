@@ -97,6 +97,10 @@ class Repository:
         """Read what is published."""
         self._view = _view(release_queries.documents(conn, _KEPT))
 
+    def refresh(self, conn: Connection) -> None:
+        """Show what was published since, here or by another process."""
+        self._show(_view(release_queries.documents(conn, _KEPT)))
+
     # --- publishing; each inside the caller's transaction on the writer ---
 
     def root(self, conn: Connection) -> RootDocument | None:
@@ -255,6 +259,7 @@ class Repository:
             raise PublisherError("sig.mix_and_match", "the first root is not there")
         walk_repository(_by_served_name(view.files), anchor=anchor, now=now)
         changes.after_commit(conn, lambda: self._show(view))
+        changes.notify(conn, "metadata", "timestamp")
         return True
 
     def _catch_up(self, conn: Connection, newest: DocumentRow) -> None:

@@ -1,7 +1,9 @@
 """What the server is made of: settings, store, blobs, keys, the published repository and the fleet in memory. Everything reads the time from `now`."""
 
 import asyncio
+import contextlib
 import logging
+import uuid
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -18,6 +20,7 @@ from tidegate.server.online import OnlineKeys
 from tidegate.server.snapshot import Fleet
 from tidegate.server.store import Change, Connection
 from tidegate.server.store import hot as hot_queries
+from tidegate.server.store.shared import RESYNC, starting
 from tidegate.server.store.sqlite import SqliteStore, open_store
 from tidegate.server.tokens import Tokens
 from tidegate.server.updates import Terms
@@ -27,6 +30,8 @@ _log = logging.getLogger("tidegate.server")
 
 #: Kinds of change after which the plan in memory is compiled anew.
 _PLAN_KINDS = frozenset({"rollout", "release", "group", "gate"})
+#: Kinds of change after which what devices fetch as metadata may be newer than what is shown.
+_PUBLISHED_KINDS = frozenset({"release", "metadata"})
 
 
 @dataclass(slots=True)
@@ -62,6 +67,8 @@ class Services:
     counters: Counters = field(default_factory=Counters)
     #: Called (from any thread) when there is news that the planner should see at once.
     wake: Callable[[], None] = lambda: None
+    #: The name of this process among those on one database.
+    holder: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     @property
     def now(self) -> int:
@@ -113,7 +120,18 @@ def open_services(
         ConfigError, BusyError: `data.*`, `key.*`.
     """
     folder = Path(settings.data_dir)
-    opened = store or open_store(folder, durable=settings.durable)
+    with starting(folder) if settings.shared else contextlib.nullcontext():
+        return _open(settings, folder, clock, randomness, store)
+
+
+def _open(
+    settings: Settings,
+    folder: Path,
+    clock: Callable[[], float],
+    randomness: Callable[[int], bytes],
+    store: SqliteStore | None,
+) -> Services:
+    opened = store or open_store(folder, durable=settings.durable, shared=settings.shared)
     try:
         keys = online.open_keys(folder, randomness)
         blobs = LocalBlobs(folder / "blobs")
@@ -132,15 +150,17 @@ def open_services(
             clock=clock,
             randomness=randomness,
         )
-        opened.write(hot_queries.forget_leases).result()
+        if not opened.shared:
+            opened.write(hot_queries.forget_leases).result()
         opened.read(lambda conn: keyring.load(conn, services.tokens))
         opened.read(services.repository.load)
         _begin(services)
         opened.read(services.fleet.load)
+        opened.subscribe(lambda changed: _follow(services, changed))
+        opened.follow()
     except BaseException:
         opened.close()
         raise
-    opened.subscribe(lambda changed: _follow(services, changed))
     return services
 
 
@@ -155,17 +175,27 @@ def _begin(services: Services) -> None:
 
 
 def _follow(services: Services, changed: tuple[Change, ...]) -> None:
-    """Keep the fleet in memory as the database is; on the writer's thread, before whoever made the change hears that it is done."""
+    """Keep what is in memory as the database is: before whoever made the change here hears that it is done, and soon after it was done elsewhere."""
+    kinds = {one.kind for one in changed}
+    anew = RESYNC.kind in kinds
     rows = {
         int(one.key) for one in changed if one.kind in {"device", "running"} and one.key.isdigit()
     }
-    compiled = any(one.kind in _PLAN_KINDS for one in changed)
 
     def read(conn: Connection) -> None:
-        for row in rows:
-            services.fleet.refresh(conn, row)
-        if compiled:
-            services.fleet.compile(conn)
+        if anew:
+            services.fleet.load(conn)
+        else:
+            for row in rows:
+                services.fleet.refresh(conn, row)
+            if kinds & _PLAN_KINDS:
+                services.fleet.compile(conn)
+        if anew or kinds & _PUBLISHED_KINDS:
+            services.repository.refresh(conn)
+        if anew or "salt" in kinds:
+            keyring.load(conn, services.tokens)
 
-    if rows or compiled:
+    if anew or rows or kinds & (_PLAN_KINDS | _PUBLISHED_KINDS | {"salt"}):
         services.store.read(read)
+    if anew or "outcome" in kinds:
+        services.wake()

@@ -205,6 +205,7 @@ class Fleet:
         """Fill the arrays and compile the plan."""
         for columns in device_queries.everything(conn):
             self._put(columns)
+        self.open[:] = bytes(len(self.open))
         for (row,) in device_queries.open_updates(conn):
             if row < len(self.open):
                 self.open[row] = 1

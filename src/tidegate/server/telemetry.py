@@ -139,6 +139,8 @@ def accept(
     acked = max([device.acked_seq, *seqs])
     boot_id = fresh[-1].body.boot_id if fresh else ""
     hot.touch_device(conn, row, acked_seq=acked, boot_id=boot_id, now=now)
+    if fold.moved:
+        changes.notify(conn, "outcome", "")
     return Accepted(acked, fold.device is not device, frozenset(fold.moved), fold.harmed)
 
 

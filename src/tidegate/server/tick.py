@@ -6,7 +6,6 @@ compare-and-set of every plan keeps them from doing harm when they do.
 """
 
 import logging
-import os
 from typing import Final
 
 import msgspec
@@ -54,9 +53,11 @@ def tick(services: Services, now: int, post: webhook.Post | None = None) -> Tick
         post: sends a webhook's call; None = real HTTP.
     """
     store = services.store
-    holder = f"{os.getpid()}"
+    holder = services.holder
+    if store.read(lambda conn: admin_log.leased(conn, LEASE, holder, now, LEASE_S)):
+        return Ticked(leader=False)
     if not store.write(
-        lambda conn: admin_log.take_lease(conn, LEASE, holder, now, now + LEASE_S)
+        lambda conn: admin_log.take_lease(conn, LEASE, holder, now, LEASE_S)
     ).result():
         return Ticked(leader=False)
     started = store.write(lambda conn: _start_due(conn, now)).result()

@@ -145,6 +145,8 @@ class Rig:
     random: Random = field(default_factory=lambda: Random(1))
     offline: dict[str, Signer] = field(default_factory=dict)
     address: str | None = None
+    #: Whether another server may be opened on the same folder.
+    shared: bool = False
 
     def __post_init__(self) -> None:
         self.loop = asyncio.new_event_loop()
@@ -154,7 +156,7 @@ class Rig:
         self.start()
 
     def start(self) -> None:
-        settings = Settings(data_dir=self.folder, durable=False)
+        settings = Settings(data_dir=self.folder, durable=False, shared=self.shared)
         self.app = create_app(settings, clock=lambda: self.now, randomness=self.random.randbytes)
 
     def restart(self) -> None:

@@ -505,9 +505,7 @@ def test_a_newer_release_for_the_same_audience_takes_over(desk: Desk) -> None:
 
 
 def test_only_one_replica_ticks(desk: Desk) -> None:
-    desk.rig.write(
-        lambda conn: admin_log.take_lease(conn, "reconciler", "another", desk.now, desk.now + 30)
-    )
+    desk.rig.write(lambda conn: admin_log.take_lease(conn, "reconciler", "another", desk.now, 30))
     assert tick(desk.rig.app.services, desk.now).leader is False
     assert tick(desk.rig.app.services, desk.now + 31).leader is True
 

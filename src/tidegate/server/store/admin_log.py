@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 
 from tidegate.server.store import changes
 from tidegate.server.store import tables as t
@@ -123,17 +123,23 @@ def forget_answers(conn: Connection, before: int) -> None:
     conn.execute(delete(t.idempotency).where(t.idempotency.c.at < before))
 
 
-def take_lease(conn: Connection, name: str, holder: str, now: int, until: int) -> bool:
-    """Take or renew a lease; say whether it is ours now."""
-    mine = or_(t.lease.c.expires_at < now, t.lease.c.holder == holder)
-    taken = conn.execute(
-        update(t.lease).where(t.lease.c.name == name, mine).values(holder=holder, expires_at=until)
+def leased(conn: Connection, name: str, holder: str, now: int, lease_s: int) -> bool:
+    """Say whether somebody else has a lease; one that would end later than any that is given now was taken before the clock stepped back, and is none."""
+    asked = select(t.lease.c.name).where(
+        t.lease.c.name == name,
+        t.lease.c.holder != holder,
+        t.lease.c.expires_at.between(now, now + lease_s),
     )
-    if taken.rowcount:
-        return True
-    if conn.execute(select(t.lease.c.name).where(t.lease.c.name == name)).first() is not None:
+    return conn.execute(asked).first() is not None
+
+
+def take_lease(conn: Connection, name: str, holder: str, now: int, lease_s: int) -> bool:
+    """Take or renew a lease, until `lease_s` seconds from now; say whether it is ours now."""
+    if leased(conn, name, holder, now, lease_s):
         return False
-    conn.execute(insert(t.lease).values(name=name, holder=holder, expires_at=until))
+    values = {"holder": holder, "expires_at": now + lease_s}
+    if conn.execute(update(t.lease).where(t.lease.c.name == name).values(**values)).rowcount == 0:
+        conn.execute(insert(t.lease).values(name=name, **values))
     return True
 
 

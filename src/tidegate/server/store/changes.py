@@ -1,4 +1,4 @@
-"""What changed, told twice: as a row for other replicas, and in this process as soon as the transaction is durable."""
+"""What changed, told twice: as a row for other processes, and in this one as soon as the transaction is durable."""
 
 from collections.abc import Callable
 
@@ -9,16 +9,18 @@ from tidegate.server.store.tables import change as change_table
 
 _CHANGES = "tidegate.changes"
 _HOOKS = "tidegate.hooks"
+_ROWS_LATER = "tidegate.rows_later"
 
 
 def bump(conn: Connection, kind: str, key: str, now: int, tenant: str = "default") -> None:
     """Note in this transaction that `kind` `key` changed. Subscribers of the store hear of it after the commit."""
-    conn.execute(insert(change_table).values(tenant=tenant, at=now, kind=kind, key=key))
+    if _ROWS_LATER not in conn.info:
+        conn.execute(insert(change_table).values(tenant=tenant, at=now, kind=kind, key=key))
     notify(conn, kind, key)
 
 
 def notify(conn: Connection, kind: str, key: str) -> None:
-    """Tell this process's subscribers alone, without a row: for what happens too often to be told to other replicas one by one."""
+    """Tell the store's subscribers. A row is written only where other processes have to hear of it, and then one for all that a commit holds."""
     conn.info.setdefault(_CHANGES, []).append(Change(kind, key))
 
 
@@ -39,7 +41,18 @@ def undo(conn: Connection, position: tuple[int, int]) -> None:
     del conn.info.setdefault(_HOOKS, [])[position[1] :]
 
 
+def leave_rows(conn: Connection) -> None:
+    """Have the store write the rows of this connection's transactions, from `noted`: other processes follow them."""
+    conn.info[_ROWS_LATER] = True
+
+
+def noted(conn: Connection) -> tuple[Change, ...]:
+    """Return everything noted so far, each change once."""
+    return tuple(dict.fromkeys(conn.info.get(_CHANGES, ())))
+
+
 def take(conn: Connection) -> tuple[tuple[Change, ...], list[Callable[[], None]]]:
     """Return everything noted, each change once, and forget it."""
-    changes = tuple(dict.fromkeys(conn.info.pop(_CHANGES, ())))
+    changes = noted(conn)
+    conn.info.pop(_CHANGES, None)
     return changes, conn.info.pop(_HOOKS, [])

@@ -1,4 +1,4 @@
-"""The store on SQLite: one writer thread with group commit, readers on snapshots, one process at a time.
+"""The store on SQLite: one writer thread with group commit, readers on snapshots; one process at a time, or several that know of one another (`shared`).
 
 Everything that waits when the writer is free goes into one transaction, each piece of work under its own savepoint, and is acknowledged after one COMMIT with
 synchronous=FULL: cheap and durable at once. Not decided here: what the work is.
@@ -12,7 +12,7 @@ import os
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -25,6 +25,7 @@ from sqlalchemy.pool import NullPool
 from tidegate.core.errors import BusyError, ConfigError, TidegateError
 from tidegate.server.store import Change, changes
 from tidegate.server.store.migrations import upgrade
+from tidegate.server.store.shared import Shared
 
 T = TypeVar("T")
 Job = tuple[Callable[[Connection], Any], "Future[Any]"]
@@ -39,10 +40,15 @@ _log = logging.getLogger("tidegate.store")
 class SqliteStore:
     """A `Store` in one file. Made by `open_store`."""
 
-    def __init__(self, engine: Engine, lock_fd: int) -> None:
-        """Take over an engine whose schema is current, and the descriptor that holds the lock of its directory."""
+    def __init__(self, engine: Engine, lock_fd: int, shared_dir: Path | None = None) -> None:
+        """Take over an engine whose schema is current, and the descriptor that holds the lock of its directory.
+
+        `shared_dir` is that directory where other processes use it too, else None.
+        """
         self._engine = engine
         self._lock_fd = lock_fd
+        self._telling = threading.Lock()
+        self._shared = Shared(shared_dir, self._look, self._hear) if shared_dir else None
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._listeners: list[Callable[[tuple[Change, ...]], None]] = []
         self._local = threading.local()
@@ -87,6 +93,26 @@ class SqliteStore:
         """See `Store.subscribe`. A listener that raises is logged and goes on being called."""
         self._listeners.append(listener)
 
+    def follow(self) -> None:
+        """Begin to tell subscribers what other processes on this database change; nothing to do where there are none."""
+        if self._shared is not None:
+            self._shared.follow()
+
+    @property
+    def shared(self) -> bool:
+        """Say whether other processes may use this database."""
+        return self._shared is not None
+
+    @property
+    def fresh(self) -> bool:
+        """Say whether what subscribers keep in memory is as the database is, but for a few seconds at most."""
+        return self._shared is None or self._shared.fresh
+
+    def settle(self) -> None:
+        """Wait until what was committed here counts in every process: it has been seen there, or nothing is begun there by what was before."""
+        if self._shared is not None:
+            self._shared.settle()
+
     def close(self) -> None:
         """Finish what is queued, close every connection and let the directory go. Safe to repeat."""
         with self._guard:
@@ -95,6 +121,8 @@ class SqliteStore:
             self._closed = True
             self._jobs.put(None)
         self._thread.join()
+        if self._shared is not None:
+            self._shared.close()
         for conn in self._readers:
             conn.close()
         self._engine.dispose()
@@ -139,10 +167,12 @@ class SqliteStore:
     def _commit(self, conn: Connection, batch: list[Job]) -> None:
         done: list[tuple[Future[Any], Any]] = []
         try:
-            with _translated(), conn.begin():
+            with _translated(), self._turn(conn), conn.begin():
                 for work, future in batch:
                     if future.set_running_or_notify_cancel():
                         _perform(conn, work, future, done)
+                if self._shared is not None:
+                    self._shared.note(raw_connection(conn), changes.noted(conn))
         except BaseException as error:  # noqa: BLE001 - whatever it was, nothing of the group is durable: each waiter must hear it
             changes.take(conn)
             for _, future in batch:
@@ -153,17 +183,44 @@ class SqliteStore:
         for future, result in done:
             future.set_result(result)
 
+    @contextlib.contextmanager
+    def _turn(self, conn: Connection) -> Iterator[None]:
+        """Write when no other process does."""
+        if self._shared is None:
+            yield
+            return
+        changes.leave_rows(conn)
+        with self._shared.turn:
+            committed = False
+            try:
+                yield
+                committed = True
+            finally:
+                self._shared.done(committed=committed)
+
     def _tell(self, conn: Connection) -> None:
         changed, hooks = changes.take(conn)
+        self._hear(changed, hooks)
+
+    def _hear(self, changed: tuple[Change, ...], hooks: Sequence[Callable[[], None]] = ()) -> None:
+        """Call listeners, then hooks. One thread at a time: whoever comes later has read what is newer."""
         calls: list[Callable[[], None]] = []
         if changed:
             calls += [functools.partial(one, changed) for one in self._listeners]
-        calls += hooks
-        for call in calls:
-            try:
-                call()
-            except Exception:  # noqa: BLE001  # one listener must not hurt the writer
-                _log.exception("a listener of the store failed")
+        with self._telling:
+            for call in (*calls, *hooks):
+                try:
+                    call()
+                except Exception:  # noqa: BLE001  # one listener must not hurt the others
+                    _log.exception("a listener of the store failed")
+
+    @contextlib.contextmanager
+    def _look(self) -> Iterator[sqlite3.Connection]:
+        """Open a connection of its own for reading, outside of any transaction."""
+        with self._engine.connect() as conn:
+            raw = raw_connection(conn)
+            raw.execute("PRAGMA query_only=ON")
+            yield raw
 
 
 def _perform(
@@ -200,18 +257,19 @@ def raw_connection(conn: Connection) -> sqlite3.Connection:
     return raw
 
 
-def open_store(data_dir: Path, *, durable: bool = True) -> SqliteStore:
+def open_store(data_dir: Path, *, durable: bool = True, shared: bool = False) -> SqliteStore:
     """Open the store of a data directory, made and migrated as needed.
 
     Args:
-        data_dir: made with mode 0700 where it is missing. One process at a time may hold it.
+        data_dir: made with mode 0700 where it is missing. One process at a time may hold it, or several that all say `shared`.
         durable: False gives up safety against a power cut for speed; for simulations only.
+        shared: whether other processes may open it too; they start one at a time (`store.shared.starting`).
 
     Raises:
         BusyError: `data.locked`.
         ConfigError: `data.read_only`, `data.newer_schema`, `data.damaged`.
     """
-    lock_fd = _lock(data_dir)
+    lock_fd = _lock(data_dir, shared=shared)
     try:
         path = data_dir / DATABASE_NAME
         fresh = not path.exists()
@@ -224,17 +282,17 @@ def open_store(data_dir: Path, *, durable: bool = True) -> SqliteStore:
     except BaseException:
         os.close(lock_fd)
         raise
-    return SqliteStore(engine, lock_fd)
+    return SqliteStore(engine, lock_fd, data_dir if shared else None)
 
 
-def _lock(data_dir: Path) -> int:
+def _lock(data_dir: Path, *, shared: bool) -> int:
     try:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock_fd = os.open(data_dir / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise ConfigError("data.read_only", f"{data_dir}: {error.strerror}") from error
     try:
-        fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(lock_fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except OSError as error:
         os.close(lock_fd)
         raise BusyError("data.locked", f"{data_dir}: another server has this directory") from error
