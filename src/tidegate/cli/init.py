@@ -90,7 +90,7 @@ _ROLLOUT: Final = """\
 # rollout.toml: how a release goes out. `tidegate rollout create rollout.toml --dry-run` shows what it would do.
 
 release = "{product}-1.0.0"
-preset  = "{preset}"                 # normal, careful, lab; what is not said below is taken from it
+preset  = "{preset}"                 # careful, normal, fast, emergency, lab; the rest is taken from it
 
 # [[ring]]
 # name     = "internal"

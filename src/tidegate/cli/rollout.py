@@ -46,7 +46,11 @@ def command() -> None:
 @click.argument("file", type=_FILE, default="rollout.toml")
 @click.option("--release", metavar="NAME", help="The release, in place of the file's.")
 @click.option("--name", metavar="NAME", help="Name of the rollout [the release's].")
-@click.option("--preset", metavar="NAME", help="normal, careful or lab, in place of the file's.")
+@click.option(
+    "--preset",
+    metavar="NAME",
+    help="careful, normal, fast, emergency or lab, in place of the file's.",
+)
 @click.option("--start", metavar="TIME", help='"at once", or 2026-12-24T02:00:00Z.')
 @click.option("--draft", is_flag=True, help="Make it and do not start it.")
 @_widening

@@ -3,8 +3,9 @@
 The order of one decision:
 
 1. **State.** A rollout that has not begun, is halted, is being brought back or has ended is left as it is. Nobody but a person makes it go on.
-2. **Guards**, and the gates of rings that find harm, over everything known (`rollout.isolation`): they halt, isolate a variant, or stop permits until it is
-   clear which. This is done for `active`, `paused` and `completed`: late evidence halts a rollout that was done.
+2. **Guards**, and the gates of rings that find harm, over everything known (`rollout.isolation`), beside the odds of the evidence gate where somebody weighs
+   it: they halt, isolate a variant, or stop permits until it is clear which. This is done for `active`, `paused` and `completed`: late evidence halts a
+   rollout that was done.
 3. **Rings**, only while `active` and nothing is wrong: one step at a time. The first ring that has not passed opens; when every gate of its step
    passes, its next step opens, or it has passed and the next ring opens. A ring without devices is skipped. Never is more than one step opened in one plan.
 4. **Completion.** When all rings have passed, no permit's outcome is open, and everybody has an outcome or nobody has asked for a permit for as long as a
@@ -15,7 +16,8 @@ The order of one decision:
 A plan never opens anything in the decision that halts or isolates. Every plan says `because`: what decided comes first.
 """
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Collection, Mapping
 from typing import Final
 
 import msgspec
@@ -26,6 +28,7 @@ from tidegate.rollout import admission, gates, isolation
 from tidegate.rollout import tally as sums
 from tidegate.rollout.admission import Admission
 from tidegate.rollout.gates import Gate
+from tidegate.rollout.gates.evidence import Weighed
 from tidegate.rollout.model import (
     Evidence,
     Finding,
@@ -88,7 +91,12 @@ def plan(
     rings = _all_rings(rollout)
     if rollout.state in _RESTING:
         return _rest(rollout, rings)
-    judgement = isolation.judge(_stoppers(rollout.policy), evidence, rollout.isolated, now)
+    weighing = _weighing(rollout.policy, evidence)
+    stoppers = _stoppers(rollout.policy, weighing.replaces if weighing else frozenset())
+    judgement = isolation.judge(stoppers, evidence, rollout.isolated, now)
+    if weighing is not None and evidence.weighed is not None:
+        weighed = weighing.findings(evidence.weighed)
+        judgement = isolation.joined(judgement, evidence.weighed, weighed, rollout.isolated)
     if judgement.verdict == "halt":
         return _halt(rollout, rings, judgement.findings)
     kept = _kept(rollout, evidence)
@@ -98,15 +106,21 @@ def plan(
         return _made(rollout, "hold", rings, judgement.findings, room=0)
     bounds = admission.of_policy(rollout.policy) if admissions is None else admissions
     room, bound = admission.least(bounds, rollout, evidence, now)
+    rooms = None
+    if weighing is not None and evidence.weighed is not None:
+        rooms = evidence.weighed.permits
+        room = min(sum(rooms.values()), sys.maxsize if room is None else room)
     if rollout.state == "paused":
         said = _state("paused by a person: nothing opens and no permit is given")
         return _made(rollout, "hold", rings, (said, *judgement.findings), room=0)
     if rollout.state == "completed":
         said = _state("completed: newcomers are served, and late harm would still halt it")
-        return _made(rollout, "hold", rings, (said, *judgement.findings, *bound), room=room)
+        return _made(
+            rollout, "hold", rings, (said, *judgement.findings, *bound), room=room, rooms=rooms
+        )
     verdict, rings, findings = _advance(rollout, rings, kept, now)
     because = (*findings, *judgement.findings, *bound)
-    return _made(rollout, verdict, rings, because, room=room)
+    return _made(rollout, verdict, rings, because, room=room, rooms=rooms)
 
 
 def first_rings(policy: Policy) -> tuple[RingProgress, ...]:
@@ -164,9 +178,18 @@ def check(policy: Policy) -> None:
             raise RequestError("request.invalid", detail)
 
 
-def _stoppers(policy: Policy) -> list[tuple[str, Gate]]:
-    """Return every gate that finds harm, with the ring whose outcomes it judges (empty = all)."""
-    found = [("", gates.of_spec(spec, "guards")) for spec in policy.guards]
+def _weighing(policy: Policy, evidence: Evidence) -> Weighed | None:
+    """Return the guard that weighs evidence, where the policy has one and somebody does."""
+    if evidence.weighed is None:
+        return None
+    loaded = (gates.of_spec(spec, "guards") for spec in policy.guards if spec.gate == "evidence")
+    return next((gate for gate in loaded if isinstance(gate, Weighed)), None)
+
+
+def _stoppers(policy: Policy, replaced: Collection[str]) -> list[tuple[str, Gate]]:
+    """Return every gate that finds harm, with the ring whose outcomes it judges (empty = all). Guards that evidence replaces are left out."""
+    out = {"evidence", *replaced}
+    found = [("", gates.of_spec(spec, "guards")) for spec in policy.guards if spec.gate not in out]
     for ring in policy.rings:
         found += [(ring.name, gates.of_spec(spec, f"ring {ring.name}")) for spec in ring.gates]
     return [(ring, gate) for ring, gate in found if gate.stops]
@@ -405,6 +428,7 @@ def _made(
     room: int | None,
     state: RolloutState | None = None,
     isolate: tuple[str, ...] = (),
+    rooms: dict[str, int] | None = None,
 ) -> Plan:
     after = state or ("completed" if verdict == "complete" else rollout.state)
     differs = after != rollout.state or rings != rollout.rings or bool(isolate)
@@ -417,4 +441,5 @@ def _made(
         room=room,
         because=because,
         changed=differs,
+        rooms=rooms,
     )

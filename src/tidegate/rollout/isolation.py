@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from tidegate.rollout import tally as sums
+from tidegate.rollout.evidence.decide import Decision
+from tidegate.rollout.evidence.strata import OTHER, VARIANT
 from tidegate.rollout.gates import Gate
 from tidegate.rollout.model import Evidence, Finding
 from tidegate.rollout.view import View
@@ -58,6 +60,28 @@ def judge(
             guilty = {variant for one in judged for variant in one.isolate}
             return _bounded(verdict, guilty, most, ordered)
     return Judgement("well", findings=ordered)
+
+
+def joined(
+    plain: Judgement, weighed: Decision, said: tuple[Finding, ...], isolated: Iterable[str]
+) -> Judgement:
+    """Return what plain gates and weighed evidence say together; the worse verdict wins.
+
+    Only a hardware variant can leave a rollout here: evidence against any other part of the fleet halts all.
+    """
+    findings = (*said, *plain.findings)
+    if weighed.verdict == "go" or plain.verdict == "halt":
+        ordered = tuple(sorted(findings, key=lambda finding: finding.passed))
+        return Judgement(plain.verdict, plain.isolate, ordered)
+    name = weighed.blame.name if weighed.blame is not None else ""
+    variant = name.removeprefix(f"{VARIANT}=")
+    alone = name == f"{VARIANT}={variant}" and variant != OTHER and ", " not in name
+    if weighed.verdict == "halt" or not alone:
+        return Judgement("halt", findings=findings)
+    if variant in set(isolated):
+        # It has left already; what it had out is still told of.
+        return Judgement(plain.verdict, plain.isolate, findings)
+    return Judgement("isolate", tuple(sorted({variant, *plain.isolate})), findings)
 
 
 def _bounded(

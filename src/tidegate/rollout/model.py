@@ -9,6 +9,8 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta
 
+from tidegate.rollout.evidence.decide import Decision
+
 RolloutState = Literal[
     "draft",
     "awaiting_approval",
@@ -174,12 +176,16 @@ class Exposure(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
-    """All that is known about a rollout at one position of the event log. `tallies` by (ring, variant); metrics by variant."""
+    """All that is known about a rollout at one position of the event log. `tallies` by (ring, variant); metrics by variant.
+
+    `weighed` is the last decision of the evidence gate (`rollout.evidence`); None while nobody weighs.
+    """
 
     position: int = 0
     tallies: dict[tuple[str, str], Tally] = {}
     updated: dict[str, Exposure] = {}
     control: dict[str, Exposure] = {}
+    weighed: Decision | None = None
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
@@ -203,7 +209,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """What to do next; no choice is left to who carries it out. Applied only onto `parent_generation`.
 
     `state` and `rings` are the new ones in full. `isolate` names variants that leave now. `room` is how many more permits may be out at once (None = no
-    bound). `changed` says whether anything differs from the rollout that was planned for.
+    bound); `rooms` is the same by variant, where evidence is weighed. `changed` says whether anything differs from the rollout that was planned for.
     """
 
     parent_generation: int
@@ -214,6 +220,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     room: int | None = None
     because: tuple[Finding, ...] = ()
     changed: bool = False
+    rooms: dict[str, int] | None = None
 
 
 class IncidentReport(msgspec.Struct, frozen=True, kw_only=True):

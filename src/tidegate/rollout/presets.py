@@ -1,11 +1,11 @@
-"""Policies: three ready ones, and how one is read from a file.
+"""Policies: ready ones, and how one is read from a file.
 
 A policy file is TOML; what is read here is its part that says who goes first, what must be seen before more go, and what stops it:
 
 ```toml
 preset  = "normal"                  # what is not said below is taken from it
 dynamic = true                      # newcomers are served, also after completion
-guards  = ["failure_rate"]          # gates by type, by a name given below, or as a table
+guards  = ["evidence"]              # gates by type, by a name given below, or as a table
 
 [deadlines]                         # silence is a failure after these
 return  = "1h"
@@ -54,6 +54,11 @@ _FLOW_KEYS: Final = frozenset({"in_flight", "first"})
 _MOST_RINGS: Final = 32
 
 
+def _weighed(preset: str) -> dict[str, Any]:
+    """Write the evidence guard; the plain ones beside it stand in until somebody weighs."""
+    return {"type": "evidence", "preset": preset, "replaces": "failure_rate,metric"}
+
+
 def _rings(
     internal: tuple[int, str, str],
     pilot: tuple[int, str, str],
@@ -79,6 +84,7 @@ def _rings(
 PRESETS: Final[Mapping[str, Mapping[str, Any]]] = {
     "normal": {
         "guards": [
+            _weighed("normal"),
             {"type": "failure_rate", "max": "2%", "sample": 50, "healthy": 10},
             {"type": "metric", "clump": 3},
         ],
@@ -90,6 +96,7 @@ PRESETS: Final[Mapping[str, Mapping[str, Any]]] = {
     },
     "careful": {
         "guards": [
+            _weighed("careful"),
             {"type": "failure_rate", "max": "1%", "sample": 100, "healthy": 20},
             {"type": "metric", "ratio": 1.2, "clump": 3},
         ],
@@ -101,6 +108,26 @@ PRESETS: Final[Mapping[str, Mapping[str, Any]]] = {
             (100, "4d", "14d"),
             ["1%", "5%", "20%", "50%", "100%"],
         ),
+    },
+    "fast": {
+        "guards": [
+            _weighed("fast"),
+            {"type": "failure_rate", "max": "2%", "sample": 50, "healthy": 10},
+            {"type": "metric", "clump": 3},
+        ],
+        "deadlines": {"return": "1h", "confirm": "24h"},
+        "flow": {"in_flight": "none", "first": 8},
+        "ring": _rings((5, "1h", "12h"), (20, "4h", "24h"), (50, "4h", "2d"), ["10%", "100%"]),
+    },
+    "emergency": {
+        "guards": [
+            _weighed("emergency"),
+            {"type": "failure_rate", "max": "5%", "sample": 50, "healthy": 10},
+            {"type": "metric", "ratio": 2, "clump": 3},
+        ],
+        "deadlines": {"return": "1h", "confirm": "2h"},
+        "flow": {"in_flight": "none", "first": 8},
+        "ring": _rings((3, "10m", "1h"), (5, "10m", "1h"), (50, "10m", "4h"), ["10%", "100%"]),
     },
     "lab": {
         "guards": [

@@ -3,8 +3,8 @@
 Rounding down never favours a halt: to the nearest, a million permits would drift by a third of a nat towards one. The result is the true floor on every
 platform: `math.log` is right to the last bits, and where those could decide, the logarithm is taken again with forty decimal digits.
 
-Every bet is fair or worse at the edge of what is tolerated. The pairs `gain`/`charge`, `race` won/lost and all `rank`s together have a mean of at most 1 there;
-Tests check the means with exact arithmetic on the rounded values, and run releases exactly at the limit, with late successes and a
+Every bet is fair or worse at the edge of what is tolerated: `gain` against `charge`, a `race` won against lost, all `rank`s together have a mean of at most 1
+there. Tests check that with exact arithmetic on the rounded values.
 """
 
 import math

@@ -1,0 +1,141 @@
+"""`evidence`: the odds against the release, weighed over everything that is known, halt it; permits follow what is proved.
+
+Every permit is a small loss for a gambler who bets that the release is worse than allowed, every failure and every device that falls silent a win; late
+crashes, devices gone dark and worse metrics are bet on against devices not updated. At `odds` to 1 the rollout halts, or the one variant that carries the
+evidence is isolated. A release within its limits gets there with probability 1/`odds` at most, however often one looks: `docs/concepts/evidence.md` has the
+argument.
+
+While nobody weighs evidence for a rollout this guard finds nothing, and the plain ones that it `replaces` are judged; once there are odds, they are not: a
+ratio looked at again and again stops good releases. Guards that it does not name are always judged.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
+
+from tidegate.core.amounts import format_duration
+from tidegate.core.errors import RequestError
+from tidegate.core.nearest import did_you_mean
+from tidegate.rollout.evidence.decide import Decision
+from tidegate.rollout.evidence.settings import PRESETS, Harm
+from tidegate.rollout.limits import Setting, Value
+from tidegate.rollout.model import Finding
+from tidegate.rollout.view import View
+
+NAME: Final = "evidence"
+#: A share in basis points, as ppm.
+_PPM: Final = 100
+SETTINGS: Final[Mapping[str, Setting]] = {
+    "preset": Setting("text", "normal", "soak and watch: careful, normal, fast or emergency"),
+    "odds": Setting("count", 1000, "evidence to 1 at which it stops; at least 2"),
+    "failures": Setting("share", "1%", "more failures than the baseline that are tolerated"),
+    "silence": Setting("share", "0.25%", "more silent devices that are tolerated"),
+    "hazard": Setting("ratio", 1.5, "times the late crashes of devices not updated"),
+    "replaces": Setting("text", "none", "plain guards that give way, as failure_rate,metric"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Weighed:
+    """What is tolerated, and the names of the guards that give way once evidence is weighed."""
+
+    harm: Harm
+    replaces: frozenset[str]
+    stops: bool = field(default=True, init=False)
+
+    def judge(self, view: View, now: int) -> Finding:
+        """Say what the odds are."""
+        known = view.evidence.weighed
+        idle = "evidence: nothing is weighed yet; other guards stand in"
+        text = idle if known is None else meter(known, self.harm)
+        return Finding(
+            gate=NAME,
+            passed=known is None or known.verdict == "go",
+            text=view.prefix + text,
+            ring=view.ring,
+            variant=view.variant,
+            observed=None if known is None else round(known.odds, 1),
+            limit=self.harm.odds,
+            sample=None if known is None else known.facts,
+        )
+
+    def calm(self, view: View) -> bool:
+        """Say whether betting against the release has lost money."""
+        known = view.evidence.weighed
+        return known is not None and known.log_e < 0
+
+    def findings(self, known: Decision) -> tuple[Finding, ...]:
+        """Return what is to be told of a decision, what decided first."""
+        text = meter(known, self.harm)
+        found = [
+            Finding(
+                gate=NAME,
+                passed=known.verdict == "go",
+                text=text,
+                observed=round(known.odds, 1),
+                limit=self.harm.odds,
+                sample=known.facts,
+            )
+        ]
+        if known.verdict == "go":
+            found += [Finding(gate=NAME, passed=True, text=one) for one in proofs(known)]
+        return tuple(found)
+
+
+def meter(known: Decision, harm: Harm) -> str:
+    """Return the odds in one sentence."""
+    needle = known.needles[0] if known.needles else None
+    who = needle.name if needle and needle.name else "the release"
+    stream = needle.stream if needle else "failure"
+    odds = f"{known.odds:,.0f} : 1"
+    if known.blame is not None:
+        who = known.blame.name or "the release"
+        stream = known.blame.stream
+    said = f"{odds} that {who} is worse than allowed ({stream.replace('_', ' ')}); halts at {harm.odds:,} : 1"
+    if known.verdict == "isolate" and known.blame is not None:
+        said += f"; {known.blame.rest_healthy:,} others are healthy"
+    return said
+
+
+def proofs(known: Decision) -> tuple[str, ...]:
+    """Return what is proved by now, what limits the speed and what could still be lost."""
+    said = [f"limited by {known.limits}; room for {sum(known.permits.values()):,} more"]
+    for age in known.ages:
+        old = format_duration(age.age_s)
+        if age.matured:
+            worst = f"at most {max(0.0, age.worst) * 100:.1f} % more would be lost by then"
+            said.append(f"{age.matured:,} devices are past {old}: {worst}")
+        elif age.younger:
+            said.append(f"nobody is past {old} yet; {age.younger:,} are on their way there")
+    if known.at_worst:
+        said.append(
+            f"if it turned out bad now, about {known.at_worst:,} devices at most would be lost"
+        )
+    return tuple(said)
+
+
+def create(**settings: Value) -> Weighed:
+    """Make the gate of read settings.
+
+    Raises:
+        RequestError: `request.invalid`: no such preset, or limits that make no sense.
+    """
+    name = str(settings["preset"])
+    if name not in PRESETS:
+        near = did_you_mean(name, PRESETS)
+        raise RequestError("request.invalid", f'evidence, preset: no preset "{name}"{near}')
+    failures, silence = int(settings["failures"]), int(settings["silence"])
+    if int(settings["odds"]) < 2 or not (1 <= failures <= 5_000 and 1 <= silence <= 5_000):
+        detail = "evidence: odds must be 2 or more, failures and silence over 0% and at most 50%"
+        raise RequestError("request.invalid", detail)
+    harm = msgspec.structs.replace(
+        PRESETS[name],
+        odds=int(settings["odds"]),
+        extra_failure_ppm=failures * _PPM,
+        extra_silence_ppm=silence * _PPM,
+        hazard_pct=min(10_000, round(float(settings["hazard"]) * 100)),
+    )
+    words = str(settings["replaces"]).replace(",", " ").split()
+    return Weighed(harm=harm, replaces=frozenset(words) - {"none"})
