@@ -163,6 +163,8 @@ def _amount(field: str, value: object) -> str:
             return amounts.format_share(value)
         if field in {"body_max", "upload_max"}:
             return amounts.format_size(value)
+        if field.endswith("_rate") and field.startswith("egress"):
+            return f"{amounts.format_size(value)}/s" if value else "none"
     return ", ".join(value) if isinstance(value, tuple) else str(value)
 
 
@@ -183,6 +185,12 @@ def server_settings() -> str:
                 "environment, options. Every mistake is listed at once, with the nearest known key."
             ),
             _table(("key", "default", "means"), rows),
+            "## `[cap]`",
+            (
+                "Never more than so many devices on their way at once, from permit to outcome and over all rollouts, among those that share an "
+                'attribute: `site = 20`, or a device\'s own, `"attr.cluster" = 1`. A rollout may set lower ones (`[flow.per]`). A device that was '
+                "lost goes on counting until it is heard again or taken out of the fleet; it does not hold up a way back."
+            ),
             "## `[[ingest]]`",
             (
                 "What a channel demands of a release's origin; as many as wanted, and a release must meet each that guards one of its "

@@ -156,7 +156,8 @@ class DeviceFacts(msgspec.Struct, frozen=True, kw_only=True):
     `share_bp` is how far its ring is open, `place` its own place in the order (0..9999); `refusal` the `compat.*` reason for which it must refuse;
     `refused` why it refuses this very image; `mandate` why the signed
     schedule keeps it out still; `waiting` the device's own word on what it waits for (a dotted code); `window` the text of the window in
-    force, `opens_at` when that opens next.
+    force, `opens_at` when that opens next; `egress` says that the budget of bytes is spent, `capped` that as many as may be of its site or group are on
+    their way.
     """
 
     device: str
@@ -186,6 +187,8 @@ class DeviceFacts(msgspec.Struct, frozen=True, kw_only=True):
     zone: str = ""
     opens_at: int = 0
     room: int | None = None
+    egress: str = ""
+    capped: str = ""
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):
@@ -218,6 +221,7 @@ def why(facts: DeviceFacts, now: int) -> tuple[Check, ...]:
         checks += [_ring_open(facts), _its_turn(facts)]
         checks += [] if facts.mandate is None else [_by_mandate(facts.mandate, now)]
     checks += [_not_held(facts)]
+    checks += [] if facts.update_state or not facts.egress else [_within_budget(facts)]
     if facts.update_state in _UNDERWAY:
         return (*checks, Check(ok=True, code="update", text=f"the update is {facts.update_state}"))
     return (
@@ -385,10 +389,16 @@ def _window_open(facts: DeviceFacts, now: int) -> Check:
     return Check(ok=False, code="window", text=text)
 
 
+def _within_budget(facts: DeviceFacts) -> Check:
+    return Check(ok=False, code="egress", text=facts.egress)
+
+
 def _permitted(facts: DeviceFacts) -> Check:
     if facts.update_state != "staged":
         text = "a permit is asked for just before the reboot"
         return Check(ok=True, code="permit", text=text)
+    if facts.capped:
+        return Check(ok=False, code="activate.no_permit", text=facts.capped)
     ok = facts.room is None or facts.room > 0
     detail = f" ({facts.rollout_because})" if facts.rollout_because else ""
     text = "there is room for its permit" if ok else f"no more permits are given just now{detail}"

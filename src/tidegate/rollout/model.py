@@ -67,7 +67,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     `guards` are gates judged over the whole rollout at every decision, from the first attempt to long after completion: one that fails halts. Before
     the fleet is judged, each variant is judged by the same `failure_rate` guard at its own minimum sample, and isolated when the others stay under.
     `at_once` bounds permits whose outcome is not known yet (0 = no bound); `first` does so before anything is proved, and grows with what is confirmed
-    (0 = no such bound).
+    (0 = no such bound). `at_once_per` bounds permits out at once among the devices that share a value of an attribute, over all rollouts.
     """
 
     rings: Annotated[tuple[RingSpec, ...], Meta(min_length=1, max_length=32)]
@@ -75,6 +75,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     deadlines: Deadlines = Deadlines()
     at_once: Annotated[int, Meta(ge=0)] = 0
     first: Annotated[int, Meta(ge=0)] = 0
+    at_once_per: Annotated[dict[str, Annotated[int, Meta(ge=1)]], Meta(max_length=8)] = {}
     dynamic: bool = True
 
 

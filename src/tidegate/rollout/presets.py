@@ -15,6 +15,10 @@ confirm = "2h"
 in_flight = "none"                  # permits out at once, at most
 first     = 8                       # … before anything is proved; then 1.5 times the confirmed
 
+[flow.per]                          # … among devices that share this attribute, over all rollouts
+site           = 20
+"attr.cluster" = 1
+
 [[ring]]
 name     = "pilot"
 audience = "group:pilot"            # a query; "rest" = all that is left
@@ -50,7 +54,18 @@ _KEYS: Final = frozenset(
 )
 _RING_KEYS: Final = frozenset({"name", "audience", "steps", "soak", "gates"})
 _DEADLINE_KEYS: Final = frozenset({"return", "confirm"})
-_FLOW_KEYS: Final = frozenset({"in_flight", "first"})
+_FLOW_KEYS: Final = frozenset({"in_flight", "first", "per"})
+#: Attributes whose devices a cap can bound: those that stay as they are while a device is on its way.
+_CAPPED: Final = (
+    "site",
+    "region",
+    "model",
+    "variant",
+    "product",
+    "channel",
+    "connectivity",
+    "revision",
+)
 _MOST_RINGS: Final = 32
 
 
@@ -190,6 +205,7 @@ def _policy(data: Mapping[str, Any], base: Mapping[str, Any]) -> Policy:
         deadlines=_deadlines({**base["deadlines"], **_table(data["deadlines"], "deadlines")}),
         at_once=_count(flow["in_flight"], "flow.in_flight"),
         first=_count(flow["first"], "flow.first"),
+        at_once_per=caps(_table(flow.get("per", {}), "flow.per"), "flow.per"),
         dynamic=dynamic,
     )
 
@@ -266,6 +282,29 @@ def _deadlines(data: Mapping[str, Any]) -> Deadlines:
         return_s=max(1, amounts.parse_duration(data["return"], "deadlines.return")),
         confirm_s=max(1, amounts.parse_duration(data["confirm"], "deadlines.confirm")),
     )
+
+
+def caps(data: Mapping[str, Any], where: str) -> dict[str, int]:
+    """Read how many devices that share an attribute may be on their way at once.
+
+    Args:
+        data: attribute → a whole number, or `"none"`; untrusted.
+        where: of the table, for the message.
+
+    Raises:
+        RequestError: `request.invalid`: an attribute that cannot be capped, or no number.
+    """
+    found: dict[str, int] = {}
+    for name, value in data.items():
+        own = name.startswith("attr.") and 5 < len(name) <= 69
+        if name not in _CAPPED and not own:
+            known = f'{", ".join(_CAPPED)}, or a device\'s own as "attr.NAME"'
+            near = did_you_mean(name, _CAPPED)
+            raise _wrong(f'{where}: "{name[:40]}" cannot be capped{near}; there are {known}')
+        most = _count(value, f"{where}.{name}")
+        if most:
+            found[name] = most
+    return found
 
 
 def _count(value: object, key: str) -> int:

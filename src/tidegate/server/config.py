@@ -13,12 +13,13 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta
 
-from tidegate.core.amounts import parse_duration, parse_share, parse_size
-from tidegate.core.errors import ConfigError, PublisherError
+from tidegate.core.amounts import is_off, parse_duration, parse_rate, parse_share, parse_size
+from tidegate.core.errors import ConfigError, PublisherError, RequestError
 from tidegate.core.keys import PublicKey, public_key, public_key_from_pem
 from tidegate.core.nearest import did_you_mean
 from tidegate.core.release import Channel
 from tidegate.core.supply.policy import IngestRule, Need, Pattern
+from tidegate.rollout import presets
 
 SEARCHED: Final = ("tidegate.toml", "/etc/tidegate/tidegate.toml")
 
@@ -68,6 +69,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         accounts_session_s: life of a person's session.
         webhooks: see `Webhook`.
         ingest: see `Ingest`; keys read.
+        caps: `[cap]`, devices that may be on their way at once, over all rollouts, among those that share an attribute; see `server.caps`.
+        egress_rate, egress_site_rate: bytes a second at which downloads may begin, of all devices and of each site; none = no bound.
         log_level: as in `logging`.
     """
 
@@ -101,6 +104,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     accounts_session_s: int = 12 * 3_600
     webhooks: tuple[Webhook, ...] = ()
     ingest: tuple[IngestRule, ...] = ()
+    caps: dict[str, int] = {}
+    egress_rate: int = 0
+    egress_site_rate: int = 0
     log_level: str = "info"
     durable: bool = True
 
@@ -134,6 +140,10 @@ def _yes(value: object, key: str) -> bool:
     if not isinstance(found, bool):
         raise ConfigError("config.invalid", f"{key}: true or false is wanted")
     return found
+
+
+def _rate(value: object, key: str) -> int:
+    return 0 if is_off(value) else parse_rate(value, key)
 
 
 def _choice(*allowed: str) -> Reader:
@@ -192,6 +202,8 @@ KEYS: Final[Mapping[tuple[str, str], tuple[str, Reader]]] = {
     ("metadata", "timestamp"): ("timestamp_s", parse_duration),
     ("metadata", "snapshot"): ("snapshot_s", parse_duration),
     ("accounts", "session"): ("accounts_session_s", parse_duration),
+    ("egress", "rate"): ("egress_rate", _rate),
+    ("egress", "site_rate"): ("egress_site_rate", _rate),
     ("log", "level"): ("log_level", _choice("debug", "info", "warning", "error")),
 }
 
@@ -258,12 +270,14 @@ def _read_tables(
     tables: Mapping[str, Any], path: Path, values: dict[str, Any], mistakes: list[ConfigError]
 ) -> None:
     file = path.name
-    known_tables = {table for table, _ in KEYS} | {"webhook", "ingest"}
+    known_tables = {table for table, _ in KEYS} | {"webhook", "ingest", "cap"}
     for table, content in tables.items():
         if table == "webhook":
             _collect(mistakes, functools.partial(_set_webhooks, values, content, file))
         elif table == "ingest":
             _collect(mistakes, functools.partial(_set_ingest, values, content, path))
+        elif table == "cap" and isinstance(content, dict):
+            _collect(mistakes, functools.partial(_set_caps, values, content, file))
         elif table not in known_tables or not isinstance(content, dict):
             near = did_you_mean(table, known_tables)
             mistakes.append(ConfigError("config.unknown_key", f"{file}: [{table}]{near}"))
@@ -304,6 +318,13 @@ def _set_webhooks(values: dict[str, Any], content: object, file: str) -> None:
         values["webhooks"] = msgspec.convert(content, type=tuple[Webhook, ...])
     except msgspec.ValidationError as error:
         raise ConfigError("config.invalid", f"{file}: [[webhook]]: {error}") from error
+
+
+def _set_caps(values: dict[str, Any], content: dict[str, Any], file: str) -> None:
+    try:
+        values["caps"] = values.get("caps", {}) | presets.caps(content, f"{file}: [cap]")
+    except RequestError as error:
+        raise ConfigError("config.invalid", error.detail) from error
 
 
 def _set_ingest(values: dict[str, Any], content: object, path: Path) -> None:

@@ -282,9 +282,10 @@ class HotApp:
     async def _permit(self, scope: Scope, receive: Receive) -> object:
         row, now = self._device(scope)
         request = await self._body(scope, receive, PermitRequest)
-        retry_s = min(60, max(1, self._services.settings.poll_interval_s))
+        settings = self._services.settings
+        retry_s = min(60, max(1, settings.poll_interval_s))
         answer = await self._services.write(
-            lambda conn: permits.permit(conn, row, request, now, retry_s)
+            lambda conn: permits.permit(conn, row, request, now, retry_s, settings.caps)
         )
         if not isinstance(answer, PermitBody):
             self._counters.permits_refused += 1

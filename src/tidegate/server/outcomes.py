@@ -8,7 +8,7 @@ from collections import Counter
 from typing import Final
 
 from tidegate.core.reasons import family
-from tidegate.server.store import Connection, changes, hot
+from tidegate.server.store import Connection, changes, flight_rows, hot
 from tidegate.server.store.hot import UpdateRow
 
 #: States before leave to activate: the device still runs what it ran.
@@ -19,6 +19,8 @@ OPEN: Final = BEFORE | AFTER
 ENDED: Final = frozenset(
     {"confirmed", "declined", "failed", "reverted", "lost", "cancelled", "superseded"}
 )
+#: On its way, or lost on it: what caps count (`server.caps`).
+_FLYING: Final = AFTER | {"lost"}
 #: Ends with a reason that is counted.
 _WITH_REASON: Final = frozenset({"failed", "reverted", "lost", "declined"})
 
@@ -91,6 +93,11 @@ def book(
         hot.raise_tally(conn, new.tenant, key, "last_permit_at", now)
     if difference.get("confirmed", 0) > 0:
         hot.raise_tally(conn, new.tenant, key, "last_confirmed_at", now)
+    if old is not None and old.state in _FLYING and new.state not in AFTER:
+        if new.state == "lost":
+            flight_rows.lose(conn, new.id, now)
+        else:
+            flight_rows.leave(conn, new.id)
     if old is None or old.state != new.state:
         _count_day(conn, new, product, now)
         changes.notify(conn, "update", str(new.rollout_id))

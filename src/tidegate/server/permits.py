@@ -3,6 +3,8 @@
 Granted = exposed = past the point of no return; so the grant is durable before the answer leaves. Asking again with the same nonce gives the same permit.
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -10,7 +12,7 @@ import msgspec
 from tidegate.core.errors import RequestError
 from tidegate.core.protocol import PERMIT_VALID_S, PermitBody, PermitRequest
 from tidegate.rollout.model import Deadlines, Policy
-from tidegate.server import outcomes, snapshot
+from tidegate.server import caps, outcomes, snapshot
 from tidegate.server.snapshot import Live
 from tidegate.server.store import Connection, device_queries, hot, rollout_rows
 from tidegate.server.store.hot import UpdateRow
@@ -18,6 +20,7 @@ from tidegate.server.store.rollout_rows import PermitRow
 
 RETRY_S: Final = 60
 AHEAD_RETRY_S: Final = 3600
+_NO_CAPS: Final[Mapping[str, int]] = MappingProxyType({})
 
 
 class Refused(NamedTuple):
@@ -28,7 +31,12 @@ class Refused(NamedTuple):
 
 
 def permit(
-    conn: Connection, device_row: int, request: PermitRequest, now: int, retry_s: int = RETRY_S
+    conn: Connection,
+    device_row: int,
+    request: PermitRequest,
+    now: int,
+    retry_s: int = RETRY_S,
+    caps_of_server: Mapping[str, int] = _NO_CAPS,
 ) -> PermitBody | Refused:
     """Grant or refuse leave to activate one update.
 
@@ -38,6 +46,7 @@ def permit(
         request: from the device.
         now: unix seconds.
         retry_s: told to a device that has to wait.
+        caps_of_server: how many devices with the same value of an attribute may be on their way at once (`server.caps`).
 
     Raises:
         RequestError: `device.unknown`, `request.not_found`, `request.conflict`.
@@ -63,8 +72,15 @@ def permit(
         because, retry_s = "this rollout gives no leave ahead", AHEAD_RETRY_S
     if because:
         return Refused(because, retry_s)
+    assert live is not None  # noqa: S101 - that would be an obstacle
+    capped = caps.least(caps_of_server, live.rollout.policy.at_once_per)
+    kept = caps.keep_count(conn, update.tenant, capped)
+    full = caps.full(conn, device, capped, way_back=live.row.kind == "fallback")
+    if full is not None:
+        return Refused(str(full), retry_s)
     if update.state != "permitted" and not rollout_rows.take_room(conn, update.rollout_id):
         return Refused("as many devices are on their way as the plan leaves room for", retry_s)
+    caps.enter(conn, device, update, kept)
     return _grant(conn, device, update, request, valid_s, now)
 
 

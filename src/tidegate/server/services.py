@@ -14,6 +14,7 @@ from tidegate.core.errors import PublisherError
 from tidegate.server import keyring, online
 from tidegate.server.blobs.local import LocalBlobs
 from tidegate.server.config import Settings
+from tidegate.server.egress import Budget
 from tidegate.server.granted import Ways
 from tidegate.server.metadata import Repository
 from tidegate.server.online import OnlineKeys
@@ -83,7 +84,13 @@ class Services:
             epoch=lambda: self.repository.epoch,
             poll_after_s=self.settings.poll_interval_s,
             ways=self.ways,
+            budget=self.budget,
         )
+
+    @property
+    def budget(self) -> Budget:
+        """Return the budget of bytes."""
+        return Budget(self.settings.egress_rate, self.settings.egress_site_rate)
 
     async def write(self, work: Callable[[Connection], T]) -> T:
         """Run `work` on the writer; done when it is durable."""

@@ -24,7 +24,8 @@ from tidegate.core.protocol import (
 from tidegate.core.reasons import family
 from tidegate.core.release import ReleaseTarget, Running, refusal
 from tidegate.rollout import cohort
-from tidegate.server import outcomes, snapshot, telemetry
+from tidegate.server import egress, outcomes, snapshot, telemetry
+from tidegate.server.egress import UNBOUNDED, Budget, Wait
 from tidegate.server.granted import Way, Ways
 from tidegate.server.snapshot import Facts, Live
 from tidegate.server.store import Connection, changes, device_queries, hot, rollout_rows
@@ -49,12 +50,14 @@ class Terms:
         epoch: of the director's authority, from root.
         poll_after_s: when the device should ask again.
         ways: ways back that the incident ring granted; None where there are none.
+        budget: of bytes, for downloads that begin.
     """
 
     repo: Callable[[], RepoBinding | None]
     epoch: Callable[[], int]
     poll_after_s: int = 300
     ways: Ways | None = None
+    budget: Budget = UNBOUNDED
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +118,7 @@ def assign(
         repo=terms.repo(),
         allow_refused=choice.live is not None and choice.live.delivery.retry_refused,
         policy=choice.live.delivery if choice.live else DeliveryPolicy(),
-        poll_after_s=terms.poll_after_s,
+        poll_after_s=max(terms.poll_after_s, decision.wait.after_s if decision.wait else 0),
         grant=choice.way.grant if choice.way else None,
         cohort_proof=choice.way.proof if choice.way else None,
     )
@@ -232,6 +235,7 @@ class _Decision:
             version=slot.version if slot else "",
         )
         self.later = False
+        self.wait: Wait | None = None
         self.way: Way | None = None
         self.updates = {one.rollout_id: one for one in hot.updates_of(conn, device.row)}
 
@@ -252,7 +256,7 @@ class _Decision:
             return wished
         for update in under_way:
             return self._go_on(update, lives)
-        return _Choice("none", because="nothing for this device now")
+        return _Choice("none", because=str(self.wait or "nothing for this device now"))
 
     def _offer(self, lives: list[Live]) -> _Choice | None:
         """Return the first rollout that wants this device and is not the one under way already."""
@@ -275,7 +279,7 @@ class _Decision:
         if ring is None:
             return None
         artifact, _ = self.pick(live)
-        if artifact is None or not self._its_turn(live):
+        if artifact is None or not self._its_turn(live) or self._must_wait(live, artifact):
             return None
         update = UpdateRow(
             id=f"u-{live.row.id}-{self.device.row}", tenant=self.device.tenant,
@@ -298,6 +302,17 @@ class _Decision:
             return False
         return True
 
+    def _must_wait(self, live: Live, artifact: Artifact) -> bool:
+        """Say whether the budget of bytes is spent. A way back to what stands in the other slot fetches nothing."""
+        if live.row.kind == "fallback" and live.row.grant_id is None:
+            return False
+        self.wait = egress.take(
+            self.conn, self.terms.budget, tenant=self.device.tenant, site=self.device.site,
+            length=artifact[1], now=self.now,
+        )  # fmt: skip
+        self.later = self.later or self.wait is not None
+        return self.wait is not None
+
     def _again(self, live: Live, update: UpdateRow) -> _Choice | None:
         """Try once more what failed on the way."""
         if (
@@ -314,7 +329,7 @@ class _Decision:
             self.later = True
             return None
         artifact, _ = self.pick(live)
-        if artifact is None:
+        if artifact is None or self._must_wait(live, artifact):
             return None
         new = update._replace(
             attempt=update.attempt + 1, state="offered", reason=None, detail="",

@@ -1,17 +1,20 @@
 """Why a device is, or is not, updating: its facts beside those of the rollout that would serve it. The sentences are `rollout.explain`'s."""
 
-from collections.abc import Iterable
-from typing import Any, Final
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from tidegate.core import schedule
 from tidegate.core.protocol import DeliveryPolicy
 from tidegate.rollout import cohort, explain
-from tidegate.server import acts, inquiry, reach, snapshot
+from tidegate.server import acts, caps, egress, inquiry, reach, snapshot
+from tidegate.server.config import Settings
+from tidegate.server.egress import UNBOUNDED, Budget
 from tidegate.server.facts import Why
 from tidegate.server.groups import Book
-from tidegate.server.store import Connection
+from tidegate.server.store import Connection, device_queries
 from tidegate.server.store import admin_devices as device_rows
 
 Row = dict[str, Any]
@@ -20,14 +23,29 @@ _ENDED: Final = frozenset(
 )
 
 
-def tell(conn: Connection, device_id: str, now: int) -> Why:
+class Bounds(NamedTuple):
+    """What the server bounds for all rollouts: see `server.caps`, `server.egress`."""
+
+    caps: Mapping[str, int] = MappingProxyType({})
+    budget: Budget = UNBOUNDED
+
+
+_NO_BOUNDS: Final = Bounds()
+
+
+def bounds_of(settings: Settings) -> Bounds:
+    """Return the bounds that the settings give."""
+    return Bounds(settings.caps, Budget(settings.egress_rate, settings.egress_site_rate))
+
+
+def tell(conn: Connection, device_id: str, now: int, bounds: Bounds = _NO_BOUNDS) -> Why:
     """Say why a device is, or is not, updating.
 
     Raises:
         RequestError: `request.not_found`.
     """
     row = inquiry.device_row(conn, device_id)
-    facts = facts_of(conn, row, now)
+    facts = facts_of(conn, row, now, bounds)
     return Why(
         device=device_id,
         rollout=facts.rollout,
@@ -37,7 +55,9 @@ def tell(conn: Connection, device_id: str, now: int) -> Why:
     )
 
 
-def facts_of(conn: Connection, row: Row, now: int) -> explain.DeviceFacts:
+def facts_of(
+    conn: Connection, row: Row, now: int, bounds: Bounds = _NO_BOUNDS
+) -> explain.DeviceFacts:
     """Return what is known about a device and the rollout that would serve it."""
     attrs = Book(conn).attributes(row, now)
     updates = {int(one["rollout_id"]): one for one in device_rows.updates_of(conn, int(row["row"]))}
@@ -56,7 +76,9 @@ def facts_of(conn: Connection, row: Row, now: int) -> explain.DeviceFacts:
     )
     if chosen is None:
         return common
-    return _with_rollout(conn, row, common, chosen, attrs, updates.get(chosen.row.id), now)
+    update = updates.get(chosen.row.id)
+    found = _with_rollout(conn, row, common, chosen, attrs, update, now)
+    return _with_bounds(conn, row, found, chosen, bounds, now)
 
 
 def _chosen(
@@ -121,6 +143,25 @@ def _with_rollout(
         zone=zone,
         opens_at=opens_at,
         room=chosen.row.room,
+    )
+
+
+def _with_bounds(
+    conn: Connection,
+    row: Row,
+    facts: explain.DeviceFacts,
+    chosen: snapshot.Live,
+    bounds: Bounds,
+    now: int,
+) -> explain.DeviceFacts:
+    device = device_queries.by_row(conn, int(row["row"]))
+    if device is None:
+        return facts
+    capped = caps.least(bounds.caps, chosen.rollout.policy.at_once_per)
+    full = caps.full(conn, device, capped, way_back=chosen.row.kind == "fallback")
+    wait = egress.wait(conn, bounds.budget, tenant=device.tenant, site=device.site, now=now)
+    return msgspec.structs.replace(
+        facts, capped=str(full) if full else "", egress=str(wait) if wait else ""
     )
 
 

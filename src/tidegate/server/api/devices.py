@@ -82,7 +82,9 @@ class DeviceRoutes(Controller):
     @get("/{name:str}/why", opt={PERMISSION: "fleet.read"}, sync_to_thread=True)
     def why(self, desk: DeskDep, name: FromPath[str]) -> Why:
         """Say why a device is, or is not, updating."""
-        return desk.read(lambda conn: why.tell(conn, name, desk.now))
+        return desk.read(
+            lambda conn: why.tell(conn, name, desk.now, why.bounds_of(desk.services.settings))
+        )
 
     @get("/{name:str}/updates", opt={PERMISSION: "fleet.read"}, sync_to_thread=True)
     def updates(self, desk: DeskDep, name: FromPath[str]) -> Updates:

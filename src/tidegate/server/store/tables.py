@@ -18,13 +18,20 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-from tidegate.server.store import supply_tables
+from tidegate.server.store import flight_tables, supply_tables
 from tidegate.server.store.identity_tables import preauthorized, retired_key, session_salt
 from tidegate.server.store.table_parts import Id as _Id
 from tidegate.server.store.table_parts import metadata
 from tidegate.server.store.table_parts import tenant as _tenant
 
-__all__ = ["metadata", "preauthorized", "retired_key", "session_salt", "supply_tables"]
+__all__ = [
+    "flight_tables",
+    "metadata",
+    "preauthorized",
+    "retired_key",
+    "session_salt",
+    "supply_tables",
+]
 
 device = Table(
     "device",
