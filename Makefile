@@ -6,7 +6,7 @@ BIN := .venv/bin
 ARGS ?=
 export PYTHON
 
-.PHONY: help setup demo test check format docs bench breakit fuzz lab deb lock clean
+.PHONY: help setup demo test check format docs bench breakit fuzz halt-load lab deb lock clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ breakit: setup  ## apply each patch of tests/breakit and see its tests turn red
 lab: setup  ## boot real loaders and the real agent in QEMU, and cut their power; ARGS="-k panic" or "--seed 7" picks
 	@tools/apt-needs lab
 	nice $(BIN)/python -m pytest tests/qemu $(ARGS)
+
+halt-load: setup  ## halt a rollout a hundred times while 5,000 devices ask three server processes, and count who goes past it
+	nice $(BIN)/python -m tests.e2e.halts $(ARGS)
 
 lab-breakit: setup  ## break loader and agent on purpose and see the boot lab turn red (half an hour)
 	@tools/apt-needs lab

@@ -207,3 +207,19 @@ def test_everything_acknowledged_is_there_after_kill_9(tmp_path: Path) -> None:
         assert store.read(_count) >= last >= 40
     finally:
         store.close()
+
+
+def test_what_is_urgent_goes_before_what_waits_already(store: SqliteStore) -> None:
+    gate = threading.Event()
+    order: list[str] = []
+
+    def waits(conn: Connection) -> None:
+        gate.wait(10)
+
+    store.write(waits)
+    usual = [store.write(lambda _: order.append("usual")) for _ in range(3)]
+    urgent = store.write(lambda _: order.append("halt"), urgent=True)
+    gate.set()
+    for one in (*usual, urgent):
+        one.result(10)
+    assert order == ["halt", "usual", "usual", "usual"]

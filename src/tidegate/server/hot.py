@@ -238,6 +238,12 @@ class HotApp:
         self._fleet.dirty.add(row)
         return row, now
 
+    def _require_room(self) -> None:
+        """Refuse what would wait for too long: a device comes again, and what people do gets through."""
+        if self._store.waiting >= self._services.settings.events_queue:
+            self._counters.shed += 1
+            raise BusyError("server.busy", "more is waiting for the database than can be done soon")
+
     def _key(self, row: int) -> keys.PublicKey:
         generation = self._fleet.key_gen[row]
         known = self._keys.get(row)
@@ -264,6 +270,7 @@ class HotApp:
 
     async def _assignment(self, scope: Scope, receive: Receive) -> object:
         row, now = self._device(scope)
+        self._require_room()
         request = await self._body(scope, receive, AssignmentRequest)
         fleet, version = self._fleet, self._fleet.plan.version
         terms = self._services.terms
@@ -281,6 +288,7 @@ class HotApp:
 
     async def _permit(self, scope: Scope, receive: Receive) -> object:
         row, now = self._device(scope)
+        self._require_room()
         request = await self._body(scope, receive, PermitRequest)
         settings = self._services.settings
         retry_s = min(60, max(1, settings.poll_interval_s))
@@ -297,9 +305,7 @@ class HotApp:
     async def _events(self, scope: Scope, receive: Receive) -> object:
         row, now = self._device(scope, quarantined=True)
         services = self._services
-        if services.store.waiting >= services.settings.events_queue:
-            self._counters.shed += 1
-            raise BusyError("server.busy", "more events are waiting than can be kept")
+        self._require_room()
         request = await self._body(scope, receive, EventsRequest)
         if not self._reports.take(row, self._clock(), len(request.events)):
             raise RequestError(

@@ -170,7 +170,7 @@ class Operations:
                     break
             return done
 
-        done = self.services.store.write(both).result()
+        done = self.services.store.write(both, urgent=True).result()
         self.services.wake()
         return done
 

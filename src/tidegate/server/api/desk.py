@@ -49,8 +49,8 @@ class Desk:
         return self.services.store.read(work)
 
     def write(self, work: Callable[[Connection], T]) -> T:
-        """Run `work` on the writer; durable on return."""
-        return self.services.store.write(work).result()
+        """Run `work` on the writer, before what devices wait for; durable on return."""
+        return self.services.store.write(work, urgent=True).result()
 
     def note(self, conn: Connection, actor: Actor, action: str, thing: str, **detail: Any) -> None:
         """Write an act into the operators' log."""

@@ -23,8 +23,11 @@ class Change(NamedTuple):
 class Store(Protocol):
     """Where all state lives. Safe to call from any thread."""
 
-    def write(self, work: Callable[[Connection], T]) -> "Future[T]":
-        """Queue `work` for the writer. The future carries its result after the commit is durable, or what it raised (its own changes undone)."""
+    def write(self, work: Callable[[Connection], T], *, urgent: bool = False) -> "Future[T]":
+        """Queue `work` for the writer; what is urgent goes before what waits already.
+
+        The future carries its result after the commit is durable, or what it raised (its own changes undone).
+        """
         ...
 
     def read(self, work: Callable[[Connection], T]) -> T:

@@ -7,11 +7,13 @@ synchronous=FULL: cheap and durable at once. Not decided here: what the work is.
 import contextlib
 import fcntl
 import functools
+import itertools
 import logging
 import os
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
@@ -28,12 +30,17 @@ from tidegate.server.store.migrations import upgrade
 from tidegate.server.store.shared import Shared
 
 T = TypeVar("T")
-Job = tuple[Callable[[Connection], Any], "Future[Any]"]
+Work = Callable[[Connection], Any]
+#: Waiting work: what is urgent first, then in the order of asking; no work at all = the end.
+Job = tuple[int, int, Work | None, "Future[Any]"]
 
 DATABASE_NAME: Final = "tidegate.db"
 LOCK_NAME: Final = "lock"
 #: Most pieces of work in one transaction: bounds how long the first of them waits for its acknowledgement.
 GROUP_MAX: Final = 512
+#: Nor is anything added to a transaction after so many seconds: what is urgent, and other processes, wait for it.
+GROUP_S: Final = 0.1
+_URGENT, _USUAL, _LAST = range(3)
 _log = logging.getLogger("tidegate.store")
 
 
@@ -49,7 +56,8 @@ class SqliteStore:
         self._lock_fd = lock_fd
         self._telling = threading.Lock()
         self._shared = Shared(shared_dir, self._look, self._hear) if shared_dir else None
-        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._jobs: queue.PriorityQueue[Job] = queue.PriorityQueue()
+        self._numbers = itertools.count()
         self._listeners: list[Callable[[tuple[Change, ...]], None]] = []
         self._local = threading.local()
         self._readers: list[Connection] = []
@@ -58,7 +66,7 @@ class SqliteStore:
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._thread.start()
 
-    def write(self, work: Callable[[Connection], T]) -> "Future[T]":
+    def write(self, work: Callable[[Connection], T], *, urgent: bool = False) -> "Future[T]":
         """Queue `work` for the writer; see `Store.write`.
 
         Raises:
@@ -68,7 +76,8 @@ class SqliteStore:
         with self._guard:
             if self._closed:
                 raise BusyError("server.busy", "the server is stopping")
-            self._jobs.put((work, future))
+            order = _URGENT if urgent else _USUAL
+            self._jobs.put((order, next(self._numbers), work, future))
         return future
 
     @property
@@ -119,7 +128,7 @@ class SqliteStore:
             if self._closed:
                 return
             self._closed = True
-            self._jobs.put(None)
+            self._jobs.put((_LAST, 0, None, Future()))
         self._thread.join()
         if self._shared is not None:
             self._shared.close()
@@ -141,47 +150,51 @@ class SqliteStore:
         return conn
 
     def _run(self) -> None:
-        conn = self._engine.connect()
-        try:
-            while (job := self._jobs.get()) is not None:
-                batch = [job]
-                stop = self._gather(batch)
-                self._commit(conn, batch)
-                if stop:
+        with self._engine.connect() as conn:
+            while True:
+                _, _, work, future = self._jobs.get()
+                if work is None:
                     return
-        finally:
-            conn.close()
+                self._commit(conn, work, future)
 
-    def _gather(self, batch: list[Job]) -> bool:
-        """Add what else waits to `batch`; say whether the end of the queue was reached for good."""
-        while len(batch) < GROUP_MAX:
-            try:
-                job = self._jobs.get_nowait()
-            except queue.Empty:
-                return False
-            if job is None:
-                return True
-            batch.append(job)
-        return False
-
-    def _commit(self, conn: Connection, batch: list[Job]) -> None:
+    def _commit(self, conn: Connection, work: Work, future: "Future[Any]") -> None:
+        """Do a piece of work, and what else waits, in one transaction."""
+        batch = [future]
         done: list[tuple[Future[Any], Any]] = []
         try:
             with _translated(), self._turn(conn), conn.begin():
-                for work, future in batch:
-                    if future.set_running_or_notify_cancel():
-                        _perform(conn, work, future, done)
+                for each, waits in self._group(work, future):
+                    if waits is not future:
+                        batch.append(waits)
+                    if waits.set_running_or_notify_cancel():
+                        _perform(conn, each, waits, done)
                 if self._shared is not None:
                     self._shared.note(raw_connection(conn), changes.noted(conn))
         except BaseException as error:  # noqa: BLE001 - whatever it was, nothing of the group is durable: each waiter must hear it
             changes.take(conn)
-            for _, future in batch:
-                if not future.done():
-                    future.set_exception(error)
+            for waits in batch:
+                if not waits.done():
+                    waits.set_exception(error)
             return
         self._tell(conn)
-        for future, result in done:
-            future.set_result(result)
+        for waits, result in done:
+            waits.set_result(result)
+
+    def _group(self, work: Work, future: "Future[Any]") -> Iterator[tuple[Work, "Future[Any]"]]:
+        """Yield a piece of work, then what waits or comes while it is done, up to the bounds of a group."""
+        end = time.monotonic() + GROUP_S
+        yield work, future
+        for _ in range(GROUP_MAX - 1):
+            if time.monotonic() > end:
+                return
+            try:
+                job = self._jobs.get_nowait()
+            except queue.Empty:
+                return
+            if job[2] is None:
+                self._jobs.put(job)
+                return
+            yield job[2], job[3]
 
     @contextlib.contextmanager
     def _turn(self, conn: Connection) -> Iterator[None]:
