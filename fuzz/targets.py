@@ -22,10 +22,12 @@ from tests.unit.core.supply import paper
 from fuzz import supply
 from fuzz.kind import Target, refusing
 from tidegate.agent import journal
+from tidegate.agent.board import SystemClock
 from tidegate.agent.boot import uboot_env, uboot_store
 from tidegate.agent.boot.uboot_styles import Bootcount, Order
 from tidegate.agent.bootloaders import grub
 from tidegate.agent.install import unpack
+from tidegate.agent.net.retry_after import WISH_MAX_S, wish_s
 from tidegate.core import archive, bundle, codec, content, protocol
 from tidegate.core.amounts import parse_duration, parse_rate, parse_share, parse_size
 from tidegate.core.director import check_assignment
@@ -295,6 +297,10 @@ def _texts(body: bytes) -> None:
     for parse in (query.parse, parse_window, parse_duration, parse_share, parse_size, parse_rate):
         with contextlib.suppress(TidegateError):
             parse(text)
+    # A server's own words, and a stranger's: any text gives a pause that is none, or bounded.
+    left, _, right = text.partition("\n")
+    found = wish_s({"retry-after": left, "date": right}, SystemClock())
+    assert 0 <= found <= WISH_MAX_S, found
 
 
 # --- other people's documents -------------------------------------------------------------------------------------------
@@ -523,7 +529,13 @@ def targets() -> tuple[Target, ...]:
         Target(
             "texts",
             refusing(_texts),
-            (b"model = gw1 and not site in (a, b)", b"Mon-Fri 01:00-05:00", b"24h", b"12.5 %"),
+            (
+                b"model = gw1 and not site in (a, b)",
+                b"Mon-Fri 01:00-05:00",
+                b"24h",
+                b"12.5 %",
+                b"Sat, 28 Nov 2026 12:02:00 GMT\nSat, 28 Nov 2026 12:00:00 GMT",
+            ),
         ),
         *supply.targets(),
     )

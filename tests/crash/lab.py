@@ -1,7 +1,7 @@
 """A control plane of one file, with real keys and real documents, and a device on the simulator's ports: what the agent's tests run against."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from random import Random
 
@@ -9,7 +9,7 @@ import msgspec
 import zstandard
 
 from tidegate.agent.checkup.examiner import InPlace
-from tidegate.agent.ports import HealthProbe, PowerCut, Reading, Response
+from tidegate.agent.ports import HealthProbe, PowerCut, Reading, Response, Transport
 from tidegate.agent.runner import Ports, Runner
 from tidegate.agent.settings import Settings
 from tidegate.core import codec
@@ -547,6 +547,8 @@ class Device:
     settings: Settings
     runner: Runner | None = None
     restarts: int = 0
+    #: Opens the way to a mirror's origin.
+    connect: Callable[[str], Transport] | None = None
 
     def start(self) -> None:
         """Switch on."""
@@ -565,6 +567,7 @@ class Device:
             transport=self.plane,
             examiner=InPlace(probe),
             errors=Errors(board),
+            connect=self.connect,
         )
         self.runner = Runner(ports, self.settings)
 

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Final, Literal
 import msgspec
 
 from tidegate.agent import windows
-from tidegate.agent.events import Noticed, Refresh
-from tidegate.agent.jobs import OpenBundle, Struck
+from tidegate.agent.events import Download, Downloaded, Noticed, Refresh
+from tidegate.agent.jobs import Job, OpenBundle, Reply, Struck
+from tidegate.agent.net.mirrors import Mirrors
 from tidegate.agent.net.pacer import Tap
 from tidegate.agent.state import Downloading, Update
 
@@ -64,8 +65,7 @@ class Flow:
         self._closed_mono: float | None = None
         self._stale = True
         self._wishes: Wishes | None = None
-        #: What was wrong with mirrors, by address, since this agent started.
-        self.mirrors: dict[str, str] = {}
+        self.mirrors = Mirrors()
 
     # --- what people said ---------------------------------------------------------------------------------------------
 
@@ -108,11 +108,25 @@ class Flow:
 
     def left_out(self, struck: Struck) -> None:
         """Keep in mind what was wrong with a mirror. Wrong bytes are news for the server, a mirror that is away is none."""
-        self.mirrors[struck.mirror] = f"{struck.reason}: {struck.detail}"
+        self.mirrors.struck(struck, self._runner.ports.clock.monotonic())
         if struck.reason == "download.hash":
             detail = f"mirror {struck.mirror}: {struck.detail}"[:300]
             now = self._runner.now()
             self._runner.feed(Noticed(now=now, reason=struck.reason, detail=detail))
+
+    def sources(self, update: Update) -> tuple[str, ...]:
+        """Return the mirrors that are asked for an update's payloads now, in order; none for what a person brought."""
+        if update.bundle:
+            return ()
+        mono = self._runner.ports.clock.monotonic()
+        return self.mirrors.order(self._runner.settings, update.release, mono)
+
+    def heard(self, job: Job, reply: Reply) -> bool:
+        """Note what a job came to. Return whether the server had a part in it: not in bytes that a mirror gave."""
+        by_server = not isinstance(job, Download) or not self.mirrors.serving
+        if isinstance(reply, Downloaded):
+            self.mirrors.served()
+        return by_server
 
     # --- what is allowed ----------------------------------------------------------------------------------------------
 

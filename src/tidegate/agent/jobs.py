@@ -71,6 +71,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
         waiting: what the device waits for, for the server to show.
         inhibitors: names of what says "not now".
         tap: what a transfer is allowed when it begins; `TAP_MARK` lines on the same pipe change it.
+        mirrors: where a transfer begins, in order, before the server.
     """
 
     job: Job
@@ -79,6 +80,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     waiting: str = ""
     inhibitors: tuple[str, ...] = ()
     tap: Tap = Tap()
+    mirrors: tuple[str, ...] = ()
 
 
 #: Begins a line to a worker that is no task: the tap as it is from now on.
@@ -124,6 +126,7 @@ class Struck(msgspec.Struct, frozen=True, kw_only=True, tag="struck"):
     mirror: str
     reason: str
     detail: str
+    retry_after_s: int = 0
 
 
 class Quiet(msgspec.Struct, frozen=True, tag="quiet"):

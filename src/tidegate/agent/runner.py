@@ -172,7 +172,7 @@ class Runner:
 
     def check_now(self) -> None:
         """Poll at the next tick, also if a poll is under way: what it asked for may be from before."""
-        self._line.poll_at = self._line.retry_at = 0.0
+        self._line.poll_at = self._line.retry_at = self._line.wish_until = 0.0
         self._line.again = True
 
     def aside(self, way: Way) -> None:
@@ -417,6 +417,7 @@ class Runner:
             waiting=waiting,
             inhibitors=self.lookout.inhibitors.now(),
             tap=self.flow.began() if isinstance(job, Download) else Tap(),
+            mirrors=self.flow.sources(job.update) if isinstance(job, Download) else (),
         )
         self._active = (job, iter(self._perform(task)))
 
@@ -468,7 +469,7 @@ class Runner:
                     # The server does not know this update any more, perhaps: ask what it wants.
                     self._effects.append(Refresh())
             case _:
-                if not isinstance(job, ReadBack | Change):
+                if not isinstance(job, ReadBack | Change) and self.flow.heard(job, reply):
                     self._uplink.contact()
                 self.feed(reply)
 

@@ -30,7 +30,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         reserve_bytes: free space of the state directory that is left alone.
         metered: whether to download over a metered link: `allow`, `deny`, or `security-only`: releases of that kind alone.
         metered_file: its first word says whether the link is metered: `yes` or `no`; not there = no.
-        mirrors: base addresses of mirrors, tried in this order before the server; trusted with nothing.
+        mirrors: base addresses of mirrors, tried in this order before those of the release and the server; trusted with nothing.
+        release_mirrors: are the mirrors asked that a release's signers name.
         security_deadline_s, inhibitors_after_s, give_up_s, offline_permit_s: see `agent.events.LocalRules`.
         sync_bytes: plain bytes between two flushes of the slot: above 16 MiB nothing is gained, and at most this much is fetched again.
         hold_max_s: a hold without an end ends after this.
@@ -78,6 +79,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     metered: Literal["allow", "deny", "security-only"] = "allow"
     metered_file: str | None = None
     mirrors: tuple[str, ...] = ()
+    release_mirrors: bool = True
     security_deadline_s: int = 0
     inhibitors_after_s: int | None = None
     give_up_s: int = 0

@@ -233,7 +233,7 @@ def _link(runner: Runner) -> dict[str, Any]:
         if throttle is None
         else {"rate": throttle.rate, "until_at": throttle.until_at, "kept": throttle.keep},
         "metered": runner.flow.is_metered(),
-        "mirrors": dict(runner.flow.mirrors),
+        "mirrors": runner.flow.mirrors.told(runner.ports.clock.monotonic()),
     }
 
 

@@ -119,7 +119,7 @@ class Worker:
             case Refresh():
                 yield from Orders(self._world, self._settings).refresh(task)
             case Download():
-                yield from self._download(job, task.token)
+                yield from self._download(job, task.token, task.mirrors)
             case ReadBack():
                 yield self._read_back(job)
             case Change():
@@ -129,7 +129,9 @@ class Worker:
 
     # --- download -----------------------------------------------------------------------------------------------------
 
-    def _download(self, job: Download, token: str | None) -> Iterator[Reply]:
+    def _download(
+        self, job: Download, token: str | None, mirrors: tuple[str, ...] = ()
+    ) -> Iterator[Reply]:
         """Have the installer get it: from mirrors as long as they serve, then from the server; or from what a person brought."""
         settings, bundle = self._settings, job.update.bundle
         installer = installers.load(job.piece.format, settings.allow)
@@ -142,8 +144,7 @@ class Worker:
             tap=self._tap,
         )
         world = world_of(self._world, bundle) if bundle else self._world
-        mirrors = () if bundle else settings.mirrors
-        delivery = Delivery(world.transport, mirrors, self._connect, pacer)
+        delivery = Delivery(world.transport, mirrors, self._connect, pacer, world.clock)
         world = through(world, delivery)
         while True:
             try:

@@ -23,6 +23,15 @@ Version = Annotated[
 FileName = Annotated[
     str, Meta(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._+~-]*$(?!\n)")
 ]
+#: Where payloads lie at `<mirror>/blobs/<sha256>`: no name of a user, no query.
+Mirror = Annotated[
+    str,
+    Meta(
+        max_length=200,
+        pattern=r"^https?://[A-Za-z0-9.:\[\]-]+(/[A-Za-z0-9._~%!$&'()*+,;=:@/-]*)?$(?!\n)",
+    ),
+]
+Mirrors = Annotated[tuple[Mirror, ...], Meta(max_length=8)]
 Channel = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]{0,31}$(?!\n)")]
 
 #: Most components that one artifact brings beside its own.
@@ -166,6 +175,7 @@ class ReleaseTarget(msgspec.Struct, frozen=True, kw_only=True):
             in `crit`. None = the payload unpacks to `install` itself.
         settings: what its installer is told; named in `crit` when it is there.
         parts: components that are installed with this one, in this order, all or none; named in `crit` when they are there.
+        mirrors: where the payloads may be fetched from, tried in this order before the server. Who does not know the field asks the server.
     """
 
     spec: Literal[1] = 1
@@ -192,6 +202,7 @@ class ReleaseTarget(msgspec.Struct, frozen=True, kw_only=True):
     attachments: Annotated[tuple[Attachment, ...], Meta(max_length=16)] = ()
     settings: InstallSettings = {}
     parts: Annotated[tuple[Part, ...], Meta(max_length=PARTS_MAX)] = ()
+    mirrors: Mirrors = ()
     crit: Annotated[tuple[str, ...], Meta(max_length=32)] = ()
 
     @property

@@ -230,6 +230,7 @@ def _target(
         "built_at": now,
         "source": spec.source,
         "attachments": attachments,
+        "mirrors": spec.mirrors,
     }
     try:
         release = msgspec.convert(msgspec.to_builtins(values), type=ReleaseTarget)

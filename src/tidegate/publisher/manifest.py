@@ -14,7 +14,13 @@ from tidegate.core.content import keep_of, module_of
 from tidegate.core.errors import ConfigError, PublisherError
 from tidegate.core.hardware import HardwareRange
 from tidegate.core.nearest import did_you_mean
-from tidegate.core.release import HealthCheck, HealthContract, InstallSettings, Requirement
+from tidegate.core.release import (
+    HealthCheck,
+    HealthContract,
+    InstallSettings,
+    Mirrors,
+    Requirement,
+)
 from tidegate.core.supply.documents import LIMITS
 from tidegate.publisher.staging import StagingSpec, parse_staging
 
@@ -38,7 +44,7 @@ _TOP: Final = frozenset(
     {
         *("schema", "product", "version", "counter", "security_version", "kind", "channels"),
         *("contract", "notes", "from", "min_agent", "source", "fallback", "fallback_to", "expires"),
-        *("hardware", "component", "requires", "mandate", "attachments"),
+        *("hardware", "component", "requires", "mandate", "attachments", "mirrors"),
     }
 )
 _HEALTH: Final = frozenset(
@@ -97,6 +103,8 @@ class ReleaseSpec:
     mandate: StagingSpec | None = None
     #: What is attached to every component, as (kind, file).
     attachments: tuple[tuple[str, Path], ...] = ()
+    #: Where devices may fetch the payloads, in the order in which they try.
+    mirrors: tuple[str, ...] = ()
 
 
 def read_release(path: Path) -> ReleaseSpec:
@@ -140,6 +148,7 @@ def read_release(path: Path) -> ReleaseSpec:
         if "mandate" in plain
         else None,
         attachments=_attachments(plain, path.parent, where),
+        mirrors=_mirrors(plain.get("mirrors", []), where),
     )
 
 
@@ -355,6 +364,16 @@ def _fallback_to(value: object, where: str) -> tuple[int, ...]:
     if not isinstance(value, list) or not all(type(one) is int and one > 0 for one in value):
         raise ConfigError("config.invalid", f"{where}: fallback_to is a list of counters")
     return tuple(value)
+
+
+def _mirrors(value: object, where: str) -> tuple[str, ...]:
+    try:
+        return msgspec.convert(value, type=Mirrors)
+    except msgspec.ValidationError as error:
+        raise ConfigError(
+            "config.invalid",
+            f"{where}: mirrors is a list of addresses such as https://cdn.example/gw1, {error}",
+        ) from error
 
 
 def _notes(plain: dict[str, Any], folder: Path) -> str:

@@ -88,12 +88,16 @@ class Slot(Bench):
 
 
 def replies(
-    bench: Bench, progress: Progress | None, tap: Callable[[], Tap] | None = None, **more: Any
+    bench: Bench,
+    progress: Progress | None,
+    tap: Callable[[], Tap] | None = None,
+    mirrors: tuple[str, ...] = (),
+    **more: Any,
 ) -> Iterator[Reply]:
     update = Update(update="u-1", release=RELEASE.target.release, slot="B")
     given = settings(**{"sync_bytes": 2 * SEGMENT, **more})
     worker = Worker(bench, given, tap)  # type: ignore[arg-type]
-    return worker._download(Download(update=update, progress=progress), "secret")
+    return worker._download(Download(update=update, progress=progress), "secret", mirrors)
 
 
 def attempt(

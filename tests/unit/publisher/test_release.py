@@ -118,6 +118,21 @@ def test_a_directory_becomes_a_bundle_that_devices_accept(lab: Lab, shop: Path) 
     assert release.fallback_to == ()
 
 
+def test_mirrors_are_signed_in_their_order_and_a_release_without_says_nothing(
+    lab: Lab, shop: Path
+) -> None:
+    assert b'"mirrors"' not in (built(shop).bundle).read_bytes()
+    path = manifest(shop, "1.0.1", 2)
+    asked = ["https://two.example/gw1", "http://one.example:8080"]
+    path.write_text(path.read_text().replace("counter = 2", f"counter = 2\nmirrors = {asked}"))
+    made = build(read_release(path), shop / "out", previous=None, now=NOW, level=3)
+    sign_bundle(made.bundle, lab.signer("product"))
+    check(lab, made.bundle)
+    role = parse_targets(read(made.bundle).documents["product/gw1"]).signed
+    (signed,) = role.targets.values()
+    assert signed.unrecognized_fields["custom"]["tidegate"]["mirrors"] == asked
+
+
 def test_a_check_may_be_called_optional(tmp_path: Path) -> None:
     path = tmp_path / "health.toml"
     path.write_text('[[check]]\ntype = "boot"\n[[check]]\ntype = "tcp"\noptional = true\n')
@@ -278,6 +293,9 @@ def test_a_product_role_may_not_delegate_or_change_product(lab: Lab, shop: Path)
         ('revisions = "3-7"', 'revisions = "three"', "config.invalid"),
         ('contract = "health.toml"', 'contract = "none.toml"', "config.unreadable"),
         ("[hardware]", "[hardware", "config.invalid"),
+        ("counter = 1", 'counter = 1\nmirrors = "http://x"', "config.invalid"),
+        ("counter = 1", 'counter = 1\nmirrors = ["http://me:secret@x"]', "config.invalid"),
+        ("counter = 1", f"counter = 1\nmirrors = {['http://x'] * 9}", "config.invalid"),
     ],
 )
 def test_a_mistake_in_the_manifest_names_file_and_key(

@@ -14,6 +14,7 @@ import msgspec
 from tidegate.agent.jobs import Struck
 from tidegate.agent.net.download import BLOBS
 from tidegate.agent.net.pacer import Pacer, PauseError
+from tidegate.agent.net.retry_after import wish_s
 from tidegate.agent.ports import Board, Clock, Response, Storage, Transport, World
 from tidegate.core.errors import TransferError
 
@@ -45,6 +46,7 @@ class Delivery:
         mirrors: base addresses, tried in this order; a payload is at `<base>/blobs/<sha256>`.
         connect: opens the way to the origin (scheme, host, port) of a mirror.
         pacer: throttle, minimum rate, pause.
+        clock: draws how much longer than asked for a busy mirror is left alone.
     """
 
     def __init__(
@@ -53,11 +55,13 @@ class Delivery:
         mirrors: Sequence[str],
         connect: Callable[[str], Transport],
         pacer: Pacer,
+        clock: Clock,
     ) -> None:
         self._server = server
         self._left = list(mirrors)
         self._connect = connect
         self._pacer = pacer
+        self._clock = clock
         self._serving: str | None = None
         self._way: tuple[str, Transport] | None = None
 
@@ -94,7 +98,12 @@ class Delivery:
         self._left.remove(mirror)
         # What it gave, and how fast, is not held against the next one.
         self._pacer.begin()
-        return Struck(mirror=mirror, reason=error.code, detail=error.detail)
+        return Struck(
+            mirror=mirror,
+            reason=error.code,
+            detail=error.detail,
+            retry_after_s=error.retry_after_s,
+        )
 
     def _from_mirror(
         self, mirror: str, path: str, headers: Mapping[str, str], timeout_s: float
@@ -107,7 +116,8 @@ class Delivery:
         response = self._way[1].request("GET", where, headers=told, timeout_s=timeout_s)
         if response.status not in (200, 206):
             response.close()
-            raise TransferError("download.refused", f"status {response.status}")
+            wish = wish_s(response.headers, self._clock)
+            raise TransferError("download.refused", f"status {response.status}", retry_after_s=wish)
         return response
 
 

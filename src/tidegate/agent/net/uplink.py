@@ -22,6 +22,8 @@ class Line(msgspec.Struct):
 
     poll_at: float = 0.0
     retry_at: float = 0.0
+    #: Until then the server asked to be left alone.
+    wish_until: float = 0.0
     failures: int = 0
     poll_after_s: float = 60.0
     etag: str | None = None
@@ -77,6 +79,7 @@ class Uplink:
             line.gate_epoch = answer.gate_epoch
             # "Nothing new" to an answer that offered work would hide the offer: only quiet answers are remembered.
             line.etag = None if work else reply.headers.get("etag")
+        line.wish_until = 0.0
         self.contact()
         pause_s = max(line.poll_after_s, float(self._settings.poll_interval_s), 1.0)
         due = self._clock.monotonic() + pause_s * (1 + self._jitter() / 10)
@@ -94,6 +97,7 @@ class Uplink:
         except TidegateError as error:
             self.trouble(str(error))
             return None
+        self.line.wish_until = 0.0
         self.contact()
         return max([answer.acked_seq, *(seq for seq, _ in answer.refused)])
 
@@ -104,9 +108,9 @@ class Uplink:
         self.contact()
 
     def contact(self) -> None:
-        """Note that the server answered."""
+        """Note that the server answered. What it asked for before holds all the same: other answers may come on the way."""
         line = self.line
-        line.failures, line.retry_at, line.problem = 0, 0.0, ""
+        line.failures, line.retry_at, line.problem = 0, line.wish_until, ""
         line.contact_at = max(0, int(self._clock.now()))
 
     def trouble(self, problem: str, wish_s: int = 0) -> None:
@@ -115,8 +119,10 @@ class Uplink:
         pause_s = min(RETRY_MAX_S, RETRY_FIRST_S * 2 ** min(line.failures, 10))
         line.failures += 1
         line.problem = problem
-        pause_s = max(float(wish_s), pause_s * (0.75 + self._jitter() / 2))
-        line.retry_at = self._clock.monotonic() + pause_s
+        pause_s *= 0.75 + self._jitter() / 2
+        mono = self._clock.monotonic()
+        line.wish_until = mono + wish_s if wish_s else 0.0
+        line.retry_at = max(mono + pause_s, line.wish_until)
 
     @property
     def poll_due_at(self) -> float:

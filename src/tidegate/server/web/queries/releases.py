@@ -185,6 +185,8 @@ def _compatible(
         pairs.append(Pair("Notes", first.notes))
     if first.source:
         pairs.append(Pair("Source", first.source, mono=True))
+    if first.mirrors:
+        pairs.append(Pair("Mirrors", ", ".join(first.mirrors), mono=True))
     return tuple(pairs)
 
 
