@@ -117,17 +117,20 @@ class FixtureStory:
         self.said.append(("recall", release, account.name, reason))
         return "Recalled."
 
-    def note(self, incident: str, kind: str, text: str, account: Account, now: int) -> str:
+    def open_incident(self, account: Account, fields: dict[str, str], now: int) -> tuple[str, str]:
         """Take note."""
         del now
-        self.said.append(("note", incident, kind, text, account.name))
-        return "Written down."
+        self.said.append(("open", fields.get("summary", ""), account.name))
+        return "INC-2026-019", "INC-2026-019 is open."
 
-    def close(self, incident: str, account: Account, reason: str, now: int) -> str:
+    def tell_incident(
+        self, verb: str, name: str, account: Account, fields: dict[str, str], now: int
+    ) -> str:
         """Take note."""
         del now
-        self.said.append(("close", incident, account.name, reason))
-        return "Closed."
+        told = tuple(value for key, value in sorted(fields.items()) if key != "csrf")
+        self.said.append((verb, name, account.name, *told))
+        return "Written down."
 
     def publish(self, bundle: BinaryIO, account: Account, now: int) -> tuple[str, str]:
         """Keep the bytes; refuse what does not begin like a bundle."""
@@ -829,15 +832,81 @@ class FixtureStory:
                     now - 90_000, "go", "", "gw1-2.4.2 starts, ring internal.", "ana.ruiz"
                 ),
                 v.TimelineRow(
-                    now - 18_000, "halt", "bad", "Halt: 26 of 1,832 dark.", "by gate, plan 244"
+                    now - 18_000,
+                    "halt",
+                    "bad",
+                    "Halt: 26 of 1,832 dark.",
+                    "by gate, plan 244",
+                    detail="26 of 1,832 permits were never heard again: 3,580 : 1",
                 ),
+                v.TimelineRow(now - 8_000, "person", "", HOSTILE, "mei.okafor"),
+            ),
+            severity="critical",
+            owner="mei.okafor",
+            mitigated_at=now - 7_000,
+            contrast=(
+                v.ContrastRow(
+                    "variant = gw1-r3", 39, 118, 2, 1_714, "1,000,000,000 : 1", "modem = EG25-G"
+                ),
+                v.ContrastRow(
+                    f"site = {HOSTILE}{'long' * 40} and region = north", 9, 12, 32, 1_820, "412 : 1"
+                ),
+            ),
+            contrast_note="1,832 devices with a known outcome; corrected for 23 looks",
+            moves=(v.Pair("2.4.1 to 2.4.2", "1,832 devices", "41 harmed"),),
+            devices=(
+                v.DeviceList(
+                    "Affected",
+                    "affected",
+                    41,
+                    (
+                        v.CohortRow(
+                            "gw1-7F3A-91-with-a-very-long-serial-number-in-it-0123456789",
+                            "gw1-r3",
+                            "pilot",
+                            "lost",
+                            "lost.return",
+                            now - 20_000,
+                        ),
+                        v.CohortRow(
+                            "gw1-7F3A-92", "gw1-r3", "pilot", "reverted", "health.network", now
+                        ),
+                    ),
+                ),
+            ),
+            logs=(
+                v.LogRow(
+                    "gw1-7F3A-92",
+                    "gw1-r3: health.network",
+                    now - 19_000,
+                    (
+                        "check: network: no route",
+                        f"[    4.1] modem: {HOSTILE}",
+                        "[    4.2] " + "x" * 380,
+                    ),
+                ),
+            ),
+            hypothesis=v.TimelineRow(
+                now - 9_500, "person", "", "The modem needs two minutes to register.", "ana.ruiz"
+            ),
+            followups=(
+                v.FollowUpRow(1, "Ask the vendor for a firmware", "ana.ruiz", now - DAY, late=True),
+                v.FollowUpRow(2, "Modem in the lab", "mei.okafor", now, done_at=now - 60),
+            ),
+            publication=v.PublicationView(
+                True,
+                now - 6_000,
+                "Update stopped: gw1-2.4.2",
+                "Some gateways lost their connection.",
+                "About 40 devices.",
+                "",
+                (v.TimelineRow(now - 5_000, "person", "", "All are back."),),
             ),
             actions=(
                 v.TimelineRow(
                     now - 9_000, "ok", "ok", "2.5.0 waits 120 s for registration", "ana.ruiz"
                 ),
             ),
-            notes=(v.TimelineRow(now - 8_000, "person", "", HOSTILE, "mei.okafor"),),
             missing=("The cause is not known yet.",),
             related=(v.Pair("Fallback", "gw1-2.4.2-back", href="/rollouts/gw1-2.4.2-back"),),
         )

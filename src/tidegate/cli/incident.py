@@ -1,18 +1,24 @@
 """`tidegate incident`: an incident and its story."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
 from tidegate.cli._incident_grant import grant, grant_lines
+from tidegate.cli._incident_public import publish, publish_update, unpublish
 from tidegate.cli._people import API, quoted, show_lines, when
 from tidegate.cli.client import Client, with_client
 from tidegate.cli.output import Output, give_up, with_output
 
+_SEVERITY = click.Choice(["critical", "major", "minor"])
+_LISTS = ("affected", "exposed", "past-return", "stopped")
+
 
 @click.group("incident")
 def command() -> None:
-    """Tell what happened after a halt, an isolation or a fallback.
+    """Tell what happened, lead it through, and tell the world.
 
     \b
     tidegate incident list
@@ -20,23 +26,60 @@ def command() -> None:
     """
 
 
-command.add_command(grant)
+for _one in (grant, publish, publish_update, unpublish):
+    command.add_command(_one)
 
 
 @command.command("list")
-@click.option("--state", type=click.Choice(["open", "closed"]))
+@click.option(
+    "--state", type=click.Choice(["open", "mitigated", "closed", "unclosed"]), help="[all]"
+)
 @with_client
 @with_output
 def list_incidents(state: str | None, client: Client, out: Output) -> None:
     """List incidents, newest first.
 
     \b
-    tidegate incident list --state open
+    tidegate incident list --state unclosed
     """
     items = list(client.pages(f"{API}/incidents", {"state": state, "limit": 200}))
     rows = items if out.json else [{**one, "opened": when(one["opened_at"])} for one in items]
-    columns = ("name", "state", "kind", "opened", "rollout", "opened_by", "summary")
+    columns = ("name", "state", "severity", "owner", "kind", "opened", "rollout", "summary")
     out.table("incidents/1", rows, columns)
+
+
+@command.command("open")
+@click.argument("summary")
+@click.option("--rollout", metavar="NAME", help="The rollout that it is about.")
+@click.option("--variant", metavar="NAME", help="The hardware variant that it is about.")
+@click.option("--severity", type=_SEVERITY, default="major", show_default=True)
+@click.option("--owner", metavar="NAME", help="Who leads.")
+@with_client
+@with_output
+def open_incident(
+    summary: str,
+    rollout: str | None,
+    variant: str | None,
+    severity: str,
+    owner: str | None,
+    client: Client,
+    out: Output,
+) -> None:
+    """Open an incident for what no gate saw. It stops nothing by itself.
+
+    \b
+    tidegate incident open "screens black in Lyon" --rollout gw1-2.6.0
+    """
+    body = {
+        "summary": summary,
+        "rollout": rollout or "",
+        "variant": variant or "",
+        "severity": severity,
+        "owner": owner or "",
+    }
+    found = client.post(f"{API}/incidents", body)
+    out.note(f"Next: tidegate incident show {found['name']}")
+    out.made(found["name"])
 
 
 @command.command("show")
@@ -61,24 +104,134 @@ def show(name: str, client: Client, out: Output) -> None:
         out.note(f"Next: tidegate incident note {name} --action TEXT")
 
 
+@command.command("edit")
+@click.argument("name")
+@click.option("--severity", type=_SEVERITY)
+@click.option("--owner", metavar="NAME", help='Who leads; "" for nobody.')
+@click.option("--summary", metavar="TEXT", help="What happened, in a sentence.")
+@with_client
+@with_output
+def edit(
+    name: str,
+    severity: str | None,
+    owner: str | None,
+    summary: str | None,
+    client: Client,
+    out: Output,
+) -> None:
+    """Set severity, owner or summary.
+
+    \b
+    tidegate incident edit INC-2026-014 --owner olga --severity critical
+    """
+    wanted = {"severity": severity, "owner": owner, "summary": summary}
+    body = {key: value for key, value in wanted.items() if value is not None}
+    if not body:
+        give_up("request.invalid", "give --severity, --owner or --summary")
+    found = client.post(f"{API}/incidents/{quoted(name)}/edit", body)
+    said = f"{name}: {found['severity']}, led by {found['owner'] or 'nobody'}"
+    show_lines(out, "incident/1", found, [said])
+
+
 @command.command("note")
 @click.argument("name")
 @click.argument("text", required=False)
 @click.option("--action", metavar="TEXT", help="What was done so that it does not happen again.")
+@click.option("--hypothesis", metavar="TEXT", help="What the cause may be; replaces the last one.")
 @with_client
 @with_output
-def note(name: str, text: str | None, action: str | None, client: Client, out: Output) -> None:
-    """Write a note or a corrective action into an incident.
+def note(
+    name: str,
+    text: str | None,
+    action: str | None,
+    hypothesis: str | None,
+    client: Client,
+    out: Output,
+) -> None:
+    """Write a note, a hypothesis or a corrective action into an incident.
 
     \b
-    tidegate incident note INC-2026-014 "modem firmware 3.1 is to blame"
+    tidegate incident note INC-2026-014 "called the site: screens black"
+    tidegate incident note INC-2026-014 --hypothesis "modem firmware 3.1"
     tidegate incident note INC-2026-014 --action "the contract now checks the modem"
     """
-    if (text is None) == (action is None):
-        give_up("request.invalid", "give a TEXT, or --action TEXT")
-    body = {"text": action or text, "kind": "action" if action else "note"}
+    given = {"note": text, "action": action, "hypothesis": hypothesis}
+    said = {kind: words for kind, words in given.items() if words is not None}
+    if len(said) != 1:
+        give_up("request.invalid", "give one of TEXT, --action TEXT and --hypothesis TEXT")
+    ((kind, words),) = said.items()
+    body = {"text": words, "kind": kind}
     found = client.post(f"{API}/incidents/{quoted(name)}/notes", body)
     show_lines(out, "incident/1", found, [f"{name}: written down"])
+
+
+@command.command("followup")
+@click.argument("name")
+@click.argument("text", required=False)
+@click.option("--owner", metavar="NAME", help="Who does it [you].")
+@click.option("--due", type=click.DateTime(["%Y-%m-%d"]), help="Until the end of this day, UTC.")
+@click.option("--done", type=int, metavar="NUMBER", help="Note that a follow-up was done.")
+@with_client
+@with_output
+def followup(
+    name: str,
+    text: str | None,
+    owner: str | None,
+    due: Any,
+    done: int | None,
+    client: Client,
+    out: Output,
+) -> None:
+    """Write down what is left to do, or that it was done.
+
+    \b
+    tidegate incident followup INC-2026-014 "modem in the lab" --owner gus --due 2026-12-24
+    tidegate incident followup INC-2026-014 --done 1
+    """
+    import datetime as dt
+
+    if (text is None) == (done is None):
+        give_up("request.invalid", "give a TEXT, or --done NUMBER")
+    path = f"{API}/incidents/{quoted(name)}/followups"
+    if done is not None:
+        found = client.post(f"{path}/{done}/done", {})
+    else:
+        at = int(due.replace(tzinfo=dt.UTC).timestamp()) + 86_399 if due else 0
+        found = client.post(path, {"text": text, "owner": owner or "", "due_at": at})
+    show_lines(out, "incident/1", found, [f"{name}: written down"])
+
+
+def _move(verb: str, client: Client, out: Output, name: str, reason: str) -> None:
+    found = client.post(f"{API}/incidents/{quoted(name)}/{verb}", {"reason": reason})
+    show_lines(out, "incident/1", found, [f"{name} is {found['state']}"])
+
+
+@command.command("mitigate")
+@click.argument("name")
+@click.option("--reason", metavar="TEXT", default="", help="What stopped the harm.")
+@with_client
+@with_output
+def mitigate(name: str, reason: str, client: Client, out: Output) -> None:
+    """Note that an incident does no more harm; the work goes on.
+
+    \b
+    tidegate incident mitigate INC-2026-014 --reason "all 17 are back on 2.4.1"
+    """
+    _move("mitigate", client, out, name, reason)
+
+
+@command.command("reopen")
+@click.argument("name")
+@click.option("--reason", metavar="TEXT", default="")
+@with_client
+@with_output
+def reopen(name: str, reason: str, client: Client, out: Output) -> None:
+    """Open an incident again: it is not over.
+
+    \b
+    tidegate incident reopen INC-2026-014 --reason "it came back"
+    """
+    _move("reopen", client, out, name, reason)
 
 
 @command.command("close")
@@ -92,8 +245,63 @@ def close(name: str, reason: str, client: Client, out: Output) -> None:
     \b
     tidegate incident close INC-2026-014
     """
-    found = client.post(f"{API}/incidents/{quoted(name)}/close", {"reason": reason})
-    show_lines(out, "incident/1", found, [f"{name} is {found['state']}"])
+    _move("close", client, out, name, reason)
+
+
+@command.command("cohort")
+@click.argument("name")
+@click.option("--list", "which", type=click.Choice(_LISTS), default="affected", show_default=True)
+@click.option(
+    "--format", "form", type=click.Choice(["table", "csv"]), default="table", show_default=True
+)
+@with_client
+@with_output
+def cohort(name: str, which: str, form: str, client: Client, out: Output) -> None:
+    """List every device of an incident: affected, exposed, past the point of no return, or stopped before.
+
+    \b
+    tidegate incident cohort INC-2026-014 --list past-return
+    tidegate incident cohort INC-2026-014 --format csv > cohort.csv
+    """
+    items = list(
+        client.pages(f"{API}/incidents/{quoted(name)}/cohort", {"which": which, "limit": 500})
+    )
+    if form == "csv" and not out.json:
+        click.echo(_csv(items), nl=False)
+        return
+    rows = items if out.json else [{**one, "since": when(one["at"])} for one in items]
+    columns = ("device", "variant", "ring", "state", "reason", "since", "site")
+    out.table("incident-cohort/1", rows, columns)
+
+
+def _csv(items: list[Mapping[str, Any]]) -> str:
+    """Write devices as CSV (RFC 4180). Nothing that a device says of itself becomes a formula in a spreadsheet."""
+    import csv
+    import io
+
+    fields = (
+        "device",
+        "variant",
+        "ring",
+        "state",
+        "reason",
+        "at",
+        "from_counter",
+        "site",
+        "region",
+    )
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(fields)
+    for one in items:
+        cells = [str(one[field]) for field in fields]
+        writer.writerow(
+            [
+                f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
+                for cell in cells
+            ]
+        )
+    return text.getvalue()
 
 
 @command.command("export")
@@ -118,6 +326,6 @@ def export(name: str, form: str, target: Path | None, quiet: bool, client: Clien
     if target is None:
         click.echo(text, nl=False)
         return
-    target.write_text(text)
+    target.write_text(text, encoding="utf-8")
     if not quiet:
         click.echo(f"Written {target}.", err=True)

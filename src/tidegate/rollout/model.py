@@ -4,7 +4,7 @@ All of it is frozen data that travels: the server stores it as JSON, the web and
 shares are basis points (10,000 = all).
 """
 
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta
@@ -222,20 +222,3 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     because: tuple[Finding, ...] = ()
     changed: bool = False
     rooms: dict[str, int] | None = None
-
-
-class IncidentReport(msgspec.Struct, frozen=True, kw_only=True):
-    """An incident as data; built by `rollout.incident.report`, printed by web, command line and export."""
-
-    name: str
-    rollout: str
-    release: str
-    kind: Literal["halt", "isolation", "fallback"]
-    opened_at: int
-    opened_by: str
-    summary: str
-    facts: dict[str, Any]
-    timeline: tuple[dict[str, Any], ...]
-    because: tuple[Finding, ...]
-    actions: tuple[dict[str, Any], ...] = ()
-    missing: tuple[str, ...] = ()

@@ -67,6 +67,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         clones: `quarantine` or `report`.
         timestamp_s, snapshot_s: expiry of the online roles; renewed at half.
         accounts_session_s: life of a person's session.
+        status_public: show `/status` (also `.json` and `.atom`) to everybody, without a sign-in: what was published of incidents, and nothing else.
+        status_title: its heading.
         webhooks: see `Webhook`.
         ingest: see `Ingest`; keys read.
         caps: `[cap]`, devices that may be on their way at once, over all rollouts, among those that share an attribute; see `server.caps`.
@@ -102,6 +104,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     timestamp_s: int = 2 * 86_400
     snapshot_s: int = 14 * 86_400
     accounts_session_s: int = 12 * 3_600
+    status_public: bool = False
+    status_title: str = "Firmware updates"
     webhooks: tuple[Webhook, ...] = ()
     ingest: tuple[IngestRule, ...] = ()
     caps: dict[str, int] = {}
@@ -204,6 +208,8 @@ KEYS: Final[Mapping[tuple[str, str], tuple[str, Reader]]] = {
     ("accounts", "session"): ("accounts_session_s", parse_duration),
     ("egress", "rate"): ("egress_rate", _rate),
     ("egress", "site_rate"): ("egress_site_rate", _rate),
+    ("status", "public"): ("status_public", _yes),
+    ("status", "title"): ("status_title", _word),
     ("log", "level"): ("log_level", _choice("debug", "info", "warning", "error")),
 }
 

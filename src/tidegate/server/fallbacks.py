@@ -187,7 +187,7 @@ def carry_out(
 
 def _tell(conn: Connection, row: Row, child: Row, text: str, by: str, now: int) -> None:
     """Write it into the open incidents; open one where there is none."""
-    if incidents.of_rollout(conn, int(row["id"]), "open"):
+    if incidents.of_rollout(conn, int(row["id"]), unclosed=True):
         incidents.happened(conn, int(row["id"]), text, by, now)
     else:
         incidents.open_one(

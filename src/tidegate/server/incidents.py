@@ -1,12 +1,16 @@
-"""Incidents: opened by a halt, an isolation or a fallback; told from what the database knows; closed by a person who says what was done about it."""
+"""Incidents: opened by a halt, an isolation or a fallback, or by hand; led through by people; closed when somebody has said what was done about it.
+
+What an incident tells is put together elsewhere (`server.reports`), and what the world is told is decided elsewhere (`server.publication`).
+"""
 
 import datetime as dt
-from typing import Any, Literal
+from typing import Any, Final
 
 import msgspec
 
 from tidegate.core.errors import RequestError
 from tidegate.core.nearest import did_you_mean
+from tidegate.rollout.incident.model import Kind, Severity, Status
 from tidegate.rollout.model import Finding
 from tidegate.server import audit
 from tidegate.server.auth import Actor
@@ -14,26 +18,46 @@ from tidegate.server.store import Connection, admin_log, changes
 from tidegate.server.store import admin_incidents as rows
 
 Row = dict[str, Any]
-Kind = Literal["halt", "isolation", "fallback"]
+TEXT_MAX: Final = 10_000
+SUMMARY_MAX: Final = 500
+OWNER_MAX: Final = 128
+FOLLOWUPS_MAX: Final = 100
+SEVERITIES: Final = ("critical", "major", "minor")
+NOTES: Final = ("note", "action", "hypothesis")
+#: Which way a status may go, by the verb that moves it.
+_MOVES: Final[dict[str, tuple[frozenset[str], Status]]] = {
+    "mitigate": (frozenset({"open"}), "mitigated"),
+    "reopen": (frozenset({"mitigated", "closed"}), "open"),
+    "close": (frozenset({"open", "mitigated"}), "closed"),
+}
+_SEVERITY_OF: Final[dict[Kind, Severity]] = {
+    "halt": "major",
+    "isolation": "minor",
+    "fallback": "major",
+    "manual": "major",
+}
 
 
 class IncidentFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """An incident, as lists show it."""
+    """An incident, as lists show it. `state` is open, mitigated or closed."""
 
     name: str
     kind: str
     state: str
+    severity: str
+    owner: str
     rollout: str | None
     summary: str
     subject: str
     opened_at: int
     opened_by: str
+    mitigated_at: int | None
     closed_at: int | None
     published_at: int | None
 
 
 class NoteFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What somebody wrote into an incident: a note, a corrective action, or an event that the server noted."""
+    """What somebody wrote into an incident: a note, a hypothesis, a corrective action, or an event that the server noted."""
 
     at: int
     by: str
@@ -41,70 +65,153 @@ class NoteFacts(msgspec.Struct, frozen=True, kw_only=True):
     text: str
 
 
+class FollowUpFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What is left to do. `due_at` 0 = no date; `number` counts from 1 in each incident."""
+
+    number: int
+    text: str
+    owner: str
+    due_at: int
+    created_at: int
+    created_by: str
+    done_at: int | None
+    done_by: str | None
+
+
 def open_one(
     conn: Connection,
     *,
     kind: Kind,
-    rollout: Row,
+    rollout: Row | None,
     summary: str,
     because: list[Any],
     by: str,
     now: int,
     subject: str = "",
+    severity: Severity | None = None,
+    owner: str = "",
 ) -> str:
-    """Open an incident in the transaction of what caused it, and return its name, `INC-2026-014`.
+    """Open an incident in the transaction of what caused it, and return its name, `INC-2026-014`. The word to the world is owed from the same transaction on.
 
     Args:
         conn: the writer's connection.
         kind: what was done.
-        rollout: its row.
+        rollout: its row; None where it belongs to none.
         summary: one sentence.
         because: the findings that led to it, as plain values.
         by: `planner`, or who did it.
         now: unix seconds.
         subject: the variant of an isolation.
+        severity: None = as the kind suggests.
+        owner: who leads; empty = nobody yet.
     """
     prefix = f"INC-{dt.datetime.fromtimestamp(now, dt.UTC).year:04d}-"
     name = f"{prefix}{rows.count_like(conn, prefix) + 1:03d}"
+    about = rollout or {}
     row = {
         "name": name,
-        "rollout_id": rollout["id"],
+        "rollout_id": about.get("id"),
         "kind": kind,
         "state": "open",
-        "summary": summary[:500],
+        "severity": severity or _SEVERITY_OF[kind],
+        "owner": owner,
+        "summary": summary[:SUMMARY_MAX],
         "subject": subject,
         "because": because,
         "opened_at": now,
         "opened_by": by,
     }
     rows.add(conn, row)
-    audit.record(conn, now, by, "incident.open", name, {"kind": kind, "rollout": rollout["name"]})
+    audit.record(
+        conn, now, by, "incident.open", name, {"kind": kind, "rollout": about.get("name", "")}
+    )
     changes.bump(conn, "incident", name, now)
-    payload = {
-        "event": "incident.opened",
-        "incident": name,
+    detail = {
         "kind": kind,
-        "rollout": rollout["name"],
-        "release": rollout["release"],
-        "summary": summary[:500],
+        "rollout": about.get("name", ""),
+        "release": about.get("release", ""),
+        "summary": row["summary"],
         "subject": subject,
+    }
+    tell(conn, "incident.opened", row, by, now, **detail)
+    return name
+
+
+def open_by_hand(
+    conn: Connection,
+    *,
+    summary: str,
+    rollout: Row | None,
+    subject: str,
+    severity: str,
+    owner: str,
+    actor: Actor,
+    now: int,
+) -> str:
+    """Open an incident that no halt opened, and return its name.
+
+    Raises:
+        RequestError: `request.invalid`.
+    """
+    if not summary.strip() or len(summary) > SUMMARY_MAX:
+        raise RequestError("request.invalid", f"a summary has 1 to {SUMMARY_MAX} characters")
+    if subject and rollout is None:
+        raise RequestError("request.invalid", "a variant is hit by a rollout: name it too")
+    return open_one(
+        conn,
+        kind="manual",
+        rollout=rollout,
+        summary=summary.strip(),
+        because=[],
+        by=actor.name,
+        now=now,
+        subject=subject.strip()[:OWNER_MAX],
+        severity=severity_of(severity or "major"),
+        owner=owner.strip()[:OWNER_MAX],
+    )
+
+
+def severity_of(word: str) -> Severity:
+    """Return a severity by its word (untrusted).
+
+    Raises:
+        RequestError: `request.invalid`.
+    """
+    for one in SEVERITIES:
+        if word == one:
+            return one
+    raise RequestError("request.invalid", f"severity: {', '.join(SEVERITIES)}")
+
+
+def tell(conn: Connection, event: str, found: Row, by: str, now: int, **detail: Any) -> None:
+    """Owe the world a word about an incident, in this transaction."""
+    payload = {
+        "event": event,
+        "incident": found["name"],
+        "state": found["state"],
+        "severity": found["severity"],
+        **detail,
         "at": now,
         "by": by,
     }
     admin_log.add_outbox(conn, "event", payload, now)
-    return name
 
 
-def of_rollout(conn: Connection, rollout_id: int, state: str = "") -> list[IncidentFacts]:
+def of_rollout(conn: Connection, rollout_id: int, *, unclosed: bool = False) -> list[IncidentFacts]:
     """Return a rollout's incidents, newest first."""
-    return [_facts(row) for row in rows.listed(conn, rollout_id=rollout_id, state=state)]
+    return [_facts(row) for row in rows.listed(conn, rollout_id=rollout_id, unclosed=unclosed)]
 
 
 def listed(
-    conn: Connection, *, state: str = "", before: int = 0, limit: int = 50
+    conn: Connection,
+    *,
+    state: str = "",
+    unclosed: bool = False,
+    before: int = 0,
+    limit: int = 50,
 ) -> tuple[list[IncidentFacts], int]:
     """Return incidents, newest first, and the cursor of the next page (0 = there is none)."""
-    found = rows.listed(conn, state=state, before=before, limit=limit + 1)
+    found = rows.listed(conn, state=state, unclosed=unclosed, before=before, limit=limit + 1)
     more = int(found[limit - 1]["id"]) if len(found) > limit else 0
     return [_facts(row) for row in found[:limit]], more
 
@@ -144,23 +251,163 @@ def notes(conn: Connection, name: str) -> list[NoteFacts]:
 
 
 def note(conn: Connection, name: str, kind: str, text: str, actor: Actor, now: int) -> None:
-    """Write a note or a corrective `action` into an incident.
+    """Write a note, a hypothesis (the newest is the one that holds) or a corrective `action` into an incident.
 
     Raises:
         RequestError: `request.not_found`, `request.invalid`.
     """
     found = row_of(conn, name)
-    if kind not in {"note", "action"}:
-        raise RequestError("request.invalid", "kind is note or action")
-    if not text.strip() or len(text) > 10_000:
-        raise RequestError("request.invalid", "a note has 1 to 10,000 characters")
-    _write(conn, found, kind, text.strip(), actor.name, now)
+    if kind not in NOTES:
+        raise RequestError("request.invalid", f"kind is one of {', '.join(NOTES)}")
+    _write(conn, found, kind, _worded(text, "a note"), actor.name, now)
     audit.record(conn, now, actor.name, "incident.note", name, {"kind": kind})
+
+
+def edit(
+    conn: Connection,
+    name: str,
+    actor: Actor,
+    now: int,
+    *,
+    severity: str | None = None,
+    owner: str | None = None,
+    summary: str | None = None,
+) -> IncidentFacts:
+    """Set severity, owner or summary; None leaves it. What was there before stays in the timeline. Safe to repeat.
+
+    Raises:
+        RequestError: `request.not_found`, `request.invalid`.
+    """
+    found = row_of(conn, name)
+    wanted: Row = {}
+    if severity is not None:
+        wanted["severity"] = severity_of(severity)
+    if owner is not None:
+        wanted["owner"] = owner.strip()[:OWNER_MAX]
+    if summary is not None:
+        if not summary.strip() or len(summary) > SUMMARY_MAX:
+            raise RequestError("request.invalid", f"a summary has 1 to {SUMMARY_MAX} characters")
+        wanted["summary"] = summary.strip()
+    values = {key: value for key, value in wanted.items() if found[key] != value}
+    if not values:
+        return _facts(found)
+    rows.change(conn, int(found["id"]), values)
+    said = ", ".join(
+        f"{key} {value or 'nobody'} (was {found[key] or 'nobody'})" for key, value in values.items()
+    )
+    _write(conn, found, "event", said, actor.name, now)
+    audit.record(conn, now, actor.name, "incident.edit", name, values)
+    return show(conn, name)
+
+
+def move(
+    conn: Connection, name: str, verb: str, actor: Actor, reason: str, now: int
+) -> IncidentFacts:
+    """Mitigate (harm has stopped), close or reopen an incident. Repeating the last one changes nothing.
+
+    Raises:
+        RequestError: `request.not_found`; `request.conflict`: its state does not allow that, or it is to be closed and no corrective action was written down.
+    """
+    found = row_of(conn, name)
+    sources, state = _MOVES[verb]
+    if found["state"] == state:
+        return _facts(found)
+    if found["state"] not in sources:
+        raise RequestError(
+            "request.conflict", f"cannot {verb} an incident that is {found['state']}"
+        )
+    if verb == "close" and not _has_action(conn, found):
+        raise RequestError(
+            "request.conflict", f"{name} has no corrective action: add one, then close it"
+        )
+    values: Row = {"state": state}
+    if state == "open":
+        values |= {"closed_at": None, "mitigated_at": None}
+    elif found["mitigated_at"] is None:
+        values["mitigated_at"] = now
+    if state == "closed":
+        values["closed_at"] = now
+    rows.change(conn, int(found["id"]), values)
+    said = {"mitigated": "mitigated", "closed": "closed", "open": "reopened"}[state]
+    text = f"{said}: {reason.strip()[:5000]}" if reason.strip() else said
+    _write(conn, found, "event", text, actor.name, now)
+    audit.record(conn, now, actor.name, f"incident.{verb}", name, {"reason": reason[:500]})
+    tell(conn, f"incident.{said}", {**found, "state": state}, actor.name, now, reason=reason[:500])
+    return show(conn, name)
+
+
+def _has_action(conn: Connection, found: Row) -> bool:
+    return any(one["kind"] == "action" for one in rows.notes(conn, int(found["id"])))
+
+
+# --- follow-ups ---
+
+
+def followups(conn: Connection, name: str) -> list[FollowUpFacts]:
+    """Return what is left to do, and what was done.
+
+    Raises:
+        RequestError: `request.not_found`.
+    """
+    found = rows.followups(conn, int(row_of(conn, name)["id"]))
+    fields = FollowUpFacts.__struct_fields__
+    return [FollowUpFacts(**{field: one[field] for field in fields}) for one in found]
+
+
+def follow_up(
+    conn: Connection, name: str, text: str, owner: str, due_at: int, actor: Actor, now: int
+) -> int:
+    """Write down what is left to do, and return its number.
+
+    Args:
+        conn: the writer's connection.
+        name: of the incident.
+        text: what; untrusted.
+        owner: who does it; untrusted. Empty = whoever writes it down.
+        due_at: until when, unix seconds; 0 = no date.
+        actor: who writes it down.
+        now: unix seconds.
+
+    Raises:
+        RequestError: `request.not_found`, `request.invalid`; `request.conflict`: there are too many.
+    """
+    found = row_of(conn, name)
+    said = _worded(text, "a follow-up", 1_000)
+    if len(rows.followups(conn, int(found["id"]))) >= FOLLOWUPS_MAX:
+        raise RequestError("request.conflict", f"{name} has {FOLLOWUPS_MAX} follow-ups already")
+    row = {
+        "text": said,
+        "owner": owner.strip()[:OWNER_MAX] or actor.name,
+        "due_at": due_at,
+        "created_at": now,
+        "created_by": actor.name,
+    }
+    number = rows.add_followup(conn, int(found["id"]), row)
+    audit.record(conn, now, actor.name, "incident.follow_up", name, {"number": number})
+    changes.bump(conn, "incident", name, now)
+    return number
+
+
+def followed_up(conn: Connection, name: str, number: int, actor: Actor, now: int) -> None:
+    """Note that a follow-up was done. Safe to repeat.
+
+    Raises:
+        RequestError: `request.not_found`.
+    """
+    found = row_of(conn, name)
+    if not any(one["number"] == number for one in rows.followups(conn, int(found["id"]))):
+        raise RequestError("request.not_found", f"{name} has no follow-up {number}")
+    if rows.settle_followup(conn, int(found["id"]), number, actor.name, now):
+        audit.record(conn, now, actor.name, "incident.followed_up", name, {"number": number})
+        changes.bump(conn, "incident", name, now)
+
+
+# --- what the server writes itself ---
 
 
 def happened(conn: Connection, rollout_id: int, text: str, by: str, now: int) -> None:
     """Write what was done to a rollout into its open incidents."""
-    for found in rows.listed(conn, state="open", rollout_id=rollout_id):
+    for found in rows.listed(conn, unclosed=True, rollout_id=rollout_id):
         _write(conn, found, "event", text, by, now)
 
 
@@ -173,44 +420,15 @@ def write_event(conn: Connection, name: str, text: str, by: str, now: int) -> No
     _write(conn, row_of(conn, name), "event", text, by, now)
 
 
-def close(conn: Connection, name: str, actor: Actor, reason: str, now: int) -> IncidentFacts:
-    """Close an incident. Closing what is closed changes nothing.
-
-    Raises:
-        RequestError: `request.not_found`; `request.conflict`: no corrective action was written down.
-    """
-    found = row_of(conn, name)
-    if found["state"] == "closed":
-        return _facts(found)
-    if reason.strip():
-        _write(conn, found, "note", f"Closed: {reason.strip()[:5000]}", actor.name, now)
-    if not any(one["kind"] == "action" for one in rows.notes(conn, int(found["id"]))):
-        raise RequestError(
-            "request.conflict", f"{name} has no corrective action: add one, then close it"
-        )
-    rows.change(conn, int(found["id"]), {"state": "closed", "closed_at": now})
-    audit.record(conn, now, actor.name, "incident.close", name, {"reason": reason[:500]})
-    changes.bump(conn, "incident", name, now)
-    return show(conn, name)
-
-
-def publish(conn: Connection, name: str, actor: Actor, now: int) -> IncidentFacts:
-    """Mark an incident's report as published. Safe to repeat.
-
-    Raises:
-        RequestError: `request.not_found`.
-    """
-    found = row_of(conn, name)
-    if found["published_at"] is None:
-        rows.change(conn, int(found["id"]), {"published_at": now})
-        audit.record(conn, now, actor.name, "incident.publish", name)
-        changes.bump(conn, "incident", name, now)
-    return show(conn, name)
-
-
 def findings_of(row: Row) -> tuple[Finding, ...]:
     """Return the findings that led to an incident."""
     return tuple(msgspec.convert(one, type=Finding) for one in row["because"])
+
+
+def _worded(text: str, what: str, limit: int = TEXT_MAX) -> str:
+    if not text.strip() or len(text) > limit:
+        raise RequestError("request.invalid", f"{what} has 1 to {limit:,} characters")
+    return text.strip()
 
 
 def _write(conn: Connection, found: Row, kind: str, text: str, by: str, now: int) -> None:

@@ -330,7 +330,7 @@ def status(conn: Connection, now: int) -> Status:
         entry[1] += one["devices"]
     counts = device_rows.device_counts(conn)
     active, _ = rollouts(conn, states=("active", "paused", "falling_back", "awaiting_approval"))
-    found, _ = incidents.listed(conn, state="open")
+    found, _ = incidents.listed(conn, unclosed=True)
     return Status(
         at=now,
         devices=counts,

@@ -64,7 +64,7 @@ class _Reading:
         rollouts = GaugeMetricFamily("tidegate_rollouts", "Rollouts by state.", labels=["state"])
         for state, count in sorted(rollout_rows.rollouts_by_state(conn).items()):
             rollouts.add_metric([state], count)
-        open_incidents = len(incident_rows.listed(conn, state="open", limit=1000))
+        open_incidents = len(incident_rows.listed(conn, unclosed=True, limit=1000))
         return [
             devices,
             _gauge(

@@ -1,56 +1,97 @@
 """An incident's report, put together from what the database knows at this moment; the words are `rollout.incident`'s."""
 
-import html
+import re
 from typing import Any, Final
 
 from tidegate.core import codec
 from tidegate.core.errors import RequestError
+from tidegate.core.protocol import EventBody
+from tidegate.core.scrub import scrub
 from tidegate.rollout import incident as story
-from tidegate.rollout.incident import DeviceOutcome, Entry
-from tidegate.rollout.model import IncidentReport
-from tidegate.server import incidents, planning, telemetry
+from tidegate.rollout.incident import (
+    DeviceLog,
+    DeviceOutcome,
+    Entry,
+    FollowUp,
+    Incident,
+    IncidentReport,
+    Stopped,
+    Written,
+)
+from tidegate.server import incidents, outcomes, planning, telemetry
 from tidegate.server.store import Connection, admin_log
 from tidegate.server.store import admin_incidents as rows
 from tidegate.server.store import admin_rollouts as rollout_rows
 
 Row = dict[str, Any]
-#: Most devices that a report looks at one by one; the counts are of all.
-DEVICES_MAX: Final = 2_000
+#: Most devices that ended badly, and most others, that a report looks at one by one; the counts are of all.
+BAD_MAX: Final = 4_000
+OTHERS_MAX: Final = 6_000
 #: Most single device outcomes in a timeline: the first of them tell how it began.
 _OUTCOMES_SHOWN: Final = 20
-_EXPOSED: Final = frozenset(
-    {"permitted", "rebooting", "verifying", "confirmed", "reverted", "failed", "lost"}
-)
-FORMATS: Final = {"json": "application/json", "md": "text/markdown", "html": "text/html"}
+#: Most lines of a rollout's story; it has one for each time that it moved.
+_STORY_MAX: Final = 5_000
+#: Logs in a report, and most of each, in characters: its end.
+LOGS_MAX: Final = 6
+LOG_CHARS: Final = 4_096
+FORMATS: Final = {
+    "json": "application/json",
+    "md": "text/markdown; charset=utf-8",
+    "html": "text/html; charset=utf-8",
+}
+#: What a kernel or a supervisor says when something died, and what it says when something is wrong: the first tells more.
+_DEAD: Final = re.compile(r"(?i)panic|oops|\bBUG:|call trace|segfault|assert|watchdog")
+_WRONG: Final = re.compile(r"(?i)\berror\b|failed|fatal|exception|timed? ?out")
+#: What may stand in the plan's log without being somebody's decision.
+_NO_DECISION: Final = frozenset({"create", "hold"})
 
 
-def build(conn: Connection, name: str) -> IncidentReport:
+def build(conn: Connection, name: str, now: int) -> IncidentReport:
     """Return the report of an incident as it stands now.
+
+    Args:
+        conn: any connection.
+        name: of the incident; untrusted.
+        now: unix seconds.
 
     Raises:
         RequestError: `request.not_found`.
     """
     found = incidents.row_of(conn, name)
-    row = rollout_rows.rollout_by_id(conn, int(found["rollout_id"]))
+    notes = rows.notes(conn, int(found["id"]))
+    hypotheses = [_written(one) for one in notes if one["kind"] == "hypothesis"]
+    said: dict[str, Any] = {
+        "now": now,
+        "because": incidents.findings_of(found),
+        "hypothesis": hypotheses[-1] if hypotheses else None,
+        "actions": [_written(one) for one in notes if one["kind"] == "action"],
+        "followups": [_follow_up(one) for one in rows.followups(conn, int(found["id"]))],
+    }
+    entries = [_note(one) for one in notes]
+    row = (
+        rollout_rows.rollout_by_id(conn, int(found["rollout_id"])) if found["rollout_id"] else None
+    )
     if row is None:
-        raise RequestError("request.not_found", f"the rollout of {name}")
-    return story.report(
-        name=name,
-        kind=found["kind"],
+        return story.build(_incident(found, None), entries=entries, **said)
+    subject = str(found["subject"])
+    devices, partial = _devices(conn, int(row["id"]))
+    counters = {one.from_counter for one in devices}
+    return story.build(
+        _incident(found, row),
         rollout=planning.model_of(row),
-        release=str(row["release"]),
-        opened_at=int(found["opened_at"]),
-        opened_by=str(found["opened_by"]),
-        because=incidents.findings_of(found),
+        version=str(row["release_version"]),
         evidence=telemetry.evidence(conn, int(row["id"])),
-        devices=_devices(conn, row, str(found["subject"])),
-        entries=_entries(conn, found, row),
-        summary=str(found["summary"]),
-        subject=str(found["subject"]),
+        devices=devices,
+        partial=partial,
+        stopped=_stopped(conn, int(row["id"]), subject),
+        versions=rows.versions(conn, str(row["product"]), counters),
+        entries=[*entries, *_story(conn, row), *_outcomes(devices, subject)],
+        logs=_logs(conn, int(row["id"]), subject),
+        **said,
     )
 
 
-def export(conn: Connection, name: str, form: str) -> tuple[str, bytes]:
+def export(conn: Connection, name: str, form: str, now: int) -> tuple[str, bytes]:
     """Return (media type, bytes) of a report as `json`, `md` or `html`.
 
     Raises:
@@ -59,72 +100,203 @@ def export(conn: Connection, name: str, form: str) -> tuple[str, bytes]:
     kind = FORMATS.get(form)
     if kind is None:
         raise RequestError("request.invalid", f"format: {', '.join(FORMATS)}")
-    report = build(conn, name)
+    report = build(conn, name, now)
     if form == "json":
         return kind, codec.encode(report)
-    text = story.to_markdown(report)
-    if form == "md":
-        return kind, text.encode()
-    page = (
-        '<!doctype html><html lang="en"><meta charset="utf-8"><title>'
-        f"{html.escape(name)}</title><body><pre>{html.escape(text)}</pre></body></html>\n"
+    read = story.lay_out(report)
+    return kind, (story.to_markdown(read) if form == "md" else story.to_html(read)).encode()
+
+
+def _incident(found: Row, row: Row | None) -> Incident:
+    return Incident(
+        name=str(found["name"]),
+        kind=found["kind"],
+        opened_at=int(found["opened_at"]),
+        opened_by=str(found["opened_by"]),
+        state=found["state"],
+        severity=found["severity"],
+        owner=str(found["owner"]),
+        subject=str(found["subject"]),
+        rollout=str(row["name"]) if row else "",
+        release=str(row["release"]) if row else "",
+        summary=str(found["summary"]),
+        mitigated_at=int(found["mitigated_at"] or 0),
+        closed_at=int(found["closed_at"] or 0),
+        published_at=int(found["published_at"] or 0),
     )
-    return kind, page.encode()
 
 
-def _devices(conn: Connection, row: Row, variant: str) -> list[DeviceOutcome]:
-    found = rollout_rows.updates_in(
-        conn, int(row["id"]), _EXPOSED, variant=variant, limit=DEVICES_MAX
+def _written(one: Row) -> Written:
+    return Written(at=int(one["at"]), by=str(one["by"]), text=str(one["text"]))
+
+
+def _follow_up(one: Row) -> FollowUp:
+    return FollowUp(
+        number=int(one["number"]),
+        text=str(one["text"]),
+        owner=str(one["owner"]),
+        due_at=int(one["due_at"]),
+        done_at=int(one["done_at"] or 0),
+        done_by=str(one["done_by"] or ""),
     )
-    return [
-        DeviceOutcome(
-            device=str(one["device"]),
-            variant=str(one["variant"]),
-            ring=str(one["ring"]),
-            state=str(one["state"]),
-            reason=str(one["reason"] or ""),
-            at=int(one["state_at"]),
-            attributes={"from": int(one["from_counter"])},
-        )
-        for one in found
-        if one["permitted_at"] is not None or str(one["reason"] or "").startswith("install.")
-    ]
 
 
-def _entries(conn: Connection, found: Row, row: Row) -> list[Entry]:
-    entries = [
-        Entry(at=int(one["at"]), who=str(one["actor"]), text=f"{one['action']}: {one['text']}")
-        for one in admin_log.plan_log(conn, int(row["id"]))
+# --- devices ---
+
+
+def _devices(conn: Connection, rollout_id: int) -> tuple[list[DeviceOutcome], bool]:
+    """Return devices that acted on the release, those that ended badly first; and whether they are not all."""
+    bad = rows.outcomes(conn, rollout_id, states=story.BAD, acted=True, limit=BAD_MAX + 1)
+    others = rows.outcomes(
+        conn,
+        rollout_id,
+        states=story.PAST_RETURN | {"confirmed"},
+        acted=True,
+        limit=OTHERS_MAX + 1,
+    )
+    partial = len(bad) > BAD_MAX or len(others) > OTHERS_MAX
+    return [_device(one) for one in (*bad[:BAD_MAX], *others[:OTHERS_MAX])], partial
+
+
+def _device(one: rows.Outcome) -> DeviceOutcome:
+    own = {
+        name: value
+        for name, value in one.attributes.items()
+        if isinstance(value, str | int | float | bool)
+    }
+    return DeviceOutcome(
+        device=one.device,
+        variant=one.variant,
+        ring=one.ring,
+        state=one.state,
+        reason=one.reason or "",
+        at=one.state_at,
+        from_counter=one.from_counter,
+        # What the server knows of a device is not to be masked by what it says of itself.
+        attributes={
+            **own,
+            "from": one.from_counter,
+            "region": one.region,
+            "site": one.site,
+            "connectivity": one.connectivity,
+        },
+    )
+
+
+def _stopped(conn: Connection, rollout_id: int, subject: str) -> Stopped:
+    count = rollout_rows.count_updates
+    return Stopped(
+        held=count(conn, rollout_id, outcomes.BEFORE, variant=subject),
+        cancelled=count(conn, rollout_id, {"cancelled"}, variant=subject),
+    )
+
+
+# --- the timeline ---
+
+
+def _note(one: Row) -> Entry:
+    kind = str(one["kind"])
+    texts = {
+        "action": f"corrective action: {one['text']}",
+        "hypothesis": f"hypothesis: {one['text']}",
+    }
+    return Entry(
+        at=int(one["at"]),
+        who=str(one["by"]),
+        text=texts.get(kind, str(one["text"])),
+        kind="event" if kind == "event" else "note",
+    )
+
+
+def _story(conn: Connection, row: Row) -> list[Entry]:
+    """Return what was decided about a rollout and about its ways back."""
+    found = [
+        _decision(one, "") for one in admin_log.plan_log(conn, int(row["id"]), limit=_STORY_MAX)
     ]
     for child in rollout_rows.children(conn, int(row["id"])):
-        entries += [
-            Entry(at=int(one["at"]), who=str(one["actor"]), text=f"{child['name']}: {one['text']}")
-            for one in admin_log.plan_log(conn, int(child["id"]))
-        ]
-    bad = rows.outcomes(conn, int(row["id"]))
+        lines = admin_log.plan_log(conn, int(child["id"]), limit=_STORY_MAX)
+        found += [_decision(one, f"{child['name']} ") for one in lines]
+    return found
+
+
+def _decision(one: Row, of: str) -> Entry:
+    action, text = str(one["action"]), str(one["text"])
+    grounds = dict.fromkeys(
+        said for said in (str(finding.get("text", "")) for finding in one["because"]) if said
+    )
+    return Entry(
+        at=int(one["at"]),
+        who=str(one["actor"]),
+        text=f"{of}{action}: {text}" if text else f"{of}{action}",
+        kind="event" if action in _NO_DECISION else "decision",
+        because=tuple(said for said in grounds if said != text),
+    )
+
+
+def _outcomes(devices: list[DeviceOutcome], subject: str) -> list[Entry]:
+    bad = [one for one in devices if one.state in story.BAD and subject in ("", one.variant)]
     shown = bad[:_OUTCOMES_SHOWN]
-    entries += [
+    found = [
         Entry(
-            at=int(one["state_at"]),
+            at=one.at,
             who="device",
-            text=f"{one['device']} {one['state']}"
-            + (f": {one['reason']}" if one["reason"] else ""),
+            text=f"{one.device} {one.state}" + (f": {one.reason}" if one.reason else ""),
+            kind="outcome",
         )
         for one in shown
     ]
     if len(bad) > len(shown):
         rest = len(bad) - len(shown)
-        entries.append(
-            Entry(at=int(bad[-1]["state_at"]), who="device", text=f"and {rest:,} more devices")
-        )
-    for one in rows.notes(conn, int(found["id"])):
-        kind = str(one["kind"])
-        entries.append(
-            Entry(
-                at=int(one["at"]),
-                who=str(one["by"]),
-                text=str(one["text"]),
-                kind="action" if kind == "action" else "note" if kind == "note" else "event",
-            )
-        )
-    return entries
+        text = f"and {rest:,} more devices up to here"
+        found.append(Entry(at=bad[-1].at, who="device", text=text, kind="outcome"))
+    return found
+
+
+# --- logs ---
+
+
+def _logs(conn: Connection, rollout_id: int, subject: str) -> list[DeviceLog]:
+    """Return the first two logs, then the most telling one of every reason, then the most telling of all; in order of time."""
+    found: list[DeviceLog] = []
+    for device, variant, at, body in rows.reported(conn, rollout_id, variant=subject):
+        made = _log(device, variant, at, codec.decode(body.encode(), EventBody))
+        if made.text or made.checks or made.detail:
+            found.append(made)
+    return chosen(found)
+
+
+def chosen(found: list[DeviceLog]) -> list[DeviceLog]:
+    """Choose the logs of a report from all that there are, in the order of their arrival."""
+    order = sorted(range(len(found)), key=lambda at: (-_tells(found[at]), at))
+    picked = [at for at in range(len(found)) if found[at].text][:2]
+    seen = {found[at].reason for at in picked}
+    for at in order:
+        if found[at].reason not in seen:
+            seen.add(found[at].reason)
+            picked.append(at)
+    picked += [at for at in order if at not in picked and found[at].text]
+    return [found[at] for at in sorted(dict.fromkeys(picked[:LOGS_MAX]))]
+
+
+def _tells(log: DeviceLog) -> int:
+    return (
+        8 * bool(_DEAD.search(log.text))
+        + 4 * bool(_WRONG.search(log.text))
+        + 2 * bool(log.text)
+        + bool(log.checks)
+    )
+
+
+def _log(device: str, variant: str, at: int, event: EventBody) -> DeviceLog:
+    text = scrub(event.log).strip("\n")
+    failed = [one for one in event.health if not one.ok]
+    return DeviceLog(
+        device=device,
+        variant=variant,
+        at=at,
+        reason=event.reason or "",
+        detail=scrub(event.detail),
+        checks=tuple(f"{one.name}: {scrub(one.detail)}" for one in failed[:16]),
+        text=text[-LOG_CHARS:],
+        cut=len(text) > LOG_CHARS,
+    )

@@ -148,8 +148,12 @@ class Control:
         """Write the corrective action into an incident, close it and publish its report."""
         note = {"kind": "action", "text": action}
         self.api.post(f"/incidents/{name}/notes", note, key=f"demo-note-{name}")
-        for verb in ("close", "publish"):
-            body = {"reason": action}
+        told = {
+            "summary": "A firmware update was stopped because of a fault in it.",
+            "action": action,
+        }
+        bodies = {"close": {"reason": action}, "publish": told}
+        for verb, body in bodies.items():
             self.api.post(f"/incidents/{name}/{verb}", body, key=f"demo-{verb}-{name}")
 
     def recall(self, release: str, reason: str) -> None:

@@ -1,12 +1,25 @@
 """The incident report: counts that add up, what the failed have in common, what is missing, and text that strangers cannot break."""
 
+from html.parser import HTMLParser
+
 import msgspec
+import pytest
+from markdown_it import MarkdownIt
 from tests.unit.rollout.stage import begun, known
 
+from tidegate.core import codec
 from tidegate.rollout import incident
-from tidegate.rollout.contrast import contrasts
-from tidegate.rollout.incident import DeviceOutcome, Entry
-from tidegate.rollout.model import Finding, IncidentReport
+from tidegate.rollout.incident import (
+    DeviceLog,
+    DeviceOutcome,
+    Entry,
+    FollowUp,
+    Incident,
+    IncidentReport,
+    Stopped,
+    Written,
+)
+from tidegate.rollout.model import Finding
 
 EVIDENCE = known(
     ("matched", "pilot", "r3", 40), ("matched", "pilot", "r7", 20),
@@ -26,7 +39,7 @@ DEVICES = [
     *[
         DeviceOutcome(
             device=f"r7-{n}", variant="r7", ring="pilot", state="reverted", reason="health.network",
-            at=100 + n, runs="gw1-2.4.1", attributes={"modem": "a"},
+            at=100 + n, from_counter=118, attributes={"modem": "a"},
         )
         for n in range(4)
     ],
@@ -35,145 +48,271 @@ DEVICES = [
 ]  # fmt: skip
 
 
+INCIDENT = Incident(
+    name="INC-2026-014", kind="halt", opened_at=1_764_821_551, opened_by="planner",
+    rollout="gw1-2.5.1", release="gw1-2.5.1", summary="6 of 23 attempts ended badly",
+)  # fmt: skip
+HOSTILE = (
+    "<script>x</script> [a](javascript:b) https://evil.example www.evil.example | `c` *d*\n# Head\n"
+    "- point\n1. one\n> quote\n\u202e\u0007\x1b[31m ```\n</pre><img src=x onerror=y>&lt;b&gt; "
+    + "long"
+    * 3_000
+)
+
+
 def _report(**other: object) -> IncidentReport:
     fields: dict[str, object] = {
-        "name": "INC-2026-014",
-        "kind": "halt",
+        "now": 1_764_900_000,
         "rollout": begun(state="halted"),
-        "release": "gw1-2.5.1",
-        "opened_at": 1_764_821_551,
-        "opened_by": "planner",
+        "version": "2.5.1",
         "because": BECAUSE,
         "evidence": EVIDENCE,
         "devices": DEVICES,
+        "versions": {118: "2.4.1"},
     }
-    return incident.report(**{**fields, **other})  # type: ignore[arg-type]
+    about = other.pop("incident", INCIDENT)
+    return incident.build(about, **{**fields, **other})  # type: ignore[arg-type]
+
+
+def _about(**changes: object) -> Incident:
+    return msgspec.structs.replace(INCIDENT, **changes)
+
+
+def _hostile() -> IncidentReport:
+    return _report(
+        incident=_about(summary=HOSTILE, release=HOSTILE, owner=HOSTILE, opened_by=HOSTILE),
+        entries=[Entry(at=1, who=HOSTILE, text=HOSTILE, kind="decision", because=(HOSTILE,))],
+        devices=[
+            DeviceOutcome(
+                device="d1", variant=HOSTILE, ring="pilot", state="reverted", reason=HOSTILE,
+                attributes={HOSTILE: HOSTILE},
+            ),
+            *[
+                DeviceOutcome(device=f"e{n}", variant="r3", ring="pilot", state="confirmed")
+                for n in range(30)
+            ],
+        ],
+        logs=[
+            DeviceLog(
+                device="d1", variant=HOSTILE, at=1, reason=HOSTILE, detail=HOSTILE,
+                checks=(HOSTILE,), text=HOSTILE,
+            )
+        ],
+        hypothesis=Written(at=1, by=HOSTILE, text=HOSTILE),
+        actions=[Written(at=1, by=HOSTILE, text=HOSTILE)],
+        followups=[FollowUp(number=1, text=HOSTILE, owner=HOSTILE)],
+    )  # fmt: skip
 
 
 def test_the_counts_of_a_report_add_up() -> None:
-    counts = _report().facts["counts"]
-    assert counts["attempts"] == counts["confirmed"] + counts["harmed"] + counts["open"] == 23
-    assert counts["harmed"] == counts["reverted"] + counts["failed"] + counts["lost"] == 6
-    assert counts["untouched"] == 60 - 23
-    for key in ("variants", "rings"):
-        for name, count in counts.items():
-            assert count == sum(row[name] for row in _report().facts[key]), (key, name)
+    report = _report()
+    counts = report.reach.counts
+    assert counts.attempts == counts.confirmed + counts.harmed + counts.open == 23
+    assert counts.harmed == counts.reverted + counts.failed + counts.lost == 6
+    assert counts.untouched == 60 - 23
+    for shares in (report.reach.variants, report.reach.rings):
+        for name in counts.__struct_fields__:
+            assert getattr(counts, name) == sum(getattr(one.counts, name) for one in shares), name
 
 
-def test_devices_past_the_point_of_no_return_are_listed_by_name() -> None:
-    facts = _report().facts
-    assert [one["device"] for one in facts["past_return"]] == ["r3-15", "r7-5"]
-    assert [one["device"] for one in facts["lost"]] == ["r7-4"]
-    assert facts["first"]["device"] == "r7-0"
-    assert facts["last"]["device"] == "r7-4"
-    assert facts["first"]["runs"] == "gw1-2.4.1"
+def test_devices_past_the_point_of_no_return_and_the_affected_are_listed_by_name() -> None:
+    reach = _report(stopped=Stopped(held=3, cancelled=2)).reach
+    assert [one.device for one in reach.past_return] == ["r3-15", "r7-5"]
+    assert [one.device for one in reach.affected] == ["r7-0", "r7-1", "r7-2", "r7-3", "r7-4"]
+    assert reach.first is not None
+    assert reach.last is not None
+    assert (reach.first.device, reach.last.device) == ("r7-0", "r7-4")
+    assert (reach.stopped.held, reach.stopped.cancelled) == (3, 2)
 
 
-def test_what_the_failed_have_in_common_is_found_and_discounted() -> None:
-    found = _report().facts["contrasts"]
-    assert {("variant", "r7"), ("modem", "a")} == {
-        (one["attribute"], one["value"]) for one in found
-    }
-    assert (found[0]["bad"], found[0]["count"]) == (5, 5)
-    assert (found[0]["other_bad"], found[0]["other_count"]) == (0, 15)
-    # C(20, 5) = 15,504 to 1, over the four values that were looked at.
-    assert found[0]["odds"] == 15_504 / 4
+def test_from_which_version_they_came_is_told() -> None:
+    moves = {one.from_counter: one for one in _report().reach.moves}
+    assert moves[118].from_version == "2.4.1"
+    assert (moves[118].attempts, moves[118].harmed) == (4, 4)
+
+
+def test_what_the_failed_have_in_common_is_found_the_variant_first() -> None:
+    found = _report().contrast.rows[0]
+    assert found.terms == (("variant", "r7"),)
+    assert found.same == (("modem", "a"),)
+    assert (found.bad, found.count, found.other_bad, found.other_count) == (5, 5, 0, 15)
+    assert found.odds > 1_000
 
 
 def test_reasons_come_with_their_words_the_most_frequent_first() -> None:
-    reasons = _report().facts["reasons"]
-    assert reasons[0] == {
-        "code": "health.network",
-        "text": "the network did not come up",
-        "count": 4,
-    }
+    first = _report().reach.reasons[0]
+    assert (first.code, first.text, first.count) == (
+        "health.network", "the network did not come up", 4,
+    )  # fmt: skip
 
 
-def test_an_isolation_tells_of_its_variant() -> None:
-    report = _report(kind="isolation", subject="r7")
-    assert report.facts["counts"]["attempts"] == 6
-    assert report.summary.startswith("Isolated: 5 of 6 devices that acted on gw1-2.5.1 on r7")
-    assert [one["device"] for one in report.facts["past_return"]] == ["r7-5"]
+def test_an_isolation_tells_of_its_variant_and_compares_it_with_the_others() -> None:
+    report = _report(incident=_about(kind="isolation", subject="r7"))
+    assert report.title == "r7 isolated in gw1-2.5.1"
+    assert report.reach.counts.attempts == 6
+    assert report.figures.startswith("5 of 6 devices that acted on gw1-2.5.1 on r7 ended badly")
+    assert [one.device for one in report.reach.past_return] == ["r7-5"]
+    assert report.contrast.rows[0].label == "variant = r7"
+
+
+def test_an_incident_without_a_rollout_is_told_as_well() -> None:
+    about = Incident(name="INC-1", kind="manual", opened_at=1, opened_by="olga", summary="Smoke")
+    report = incident.build(about)
+    assert report.title == "Smoke"
+    text = incident.to_markdown(incident.lay_out(report))
+    assert "# INC-1: Smoke" in text
+    assert "Who was hit" not in text
 
 
 def test_what_nobody_has_said_is_missing() -> None:
     assert _report().missing == (
+        "an owner",
         "the outcome of 2 devices past the point of no return",
         "what became of 1 lost devices",
-        "corrective action",
+        "a hypothesis of the cause",
+        "a corrective action",
     )
-    action = Entry(at=300, who="olga", text="gw1-r7 gets its own build", kind="action")
+    late = FollowUp(number=1, text="ask", owner="olga", due_at=1_764_800_000)
     done = _report(
-        entries=[action],
+        incident=_about(owner="olga"),
         evidence=known(("permitted", "pilot", "r3", 3), ("confirmed", "pilot", "r3", 3)),
+        hypothesis=Written(at=1, by="olga", text="the modem"),
+        actions=[Written(at=300, by="olga", text="gw1-r7 gets its own build")],
+        followups=[late],
     )
-    assert done.missing == ()
-    assert done.actions == (
-        {"at": 300, "who": "olga", "text": "gw1-r7 gets its own build", "kind": "action"},
+    assert done.missing == ("1 follow-ups that are overdue",)
+    assert (
+        "what happened, in a sentence" in _report(because=(), incident=_about(summary="")).missing
     )
-    assert "why it was stopped" in _report(because=()).missing
-    assert "why it was stopped" not in _report(because=(), summary="screens black").missing
 
 
-def test_the_timeline_is_in_order_and_apart_from_actions() -> None:
+def test_the_timeline_is_in_order_and_decisions_say_why() -> None:
     entries = [
-        Entry(at=30, who="planner", text="halt"),
+        Entry(at=30, who="planner", text="halt", kind="decision", because=("6 of 23",)),
         Entry(at=10, who="olga", text="created"),
-        Entry(at=40, who="olga", text="fixed", kind="action"),
         Entry(at=35, who="pia", text="called the site", kind="note"),
     ]
     report = _report(entries=entries)
-    assert [one["text"] for one in report.timeline] == ["created", "halt", "called the site"]
-    assert [one["text"] for one in report.actions] == ["fixed"]
+    assert [one.text for one in report.timeline] == ["created", "halt", "called the site"]
+    assert [(one.who, one.because) for one in report.decisions] == [("planner", ("6 of 23",))]
 
 
 def test_a_report_survives_being_stored() -> None:
     report = _report()
     assert report == msgspec.json.decode(msgspec.json.encode(report), type=IncidentReport)
+    assert msgspec.json.decode(codec.encode(report))["schema"] == incident.SCHEMA
 
 
-def test_markdown_tells_everything_that_the_data_has() -> None:
-    entries = [
-        Entry(at=10, who="olga", text="created"),
-        Entry(at=20, who="olga", text="new build", kind="action"),
+class _Words(HTMLParser):
+    """Reads the headings and the text of a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.headings: list[str] = []
+        self.tags: set[str] = set()
+        self._open = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        assert all(name in {"lang", "charset", "name", "content", "class"} for name, _ in attrs)
+        self._open = tag
+
+    def handle_data(self, data: str) -> None:
+        if self._open in {"h1", "h2", "h3"}:
+            self.headings.append(data)
+        self._open = ""
+
+
+def _headings(text: str) -> list[str]:
+    tokens = MarkdownIt("commonmark").enable("table").parse(text)
+    return [
+        "".join(child.content for child in (tokens[at + 1].children or ()))
+        for at, token in enumerate(tokens)
+        if token.type == "heading_open"
     ]
-    text = incident.to_markdown(_report(entries=entries))
+
+
+def test_markdown_and_html_tell_the_same_in_the_same_order() -> None:
+    read = incident.lay_out(
+        _report(
+            entries=[Entry(at=10, who="olga", text="halt: x", kind="decision")],
+            logs=[
+                DeviceLog(device="r7-0", variant="r7", at=9, reason="health.network", text="a\nb")
+            ],
+            actions=[Written(at=20, by="olga", text="new build")],
+        )
+    )
+    words = _Words()
+    words.feed(incident.to_html(read))
+    headings = _headings(incident.to_markdown(read))
+    assert words.headings == headings
+    assert headings[1:] == [
+        "What happened", "Missing from this report", "Who was hit", "Variants", "Rings", "Versions",
+        "Why", "What the failed have in common", "Hypothesis", "Decisions", "Timeline (UTC)",
+        "Devices", "Logs", "r7-0 (r7), 1970-01-01 00:00:09 UTC: health.network",
+        "Corrective action", "Follow-ups",
+    ]  # fmt: skip
+
+
+def test_a_reader_who_was_not_there_finds_what_he_needs() -> None:
+    text = incident.to_markdown(incident.lay_out(_report(stopped=Stopped(held=3, cancelled=2))))
     for part in (
-        "# INC-2026-014: halt of gw1-2.5.0",
-        "opened: 2025-12-04 04:12:31 by planner",
-        "- 22 exposed",
-        "- 15 confirmed it",
-        "- r3-15 (r3): rebooting",
+        "- Opened: 2025-12-04 04:12:31 UTC by the gate",
+        "| 22 | exposed: given leave to activate |",
+        "| 3 | had not begun to activate, and are held: what they staged stays inert |",
         "| health.network | the network did not come up | 4 |",
         "| r7 | 6 | 0 | 4 | 0 | 1 | 1 |",
+        "| 2.4.1 | 2.5.1 | 4 | 4 |",
         "- 6 of 23 attempts ended badly",
-        "variant = r7: 5 of 5; all others: 0 of 15 (3,876 : 1, already discounted)",
-        "- 1970-01-01 00:00:10 olga: created",
-        "- 1970-01-01 00:00:20 olga: new build",
-        "## Missing from this report",
+        "| variant = r7; the same devices: modem = a | 5 of 5 | 0 of 15 |",
+        "First to end badly: r7-0 (r7), 1970-01-01 00:01:40 UTC, reverted: health.network.",
+        "Not written down yet.",
     ):
         assert part in text, part
 
 
-def test_text_of_strangers_cannot_make_links_headings_tables_or_html() -> None:
-    hostile = "<script>x</script> [a](javascript:b)\n# Head | `c` *d*"
-    entries = [
-        Entry(at=1, who=hostile, text=hostile),
-        Entry(at=1, who="x", text=hostile, kind="action"),
-    ]
-    text = incident.to_markdown(_report(entries=entries, summary=hostile, release=hostile))
-    assert "<script>" not in text
-    assert "[a](" not in text
-    assert "\n# Head" not in text
-    assert r"\<script\>x\</script\> \[a\](javascript:b) \# Head \| \`c\` \*d\*" in text
+def test_text_of_strangers_stays_text_in_markdown() -> None:
+    text = incident.to_markdown(incident.lay_out(_hostile()))
+    tokens = MarkdownIt("commonmark", {"linkify": False}).enable("table").parse(text)
+    every = [child for token in tokens for child in (token.children or ())] + tokens
+    kinds = {token.type for token in every}
+    assert not kinds & {"html_inline", "html_block", "link_open", "image", "code_inline", "em_open"}
+    assert not kinds & {"blockquote_open", "ordered_list_open", "strong_open", "hr", "code_block"}
+    plain = _headings(incident.to_markdown(incident.lay_out(_report())))
+    assert set(plain) - set(_headings(text)) <= {"INC-2026-014: gw1-2.5.1 halted"}
+    assert "\u202e" not in text
+    assert all(ord(char) >= 32 or char == "\n" for char in text)
+    assert "https://" not in text.replace("```", "").split("## Logs")[0]
+    for table in text.split("\n\n"):
+        rows = [row for row in table.split("\n") if row.startswith("|")]
+        widths = {row.replace("\\|", "").count("|") for row in rows}
+        assert len(widths) <= 1, table[:300]
 
 
-def test_contrasts_leave_out_what_all_or_none_have() -> None:
-    devices = [
-        ({"site": "a", "all": "x"}, True),
-        ({"site": "b", "all": "x"}, False),
-        ({"all": "x"}, False),
-    ]
-    found = contrasts(devices, ("site", "all", "none"))
-    assert [(one.attribute, one.value) for one in found] == [("site", "a"), ("site", "b")]
-    assert contrasts([], ("site",)) == ()
+def test_a_log_cannot_leave_its_fence() -> None:
+    logs = [DeviceLog(device="d", variant="v", at=1, reason="r", text="```\n# Out\n````\n~~~")]
+    text = incident.to_markdown(incident.lay_out(_report(logs=logs)))
+    assert "Out" not in _headings(text)
+
+
+def test_text_of_strangers_stays_text_in_html() -> None:
+    page = incident.to_html(incident.lay_out(_hostile()))
+    words = _Words()
+    words.feed(page)
+    assert words.tags <= {
+        "html", "head", "meta", "title", "style", "body", "h1", "h2", "h3", "dl", "dt", "dd", "p",
+        "ul", "li", "div", "table", "thead", "tbody", "tr", "th", "td", "pre",
+    }  # fmt: skip
+    assert "\u202e" not in page
+
+
+@pytest.mark.parametrize(
+    "lead", ["- x", "+ x", "1. x", "12) x", "= x", "# x", "> x", "~~~", "    x"]
+)
+def test_no_beginning_of_a_line_makes_a_block(lead: str) -> None:
+    from tidegate.rollout.incident import text
+
+    tokens = MarkdownIt("commonmark").parse(text.markdown(lead))
+    assert [one.type for one in tokens] == ["paragraph_open", "inline", "paragraph_close"]
+    (inline,) = [one for one in tokens if one.type == "inline"]
+    assert "".join(one.content for one in inline.children or ()) == lead.strip()

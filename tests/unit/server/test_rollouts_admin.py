@@ -217,11 +217,11 @@ def test_a_bad_release_halts_itself_and_the_report_says_why(desk: Desk) -> None:
     assert "4 of 4 attempts ended badly" in row["because"][0]["text"]
     (found,) = desk.rig.read(lambda conn: incidents.of_rollout(conn, row["id"]))
     assert (found.kind, found.opened_by, found.state) == ("halt", "planner", "open")
-    report = desk.rig.read(lambda conn: reports.build(conn, found.name))
-    assert report.facts["counts"]["reverted"] == 4
-    text = story.to_markdown(report)
+    report = desk.rig.read(lambda conn: reports.build(conn, found.name, desk.now))
+    assert report.reach.counts.reverted == 4
+    text = story.to_markdown(story.lay_out(report))
     assert "4 of 4 attempts ended badly" in text
-    assert report.missing == ("corrective action",)
+    assert "a corrective action" in report.missing
 
 
 def test_a_bad_variant_is_isolated_and_readmitted_by_hand(desk: Desk) -> None:
@@ -518,7 +518,7 @@ def test_an_incident_is_closed_only_with_a_corrective_action(desk: Desk) -> None
 
     def close() -> incidents.IncidentFacts:
         def work(conn: Connection) -> incidents.IncidentFacts:
-            return incidents.close(conn, name, OLGA, "", desk.now)
+            return incidents.move(conn, name, "close", OLGA, "", desk.now)
 
         return desk.rig.app.store.write(work).result(10)
 
@@ -527,8 +527,8 @@ def test_an_incident_is_closed_only_with_a_corrective_action(desk: Desk) -> None
         lambda conn: incidents.note(conn, name, "action", "fixed the driver", OLGA, desk.now)
     )
     assert close().state == "closed"
-    kind, body = desk.rig.read(lambda conn: reports.export(conn, name, "md"))
-    assert kind == "text/markdown"
+    kind, body = desk.rig.read(lambda conn: reports.export(conn, name, "md", desk.now))
+    assert kind == "text/markdown; charset=utf-8"
     assert b"fixed the driver" in body
 
 
@@ -537,9 +537,9 @@ def test_hostile_words_of_people_do_no_harm_in_the_report(desk: Desk) -> None:
     halted = desk.act("halt", reason="<script>alert(1)</script>\n# heading")
     assert halted.stopped is not None
     name = halted.stopped.incident
-    _, page = desk.rig.read(lambda conn: reports.export(conn, name, "html"))
+    _, page = desk.rig.read(lambda conn: reports.export(conn, name, "html", desk.now))
     assert b"<script" not in page
-    _, text = desk.rig.read(lambda conn: reports.export(conn, name, "md"))
+    _, text = desk.rig.read(lambda conn: reports.export(conn, name, "md", desk.now))
     assert b"\n# heading" not in text
 
 

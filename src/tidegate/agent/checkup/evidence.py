@@ -18,9 +18,9 @@ from typing import Final, NamedTuple
 from tidegate.agent import programs
 from tidegate.agent.board import BOOT_ID, PSTORE
 from tidegate.agent.checkup import journald
-from tidegate.agent.checkup.scrub import scrub
 from tidegate.agent.files import replace_file
 from tidegate.core.errors import DeviceError
+from tidegate.core.scrub import scrub
 
 #: Most of a whole log, and of one record, in characters: the tail of each.
 LOG_MAX: Final = 12 << 10

@@ -30,6 +30,7 @@ from tidegate.server.api.releases import ReleaseRoutes, TrustRoutes
 from tidegate.server.api.repeats import Repeats
 from tidegate.server.api.rollouts import RolloutRoutes
 from tidegate.server.api.scrape import metrics_route
+from tidegate.server.api.status_page import status_routes
 from tidegate.server.api.supply import AdvisoryRoutes, ComponentRoutes, OriginRoutes
 from tidegate.server.live import Live
 from tidegate.server.operations import Operations, auth_of
@@ -105,7 +106,12 @@ def create_admin_app(services: Services) -> Litestar:
         request_max_body_size=services.settings.body_max,
     )
     app = Litestar(
-        route_handlers=[api, metrics_route(desk), create_web(services, accounts, operations)],
+        route_handlers=[
+            api,
+            metrics_route(desk),
+            *status_routes(desk),
+            create_web(services, accounts, operations),
+        ],
         openapi_config=OpenAPIConfig(
             title="Tidegate",
             version=__version__,

@@ -1,15 +1,21 @@
-"""Incidents over REST: look, write into, close, publish, export."""
+"""Incidents over REST: open, look, write into, lead through, close, publish, export."""
+
+import base64
+import binascii
 
 from litestar import Controller, Response, get, post
 from litestar.params import FromPath, JSONBody
 
+from tidegate.core.errors import RequestError
 from tidegate.core.protocol import Envelope
-from tidegate.server import grants, incidents, reports
+from tidegate.rollout.incident import POLICY
+from tidegate.server import acts, cohort_lists, grants, incidents, publication, reports
 from tidegate.server.acts import Outcome
 from tidegate.server.api.desk import (
     PERMISSION,
     ApiRequest,
     Cursor,
+    Desk,
     DeskDep,
     InState,
     Limit,
@@ -17,17 +23,23 @@ from tidegate.server.api.desk import (
     cursor_of,
     position_of,
 )
-from tidegate.server.api.wire import (
-    Because,
-    Grants,
+from tidegate.server.api.incident_wire import (
+    Cohort,
     IncidentAnswer,
+    IncidentEdit,
     Incidents,
-    NewGrant,
+    NewFollowUp,
+    NewIncident,
     NewNote,
-    SignedGrant,
+    NewPublication,
+    NewUpdate,
+    Withdrawal,
 )
+from tidegate.server.api.wire import Because, Grants, NewGrant, SignedGrant
+from tidegate.server.auth import Actor
 from tidegate.server.grants import GrantAsk, GrantDraft
 from tidegate.server.incidents import IncidentFacts
+from tidegate.server.publication import Texts
 from tidegate.server.store import Connection
 
 
@@ -41,23 +53,52 @@ class IncidentRoutes(Controller):
     def list_incidents(
         self, desk: DeskDep, in_state: InState = "", cursor: Cursor = "", limit: Limit = 50
     ) -> Incidents:
-        """List incidents, newest first."""
-        before = position_of(cursor)
+        """List incidents, newest first; `state` is open, mitigated, closed, or `unclosed` for the first two."""
+        before, unclosed = position_of(cursor), in_state == "unclosed"
+        state = "" if unclosed else in_state
         items, more = desk.read(
-            lambda conn: incidents.listed(conn, state=in_state, before=before, limit=limit)
+            lambda conn: incidents.listed(
+                conn, state=state, unclosed=unclosed, before=before, limit=limit
+            )
         )
         return Incidents(items=items, next=cursor_of(more))
 
+    @post("/", opt={PERMISSION: "incident.write"}, sync_to_thread=True, status_code=201)
+    def open_incident(
+        self, request: ApiRequest, desk: DeskDep, data: JSONBody[NewIncident]
+    ) -> IncidentFacts:
+        """Open an incident by hand. Nothing else is changed by it."""
+
+        def work(conn: Connection) -> IncidentFacts:
+            name = incidents.open_by_hand(
+                conn,
+                summary=data.summary,
+                rollout=acts.row_of(conn, data.rollout) if data.rollout else None,
+                subject=data.variant,
+                severity=data.severity,
+                owner=data.owner,
+                actor=request.user,
+                now=desk.now,
+            )
+            return incidents.show(conn, name)
+
+        return desk.write(work)
+
     @get("/{name:str}", opt={PERMISSION: "fleet.read"}, sync_to_thread=True)
     def show(self, desk: DeskDep, name: FromPath[str]) -> IncidentAnswer:
-        """Return an incident, its report as it stands now, and its notes."""
+        """Return an incident, its report as it stands now, what was written into it, and what the status page says."""
 
         def work(conn: Connection) -> IncidentAnswer:
+            report = reports.build(conn, name, desk.now)
             return IncidentAnswer(
                 incident=incidents.show(conn, name),
-                report=reports.build(conn, name),
+                report=report,
                 notes=incidents.notes(conn, name),
+                followups=incidents.followups(conn, name),
                 grants=grants.of_incident(conn, name),
+                publication=publication.of_incident(conn, name),
+                proposal=publication.propose(report),
+                public=desk.services.settings.status_public,
             )
 
         return desk.read(work)
@@ -70,12 +111,42 @@ class IncidentRoutes(Controller):
         format: Text = "md",  # noqa: A002 - the query's key
     ) -> Response[bytes]:
         """Return the report as `md`, `html` or `json`."""
-        kind, body = desk.read(lambda conn: reports.export(conn, name, format))
-        headers = {
-            "Content-Security-Policy": "default-src 'none'",
-            "X-Content-Type-Options": "nosniff",
-        }
+        kind, body = desk.read(lambda conn: reports.export(conn, name, format, desk.now))
+        headers = {"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff"}
         return Response(body, media_type=kind, headers=headers)
+
+    @get("/{name:str}/cohort", opt={PERMISSION: "fleet.read"}, sync_to_thread=True)
+    def cohort(
+        self,
+        desk: DeskDep,
+        name: FromPath[str],
+        which: Text = "affected",
+        cursor: Cursor = "",
+        limit: Limit = 500,
+    ) -> Cohort:
+        """List an incident's devices: `affected`, `exposed`, `past-return` (of no return) or `stopped` (before they activated)."""
+        after = _place(cursor)
+        items, more = desk.read(lambda conn: cohort_lists.page(conn, name, which, after, limit))
+        return Cohort(items=items, next=_cursor(more))
+
+    @post(
+        "/{name:str}/edit", opt={PERMISSION: "incident.write"}, sync_to_thread=True, status_code=200
+    )
+    def edit(
+        self, request: ApiRequest, desk: DeskDep, name: FromPath[str], data: JSONBody[IncidentEdit]
+    ) -> IncidentFacts:
+        """Set severity, owner or summary."""
+        return desk.write(
+            lambda conn: incidents.edit(
+                conn,
+                name,
+                request.user,
+                desk.now,
+                severity=data.severity,
+                owner=data.owner,
+                summary=data.summary,
+            )
+        )
 
     @post(
         "/{name:str}/notes",
@@ -86,10 +157,46 @@ class IncidentRoutes(Controller):
     def note(
         self, request: ApiRequest, desk: DeskDep, name: FromPath[str], data: JSONBody[NewNote]
     ) -> IncidentFacts:
-        """Write a note or a corrective action into an incident."""
+        """Write a note, a hypothesis or a corrective action into an incident."""
 
         def work(conn: Connection) -> IncidentFacts:
             incidents.note(conn, name, data.kind, data.text, request.user, desk.now)
+            return incidents.show(conn, name)
+
+        return desk.write(work)
+
+    @post(
+        "/{name:str}/followups",
+        opt={PERMISSION: "incident.write"},
+        sync_to_thread=True,
+        status_code=200,
+    )
+    def follow_up(
+        self, request: ApiRequest, desk: DeskDep, name: FromPath[str], data: JSONBody[NewFollowUp]
+    ) -> IncidentFacts:
+        """Write down what is left to do."""
+
+        def work(conn: Connection) -> IncidentFacts:
+            incidents.follow_up(
+                conn, name, data.text, data.owner, data.due_at, request.user, desk.now
+            )
+            return incidents.show(conn, name)
+
+        return desk.write(work)
+
+    @post(
+        "/{name:str}/followups/{number:int}/done",
+        opt={PERMISSION: "incident.write"},
+        sync_to_thread=True,
+        status_code=200,
+    )
+    def followed_up(
+        self, request: ApiRequest, desk: DeskDep, name: FromPath[str], number: FromPath[int]
+    ) -> IncidentFacts:
+        """Note that a follow-up was done."""
+
+        def work(conn: Connection) -> IncidentFacts:
+            incidents.followed_up(conn, name, number, request.user, desk.now)
             return incidents.show(conn, name)
 
         return desk.write(work)
@@ -132,6 +239,30 @@ class IncidentRoutes(Controller):
         )
 
     @post(
+        "/{name:str}/mitigate",
+        opt={PERMISSION: "incident.write"},
+        sync_to_thread=True,
+        status_code=200,
+    )
+    def mitigate(
+        self, request: ApiRequest, desk: DeskDep, name: FromPath[str], data: JSONBody[Because]
+    ) -> IncidentFacts:
+        """Note that an incident does no more harm."""
+        return _move(desk, name, "mitigate", request.user, data.reason)
+
+    @post(
+        "/{name:str}/reopen",
+        opt={PERMISSION: "incident.write"},
+        sync_to_thread=True,
+        status_code=200,
+    )
+    def reopen(
+        self, request: ApiRequest, desk: DeskDep, name: FromPath[str], data: JSONBody[Because]
+    ) -> IncidentFacts:
+        """Open an incident again."""
+        return _move(desk, name, "reopen", request.user, data.reason)
+
+    @post(
         "/{name:str}/close",
         opt={PERMISSION: "incident.write"},
         sync_to_thread=True,
@@ -141,9 +272,7 @@ class IncidentRoutes(Controller):
         self, request: ApiRequest, desk: DeskDep, name: FromPath[str], data: JSONBody[Because]
     ) -> IncidentFacts:
         """Close an incident that has a corrective action."""
-        return desk.write(
-            lambda conn: incidents.close(conn, name, request.user, data.reason, desk.now)
-        )
+        return _move(desk, name, "close", request.user, data.reason)
 
     @post(
         "/{name:str}/publish",
@@ -152,7 +281,69 @@ class IncidentRoutes(Controller):
         status_code=200,
     )
     def publish(
-        self, request: ApiRequest, desk: DeskDep, name: FromPath[str], data: JSONBody[Because]
+        self,
+        request: ApiRequest,
+        desk: DeskDep,
+        name: FromPath[str],
+        data: JSONBody[NewPublication],
     ) -> IncidentFacts:
-        """Mark an incident's report as published."""
-        return desk.write(lambda conn: incidents.publish(conn, name, request.user, desk.now))
+        """Put an incident on the status page, or replace what it says there. A text that names a device of the fleet is refused."""
+        texts = Texts(**{field: getattr(data, field) for field in Texts.__struct_fields__})
+        return desk.write(
+            lambda conn: publication.publish(conn, name, texts, request.user, desk.now)
+        )
+
+    @post(
+        "/{name:str}/publish/update",
+        opt={PERMISSION: "incident.write"},
+        sync_to_thread=True,
+        status_code=200,
+    )
+    def publish_update(
+        self, request: ApiRequest, desk: DeskDep, name: FromPath[str], data: JSONBody[NewUpdate]
+    ) -> IncidentFacts:
+        """Add a line to what the status page says of an incident."""
+        return desk.write(
+            lambda conn: publication.add_update(conn, name, data.text, request.user, desk.now)
+        )
+
+    @post(
+        "/{name:str}/unpublish",
+        opt={PERMISSION: "incident.write"},
+        sync_to_thread=True,
+        status_code=200,
+    )
+    def unpublish(
+        self, request: ApiRequest, desk: DeskDep, name: FromPath[str], data: JSONBody[Withdrawal]
+    ) -> IncidentFacts:
+        """Take an incident off the status page."""
+        return desk.write(
+            lambda conn: publication.withdraw(conn, name, request.user, data.reason, desk.now)
+        )
+
+
+def _move(desk: Desk, name: str, verb: str, actor: Actor, reason: str) -> IncidentFacts:
+    return desk.write(lambda conn: incidents.move(conn, name, verb, actor, reason, desk.now))
+
+
+def _cursor(place: tuple[int, str] | None) -> str | None:
+    """Return an opaque cursor of a place in a cohort."""
+    if place is None:
+        return None
+    return base64.urlsafe_b64encode(f"{place[0]} {place[1]}".encode()).decode().rstrip("=")
+
+
+def _place(cursor: str) -> tuple[int, str]:
+    """Return the place of a cursor (untrusted).
+
+    Raises:
+        RequestError: `request.invalid`.
+    """
+    if not cursor:
+        return 0, ""
+    try:
+        plain = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode("ascii")
+        at, _, device = plain.partition(" ")
+        return int(at), device
+    except (binascii.Error, ValueError) as error:
+        raise RequestError("request.invalid", "cursor: take it from `next` of a page") from error

@@ -1,13 +1,12 @@
 """Bodies of the REST API: what is sent in, and what lists and small answers look like. Everything sent in is untrusted and bounded."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
 
 from tidegate.core.calendar import Entry
 from tidegate.core.protocol import Envelope
-from tidegate.rollout.model import IncidentReport
 from tidegate.server.advisories import AdvisoryFacts, FindingFacts
 from tidegate.server.approvals import RequestFacts
 from tidegate.server.audit import AuditRow
@@ -25,7 +24,6 @@ from tidegate.server.facts import (
 )
 from tidegate.server.grants import GrantFacts
 from tidegate.server.groups import GroupFacts
-from tidegate.server.incidents import IncidentFacts, NoteFacts
 from tidegate.server.preauthorized import BATCH_MAX, Listed
 
 Reason = Annotated[str, Meta(max_length=1000)]
@@ -144,13 +142,6 @@ class GroupChange(_Strict, frozen=True, kw_only=True, forbid_unknown_fields=True
     devices: (
         Annotated[list[Annotated[str, Meta(max_length=64)]], Meta(max_length=100_000)] | None
     ) = None
-
-
-class NewNote(_Strict, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Something to be written into an incident; `action` = a corrective one."""
-
-    text: Annotated[str, Meta(min_length=1, max_length=10_000)]
-    kind: Literal["note", "action"] = "note"
 
 
 class NewAccount(_Strict, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -285,22 +276,6 @@ class Updates(msgspec.Struct, frozen=True, kw_only=True):
 
     items: list[UpdateFacts]
     next: str | None = None
-
-
-class Incidents(msgspec.Struct, frozen=True, kw_only=True):
-    """A page of incidents, newest first."""
-
-    items: list[IncidentFacts]
-    next: str | None = None
-
-
-class IncidentAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """An incident with its report and what was written into it."""
-
-    incident: IncidentFacts
-    report: IncidentReport
-    notes: list[NoteFacts]
-    grants: list[GrantFacts] = []
 
 
 class Grants(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,16 +1,36 @@
-"""Statements about incidents and what was written into them. No decision is made here."""
+"""Statements about incidents, what was written into them, and what is left to do. No decision is made here."""
 
-from typing import Any
+from collections.abc import Collection
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, case, func, insert, or_, select, update
 
 from tidegate.server.store import tables as t
 
 Row = dict[str, Any]
 _TENANT = "default"
-_INCIDENT = select(t.incident, t.rollout.c.name.label("rollout")).outerjoin(
-    t.rollout, t.rollout.c.id == t.incident.c.rollout_id
+_INCIDENT = (
+    select(t.incident, t.rollout.c.name.label("rollout"), t.release.c.name.label("release"))
+    .outerjoin(t.rollout, t.rollout.c.id == t.incident.c.rollout_id)
+    .outerjoin(t.release, t.release.c.id == t.rollout.c.release_id)
 )
+_BAD = ("reverted", "failed", "lost")
+
+
+class Outcome(NamedTuple):
+    """An update with what its device is, as an incident looks at it."""
+
+    device: str
+    variant: str
+    ring: str
+    state: str
+    reason: str | None
+    state_at: int
+    from_counter: int
+    region: str
+    site: str
+    connectivity: str
+    attributes: dict[str, Any]
 
 
 def add(conn: Connection, row: Row) -> int:
@@ -41,6 +61,7 @@ def listed(
     conn: Connection,
     *,
     state: str = "",
+    unclosed: bool = False,
     rollout_id: int | None = None,
     before: int = 0,
     limit: int = 50,
@@ -49,6 +70,8 @@ def listed(
     asked = _INCIDENT.order_by(t.incident.c.id.desc()).limit(limit)
     if state:
         asked = asked.where(t.incident.c.state == state)
+    if unclosed:
+        asked = asked.where(t.incident.c.state != "closed")
     if rollout_id is not None:
         asked = asked.where(t.incident.c.rollout_id == rollout_id)
     if before:
@@ -76,14 +99,163 @@ def notes(conn: Connection, incident_id: int) -> list[Row]:
     return [dict(row) for row in conn.execute(asked).mappings()]
 
 
-def outcomes(conn: Connection, rollout_id: int, limit: int = 1000) -> list[Row]:
-    """Return ended or exposed updates of a rollout with their devices, in order of their last change: what a timeline is made of."""
+# --- follow-ups -------------------------------------------------------------------------------------------------------
+
+
+def add_followup(conn: Connection, incident_id: int, row: Row) -> int:
+    """Add a follow-up and return its number."""
+    table = t.incident_followup
+    newest = select(func.max(table.c.number)).where(table.c.incident_id == incident_id)
+    number = int(conn.execute(newest).scalar() or 0) + 1
+    values = {"tenant": _TENANT, "incident_id": incident_id, "number": number, **row}
+    conn.execute(insert(table).values(**values))
+    return number
+
+
+def followups(conn: Connection, incident_id: int) -> list[Row]:
+    """Return an incident's follow-ups, in order."""
+    table = t.incident_followup
+    asked = select(table).where(table.c.incident_id == incident_id).order_by(table.c.number)
+    return [dict(row) for row in conn.execute(asked).mappings()]
+
+
+def settle_followup(conn: Connection, incident_id: int, number: int, by: str, now: int) -> bool:
+    """Note that a follow-up was done; False where there is no open one of that number."""
+    table = t.incident_followup
+    mine = (table.c.incident_id == incident_id) & (table.c.number == number)
+    done = conn.execute(
+        update(table).where(mine, table.c.done_at.is_(None)).values(done_at=now, done_by=by)
+    )
+    return done.rowcount > 0
+
+
+# --- the cohort -------------------------------------------------------------------------------------------------------
+
+
+def outcomes(
+    conn: Connection,
+    rollout_id: int,
+    *,
+    states: Collection[str],
+    variant: str = "",
+    acted: bool = False,
+    after: tuple[int, str] = (0, ""),
+    limit: int = 1000,
+) -> list[Outcome]:
+    """Return updates of a rollout in any of these states with their devices, in order of their last change, then of the device.
+
+    `acted`: only devices that had leave to activate, or failed to install. `after`: (state_at, device) of the row before the first.
+    """
+    u, d = t.update.c, t.device.c
     asked = (
-        select(t.update, t.device.c.id.label("device"))
-        .join(t.device, t.device.c.row == t.update.c.device_row)
-        .where(t.update.c.rollout_id == rollout_id)
-        .where(t.update.c.state.in_(("reverted", "failed", "lost")))
-        .order_by(t.update.c.state_at, t.update.c.id)
+        select(
+            d.id, u.variant, u.ring, u.state, u.reason, u.state_at, u.from_counter,
+            d.region, d.site, d.connectivity, d.attributes,
+        )
+        .join(t.device, d.row == u.device_row)
+        .where(u.rollout_id == rollout_id, u.state.in_(sorted(states)))
+        .order_by(u.state_at, d.id)
+        .limit(limit)
+    )  # fmt: skip
+    if variant:
+        asked = asked.where(u.variant == variant)
+    if acted:
+        asked = asked.where(or_(u.permitted_at.is_not(None), u.reason.startswith("install.")))
+    if after != (0, ""):
+        later = (u.state_at > after[0]) | ((u.state_at == after[0]) & (d.id > after[1]))
+        asked = asked.where(later)
+    return [Outcome(*row) for row in conn.execute(asked)]
+
+
+def versions(conn: Connection, product: str, counters: Collection[int]) -> dict[int, str]:
+    """Return the versions of a product's releases by counter."""
+    asked = select(t.release.c.counter, t.release.c.version).where(
+        t.release.c.product == product, t.release.c.counter.in_(sorted(counters))
+    )
+    return {int(counter): str(version) for counter, version in conn.execute(asked)}
+
+
+def reported(
+    conn: Connection, rollout_id: int, *, variant: str = "", each: int = 20
+) -> list[tuple[str, str, int, str]]:
+    """Return (device, variant, when it came, body as JSON text) of signed bad outcomes of a rollout: the first `each` of every reason, in order."""
+    e, u, d = t.event.c, t.update.c, t.device.c
+    rank = func.row_number().over(partition_by=e.reason, order_by=e.position)
+    inner = (
+        select(d.id, u.variant, e.received_at, e.body, e.position, rank.label("rank"))
+        .join(t.update, u.id == e.update_id)
+        .join(t.device, d.row == u.device_row)
+        .where(u.rollout_id == rollout_id, u.state.in_(_BAD), e.kind.in_(("reverted", "failed")))
+        .where(e.envelope.is_not(None), e.attempt == u.attempt)
+    )
+    if variant:
+        inner = inner.where(u.variant == variant)
+    ranked = inner.subquery()
+    asked = (
+        select(ranked.c.id, ranked.c.variant, ranked.c.received_at, ranked.c.body)
+        .where(ranked.c.rank <= each)
+        .order_by(ranked.c.position)
+        .limit(20 * each)
+    )
+    return [
+        (str(device), str(of), int(at), str(body)) for device, of, at, body in conn.execute(asked)
+    ]
+
+
+def known_devices(conn: Connection, ids: Collection[str]) -> list[str]:
+    """Return those of these texts that are the name or the serial number of a device, whatever their case."""
+    wanted = sorted({one.lower() for one in ids if one})
+    found: set[str] = set()
+    for start in range(0, len(wanted), 500):
+        some = wanted[start : start + 500]
+        named = case((func.lower(t.device.c.id).in_(some), t.device.c.id), else_=t.device.c.serial)
+        asked = select(named).where(
+            or_(func.lower(t.device.c.id).in_(some), func.lower(t.device.c.serial).in_(some))
+        )
+        found.update(str(one) for one in conn.execute(asked).scalars())
+    return sorted(found)
+
+
+# --- the status page --------------------------------------------------------------------------------------------------
+
+
+def publication(conn: Connection, incident_id: int) -> Row | None:
+    """Return what the status page says of an incident, withdrawn or not."""
+    asked = select(t.publication).where(t.publication.c.incident_id == incident_id)
+    row = conn.execute(asked).mappings().first()
+    return dict(row) if row else None
+
+
+def put_publication(conn: Connection, incident_id: int, row: Row) -> None:
+    """Write what the status page says of an incident, in place of what it said."""
+    mine = t.publication.c.incident_id == incident_id
+    if conn.execute(update(t.publication).where(mine).values(**row)).rowcount == 0:
+        values = {"tenant": _TENANT, "incident_id": incident_id, **row}
+        conn.execute(insert(t.publication).values(**values))
+
+
+def publications(conn: Connection, limit: int) -> list[Row]:
+    """Return what is published, newest incidents first."""
+    asked = (
+        select(t.publication, t.incident.c.name, t.incident.c.state, t.incident.c.severity)
+        .join(t.incident, t.incident.c.id == t.publication.c.incident_id)
+        .where(t.publication.c.withdrawn_at.is_(None))
+        .order_by(t.publication.c.published_at.desc(), t.publication.c.incident_id.desc())
         .limit(limit)
     )
     return [dict(row) for row in conn.execute(asked).mappings()]
+
+
+def add_publication_update(conn: Connection, row: Row) -> None:
+    """Add a line below what the status page says of an incident."""
+    conn.execute(insert(t.publication_update).values(tenant=_TENANT, **row))
+
+
+def publication_updates(conn: Connection, incident_ids: Collection[int]) -> dict[int, list[Row]]:
+    """Return the lines below each publication, oldest first."""
+    table = t.publication_update
+    asked = select(table).where(table.c.incident_id.in_(sorted(incident_ids))).order_by(table.c.id)
+    found: dict[int, list[Row]] = {}
+    for row in conn.execute(asked).mappings():
+        found.setdefault(int(row["incident_id"]), []).append(dict(row))
+    return found

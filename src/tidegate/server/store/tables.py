@@ -20,14 +20,22 @@ from sqlalchemy import (
 
 from tidegate.server.store import flight_tables, supply_tables
 from tidegate.server.store.identity_tables import preauthorized, retired_key, session_salt
+from tidegate.server.store.incident_tables import (
+    incident_followup,
+    publication,
+    publication_update,
+)
 from tidegate.server.store.table_parts import Id as _Id
 from tidegate.server.store.table_parts import metadata
 from tidegate.server.store.table_parts import tenant as _tenant
 
 __all__ = [
     "flight_tables",
+    "incident_followup",
     "metadata",
     "preauthorized",
+    "publication",
+    "publication_update",
     "retired_key",
     "session_salt",
     "supply_tables",
@@ -423,16 +431,20 @@ incident = Table(
     _tenant(),
     Column("name", String(32), nullable=False),
     Column("rollout_id", _Id, ForeignKey("rollout.id")),
-    # halt, isolation, fallback
+    # halt, isolation, fallback, manual
     Column("kind", String(16), nullable=False),
-    # open, closed
+    # open, mitigated, closed
     Column("state", String(16), nullable=False),
+    # critical, major, minor
+    Column("severity", String(16), nullable=False, server_default="major"),
+    Column("owner", String(128), nullable=False, server_default=""),
     Column("summary", Text, nullable=False),
     # variant of an isolation
     Column("subject", String(128), nullable=False, server_default=""),
     Column("because", JSON, nullable=False),
     Column("opened_at", BigInteger, nullable=False),
     Column("opened_by", String(128), nullable=False),
+    Column("mitigated_at", BigInteger),
     Column("closed_at", BigInteger),
     Column("published_at", BigInteger),
     UniqueConstraint("tenant", "name"),
@@ -447,7 +459,7 @@ incident_note = Table(
     Column("incident_id", _Id, ForeignKey("incident.id"), nullable=False),
     Column("at", BigInteger, nullable=False),
     Column("by", String(128), nullable=False),
-    # one of: note, action (a corrective one), event
+    # one of: note, action (a corrective one), hypothesis, event
     Column("kind", String(16), nullable=False),
     Column("text", Text, nullable=False),
     Index(None, "incident_id"),

@@ -61,9 +61,9 @@ def pending_count(conn: Connection) -> int:
 
 
 def open_incident_count(conn: Connection) -> int:
-    """Return how many incidents are open."""
+    """Return how many incidents are not closed."""
     return _count(
-        conn, select(func.count()).select_from(t.incident).where(t.incident.c.state == "open")
+        conn, select(func.count()).select_from(t.incident).where(t.incident.c.state != "closed")
     )
 
 
@@ -346,8 +346,8 @@ _INCIDENT = select(t.incident, t.rollout.c.name.label("rollout")).outerjoin(
 
 
 def incidents(conn: Connection, limit: int) -> list[Row]:
-    """Return incidents, open ones first, then the newest."""
-    order = case((t.incident.c.state == "open", 0), else_=1)
+    """Return incidents that are not closed, then the newest."""
+    order = case((t.incident.c.state == "closed", 1), else_=0)
     return _rows(conn, _INCIDENT.order_by(order, t.incident.c.id.desc()).limit(limit))
 
 
@@ -359,12 +359,6 @@ def incident_count(conn: Connection) -> int:
 def incident(conn: Connection, name: str) -> Row | None:
     """Return an incident by name."""
     return _one(conn, _INCIDENT.where(t.incident.c.tenant == _TENANT, t.incident.c.name == name))
-
-
-def incident_notes(conn: Connection, incident_id: int) -> list[Row]:
-    """Return what was written into an incident, oldest first."""
-    asked = select(t.incident_note).where(t.incident_note.c.incident_id == incident_id)
-    return _rows(conn, asked.order_by(t.incident_note.c.id))
 
 
 def action_counts(conn: Connection, incident_ids: Collection[int]) -> dict[int, int]:

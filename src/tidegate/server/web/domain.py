@@ -6,7 +6,7 @@ from typing import Any, BinaryIO, TypeVar
 from litestar import Router
 
 from tidegate.core.errors import RequestError
-from tidegate.server import advisories, audit, devices, incidents, releases
+from tidegate.server import advisories, audit, devices, releases
 from tidegate.server.advisories import ImportFacts
 from tidegate.server.auth import Actor
 from tidegate.server.auth import Auth as Accounts
@@ -14,6 +14,7 @@ from tidegate.server.operations import Operations
 from tidegate.server.services import Services
 from tidegate.server.store import Connection, web_queries
 from tidegate.server.store import web_devices as rows
+from tidegate.server.web import incident_desk
 from tidegate.server.web.reader import Account
 from tidegate.server.web.router import create_router
 from tidegate.server.web.store_reader import StoreReader
@@ -25,7 +26,8 @@ _DEVICE_STATES = {"accept": "accepted", "reject": "rejected"}
 
 def create_web(services: Services, accounts: Accounts, operations: Operations) -> Router:
     """Make the router of the web pages over an opened server."""
-    reader = StoreReader(services.store, operations.audiences.count)
+    public = services.settings.status_public
+    reader = StoreReader(services.store, operations.audiences.count, public=public)
     commands = DomainCommands(services, operations)
     return create_router(reader, commands, WebAuth(accounts), services.clock)
 
@@ -147,15 +149,18 @@ class DomainCommands:
         also = f" Halted: {', '.join(halted)}." if halted else ""
         return f"{release} is recalled and never offered again.{also}"
 
-    def note(self, incident: str, kind: str, text: str, account: Account, now: int) -> str:
-        """Write into an incident."""
-        self._write(lambda conn: incidents.note(conn, incident, kind, text, _actor(account), now))
-        return "Written down."
+    def open_incident(self, account: Account, fields: dict[str, str], now: int) -> tuple[str, str]:
+        """Open an incident by hand."""
+        actor = _actor(account)
+        name = self._write(lambda conn: incident_desk.open_incident(conn, fields, actor, now))
+        return name, f"{name} is open."
 
-    def close(self, incident: str, account: Account, reason: str, now: int) -> str:
-        """Close an incident."""
-        self._write(lambda conn: incidents.close(conn, incident, _actor(account), reason, now))
-        return f"{incident} is closed."
+    def tell_incident(
+        self, verb: str, name: str, account: Account, fields: dict[str, str], now: int
+    ) -> str:
+        """Act on an incident."""
+        act, actor = incident_desk.VERBS[verb], _actor(account)
+        return self._write(lambda conn: act(conn, name, fields, actor, now))
 
     def publish(self, bundle: BinaryIO, account: Account, now: int) -> tuple[str, str]:
         """Publish a bundle (untrusted), checked as a device would."""

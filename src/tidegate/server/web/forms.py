@@ -24,8 +24,11 @@ ROLLOUT_VERBS: Final[dict[str, str]] = {
     "fallback": "rollout.fallback",
 }
 DEVICE_VERBS: Final = frozenset({"accept", "reject", "hold", "unhold"})
+INCIDENT_VERBS: Final = frozenset(
+    {"note", "edit", "followup", "done", "mitigate", "reopen", "close", "publish", "update", "unpublish"}
+)  # fmt: skip
 REASON_CHARS: Final = 300
-TEXT_CHARS: Final = 2000
+TEXT_CHARS: Final = 4000
 BUNDLE_BYTES: Final = 16 * 1024**3
 
 
@@ -104,24 +107,27 @@ class Forms(Controller):
         text = await site.run(lambda: site.commands.recall(name, visit.account, reason, visit.now))
         return site.done(request, address("releases", name), text)
 
-    @post("/incidents/{name:str}/note")
-    async def note(self, request: WebRequest, site: SiteDep, name: Name) -> Response[Any]:
-        """Add a note or a corrective action."""
+    @post("/incidents")
+    async def open_incident(self, request: WebRequest, site: SiteDep) -> Response[Any]:
+        """Open an incident by hand."""
         visit, fields = await site.act(request, "incident.write")
-        kind, words = fields.get("kind", "note"), fields.get("text", "").strip()[:TEXT_CHARS]
-        if kind not in {"note", "action"} or not words:
-            raise RequestError("request.invalid", "Write something first.")
-        text = await site.run(
-            lambda: site.commands.note(name, kind, words, visit.account, visit.now)
+        said = {key: value[:TEXT_CHARS] for key, value in fields.items()}
+        name, text = await site.run(
+            lambda: site.commands.open_incident(visit.account, said, visit.now)
         )
         return site.done(request, address("incidents", name), text)
 
-    @post("/incidents/{name:str}/close")
-    async def close(self, request: WebRequest, site: SiteDep, name: Name) -> Response[Any]:
-        """Close an incident."""
+    @post("/incidents/{name:str}/{verb:str}")
+    async def incident(
+        self, request: WebRequest, site: SiteDep, name: Name, verb: Name
+    ) -> Response[Any]:
+        """Write into an incident, lead it through, or publish it."""
+        if verb not in INCIDENT_VERBS:
+            raise RequestError("request.not_found", f"An incident cannot be told to {verb}.")
         visit, fields = await site.act(request, "incident.write")
+        said = {key: value[:TEXT_CHARS] for key, value in fields.items()}
         text = await site.run(
-            lambda: site.commands.close(name, visit.account, reason_of(fields), visit.now)
+            lambda: site.commands.tell_incident(verb, name, visit.account, said, visit.now)
         )
         return site.done(request, address("incidents", name), text)
 

@@ -156,12 +156,14 @@ class Commands(Protocol):
         """Never offer a release again."""
         ...
 
-    def note(self, incident: str, kind: str, text: str, account: Account, now: int) -> str:
-        """Add to an incident: `note` or `action` (corrective)."""
+    def open_incident(self, account: Account, fields: dict[str, str], now: int) -> tuple[str, str]:
+        """Open an incident by hand; return its name, and the sentence that says what happened."""
         ...
 
-    def close(self, incident: str, account: Account, reason: str, now: int) -> str:
-        """Close an incident."""
+    def tell_incident(
+        self, verb: str, name: str, account: Account, fields: dict[str, str], now: int
+    ) -> str:
+        """Act on an incident: a verb of `forms.INCIDENT_VERBS`. `fields` carry the verb's own settings; untrusted."""
         ...
 
     def publish(self, bundle: BinaryIO, account: Account, now: int) -> tuple[str, str]:

@@ -48,9 +48,10 @@ Count = Callable[[Rollout, str, int], Audience]
 class StoreReader:
     """Implements `Reader`. Safe to call from any thread."""
 
-    def __init__(self, store: SqliteStore, count: Count) -> None:
-        """Read from `store`; `count` counts audiences."""
+    def __init__(self, store: SqliteStore, count: Count, *, public: bool = False) -> None:
+        """Read from `store`; `count` counts audiences; `public`: whether this server has a status page."""
         self._store = store
+        self._public = public
         self._count = count
         self._news = store.read(rows.position)
         self._heard = (-SEEN_AGE_S, 0)
@@ -117,7 +118,7 @@ class StoreReader:
 
     def incident(self, name: str, now: int) -> IncidentPage | None:
         """Return one incident report."""
-        return self._read(lambda conn: incidents.page(conn, name, now))
+        return self._read(lambda conn: incidents.page(conn, name, now, public=self._public))
 
     def components(self, name: str, below: str, cursor: str, now: int) -> ComponentsPage:
         """Return the releases and devices that have a part."""

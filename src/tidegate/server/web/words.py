@@ -88,7 +88,11 @@ STATES: Final[dict[str, State]] = {
     "not_affected": State("Not affected", "ok", "ok"),
     "fixed": State("Fixed", "ok", "ok"),
     "incident_open": State("Open", "warn", "warn"),
+    "incident_mitigated": State("Mitigated", "clock", "go"),
     "incident_closed": State("Closed", "ok", "ok"),
+    "severity_critical": State("Critical", "warn", "bad"),
+    "severity_major": State("Major", "warn", "warn"),
+    "severity_minor": State("Minor", "wait", ""),
 }
 
 

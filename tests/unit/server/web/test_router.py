@@ -228,6 +228,8 @@ def test_a_viewer_sees_the_buttons_disabled_and_is_refused_behind_them(
         "/releases/gw1-2.5.0/recall",
         "/incidents/INC-1/note",
         "/incidents/INC-1/close",
+        "/incidents/INC-1/publish",
+        "/incidents",
     ):
         assert (
             client.post(path, data={"csrf": token, "text": "x", "reason": "x"}).status_code == 403
@@ -267,9 +269,10 @@ def test_what_the_domain_refuses_is_said_with_its_code(client: Client) -> None:
         (
             "/incidents/INC-1/note",
             {"kind": "action", "text": "Lint it"},
-            ("note", "INC-1", "action", "Lint it", "jonas.weber"),
+            ("note", "INC-1", "jonas.weber", "action", "Lint it"),
         ),
         ("/incidents/INC-1/close", {"reason": "done"}, ("close", "INC-1", "jonas.weber", "done")),
+        ("/incidents", {"summary": "Screens black"}, ("open", "Screens black", "jonas.weber")),
     ],
 )
 def test_every_form_reaches_its_command(
@@ -282,7 +285,14 @@ def test_every_form_reaches_its_command(
 
 
 @pytest.mark.parametrize(
-    "path", ["/rollouts/r/explode", "/devices/d/explode", "/requests/7/explode", "/nowhere"]
+    "path",
+    [
+        "/rollouts/r/explode",
+        "/devices/d/explode",
+        "/requests/7/explode",
+        "/incidents/INC-1/explode",
+        "/nowhere",
+    ],
 )
 def test_an_unknown_verb_is_not_here(client: Client, path: str) -> None:
     token = sign_in(client)

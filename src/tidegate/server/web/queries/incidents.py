@@ -3,8 +3,11 @@
 from typing import Any, Final
 
 from tidegate.core.errors import RequestError
-from tidegate.rollout.model import IncidentReport
-from tidegate.server import grants, reports
+from tidegate.rollout.contrast import ContrastTable
+from tidegate.rollout.incident import DeviceLog, DeviceOutcome, Entry, IncidentReport, Written
+from tidegate.rollout.incident.model import Counts, FollowUp
+from tidegate.rollout.incident.text import block
+from tidegate.server import grants, publication, reports
 from tidegate.server.grants import GrantFacts
 from tidegate.server.store import Connection
 from tidegate.server.store import web_queries as rows
@@ -12,11 +15,17 @@ from tidegate.server.web import words
 from tidegate.server.web.queries import sums
 from tidegate.server.web.queries.rollout import DECISIONS
 from tidegate.server.web.views import (
+    CohortRow,
+    ContrastRow,
+    DeviceList,
     Fact,
+    FollowUpRow,
     IncidentPage,
     IncidentRow,
     IncidentsPage,
+    LogRow,
     Pair,
+    PublicationView,
     Shares,
     TimelineRow,
     VariantRow,
@@ -28,7 +37,7 @@ _MOST: Final = 100
 
 
 def listing(conn: Connection, now: int) -> IncidentsPage:
-    """Return open incidents, then the newest."""
+    """Return incidents that are not closed, then the newest."""
     found = rows.incidents(conn, _MOST)
     actions = rows.action_counts(conn, [int(row["id"]) for row in found])
     return IncidentsPage(
@@ -49,133 +58,201 @@ def _row(row: Row, actions: int) -> IncidentRow:
         opened_by=str(row["opened_by"]),
         closed_at=int(row["closed_at"] or 0),
         actions=actions,
+        severity=str(row["severity"]),
+        owner=str(row["owner"]),
     )
 
 
-def page(conn: Connection, name: str, now: int) -> IncidentPage | None:
-    """Return one report, or None."""
+def page(conn: Connection, name: str, now: int, *, public: bool = False) -> IncidentPage | None:
+    """Return one report, or None. `public`: whether this server has a status page."""
     row = rows.incident(conn, name)
     if row is None:
         return None
     try:
-        report = reports.build(conn, name)
+        report = reports.build(conn, name, now)
     except RequestError:
         return None
-    counts = report.facts["counts"]
-    reasons = {str(one["code"]): int(one["count"]) for one in report.facts["reasons"]}
+    incident, reach = report.incident, report.reach
+    reasons = {one.code: one.count for one in reach.reasons}
     return IncidentPage(
         now=now,
         name=name,
-        title=_title(report),
-        kind=report.kind,
-        state=str(row["state"]),
-        opened_at=report.opened_at,
-        opened_by=report.opened_by,
-        rollout=report.rollout,
-        release=report.release,
-        summary=_summary(report),
-        closed_at=int(row["closed_at"] or 0),
-        published_at=int(row["published_at"] or 0),
-        cohort=_cohort(counts),
-        cohort_rows=_cohort_rows(counts),
-        facts=_facts(report, counts),
+        title=report.title,
+        kind=incident.kind,
+        state=incident.state,
+        opened_at=incident.opened_at,
+        opened_by=incident.opened_by,
+        rollout=incident.rollout,
+        release=incident.release,
+        summary="\n\n".join(part for part in (incident.summary, report.figures) if part),
+        severity=incident.severity,
+        owner=incident.owner,
+        mitigated_at=incident.mitigated_at,
+        closed_at=incident.closed_at,
+        cohort=_cohort(reach.counts),
+        cohort_rows=_cohort_rows(report),
+        facts=_facts(report) if incident.rollout else (),
         reasons=sums.reason_rows(reasons),
         because=sums.because_rows(report.because),
+        contrast=_contrast(report.contrast),
+        contrast_note=_contrast_note(report.contrast),
         variants=_variants(report),
-        timeline=tuple(_entry(one) for one in report.timeline if one["kind"] == "event"),
-        actions=tuple(_entry(one) for one in report.actions),
-        notes=tuple(_entry(one) for one in report.timeline if one["kind"] == "note"),
+        moves=_moves(report),
+        devices=_devices(report),
+        logs=tuple(_log(one) for one in report.logs),
+        timeline=tuple(_entry(one) for one in report.timeline),
+        hypothesis=_written(report.hypothesis, "person", "") if report.hypothesis else None,
+        actions=tuple(_written(one, "ok", "ok") for one in report.actions),
+        followups=tuple(_follow_up(one, now) for one in report.followups),
         missing=report.missing,
         related=_related(conn, row),
+        publication=_publication(conn, report, public=public),
     )
 
 
-def _title(report: IncidentReport) -> str:
-    subject = str(report.facts["subject"])
-    if report.kind == "isolation":
-        return f"{subject} isolated in {report.rollout}"
-    verb = "brought back" if report.kind == "fallback" else "halted"
-    return f"{report.release} {verb}"
-
-
-def _summary(report: IncidentReport) -> str:
-    """Return what a person (or the gate) said, and the figures below it."""
-    counts = report.facts["counts"]
-    figures = (
-        f"{counts['attempts']:,} of {counts['audience'] or counts['attempts']:,} devices acted on {report.release}: "
-        f"{counts['confirmed']:,} confirmed it, {counts['reverted']:,} went back by themselves, {counts['failed']:,} failed, "
-        f"{counts['lost']:,} were lost, the outcome of {counts['open']:,} is open."
-    )
-    return f"{report.summary}\n\n{figures}" if report.summary else figures
-
-
-def _cohort(counts: dict[str, int]) -> Shares:
-    if not counts["attempts"]:
+def _cohort(counts: Counts) -> Shares:
+    if not counts.attempts:
         return ()
     return (
-        ("ok", counts["confirmed"]),
-        ("go", counts["open"]),
-        ("bad", counts["reverted"] + counts["failed"]),
-        ("lost", counts["lost"]),
+        ("ok", counts.confirmed),
+        ("go", counts.open),
+        ("bad", counts.reverted + counts.failed),
+        ("lost", counts.lost),
     )
 
 
-def _cohort_rows(counts: dict[str, int]) -> tuple[Pair, ...]:
+def _cohort_rows(report: IncidentReport) -> tuple[Pair, ...]:
+    counts, stopped = report.reach.counts, report.reach.stopped
     said = (
-        ("confirmed", "Confirmed it", ""),
-        ("reverted", "Went back by themselves", ""),
-        ("failed", "Failed", ""),
-        ("lost", "Lost", "silent past the deadline"),
-        ("open", "Outcome open", "past the point of no return"),
+        (counts.confirmed, "Confirmed it", ""),
+        (counts.reverted, "Went back by themselves", ""),
+        (counts.failed, "Failed", ""),
+        (counts.lost, "Lost", "silent past the deadline"),
+        (counts.open, "Outcome open", "past the point of no return"),
+        (stopped.held, "Held before activation", "what they staged stays inert"),
+        (stopped.cancelled, "Cancelled before activation", ""),
     )
-    return tuple(
-        Pair(term, words.number(counts[key]), note) for key, term, note in said if counts[key]
-    )
+    return tuple(Pair(term, words.number(count), note) for count, term, note in said if count)
 
 
-def _facts(report: IncidentReport, counts: dict[str, int]) -> tuple[Fact, ...]:
-    first = report.facts["first"]
-    opened = report.opened_at
-    told = bool(first) and first["at"] <= opened
-    since = words.duration(opened - int(first["at"])) if told else "\N{EN DASH}"
+def _facts(report: IncidentReport) -> tuple[Fact, ...]:
+    counts, first = report.reach.counts, report.reach.first
+    opened = report.incident.opened_at
+    told = first is not None and first.at <= opened
+    since = words.duration(opened - first.at) if told and first else "\N{EN DASH}"
     sign = (
         "The first device that ended badly."
         if told
         else "No device had ended badly when it was stopped."
     )
-    tone: Tone = "bad" if counts["harmed"] else ""
-    untouched = words.number(counts["untouched"])
+    tone: Tone = "bad" if counts.harmed else ""
     return (
-        Fact("Exposed", words.number(counts["exposed"]), "given leave to activate"),
-        Fact("Harmed", words.number(counts["harmed"]), "reverted, failed or lost", tone=tone),
-        Fact("From first sign to stop", since, "", sign),
-        Fact("Not touched", untouched, "of its audience")
-        if counts["audience"]
-        else Fact("Past the point of no return", words.number(counts["open"])),
+        Fact("Exposed", words.number(counts.exposed), "given leave to activate"),
+        Fact("Harmed", words.number(counts.harmed), "reverted, failed or lost", tone=tone),
+        Fact("From first sign to incident", since, "", sign),
+        Fact("Not touched", words.number(counts.untouched), "of its audience")
+        if counts.audience
+        else Fact("Past the point of no return", words.number(counts.open)),
     )
+
+
+def _contrast(table: ContrastTable) -> tuple[ContrastRow, ...]:
+    return tuple(
+        ContrastRow(
+            label=one.label,
+            bad=one.bad,
+            count=one.count,
+            other_bad=one.other_bad,
+            other_count=one.other_count,
+            odds=f"{one.odds:,.0f} : 1",
+            same=", ".join(f"{name} = {value}" for name, value in one.same),
+        )
+        for one in table.rows
+    )
+
+
+def _contrast_note(table: ContrastTable) -> str:
+    if not table.bad:
+        return ""
+    part = "a part of the devices, " if table.partial else ""
+    return f"{part}{words.plural(table.devices, 'device')} with a known outcome; corrected for {words.plural(table.looks, 'look')}"
 
 
 def _variants(report: IncidentReport) -> tuple[VariantRow, ...]:
     return tuple(
         VariantRow(
-            str(one["variant"]),
-            "isolated" if one["isolated"] else "active",
-            int(one["attempts"]),
-            int(one["confirmed"]),
-            int(one["harmed"]),
+            one.name,
+            "isolated" if one.isolated else "active",
+            one.counts.attempts,
+            one.counts.confirmed,
+            one.counts.harmed,
         )
-        for one in report.facts["variants"]
-        if one["attempts"]
+        for one in report.reach.variants
+        if one.counts.attempts
     )
 
 
-def _entry(one: dict[str, Any]) -> TimelineRow:
-    text, who = str(one["text"]), str(one["who"])
+def _moves(report: IncidentReport) -> tuple[Pair, ...]:
+    to = report.version or report.incident.release
+    return tuple(
+        Pair(
+            f"{one.from_version or f'counter {one.from_counter}'} to {to}",
+            words.plural(one.attempts, "device"),
+            f"{words.number(one.harmed)} harmed",
+        )
+        for one in report.reach.moves
+    )
+
+
+def _devices(report: IncidentReport) -> tuple[DeviceList, ...]:
+    reach = report.reach
+    lists = (
+        DeviceList(
+            "Past the point of no return",
+            "past-return",
+            reach.counts.open,
+            tuple(_device(one) for one in reach.past_return),
+        ),
+        DeviceList(
+            "Affected",
+            "affected",
+            reach.counts.harmed,
+            tuple(_device(one) for one in reach.affected),
+        ),
+    )
+    return tuple(one for one in lists if one.rows)
+
+
+def _device(one: DeviceOutcome) -> CohortRow:
+    return CohortRow(one.device, one.variant, one.ring, one.state, one.reason, one.at)
+
+
+def _log(one: DeviceLog) -> LogRow:
+    lines = [*([f"detail: {one.detail}"] if one.detail else [])]
+    lines += [f"check: {check}" for check in one.checks]
+    lines += ["[...]"] if one.cut else []
+    return LogRow(
+        one.device,
+        f"{one.variant}: {one.reason}",
+        one.at,
+        (*lines, *(block(one.text) if one.text else ())),
+    )
+
+
+def _written(one: Written, icon: str, tone: Tone) -> TimelineRow:
+    return TimelineRow(one.at, icon, tone, one.text, by=one.by)
+
+
+def _follow_up(one: FollowUp, now: int) -> FollowUpRow:
+    late = bool(one.due_at) and not one.done_at and one.due_at < now
+    return FollowUpRow(one.number, one.text, one.owner, one.due_at, one.done_at, late)
+
+
+def _entry(one: Entry) -> TimelineRow:
     icon, tone = _look(one)
-    by = {"planner": "by gate", "device": ""}.get(who, who)
-    return TimelineRow(
-        int(one["at"]), icon, tone, text if who == "device" else _opened(text), by=by
-    )
+    text = one.text if one.kind == "outcome" else _opened(one.text)
+    by = {"planner": "by gate", "device": ""}.get(one.who, one.who)
+    return TimelineRow(one.at, icon, tone, text, by=by, detail="; ".join(one.because))
 
 
 def _opened(text: str) -> str:
@@ -184,17 +261,33 @@ def _opened(text: str) -> str:
     return text if any(char.isdigit() for char in first) else text[:1].upper() + text[1:]
 
 
-def _look(one: dict[str, Any]) -> tuple[str, Tone]:
-    if one["kind"] == "action":
-        return "ok", "ok"
-    if one["kind"] == "note":
+def _look(one: Entry) -> tuple[str, Tone]:
+    if one.kind == "note":
         return "person", ""
-    verb = str(one["text"]).partition(":")[0]
-    if one["who"] == "device":
-        if " reverted" in one["text"]:
+    if one.kind == "outcome":
+        if " reverted" in one.text:
             return "revert", "bad"
-        return ("lost", "lost") if " lost" in one["text"] else ("bad", "bad")
+        return ("lost", "lost") if " lost" in one.text else ("bad", "bad")
+    verb = one.text.partition(":")[0].rpartition(" ")[2]
     return DECISIONS.get(verb, ("wait", ""))
+
+
+def _publication(conn: Connection, report: IncidentReport, *, public: bool) -> PublicationView:
+    held = publication.of_incident(conn, report.incident.name)
+    if held is None:
+        proposed = publication.propose(report)
+        return PublicationView(
+            public, title=proposed.title, impact=proposed.impact, action=proposed.action
+        )
+    return PublicationView(
+        public,
+        held.published_at,
+        held.title,
+        held.summary,
+        held.impact,
+        held.action,
+        tuple(TimelineRow(one.at, "person", "", one.text) for one in held.updates),
+    )
 
 
 def _related(conn: Connection, row: Row) -> tuple[Pair, ...]:

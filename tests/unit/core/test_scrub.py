@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidegate.agent.checkup.scrub import HIDDEN, scrub
+from tidegate.core.scrub import HIDDEN, scrub
 
 SECRET = "hunter2-Zx9"
 

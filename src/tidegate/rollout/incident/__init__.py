@@ -1,0 +1,39 @@
+"""The incident report: what happened to whom, since when, why it was stopped, what was done, and what is still missing from the story.
+
+It is data first (`model`, put together by `report`); `document` lays it out once for readers, and Markdown and HTML are written from that.
+"""
+
+from tidegate.rollout.incident.document import lay_out
+from tidegate.rollout.incident.markdown import to_markdown
+from tidegate.rollout.incident.model import (
+    SCHEMA,
+    DeviceLog,
+    DeviceOutcome,
+    Entry,
+    FollowUp,
+    Incident,
+    IncidentReport,
+    Stopped,
+    Written,
+)
+from tidegate.rollout.incident.page import POLICY, to_html
+from tidegate.rollout.incident.report import BAD, PAST_RETURN, build
+
+__all__ = [
+    "BAD",
+    "PAST_RETURN",
+    "POLICY",
+    "SCHEMA",
+    "DeviceLog",
+    "DeviceOutcome",
+    "Entry",
+    "FollowUp",
+    "Incident",
+    "IncidentReport",
+    "Stopped",
+    "Written",
+    "build",
+    "lay_out",
+    "to_html",
+    "to_markdown",
+]

@@ -1,0 +1,304 @@
+"""A report as a document: sections of paragraphs, lists, tables and logs. Markdown and HTML are written from this, so they say the same in the same order."""
+
+import datetime as dt
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from tidegate.rollout.incident import text
+from tidegate.rollout.incident.model import (
+    Counts,
+    DeviceLog,
+    DeviceOutcome,
+    IncidentReport,
+    Share,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """A paragraph."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Points:
+    """A list."""
+
+    rows: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table; columns named in `numbers` are numbers."""
+
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    numbers: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """Lines as a device wrote them, with a heading."""
+
+    title: str
+    lines: tuple[str, ...]
+
+
+Block = Words | Points | Table | Log
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A heading and what is below it."""
+
+    title: str
+    blocks: tuple[Block, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A report to be read. Texts are one line each but not escaped."""
+
+    title: str
+    facts: tuple[tuple[str, str], ...]
+    sections: tuple[Section, ...]
+
+
+def lay_out(report: IncidentReport) -> Document:
+    """Lay a report out; sections without content are left out, but for those whose absence says something."""
+    incident = report.incident
+    return Document(
+        title=f"{incident.name}: {report.title}",
+        facts=tuple((name, value) for name, value in _facts(report) if value),
+        sections=tuple(
+            Section(title, tuple(blocks)) for title, blocks in _sections(report) if blocks
+        ),
+    )
+
+
+def when(at: int) -> str:
+    """Write unix seconds for people, in UTC; a dash where there is none."""
+    return dt.datetime.fromtimestamp(at, dt.UTC).strftime("%Y-%m-%d %H:%M:%S") if at else "-"
+
+
+def day(at: int) -> str:
+    """Write the day of unix seconds, in UTC; a dash where there is none."""
+    return dt.datetime.fromtimestamp(at, dt.UTC).strftime("%Y-%m-%d") if at else "-"
+
+
+def who(name: str) -> str:
+    """Say who it was: the planner is the gate."""
+    return "the gate" if name == "planner" else name
+
+
+def _facts(report: IncidentReport) -> Iterator[tuple[str, str]]:
+    one = report.incident
+    yield "Status", one.state
+    yield "Severity", one.severity
+    yield "Owner", one.owner or "nobody"
+    yield "Opened", f"{when(one.opened_at)} UTC by {who(one.opened_by)}"
+    yield "Mitigated", f"{when(one.mitigated_at)} UTC" if one.mitigated_at else ""
+    yield "Closed", f"{when(one.closed_at)} UTC" if one.closed_at else ""
+    yield "Published", f"{when(one.published_at)} UTC" if one.published_at else ""
+    yield "Rollout", f"{one.rollout}, now {report.state}" if one.rollout else ""
+    yield "Release", f"{one.release} ({report.version})" if report.version else one.release
+    yield "Report of", f"{when(report.at)} UTC" if report.at else ""
+
+
+def _sections(report: IncidentReport) -> Iterator[tuple[str, list[Block]]]:
+    reach = report.reach
+    summary = [Words(one) for one in text.paragraphs(report.incident.summary)]
+    yield "What happened", [*summary, *([Words(report.figures)] if report.figures else [])]
+    yield "Missing from this report", [Points(report.missing)] if report.missing else []
+    yield "Who was hit", _reach(report) if report.incident.rollout else []
+    yield "Variants", _shares("variant", reach.variants)
+    yield "Rings", _shares("ring", reach.rings)
+    yield "Versions", _moves(report)
+    yield "Why", _why(report)
+    yield "What the failed have in common", _contrast(report)
+    yield "Hypothesis", _hypothesis(report)
+    yield "Decisions", _decisions(report)
+    yield "Timeline (UTC)", _timeline(report)
+    yield "Devices", _devices(report)
+    yield "Logs", [_log(one) for one in report.logs]
+    yield "Corrective action", _actions(report)
+    yield "Follow-ups", _followups(report)
+
+
+def _reach(report: IncidentReport) -> list[Block]:
+    reach, counts = report.reach, report.reach.counts
+    rows = [
+        (f"{counts.audience:,}", "belonged to rings that were open") if counts.audience else None,
+        (f"{counts.exposed:,}", "exposed: given leave to activate"),
+        (f"{counts.confirmed:,}", "confirmed it"),
+        (f"{counts.reverted:,}", "went back by themselves"),
+        (f"{counts.failed:,}", "failed"),
+        (f"{counts.lost:,}", "were not heard again"),
+        (f"{counts.open:,}", "have no outcome yet: past the point of no return"),
+        (f"{reach.stopped.held:,}", "had not begun to activate, and are held: what they staged stays inert"),
+        (f"{reach.stopped.cancelled:,}", "had not begun to activate, and were cancelled"),
+        (f"{counts.untouched:,}", "were not touched") if counts.audience else None,
+    ]  # fmt: skip
+    found: list[Block] = [
+        Table(("devices", "what became of them"), tuple(one for one in rows if one), frozenset({0}))
+    ]
+    for word, device in (("First", reach.first), ("Last", reach.last)):
+        if device is not None:
+            found.append(
+                Words(
+                    f"{word} to end badly: {device.device} ({device.variant}), {when(device.at)} UTC, {_outcome(device)}."
+                )
+            )
+    if reach.reasons:
+        reasons = tuple((one.code, one.text, f"{one.count:,}") for one in reach.reasons)
+        found.append(Table(("reason", "meaning", "devices"), reasons, frozenset({2})))
+    return found
+
+
+def _outcome(device: DeviceOutcome) -> str:
+    return f"{device.state}: {device.reason}" if device.reason else device.state
+
+
+def _shares(name: str, shares: Sequence[Share]) -> list[Block]:
+    if not shares:
+        return []
+    head = (name, "attempts", "confirmed", "reverted", "failed", "lost", "open")
+    rows = tuple(
+        (one.name + (" (isolated)" if one.isolated else ""), *_numbers(one.counts))
+        for one in shares
+    )
+    return [Table(head, rows, frozenset(range(1, 7)))]
+
+
+def _numbers(counts: Counts) -> tuple[str, ...]:
+    found = (
+        counts.attempts,
+        counts.confirmed,
+        counts.reverted,
+        counts.failed,
+        counts.lost,
+        counts.open,
+    )
+    return tuple(f"{one:,}" for one in found)
+
+
+def _moves(report: IncidentReport) -> list[Block]:
+    to = report.version or report.incident.release
+    rows = tuple(
+        (
+            one.from_version or f"counter {one.from_counter}",
+            to,
+            f"{one.attempts:,}",
+            f"{one.harmed:,}",
+        )
+        for one in report.reach.moves
+    )
+    return [Table(("from", "to", "attempts", "harmed"), rows, frozenset({2, 3}))] if rows else []
+
+
+def _why(report: IncidentReport) -> list[Block]:
+    if report.because:
+        return [Points(tuple(one.text for one in report.because))]
+    return [Words("Decided by a person; no gate had stopped it.")]
+
+
+def _contrast(report: IncidentReport) -> list[Block]:
+    table = report.contrast
+    if not table.bad:
+        return []
+    of = f"{table.devices:,} devices with a known outcome, {table.bad:,} of them bad"
+    if table.partial:
+        of = f"a part of the devices: {of}"
+    rows = tuple(
+        (
+            one.label
+            + "".join(f"; the same devices: {name} = {value}" for name, value in one.same),
+            f"{one.bad:,} of {one.count:,}",
+            f"{one.other_bad:,} of {one.other_count:,}",
+            f"{one.odds:,.0f} : 1",
+        )
+        for one in table.rows
+    )
+    found: list[Block] = [
+        Words(
+            f"Exact test over {of}. The odds are corrected for {table.looks:,} values and pairs looked at."
+        )
+    ]
+    if rows:
+        head = ("devices that have", "failed", "all others", "odds against luck")
+        found.append(Table(head, rows, frozenset({1, 2, 3})))
+    else:
+        found.append(Words("Nothing sets the failed apart: no value passes 10 : 1."))
+    return found
+
+
+def _hypothesis(report: IncidentReport) -> list[Block]:
+    one = report.hypothesis
+    if one is None:
+        return [Words("None yet.")]
+    return [
+        *(Words(part) for part in text.paragraphs(one.text)),
+        Words(f"{one.by}, {when(one.at)} UTC"),
+    ]
+
+
+def _decisions(report: IncidentReport) -> list[Block]:
+    rows = tuple(
+        (when(one.at), who(one.who), one.text, "; ".join(one.because) or "-")
+        for one in report.decisions
+    )
+    return [Table(("UTC", "who", "decided", "because"), rows)] if rows else []
+
+
+def _timeline(report: IncidentReport) -> list[Block]:
+    rows = tuple((when(one.at), who(one.who), one.text) for one in report.timeline)
+    return [Table(("UTC", "who", "what"), rows)] if rows else []
+
+
+def _devices(report: IncidentReport) -> list[Block]:
+    found: list[Block] = []
+    reach = report.reach
+    for title, devices, every in (
+        ("past the point of no return", reach.past_return, reach.counts.open),
+        ("affected", reach.affected, reach.counts.harmed),
+    ):
+        if devices:
+            more = f", the first {len(devices):,} of them" if every > len(devices) else ""
+            found.append(Words(f"{every:,} {title}{more}:"))
+            rows = tuple(
+                (one.device, one.variant, one.ring, _outcome(one), when(one.at)) for one in devices
+            )
+            found.append(Table(("device", "variant", "ring", "state", "UTC"), rows))
+    return found
+
+
+def _log(log: DeviceLog) -> Log:
+    title = f"{log.device} ({log.variant}), {when(log.at)} UTC: {log.reason}"
+    lines = [*([f"detail: {text.line(log.detail)}"] if log.detail else [])]
+    lines += [f"check: {text.line(one)}" for one in log.checks]
+    lines += ["[...]"] if log.cut else []
+    return Log(title, (*lines, *(text.block(log.text) if log.text else ())))
+
+
+def _actions(report: IncidentReport) -> list[Block]:
+    if not report.actions:
+        return [Words("Not written down yet.")]
+    rows = tuple((when(one.at), one.by, one.text) for one in report.actions)
+    return [Table(("UTC", "who", "what is done so that it does not happen again"), rows)]
+
+
+def _followups(report: IncidentReport) -> list[Block]:
+    if not report.followups:
+        return [Words("None.")]
+    rows = tuple(
+        (
+            str(one.number),
+            one.text,
+            one.owner,
+            day(one.due_at),
+            f"done {day(one.done_at)}" if one.done_at else "open",
+        )
+        for one in report.followups
+    )
+    return [Table(("no.", "what", "owner", "due", "state"), rows, frozenset({0}))]

@@ -1,0 +1,191 @@
+"""What an incident's report is made of, and its form as JSON (`tidegate.incident-report/1`): fields are added, never renamed or taken away.
+
+Times are unix seconds; 0 and an empty text mean that there is nothing yet.
+"""
+
+from typing import Final, Literal
+
+import msgspec
+
+from tidegate.rollout.contrast import ContrastTable
+from tidegate.rollout.model import Finding
+
+SCHEMA: Final = "tidegate.incident-report/1"
+Kind = Literal["halt", "isolation", "fallback", "manual"]
+Status = Literal["open", "mitigated", "closed"]
+Severity = Literal["critical", "major", "minor"]
+EntryKind = Literal["event", "decision", "outcome", "note"]
+
+
+class Incident(msgspec.Struct, frozen=True, kw_only=True):
+    """The incident itself. `subject` is the variant of an isolation; `rollout` is empty where it belongs to none."""
+
+    name: str
+    kind: Kind
+    opened_at: int
+    opened_by: str
+    state: Status = "open"
+    severity: Severity = "major"
+    owner: str = ""
+    subject: str = ""
+    rollout: str = ""
+    release: str = ""
+    summary: str = ""
+    mitigated_at: int = 0
+    closed_at: int = 0
+    published_at: int = 0
+
+
+class DeviceOutcome(msgspec.Struct, frozen=True, kw_only=True):
+    """One device that acted on the release, as far as it got. `attributes` are compared to find what the failed have in common."""
+
+    device: str
+    variant: str
+    ring: str
+    state: str
+    reason: str = ""
+    at: int = 0
+    from_counter: int = 0
+    attributes: dict[str, str | int | float | bool] = {}
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """A line of the timeline: who did what, when. `because` are the sentences that a decision was founded on."""
+
+    at: int
+    who: str
+    text: str
+    kind: EntryKind = "event"
+    because: tuple[str, ...] = ()
+
+
+class Written(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that a person wrote down: a corrective action, a hypothesis."""
+
+    at: int
+    by: str
+    text: str
+
+
+class FollowUp(msgspec.Struct, frozen=True, kw_only=True):
+    """What is left to do: who does it until when, and when it was done. `due_at` 0 = no date."""
+
+    number: int
+    text: str
+    owner: str
+    due_at: int = 0
+    done_at: int = 0
+    done_by: str = ""
+
+
+class DeviceLog(msgspec.Struct, frozen=True, kw_only=True):
+    """What a device sent with a bad outcome: the failed checks and the end of the previous boot's log, scrubbed. `cut`: there was more."""
+
+    device: str
+    variant: str
+    at: int
+    reason: str
+    detail: str = ""
+    checks: tuple[str, ...] = ()
+    text: str = ""
+    cut: bool = False
+
+
+class Stopped(msgspec.Struct, frozen=True, kw_only=True):
+    """Updates that had not begun to activate: `held` keep still (a staged image is inert), `cancelled` were ended."""
+
+    held: int = 0
+    cancelled: int = 0
+
+
+class Move(msgspec.Struct, frozen=True, kw_only=True):
+    """From which release to which, and how it went. `version` is empty where the counter is of no release known here."""
+
+    from_counter: int
+    from_version: str
+    attempts: int
+    harmed: int
+
+
+class Counts(msgspec.Struct, frozen=True, kw_only=True):
+    """Devices; they add up: attempts = confirmed + harmed + open, harmed = reverted + failed + lost.
+
+    `audience`: devices that the rollout was for, as far as its rings had been opened; 0 where nobody counted them.
+    """
+
+    audience: int = 0
+    attempts: int = 0
+    exposed: int = 0
+    confirmed: int = 0
+    harmed: int = 0
+    reverted: int = 0
+    failed: int = 0
+    lost: int = 0
+    open: int = 0
+    untouched: int = 0
+
+
+class Reason(msgspec.Struct, frozen=True, kw_only=True):
+    """How many ended badly for one reason."""
+
+    code: str
+    text: str
+    count: int
+
+
+class Share(msgspec.Struct, frozen=True, kw_only=True):
+    """The counts of one variant or ring."""
+
+    name: str
+    counts: Counts
+    isolated: bool = False
+
+
+class Reach(msgspec.Struct, frozen=True, kw_only=True):
+    """Who was hit. The lists are the first of them; the counts are of all, and `GET /incidents/NAME/cohort` lists every device.
+
+    `first` and `last` are the devices that ended badly first and last.
+    """
+
+    counts: Counts = Counts()
+    stopped: Stopped = Stopped()
+    reasons: tuple[Reason, ...] = ()
+    variants: tuple[Share, ...] = ()
+    rings: tuple[Share, ...] = ()
+    moves: tuple[Move, ...] = ()
+    first: DeviceOutcome | None = None
+    last: DeviceOutcome | None = None
+    past_return: tuple[DeviceOutcome, ...] = ()
+    affected: tuple[DeviceOutcome, ...] = ()
+
+
+class IncidentReport(msgspec.Struct, frozen=True, kw_only=True):
+    """An incident as data; built by `rollout.incident.build`, printed by web, command line and export.
+
+    Attributes:
+        title: what was done to what, in a few words.
+        figures: the counts as one sentence.
+        state: of the rollout now; `version` of the release that it brought.
+        because: the findings that led to it, as they were then.
+        contrast: what the failed have in common, now.
+        decisions: who decided what, and on what ground; part of the timeline as well.
+        missing: what nobody has said or seen yet.
+    """
+
+    schema: str = SCHEMA
+    at: int = 0
+    incident: Incident
+    title: str
+    figures: str
+    state: str = ""
+    version: str = ""
+    reach: Reach = Reach()
+    because: tuple[Finding, ...] = ()
+    contrast: ContrastTable = ContrastTable()
+    hypothesis: Written | None = None
+    decisions: tuple[Entry, ...] = ()
+    timeline: tuple[Entry, ...] = ()
+    logs: tuple[DeviceLog, ...] = ()
+    actions: tuple[Written, ...] = ()
+    followups: tuple[FollowUp, ...] = ()
+    missing: tuple[str, ...] = ()

@@ -1,0 +1,234 @@
+"""Puts an incident's report together from what is known. Nothing is guessed: what nobody has said or seen yet is listed as missing."""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from tidegate.core.reasons import REASONS
+from tidegate.rollout import tally as sums
+from tidegate.rollout.contrast import ContrastTable
+from tidegate.rollout.contrast import Counts as Contrasting
+from tidegate.rollout.incident.model import (
+    Counts,
+    DeviceLog,
+    DeviceOutcome,
+    Entry,
+    FollowUp,
+    Incident,
+    IncidentReport,
+    Move,
+    Reach,
+    Reason,
+    Share,
+    Stopped,
+    Written,
+)
+from tidegate.rollout.model import Evidence, Finding, Rollout, Tally
+
+#: States after the permit and before an outcome: the device may already run it, whatever is decided now.
+PAST_RETURN: Final = frozenset({"permitted", "rebooting", "verifying"})
+BAD: Final = frozenset({"reverted", "failed", "lost"})
+#: Most devices that a report names in one list; the cohort has them all.
+LISTED_MAX: Final = 25
+#: Attributes that are compared before a device's own; the hardware variant leads where several say as much.
+COMPARED_FIRST: Final = ("variant", "from", "ring", "region", "site", "connectivity")
+
+
+def build(  # noqa: PLR0913 - the parts of a report
+    incident: Incident,
+    *,
+    now: int = 0,
+    rollout: Rollout | None = None,
+    version: str = "",
+    because: tuple[Finding, ...] = (),
+    evidence: Evidence | None = None,
+    devices: Sequence[DeviceOutcome] = (),
+    partial: bool = False,
+    stopped: Stopped = Stopped(),  # noqa: B008 - frozen
+    versions: Mapping[int, str] | None = None,
+    entries: Sequence[Entry] = (),
+    logs: Sequence[DeviceLog] = (),
+    hypothesis: Written | None = None,
+    actions: Sequence[Written] = (),
+    followups: Sequence[FollowUp] = (),
+) -> IncidentReport:
+    """Put an incident's report together.
+
+    Args:
+        incident: what it is.
+        now: when the report is made, unix seconds.
+        rollout: as it stands now; None where the incident belongs to none.
+        version: of its release.
+        because: the findings that led to it.
+        evidence: of the rollout, now.
+        devices: that acted on the release, those that ended badly first in order of time; a large fleet passes a part of the others.
+        partial: whether `devices` are not all.
+        stopped: updates that had not begun to activate.
+        versions: release counter → version, of releases that devices came from.
+        entries: the timeline in any order; untrusted text.
+        logs: scrubbed; untrusted text.
+        hypothesis: the newest.
+        actions: corrective ones.
+        followups: what is left to do.
+    """
+    subject = incident.subject
+    known = evidence or Evidence()
+    tally = sums.total(known, variants={subject} if subject else None)
+    ordered = tuple(sorted(entries, key=lambda entry: entry.at))
+    within = [one for one in devices if not subject or one.variant == subject]
+    return IncidentReport(
+        at=now,
+        incident=incident,
+        title=_title(incident),
+        figures=_figures(incident, tally),
+        state=rollout.state if rollout else "",
+        version=version,
+        reach=_reach(rollout, known, tally, within, stopped, versions or {}, subject),
+        because=because,
+        # All devices are compared, not those of the subject alone: what sets it apart is the question.
+        contrast=_contrast(devices, partial=partial),
+        hypothesis=hypothesis,
+        decisions=tuple(one for one in ordered if one.kind == "decision"),
+        timeline=ordered,
+        logs=tuple(logs),
+        actions=tuple(actions),
+        followups=tuple(followups),
+        missing=_missing(incident, tally, because, hypothesis, actions, followups, now),
+    )
+
+
+def count(tally: Tally) -> Counts:
+    """Return the counts of a report."""
+    return Counts(
+        audience=tally.audience,
+        attempts=tally.attempts,
+        exposed=tally.exposed,
+        confirmed=tally.confirmed,
+        harmed=tally.harmed,
+        reverted=tally.reverted,
+        failed=tally.failed_after + tally.install,
+        lost=tally.lost,
+        open=tally.pending,
+        untouched=max(0, tally.audience - tally.attempts),
+    )
+
+
+def _reach(
+    rollout: Rollout | None,
+    evidence: Evidence,
+    tally: Tally,
+    within: Sequence[DeviceOutcome],
+    stopped: Stopped,
+    versions: Mapping[int, str],
+    subject: str,
+) -> Reach:
+    bad = sorted((one for one in within if one.state in BAD), key=lambda one: (one.at, one.device))
+    isolated = rollout.isolated if rollout else ()
+    rings = [ring.name for ring in rollout.policy.rings] if rollout else []
+    scope = {subject} if subject else None
+    reasons = sorted(tally.reasons.items(), key=lambda item: (-item[1], item[0]))
+    return Reach(
+        counts=count(tally),
+        stopped=stopped,
+        reasons=tuple(
+            Reason(code=code, text=REASONS.get(code, ""), count=found) for code, found in reasons
+        ),
+        variants=tuple(
+            Share(
+                name=one,
+                counts=count(sums.total(evidence, variants={one})),
+                isolated=one in isolated,
+            )
+            for one in sums.variants_of(evidence)
+        ),
+        rings=tuple(
+            Share(name=one, counts=count(sums.total(evidence, rings={one}, variants=scope)))
+            for one in rings
+        ),
+        moves=_moves(within, versions),
+        first=bad[0] if bad else None,
+        last=bad[-1] if bad else None,
+        past_return=tuple(one for one in within if one.state in PAST_RETURN)[:LISTED_MAX],
+        affected=tuple(bad[:LISTED_MAX]),
+    )
+
+
+def _moves(devices: Sequence[DeviceOutcome], versions: Mapping[int, str]) -> tuple[Move, ...]:
+    counted: dict[int, list[int]] = {}
+    for one in devices:
+        pair = counted.setdefault(one.from_counter, [0, 0])
+        pair[0] += 1
+        pair[1] += one.state in BAD
+    return tuple(
+        Move(
+            from_counter=counter,
+            from_version=versions.get(counter, ""),
+            attempts=attempts,
+            harmed=harmed,
+        )
+        for counter, (attempts, harmed) in sorted(counted.items(), reverse=True)
+    )
+
+
+def _contrast(devices: Sequence[DeviceOutcome], *, partial: bool) -> ContrastTable:
+    """Compare only devices whose outcome is known; an open one is neither good nor bad."""
+    counts = Contrasting(COMPARED_FIRST)
+    for one in devices:
+        if one.state == "confirmed" or one.state in BAD:
+            known = {"variant": one.variant, "ring": one.ring}
+            counts.add({**one.attributes, **known}, bad=one.state in BAD)
+    return counts.table(partial=partial)
+
+
+def _title(incident: Incident) -> str:
+    what = incident.release or incident.rollout or incident.name
+    return {
+        "halt": f"{what} halted",
+        "isolation": f"{incident.subject} isolated in {incident.rollout}",
+        "fallback": f"{what} brought back",
+        "manual": incident.summary.partition("\n")[0] or what,
+    }[incident.kind]
+
+
+def _figures(incident: Incident, tally: Tally) -> str:
+    """Say the counts as a sentence."""
+    on = f" on {incident.subject}" if incident.subject else ""
+    if not tally.attempts:
+        return f"No device had acted on {incident.release}{on}." if incident.release else ""
+    parts = [
+        f"{tally.harmed:,} of {tally.attempts:,} devices that acted on {incident.release}{on} ended badly",
+        f"{tally.reverted:,} went back by themselves",
+        f"{tally.failed_after + tally.install:,} failed",
+        f"{tally.lost:,} were lost",
+        f"{tally.confirmed:,} confirmed it",
+    ]
+    if tally.pending:
+        parts.append(f"the outcome of {tally.pending:,} is open")
+    return ", ".join(parts) + "."
+
+
+def _missing(
+    incident: Incident,
+    tally: Tally,
+    because: tuple[Finding, ...],
+    hypothesis: Written | None,
+    actions: Sequence[Written],
+    followups: Sequence[FollowUp],
+    now: int,
+) -> tuple[str, ...]:
+    missing = []
+    if not because and not incident.summary:
+        missing.append("what happened, in a sentence")
+    if not incident.owner:
+        missing.append("an owner")
+    if tally.pending:
+        missing.append(f"the outcome of {tally.pending:,} devices past the point of no return")
+    if tally.lost:
+        missing.append(f"what became of {tally.lost:,} lost devices")
+    if hypothesis is None:
+        missing.append("a hypothesis of the cause")
+    if not actions:
+        missing.append("a corrective action")
+    late = sum(one.due_at and not one.done_at and one.due_at < now for one in followups)
+    if late:
+        missing.append(f"{late:,} follow-ups that are overdue")
+    return tuple(missing)
