@@ -7,7 +7,7 @@
 3. Room: by outcomes of the first hour, of the fleet and of each variant; by each soak gate; each variant has its share. **Amber**: as the odds rise the room
    shrinks, and is gone well before a halt. A stratum that is neither the fleet nor a variant holds its own devices back (`held`) instead of everybody.
 4. Less than one permit is saved up (`credits_ppm`, a rate per hour). Where amber has taken all and nothing is out, one permit an hour keeps the question open:
-   an amber state ends one way or the other.
+   an amber state ends one way or the other. Not in a fleet of a handful in which nobody is healthy yet: there a person decides.
 
 What is decided comes back as facts (`carried`), so that the log alone replays it.
 """
@@ -31,6 +31,9 @@ Verdict: TypeAlias = Literal["go", "isolate", "halt"]
 #: Odds are told up to here.
 _MOST_ODDS: Final = 1_000_000_000
 _NEEDLES: Final = 5
+_HANDFUL: Final = (
+    "a fleet too small to spend another device: nobody is healthy yet, a person decides"
+)
 #: Terms within a factor of ten of the largest blame as well as it does.
 _NEAR: Final = math.log(10)
 
@@ -58,9 +61,9 @@ class Needle(msgspec.Struct, frozen=True, kw_only=True):
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
     """What was decided.
 
-    `log_odds`: of the weighted sum; it halts at ln(odds). `permits`: how many more each variant may get until the next decision. `rooms`: the same before
-    whole permits are made of it. `held`: strata whose devices get none. `limits`: what limits the speed. `at_worst`: devices out of those already exposed that
-    could still be lost. `ages`: proof of health. `streams`: unweighted ln E of the fleet.
+    `log_odds`: of the weighted sum; it halts at ln(odds). `permits`: how many more each variant, as the scheme tells them apart, may get until the next
+    decision. `rooms`: the same before whole permits are made of it. `held`: strata whose devices get none. `limits`: what limits the speed. `at_worst`:
+    devices out of those already exposed that could still be lost. `ages`: proof of health. `streams`: unweighted ln E of the fleet.
     """
 
     at: int
@@ -243,6 +246,9 @@ def _room(
     left = {name: max(0, sizes[name] - rows[one][at.EXPOSED]) for name, one in variants.items()}
     whole = sum(left.values())
     leads = {one: _lead(book, known, one) for one in play}
+    # Of a handful of devices none may be left for an answer: that is a person's decision.
+    few = harm.soak_most_ppm * eligible < harm.first_fleet * MILLION
+    stuck = few and fleet.bad > 0 and not fleet.healthy
     rooms: dict[str, float] = {}
     permits: dict[str, int] = {}
     left_over: dict[int, int] = {}
@@ -258,7 +264,7 @@ def _room(
         if not left[name]:
             continue
         granted, saved = _whole(rooms[name], book.credits.get(one, 0), elapsed_s)
-        if not granted and lead > 0 and not seen.pending:
+        if not granted and lead > 0 and not seen.pending and not stuck:
             # Amber took it: one an hour, saved up like a fraction, even where the soak has no room.
             granted, saved = _whole(1.0 - 1e-9, book.credits.get(one, 0), elapsed_s)
         permits[name] = min(granted, left[name])
@@ -276,7 +282,9 @@ def _room(
         permits=permits,
         rooms=rooms,
         held=held,
-        limits=_limits(harm.amber_pct, permits, room_fleet, room_soak, ages, base.log_e, whole),
+        limits=_HANDFUL
+        if stuck
+        else _limits(harm.amber_pct, permits, room_fleet, room_soak, ages, base.log_e, whole),
         room_fleet=room_fleet,
         room_soak=room_soak,
         ages=ages,

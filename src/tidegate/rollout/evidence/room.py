@@ -127,7 +127,8 @@ def _age(harm: Harm, gate: int, row: Sequence[int], eligible: int, hazard_ppb: i
     opened = worst <= spec.open_ppm / MILLION or (matured > 0 and matured >= few)
     room = None
     if not opened:
-        cohort = max(spec.share_ppm * eligible / MILLION, min(float(harm.soak_devices), few))
+        # Of a handful one may always begin.
+        cohort = max(1.0, spec.share_ppm * eligible / MILLION, min(float(harm.soak_devices), few))
         prior = spec.prior_ppm / MILLION
         room = cohort * prior / min(prior, worst) - younger
     return Age(
