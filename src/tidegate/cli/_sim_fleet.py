@@ -1,10 +1,16 @@
 """`tidegate sim run` and `sim compare` on the batched simulator, which needs the extra `[sim]`."""
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tidegate.cli.output import Output
 from tidegate.core.errors import ConfigError
 from tidegate.sim.fleet.reader import read_scenario
+
+if TYPE_CHECKING:
+    from tidegate.sim.fleet.summary import Drawn, Mode, Paired
 
 #: As in `cli.sim`: `--expect` and it did not come true.
 UNMET = 10
@@ -56,3 +62,126 @@ def run(file: Path, out: Output, *, seed: int | None, policy: str | None, expect
     plain = {"outcome": found, "unmet": missed, "digest": found.digest()}
     out.data("sim-fleet-run/1", plain, "\n".join(lines))
     return UNMET if expect and missed else 0
+
+
+def compare(
+    files: Sequence[Path],
+    out: Output,
+    *,
+    draw: int | None,
+    seed: int,
+    half: str,
+    policies: str | None,
+    seeds: int,
+    jobs: int,
+    cache: Path | None,
+    page: Path | None,
+) -> int:
+    """Play scenarios x policies x seeds and print the comparison. Returns the exit code."""
+    scenarios = [read_scenario(file) for file in files]
+    need_numpy()
+    from tidegate.sim.fleet import compare as comparison
+    from tidegate.sim.fleet import summary
+    from tidegate.sim.fleet.catalog import make_policy, ours, usual
+    from tidegate.sim.fleet.draw import HALVES
+    from tidegate.sim.fleet.draw import draw as draw_some
+    from tidegate.sim.fleet.page import page as make_page
+
+    names = policies.split(",") if policies else usual(drawn=draw is not None)
+    for name in names:
+        make_policy(name)
+    if draw is not None:
+        which = HALVES[half == "report"]
+        for bad in (True, False):
+            scenarios += draw_some(draw, seed, which, bad=bad)
+        # The scenario is the draw: one seed each, and another one in every scenario.
+        work = [
+            comparison.Job(one, name, seed * 1_000_003 + number)
+            for number, one in enumerate(scenarios)
+            for name in names
+        ]
+        title = f"{draw} bad and {draw} good releases drawn at random ({half}, seed {seed})"
+    else:
+        work = comparison.jobs_of(scenarios, names, seeds)
+        title = f"{len(scenarios)} scenarios, {seeds} seeds each"
+    results = comparison.run_all(
+        work,
+        comparison.Cache(cache or _cache_folder()),
+        processes=jobs,
+        tell=out.progress("runs"),
+    )
+    modes = summary.modes(results) if draw is None else []
+    drawn = summary.drawn(results) if draw is not None else []
+    pairs = [
+        found
+        for first in names
+        if first in ours() and draw is not None
+        for second in names
+        if second not in ours()
+        if (found := summary.paired(results, first, second)) is not None
+    ]
+    if page is not None:
+        page.write_text(make_page(title, results, modes=modes, drawn=drawn, paired=pairs), "utf-8")
+        out.note(f"report written to {page}")
+    lines = [title, ""]
+    lines += _mode_lines(modes) if draw is None else _draw_lines(drawn, pairs)
+    plain = {"title": title, "modes": modes, "drawn": drawn, "paired": pairs}
+    out.data("sim-compare/1", plain, "\n".join(lines))
+    return 0
+
+
+def _cache_folder() -> Path:
+    usual = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return usual / "tidegate" / "sim"
+
+
+def _mode_lines(modes: Sequence["Mode"]) -> list[str]:
+    lines = []
+    for one in modes:
+        hours = "never" if one.stopped_h is None else f"at {one.stopped_h:.0f} h"
+        t95 = "" if one.t95_h is None else f"; T95 {one.t95_h:.0f} h"
+        lines.append(
+            f"{one.scenario:<14} {one.policy:<13} n={one.runs}  exposed {one.exposed:.0f}±{one.exposed_se:.0f} "
+            f"({one.exposed_p95:.0f}) → {one.exposed_end:.0f}; harm {one.harmed:.0f}/{one.harmed_end:.0f}; "
+            f"stopped {one.stopped:.2f} {hours}; isolations {one.isolations}{t95}"
+        )
+    return lines
+
+
+def _draw_lines(drawn: Sequence["Drawn"], pairs: Sequence["Paired"]) -> list[str]:
+    rows = [["", *(one.policy for one in drawn)]]
+    rows.append(["stopped in time", *(f"{d.caught.share:.2f}±{d.caught.se:.2f}" for d in drawn)])
+    rows += [
+        [f"  {name} ({drawn[0].groups[name].of})", *(f"{d.groups[name].share:.2f}" for d in drawn)]
+        for name in drawn[0].groups
+    ]
+    rows.append(
+        ["exposed, median (p95)", *(f"{d.exposed:.0f} ({d.exposed_p95:.0f})" for d in drawn)]
+    )
+    rows.append(["harmed, median (p95)", *(f"{d.harmed:.0f} ({d.harmed_p95:.0f})" for d in drawn)])
+    rows.append(
+        [
+            "good stopped without cause",
+            *(f"{d.without_cause.hits}/{d.without_cause.of}" for d in drawn),
+        ]
+    )
+    rows += [
+        [f"  {name}", *(str(d.without_cause_groups[name]) for d in drawn)]
+        for name in drawn[0].without_cause_groups
+    ]
+    rows.append(["good stopped with cause", *(str(d.with_cause) for d in drawn)])
+    rows.append(
+        ["T95 plain, h", *("-" if d.t95_plain_h is None else f"{d.t95_plain_h:.0f}" for d in drawn)]
+    )
+    widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        for row in rows
+    ]
+    lines.append("")
+    lines += [
+        f"{one.first} against {one.second}: {one.difference:+.3f} ± {one.se:.3f}, at least {one.lower:+.3f} "
+        f"(95 %); mean harm where both stop {one.harm_first:.1f} : {one.harm_second:.1f} ({one.both})"
+        for one in pairs
+    ]
+    return lines

@@ -4,6 +4,7 @@ import os
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -46,6 +47,47 @@ def run(file: Path, *, seed: int | None, policy: str | None, expect: bool, out: 
     if policy is not None:
         raise ConfigError("config.invalid", f'{file.name} is played with its own [policy]: "exact"')
     return _run_exact(file, out, seed=seed, expect=expect)
+
+
+@command.command("compare")
+@click.argument("files", nargs=-1, type=click.Path(path_type=Path, dir_okay=False))
+@click.option(
+    "--draw", type=click.IntRange(1, 100_000), help="Random bad releases, and as many good ones."
+)
+@click.option("--seed", default=1, show_default=True, type=click.IntRange(min=0))
+@click.option(
+    "--half",
+    default="tune",
+    show_default=True,
+    type=click.Choice(["tune", "report"]),
+    help="Which of two disjoint streams of draws: one to change rules by, one to be judged by.",
+)
+@click.option("--policies", help="Comma-separated; default: Tidegate's and the peers'.")
+@click.option("--seeds", default=10, show_default=True, type=click.IntRange(1, 10_000))
+@click.option("--jobs", default=1, show_default=True, type=click.IntRange(1, 64))
+@click.option(
+    "--cache",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder that keeps results; default: tidegate/sim in the user's cache.",
+)
+@click.option(
+    "--page", type=click.Path(path_type=Path, dir_okay=False), help="Write a report as HTML."
+)
+@with_output
+def compare(files: tuple[Path, ...], *, out: Output, **options: Any) -> int:
+    """Play scenarios under several policies and many seeds, and compare what came of them.
+
+    FILES are batched scenarios; without any, --draw N draws N bad and N good releases at random. What was played before is not played again.
+
+    \b
+    tidegate sim compare examples/scenarios/modes/*.toml --seeds 60 --jobs 2 --page modes.html
+    tidegate sim compare --draw 400 --half report --jobs 2 --page draws.html
+    """
+    from tidegate.cli import _sim_fleet
+
+    if bool(files) == (options["draw"] is not None):
+        raise click.UsageError("give scenario files, or --draw N")
+    return _sim_fleet.compare(files, out, **options)
 
 
 def _run_exact(file: Path, out: Output, *, seed: int | None, expect: bool) -> int:

@@ -28,9 +28,21 @@ NAMED: Final[Mapping[str, str]] = {
 }
 
 
+def ours() -> tuple[str, ...]:
+    """Return the names of Tidegate's own presets."""
+    return ()
+
+
 def peers() -> tuple[str, ...]:
     """Return the names of the peers' settings."""
     return ("bigbang", *NAMED)
+
+
+def usual(*, drawn: bool) -> tuple[str, ...]:
+    """Return what a comparison runs when nobody says: our presets, and the peers of the named modes or of random draws."""
+    if drawn:
+        return (*ours(), "hawk80", "hawk_tuned", "aws_default", "aws_tuned", "mender_tuned")
+    return (*ours(), "bigbang", "hawk80", "hawk93", "mender", "aws10", "aws5")
 
 
 def make_policy(name: str) -> Policy:

@@ -23,6 +23,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     scenario: str
+    group: str
     policy: str
     seed: int
     devices: int

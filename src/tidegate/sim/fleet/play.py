@@ -236,6 +236,7 @@ class Play:
         exposed_end = int(mine.sum())
         return Outcome(
             scenario=self.scenario.name,
+            group=self.scenario.group,
             policy=self.name,
             seed=self.seed,
             devices=self.fleet.size,

@@ -190,6 +190,7 @@ class Scenario:
 
     Attributes:
         starts_h: hours from Monday 00:00 UTC to the start of the rollout.
+        group: the class that it was drawn from; empty for a file.
         harmless: the release counts as good although faults are named (a release exactly at its limit).
     """
 
@@ -199,6 +200,7 @@ class Scenario:
     days: int = 28
     starts_h: float = 9.0
     policy: str = "normal"
+    group: str = ""
     harmless: bool = False
     fleet: FleetSpec = field(default_factory=FleetSpec)
     world: WorldSpec = field(default_factory=WorldSpec)
