@@ -6,7 +6,7 @@ BIN := .venv/bin
 ARGS ?=
 export PYTHON
 
-.PHONY: help setup demo test check format docs bench breakit fuzz halt-load lab deb lock clean
+.PHONY: help setup demo test check format docs bench sim-compare breakit fuzz halt-load lab deb lock clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ docs: setup  ## write the generated reference pages anew
 
 bench: setup  ## measure, each figure beside a reference of the same run; ARGS=poll picks one
 	$(BIN)/python bench/run $(ARGS)
+
+sim-compare: setup  ## play random releases under the gate and its peers (hours; goes on where it stopped); ARGS="--draw 400 --half report --jobs 2"
+	nice $(BIN)/tidegate sim compare $(ARGS)
 
 breakit: setup  ## apply each patch of tests/breakit and see its tests turn red
 	$(BIN)/python tools/breakit $(ARGS)

@@ -8,6 +8,7 @@ Logarithms are natural ones. What is compared with a limit is rounded to micro-n
 
 import math
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Final
 
 from tidegate.rollout.evidence import layout as at
@@ -35,6 +36,7 @@ class Wealth:
         self._streams: list[tuple[float, ...]] = [()] * len(book.rows)
         self._whole: list[float] = [0.0] * len(book.rows)
         self._seen: list[int] = [-1] * len(book.rows)
+        self._rows: list[Row] = [[] for _ in book.rows]
 
     def refresh(self) -> None:
         """Look again at the strata that changed."""
@@ -44,7 +46,9 @@ class Wealth:
             if self._seen[stratum] == version:
                 continue
             self._seen[stratum] = version
-            streams = of_row(book.rows[stratum])
+            row = book.rows[stratum]
+            streams = of_row(row, self._rows[stratum], self._streams[stratum])
+            self._rows[stratum] = row.copy()
             self._streams[stratum] = streams
             self._whole[stratum] = mixed(streams, book.layout.weights)
 
@@ -62,23 +66,43 @@ class Wealth:
         return self._whole[stratum] + math.log(weight / _NANO) if weight else -math.inf
 
 
-def of_row(row: Sequence[int]) -> tuple[float, ...]:
-    """Return the ln E of every stream of a row."""
-    charged = row[at.CHARGED]
-    failure = 0.0
-    if charged or any(row[at.FAILURE : at.SILENCE]):
-        lost = stakes.charge()
-        failure = mean([row[at.FAILURE + one] + charged * lost[one] for one in range(_DELTAS)])
-    found = [
-        failure,
-        mean(row[at.SILENCE : at.RACE]),
-        mean(row[at.RACE : at.RACE + _THETAS]),
-        mean(row[at.RACE + _THETAS : at.METRIC]),
-        _burst(row, 0),
-        _burst(row, 1),
-    ]
-    found += [mean(row[one : one + _LAMBDAS]) for one in range(at.METRIC, len(row), _LAMBDAS)]
+def of_row(
+    row: Sequence[int], before: Sequence[int] = (), known: Sequence[float] = ()
+) -> tuple[float, ...]:
+    """Return the ln E of every stream of a row.
+
+    Args:
+        row: of a book.
+        before: the same row earlier, and `known` what this function said of it: streams that have not changed since are not worked out again.
+        known: see `before`.
+    """
+    found = []
+    for number, (first, last, beside) in enumerate(_segments(len(row))):
+        seen = row[first:last]
+        if before and before[first:last] == seen and before[beside] == row[beside]:
+            found.append(known[number])
+        elif number == 0:
+            charged, lost = row[beside], stakes.charge()
+            found.append(mean([one + charged * each for one, each in zip(seen, lost, strict=True)]))
+        elif number in _BURSTS:
+            found.append(_burst(row, number - _BURSTS.start))
+        else:
+            found.append(mean(seen))
     return tuple(found)
+
+
+#: Streams that are weighed against the fleet's own rate.
+_BURSTS: Final = range(4, 6)
+
+
+@lru_cache(maxsize=64)
+def _segments(width: int) -> tuple[tuple[int, int, int], ...]:
+    """Return where the numbers of each stream stand in a row, in the order of the layout, and one more that the stream depends on."""
+    races = [(one, one + _THETAS, one) for one in (at.RACE, at.RACE + _THETAS)]
+    bursts = [(at.SEEN + kind, at.SEEN + kind + 1, at.EXPECTED + kind) for kind in (0, 1)]
+    metrics = [(one, one + _LAMBDAS, one) for one in range(at.METRIC, width, _LAMBDAS)]
+    failure = (at.FAILURE, at.SILENCE, at.CHARGED)
+    return (failure, (at.SILENCE, at.RACE, at.SILENCE), *races, *bursts, *metrics)
 
 
 def _burst(row: Sequence[int], kind: int) -> float:

@@ -9,6 +9,8 @@ from typing import Final
 
 from tidegate.core.errors import ConfigError
 from tidegate.core.nearest import did_you_mean
+from tidegate.rollout.evidence.settings import PRESETS
+from tidegate.sim.fleet.gate import Gate
 from tidegate.sim.fleet.peers.aws import AwsJobs
 from tidegate.sim.fleet.peers.hawkbit import HawkBit
 from tidegate.sim.fleet.peers.mender import Mender, big_bang
@@ -30,7 +32,7 @@ NAMED: Final[Mapping[str, str]] = {
 
 def ours() -> tuple[str, ...]:
     """Return the names of Tidegate's own presets."""
-    return ()
+    return tuple(PRESETS)
 
 
 def peers() -> tuple[str, ...]:
@@ -41,8 +43,17 @@ def peers() -> tuple[str, ...]:
 def usual(*, drawn: bool) -> tuple[str, ...]:
     """Return what a comparison runs when nobody says: our presets, and the peers of the named modes or of random draws."""
     if drawn:
-        return (*ours(), "hawk80", "hawk_tuned", "aws_default", "aws_tuned", "mender_tuned")
-    return (*ours(), "bigbang", "hawk80", "hawk93", "mender", "aws10", "aws5")
+        return (
+            "normal",
+            "careful",
+            "fast",
+            "hawk80",
+            "hawk_tuned",
+            "aws_default",
+            "aws_tuned",
+            "mender_tuned",
+        )
+    return ("normal", "fast", "bigbang", "hawk80", "hawk93", "mender", "aws10", "aws5")
 
 
 def make_policy(name: str) -> Policy:
@@ -51,12 +62,14 @@ def make_policy(name: str) -> Policy:
     Raises:
         ConfigError: `config.invalid`: no such policy, or settings that it does not take.
     """
+    if name in PRESETS:
+        return Gate(PRESETS[name])
     if name == "bigbang":
         return big_bang()
     text = NAMED.get(name, name)
     kind, _, rest = text.partition(":")
     if kind not in _MAKERS or not rest:
-        near = did_you_mean(name, peers())
+        near = did_you_mean(name, (*ours(), *peers()))
         raise ConfigError("config.invalid", f'policy "{name[:80]}" is not known{near}')
     try:
         return _MAKERS[kind](*rest.split(":"))

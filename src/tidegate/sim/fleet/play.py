@@ -10,6 +10,7 @@ from typing import Final
 
 import numpy as np
 
+from tidegate.sim.fleet.errors import WINDOWS_H, Errors
 from tidegate.sim.fleet.outcome import Outcome
 from tidegate.sim.fleet.policy import News, Orders, Policy, View
 from tidegate.sim.fleet.population import NEVER, Bools, Fleet, Ints, populate
@@ -30,7 +31,6 @@ INSTALL_REPORT: Final = 1
 REVERT_REPORT: Final = 2
 DEADLINE: Final = 5
 AGES_H: Final = (24, 96, 168)
-WINDOWS_H: Final = (12, 72, 168)
 #: The people beside the peers: everything is stopped 12 h after 0.2 % of the fleet (at least 20) was bricked, crashed late or fell silent by the release.
 HUMAN_SHARE: Final = 0.002
 HUMAN_LEAST: Final = 20
@@ -60,7 +60,9 @@ class Play:
         everybody = np.arange(size)
         staged = self.fleet.next_online(everybody, 0) + self.fleet.download
         self._prepare(everybody)
-        policy.begin(View(self.fleet, scenario, self.truth.history, staged, streams[2]))
+        errors = Errors(scenario, self.fleet, self.truth, streams[2])
+        policy.begin(View(self.fleet, scenario, self.truth.history, staged, self._heard, errors))
+        self._down = _down(scenario)
 
     def run(self) -> Outcome:
         """Play to the horizon, or to the stop."""
@@ -71,6 +73,8 @@ class Play:
         meters: list[tuple[float, dict[str, float]]] = []
         harm = _Human(self)
         for tick in range(self.scenario.ticks):
+            if tick in self._down:
+                continue
             orders = self.policy.step(tick, self._news(tick))
             if self.policy.human and not orders.stop:
                 orders = harm.look(tick) or orders
@@ -98,18 +102,28 @@ class Play:
 
     def _news(self, tick: int) -> News:
         found: dict[str, list[Ints]] = {}
-        for kind, devices in self._calendar.pop(tick, ()):
+        due = self._calendar.pop(tick, [])
+        late = tick - 1
+        while late in self._down:  # nobody listened: what came due meanwhile is heard now
+            due = [*self._calendar.pop(late, ()), *due]
+            late -= 1
+        for kind, devices in due:
             idx = devices
             if kind == "activate":
                 self._activate(idx, tick)
                 continue
-            if kind == "vanished":  # of those that are silent for a reason that still holds
-                idx = idx[self._silent(idx, tick)]
-            elif kind != "deadline":
-                idx = idx[self.dead_at[idx] > tick]
+            # Who was heard of in time after all has not vanished; who is dead says nothing.
+            known = self._silent(idx, tick) if kind == "vanished" else self.dead_at[idx] > tick
+            idx = idx[known]
             if idx.size:
                 found.setdefault(kind, []).append(idx)
         return {kind: np.sort(np.concatenate(all_)) for kind, all_ in found.items()}
+
+    def _heard(self, idx: Ints, first: int, last: int) -> Bools:
+        """Say which devices a server hears of from one tick to another, both inclusive."""
+        when = self.fleet.next_online(idx, first)
+        found: Bools = (when <= last) & (self.dead_at[idx] > when)
+        return found
 
     def _silent(self, idx: Ints, tick: int) -> Bools:
         """Say which were last heard of longer ago than their personal deadline."""
@@ -162,7 +176,6 @@ class Play:
         idx = devices[(self.activated[devices] == NEVER) & (self.dead_at[devices] > tick)]
         truth, fleet = self.truth, self.fleet
         self.activated[idx] = tick
-        self._schedule("deadline", idx, np.full(idx.size, tick + DEADLINE))
         fate, lies = truth.fate[idx], truth.lies[idx]
         crash = np.where(truth.night[idx], first_night(fleet, self.scenario, idx, tick), NEVER)
         crash = np.minimum(crash, truth.crash[idx])
@@ -193,6 +206,8 @@ class Play:
         known = np.where(bad & says, due, np.minimum(due, tick + DEADLINE))
         self.outcome_at[idx] = np.where(fine, due, known)
         self._later(idx[runs], crash[runs], tick)
+        believed = bad & lies
+        self._later(idx[believed], np.full(int(believed.sum()), NEVER), tick)
 
     def _later(self, idx: Ints, crash: Ints, tick: int) -> None:
         """Schedule late crashes, and the contacts at each age and after each metric window, of devices that run the release."""
@@ -264,6 +279,19 @@ class Play:
             curve=tuple(curve),
             meters=tuple(meters),
         )
+
+
+def _down(scenario: Scenario) -> frozenset[int]:
+    """Return the ticks at which the server itself is down, and nobody decides."""
+    return frozenset(
+        tick
+        for one in scenario.nuisances
+        if one.kind == "server_outage"
+        for tick in range(
+            round(one.at_h * TICKS_H),
+            round(one.at_h * TICKS_H) + max(1, round(one.lasts_h * TICKS_H)),
+        )
+    )
 
 
 class _Human:

@@ -4,19 +4,20 @@ A policy sees what a server sees: attributes of the devices, history, reports an
 that; Tidegate stages everywhere and permits the activation of devices that ask.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 import numpy as np
 
-from tidegate.sim.fleet.population import Fleet, Ints
+from tidegate.sim.fleet.errors import Errors
+from tidegate.sim.fleet.population import Bools, Fleet, Ints
 from tidegate.sim.fleet.spec import Scenario
 from tidegate.sim.fleet.truth import History
 
 #: What a server hears of devices in a tick, by kind. `failed`, `ok`: the report on a first attempt. `crashed`: late, or of a device not updated.
 #: `vanished`: not heard of for longer than its personal deadline. `returned`: heard of again after that. `age24` …: the first contact at that age.
-#: `metric12` …: a contact after that window is complete. `deadline`: the first-report deadline of the devices activated that tick has passed.
+#: `metric12` …: a contact after that window is complete.
 News = Mapping[str, Ints]
 
 #: How a rollout stopped. `paused`: what is assigned goes on; `halted`: nothing starts any more.
@@ -44,13 +45,21 @@ class Orders:
 
 @dataclass(frozen=True)
 class View:
-    """What a policy knows when the rollout starts. Of `scenario` only what a server knows may be used: sizes, names, and hours of the week."""
+    """What a policy knows when the rollout starts.
+
+    Attributes:
+        scenario: only what a server knows may be used of it: names, and the hour of the week.
+        staged: tick from which on each device holds the release in its spare slot, where everything is staged at the start.
+        heard: `heard(devices, first, last)`: which of them a server hears of from one tick to another, both inclusive.
+        errors: error counts that devices report of themselves.
+    """
 
     fleet: Fleet
     scenario: Scenario
     history: History
     staged: Ints
-    rng: np.random.Generator
+    heard: Callable[[Ints, int, int], Bools]
+    errors: Errors
 
 
 class Policy(Protocol):

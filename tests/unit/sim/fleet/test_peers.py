@@ -6,21 +6,16 @@ import pytest
 from tidegate.core.errors import ConfigError
 from tidegate.sim.fleet.catalog import make_policy, peers
 from tidegate.sim.fleet.play import Play
-from tidegate.sim.fleet.policy import Orders, Policy, View
-from tidegate.sim.fleet.population import populate
+from tidegate.sim.fleet.policy import Orders, Policy
 from tidegate.sim.fleet.spec import Fault, FleetSpec, Scenario, WorldSpec
-from tidegate.sim.fleet.truth import tell
 
 CALM = WorldSpec(failures={"*": 0.0}, silence={"*": 0.0}, drift=0.0, crash_day=0, dark_day=0)
 
 
 def _begun(name: str, devices: int) -> Policy:
     scenario = Scenario("x", fleet=FleetSpec(devices=devices), world=CALM)
-    fleet = populate(scenario, np.random.default_rng(1))
-    truth = tell(scenario, fleet, np.random.default_rng(2))
     policy = make_policy(name)
-    everybody = np.arange(devices)
-    policy.begin(View(fleet, scenario, truth.history, everybody, np.random.default_rng(3)))
+    Play(scenario, policy, name, 1)  # which introduces them
     return policy
 
 

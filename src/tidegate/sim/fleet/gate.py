@@ -1,0 +1,388 @@
+"""Tidegate's own policy: the real desk, book and decision of `tidegate.rollout.evidence`, fed with what a server would hear.
+
+No rule of the gate is written here: this file tells what happened, device by device grouped where devices are alike, and gives the permits that were decided
+to those that ask, in the order of the salted hash.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final
+
+import numpy as np
+
+from tidegate.rollout.evidence.baseline import from_history
+from tidegate.rollout.evidence.decide import Decision, decide
+from tidegate.rollout.evidence.desk import rank
+from tidegate.rollout.evidence.facts import Fail, Kind, Late, Silent
+from tidegate.rollout.evidence.settings import CONTROLS, HOUR_S, MILLION, Harm
+from tidegate.rollout.evidence.strata import CLASS, REGION, VARIANT, divide
+from tidegate.rollout.evidence.watch import Watch
+from tidegate.sim.fleet.errors import WINDOWS_H
+from tidegate.sim.fleet.policy import News, Orders, View
+from tidegate.sim.fleet.population import NEVER, Bools, Floats, Ints
+from tidegate.sim.fleet.spec import DAY_TICKS, PERSONAL_H, TICKS_H
+from tidegate.sim.fleet.truth import HAZARD_DAYS
+
+#: Attributes that strata are made of, in the order of profiles, and what the fleet calls them.
+ATTRIBUTES: Final = (VARIANT, REGION, CLASS, "from_version", "site_kind")
+TICK_S: Final = 900
+#: A Monday, 00:00 UTC.
+_MONDAY: Final = 1_767_571_200
+#: A device gets a permit only where its habit leaves it online until its report.
+LEAST_ONLINE: Final = 6
+#: A decision an hour is enough where nothing new speaks of harm and nobody got a permit for so many ticks, or only the tail is left.
+QUIET: Final = 8
+TAIL: Final = 0.9
+#: Devices not updated whose silence tells an outage, by region.
+SAMPLE: Final = 150
+_DEADLINE: Final = 5
+_ALWAYS: Final = ("always", "night")
+
+
+class Gate:
+    """The evidence gate with given settings."""
+
+    human = False
+
+    def __init__(self, harm: Harm) -> None:
+        """Take the settings."""
+        self._harm = harm
+        self._decision: Decision | None = None
+
+    def begin(self, view: View) -> None:
+        """Divide the fleet into strata and tell the desk who is there."""
+        fleet, self._view = view.fleet, view
+        codes = np.stack([fleet.codes(one) for one in ATTRIBUTES])
+        whole, self._profile = np.unique(codes, axis=1, return_inverse=True)
+        self._profile = self._profile.reshape(-1)
+        names = [fleet.names[one] for one in ATTRIBUTES]
+        self._profiles = [
+            tuple(name[code] for name, code in zip(names, column, strict=True))
+            for column in whole.T.tolist()
+        ]
+        counts = np.bincount(self._profile, minlength=len(self._profiles)).tolist()
+        scheme = divide(
+            dict(zip(self._profiles, counts, strict=True)), ATTRIBUTES, self._harm.strata
+        )
+        history, hours = view.history, fleet.size * HAZARD_DAYS * 24
+        past = [
+            {
+                name: (int(failed), int(tried))
+                for name, failed, tried in zip(names[0], failures, attempts, strict=True)
+            }
+            for failures, attempts in zip(history.failures, history.attempts, strict=True)
+        ]
+        silence = {
+            name: round(share * MILLION)
+            for name, share in zip(fleet.names["class"], history.silence, strict=True)
+        }
+        self._start = _MONDAY + round(view.scenario.starts_h * TICKS_H) * TICK_S
+        late: dict[Kind, tuple[int, int]] = {
+            "crash": (history.crashes, hours),
+            "dark": (history.darks, hours),
+        }
+        known = bool(past)
+        self.watch = Watch(
+            scheme,
+            self._harm,
+            from_history(past, silence if known else None),
+            self._start,
+            late if known else None,
+        )
+        for profile, count in zip(self._profiles, counts, strict=True):
+            self.watch.desk.control(profile, count)
+        size = fleet.size
+        self._granted = np.full(size, NEVER)
+        self._well, self._gone = np.zeros(size, bool), np.zeros(size, bool)
+        self._missing = np.zeros(size, bool)
+        self._waiting = self._queues()
+        self._asks_at = fleet.next_asking(np.arange(size), view.staged)
+        self._given_at = self._given = 0
+        self._decided_at = self._start
+        self._blocked: Bools = np.zeros(len(self._profiles), bool)
+        self._shut: tuple[int, ...] = ()
+        self._ticks_granted: set[int] = set()
+        self._controls = _Controls(view, self._granted, self._missing)
+        self._samples = self._sampled()
+
+    def step(self, tick: int, news: News) -> Orders:
+        """Tell the desk what happened, decide, and give out permits."""
+        now = self._now(tick)
+        desk = self.watch.desk
+        desk.advance(now)
+        for kind, idx in news.items():
+            self._tell(kind, idx, tick)
+        if tick - _DEADLINE in self._ticks_granted:
+            self._tell_shock(tick - _DEADLINE)
+        news_of_harm = False
+        for fact in desk.tick(now):
+            self.watch.book.fold(fact)
+            news_of_harm |= isinstance(fact, Fail | Silent) or (
+                isinstance(fact, Late) and fact.updated
+            )
+        idle = tick > self._given_at + QUIET or self._given >= TAIL * self._granted.size
+        if idle and not news_of_harm and tick % TICKS_H:
+            return Orders()
+        decision = self._decision = self._decide(now)
+        if decision.verdict == "halt":
+            return Orders(stop="halted", why=self._why(decision))
+        if decision.verdict == "isolate" and decision.blame is not None:
+            return Orders(isolated=(decision.blame.name,), why=self._why(decision))
+        granted = self._grant(decision, tick)
+        if granted.size:
+            self._given_at, self._given = tick, self._given + granted.size
+        return Orders(activate=granted)
+
+    def _decide(self, now: int) -> Decision:
+        """Decide, and book what the decision has to be remembered by."""
+        book = self.watch.book
+        decision = decide(book, now, since_s=now - self._decided_at, known=self.watch.wealth)
+        self._decided_at = now
+        book.fold_all(decision.carried)
+        return decision
+
+    def meters(self) -> Mapping[str, float]:
+        """Return the logarithm of the odds against the release."""
+        return {} if self._decision is None else {"ln_e": self._decision.log_odds}
+
+    def _why(self, decision: Decision) -> str:
+        blame = decision.blame
+        if blame is None:
+            return f"{decision.odds:.0f} : 1"
+        return f"{decision.odds:.0f} : 1 by {blame.stream}, {blame.name or 'the whole fleet'}"
+
+    def _now(self, tick: int) -> int:
+        return self._start + tick * TICK_S
+
+    # --- what happened ----------------------------------------------------------------------------------------------------
+
+    def _tell(self, kind: str, idx: Ints, tick: int) -> None:
+        updated = self._granted[idx] < NEVER
+        desk = self.watch.desk
+        if kind == "ok":
+            self._well[idx] = True
+            self._each(idx, desk.confirmed)
+        elif kind == "failed":
+            self._each(idx, desk.failed)
+        elif kind == "crashed":
+            self._late("crash", idx, updated)
+        elif kind == "vanished":
+            self._late("dark", idx, updated)
+            self._missing[idx] = True
+        elif kind == "returned":
+            back = idx[~updated & self._missing[idx]]
+            self._missing[idx] = False
+            for profile, _, _, count in self._groups(back):
+                desk.control(profile, count)
+        elif kind.startswith("age"):
+            self._heard(idx, int(kind[3:]))
+        elif kind.startswith("metric"):
+            self._scored(idx, int(kind[6:]))
+
+    def _late(self, kind: Kind, idx: Ints, updated: Bools) -> None:
+        """Tell crashes and silences: of updated devices that were well and have had none, and of those not updated."""
+        desk = self.watch.desk
+        first = idx[updated & self._well[idx] & ~self._gone[idx]]
+        self._gone[first] = True
+        for profile, granted, site, count in self._groups(first):
+            name = profile[ATTRIBUTES.index(CLASS)]
+            ago = round(PERSONAL_H[name] * HOUR_S) if kind == "dark" else 0
+            desk.late(kind, profile, granted, count, site, desk.now - ago)
+        for profile, _, site, count in self._groups(idx[~updated]):
+            desk.control_late(kind, profile, count, site)
+
+    def _heard(self, idx: Ints, hours: int) -> None:
+        ages = [one.age_s // HOUR_S for one in self._harm.soaks]
+        if hours in ages:
+            gate = ages.index(hours)
+            for profile, granted, site, count in self._groups(idx[~self._gone[idx]]):
+                self.watch.desk.heard(profile, granted, gate, count, site)
+
+    def _scored(self, idx: Ints, hours: int) -> None:
+        windows = [one // HOUR_S for one in self._harm.windows_s]
+        if hours not in windows:
+            return
+        window = WINDOWS_H.index(hours)
+        after, before = self._view.errors.updated(idx, self._granted[idx], window)
+        fresh = ~self._gone[idx] & self._well[idx]
+        scored, others = self._controls.draw(idx[fresh], window)
+        values = _ratio(after, before)[np.searchsorted(idx, scored)]
+        booked: dict[tuple[int, int], int] = {}
+        for device, value, row in zip(
+            scored.tolist(), values.tolist(), others.tolist(), strict=True
+        ):
+            found = rank(value, row)
+            if found is not None:
+                key = (int(self._profile[device]), found)
+                booked[key] = booked.get(key, 0) + 1
+        for (profile, found), count in booked.items():
+            self.watch.desk.scored(
+                self._profiles[profile], windows.index(hours), found, count=count
+            )
+
+    def _tell_shock(self, since: int) -> None:
+        """Tell how many always-connected devices that are no cohort of now fell silent meanwhile, by region."""
+        self._ticks_granted.discard(since)
+        for region, idx in self._samples:
+            settled = (self._granted[idx] == NEVER) | (self._granted[idx] < since - DAY_TICKS)
+            able = idx[settled]
+            able = able[self._view.heard(able, since, since)][:SAMPLE]
+            if able.size:
+                gone = int((~self._view.heard(able, since + 1, since + _DEADLINE)).sum())
+                self.watch.desk.vanished(self._now(since), region, int(able.size), gone)
+
+    def _sampled(self) -> list[tuple[str, Ints]]:
+        fleet = self._view.fleet
+        always = np.isin(
+            fleet.klass, [n for n, one in enumerate(fleet.names["class"]) if one in _ALWAYS]
+        )
+        last = np.argsort(-fleet.order)
+        return [
+            (name, last[(fleet.region[last] == code) & always[last]][: 4 * SAMPLE])
+            for code, name in enumerate(fleet.names["region"])
+        ]
+
+    def _each(self, idx: Ints, tell: Callable[[tuple[str, ...], int, int, str], None]) -> None:
+        for profile, granted, site, count in self._groups(idx):
+            tell(profile, granted, count, site)
+
+    def _groups(self, idx: Ints) -> Iterator[tuple[tuple[str, ...], int, str, int]]:
+        """Yield (profile, unix time of the permit, site, count) of devices that are alike."""
+        if not idx.size:
+            return
+        fleet = self._view.fleet
+        sites = int(fleet.site.max(initial=-1)) + 2
+        granted = np.minimum(self._granted[idx], NEVER)
+        key = (granted * len(self._profiles) + self._profile[idx]) * sites + fleet.site[idx] + 1
+        keys, counts = np.unique(key, return_counts=True)
+        for one, count in zip(keys.tolist(), counts.tolist(), strict=True):
+            rest, site = divmod(one, sites)
+            tick, profile = divmod(rest, len(self._profiles))
+            yield self._profiles[profile], self._now(tick), str(site) if site else "", count
+
+    # --- who may ----------------------------------------------------------------------------------------------------------
+
+    def _queues(self) -> dict[str, Ints]:
+        """Return the devices of each variant that have no permit yet, in the order of the salted hash."""
+        fleet = self._view.fleet
+        order = np.argsort(fleet.order)
+        return {
+            name: order[fleet.variant[order] == code]
+            for code, name in enumerate(fleet.names["variant"])
+        }
+
+    def _grant(self, decision: Decision, tick: int) -> Ints:
+        """Give the permits of each variant to those that ask first."""
+        shut = (*decision.held, *self.watch.book.isolated)
+        if shut != self._shut:
+            scheme, self._shut = self.watch.book.scheme, shut
+            self._blocked = np.array(
+                [any(scheme.holds(one, profile) for one in shut) for profile in self._profiles]
+            )
+        known = self.watch.book.scheme.variants
+        names = list(self._waiting)
+        found = []
+        for told in known:
+            permits = decision.permits.get(told, 0)
+            # Rare variants share the permits of `other`, in the order of their names.
+            mine = [told] if told in self._waiting else [one for one in names if one not in known]
+            for name in mine:
+                if permits > 0:
+                    chosen = self._asking(name, permits, tick)
+                    permits -= chosen.size
+                    found.append(chosen)
+        granted = np.concatenate(found) if found else np.empty(0, np.int64)
+        if granted.size:
+            self._ticks_granted.add(tick)
+        return granted
+
+    def _asking(self, name: str, permits: int, tick: int) -> Ints:
+        """Return up to so many devices of a variant that ask now, and take them out of the queue."""
+        queue = self._waiting[name]
+        able = queue[self._asks_at[queue] <= tick]
+        able = able[~self._blocked[self._profile[able]]]
+        fleet, view = self._view.fleet, self._view
+        chosen: list[Ints] = []
+        begin, width, left = 0, 4 * permits + 64, permits
+        while left > 0 and begin < able.size:
+            part = able[begin : begin + width]
+            asks = fleet.asking(part, tick) & (fleet.left(part, tick) >= LEAST_ONLINE)
+            later = part[~asks]
+            self._asks_at[later] = fleet.next_asking(later, tick + 1)
+            part = part[asks]
+            taken = self._permitted(part[view.heard(part, tick, tick)], left)
+            chosen.append(taken)
+            left -= taken.size
+            begin, width = begin + width, 2 * width
+        found = np.concatenate(chosen) if chosen else np.empty(0, np.int64)
+        if found.size:
+            self._granted[found] = tick
+            self._waiting[name] = queue[self._granted[queue] == NEVER]
+        return found
+
+    def _permitted(self, able: Ints, most: int) -> Ints:
+        """Tell the desk of the permits, as far as each site has room. Returns who got one."""
+        desk, sites = self.watch.desk, self._view.fleet.site
+        if not (sites[able] >= 0).any():
+            taken = able[:most]
+        else:
+            chosen: list[int] = []
+            room: dict[int, int] = {}
+            for device, site in zip(able.tolist(), sites[able].tolist(), strict=True):
+                if len(chosen) == most:
+                    break
+                if site >= 0:
+                    left = room.get(site)
+                    left = desk.site_room(str(site + 1)) if left is None else left
+                    room[site] = left - 1
+                    if left <= 0:
+                        continue
+                chosen.append(device)
+            taken = np.array(chosen, np.int64)
+        for profile, _, site, count in self._groups(taken):
+            desk.permit(profile, count, site)
+        return taken
+
+
+class _Controls:
+    """Devices not updated whose metric has not been used yet, by window and cell; those that are updated last come first."""
+
+    def __init__(self, view: View, granted: Ints, missing: Bools) -> None:
+        fleet = view.fleet
+        self._view, self._granted, self._missing = view, granted, missing
+        self._cell = fleet.region * len(fleet.names["class"]) + fleet.klass
+        last = np.argsort(-fleet.order)
+        cells = int(self._cell.max()) + 1
+        pools = [last[self._cell[last] == cell] for cell in range(cells)]
+        self._pools = [list(pools) for _ in WINDOWS_H]
+
+    def draw(self, idx: Ints, window: int) -> tuple[Ints, Floats]:
+        """Return the devices that can be ranked, sorted, and the ratios of `CONTROLS` others for each; the others are used up."""
+        scored, others = [], []
+        for cell in np.unique(self._cell[idx]).tolist():
+            mine = idx[self._cell[idx] == cell]
+            pool = self._pools[window][cell]
+            width = 2 * CONTROLS * mine.size + 64
+            part = pool[:width]
+            able = part[(self._granted[part] == NEVER) & ~self._missing[part]]
+            count = min(mine.size, able.size // CONTROLS)
+            used = able[: count * CONTROLS]
+            self._pools[window][cell] = (
+                np.concatenate([able[count * CONTROLS :], pool[width:]]) if count else pool
+            )
+            if count:
+                scored.append(mine[:count])
+                others.append(used.reshape(count, CONTROLS))
+        if not scored:
+            return np.empty(0, np.int64), np.empty((0, CONTROLS))
+        devices, table = np.concatenate(scored), np.concatenate(others)
+        order = np.argsort(devices)
+        devices, table = devices[order], table[order]
+        since = np.broadcast_to(self._granted[devices][:, None], table.shape)
+        return devices, _ratio(*self._view.errors.control(table, since, window))
+
+
+def _ratio(after: Ints, before: Ints) -> Floats:
+    """Return after / (after + before); ½ when both are 0."""
+    whole = after + before
+    found: Floats = np.where(whole == 0, 0.5, after / np.maximum(whole, 1))
+    return found
