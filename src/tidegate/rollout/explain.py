@@ -156,8 +156,8 @@ class DeviceFacts(msgspec.Struct, frozen=True, kw_only=True):
     `share_bp` is how far its ring is open, `place` its own place in the order (0..9999); `refusal` the `compat.*` reason for which it must refuse;
     `refused` why it refuses this very image; `mandate` why the signed
     schedule keeps it out still; `waiting` the device's own word on what it waits for (a dotted code); `window` the text of the window in
-    force, `opens_at` when that opens next; `egress` says that the budget of bytes is spent, `capped` that as many as may be of its site or group are on
-    their way.
+    force, `opens_at` when that opens next; `again` whether and when it is tried once more; `egress` says that the budget of bytes is spent, `capped` that
+    as many as may be of its site or group are on their way.
     """
 
     device: str
@@ -187,6 +187,7 @@ class DeviceFacts(msgspec.Struct, frozen=True, kw_only=True):
     zone: str = ""
     opens_at: int = 0
     room: int | None = None
+    again: str = ""
     egress: str = ""
     capped: str = ""
 
@@ -284,7 +285,8 @@ def _ended(facts: DeviceFacts) -> Check:
     return Check(
         ok=ok,
         code="update",
-        text=f"its update to {facts.release} ended: {facts.update_state}{said}",
+        text=f"its update to {facts.release} ended: {facts.update_state}{said}"
+        + (f"; {facts.again}" if facts.again else ""),
     )
 
 

@@ -55,10 +55,30 @@ class RingSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Deadlines(msgspec.Struct, frozen=True, kw_only=True):
-    """When silence becomes an outcome (`lost.*`), in seconds after the step before it."""
+    """When silence becomes an outcome (`lost.*`), in seconds after the step before it.
+
+    Offered → `start` → downloading → `finish` → staged; permit → `return` → booted → `confirm` → confirmed. 0 = no such deadline.
+    """
+
+    start_s: Annotated[int, Meta(ge=0)] = 0
+    finish_s: Annotated[int, Meta(ge=0)] = 0
 
     return_s: Annotated[int, Meta(ge=1)] = 3600
     confirm_s: Annotated[int, Meta(ge=1)] = 7200
+
+
+class Retry(msgspec.Struct, frozen=True, kw_only=True):
+    """How often what ended before a permit is offered again (`rollout.retry`).
+
+    `tries` attempts in all for faults of the way; `reasons` says so for single reasons or families. The pause is `backoff_s`, doubled each time up to
+    `most_s`. `budget_bp`: further attempts at most, as a share of the devices that were offered the release.
+    """
+
+    tries: Annotated[int, Meta(ge=1, le=100)] = 3
+    backoff_s: Annotated[int, Meta(ge=1)] = 60
+    most_s: Annotated[int, Meta(ge=1)] = 86_400
+    budget_bp: Annotated[int, Meta(ge=0)] = 10_000
+    reasons: Annotated[dict[str, Annotated[int, Meta(ge=1, le=100)]], Meta(max_length=64)] = {}
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,6 +93,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     rings: Annotated[tuple[RingSpec, ...], Meta(min_length=1, max_length=32)]
     guards: Annotated[tuple[GateSpec, ...], Meta(max_length=16)] = ()
     deadlines: Deadlines = Deadlines()
+    retry: Retry = msgspec.field(default_factory=Retry)
     at_once: Annotated[int, Meta(ge=0)] = 0
     first: Annotated[int, Meta(ge=0)] = 0
     at_once_per: Annotated[dict[str, Annotated[int, Meta(ge=1)]], Meta(max_length=8)] = {}
@@ -120,6 +141,7 @@ class Tally(msgspec.Struct, frozen=True, kw_only=True):
     `exposed` = permits granted and not returned; each ends as one of `confirmed`, `reverted`, `failed_after` (a failure after the permit) or `lost`, or is
     still open. `failed_before` ended before a permit: `transfer` of them for the way's fault, `install` for the installer's, the rest are refusals.
     `resumed_lost` = lost ones that were heard again and confirmed: they count as confirmed, no longer as lost.
+    `retried` = further attempts that were offered; `unstarted` = devices that never began or never finished (`lost.start`, `lost.finish`).
     `last_permit_at` and `last_confirmed_at` are 0 when there was none.
     """
 
@@ -138,6 +160,8 @@ class Tally(msgspec.Struct, frozen=True, kw_only=True):
     transfer: int = 0
     install: int = 0
     declined: int = 0
+    retried: int = 0
+    unstarted: int = 0
     last_permit_at: int = 0
     last_confirmed_at: int = 0
     reasons: dict[str, int] = {}
@@ -156,7 +180,7 @@ class Tally(msgspec.Struct, frozen=True, kw_only=True):
     def ended(self) -> int:
         """Devices with an outcome, good or bad, before a permit or after."""
         after = self.confirmed + self.reverted + self.failed_after + self.lost
-        return after + self.failed_before + self.declined
+        return after + self.failed_before + self.declined + self.unstarted
 
     @property
     def pending(self) -> int:

@@ -7,9 +7,18 @@ preset  = "normal"                  # what is not said below is taken from it
 dynamic = true                      # newcomers are served, also after completion
 guards  = ["evidence"]              # gates by type, by a name given below, or as a table
 
-[deadlines]                         # silence is a failure after these
-return  = "1h"
+[deadlines]                         # silence is an outcome after these
+start   = "7d"                      # offered, and no download begun
+finish  = "7d"                      # begun, and not finished
+return  = "1h"                      # from here on it is a failure
 confirm = "2h"
+
+[retry]                             # what ended before a permit and says nothing against the release
+tries   = 3                         # attempts in all
+backoff = "1m"                      # then twice that, and so on
+most    = "1d"
+budget  = "100%"                    # further attempts, of the devices that were offered it
+"user.declined" = 5                 # attempts in all, for a reason or a family of them
 
 [flow]
 in_flight = "none"                  # permits out at once, at most
@@ -44,16 +53,18 @@ import msgspec
 from tidegate.core import amounts
 from tidegate.core.errors import ConfigError, RequestError
 from tidegate.core.nearest import did_you_mean
-from tidegate.rollout import engine, gates, query
-from tidegate.rollout.model import ALL_BP, Deadlines, GateSpec, Policy, RingSpec
+from tidegate.core.reasons import family, is_reason
+from tidegate.rollout import engine, gates, query, retry
+from tidegate.rollout.model import ALL_BP, Deadlines, GateSpec, Policy, Retry, RingSpec
 
 #: Schema of policy files that this version reads.
 SCHEMA: Final = 1
 _KEYS: Final = frozenset(
-    {"schema", "preset", "dynamic", "guards", "deadlines", "flow", "ring", "gate"}
+    {"schema", "preset", "dynamic", "guards", "deadlines", "retry", "flow", "ring", "gate"}
 )
 _RING_KEYS: Final = frozenset({"name", "audience", "steps", "soak", "gates"})
-_DEADLINE_KEYS: Final = frozenset({"return", "confirm"})
+_DEADLINE_KEYS: Final = frozenset({"start", "finish", "return", "confirm"})
+_RETRY_KEYS: Final = frozenset({"tries", "backoff", "most", "budget"})
 _FLOW_KEYS: Final = frozenset({"in_flight", "first", "per"})
 #: Attributes whose devices a cap can bound: those that stay as they are while a device is on its way.
 _CAPPED: Final = (
@@ -103,7 +114,7 @@ PRESETS: Final[Mapping[str, Mapping[str, Any]]] = {
             {"type": "failure_rate", "max": "2%", "sample": 50, "healthy": 10},
             {"type": "metric", "clump": 3},
         ],
-        "deadlines": {"return": "1h", "confirm": "24h"},
+        "deadlines": {"start": "7d", "finish": "7d", "return": "1h", "confirm": "24h"},
         "flow": {"in_flight": "none", "first": 8},
         "ring": _rings(
             (5, "4h", "24h"), (20, "24h", "4d"), (50, "24h", "7d"), ["10%", "50%", "100%"]
@@ -115,7 +126,7 @@ PRESETS: Final[Mapping[str, Mapping[str, Any]]] = {
             {"type": "failure_rate", "max": "1%", "sample": 100, "healthy": 20},
             {"type": "metric", "ratio": 1.2, "clump": 3},
         ],
-        "deadlines": {"return": "1h", "confirm": "24h"},
+        "deadlines": {"start": "7d", "finish": "7d", "return": "1h", "confirm": "24h"},
         "flow": {"in_flight": "none", "first": 4},
         "ring": _rings(
             (5, "24h", "4d"),
@@ -130,7 +141,7 @@ PRESETS: Final[Mapping[str, Mapping[str, Any]]] = {
             {"type": "failure_rate", "max": "2%", "sample": 50, "healthy": 10},
             {"type": "metric", "clump": 3},
         ],
-        "deadlines": {"return": "1h", "confirm": "24h"},
+        "deadlines": {"start": "7d", "finish": "7d", "return": "1h", "confirm": "24h"},
         "flow": {"in_flight": "none", "first": 8},
         "ring": _rings((5, "1h", "12h"), (20, "4h", "24h"), (50, "4h", "2d"), ["10%", "100%"]),
     },
@@ -140,7 +151,7 @@ PRESETS: Final[Mapping[str, Mapping[str, Any]]] = {
             {"type": "failure_rate", "max": "5%", "sample": 50, "healthy": 10},
             {"type": "metric", "ratio": 2, "clump": 3},
         ],
-        "deadlines": {"return": "1h", "confirm": "2h"},
+        "deadlines": {"start": "7d", "finish": "7d", "return": "1h", "confirm": "2h"},
         "flow": {"in_flight": "none", "first": 8},
         "ring": _rings((3, "10m", "1h"), (5, "10m", "1h"), (50, "10m", "4h"), ["10%", "100%"]),
     },
@@ -150,6 +161,7 @@ PRESETS: Final[Mapping[str, Mapping[str, Any]]] = {
             {"type": "metric", "exposure": "1h"},
         ],
         "deadlines": {"return": "2m", "confirm": "4m"},
+        "retry": {"backoff": "5s"},
         "flow": {"in_flight": "none", "first": 0},
         "ring": _rings(
             (1, "2s", "60s"), (3, "5s", "60s"), (5, "5s", "60s"), ["10%", "50%", "100%"]
@@ -203,6 +215,7 @@ def _policy(data: Mapping[str, Any], base: Mapping[str, Any]) -> Policy:
         rings=tuple(rings),
         guards=tuple(_gate(one, named, "guards") for one in _list(data, "guards")),
         deadlines=_deadlines({**base["deadlines"], **_table(data["deadlines"], "deadlines")}),
+        retry=_retry({**base.get("retry", {}), **_table(data.get("retry", {}), "retry")}),
         at_once=_count(flow["in_flight"], "flow.in_flight"),
         first=_count(flow["first"], "flow.first"),
         at_once_per=caps(_table(flow.get("per", {}), "flow.per"), "flow.per"),
@@ -279,6 +292,8 @@ def _gate(entry: object, named: Mapping[str, GateSpec], where: str) -> GateSpec:
 def _deadlines(data: Mapping[str, Any]) -> Deadlines:
     _known(data, _DEADLINE_KEYS, "deadlines")
     return Deadlines(
+        start_s=_or_none(data.get("start", "none"), "deadlines.start"),
+        finish_s=_or_none(data.get("finish", "none"), "deadlines.finish"),
         return_s=max(1, amounts.parse_duration(data["return"], "deadlines.return")),
         confirm_s=max(1, amounts.parse_duration(data["confirm"], "deadlines.confirm")),
     )
@@ -305,6 +320,37 @@ def caps(data: Mapping[str, Any], where: str) -> dict[str, int]:
         if most:
             found[name] = most
     return found
+
+
+def _or_none(value: object, key: str) -> int:
+    return 0 if amounts.is_off(value) else max(1, amounts.parse_duration(value, key))
+
+
+def _retry(data: Mapping[str, Any]) -> Retry:
+    reasons: dict[str, int] = {}
+    for name, value in data.items():
+        if name in _RETRY_KEYS:
+            continue
+        if name not in retry.MAY and not (is_reason(name) and family(name) in retry.MAY):
+            near = did_you_mean(name, {*_RETRY_KEYS, *retry.MAY})
+            known = ", ".join(sorted(retry.MAY))
+            raise _wrong(f'retry: "{name[:40]}" is not tried again{near}; what may be: {known}')
+        reasons[name] = _tries(value, f"retry.{name}")
+    usual = Retry()
+    budget = data.get("budget", "100%")
+    return Retry(
+        tries=_tries(data.get("tries", usual.tries), "retry.tries"),
+        backoff_s=max(1, amounts.parse_duration(data.get("backoff", "1m"), "retry.backoff")),
+        most_s=max(1, amounts.parse_duration(data.get("most", "1d"), "retry.most")),
+        budget_bp=amounts.parse_share(budget, "retry.budget"),
+        reasons=reasons,
+    )
+
+
+def _tries(value: object, key: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 100:
+        raise _wrong(f"{key}: attempts in all, 1 to 100 (1 = never again)")
+    return value
 
 
 def _count(value: object, key: str) -> int:

@@ -65,6 +65,8 @@ class TallyFacts(msgspec.Struct, frozen=True, kw_only=True):
     transfer: int
     install: int
     declined: int
+    retried: int
+    unstarted: int
     last_permit_at: int
     last_confirmed_at: int
     reasons: dict[str, int]

@@ -26,8 +26,8 @@ _WITH_REASON: Final = frozenset({"failed", "reverted", "lost", "declined"})
 
 #: Which event leads from which states to which state. Everything else is stored and changes nothing.
 TRANSITIONS: Final[dict[str, tuple[frozenset[str], str]]] = {
-    "downloading": (frozenset({"offered"}), "downloading"),
-    "staged": (frozenset({"offered", "downloading"}), "staged"),
+    "downloading": (frozenset({"offered", "lost"}), "downloading"),
+    "staged": (frozenset({"offered", "downloading", "lost"}), "staged"),
     "rebooting": (frozenset({"permitted"}), "rebooting"),
     "verifying": (frozenset({"permitted", "rebooting"}), "verifying"),
     "confirmed": (AFTER | {"lost"}, "confirmed"),
@@ -36,9 +36,18 @@ TRANSITIONS: Final[dict[str, tuple[frozenset[str], str]]] = {
     "declined": (BEFORE | {"permitted"}, "declined"),
     "permit_returned": (frozenset({"permitted"}), "staged"),
 }
+#: What follows a permit, from `lost`.
+_ARRIVED: Final = AFTER | {"confirmed", "reverted"}
 #: Ends after which the harm of a release has to be judged at once.
 HARMFUL: Final = frozenset({"failed", "reverted", "lost"})
 DAY_S: Final = 86_400
+
+
+def may_follow(update: UpdateRow, state: str) -> bool:
+    """Say whether an update that was given up may go on to `state`: one that never had a permit on its way to it, one that had on its way from it."""
+    if update.state != "lost" or state == "failed":
+        return True
+    return state in (BEFORE if update.permitted_at is None else _ARRIVED)
 
 
 def contributions(update: UpdateRow) -> Counter[str]:
@@ -48,11 +57,15 @@ def contributions(update: UpdateRow) -> Counter[str]:
     `rollout.model.Tally` says.
     """
     counts = Counter({"offered": 1})
+    if update.attempt > 1:
+        counts["retried"] = update.attempt - 1
     if update.permitted_at is not None:
         counts["exposed"] = 1
     match update.state:
         case "downloading" | "staged" | "rebooting" | "verifying" | "confirmed" | "reverted":
             counts[update.state] = 1
+        case "lost" if update.permitted_at is None:
+            counts["unstarted"] = 1
         case "lost" | "declined":
             counts[update.state] = 1
         case "failed" if update.permitted_at is not None:

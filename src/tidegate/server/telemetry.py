@@ -231,7 +231,7 @@ class _Fold:
             old = self._downloaded(old, body)
         if body.kind == "permit_returned" and not self._returned(old, body):
             return
-        if old.state not in sources:
+        if old.state not in sources or not outcomes.may_follow(old, state):
             return
         new = self._moved(old, body, state)
         outcomes.book(self.conn, old, new, product=self.device.product, now=self.now)
@@ -277,6 +277,9 @@ class _Fold:
     def _deadline(self, old: UpdateRow, state: str) -> int | None:
         if state == "verifying":
             return self.now + permits.deadlines(self.conn, old.rollout_id).confirm_s
+        if state == "downloading":
+            finish_s = permits.deadlines(self.conn, old.rollout_id).finish_s
+            return self.now + finish_s if finish_s else None
         return old.deadline_at if state == "rebooting" else None
 
     def _confirmed(self, body: EventBody, update: UpdateRow) -> None:
@@ -346,6 +349,19 @@ def move_running(
     changes.notify(conn, "running", str(device.row))
 
 
+#: What a deadline means that passes in this state.
+_LOST: Final = {
+    "offered": "lost.start", "downloading": "lost.finish", "verifying": "lost.confirm",
+    "permitted": "lost.return", "rebooting": "lost.return",
+}  # fmt: skip
+
+
+def _waits(conn: Connection, update: UpdateRow) -> bool:
+    """Say whether a device that has not begun, or not finished, is kept from it: by its rollout, or because it is held."""
+    state = rollout_rows.state(conn, update.rollout_id)
+    return state not in {"active", "completed"} or device_queries.is_held(conn, update.device_row)
+
+
 def sweep_lost(conn: Connection, now: int) -> frozenset[int]:
     """End updates whose deadline passed as `lost`, and return the rollouts they belong to. Safe to repeat.
 
@@ -353,10 +369,14 @@ def sweep_lost(conn: Connection, now: int) -> frozenset[int]:
     """
     moved: set[int] = set()
     for update in hot.overdue(conn, now, SWEEP_MAX):
-        reason = "lost.confirm" if update.state == "verifying" else "lost.return"
         device = hot.device(conn, update.device_row)
+        if update.state in outcomes.BEFORE and _waits(conn, update):
+            later = permits.deadlines(conn, update.rollout_id)
+            wait_s = later.start_s if update.state == "offered" else later.finish_s
+            hot.put_update(conn, update._replace(deadline_at=now + wait_s if wait_s else None))
+            continue
         product = device.product if device else ""
-        outcomes.end(conn, update, "lost", reason, product=product, now=now)
+        outcomes.end(conn, update, "lost", _LOST[update.state], product=product, now=now)
         moved.add(update.rollout_id)
     return frozenset(moved)
 

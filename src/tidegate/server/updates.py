@@ -21,9 +21,9 @@ from tidegate.core.protocol import (
     DeviceState,
     RepoBinding,
 )
-from tidegate.core.reasons import family
 from tidegate.core.release import ReleaseTarget, Running, refusal
 from tidegate.rollout import cohort
+from tidegate.rollout.retry import Ended, Ruling, rule
 from tidegate.server import egress, outcomes, snapshot, telemetry
 from tidegate.server.egress import UNBOUNDED, Budget, Wait
 from tidegate.server.granted import Way, Ways
@@ -35,10 +35,6 @@ Artifact = tuple[str, int, str, ReleaseTarget]
 
 #: An assignment is good for this long; a device asks anew anyway.
 VALID_S: Final = 24 * 3600
-#: A failure that may be the way's fault, not the image's, is tried again: so often in all, so many seconds later times the attempt.
-ATTEMPTS_MAX: Final = 3
-RETRY_S: Final = 60
-_WAYS_FAULT: Final = frozenset({"download", "sig", "clock"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +114,7 @@ def assign(
         repo=terms.repo(),
         allow_refused=choice.live is not None and choice.live.delivery.retry_refused,
         policy=choice.live.delivery if choice.live else DeliveryPolicy(),
-        poll_after_s=max(terms.poll_after_s, decision.wait.after_s if decision.wait else 0),
+        poll_after_s=max(terms.poll_after_s, decision.after_s if choice.action == "none" else 0),
         grant=choice.way.grant if choice.way else None,
         cohort_proof=choice.way.proof if choice.way else None,
     )
@@ -214,6 +210,25 @@ def facts_of(conn: Connection, device: Any, now: int) -> Facts:
     return Facts(device.id, device.product, hardware, device.channel, device.running_counter, attrs)
 
 
+def again(conn: Connection, live: Live, update: UpdateRow, now: int) -> Ruling | None:
+    """Return what the rollout's policy says about another attempt of an update that has ended; None where there is no question of one."""
+    if (
+        update.state not in {"failed", "declined", "lost"}
+        or update.permitted_at is not None
+        or not live.proceeds
+        or update.variant in live.rollout.isolated
+    ):
+        return None
+    ended = Ended(
+        update.state, update.reason or "", update.attempt, update.state_at, update.device_row
+    )
+    counts = {"retried": 0, "offered": 0}
+    for _, _, name, value in hot.tallies(conn, live.row.id):
+        if name in counts:
+            counts[name] += value
+    return rule(live.rollout.policy.retry, ended, now=now, **counts)
+
+
 class _Decision:
     """One device's question against every live rollout of its product."""
 
@@ -236,6 +251,7 @@ class _Decision:
         )
         self.later = False
         self.wait: Wait | None = None
+        self.after_s = 0
         self.way: Way | None = None
         self.updates = {one.rollout_id: one for one in hot.updates_of(conn, device.row)}
 
@@ -287,7 +303,7 @@ class _Decision:
             reason=None, detail="", ring=ring, variant=self.device.variant,
             from_counter=self.running.release_counter, from_sha256=self.running.sha256,
             release_counter=live.row.counter, offered_at=self.now, state_at=self.now,
-            permitted_at=None, deadline_at=None, ended_at=None, bytes=0, resumes=0,
+            permitted_at=None, deadline_at=self._start_by(live), ended_at=None, bytes=0, resumes=0,
         )  # fmt: skip
         outcomes.book(self.conn, None, update, product=self.device.product, now=self.now)
         return self._install(live, update, artifact)
@@ -310,33 +326,31 @@ class _Decision:
             self.conn, self.terms.budget, tenant=self.device.tenant, site=self.device.site,
             length=artifact[1], now=self.now,
         )  # fmt: skip
-        self.later = self.later or self.wait is not None
+        if self.wait is not None:
+            self.later, self.after_s = True, self.wait.after_s
         return self.wait is not None
 
     def _again(self, live: Live, update: UpdateRow) -> _Choice | None:
-        """Try once more what failed on the way."""
-        if (
-            update.state != "failed"
-            or update.permitted_at is not None
-            or family(update.reason or "") not in _WAYS_FAULT
-            or update.attempt >= ATTEMPTS_MAX
-            or not live.proceeds
-            or update.variant in live.rollout.isolated
-        ):
+        """Offer once more what ended before its permit, as the rollout's policy says."""
+        ruling = again(self.conn, live, update, self.now)
+        if ruling is None or not ruling.again:
             return None
-        pause = min(RETRY_S, self.terms.poll_after_s) * update.attempt
-        if self.now - update.state_at < pause:
-            self.later = True
+        if ruling.wait_s:
+            self.later, self.after_s = True, min(ruling.wait_s, egress.WAIT_MAX_S)
             return None
         artifact, _ = self.pick(live)
         if artifact is None or self._must_wait(live, artifact):
             return None
         new = update._replace(
-            attempt=update.attempt + 1, state="offered", reason=None, detail="",
-            state_at=self.now, ended_at=None,
+            attempt=ruling.attempt, state="offered", reason=None, detail="", state_at=self.now,
+            ended_at=None, deadline_at=self._start_by(live),
         )  # fmt: skip
         outcomes.book(self.conn, update, new, product=self.device.product, now=self.now)
         return self._install(live, new, artifact)
+
+    def _start_by(self, live: Live) -> int | None:
+        start_s = live.rollout.policy.deadlines.start_s
+        return self.now + start_s if start_s else None
 
     def _supersede(self, choice: _Choice) -> None:
         for other in self.updates.values():

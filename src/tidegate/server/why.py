@@ -9,12 +9,12 @@ import msgspec
 from tidegate.core import schedule
 from tidegate.core.protocol import DeliveryPolicy
 from tidegate.rollout import cohort, explain
-from tidegate.server import acts, caps, egress, inquiry, reach, snapshot
+from tidegate.server import acts, caps, egress, inquiry, reach, snapshot, updates
 from tidegate.server.config import Settings
 from tidegate.server.egress import UNBOUNDED, Budget
 from tidegate.server.facts import Why
 from tidegate.server.groups import Book
-from tidegate.server.store import Connection, device_queries
+from tidegate.server.store import Connection, device_queries, hot
 from tidegate.server.store import admin_devices as device_rows
 
 Row = dict[str, Any]
@@ -160,8 +160,15 @@ def _with_bounds(
     capped = caps.least(bounds.caps, chosen.rollout.policy.at_once_per)
     full = caps.full(conn, device, capped, way_back=chosen.row.kind == "fallback")
     wait = egress.wait(conn, bounds.budget, tenant=device.tenant, site=device.site, now=now)
+    update = next(
+        (one for one in hot.updates_of(conn, device.row) if one.rollout_id == chosen.row.id), None
+    )
+    ruling = updates.again(conn, chosen, update, now) if update is not None else None
     return msgspec.structs.replace(
-        facts, capped=str(full) if full else "", egress=str(wait) if wait else ""
+        facts,
+        again=ruling.text if ruling else "",
+        capped=str(full) if full else "",
+        egress=str(wait) if wait else "",
     )
 
 

@@ -42,7 +42,10 @@ def test_a_file_says_what_differs_from_its_preset() -> None:
     )
     assert not policy.dynamic
     assert policy.guards == (GateSpec(gate="failure_rate", settings={"max": "3%"}),)
-    assert policy.deadlines == Deadlines(return_s=600, confirm_s=86_400)
+    week = 7 * 86_400
+    assert policy.deadlines == Deadlines(
+        start_s=week, finish_s=week, return_s=600, confirm_s=86_400
+    )
     assert (policy.at_once, policy.first) == (5, 4)
     assert policy.rings[0].audience == "group:a and seen < 1h"
     assert policy.rings[0].gates == (GateSpec(gate="soak", settings={}),)

@@ -33,6 +33,12 @@ def by_id(conn: Connection, device_id: str, tenant: str = "default") -> Row[Any]
     return conn.execute(_BY_ID, {"wanted": device_id, "of": tenant}).one_or_none()
 
 
+def is_held(conn: Connection, row: int) -> bool:
+    """Say whether a device is held."""
+    found = raw_connection(conn).execute("SELECT held FROM device WHERE row = ?", (row,)).fetchone()
+    return bool(found and found[0])
+
+
 def add(conn: Connection, values: Mapping[str, Any]) -> int:
     """Add a device and return its row number."""
     made = conn.execute(insert(device).values(**values)).inserted_primary_key

@@ -77,6 +77,13 @@ def policy(conn: Connection, rollout_id: int) -> Any:
     return json.loads(row[0]) if row else None
 
 
+def state(conn: Connection, rollout_id: int) -> str:
+    """Return a rollout's state; empty where there is none."""
+    found = raw_connection(conn).execute("SELECT state FROM rollout WHERE id = ?", (rollout_id,))
+    row = found.fetchone()
+    return str(row[0]) if row else ""
+
+
 def product(conn: Connection, rollout_id: int) -> tuple[str, str] | None:
     """Return (tenant, product) of a rollout, or None."""
     found = raw_connection(conn).execute(
