@@ -14,7 +14,7 @@ from tidegate.rollout.evidence.settings import DELTAS_PPM, MILLION, PRESETS
 from tidegate.rollout.evidence.strata import Profile, divide
 from tidegate.rollout.evidence.watch import Watch
 
-Tell = Callable[[Profile, int, int], None]
+Tell = Callable[[Profile, int, int], object]
 LIMIT_LOG = math.log(1000)
 TICKS = 260
 SEEN_BAD, SEEN_WELL = 1, 5

@@ -166,9 +166,15 @@ class Desk:
 
     def confirmed(self, profile: Profile, granted_at: int, count: int = 1, site: str = "") -> None:
         """Note devices that confirmed; booked at their deadline. After it they only count as heard again."""
+        self.in_time(profile, granted_at, count, site)
+
+    def in_time(self, profile: Profile, granted_at: int, count: int = 1, site: str = "") -> int:
+        """Note devices that confirmed, and return how many of them before their deadline."""
         profile = self._told(profile)
+        well = 0
         for _, cohort, part in self._waiting(profile, granted_at, site, count):
             cohort.well += part
+            well += part
             count -= part
             if site:
                 self._site_ends(site, part)
@@ -178,6 +184,7 @@ class Desk:
             if part > 0:
                 cohort.returned += part
                 count -= part
+        return well
 
     def heard(
         self, profile: Profile, granted_at: int, gate: int, count: int = 1, site: str = ""
@@ -302,6 +309,11 @@ class Desk:
 
     # ------------------------------------------------------------------ time
 
+    def missed(self, now: int) -> int:
+        """Return for how long nobody ticked until now, beyond a tick: the server was down, or its clock stepped forward."""
+        elapsed = now - self._ticked
+        return elapsed - self.harm.tick_s if elapsed > _MISSED * self.harm.tick_s else 0
+
     def advance(self, now: int) -> None:
         """Say what time it is for what happens next. It never goes back, and nothing is judged before `tick`."""
         self.now = max(self.now, now)
@@ -312,9 +324,8 @@ class Desk:
         Deadlines stand still while nobody ticks: a server that was down, or whose clock stepped, has heard nobody.
         """
         elapsed = max(0, now - self._ticked)
+        self._down_s += self.missed(now)
         self._ticked = max(self._ticked, now)
-        if elapsed > _MISSED * self.harm.tick_s:
-            self._down_s += elapsed - self.harm.tick_s
         spent_s = min(elapsed, self.harm.tick_s)
         self.advance(now)
         while self._due and self._due[0][0] <= self.now - self._down_s:

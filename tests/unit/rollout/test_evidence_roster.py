@@ -1,0 +1,174 @@
+"""Single devices: what counts of what they say, and what their silence means."""
+
+import pytest
+
+from tidegate.rollout.evidence.baseline import Baseline
+from tidegate.rollout.evidence.decide import Decision
+from tidegate.rollout.evidence.facts import Control, Fact, Fail, Late, Ok, Silent
+from tidegate.rollout.evidence.roster import Roster
+from tidegate.rollout.evidence.settings import DAY_S, HOUR_S, PRESETS
+from tidegate.rollout.evidence.strata import Profile, divide
+from tidegate.rollout.evidence.watch import Watch
+
+TICK = 900
+BASE = Baseline(failure_ppm={"other": 10_000}, silence_ppm={"other": 3_000})
+
+
+class Story:
+    """A fleet of always-connected devices that are heard every tick, unless they are away."""
+
+    def __init__(self, size: int = 200) -> None:
+        census: dict[Profile, int] = {("v1", "eu", "always"): size}
+        self.roster = Roster(Watch(divide(census), PRESETS["normal"], BASE, 0))
+        self.facts: list[Fact] = []
+        self.now = 0
+        self.away: set[str] = set()
+        for one in range(size):
+            values = {"variant": "v1", "region": "eu", "class": "always"}
+            self.roster.meet(f"d{one}", values, 0)
+
+    def go(self, until: int) -> Decision:
+        decision = self.roster.step(self.now, self.facts.append)
+        while self.now < until:
+            self.now += TICK
+            for name in self.roster.devices:
+                if name not in self.away:
+                    self.roster.seen(name, self.now)
+            decision = self.roster.step(self.now, self.facts.append)
+        return decision
+
+    def of(self, kind: type) -> list[Fact]:
+        return [one for one in self.facts if isinstance(one, kind)]
+
+
+@pytest.fixture
+def story() -> Story:
+    return Story()
+
+
+def test_only_the_first_attempt_counts_and_only_its_first_outcome(story: Story) -> None:
+    roster = story.roster
+    assert roster.permit("d1", 0)
+    assert not roster.permit("d1", 0)
+    roster.failed("d1", 60)
+    roster.failed("d1", 61)
+    roster.confirmed("d1", 62)
+    assert not roster.permit("d1", 70)
+    story.go(3 * HOUR_S)
+    assert len(story.of(Fail)) == 1
+    assert not story.of(Ok)
+    assert roster.ignored == {"twice": 4}
+
+
+def test_strangers_the_future_and_answers_without_a_permit_are_not_heard(story: Story) -> None:
+    roster = story.roster
+    roster.failed("nobody", 10)
+    roster.failed("d1", 10)
+    roster.permit("d2", 10**9)
+    roster.meet("d-new", {"variant": "v1"}, 10**9)
+    assert "d-new" not in roster.devices
+    assert roster.ignored == {"unknown": 1, "unasked": 1, "future": 2}
+    story.go(2 * HOUR_S)
+    assert not story.of(Fail)
+
+
+@pytest.mark.parametrize("times", [2, 500])
+def test_one_device_can_neither_trip_nor_mask_however_often_it_speaks(
+    story: Story, times: int
+) -> None:
+    def tell(roster: Roster, times: int) -> None:
+        for _ in range(times):
+            roster.failed("d1", 60)
+            roster.confirmed("d2", 60)
+            roster.crashed("d1", 60)
+            roster.crashed("d5", 60)
+
+    once = Story()
+    for one, often in ((once, 1), (story, times)):
+        for name in ("d1", "d2", "d3"):
+            one.roster.permit(name, 0)
+        tell(one.roster, often)
+        one.go(2 * HOUR_S)
+        for again in range(often):
+            one.roster.crashed("d2", one.now + again)
+        assert one.go(6 * HOUR_S).verdict == "go"
+    assert story.roster.watch.book.digest() == once.roster.watch.book.digest()
+
+
+def test_late_by_weeks_counts_as_of_now(story: Story) -> None:
+    story.roster.permit("d1", 0)
+    story.away.add("d1")
+    story.go(5 * HOUR_S)
+    assert len(story.of(Silent)) == 1
+    story.roster.failed("d1", 5)
+    story.go(6 * HOUR_S)
+    assert [
+        (one.again, one.at >= 5 * HOUR_S) for one in story.of(Fail) if isinstance(one, Fail)
+    ] == [(True, True)]
+
+
+def test_a_crash_in_the_warm_up_is_a_failure_and_later_a_late_event(story: Story) -> None:
+    roster = story.roster
+    roster.permit("d1", 0)
+    roster.permit("d2", 0)
+    roster.crashed("d1", 60)
+    roster.confirmed("d2", 60)
+    story.go(3 * HOUR_S)
+    roster.crashed("d2", 3 * HOUR_S)
+    roster.crashed("d3", 3 * HOUR_S)
+    story.go(4 * HOUR_S)
+    assert len(story.of(Fail)) == 1
+    sides = sorted(one.updated for one in story.of(Late) if isinstance(one, Late))
+    assert sides == [False, True]
+
+
+def test_who_is_not_heard_within_its_deadline_is_dark_once_and_may_come_back(story: Story) -> None:
+    roster = story.roster
+    roster.permit("d1", 0)
+    roster.confirmed("d1", 60)
+    story.go(5 * HOUR_S)
+    story.away |= {"d1", "d2"}
+    story.go(16 * HOUR_S)
+    dark = [(one.updated, one.kind) for one in story.of(Late) if isinstance(one, Late)]
+    assert sorted(dark) == [(False, "dark"), (True, "dark")]
+    assert roster.watch.desk.risks.whole_control == 198
+    story.away.clear()
+    story.go(17 * HOUR_S)
+    assert roster.watch.desk.risks.whole_control == 199
+
+
+def test_what_befalls_a_region_raises_the_silence_that_is_expected(story: Story) -> None:
+    for name in ("d1", "d2", "d3"):
+        story.roster.permit(name, 0)
+    story.away |= {f"d{one}" for one in range(100)}
+    assert story.go(2 * HOUR_S).verdict == "go"
+    (silent,) = [one for one in story.of(Silent) if isinstance(one, Silent)]
+    assert silent.count == 3
+    assert silent.silence_ppm > 400_000
+
+
+def test_a_server_that_was_down_takes_nobody_for_dark(story: Story) -> None:
+    story.roster.permit("d1", 0)
+    story.roster.confirmed("d1", 10)
+    story.go(5 * HOUR_S)
+    story.now += 3 * DAY_S
+    story.go(story.now + HOUR_S)
+    assert not story.of(Late)
+    assert story.of(Control)
+
+
+def test_a_clock_that_steps_back_stands_still(story: Story) -> None:
+    story.go(2 * HOUR_S)
+    story.roster.seen("d1", 0)
+    assert story.roster.watch.desk.now == 2 * HOUR_S
+    assert story.roster.step(60).verdict == "go"
+    assert story.roster.watch.desk.now == 2 * HOUR_S
+
+
+def test_a_permit_given_back_may_be_taken_again(story: Story) -> None:
+    assert story.roster.permit("d1", 0)
+    story.roster.refund("d1", 30)
+    assert story.roster.permit("d1", 60)
+    story.roster.confirmed("d1", 90)
+    story.go(2 * HOUR_S)
+    assert story.roster.watch.book.rows[0][:4] == [1, 0, 0, 1]
