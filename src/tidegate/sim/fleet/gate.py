@@ -12,7 +12,7 @@ import numpy as np
 from tidegate.rollout.evidence.baseline import from_history
 from tidegate.rollout.evidence.decide import Decision, decide
 from tidegate.rollout.evidence.desk import rank
-from tidegate.rollout.evidence.facts import Fail, Kind, Late, Silent
+from tidegate.rollout.evidence.facts import Kind
 from tidegate.rollout.evidence.settings import CONTROLS, HOUR_S, MILLION, Harm
 from tidegate.rollout.evidence.strata import CLASS, REGION, VARIANT, divide
 from tidegate.rollout.evidence.watch import Watch
@@ -29,7 +29,7 @@ TICK_S: Final = 900
 _MONDAY: Final = 1_767_571_200
 #: A device gets a permit only where its habit leaves it online until its report.
 LEAST_ONLINE: Final = 6
-#: A decision an hour is enough where nothing new speaks of harm and nobody got a permit for so many ticks, or only the tail is left.
+#: A decision an hour is enough where nobody got a permit for so many ticks, or only the tail is left: nothing grows that it could stop.
 QUIET: Final = 8
 TAIL: Final = 0.9
 #: Devices not updated whose silence tells an outage, by region.
@@ -113,14 +113,9 @@ class Gate:
             self._tell(kind, idx, tick)
         if tick - _DEADLINE in self._ticks_granted:
             self._tell_shock(tick - _DEADLINE)
-        news_of_harm = False
-        for fact in desk.tick(now):
-            self.watch.book.fold(fact)
-            news_of_harm |= isinstance(fact, Fail | Silent) or (
-                isinstance(fact, Late) and fact.updated
-            )
+        self.watch.book.fold_all(desk.tick(now))
         idle = tick > self._given_at + QUIET or self._given >= TAIL * self._granted.size
-        if idle and not news_of_harm and tick % TICKS_H:
+        if idle and tick % TICKS_H:
             return Orders()
         decision = self._decision = self._decide(now)
         if decision.verdict == "halt":
