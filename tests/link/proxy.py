@@ -87,6 +87,7 @@ class Proxy:
     Attributes:
         faults: what happens to the next answers with payload; afterwards all is honest.
         others: the same for answers of any other kind.
+        routes: the same for answers of one kind, by the first word of the path behind `/d/v1/`; these come first.
         to_tls: what somebody hears who speaks TLS where there is none.
         asked: first byte and passed bytes of each request for payload.
     """
@@ -96,6 +97,7 @@ class Proxy:
     host: str = "127.0.0.1"
     faults: list[Fault] = field(default_factory=list)
     others: list[Fault] = field(default_factory=list)
+    routes: dict[str, list[Fault]] = field(default_factory=dict)
     to_tls: bytes = b"HTTP/1.1 400 Bad Request\r\n\r\n"
     asked: list[tuple[int, int]] = field(default_factory=list)
 
@@ -139,8 +141,10 @@ class Proxy:
         request, body = got
         first_line, headers = parse(request)
         answer = self._ask(first_line, headers, body)
-        payload = first_line.split(" ")[1].startswith(BLOBS)
-        plan = self.faults if payload else self.others
+        path = first_line.split(" ")[1]
+        payload = path.startswith(BLOBS)
+        route = path.removeprefix("/d/v1/").partition("/")[0]
+        plan = self.routes.get(route) or (self.faults if payload else self.others)
         fault = plan.pop(0) if plan else honest
         wire = Wire(client, self._stop)
         try:

@@ -136,6 +136,9 @@ def _check(reply: Reply, clock: Clock) -> None:
     status = reply.status
     if 200 <= status < 300 or status == 304:
         return
+    if 300 <= status < 400:
+        # Nobody of ours redirects: a log-in page on the way does (RFC 8952), and it is no word about the request.
+        raise TransferError("download.refused", f"server answers {status}, a redirect")
     code, detail = _problem(reply.body)
     if status == 401:
         raise TokenError("session.expired", detail)
