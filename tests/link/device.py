@@ -153,7 +153,8 @@ class Device:
 
     def _weigh(self) -> None:
         process = self.worker._process
-        assert process is not None
+        if process is None:  # it was killed
+            return
         status = Path(f"/proc/{process.pid}/status").read_text()
         peak = next(line for line in status.splitlines() if line.startswith("VmHWM"))
         self.peak_kib = max(self.peak_kib, int(peak.split()[1]))
