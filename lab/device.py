@@ -2,17 +2,26 @@
 
 import hashlib
 import random
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from lab import images, uboot
-from lab.machine import Hardware, Machine
+from lab.machine import Hardware, Machine, SilentError
 from lab.plant import Plant, Release
+from lab.report import BRICK, SILENT, Report
 from lab.volume import Loss, Volume
 
 #: What both shipped scripts print before they start a slot.
 MARKER = r"^tidegate: pick=([AB])\b(.*)$"
 _SLOTS = {"A": 2, "B": 3}
+#: How a console ends that waits for a person, or a machine that has nothing to start: U-Boot's prompt, GRUB's, EFI's, and the BIOS' last words.
+_DEAD_END: Final = re.compile(
+    r"^(=> ?|grub(?: rescue)?> ?|Shell> ?|No bootable device\.?|Boot failed.*)\s*\Z", re.MULTILINE
+)
 
 
 @dataclass
@@ -33,6 +42,20 @@ class Device:
         """Take its power away; what was not flushed may be lost."""
         self.machine.kill()
         return self.volume.cut(chance)
+
+    @contextmanager
+    def watched(self, report: Report) -> Iterator[None]:
+        """Count it if the device does not do in time what it is waited for to do: as a brick where it stands still for ever, else as no answer."""
+        try:
+            yield
+        except SilentError:
+            report.harm(BRICK if self.stands_still else SILENT)
+            raise
+
+    @property
+    def stands_still(self) -> bool:
+        """Whether nothing will ever go on by itself: it is off, or waits for a person."""
+        return not self.machine.running or bool(_DEAD_END.search(self.machine.text))
 
     def image_digest(self, slot: str) -> str:
         """Return the digest of what stands in a slot."""

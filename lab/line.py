@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from lab.device import Device
+from lab.machine import SilentError
 from lab.plant import Plant, Release
-from lab.report import BRICK, OUTCOME, WRONG_SLOT, Report
+from lab.report import OUTCOME, WRONG_SLOT, Report
 from lab.tools import run
 
 #: For a whole update with its way back, on a machine that has other work, in seconds.
@@ -89,8 +90,7 @@ class Line:
             if not machine.running:
                 raise AssertionError(f"{self.device.name} was switched off")
             if time.monotonic() > until:
-                self.report.harm(BRICK)
-                raise AssertionError(
+                raise SilentError(
                     f"{self.device.name}: {release.version} has no outcome: {machine.text[-3000:]}"
                 )
             time.sleep(_ASK_S)

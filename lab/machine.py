@@ -21,7 +21,7 @@ _MEMORY_MIB: Final = 256
 
 
 class SilentError(AssertionError):
-    """The console did not say what was waited for; the message holds the end of what it said."""
+    """What was waited for did not come in time; the message holds the end of what the console said."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
+from lab.machine import SilentError
 from tidegate.core.release import HealthContract, Running
 from tidegate.publisher.ceremony import online_keys
 from tidegate.publisher.lab import make_lab
@@ -173,7 +174,7 @@ class Plant:
         """Wait until a device has told how its update ended; returns that report.
 
         Raises:
-            AssertionError: it did not within the time.
+            SilentError: it did not within the time.
         """
         until = time.monotonic() + within_s
         while time.monotonic() < until:
@@ -182,7 +183,7 @@ class Plant:
                 return told[-1]
             time.sleep(ASK_S)
         why = self.why(device) if self.known(device) else "it never enrolled"
-        raise AssertionError(f"{device} told no outcome within {within_s:g} s: {why}")
+        raise SilentError(f"{device} told no outcome within {within_s:g} s: {why}")
 
     def counted(self, release: Release) -> tuple[dict[str, int], dict[str, int]]:
         """Return how many devices of a release's product told each outcome, and how many the server counted in its rollout."""

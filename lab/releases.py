@@ -7,8 +7,12 @@ from lab import images
 from lab.plant import Plant, Release, health
 
 GOOD: Final = "good"
+#: A good one, too, and its loader gets a single try: what is not written down when the power goes is lost for good.
+ONE_TRY: Final = "one-try"
 #: What the lab's releases are like; each is the newest of the product `lab-NAME`.
-KINDS: Final = (GOOD, "panic", "hang", "no-kernel", "dead-service", "errors")
+KINDS: Final = (GOOD, ONE_TRY, "panic", "hang", "no-kernel", "dead-service", "errors")
+#: Boots that the loader grants a release.
+TRIES: Final = 3
 #: Errors a hour that the contract allows where errors are counted.
 _ERRORS_PER_HOUR: Final = 3600
 
@@ -28,9 +32,9 @@ def factory(kind: str) -> Release:
 
 def newest(plant: Plant, kind: str) -> Release:
     """Publish the product's newest release and send it to all of its devices."""
-    image = images.slot("1.2.0", "" if kind == GOOD else kind)
+    image = images.slot("1.2.0", "" if kind in (GOOD, ONE_TRY) else kind)
     limits = {"error_rate_per_hour": _ERRORS_PER_HOUR} if kind == "errors" else {}
     contract = health(timeout_s=25 if kind == "dead-service" else 300, **limits)
     release = plant.release(2, image, contract, product(kind))
-    plant.roll_out(release)
+    plant.roll_out(release, tries=1 if kind == ONE_TRY else TRIES)
     return release

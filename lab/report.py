@@ -1,13 +1,22 @@
-"""What a lab run tried and found, as the table at its end. Figures are counted where they happen; nothing is written down beforehand."""
+"""What a lab run tried and found, as the table at its end. Figures are counted where they happen; nothing is written down beforehand.
+
+The lab runs in lanes, a process each. A lane's counts travel home as plain data (`packed`, `add`), and one table is made of all of them.
+"""
 
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any, Final
 
 #: Kinds of harm, each of which must stay at 0.
 BRICK, WRONG_SLOT, OUTCOME = "bricks", "wrong slot", "outcome lost or counted twice"
+#: No harm that was seen, and none that was ruled out: the device did not get where it should within the time, and did not stand still either.
+SILENT: Final = "no answer in time"
+#: Where the power is cut.
+LOADER_ALONE: Final = "boot loader alone"
+WHOLE_SYSTEM: Final = "whole system"
 
 
 @dataclass
@@ -19,6 +28,7 @@ class Report:
     _updates: Counter[str] = field(default_factory=Counter)
     _harm: Counter[str] = field(default_factory=Counter)
     _cpu_s: float = 0.0
+    _set_up_s: float = 0.0
     _seeds: list[str] = field(default_factory=list)
     _began: float = field(default_factory=time.monotonic)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -53,10 +63,43 @@ class Report:
         with self._lock:
             self._seeds.append(text)
 
-    def cuts(self, mode: str) -> int:
-        """Return how many cuts there were in a mode."""
+    def made(self, seconds: float) -> None:
+        """Add time for what is made once on a machine, and is no part of the lab's own time."""
         with self._lock:
-            return sum(count for (of, _), count in self._cuts.items() if of == mode)
+            self._set_up_s += seconds
+
+    def lacking(self, mode: str, least: int, moments: Iterable[str]) -> Iterator[str]:
+        """Yield what a whole run must have had and had not.
+
+        Args:
+            mode: of the lab.
+            least: power cuts in that mode.
+            moments: each of which must have had a cut.
+        """
+        mine = {what: count for (of, what), count in self._cuts.items() if of == mode}
+        if sum(mine.values()) < least:
+            yield f"{mode}: {sum(mine.values())} cuts of {least}"
+        yield from (f"{mode}: no cut at the moment `{one}`" for one in moments if one not in mine)
+
+    def packed(self) -> dict[str, Any]:
+        """Return the counts as plain data, for another process' `add`."""
+        return {
+            "cuts": [[*key, count] for key, count in self._cuts.items()],
+            "boots": dict(self._boots),
+            "updates": dict(self._updates),
+            "harm": dict(self._harm),
+            "cpu_s": self._cpu_s,
+            "seeds": self._seeds,
+        }
+
+    def add(self, packed: Mapping[str, Any]) -> None:
+        """Add what a lane counted."""
+        self._cuts.update({(mode, moment): count for mode, moment, count in packed["cuts"]})
+        self._boots.update(packed["boots"])
+        self._updates.update(packed["updates"])
+        self._harm.update(packed["harm"])
+        self._cpu_s += packed["cpu_s"]
+        self._seeds += [one for one in packed["seeds"] if one not in self._seeds]
 
     def lines(self) -> Iterator[str]:
         """Yield the table; nothing when nothing was tried."""
@@ -71,7 +114,12 @@ class Report:
         if self._updates:
             ends = ", ".join(f"{what} {n}" for what, n in sorted(self._updates.items()))
             yield f"{'updates ended':24} {sum(self._updates.values()):5} {ends}"
-        for kind in (BRICK, WRONG_SLOT, OUTCOME):
+        for kind in (BRICK, WRONG_SLOT, OUTCOME, SILENT):
             yield f"{kind:32} {self._harm[kind]}"
-        yield f"{'wall time':24} {time.monotonic() - self._began:5.0f} s, {self._cpu_s:.0f} s of it CPU in machines"
-        yield from self._seeds
+        took_s = time.monotonic() - self._began - self._set_up_s
+        yield f"set-up {_minutes(self._set_up_s)}, lab {_minutes(took_s)}; the machines used {_minutes(self._cpu_s)} of CPU"
+        yield from sorted(self._seeds)
+
+
+def _minutes(seconds: float) -> str:
+    return f"{int(seconds) // 60} min {int(seconds) % 60:02} s"

@@ -41,7 +41,7 @@ class Sandbox:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._built = _built()
+        self._built = built()
         self._folder = folder
         self.disk = folder / "disk.img"
         self.disk.write_bytes(bytes(1 << 20))
@@ -93,7 +93,8 @@ def script(board: Mapping[str, str] = BOARD) -> str:
     return "".join(lines) + (SHIPPED / "tidegate.cmd").read_text()
 
 
-def _built() -> Path:
+def built() -> Path:
+    """Return the folder with U-Boot and its device tree, from the cache; the first call builds it (two minutes of CPU)."""
     version = debian.candidate("u-boot", source=True)
     return cache.kept("u-boot-sandbox", [version, _CONFIG, Path(__file__)], _build)
 

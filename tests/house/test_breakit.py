@@ -45,9 +45,10 @@ def test_a_patch_names_tests_that_exist(patch: Path) -> None:
         assert f"def {function}(" in (ROOT / file).read_text()
 
 
-def test_a_patch_of_the_boot_lab_names_its_tests() -> None:
+def test_a_patch_of_the_boot_lab_names_its_tests_and_what_they_say() -> None:
     assert LAB_PATCHES
     for patch in LAB_PATCHES:
         assert len(_header(patch, "breaks")) == 1
+        assert len(_header(patch, "says")) == 1
         for test in _header(patch, "test"):
             assert (ROOT / test.split()[0]).is_file()

@@ -8,6 +8,8 @@ from lab import images, uboot
 from tests.crash.blocklog.fat import Fat
 
 Variables = dict[str, str]
+#: When the power goes.
+AT_MARKER, AT_RANDOM, IN_ITS_WRITE = MOMENTS = ("at its marker", "at random", "in its own write")
 
 
 def find_copies(disk: Path, layout: images.Layout) -> tuple[int, ...]:

@@ -28,7 +28,8 @@ def scratch() -> Iterator[Path]:
         yield Path(folder)
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.xdist_group("logs")
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("rig", CHOSEN, ids=lambda rig: rig.name)
 def test_a_recording_of_now_is_judged_as_the_one_checked_in(
     logs: Path, scratch: Path, rig: Rig
@@ -36,6 +37,8 @@ def test_a_recording_of_now_is_judged_as_the_one_checked_in(
     verdicts = judge(rig, scratch, logs)
     lost = sum(one.lost + one.undone for one in verdicts)
     told = [f"{one.call}: {say}" for one in verdicts for say in one.says]
-    assert (lost > 0) == rig.lost, told
+    assert (lost > 0) == rig.lost, (
+        f"{rig.name}: {lost} states of the disk are neither old nor new: {told}"
+    )
     if not rig.lost and rig.calls:
         assert [one.first for one in verdicts] == [one.first for one in rig.calls]

@@ -18,14 +18,14 @@ import pytest
 from lab import images, uboot
 from lab.device import MARKER
 from lab.machine import Hardware, Machine, SilentError
-from lab.report import BRICK, WRONG_SLOT, Report
+from lab.report import BRICK, SILENT, WRONG_SLOT, Report
+from lab.report import LOADER_ALONE as MODE
 from lab.volume import SECTOR, Volume
 from tests.qemu import loader
 
 from tidegate.agent.bootloaders import load
 from tidegate.agent.ports import Bootloader
 
-MODE = "boot loader alone"
 LAYOUT = images.Layout(boot=16, slot=1, data=1)
 LOADER_S = 60.0
 _CHANGES = {
@@ -146,13 +146,10 @@ def bench(
 
 
 def test_the_environment_is_old_or_new_whenever_the_power_goes(
-    bench: Bench, request: pytest.FixtureRequest, report: Report
+    bench: Bench, request: pytest.FixtureRequest, seed: int, report: Report
 ) -> None:
-    given = request.config.getoption("--seed")
-    seed = given if given is not None else random.SystemRandom().randrange(1 << 31)
-    report.seed(f"seed of {MODE}, {bench.style}: {seed}")
     chance = random.Random(seed)
-    rounds = request.config.getoption("--loader-cuts") // len(uboot.STYLES)
+    rounds = -(-request.config.getoption("--loader-cuts") // len(uboot.STYLES))
     running = "A"
     for number in range(rounds):
         running = _round(bench, chance, running, f"seed {seed}, round {number}", report)
@@ -195,9 +192,9 @@ def _decisions(console: str) -> list[tuple[str, str]]:
 
 
 def _boot_and_cut(bench: Bench, chance: random.Random, report: Report) -> None:
-    moment = chance.choice(("at its marker", "at random", "in its own write"))
+    moment = chance.choice(loader.MOMENTS)
     machine = bench.machine
-    if moment == "in its own write":
+    if moment == loader.IN_ITS_WRITE:
         sprung = bench.volume.trap(LAYOUT.start(1), LAYOUT.size(1))
         machine.start()
         # A confirmed slot is not counted in style bootcount, so that nothing is written: the marker comes instead.
@@ -207,13 +204,13 @@ def _boot_and_cut(bench: Bench, chance: random.Random, report: Report) -> None:
                 break
     else:
         machine.start()
-        if moment == "at random":
+        if moment == loader.AT_RANDOM:
             time.sleep(chance.uniform(0.0, 0.6))
         else:
             try:
                 machine.expect(MARKER, LOADER_S)
             except SilentError:
-                report.harm(BRICK)
+                report.harm(SILENT)
                 raise
     machine.kill()
     bench.volume.cut(chance)

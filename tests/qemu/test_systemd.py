@@ -1,18 +1,18 @@
 """A product with systemd behind GRUB and behind systemd-boot: good images stay, and each thing that can be wrong with one takes it back for that reason.
 
-Every release carries the same health contract, with all kinds of checks in it; a bad image is wrong in one way, and exactly one check may fail. Two devices
-work at a time, each through the updates that were asked for, in the order in which they stand here.
+Every release carries the same health contract, with all kinds of checks in it; a bad image is wrong in one way, and exactly one check may fail. Each device
+goes through the updates that were asked for, in the order in which they stand here; devices may be in different lanes.
 """
 
 import re
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from _pytest.mark.structures import ParameterSet
 from lab import systemd_image
-from lab.line import PATIENCE_S, Ended, Line
+from lab.line import Ended, Line
 from lab.plant import Plant, Release
 from lab.report import Report
 from lab.systemd_device import bite_s, busy, make_efi_device, make_grub_device
@@ -38,14 +38,13 @@ CHECKS: Final[dict[Story, tuple[str, str]]] = {
     ("grub", "unit"): ("health.boot", "boot"),
     ("grub", "network"): ("health.network", "network"),
     ("grub", "dead"): ("health.service", "services"),
-    ("grub", "restarts"): ("health.service", "services"),
-    ("grub", "errors"): ("health.error_rate", "error_rate"),
-    ("grub", "disk"): ("health.resource", "resource"),
-    ("grub", "selftest"): ("health.command", "command"),
-    ("grub", "late"): ("health.timeout", ""),
+    ("grub-too", "restarts"): ("health.service", "services"),
+    ("grub-too", "errors"): ("health.error_rate", "error_rate"),
+    ("grub-too", "disk"): ("health.resource", "resource"),
+    ("grub-too", "selftest"): ("health.command", "command"),
+    ("grub-too", "late"): ("health.timeout", ""),
     ("efi", "memory"): ("health.resource", "resource"),
 }
-STORIES: Final = [GRUB_GOOD, GRUB_PANIC, *EFI_GOOD, EFI_PANIC, *HANGS, *CHECKS]
 PANIC: Final = "Kernel panic - not syncing: Attempted to kill init"
 
 
@@ -62,54 +61,44 @@ def promised(server: int, *, good: bool) -> HealthContract:
         {"type": "resource", "disk": ["/var:4MiB"], "memory": "128MiB"},
         {"type": "command", "run": ["/usr/lib/app/selftest", str(late_s)]},
     ]
-    return contract(checks, warmup_s=warmup_s, timeout_s=timeout_s, interval_s=1)
+    return contract(checks, warmup_s=warmup_s, timeout_s=timeout_s, interval_s=3)
 
 
 class Lines:
-    """Both devices at work in the background, each with its own product."""
+    """The devices of this lane, each with its own product: made when they are asked for, and kept for all of their updates."""
 
-    def __init__(self, folder: Path, accelerator: str, report: Report, wanted: set[Story]) -> None:
+    def __init__(self, folder: Path, plant: Plant, accelerator: str, report: Report) -> None:
         self._folder = folder
+        self._plant = plant
         self._accelerator = accelerator
         self._report = report
-        self._plant = Plant(folder / "plant", ["grub", "efi"])
-        self._closing: list[Callable[[], None]] = [self._plant.stop]
-        self._pool = ThreadPoolExecutor(2)
-        self._ended: dict[Story, Future[Ended]] = {}
-        for group in ("grub", "efi"):
-            stories = [one for one in STORIES if one[0] == group and one in wanted]
-            self._ended |= {one: Future() for one in stories}
-            if stories:
-                self._pool.submit(self._work, group, stories)
+        self._lines: dict[str, Line] = {}
+        self._counters: dict[str, int] = {}
+        self._broken: dict[str, BaseException] = {}
 
-    def ended(self, story: Story) -> Ended:
-        """How that update ended; waits for it."""
-        return self._ended[story].result(PATIENCE_S * 2)
-
-    def close(self) -> None:
-        while self._closing:
-            self._closing.pop()()
-        self._pool.shutdown(cancel_futures=True)
-
-    def _work(self, group: str, stories: list[Story]) -> None:
-        left = list(stories)
+    def update(self, story: Story) -> Ended:
+        """Let the story's device take its next update. One that did not end leaves the device where nobody knows: it takes no other."""
+        group, name = story
+        if group in self._broken:
+            raise self._broken[group]
         try:
             line = self._line(group)
-            self._closing.append(line.close)
-            line.start()
-            while left:
-                name = left[0][1]
-                release = self._release(group, len(stories) - len(left) + 2, name)
-                ended = line.update(release, TRIES.get(name, 3))
-                self._ended[left.pop(0)].set_result(ended)
-        except BaseException as error:  # noqa: BLE001 - told by whoever waits
-            for story in left:
-                self._ended[story].set_exception(error)
+            with line.device.watched(self._report):
+                return line.update(self._release(group, name), TRIES.get(name, 3))
+        except BaseException as error:
+            self._broken[group] = error
+            raise
+
+    def close(self) -> None:
+        while self._lines:
+            self._lines.popitem()[1].close()
 
     def _line(self, group: str) -> Line:
-        installed = self._release(group, 1, "good")
-        make = make_grub_device if group == "grub" else make_efi_device
-        device = make(
+        if group in self._lines:
+            return self._lines[group]
+        installed = self._release(group, "good")
+        made = make_efi_device if group == "efi" else make_grub_device
+        device = made(
             self._folder / group,
             self._plant,
             group,
@@ -117,27 +106,26 @@ class Lines:
             installed=installed,
             watchdog_s=bite_s() if group == "efi" else 0,
         )
-        mode = "systemd behind " + ("GRUB" if group == "grub" else "systemd-boot")
-        return Line(device, self._plant, self._report, mode, installed)
+        mode = "systemd behind " + ("systemd-boot" if group == "efi" else "GRUB")
+        line = self._lines[group] = Line(device, self._plant, self._report, mode, installed)
+        with device.watched(self._report):
+            line.start()
+        return line
 
-    def _release(self, group: str, counter: int, name: str) -> Release:
+    def _release(self, group: str, name: str) -> Release:
+        counter = self._counters[group] = self._counters.get(group, 0) + 1
         fault = "" if name.startswith("good") else name
-        image = systemd_image.slot(f"1.{counter}.0", fault, kernel=group == "grub")
+        image = systemd_image.slot(f"1.{counter}.0", fault, kernel=group != "efi")
         health = promised(self._plant.server.port, good=not fault)
         return self._plant.release(counter, image, health, group)
 
 
 @pytest.fixture(scope="module")
 def lines(
-    request: pytest.FixtureRequest,
-    accelerator: str,
-    report: Report,
-    tmp_path_factory: pytest.TempPathFactory,
+    plant: Plant, accelerator: str, report: Report, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Lines]:
-    """The devices, which do what the chosen tests want to know."""
-    params = [getattr(one, "callspec", None) for one in request.session.items]
-    wanted = {one.params["ended"] for one in params if one is not None and "ended" in one.params}
-    made = Lines(tmp_path_factory.mktemp("systemd"), accelerator, report, wanted)
+    """The devices with systemd."""
+    made = Lines(tmp_path_factory.mktemp("systemd"), plant, accelerator, report)
     yield made
     made.close()
 
@@ -145,11 +133,17 @@ def lines(
 @pytest.fixture
 def ended(request: pytest.FixtureRequest, lines: Lines) -> Ended:
     """How the update of a story ended."""
-    return lines.ended(request.param)
+    return lines.update(request.param)
+
+
+def told(story: Story, *more: str) -> ParameterSet:
+    """A story as a parameter. All of a device stay in one lane."""
+    lane = pytest.mark.xdist_group(story[0])
+    return pytest.param(story, *more, marks=lane, id="-".join(story))
 
 
 def of(*stories: Story) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("ended", stories, indirect=True, ids="-".join)
+    return pytest.mark.parametrize("ended", [told(one) for one in stories], indirect=True)
 
 
 @of(GRUB_GOOD)
@@ -200,9 +194,8 @@ def test_the_watchdog_ends_what_hangs_and_is_named_for_it(ended: Ended) -> None:
 
 @pytest.mark.parametrize(
     ("ended", "reason", "check"),
-    [(story, *what) for story, what in CHECKS.items()],
+    [told(story, *what) for story, what in CHECKS.items()],
     indirect=["ended"],
-    ids=["-".join(story) for story in CHECKS],
 )
 def test_an_image_with_one_thing_wrong_is_taken_back_for_that_reason(
     ended: Ended, reason: str, check: str

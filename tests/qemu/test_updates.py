@@ -2,21 +2,20 @@
 
 import random
 import re
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 from lab import releases, uboot
-from lab.device import MARKER, Device, make_uboot_device
+from lab.device import MARKER, Device
 from lab.plant import Plant, Release
-from lab.report import BRICK, OUTCOME, WRONG_SLOT, Report
+from lab.report import OUTCOME, WRONG_SLOT, Report
 
 MODE = "one update each"
 #: Time for a whole update with its way back, on a machine that has other work.
 PATIENCE_S = 900.0
-TRIES = 3
+TRIES = releases.TRIES
 
 
 @dataclass(frozen=True)
@@ -75,117 +74,37 @@ STORIES: list[tuple[str, uboot.Style]] = [
 ]
 
 
-class Stories:
-    """Runs the stories that were asked for, two at a time."""
-
-    def __init__(
-        self,
-        plant: Plant,
-        newest: Callable[[str], Release],
-        accelerator: str,
-        tmp: pytest.TempPathFactory,
-        report: Report,
-    ) -> None:
-        self._plant = plant
-        self._newest = newest
-        self._accelerator = accelerator
-        self._folder = tmp.mktemp("stories")
-        self._report = report
-        self._pool = ThreadPoolExecutor(2)
-        self._runs: dict[tuple[str, str], Future[Ended]] = {}
-
-    def begin(self, wanted: list[tuple[str, uboot.Style]]) -> None:
-        new = {fault: self._newest(fault) for fault, _ in wanted}
-        for fault, style in wanted:
-            self._runs[(fault, style)] = self._pool.submit(self._run, new[fault], fault, style)
-
-    def ended(self, fault: str, style: uboot.Style) -> Ended:
-        return self._runs[(fault, style)].result()
-
-    def faults(self) -> set[str]:
-        for run in self._runs.values():
-            run.result()
-        return {fault for fault, _ in self._runs}
-
-    def close(self) -> None:
-        self._pool.shutdown(cancel_futures=True)
-
-    def _run(self, new: Release, fault: str, style: uboot.Style) -> Ended:
-        name = f"{fault}-{style}"
-        was = releases.factory(fault)
-        device = make_uboot_device(
-            self._folder / name,
-            self._plant,
-            name,
-            style=style,
-            accelerator=self._accelerator,
-            installed=was,
-        )
-        machine = device.machine
-        try:
-            machine.start()
-            self._plant.wait_outcome(name, PATIENCE_S)
-            # The power goes once more when all is said: the device comes back to where it was.
-            device.cut(random.Random(0))
-            machine.start()
-            machine.expect("^READY")
-        finally:
-            device.close()
-            self._report.boots(MODE, len(re.findall(MARKER, machine.text, re.MULTILINE)))
-            self._report.used(machine.cpu_s)
-        running = next(one for one in self._plant.devices() if one["id"] == name)
-        return Ended(
-            device,
-            was,
-            new,
-            self._plant.outcomes(name),
-            machine.text,
-            int(running["running_counter"]),
-        )
-
-
-@pytest.fixture(scope="module")
-def stories(
-    request: pytest.FixtureRequest,
-    plant: Plant,
-    newest: Callable[[str], Release],
-    accelerator: str,
-    tmp_path_factory: pytest.TempPathFactory,
-    report: Report,
-) -> Iterator[Stories]:
-    made = Stories(plant, newest, accelerator, tmp_path_factory, report)
-    chosen = [item for item in request.session.items if item.path == request.path]
-    names = {item.name for item in chosen}
-    made.begin([one for one in STORIES if any("-".join(one) in name for name in names)])
-    yield made
-    made.close()
-
-
 @pytest.mark.parametrize("story", STORIES, ids="-".join)
 def test_an_update_ends_as_its_image_deserves_and_tells_why(
-    stories: Stories, story: tuple[str, uboot.Style], report: Report
+    make_device: Callable[..., Device],
+    plant: Plant,
+    newest: Callable[[str], Release],
+    story: tuple[str, uboot.Style],
+    report: Report,
 ) -> None:
     fault, style = story
-    try:
-        ended = stories.ended(fault, style)
-    except AssertionError:
-        report.harm(BRICK)
-        raise
+    new, was, name = newest(fault), releases.factory(fault), "-".join(story)
+    device = make_device(MODE, name, style, was)
+    with device.watched(report):
+        device.machine.start()
+        plant.wait_outcome(name, PATIENCE_S)
+        # The power goes once more when all is said: the device comes back to where it was.
+        device.cut(random.Random(0))
+        device.machine.start()
+        device.machine.expect("^READY")
+    device.machine.kill()
+    running = next(one for one in plant.devices() if one["id"] == name)
+    counter = int(running["running_counter"])
+    ended = Ended(device, was, new, plant.outcomes(name), device.machine.text, counter)
     expected = FAULTS[fault]
     _loader_did(ended, expected, style)
     _device_is(ended, expected, report)
     _server_knows(ended, expected, report)
+    told, counted = plant.counted(new)
+    if told != counted:
+        report.harm(OUTCOME)
+    assert told == counted
     report.update(expected.reason or "confirmed")
-
-
-def test_the_server_counted_each_outcome_once(
-    stories: Stories, plant: Plant, newest: Callable[[str], Release], report: Report
-) -> None:
-    for fault in stories.faults():
-        told, counted = plant.counted(newest(fault))
-        if told != counted:
-            report.harm(OUTCOME)
-        assert told == counted, fault
 
 
 def _loader_did(ended: Ended, expected: Fault, style: uboot.Style) -> None:

@@ -1,0 +1,36 @@
+"""Moments of an update at which the lab takes the power away."""
+
+from dataclasses import dataclass
+
+from lab.device import MARKER
+
+
+@dataclass(frozen=True)
+class Moment:
+    """When the power goes.
+
+    Attributes:
+        after: what the console has to say first; a phase is said up to a quarter of a second after it was entered.
+        within_s: at random in this long after that; 0: at the next write of the boot partition, which hangs then, neither durable nor lost.
+        passed: what the console says when it is too late for this moment; the next one is waited for then.
+    """
+
+    name: str
+    after: str
+    within_s: float
+    passed: str = r"^UP slot=B"
+
+
+DOWNLOAD = Moment("download", r"^PHASE downloading", 6.0)
+INSTALL = Moment("install", r"^PHASE installing", 3.0)
+FLAG = Moment("boot flag", r"^PHASE (installing|staged)", 0.0)
+LOADER = Moment("loader's write", r"RESTART asked for", 0.0)
+FIRST_BOOT = Moment("first boot", MARKER.replace("[AB]", "B"), 4.0, r"^PHASE testing")
+WARM_UP = Moment("warm-up", r"^PHASE testing", 2.0, r"^PHASE idle")
+CONFIRM = Moment("confirming", r"^PHASE testing", 0.0, r"^PHASE idle")
+REVERT = Moment("reverting", r"^PHASE testing", 0.0, r"^PHASE idle")
+WAY_BACK = Moment("way back", r"^UP slot=B(?s:.*)RESTART asked for", 5.0, r"^PHASE idle")
+#: What a whole run must have cut at. Whether the others come is chance: the way back is cut only if the device starts the bad image once more before.
+DEMANDED = tuple(
+    one.name for one in (DOWNLOAD, INSTALL, FLAG, FIRST_BOOT, WARM_UP, CONFIRM, REVERT)
+)
