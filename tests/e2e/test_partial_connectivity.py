@@ -139,6 +139,10 @@ def test_an_update_waits_for_a_command_and_for_what_was_deferred(
         (("defer", "2h"), 1, "error[request.conflict]"),
         (("defer", "0s"), 2, "no time at all"),
         (("hold", "x", "--for", "100d"), 1, "defer_max"),
+        (("hold", "x", "--until", "2001-01-01 00:00"), 1, "in the past"),
+        (("hold", "x", "--until", "2199-01-01T00:00+02:00"), 1, "defer_max"),
+        (("hold", "x", "--until", "soon"), 2, "'soon' is no time"),
+        (("hold", "x", "--until", "2001-01-01", "--for", "2h"), 2, "not allowed with"),
         (("metered", "maybe"), 2, "maybe"),
         (("uninhibit", "nothing"), 1, "error[request.not_found]"),
         (("inhibit", "--why", "x", "--for", "100d"), 1, "defer_max"),
@@ -164,8 +168,10 @@ def test_what_cannot_be_is_said_in_one_line_with_what_to_do(
         (("metered", "auto"), "The link is not metered"),
         (("inhibit", "--why", "x", "--for", "2h"), "Left behind: agent-"),
         (("hold", "test", "--for", "3d"), "On hold."),
+        (("hold", "test", "--until", f"{datetime.now(UTC) + timedelta(days=1):%F %T}"), "On hold."),
         (("release",), "Hold ended."),
         (("check",), "Polling now."),
+        (("check", "--wait"), "Server    accepted"),
         (("apply-now",), "Nothing is staged."),
     ],
 )
@@ -174,6 +180,24 @@ def test_every_verb_says_what_it_did(
 ) -> None:
     done = quiet.agent(*words)
     assert (done.returncode, said in done.stdout) == (0, True), done.stdout + done.stderr
+
+
+def test_a_person_may_watch_and_wait(quiet: VirtualBoard) -> None:
+    command = [sys.executable, "-m", "tidegate.agent.main", "--config", str(quiet.config)]
+    watching = subprocess.Popen([*command, "status", "--watch", "--json"], stdout=subprocess.PIPE)
+    assert watching.stdout is not None
+    try:
+        first = json.loads(watching.stdout.readline())
+        quiet.agent("hold", "watched")
+        second = json.loads(watching.stdout.readline())
+        assert (first["holds"], second["holds"][0]["reason"]) == ([], "watched")
+    finally:
+        watching.send_signal(signal.SIGINT)
+        assert watching.wait(10) == 130
+        watching.stdout.close()
+    quiet.agent("release")
+    waited = quiet.agent("check", "--wait", "--json")
+    assert (waited.returncode, json.loads(waited.stdout)["problem"]) == (0, "")
 
 
 @pytest.fixture(scope="module")

@@ -176,16 +176,32 @@ def _person_commands(commands: Any) -> None:
         made.add_argument("--json", action="store_true", help="print the agent's answer as JSON")
         return made
 
-    verb("status", "what runs, what is under way, what it waits for")
+    status = verb("status", "what runs, what is under way, what it waits for")
+    status.add_argument(
+        "--watch",
+        action="store_true",
+        help="show each change until interrupted; a line each with --json",
+    )
     hold = verb("hold", "activate nothing until released")
     hold.add_argument("reason", nargs="?", default="")
-    hold.add_argument("--for", dest="duration", help='how long, "3d"; at most defer_max')
+    end = hold.add_mutually_exclusive_group()
+    end.add_argument("--for", dest="duration", help='how long, "3d"; at most defer_max')
+    end.add_argument(
+        "--until",
+        metavar="TIME",
+        help='"2026-12-24 06:00", in the zone of [device], or with "+02:00"',
+    )
     verb("release", "end the hold")
     defer = verb("defer", "put off the activation of the update that is under way")
     defer.add_argument(
         "duration", help='how long, "8h"; at most defer_max in all; "off": not any more'
     )
-    verb("check", "poll now")
+    check = verb("check", "poll now")
+    check.add_argument(
+        "--wait",
+        action="store_true",
+        help="until the server has answered; 1 when it could not be asked",
+    )
     apply = verb("apply-now", "activate what is staged: skips window and deferral, not the permit")
     apply.add_argument(
         "--bundle", metavar="FILE", help="install a release from this bundle or mirror, by hand"
@@ -390,8 +406,10 @@ def _ask(options: "argparse.Namespace", found: "Config") -> int:
     from tidegate.agent.local import Request, ask
     from tidegate.agent.status import lines
 
+    if getattr(options, "watch", False):
+        return _watch(options, found)
     bundle = getattr(options, "bundle", None)
-    request = _request(options, bundle)
+    request = _request(options, bundle, found.settings.zone)
     if options.command == "inhibit" and not request.detached:
         from tidegate.agent.holding import Holder
 
@@ -404,6 +422,8 @@ def _ask(options: "argparse.Namespace", found: "Config") -> int:
         else:
             _say_error(answer["code"], answer["detail"])
         return 1
+    if getattr(options, "wait", False):
+        return _wait_for_poll(options, found)
     if before is not None:
         return _follow(found, before["status"]["running"]["sha256"])
     if options.json:
@@ -454,7 +474,40 @@ def _follow(found: "Config", ran: str | None) -> int:
         time.sleep(0.2)
 
 
-def _request(options: "argparse.Namespace", bundle: str | None) -> "Request":
+def _watch(options: "argparse.Namespace", found: "Config") -> int:
+    """Show how the agent fares, until interrupted."""
+    from tidegate.agent import following
+    from tidegate.agent.status import lines
+
+    following.status(found.socket_path)
+    if sys.stdout.isatty() and not options.json:
+        following.screen(found.socket_path, lines)
+    for one in following.changes(found.socket_path):
+        if options.json:
+            _say_json(one)
+        else:
+            print("\n".join(lines(one)) + "\n")
+        sys.stdout.flush()
+    return 0
+
+
+def _wait_for_poll(options: "argparse.Namespace", found: "Config") -> int:
+    """Say what came of the poll that was asked for."""
+    from tidegate.agent import following
+    from tidegate.agent.status import lines
+
+    seen = following.polled(found.socket_path)
+    code, _, detail = seen["problem"].partition(": ")
+    if options.json:
+        _say_json(seen)
+    elif code:
+        _say_error(code, detail or code)
+    else:
+        print("\n".join(lines(seen)))
+    return 1 if code else 0
+
+
+def _request(options: "argparse.Namespace", bundle: str | None, zone: str) -> "Request":
     """Make the request of a verb from its options."""
     from tidegate.agent.verbs import Request
 
@@ -464,6 +517,7 @@ def _request(options: "argparse.Namespace", bundle: str | None) -> "Request":
         reason=getattr(options, "reason", "") or getattr(options, "why", ""),
         bundle=os.path.abspath(bundle) if bundle else "",  # noqa: PTH100
         for_s=0 if word in (None, "off") else _seconds(word),
+        until_at=_instant(getattr(options, "until", None), zone),
         rate=_rate(getattr(options, "rate", "auto")),
         keep=getattr(options, "keep", False),
         who=getattr(options, "who", ""),
@@ -471,6 +525,26 @@ def _request(options: "argparse.Namespace", bundle: str | None) -> "Request":
         word=getattr(options, "word", "auto"),
         detached=options.command == "inhibit" and word is not None and not options.run,
     )
+
+
+def _instant(word: str | None, zone: str) -> int:
+    """Return a time that a person typed as unix seconds, 0 for none. One without an offset is by the clocks of `zone`."""
+    if word is None:
+        return 0
+    from datetime import datetime
+    from zoneinfo import ZoneInfo
+
+    from tidegate.core.errors import ConfigError
+
+    try:
+        at = datetime.fromisoformat(word.strip())
+        return int((at if at.tzinfo else at.replace(tzinfo=ZoneInfo(zone))).timestamp())
+    except (ValueError, LookupError, OverflowError, OSError) as error:
+        raise ConfigError(
+            "config.invalid",
+            f"{word[:80]!r} is no time",
+            hint='write it as "2026-12-24 06:00"; with another zone than the device\'s, as "2026-12-24T06:00+02:00"',
+        ) from error
 
 
 def _seconds(word: str) -> int:
