@@ -85,8 +85,13 @@ def reach(name: str, found: dict[str, Any]) -> list[str]:
             f"  {one['devices']:>7,}  {one['share_bp'] / 100:g} %  from {when(one['not_before'])} UTC"
             for one in found["mandate"]
         ]
-    lines += ["", *(f"  warning  {one}" for one in found["warnings"])] if found["warnings"] else []
+    lines += ["", *lints(found)] if found.get("lints") else []
     return "\n".join(lines).split("\n")
+
+
+def lints(found: dict[str, Any]) -> list[str]:
+    """Return what speaks against a rollout, a line each, with its code."""
+    return [f"  {one['level']:<8} {one['text']} ({one['code']})" for one in found["lints"]]
 
 
 def way_back(found: dict[str, Any]) -> list[str]:

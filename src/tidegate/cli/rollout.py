@@ -82,6 +82,9 @@ def create(
         show_lines(out, "reach/1", found, _rollout_text.reach(shown, found))
         out.note("Nothing was written.")
         return
+    for line in _rollout_text.lints(found):
+        if not line.lstrip().startswith("note"):
+            out.note(printable(line))
     what = (
         f"Rollout {shown} would bring {found['release']} to {found['offered']:,} of "
         f"{found['matched']:,} matching devices."

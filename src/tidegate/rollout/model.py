@@ -88,6 +88,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     the fleet is judged, each variant is judged by the same `failure_rate` guard at its own minimum sample, and isolated when the others stay under.
     `at_once` bounds permits whose outcome is not known yet (0 = no bound); `first` does so before anything is proved, and grows with what is confirmed
     (0 = no such bound). `at_once_per` bounds permits out at once among the devices that share a value of an attribute, over all rollouts.
+    Of several rollouts that a device belongs to, the one of the highest `priority` serves it, then the newest release.
     """
 
     rings: Annotated[tuple[RingSpec, ...], Meta(min_length=1, max_length=32)]
@@ -98,6 +99,18 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     first: Annotated[int, Meta(ge=0)] = 0
     at_once_per: Annotated[dict[str, Annotated[int, Meta(ge=1)]], Meta(max_length=8)] = {}
     dynamic: bool = True
+    priority: Annotated[int, Meta(ge=-1000, le=1000)] = 0
+
+
+def precedence(policy: Policy, counter: int, made: int) -> tuple[int, int, int]:
+    """Return what decides between two rollouts that a device belongs to; the greater goes first.
+
+    Args:
+        policy: of the rollout.
+        counter: of its release.
+        made: rises with every rollout that is made.
+    """
+    return policy.priority, counter, made
 
 
 class RingProgress(msgspec.Struct, frozen=True, kw_only=True):

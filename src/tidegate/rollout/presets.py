@@ -5,6 +5,7 @@ A policy file is TOML; what is read here is its part that says who goes first, w
 ```toml
 preset  = "normal"                  # what is not said below is taken from it
 dynamic = true                      # newcomers are served, also after completion
+priority = 0                        # of several rollouts for one device the highest goes first, then the newest release
 guards  = ["evidence"]              # gates by type, by a name given below, or as a table
 
 [deadlines]                         # silence is an outcome after these
@@ -60,7 +61,18 @@ from tidegate.rollout.model import ALL_BP, Deadlines, GateSpec, Policy, Retry, R
 #: Schema of policy files that this version reads.
 SCHEMA: Final = 1
 _KEYS: Final = frozenset(
-    {"schema", "preset", "dynamic", "guards", "deadlines", "retry", "flow", "ring", "gate"}
+    {
+        "schema",
+        "preset",
+        "dynamic",
+        "guards",
+        "deadlines",
+        "priority",
+        "retry",
+        "flow",
+        "ring",
+        "gate",
+    }
 )
 _RING_KEYS: Final = frozenset({"name", "audience", "steps", "soak", "gates"})
 _DEADLINE_KEYS: Final = frozenset({"start", "finish", "return", "confirm"})
@@ -211,7 +223,11 @@ def _policy(data: Mapping[str, Any], base: Mapping[str, Any]) -> Policy:
     dynamic = data.get("dynamic", True)
     if not isinstance(dynamic, bool):
         raise _wrong("dynamic: true or false")
+    priority = data.get("priority", 0)
+    if isinstance(priority, bool) or not isinstance(priority, int) or abs(priority) > 1000:
+        raise _wrong("priority: a whole number from -1000 to 1000")
     return Policy(
+        priority=priority,
         rings=tuple(rings),
         guards=tuple(_gate(one, named, "guards") for one in _list(data, "guards")),
         deadlines=_deadlines({**base["deadlines"], **_table(data["deadlines"], "deadlines")}),

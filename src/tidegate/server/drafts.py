@@ -154,6 +154,14 @@ def _windows(table: Mapping[str, Any], key: str) -> tuple[str, ...]:
     return tuple(texts)
 
 
+def opens_at(delivery: DeliveryPolicy, at: int) -> int:
+    """Return when the activation window opens next from `at` on (unix seconds); 0 = any time, or in a zone that only the device knows."""
+    if not delivery.activate_window or delivery.zone == "device":
+        return 0
+    windows = schedule.parse_windows(delivery.activate_window)
+    return schedule.next_open(windows, schedule.load_zone(delivery.zone), at) or 0
+
+
 def _start(value: object) -> int:
     if value in {"at once", "now", 0, ""}:
         return 0

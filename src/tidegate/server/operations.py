@@ -52,7 +52,9 @@ class Operations:
         """
         draft = draft_of(data)
         actor.require("rollout.create")
-        reach = self._read(lambda conn: rollouts.preview(conn, draft, now))
+        reach = self._read(
+            lambda conn: rollouts.preview(conn, draft, now, self.services.settings.egress_rate)
+        )
         return self._act(
             lambda conn: rollouts.create(conn, draft, reach, actor, reason, self.rules, now), now
         )
@@ -61,7 +63,9 @@ class Operations:
         """Say whom a rollout would reach; writes nothing. Raises as `create`."""
         draft = draft_of(data)
         actor.require("rollout.create")
-        return self._read(lambda conn: rollouts.preview(conn, draft, now))
+        return self._read(
+            lambda conn: rollouts.preview(conn, draft, now, self.services.settings.egress_rate)
+        )
 
     def reach_of(self, name: str, verb: str, detail: Mapping[str, Any], now: int) -> int:
         """Return how many devices a verb would widen a rollout to; 0 for verbs that do not widen."""

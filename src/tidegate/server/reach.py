@@ -6,6 +6,7 @@ too many for one person (`server.approvals`).
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -14,7 +15,8 @@ from tidegate.core import mandate
 from tidegate.core.authority import Mandate
 from tidegate.core.release import ReleaseTarget, Running, refusal
 from tidegate.rollout import cohort
-from tidegate.rollout.model import Policy
+from tidegate.rollout.lint import Conflict, Lint
+from tidegate.rollout.model import Policy, precedence
 from tidegate.server.groups import Book, components_of, hardware_of
 from tidegate.server.store import Connection
 from tidegate.server.store import admin_devices as device_rows
@@ -50,7 +52,10 @@ class SignedStep(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Reach(msgspec.Struct, frozen=True, kw_only=True):
-    """Whom a rollout would reach. `matched` devices are in a ring; `offered` of them suit the release; `mandate`: its signers' schedule."""
+    """Whom a rollout would reach. `matched` devices are in a ring; `offered` of them suit the release; `mandate`: its signers' schedule.
+
+    `lints`: what speaks against it; `conflicts`: other rollouts for the same devices; `payload`: bytes of the largest download of one device.
+    """
 
     release: str
     product: str
@@ -60,6 +65,9 @@ class Reach(msgspec.Struct, frozen=True, kw_only=True):
     skipped: tuple[Skipped, ...] = ()
     warnings: tuple[str, ...] = ()
     mandate: tuple[SignedStep, ...] = ()
+    lints: tuple[Lint, ...] = ()
+    conflicts: tuple[Conflict, ...] = ()
+    payload: int = 0
 
     def of_variant(self, variant: str) -> int:
         """Return how many devices of a variant are reached."""
@@ -110,6 +118,7 @@ def measure(
     isolated: tuple[str, ...] = (),
     *,
     retry_refused: bool = False,
+    others: Sequence[Row] = (),
 ) -> Reach:
     """Count whom a policy would bring a release to.
 
@@ -120,8 +129,12 @@ def measure(
         now: unix seconds.
         isolated: variants that are kept out.
         retry_refused: also devices that went back from it try it again.
+        others: rollouts that may serve the same devices, as rows.
     """
     book = Book(conn)
+    rivals = [(row, msgspec.convert(row["policy"], type=Policy)) for row in others]
+    shared: Counter[str] = Counter()
+    known: dict[tuple[Any, ...], tuple[str, str] | None] = {}
     wanted = targets(conn, int(release["id"]))
     matched: Counter[str] = Counter()
     offered: dict[str, Counter[str]] = {ring.name: Counter() for ring in policy.rings}
@@ -129,15 +142,24 @@ def measure(
     signed = msgspec.json.decode(release["mandate"], type=Mandate) if release["mandate"] else None
     places: list[int] = []
     for device in device_rows.devices(conn, states=("accepted",), product=str(release["product"])):
-        index = cohort.ring_of(policy, book.attributes(device, now))
+        attrs = book.attributes(device, now)
+        index = cohort.ring_of(policy, attrs)
         if index is None:
             continue
         ring = policy.rings[index].name
         matched[ring] += 1
         # Whom it reaches of those that went back from it before is a matter of the rollout.
-        known = {**device, "refuses": []} if retry_refused else device
-        why = _left_out(wanted, release, known, isolated)
+        told = {**device, "refuses": []} if retry_refused else device
+        kind = _kind(told)
+        if kind not in known:
+            known[kind] = _left_out(wanted, release, told, isolated)
+        why = known[kind]
         if why is None:
+            for row, rival in rivals:
+                if device["running_counter"] < row["release_counter"] and (
+                    cohort.ring_of(rival, attrs) is not None
+                ):
+                    shared[str(row["name"])] += 1
             offered[ring][str(device["variant"])] += 1
             if signed is not None:
                 places.append(mandate.place(signed, str(device["id"])))
@@ -163,7 +185,12 @@ def measure(
             Skipped(code=code, text=text, count=count)
             for (code, text), count in skipped.most_common()
         ),
-        warnings=_warnings(rings),
+        conflicts=tuple(
+            _conflict(release, policy, row, rival, shared[str(row["name"])])
+            for row, rival in rivals
+            if shared[str(row["name"])]
+        ),
+        payload=max((payload.length for one in wanted for payload in one.payloads), default=0),
         mandate=tuple(
             SignedStep(
                 not_before=one.not_before,
@@ -200,14 +227,29 @@ def _left_out(
     return None
 
 
-def _warnings(rings: tuple[RingReach, ...]) -> tuple[str, ...]:
-    found: list[str] = []
-    seen: set[str] = set()
-    for index, ring in enumerate(rings):
-        new = sorted(set(ring.variants) - seen)
-        if index and new and seen:
-            found.append(f"{', '.join(new)}: ring {ring.name} is their first")
-        seen |= set(ring.variants)
-    if not any(ring.offered for ring in rings):
-        found.append("no device would be offered this release")
-    return tuple(found)
+def _kind(device: Row) -> tuple[Any, ...]:
+    """Return all of a device that says whether a release suits it: many devices are alike, and are asked about once."""
+    alike = (
+        "model", "rev", "variant", "channel", "running_counter", "running_sha256",
+        "running_version", "security_floor", "agent", "held",
+    )  # fmt: skip
+    return (
+        *(device[name] for name in alike),
+        tuple(device["refuses"]),
+        repr(device["components"]) if device["components"] else "",
+    )
+
+
+def _conflict(release: Row, policy: Policy, other: Row, rival: Policy, devices: int) -> Conflict:
+    newest = 1 << 62  # what is not made yet is the newest
+    mine = precedence(policy, int(release["counter"]), newest)
+    theirs = precedence(rival, int(other["release_counter"]), int(other["id"]))
+    same = {ring.audience for ring in policy.rings} == {ring.audience for ring in rival.rings}
+    older = int(other["release_counter"]) < int(release["counter"])
+    return Conflict(
+        rollout=str(other["name"]),
+        release=str(other["release"]),
+        devices=devices,
+        first=theirs > mine,
+        ends=same and older and rival.priority <= policy.priority and other["state"] != "completed",
+    )

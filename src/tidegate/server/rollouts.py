@@ -14,8 +14,9 @@ from tidegate.core.errors import RequestError
 from tidegate.core.nearest import did_you_mean
 from tidegate.core.protocol import DeliveryPolicy
 from tidegate.rollout import engine
+from tidegate.rollout.lint import Scope, lint
 from tidegate.rollout.model import Policy
-from tidegate.server import acts, audit, planning, reach, stopping, widening
+from tidegate.server import acts, audit, drafts, planning, reach, stopping, widening
 from tidegate.server.approvals import Rules
 from tidegate.server.auth import Actor
 from tidegate.server.drafts import Draft
@@ -40,8 +41,14 @@ PERMISSIONS: Final = {
 _WANT_REASON: Final = frozenset({"cancel", "resume", "advance", "readmit"})
 
 
-def preview(conn: Connection, draft: Draft, now: int) -> Reach:
-    """Say whom a draft would reach; writes nothing.
+def preview(conn: Connection, draft: Draft, now: int, rate: int = 0) -> Reach:
+    """Say whom a draft would reach, and what speaks against it; writes nothing.
+
+    Args:
+        conn: any connection; reads every device of the product.
+        draft: checked (`drafts.draft_of`).
+        now: unix seconds.
+        rate: bytes a second that the server's budget allows; 0 = no bound.
 
     Raises:
         RequestError: `request.not_found` (the release), `request.conflict` (it was recalled, or the name is taken by other content).
@@ -49,7 +56,23 @@ def preview(conn: Connection, draft: Draft, now: int) -> Reach:
     release = _live_release(conn, draft.release)
     _existing(conn, draft)
     again = draft.delivery.retry_refused
-    return reach.measure(conn, release, draft.policy, now, retry_refused=again)
+    others = [
+        one for one in rows.serving(conn, str(release["product"])) if one["name"] != draft.name
+    ]
+    found = reach.measure(conn, release, draft.policy, now, retry_refused=again, others=others)
+    starts_at = max(now, draft.start_at)
+    scope = Scope(
+        offered={ring.name: ring.variants for ring in found.rings},
+        starts_at=starts_at,
+        deadline=draft.delivery.deadline,
+        opens_at=drafts.opens_at(draft.delivery, starts_at),
+        payload=found.payload,
+        rate=rate,
+        conflicts=found.conflicts,
+    )
+    lints = lint(draft.policy, scope)
+    warnings = tuple(one.text for one in lints if one.level != "note")
+    return msgspec.structs.replace(found, lints=lints, warnings=warnings)
 
 
 def create(
@@ -74,6 +97,9 @@ def create(
     old = _existing(conn, draft)
     if old is not None:
         return acts.outcome(old, "create", "already made", already=True)
+    wrong = [one for one in found.lints if one.level == "error"]
+    if wrong:
+        raise RequestError("request.invalid", f"{wrong[0].text} ({wrong[0].code})")
     row: Row = {
         "name": draft.name,
         "kind": "install",

@@ -19,7 +19,7 @@ from tidegate.core.mandate import Bar, allowed, next_step_at
 from tidegate.core.protocol import DeliveryPolicy
 from tidegate.core.release import ReleaseTarget
 from tidegate.rollout import cohort
-from tidegate.rollout.model import Approval, Policy, RingProgress, Rollout
+from tidegate.rollout.model import Approval, Policy, RingProgress, Rollout, precedence
 from tidegate.server import outcomes
 from tidegate.server.store import Connection, device_queries, hot, rollout_rows
 from tidegate.server.store.rollout_rows import LiveRow
@@ -88,8 +88,14 @@ def read_live(row: LiveRow) -> Live:
 
 
 def load_live(conn: Connection, product: str | None = None) -> list[Live]:
-    """Return the live rollouts, ways back first, then the newest release first."""
-    return [read_live(row) for row in rollout_rows.live(conn, product)]
+    """Return the live rollouts in the order in which a device is served: ways back first, then by `rollout.model.precedence`."""
+    found = [read_live(row) for row in rollout_rows.live(conn, product)]
+    return sorted(found, key=_place, reverse=True)
+
+
+def _place(live: Live) -> tuple[bool, tuple[int, int, int]]:
+    turn = precedence(live.rollout.policy, live.row.counter, live.row.id)
+    return live.row.kind == "fallback", turn
 
 
 @dataclass(frozen=True, slots=True)

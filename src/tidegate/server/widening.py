@@ -54,7 +54,10 @@ def begin(conn: Connection, row: Row, by: str, reason: str, now: int) -> acts.Ou
         return acts.outcome(after, "start", "scheduled")
     values = {"state": "active", "started_at": now, "because": []}
     after = acts.change(conn, row, values, by, "start", reason, now)
+    mine = msgspec.convert(after["policy"], type=Policy).priority
     for older in rows.older_for_same(conn, after):
+        if msgspec.convert(older["policy"], type=Policy).priority > mine:
+            continue  # it goes first: whoever made it said so
         supersede(conn, older, str(row["name"]), now)
     return acts.outcome(after, "start", "started")
 

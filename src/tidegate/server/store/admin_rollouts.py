@@ -141,6 +141,16 @@ def older_for_same(conn: Connection, row: Row) -> list[Row]:
     return [dict(one) for one in conn.execute(asked).mappings()]
 
 
+def serving(conn: Connection, product: str) -> list[Row]:
+    """Return the installs of a product that serve devices, or will when they start."""
+    asked = _ROLLOUT.where(
+        t.rollout.c.product == product,
+        t.rollout.c.kind == "install",
+        t.rollout.c.state.in_(("scheduled", "awaiting_approval", "active", "paused", "completed")),
+    )
+    return [dict(one) for one in conn.execute(asked).mappings()]
+
+
 def using_release(conn: Connection, release_id: int) -> list[Row]:
     """Return rollouts of a release that have not ended."""
     asked = _ROLLOUT.where(
