@@ -82,12 +82,13 @@ def compare(
     need_numpy()
     from tidegate.sim.fleet import compare as comparison
     from tidegate.sim.fleet import summary
-    from tidegate.sim.fleet.catalog import make_policy, ours, usual
+    from tidegate.sim.fleet.catalog import grid, make_policy, ours, usual
     from tidegate.sim.fleet.draw import HALVES
     from tidegate.sim.fleet.draw import draw as draw_some
     from tidegate.sim.fleet.page import page as make_page
 
-    names = policies.split(",") if policies else usual(drawn=draw is not None)
+    asked = policies.split(",") if policies else usual(drawn=draw is not None)
+    names = [name for one in asked for name in (grid() if one == "grid" else (one,))]
     for name in names:
         make_policy(name)
     if draw is not None:

@@ -62,7 +62,10 @@ def run(file: Path, *, seed: int | None, policy: str | None, expect: bool, out: 
     type=click.Choice(["tune", "report"]),
     help="Which of two disjoint streams of draws: one to change rules by, one to be judged by.",
 )
-@click.option("--policies", help="Comma-separated; default: Tidegate's and the peers'.")
+@click.option(
+    "--policies",
+    help="Comma-separated; default: Tidegate's and the peers'; \"grid\" = peers' settings to tune.",
+)
 @click.option("--seeds", default=10, show_default=True, type=click.IntRange(1, 10_000))
 @click.option("--jobs", default=1, show_default=True, type=click.IntRange(1, 64))
 @click.option(

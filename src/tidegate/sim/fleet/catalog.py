@@ -40,6 +40,28 @@ def peers() -> tuple[str, ...]:
     return ("bigbang", *NAMED)
 
 
+def grid() -> tuple[str, ...]:
+    """Return settings of the peers to choose the tuned ones from, on draws of the tune half: 30 in all."""
+    hawkbit = [
+        f"hawkbit:{shares}:error={error}:success={success}"
+        for shares in ("1/10/50/100", "0.2/2/10/50/100")
+        for error in (2, 3, 5, 10)
+        for success in (80, 93)
+    ]
+    mender = [
+        f"mender:{shares[0]}@0/{shares[1]}@{hours[0]}/{shares[2]}@{hours[1]}/100@{hours[2]}"
+        for shares in ((1, 10, 50), (0.2, 5, 25))
+        for hours in ((24, 72, 120), (48, 96, 120), (72, 120, 144))
+    ]
+    aws = [
+        f"aws:{base}:factor=1.5:every=0.04:percent={percent}:least={least}"
+        for base in (1, 10)
+        for percent in (3, 5)
+        for least in (50, 100)
+    ]
+    return (*hawkbit, *mender, *aws)
+
+
 def usual(*, drawn: bool) -> tuple[str, ...]:
     """Return what a comparison runs when nobody says: our presets, and the peers of the named modes or of random draws."""
     if drawn:
