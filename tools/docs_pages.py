@@ -6,9 +6,10 @@ import inspect
 import os
 from collections.abc import Callable, Iterable
 from types import ModuleType
-from typing import Final, get_args
+from typing import Final, Literal, get_args, get_origin, get_type_hints
 
 import click
+import msgspec
 
 from tidegate import cli
 from tidegate.agent import config as agent_config
@@ -17,8 +18,9 @@ from tidegate.core import amounts
 from tidegate.core.errors import HINTS
 from tidegate.core.reasons import REASONS, family
 from tidegate.core.supply import policy
-from tidegate.rollout import model, query
+from tidegate.rollout import incident, model, query
 from tidegate.server import config as server_config
+from tidegate.server.notify.message import EVENTS
 
 #: Who must act, by the family of the code (the part before the dot).
 FAMILIES: Final[dict[str, str]] = {
@@ -191,6 +193,13 @@ def server_settings() -> str:
                 'attribute: `site = 20`, or a device\'s own, `"attr.cluster" = 1`. A rollout may set lower ones (`[flow.per]`). A device that was '
                 "lost goes on counting until it is heard again or taken out of the fleet; it does not hold up a way back."
             ),
+            "## `[[webhook]]` and `[[mail]]`",
+            (
+                "Who is told when something happens; as many as wanted, each with a name of its own. Events: "
+                f"{', '.join(f'`{one}`' for one in EVENTS)} ([guide](../guides/run-an-incident.md#be-told))."
+            ),
+            _table(("key of [[webhook]]", "default", "means"), _channel(server_config.Webhook)),
+            _table(("key of [[mail]]", "default", "means"), _channel(server_config.Mail)),
             "## `[[ingest]]`",
             (
                 "What a channel demands of a release's origin; as many as wanted, and a release must meet each that guards one of its "
@@ -199,6 +208,13 @@ def server_settings() -> str:
             _table(("key", "default", "means"), _ingest()),
         ]
     )
+
+
+def _channel(kind: type[msgspec.Struct]) -> Iterable[tuple[str, str, str]]:
+    told = _attributes(kind.__doc__ or "")
+    for field in msgspec.structs.fields(kind):
+        given = "" if field.required or field.default in ("", (), 0) else f"`{field.default}`"
+        yield f"`{field.encode_name}`", given, told.get(field.name, "")
 
 
 def _ingest() -> Iterable[tuple[str, str, str]]:
@@ -270,6 +286,68 @@ def _settings(module: ModuleType) -> str:
     return _table(("setting", "is a", "default", "means"), rows)
 
 
+def incident_report() -> str:
+    """The report of an incident as JSON: every struct with its fields."""
+    parts = [
+        "# The incident report as JSON",
+        (
+            f"`tidegate incident export NAME --format json` and `GET /api/v1/incidents/NAME/export?format=json` give one object, `{incident.SCHEMA}`. "
+            "Fields are added to it, never renamed or taken away. Times are unix seconds. Markdown and HTML tell the same, in the same order."
+        ),
+    ]
+    seen: list[type[msgspec.Struct]] = [incident.IncidentReport]
+    for kind in seen:
+        hints = get_type_hints(kind)
+        rows = []
+        told = _attributes(kind.__doc__ or "")
+        for field in msgspec.structs.fields(kind):
+            found = [one for one in _structs(hints[field.name]) if one not in seen]
+            seen += dict.fromkeys(found)
+            rows.append(
+                (f"`{field.encode_name}`", _type(hints[field.name]), told.get(field.name, ""))
+            )
+        text = inspect.cleandoc(kind.__doc__ or "").partition("\n\nAttributes:")[0]
+        parts += [
+            f"## {kind.__name__}",
+            text.replace("\n", " "),
+            _table(("field", "type", "means"), rows),
+        ]
+    return "\n\n".join(parts)
+
+
+def _structs(hint: object) -> list[type[msgspec.Struct]]:
+    """Return the structs that a type is made of."""
+    if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
+        return [hint]
+    return [one for part in get_args(hint) for one in _structs(part)]
+
+
+def _type(hint: object) -> str:
+    """Write a type as a reader of JSON knows it."""
+    if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
+        return f"[{hint.__name__}](#{hint.__name__.lower()})"
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return ", ".join(f"`{one}`" for one in args)
+    if origin is tuple:
+        several = args[-1:] == (Ellipsis,)
+        return (
+            f"list of {_type(args[0])}" if several else f"[{', '.join(_type(one) for one in args)}]"
+        )
+    if origin is dict:
+        return f"object of {_type(args[1])}"
+    if args:
+        return " or ".join(_type(one) for one in args)
+    names = {
+        str: "text",
+        int: "integer",
+        float: "number",
+        bool: "true or false",
+        type(None): "null",
+    }
+    return names.get(hint, "any")  # type: ignore[call-overload,no-any-return]
+
+
 def backends(title: str, package: str, remark: str) -> Callable[[], str]:
     """Make a page of one section a back end, from the back ends themselves."""
 
@@ -291,6 +369,7 @@ PAGES: Final[dict[str, Callable[[], str]]] = {
     "agent-cli.md": agent_commands,
     "tidegate-toml.md": server_settings,
     "agent-toml.md": agent_settings,
+    "incident-report.md": incident_report,
     "gates.md": backends(
         "Gates",
         "tidegate.rollout.gates",

@@ -26,6 +26,8 @@ Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
 _log = logging.getLogger("tidegate.server")
 #: Bad news is looked at this soon, in seconds: several reports that come together are judged together.
 _WAKE_S: Final = 0.2
+#: What is owed to the world is looked for this often, beside at once after people did something, in seconds.
+_OWED_S: Final = 5
 #: Hints in memory are made anew this often whatever happens, in seconds.
 _COMPILE_S: Final = 600
 
@@ -64,7 +66,9 @@ class App:
         self._ticking = ticking
         self._task: asyncio.Task[None] | None = None
         self._warm: asyncio.Task[Asgi] | None = None
+        self._teller: asyncio.Task[None] | None = None
         self._news: asyncio.Event | None = None
+        self._owed: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         services.wake = self._wake
 
@@ -114,6 +118,12 @@ class App:
             self.services.flush_seen()
             tick(self.services, self.services.now if now is None else now)
 
+    def deliver(self, now: int | None = None) -> int:
+        """Deliver what the world is owed and is due; return how many messages arrived. Safe to repeat."""
+        from tidegate.server.notify.outbox import deliver_due
+
+        return deliver_due(self.services, self.services.now if now is None else now)
+
     def close(self) -> None:
         """Finish what is under way, a tick too, and close everything. Safe to repeat."""
         with self._looking:
@@ -138,13 +148,14 @@ class App:
 
     async def _start(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._news = asyncio.Event()
+        self._news, self._owed = asyncio.Event(), asyncio.Event()
         if self._ticking:
+            self._teller = asyncio.create_task(self._tell_for_ever())
             self._warm = asyncio.create_task(asyncio.to_thread(lambda: self.admin))
             self._task = asyncio.create_task(self._tick_for_ever())
 
     async def _stop(self) -> None:
-        for task in (self._task, self._warm):
+        for task in (self._task, self._teller, self._warm):
             if task is not None:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
@@ -154,6 +165,8 @@ class App:
         """Have the planner look soon; from any thread."""
         if self._loop is not None and self._news is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._news.set)
+            if self._owed is not None:
+                self._loop.call_soon_threadsafe(self._owed.set)
 
     async def _tick_for_ever(self) -> None:
         news = self._news or asyncio.Event()
@@ -173,6 +186,24 @@ class App:
             except TimeoutError:
                 pass
             news.clear()
+
+    async def _tell_for_ever(self) -> None:
+        """Deliver what the world is owed, beside the planner: a receiver that is slow holds up no decision."""
+        owed = self._owed or asyncio.Event()
+        settings = self.services.settings
+        if not settings.webhooks and not settings.mails:
+            return
+        while True:
+            try:
+                await asyncio.to_thread(self.deliver)
+            except Exception:  # noqa: BLE001 - the loop has to outlive whatever one delivery met
+                _log.exception("a delivery failed; the next one tries again")
+            try:
+                await asyncio.wait_for(owed.wait(), _OWED_S)
+                await asyncio.sleep(_WAKE_S)
+            except TimeoutError:
+                pass
+            owed.clear()
 
 
 def create_app(
@@ -196,9 +227,9 @@ def create_app(
         ConfigError, BusyError: `data.*`, `key.*`.
     """
     wanted = settings or Settings()
-    if wanted.webhooks:
-        from tidegate.server.operations import hooks_of
+    if wanted.webhooks or wanted.mails:
+        from tidegate.server.notify.channels import channels_of
 
-        hooks_of(wanted)  # a mistake in them ends the start, before anything is touched
+        channels_of(wanted)  # a mistake in them ends the start, before anything is touched
     opened = functools.partial(open_services, clock=clock, randomness=randomness, store=store)
     return App(opened(wanted), ticking=ticking)

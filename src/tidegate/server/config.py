@@ -8,7 +8,7 @@ import os
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta
@@ -24,13 +24,48 @@ from tidegate.rollout import presets
 SEARCHED: Final = ("tidegate.toml", "/etc/tidegate/tidegate.toml")
 
 
-class Webhook(msgspec.Struct, frozen=True, kw_only=True):
-    """Where to call when something happens. `secret_file` signs the calls."""
+class Webhook(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[[webhook]]`: where to call when something happens, signed by the Standard Webhooks scheme.
+
+    Attributes:
+        name: of the channel.
+        url: http or https; redirects are not followed.
+        events: which; empty = all.
+        secret_file: what signs, `whsec_BASE64` or other text of at least 24 bytes; with several lines each signs, so that one can be changed for another.
+    """
 
     name: str
     url: str
     events: tuple[str, ...] = ()
     secret_file: str = ""
+
+
+class Mail(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[[mail]]`: whom to write to when something happens.
+
+    Attributes:
+        name: of the channel.
+        host: of the mail server.
+        port: 0 = by the security: 587, 465 or 25.
+        security: `starttls`, `tls` (from the first byte on), or `none`: for a mail server on this machine.
+        sender: the address that it comes from (`from`).
+        to: whom to write to.
+        user: to sign in at the mail server; empty = without.
+        password_file: its password.
+        ca_file: authorities to believe instead of the system's.
+        events: which; empty = all.
+    """
+
+    name: str
+    host: str
+    port: Annotated[int, Meta(ge=0, le=65_535)] = 0
+    security: Literal["starttls", "tls", "none"] = "starttls"
+    sender: str = msgspec.field(name="from")
+    to: Annotated[tuple[str, ...], Meta(min_length=1, max_length=50)]
+    user: str = ""
+    password_file: str = ""
+    ca_file: str = ""
+    events: tuple[str, ...] = ()
 
 
 class Ingest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -70,6 +105,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         status_public: show `/status` (also `.json` and `.atom`) to everybody, without a sign-in: what was published of incidents, and nothing else.
         status_title: its heading.
         webhooks: see `Webhook`.
+        mails: see `Mail`.
         ingest: see `Ingest`; keys read.
         caps: `[cap]`, devices that may be on their way at once, over all rollouts, among those that share an attribute; see `server.caps`.
         egress_rate, egress_site_rate: bytes a second at which downloads may begin, of all devices and of each site; none = no bound.
@@ -107,6 +143,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     status_public: bool = False
     status_title: str = "Firmware updates"
     webhooks: tuple[Webhook, ...] = ()
+    mails: tuple[Mail, ...] = ()
     ingest: tuple[IngestRule, ...] = ()
     caps: dict[str, int] = {}
     egress_rate: int = 0
@@ -276,10 +313,10 @@ def _read_tables(
     tables: Mapping[str, Any], path: Path, values: dict[str, Any], mistakes: list[ConfigError]
 ) -> None:
     file = path.name
-    known_tables = {table for table, _ in KEYS} | {"webhook", "ingest", "cap"}
+    known_tables = {table for table, _ in KEYS} | {"webhook", "mail", "ingest", "cap"}
     for table, content in tables.items():
-        if table == "webhook":
-            _collect(mistakes, functools.partial(_set_webhooks, values, content, file))
+        if table in _CHANNELS:
+            _collect(mistakes, functools.partial(_set_channels, values, table, content, file))
         elif table == "ingest":
             _collect(mistakes, functools.partial(_set_ingest, values, content, path))
         elif table == "cap" and isinstance(content, dict):
@@ -319,11 +356,19 @@ def _read_environment(
             _collect(mistakes, step)
 
 
-def _set_webhooks(values: dict[str, Any], content: object, file: str) -> None:
+#: Tables of channels: (field of `Settings`, what a table holds).
+_CHANNELS: Final[dict[str, tuple[str, Any]]] = {
+    "webhook": ("webhooks", tuple[Webhook, ...]),
+    "mail": ("mails", tuple[Mail, ...]),
+}
+
+
+def _set_channels(values: dict[str, Any], table: str, content: object, file: str) -> None:
+    field, kind = _CHANNELS[table]
     try:
-        values["webhooks"] = msgspec.convert(content, type=tuple[Webhook, ...])
+        values[field] = msgspec.convert(content, type=kind)
     except msgspec.ValidationError as error:
-        raise ConfigError("config.invalid", f"{file}: [[webhook]]: {error}") from error
+        raise ConfigError("config.invalid", f"{file}: [[{table}]]: {error}") from error
 
 
 def _set_caps(values: dict[str, Any], content: dict[str, Any], file: str) -> None:

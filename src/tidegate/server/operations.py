@@ -5,21 +5,17 @@ is decided here.
 """
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, Final, TypeVar
 from weakref import WeakKeyDictionary
 
-from tidegate.core.errors import ConfigError
 from tidegate.core.protocol import Envelope
 from tidegate.server import acts, approvals, fallbacks, grants, planning, rollouts, widening
 from tidegate.server.acts import Outcome
 from tidegate.server.approvals import Rules
 from tidegate.server.audiences import Audiences
 from tidegate.server.auth import Actor, Auth
-from tidegate.server.config import Settings
 from tidegate.server.drafts import draft_of
 from tidegate.server.fallbacks import WayBack
-from tidegate.server.notify.webhook import Hook, check_url
 from tidegate.server.reach import Reach
 from tidegate.server.services import Services
 from tidegate.server.snapshot import Fleet
@@ -185,27 +181,6 @@ _AUDIENCES: Final[WeakKeyDictionary[Fleet, Audiences]] = WeakKeyDictionary()
 def audiences_of(services: Services) -> Audiences:
     """Return the counts of audiences of a server: one memory for planner and people."""
     return _AUDIENCES.setdefault(services.fleet, Audiences(services.fleet))
-
-
-def hooks_of(settings: Settings) -> tuple[Hook, ...]:
-    """Return the webhooks of the settings with their secrets. Called at the start as well, so that a mistake is found there.
-
-    Raises:
-        ConfigError: `config.invalid` (the address), `config.unreadable` (the file of the secret), `config.missing` (no secret).
-    """
-    found: list[Hook] = []
-    for one in settings.webhooks:
-        check_url(one.url, f"[[webhook]] {one.name}, url")
-        if not one.secret_file:
-            raise ConfigError("config.missing", f"[[webhook]] {one.name}: secret_file")
-        try:
-            secret = Path(one.secret_file).read_bytes().strip()
-        except OSError as error:
-            raise ConfigError(
-                "config.unreadable", f"[[webhook]] {one.name}, secret_file: {error.strerror}"
-            ) from error
-        found.append(Hook(name=one.name, url=one.url, secret=secret, events=one.events))
-    return tuple(found)
 
 
 def auth_of(services: Services) -> Auth:

@@ -1,4 +1,4 @@
-"""The control loop: what is due by the clock, evidence → plan → apply for every rollout, and calls owed to the world.
+"""The control loop: what is due by the clock, and evidence → plan → apply for every rollout.
 
 Everything is read from the database and every step is safe to repeat, so any replica may run it;
 the lease row keeps two from doing the same work at once, and the
@@ -10,11 +10,9 @@ from typing import Final
 
 import msgspec
 
-from tidegate.core.errors import ConfigError, TidegateError
+from tidegate.core.errors import TidegateError
 from tidegate.server import acts, planning, telemetry, widening
-from tidegate.server.notify import webhook
-from tidegate.server.notify.webhook import Hook
-from tidegate.server.operations import audiences_of, hooks_of
+from tidegate.server.operations import audiences_of
 from tidegate.server.planning import Audience
 from tidegate.server.services import Services
 from tidegate.server.store import Connection, Store, admin_log
@@ -41,16 +39,14 @@ class Ticked(msgspec.Struct, frozen=True, kw_only=True):
     planned: int = 0
     changed: int = 0
     lapsed: int = 0
-    delivered: int = 0
 
 
-def tick(services: Services, now: int, post: webhook.Post | None = None) -> Ticked:
+def tick(services: Services, now: int) -> Ticked:
     """Run the loop once. A rollout that fails is logged and does not keep the others from being looked at.
 
     Args:
         services: of the server.
         now: unix seconds.
-        post: sends a webhook's call; None = real HTTP.
     """
     store = services.store
     holder = services.holder
@@ -70,8 +66,6 @@ def tick(services: Services, now: int, post: webhook.Post | None = None) -> Tick
     ]
     store.write(lambda conn: _keep_house(conn, now)).result()
     store.write(lambda conn: services.repository.renew(conn, now)).result()
-    hooks = _hooks(services)
-    delivered = webhook.deliver(store, hooks, now, post) if hooks is not None else 0
     return Ticked(
         leader=True,
         started=started,
@@ -79,17 +73,7 @@ def tick(services: Services, now: int, post: webhook.Post | None = None) -> Tick
         planned=sum(one is not None for one in looked),
         changed=sum(bool(one) for one in looked),
         lapsed=lapsed,
-        delivered=delivered,
     )
-
-
-def _hooks(services: Services) -> tuple[Hook, ...] | None:
-    """Return the webhooks; None when a secret cannot be read now: what is owed stays owed."""
-    try:
-        return hooks_of(services.settings)
-    except ConfigError as error:
-        _log.error("webhooks wait: %s", error)
-        return None
 
 
 def _plan_one(store: Store, rollout_id: int, audience: Audience, now: int) -> bool | None:

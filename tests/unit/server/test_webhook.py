@@ -1,10 +1,14 @@
 """Webhooks: signed, at least once, with pauses, to configured addresses only; and the live stream beside them."""
 
 import asyncio
-import hashlib
+import base64
+import contextlib
 import hmac
+import http.client
 import json
+import socket
 import threading
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -14,18 +18,19 @@ import pytest
 from tests.unit.server.rig import Rig
 
 from tidegate.core.errors import ConfigError
+from tidegate.server import acts, incidents
 from tidegate.server.auth import Actor
 from tidegate.server.config import Settings, Webhook
 from tidegate.server.live import RESYNC, Live
-from tidegate.server.notify import webhook
+from tidegate.server.notify import outbox, webhook
+from tidegate.server.notify.channels import channels_of
 from tidegate.server.notify.webhook import Hook
-from tidegate.server.operations import Operations, hooks_of
+from tidegate.server.operations import Operations
 from tidegate.server.store import Connection, admin_log, changes
-from tidegate.server.tick import tick
 
 OLGA = Actor(name="olga", role="operator")
 POLICY: dict[str, Any] = {"preset": "lab", "ring": [{"name": "all"}], "release": "gw1-1.1.0"}
-HOOK = Hook(name="ops", url="http://127.0.0.1:9/x", secret=b"s3cret", events=("rollout.halted",))
+SECRET = b"0123456789abcdef0123456789abcdef"
 Call = tuple[str, bytes, dict[str, str]]
 
 
@@ -44,6 +49,16 @@ class Receiver:
         return answer
 
 
+def _hook(receiver: Receiver, *events: str, secrets: tuple[bytes, ...] = (SECRET,)) -> Hook:
+    return Hook(
+        name="ops",
+        url="http://127.0.0.1:9/x",
+        secrets=secrets,
+        events=events or ("rollout.halted",),
+        post=receiver,
+    )
+
+
 def _halted(rig: Rig) -> None:
     rig.publish_trust()
     rig.release(1)
@@ -53,91 +68,239 @@ def _halted(rig: Rig) -> None:
     operations.act("gw1-1.1.0", "halt", OLGA, "screens black", int(rig.now))
 
 
-def test_a_halt_is_told_once_signed_over_time_and_body(rig: Rig) -> None:
+def _signed(secret: bytes, headers: dict[str, str], body: bytes) -> str:
+    """Sign as the specification says, with nothing of ours."""
+    signed = b".".join(
+        (headers["webhook-id"].encode(), headers["webhook-timestamp"].encode(), body)
+    )
+    return "v1," + base64.b64encode(hmac.digest(secret, signed, "sha256")).decode()
+
+
+def test_the_signature_is_the_one_of_the_specification() -> None:
+    # the example of the specification's reference libraries
+    secret = base64.b64decode("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+    body = b'{"test": 2432232314}'
+    made = webhook.sign(secret, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, body)
+    assert made == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+
+
+def test_a_halt_is_told_once_signed_over_id_time_and_body(rig: Rig) -> None:
     _halted(rig)
     receiver = Receiver(204)
     store, now = rig.app.store, int(rig.now)
-    assert webhook.deliver(store, (HOOK,), now, receiver) == 1
-    assert webhook.deliver(store, (HOOK,), now + 99, receiver) == 0
+    assert outbox.deliver(store, (_hook(receiver),), now) == 1
+    assert outbox.deliver(store, (_hook(receiver),), now + 99) == 0
     ((url, body, headers),) = receiver.calls
-    assert url == HOOK.url
+    assert url == "http://127.0.0.1:9/x"
     told = json.loads(body)
-    assert (told["event"], told["rollout"], told["reason"]) == (
+    assert set(told) == {"type", "timestamp", "data"}
+    assert (told["type"], told["data"]["rollout"], told["data"]["reason"]) == (
         "rollout.halted",
         "gw1-1.1.0",
         "screens black",
     )
-    expected = hmac.new(b"s3cret", f"{now}.".encode() + body, hashlib.sha256).hexdigest()
-    assert headers["Tidegate-Signature"] == f"t={now},v1={expected}"
+    assert headers["webhook-timestamp"] == str(now)
+    assert headers["webhook-signature"] == _signed(SECRET, headers, body)
 
 
-def test_a_receiver_that_is_away_is_called_again_with_the_same_delivery(rig: Rig) -> None:
+def test_while_a_secret_is_changed_both_sign(rig: Rig) -> None:
+    _halted(rig)
+    receiver, other = Receiver(204), b"z" * 24
+    outbox.deliver(rig.app.store, (_hook(receiver, secrets=(SECRET, other)),), int(rig.now))
+    ((_, body, headers),) = receiver.calls
+    assert headers["webhook-signature"].split() == [
+        _signed(SECRET, headers, body), _signed(other, headers, body),
+    ]  # fmt: skip
+
+
+def test_the_word_is_owed_in_the_transaction_that_opens_the_incident(rig: Rig) -> None:
+    _halted(rig)
+    row = rig.read(lambda conn: acts.row_of(conn, "gw1-1.1.0"))
+
+    def opens_and_fails(conn: Connection) -> None:
+        incidents.open_one(
+            conn, kind="halt", rollout=row, summary="x", because=[], by="olga", now=int(rig.now)
+        )
+        raise RuntimeError
+
+    def owed() -> list[str]:
+        rows = rig.read(lambda conn: admin_log.due_outbox(conn, ("event",), int(rig.now)))
+        return [str(one["payload"]["incident"]) for one in rows if one["payload"]["event"] == "incident.opened"]  # fmt: skip
+
+    def known() -> list[str]:
+        return sorted(one.name for one in rig.read(incidents.listed)[0])
+
+    with pytest.raises(RuntimeError):
+        rig.write(opens_and_fails)
+    assert owed() == known() == ["INC-2027-001"]
+
+
+def test_a_receiver_that_is_away_is_called_again_with_the_same_id_and_body(rig: Rig) -> None:
     _halted(rig)
     receiver = Receiver(500, OSError("refused"), 200)
-    store, now = rig.app.store, int(rig.now)
-    assert webhook.deliver(store, (HOOK,), now, receiver) == 0
-    assert webhook.deliver(store, (HOOK,), now + webhook.PAUSES_S[0] - 1, receiver) == 0
+    store, now, hooks = rig.app.store, int(rig.now), (_hook(receiver),)
+    assert outbox.deliver(store, hooks, now) == 0
+    assert outbox.deliver(store, hooks, now + outbox.PAUSES_S[0] - 1) == 0
     assert len(receiver.calls) == 1
-    assert webhook.deliver(store, (HOOK,), now + webhook.PAUSES_S[0], receiver) == 0
-    assert webhook.deliver(store, (HOOK,), now + 1000, receiver) == 1
-    assert len({call[2]["Tidegate-Delivery"] for call in receiver.calls}) == 1
+    assert outbox.deliver(store, hooks, now + 2 * outbox.PAUSES_S[1]) == 0
+    (row,), _ = rig.read(outbox.listed)
+    assert (row.state, row.tries, row.error) == ("retrying", 2, "OSError: refused")
+    assert outbox.deliver(store, hooks, now + 1000) == 1
+    assert len({(call[1], call[2]["webhook-id"]) for call in receiver.calls}) == 1
+    (row,), _ = rig.read(outbox.listed)
+    assert (row.state, row.tries, row.next_at) == ("delivered", 3, 0)
 
 
-def test_a_receiver_that_never_answers_is_given_up(rig: Rig) -> None:
+def test_a_receiver_that_never_answers_is_given_up_and_can_be_told_again(rig: Rig) -> None:
     _halted(rig)
     receiver = Receiver(*[500] * 100)
-    now = int(rig.now)
+    now, hooks = int(rig.now), (_hook(receiver),)
     for step in range(100):
-        webhook.deliver(rig.app.store, (HOOK,), now + step * 10_000, receiver)
-    assert len(receiver.calls) == webhook.TRIES_MAX
+        outbox.deliver(rig.app.store, hooks, now + step * 10_000)
+    assert len(receiver.calls) == outbox.TRIES_MAX
+    (dead,), _ = rig.read(lambda conn: outbox.listed(conn, state="dead"))
+    assert (dead.event, dead.error, dead.about) == (
+        "rollout.halted",
+        "answered 500",
+        "INC-2027-001",
+    )
+    receiver.answers = [200]
+    rig.write(lambda conn: outbox.replay(conn, dead.number, OLGA, now))
+    assert outbox.deliver(rig.app.store, hooks, now) == 1
+    assert receiver.calls[-1][2]["webhook-id"] == receiver.calls[0][2]["webhook-id"] == dead.id
+    assert rig.read(lambda conn: outbox.listed(conn, state="dead"))[0] == []
+
+
+def test_a_receiver_that_is_gone_for_good_is_not_called_again(rig: Rig) -> None:
+    _halted(rig)
+    receiver = Receiver(410)
+    outbox.deliver(rig.app.store, (_hook(receiver),), int(rig.now))
+    assert outbox.deliver(rig.app.store, (_hook(receiver),), int(rig.now) + 10**6) == 0
+    assert len(receiver.calls) == 1
 
 
 def test_only_configured_addresses_are_called(rig: Rig) -> None:
     _halted(rig)
     store, now = rig.app.store, int(rig.now)
-    webhook.deliver(store, (HOOK,), now, Receiver(500))
-    receiver = Receiver()
-    assert webhook.deliver(store, (), now + 1000, receiver) == 0
-    assert receiver.calls == []
-    assert store.read(lambda conn: admin_log.due_outbox(conn, "webhook", now + 10**6)) == []
+    outbox.deliver(store, (_hook(Receiver(500)),), now)
+    assert outbox.deliver(store, (), now + 1000) == 0
+    (dead,), _ = rig.read(lambda conn: outbox.listed(conn, state="dead"))
+    assert dead.error == "this channel is not configured any more"
 
 
-def test_a_real_call_reaches_a_real_receiver(rig: Rig) -> None:
-    got: list[tuple[str, bytes]] = []
+class Handler(BaseHTTPRequestHandler):
+    """Keeps what comes; answers with the server's `status`, and a place to go on to."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["content-length"]))
-            got.append((self.headers["tidegate-event"], body))
-            self.send_response(200)
-            self.end_headers()
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["content-length"]))
+        self.server.got.append((self.path, body))  # type: ignore[attr-defined]
+        self.send_response(self.server.status)  # type: ignore[attr-defined]
+        self.send_header("Location", f"http://127.0.0.1:{self.server.server_port}/elsewhere")  # type: ignore[attr-defined]
+        self.end_headers()
 
-        def log_message(self, *args: object) -> None:
-            pass
+    def log_message(self, *args: object) -> None:
+        pass
 
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+
+@contextlib.contextmanager
+def _listening(status: int = 200) -> Iterator[Any]:
+    server: Any = HTTPServer(("127.0.0.1", 0), Handler)
+    server.got, server.status = [], status
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
-        _halted(rig)
-        hook = Hook(name="ops", url=f"http://127.0.0.1:{server.server_port}/hook?x=1", secret=b"s")
-        assert webhook.deliver(rig.app.store, (hook,), int(rig.now)) == 2
+        yield server
     finally:
         server.shutdown()
         server.server_close()
-    assert [event for event, _ in got] == ["incident.opened", "rollout.halted"]
+        thread.join(5)
+
+
+def test_a_real_call_reaches_a_real_receiver(rig: Rig) -> None:
+    _halted(rig)
+    with _listening() as server:
+        url = f"http://127.0.0.1:{server.server_port}/hook?x=1"
+        hook = Hook(name="ops", url=url, secrets=(SECRET,))
+        assert outbox.deliver(rig.app.store, (hook,), int(rig.now)) == 2
+    assert [path for path, _ in server.got] == ["/hook?x=1"] * 2
+    assert [json.loads(body)["type"] for _, body in server.got] == ["incident.opened", "rollout.halted"]  # fmt: skip
+
+
+def test_a_redirect_is_not_followed(rig: Rig) -> None:
+    _halted(rig)
+    with _listening(307) as server:
+        url = f"http://127.0.0.1:{server.server_port}/hook"
+        hook = Hook(name="ops", url=url, secrets=(SECRET,), events=("rollout.halted",))
+        assert outbox.deliver(rig.app.store, (hook,), int(rig.now)) == 0
+    assert [path for path, _ in server.got] == ["/hook"]
+
+
+def test_a_receiver_that_drips_its_answer_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(webhook, "WHOLE_S", 0.3)
+    listener = socket.create_server(("127.0.0.1", 0))
+    over = threading.Event()
+
+    def drip() -> None:
+        taken, _ = listener.accept()
+        with contextlib.suppress(OSError):
+            while not over.wait(0.05):
+                taken.sendall(b"H")
+        taken.close()
+
+    thread = threading.Thread(target=drip, daemon=True)
+    thread.start()
+    try:
+        with pytest.raises((OSError, http.client.HTTPException)):
+            webhook.call(f"http://127.0.0.1:{listener.getsockname()[1]}/", b"{}", {})
+    finally:
+        over.set()
+        listener.close()
+        thread.join(5)
 
 
 @pytest.mark.parametrize(
-    "url", ["file:///etc/passwd", "http://", "gopher://x", "http://user:pw@host/"]
-)
+    "url",
+    ["file:///etc/passwd", "http://", "gopher://x", "http://user:pw@host/", "http://[::1", "http://a b/"],
+)  # fmt: skip
 def test_an_address_that_is_none_ends_the_start(tmp_path: Path, url: str) -> None:
     secret = tmp_path / "secret"
-    secret.write_bytes(b"x")
+    secret.write_bytes(SECRET)
     settings = Settings(webhooks=(Webhook(name="a", url=url, secret_file=str(secret)),))
     with pytest.raises(ConfigError) as caught:
-        hooks_of(settings)
+        channels_of(settings)
     assert caught.value.code == "config.invalid"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"secret_file": ""},
+        {"secret_file": "/nowhere"},
+        {"events": ("rollout.halt",)},
+        {"secret": b"short"},
+        {"secret": b"whsec_!!!"},
+        {"secret": b"\n"},
+        {"twice": True},
+    ],
+)
+def test_a_mistake_in_a_webhook_is_said_at_the_start(
+    tmp_path: Path, change: dict[str, Any]
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(change.pop("secret", SECRET))
+    twice = change.pop("twice", False)
+    one = Webhook(**{"name": "a", "url": "http://127.0.0.1:9/", "secret_file": str(secret), **change})  # fmt: skip
+    with pytest.raises(ConfigError) as caught:
+        channels_of(Settings(webhooks=(one, one) if twice else (one,)))
+    assert "a" in caught.value.detail
+    assert "short" not in caught.value.detail
+
+
+def test_a_secret_in_the_form_of_the_specification_is_decoded() -> None:
+    assert webhook.secrets_of(b"whsec_" + base64.b64encode(SECRET) + b"\n" + SECRET, "x") == (
+        SECRET,
+        SECRET,
+    )
 
 
 def test_a_secret_that_cannot_be_read_keeps_what_is_owed(rig: Rig) -> None:
@@ -145,8 +308,8 @@ def test_a_secret_that_cannot_be_read_keeps_what_is_owed(rig: Rig) -> None:
     bad = Webhook(name="a", url="http://127.0.0.1:9/", secret_file="/nowhere/secret")
     services = rig.app.services
     services.settings = msgspec.structs.replace(services.settings, webhooks=(bad,))
-    assert tick(services, int(rig.now)).leader is True
-    owed = rig.read(lambda conn: admin_log.due_outbox(conn, "event", int(rig.now)))
+    assert rig.app.deliver(int(rig.now)) == 0
+    owed = rig.read(lambda conn: admin_log.due_outbox(conn, ("event",), int(rig.now)))
     assert len(owed) == 2
 
 

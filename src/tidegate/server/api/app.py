@@ -25,6 +25,7 @@ from tidegate.server.api.devices import DeviceRoutes, FactoryRoutes
 from tidegate.server.api.fleet import FleetRoutes, openapi_document
 from tidegate.server.api.groups import ClaimRoutes, GroupRoutes
 from tidegate.server.api.incidents import IncidentRoutes
+from tidegate.server.api.notices import NoticeRoutes
 from tidegate.server.api.people import AccountRoutes, ApprovalRoutes, TokenRoutes
 from tidegate.server.api.releases import ReleaseRoutes, TrustRoutes
 from tidegate.server.api.repeats import Repeats
@@ -87,6 +88,7 @@ def create_admin_app(services: Services) -> Litestar:
             ClaimRoutes,
             GroupRoutes,
             IncidentRoutes,
+            NoticeRoutes,
             ApprovalRoutes,
             AccountRoutes,
             TokenRoutes,

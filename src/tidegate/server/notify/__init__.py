@@ -1,1 +1,5 @@
-"""Telling the world: calls that are owed are rows of the outbox, written with what caused them, and made later, at least once."""
+"""Telling the world: what is owed is a row of the outbox, written in the transaction that caused it, and delivered later, at least once.
+
+`outbox` says when and how often; `webhook` and `mail` deliver; `channels` makes them from the settings. Where a message goes is in the settings alone:
+nothing that a request or a device brought chooses it.
+"""

@@ -1,50 +1,112 @@
-"""Signed HTTP calls when something happens: `rollout.halted`, `rollout.isolated`, `rollout.fallback`, `incident.opened`.
+"""Signed HTTP calls by the Standard Webhooks scheme.
 
-An event is first fanned out to one row a webhook, then each is called until it answers 2xx, with growing pauses, for about a day. The body is signed with
-HMAC-SHA256 over time and body (`Tidegate-Signature: t=…,v1=…`), and `Tidegate-Delivery` is the same for every try, so that a receiver can tell a repetition.
+Headers are `webhook-id`, `webhook-timestamp`, and `webhook-signature: v1,BASE64`, an HMAC-SHA256 over `id.timestamp.body`. A receiver checks the
+signature, that the time is near, and drops an id that it has seen. Redirects are not followed and no proxy of the environment is asked: a call goes to the
+address of the settings or nowhere. A receiver that drips its answer is cut off after `WHOLE_S`.
 
-Only addresses from the server's own settings are called; redirects are not followed. So nothing that a request or a device brought chooses where a call goes.
+Source: the Standard Webhooks specification, standardwebhooks.com, version 1.0.0.
 """
 
+import base64
+import binascii
 import hashlib
 import hmac
 import http.client
-import logging
 import ssl
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 from urllib.parse import urlsplit
 
-from tidegate.core.codec import canonical
 from tidegate.core.errors import ConfigError
-from tidegate.server.store import Connection, Store, admin_log
+from tidegate.server.notify.message import Message, UndeliveredError
 
-Row = dict[str, Any]
+#: For a step of a call, and for the whole of it, in seconds.
 TIMEOUT_S: Final = 5.0
-TRIES_MAX: Final = 20
-#: Pause before the n-th repetition, in seconds; the last one is used from then on.
-PAUSES_S: Final = (10, 30, 60, 300, 900, 1800, 3600, 7200)
-_ANSWER_MAX: Final = 4096
-_log = logging.getLogger("tidegate.webhook")
+WHOLE_S: Final = 15.0
+#: Fewer bytes of a secret are guessed.
+SECRET_MIN: Final = 24
+_PREFIX: Final = b"whsec_"
+_GONE: Final = 410
+
+#: Sends one call and returns the HTTP status; raises OSError or HTTPException when there was no answer.
+Post = Callable[[str, bytes, dict[str, str]], int]
 
 
 @dataclass(frozen=True, slots=True)
 class Hook:
-    """Where to call. `events` empty = all; `secret` signs (never logged)."""
+    """Where to call. `events` empty = all; each of `secrets` signs, so that one can be changed for another (never logged)."""
 
     name: str
     url: str
-    secret: bytes
+    secrets: tuple[bytes, ...]
     events: tuple[str, ...] = ()
+    post: Post | None = None
 
-    def wants(self, event: str) -> bool:
-        """Say whether this webhook is called for an event."""
-        return not self.events or event in self.events
+    kind = "webhook"
+
+    @property
+    def place(self) -> str:
+        """The host that is called; a path may be a secret."""
+        parts = urlsplit(self.url)
+        return f"{parts.scheme}://{parts.hostname}"
+
+    def deliver(self, message: Message, now: int) -> None:
+        """Call.
+
+        Raises:
+            UndeliveredError: anything but an answer 2xx.
+        """
+        body = message.body()
+        headers = {
+            "Content-Type": "application/json",
+            "User-Agent": "tidegate",
+            "webhook-id": message.id,
+            "webhook-timestamp": str(now),
+            "webhook-signature": " ".join(
+                sign(secret, message.id, now, body) for secret in self.secrets
+            ),
+        }
+        try:
+            status = (self.post or call)(self.url, body, headers)
+        except (OSError, http.client.HTTPException) as problem:
+            raise UndeliveredError(f"{type(problem).__name__}: {problem}") from problem
+        if not 200 <= status < 300:
+            raise UndeliveredError(f"answered {status}", final=status == _GONE)
 
 
-#: Sends one call and returns the HTTP status; raises OSError or HTTPException when there was no answer.
-Post = Callable[[str, bytes, dict[str, str]], int]
+def sign(secret: bytes, message: str, at: int, body: bytes) -> str:
+    """Return one signature: `v1,` and the HMAC-SHA256 over `message.at.body` in base64."""
+    signed = f"{message}.{at}.".encode() + body
+    return "v1," + base64.b64encode(hmac.new(secret, signed, hashlib.sha256).digest()).decode()
+
+
+def secrets_of(text: bytes, key: str) -> tuple[bytes, ...]:
+    """Return the secrets of a file, one a line: `whsec_BASE64`, or any other text as it is.
+
+    Raises:
+        ConfigError: `config.invalid`: there is none, or one is too short.
+    """
+    found = []
+    for line in filter(None, (line.strip() for line in text.splitlines())):
+        secret = line
+        if line.startswith(_PREFIX):
+            try:
+                secret = base64.b64decode(line.removeprefix(_PREFIX), validate=True)
+            except binascii.Error as error:
+                raise ConfigError(
+                    "config.invalid", f"{key}: whsec_ is followed by base64"
+                ) from error
+        if len(secret) < SECRET_MIN:
+            raise ConfigError(
+                "config.invalid",
+                f"{key}: a secret of {len(secret)} bytes; at least {SECRET_MIN} are wanted, as `openssl rand -base64 32` makes them",
+            )
+        found.append(secret)
+    if not found:
+        raise ConfigError("config.invalid", f"{key}: the file is empty")
+    return tuple(found)
 
 
 def check_url(url: str, key: str = "webhook.url") -> None:
@@ -53,79 +115,18 @@ def check_url(url: str, key: str = "webhook.url") -> None:
     Raises:
         ConfigError: `config.invalid`.
     """
-    parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username:
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in {"http", "https"} and parts.hostname and not parts.username
+        good = bool(good and parts.port != 0 and url.isprintable() and " " not in url)
+    except ValueError:
+        good = False
+    if not good:
         raise ConfigError("config.invalid", f"{key}: an http or https address without a user name")
 
 
-def sign(secret: bytes, at: int, body: bytes) -> str:
-    """Return the value of `Tidegate-Signature`: HMAC-SHA256 over `{at}.` and the body."""
-    mac = hmac.new(secret, f"{at}.".encode() + body, hashlib.sha256).hexdigest()
-    return f"t={at},v1={mac}"
-
-
-def deliver(store: Store, hooks: tuple[Hook, ...], now: int, post: Post | None = None) -> int:
-    """Fan out new events and make the calls that are due; return how many were answered 2xx.
-
-    No call is made inside a transaction: a slow receiver holds up nothing but the next call.
-    """
-    if store.read(lambda conn: admin_log.due_outbox(conn, "event", now)):
-        store.write(lambda conn: _fan_out(conn, hooks, now)).result()
-    by_name = {hook.name: hook for hook in hooks}
-    done = 0
-    for row in store.read(lambda conn: admin_log.due_outbox(conn, "webhook", now)):
-        values = _call(row, by_name.get(str(row["payload"]["webhook"])), now, post or _post)
-        done += values["error"] is None
-        store.write(_settled(int(row["id"]), values)).result()
-    return done
-
-
-def _settled(row_id: int, values: Row) -> Callable[[Connection], None]:
-    def work(conn: Connection) -> None:
-        admin_log.settle_outbox(conn, row_id, values)
-
-    return work
-
-
-def _fan_out(conn: Connection, hooks: tuple[Hook, ...], now: int) -> None:
-    for row in admin_log.due_outbox(conn, "event", now):
-        event = str(row["payload"].get("event", ""))
-        for hook in hooks:
-            if hook.wants(event):
-                delivery = f"{row['id']}-{hook.name}"
-                payload = {"webhook": hook.name, "delivery": delivery, "body": row["payload"]}
-                admin_log.add_outbox(conn, "webhook", payload, now)
-        admin_log.settle_outbox(conn, int(row["id"]), {"done_at": now})
-
-
-def _call(row: Row, hook: Hook | None, now: int, post: Post) -> Row:
-    """Make one call; return what is written down about it."""
-    if hook is None:
-        return {"done_at": now, "error": "this webhook is not configured any more"}
-    body = canonical(row["payload"]["body"])
-    headers = {
-        "Content-Type": "application/json",
-        "User-Agent": "tidegate",
-        "Tidegate-Event": str(row["payload"]["body"].get("event", "")),
-        "Tidegate-Delivery": str(row["payload"]["delivery"]),
-        "Tidegate-Signature": sign(hook.secret, now, body),
-    }
-    tries = int(row["tries"]) + 1
-    try:
-        status = post(hook.url, body, headers)
-        error = None if 200 <= status < 300 else f"answered {status}"
-    except (OSError, http.client.HTTPException) as problem:
-        error = f"{type(problem).__name__}: {problem}"[:300]
-    if error is None:
-        return {"done_at": now, "tries": tries, "error": None}
-    _log.warning("webhook %s: %s (try %d)", hook.name, error, tries)
-    values: Row = {"tries": tries, "error": error}
-    if tries >= TRIES_MAX:
-        return {**values, "done_at": now}
-    return {**values, "next_at": now + PAUSES_S[min(tries, len(PAUSES_S)) - 1]}
-
-
-def _post(url: str, body: bytes, headers: dict[str, str]) -> int:
+def call(url: str, body: bytes, headers: dict[str, str]) -> int:
+    """Make one call and return the status of its answer; the rest of the answer is not read."""
     parts = urlsplit(url)
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     host = parts.hostname or ""
@@ -137,10 +138,35 @@ def _post(url: str, body: bytes, headers: dict[str, str]) -> int:
         )
     else:
         connection = http.client.HTTPConnection(host, parts.port, timeout=TIMEOUT_S)
-    try:
-        connection.request("POST", path, body, headers)
-        answer = connection.getresponse()
-        answer.read(_ANSWER_MAX)
-        return answer.status
-    finally:
-        connection.close()
+    with Deadline(connection.close, lambda: connection.sock):
+        try:
+            connection.request("POST", path, body, headers)
+            return connection.getresponse().status
+        finally:
+            connection.close()
+
+
+class Deadline:
+    """Ends a conversation after `WHOLE_S`: a timeout a step alone would let the other side go on for ever, one byte at a time."""
+
+    def __init__(self, close: Callable[[], None], socket: Callable[[], object]) -> None:
+        """`socket` returns the open socket, or None; `close` frees what there is."""
+        self._close, self._socket = close, socket
+        self._timer = threading.Timer(WHOLE_S, self._end)
+        self._timer.daemon = True
+
+    def __enter__(self) -> None:
+        self._timer.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+
+    def _end(self) -> None:
+        import contextlib
+        import socket
+
+        found = self._socket()
+        if isinstance(found, socket.socket):
+            # Whoever waits in a read has it end; a close alone would not wake it.
+            with contextlib.suppress(OSError):
+                found.shutdown(socket.SHUT_RDWR)

@@ -1,6 +1,6 @@
 """Statements about what was done: audit, plan log, calls owed, answers kept, the lease, the gate epoch. No decision is made here."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from sqlalchemy import Connection, delete, func, insert, select, update
@@ -90,15 +90,47 @@ def add_outbox(conn: Connection, kind: str, payload: Row, now: int) -> None:
     )
 
 
-def due_outbox(conn: Connection, kind: str, now: int, limit: int = 50) -> list[Row]:
-    """Return the calls of a kind that are due."""
+def due_outbox(conn: Connection, kinds: Collection[str], now: int, limit: int = 50) -> list[Row]:
+    """Return the calls of these kinds that are due."""
     asked = (
         select(t.outbox)
-        .where(t.outbox.c.done_at.is_(None), t.outbox.c.next_at <= now, t.outbox.c.kind == kind)
+        .where(t.outbox.c.done_at.is_(None), t.outbox.c.next_at <= now, t.outbox.c.kind.in_(kinds))
         .order_by(t.outbox.c.next_at, t.outbox.c.id)
         .limit(limit)
     )
     return [dict(row) for row in conn.execute(asked).mappings()]
+
+
+def owed(conn: Connection, now: int) -> bool:
+    """Say whether any call is due."""
+    due = select(t.outbox.c.id).where(t.outbox.c.done_at.is_(None), t.outbox.c.next_at <= now)
+    return conn.execute(due.limit(1)).first() is not None
+
+
+def outbox(
+    conn: Connection, kinds: Collection[str], *, state: str, before: int, limit: int
+) -> list[Row]:
+    """Return calls of these kinds, newest first, those before row `before` (0 = from the newest)."""
+    c = t.outbox.c
+    states = {
+        "waiting": c.done_at.is_(None) & (c.tries == 0),
+        "retrying": c.done_at.is_(None) & (c.tries > 0),
+        "delivered": c.done_at.is_not(None) & c.error.is_(None),
+        "dead": c.done_at.is_not(None) & c.error.is_not(None),
+    }
+    asked = select(t.outbox).where(c.kind.in_(kinds)).order_by(c.id.desc()).limit(limit)
+    if state:
+        asked = asked.where(states[state])
+    if before:
+        asked = asked.where(c.id < before)
+    return [dict(row) for row in conn.execute(asked).mappings()]
+
+
+def outbox_row(conn: Connection, row_id: int, kinds: Collection[str]) -> Row | None:
+    """Return one call of these kinds, or None."""
+    asked = select(t.outbox).where(t.outbox.c.id == row_id, t.outbox.c.kind.in_(kinds))
+    row = conn.execute(asked).mappings().first()
+    return dict(row) if row else None
 
 
 def settle_outbox(conn: Connection, row_id: int, values: Row) -> None:

@@ -1,0 +1,69 @@
+"""What the world is told: messages to the channels of the settings, over REST."""
+
+import msgspec
+from litestar import Controller, get, post
+from litestar.params import FromPath, JSONBody
+
+from tidegate.server.api.desk import (
+    PERMISSION,
+    ApiRequest,
+    Cursor,
+    DeskDep,
+    InState,
+    Limit,
+    cursor_of,
+    position_of,
+)
+from tidegate.server.api.wire import Short
+from tidegate.server.notify import outbox
+from tidegate.server.notify.outbox import ChannelFacts, NoticeFacts
+
+
+class Notices(msgspec.Struct, frozen=True, kw_only=True):
+    """A page of messages, newest first, and the channels of the settings."""
+
+    items: list[NoticeFacts]
+    channels: list[ChannelFacts]
+    next: str | None = None
+
+
+class NewTest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which channel is to be tried."""
+
+    channel: Short
+
+
+class NoticeRoutes(Controller):
+    """Everything about notifications."""
+
+    path = "/notifications"
+    tags = ("notifications",)
+
+    @get("/", opt={PERMISSION: "fleet.read"}, sync_to_thread=True)
+    def list_notices(
+        self, desk: DeskDep, in_state: InState = "", cursor: Cursor = "", limit: Limit = 50
+    ) -> Notices:
+        """List messages, newest first; `state` is waiting, retrying, delivered or dead."""
+        before = position_of(cursor)
+        items, more = desk.read(
+            lambda conn: outbox.listed(conn, state=in_state, before=before, limit=limit)
+        )
+        return Notices(items=items, channels=outbox.channels(desk.services), next=cursor_of(more))
+
+    @post(
+        "/{number:int}/replay",
+        opt={PERMISSION: "incident.write"},
+        sync_to_thread=True,
+        status_code=200,
+    )
+    def replay(self, request: ApiRequest, desk: DeskDep, number: FromPath[int]) -> NoticeFacts:
+        """Deliver a message once more, under the same id."""
+        done = desk.write(lambda conn: outbox.replay(conn, number, request.user, desk.now))
+        desk.services.wake()
+        return done
+
+    @post("/test", opt={PERMISSION: "incident.write"}, sync_to_thread=True, status_code=200)
+    def test(self, request: ApiRequest, desk: DeskDep, data: JSONBody[NewTest]) -> NewTest:
+        """Send a channel a message that says nothing but that it is one."""
+        outbox.test(desk.services, data.channel, request.user, desk.now)
+        return data

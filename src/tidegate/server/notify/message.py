@@ -1,0 +1,77 @@
+"""A message to the world, and what a channel is that carries it."""
+
+import datetime as dt
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from tidegate.core.codec import canonical
+
+#: What there is to be told. A channel without a list takes all of them; `notify.test` always goes through.
+EVENTS: Final = (
+    "rollout.halted",
+    "rollout.isolated",
+    "rollout.fallback",
+    "incident.opened",
+    "incident.mitigated",
+    "incident.closed",
+    "incident.reopened",
+    "incident.published",
+)
+TEST: Final = "notify.test"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What happened. `id` is the same for every try and every channel; `at` unix seconds; `data` is plain JSON."""
+
+    id: str
+    event: str
+    at: int
+    data: Mapping[str, Any]
+
+    def body(self) -> bytes:
+        """Return it as JSON: type, timestamp and data, the same bytes for every try."""
+        stamp = dt.datetime.fromtimestamp(self.at, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return canonical({"type": self.event, "timestamp": stamp, "data": dict(self.data)})
+
+
+class UndeliveredError(Exception):
+    """It did not arrive. The text says why, without any secret; `final`: trying again is of no use."""
+
+    def __init__(self, text: str, *, final: bool = False) -> None:
+        """Say why."""
+        super().__init__(text[:300])
+        self.final = final
+
+
+class Channel(Protocol):
+    """A way to tell somebody."""
+
+    @property
+    def name(self) -> str:
+        """The name in the settings."""
+        ...
+
+    @property
+    def kind(self) -> str:
+        """`webhook` or `mail`."""
+        ...
+
+    @property
+    def place(self) -> str:
+        """Where it goes, as much as may be shown: a host, never a path or a password."""
+        ...
+
+    @property
+    def events(self) -> tuple[str, ...]:
+        """What it takes; empty = everything."""
+        ...
+
+    def deliver(self, message: Message, now: int) -> None:
+        """Deliver a message within half a minute.
+
+        Raises:
+            UndeliveredError: it did not arrive, or it is not known whether it did.
+        """
+        ...
