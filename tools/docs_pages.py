@@ -20,7 +20,7 @@ from tidegate.core.reasons import REASONS, family
 from tidegate.core.supply import policy
 from tidegate.rollout import incident, model, query
 from tidegate.server import config as server_config
-from tidegate.server.notify.message import EVENTS
+from tidegate.server.messages import EVENTS
 
 #: Who must act, by the family of the code (the part before the dot).
 FAMILIES: Final[dict[str, str]] = {

@@ -120,7 +120,7 @@ class App:
 
     def deliver(self, now: int | None = None) -> int:
         """Deliver what the world is owed and is due; return how many messages arrived. Safe to repeat."""
-        from tidegate.server.notify.outbox import deliver_due
+        from tidegate.server.outbox import deliver_due
 
         return deliver_due(self.services, self.services.now if now is None else now)
 
@@ -228,7 +228,7 @@ def create_app(
     """
     wanted = settings or Settings()
     if wanted.webhooks or wanted.mails:
-        from tidegate.server.notify.channels import channels_of
+        from tidegate.server.channels import channels_of
 
         channels_of(wanted)  # a mistake in them ends the start, before anything is touched
     opened = functools.partial(open_services, clock=clock, randomness=randomness, store=store)

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from tidegate.core.errors import ConfigError
+from tidegate.server.channels import channels_of
 from tidegate.server.config import Mail, Settings
-from tidegate.server.notify.channels import channels_of
+from tidegate.server.messages import TEST, Message, UndeliveredError
 from tidegate.server.notify.mail import Mailbox
-from tidegate.server.notify.message import TEST, Message, UndeliveredError
 from tidegate.server.tls import own_certificate
 
 MESSAGE = Message(

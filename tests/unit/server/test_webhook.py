@@ -18,12 +18,12 @@ import pytest
 from tests.unit.server.rig import Rig
 
 from tidegate.core.errors import ConfigError
-from tidegate.server import acts, incidents
+from tidegate.server import acts, incidents, messages, outbox
 from tidegate.server.auth import Actor
+from tidegate.server.channels import channels_of
 from tidegate.server.config import Settings, Webhook
 from tidegate.server.live import RESYNC, Live
-from tidegate.server.notify import outbox, webhook
-from tidegate.server.notify.channels import channels_of
+from tidegate.server.notify import webhook
 from tidegate.server.notify.webhook import Hook
 from tidegate.server.operations import Operations
 from tidegate.server.store import Connection, admin_log, changes
@@ -236,7 +236,7 @@ def test_a_redirect_is_not_followed(rig: Rig) -> None:
 
 
 def test_a_receiver_that_drips_its_answer_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(webhook, "WHOLE_S", 0.3)
+    monkeypatch.setattr(messages, "WHOLE_S", 0.3)
     listener = socket.create_server(("127.0.0.1", 0))
     over = threading.Event()
 

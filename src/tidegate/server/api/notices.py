@@ -4,6 +4,7 @@ import msgspec
 from litestar import Controller, get, post
 from litestar.params import FromPath, JSONBody
 
+from tidegate.server import outbox
 from tidegate.server.api.desk import (
     PERMISSION,
     ApiRequest,
@@ -15,8 +16,7 @@ from tidegate.server.api.desk import (
     position_of,
 )
 from tidegate.server.api.wire import Short
-from tidegate.server.notify import outbox
-from tidegate.server.notify.outbox import ChannelFacts, NoticeFacts
+from tidegate.server.outbox import ChannelFacts, NoticeFacts
 
 
 class Notices(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,8 +8,7 @@ from email.utils import formatdate
 from typing import Any, Final, Literal
 
 from tidegate.rollout.incident.text import line
-from tidegate.server.notify.message import TEST, Message, UndeliveredError
-from tidegate.server.notify.webhook import Deadline
+from tidegate.server.messages import TEST, Deadline, Message, UndeliveredError
 
 TIMEOUT_S: Final = 10.0
 Security = Literal["starttls", "tls", "none"]
@@ -65,7 +64,7 @@ class Mailbox:
                 server.close()
 
     def _hand_over(self, server: smtplib.SMTP, mail: EmailMessage, context: ssl.SSLContext) -> None:
-        with Deadline(server.close, lambda: server.sock):
+        with Deadline(lambda: server.sock):
             if self.security == "starttls":
                 server.starttls(context=context)
             if self.user:

@@ -2,7 +2,7 @@
 
 Headers are `webhook-id`, `webhook-timestamp`, and `webhook-signature: v1,BASE64`, an HMAC-SHA256 over `id.timestamp.body`. A receiver checks the
 signature, that the time is near, and drops an id that it has seen. Redirects are not followed and no proxy of the environment is asked: a call goes to the
-address of the settings or nowhere. A receiver that drips its answer is cut off after `WHOLE_S`.
+address of the settings or nowhere. A receiver that drips its answer is cut off after `messages.WHOLE_S`.
 
 Source: the Standard Webhooks specification, standardwebhooks.com, version 1.0.0.
 """
@@ -13,18 +13,16 @@ import hashlib
 import hmac
 import http.client
 import ssl
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
 from tidegate.core.errors import ConfigError
-from tidegate.server.notify.message import Message, UndeliveredError
+from tidegate.server.messages import Deadline, Message, UndeliveredError
 
-#: For a step of a call, and for the whole of it, in seconds.
+#: For a step of a call, in seconds.
 TIMEOUT_S: Final = 5.0
-WHOLE_S: Final = 15.0
 #: Fewer bytes of a secret are guessed.
 SECRET_MIN: Final = 24
 _PREFIX: Final = b"whsec_"
@@ -138,35 +136,9 @@ def call(url: str, body: bytes, headers: dict[str, str]) -> int:
         )
     else:
         connection = http.client.HTTPConnection(host, parts.port, timeout=TIMEOUT_S)
-    with Deadline(connection.close, lambda: connection.sock):
+    with Deadline(lambda: connection.sock):
         try:
             connection.request("POST", path, body, headers)
             return connection.getresponse().status
         finally:
             connection.close()
-
-
-class Deadline:
-    """Ends a conversation after `WHOLE_S`: a timeout a step alone would let the other side go on for ever, one byte at a time."""
-
-    def __init__(self, close: Callable[[], None], socket: Callable[[], object]) -> None:
-        """`socket` returns the open socket, or None; `close` frees what there is."""
-        self._close, self._socket = close, socket
-        self._timer = threading.Timer(WHOLE_S, self._end)
-        self._timer.daemon = True
-
-    def __enter__(self) -> None:
-        self._timer.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._timer.cancel()
-
-    def _end(self) -> None:
-        import contextlib
-        import socket
-
-        found = self._socket()
-        if isinstance(found, socket.socket):
-            # Whoever waits in a read has it end; a close alone would not wake it.
-            with contextlib.suppress(OSError):
-                found.shutdown(socket.SHUT_RDWR)

@@ -1,7 +1,10 @@
-"""A message to the world, and what a channel is that carries it."""
+"""A message to the world, what a channel is that carries it, and how long it may take."""
 
+import contextlib
 import datetime as dt
-from collections.abc import Mapping
+import socket
+import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -19,6 +22,8 @@ EVENTS: Final = (
     "incident.published",
 )
 TEST: Final = "notify.test"
+#: For the whole of one delivery, in seconds.
+WHOLE_S: Final = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,3 +80,26 @@ class Channel(Protocol):
             UndeliveredError: it did not arrive, or it is not known whether it did.
         """
         ...
+
+
+class Deadline:
+    """Ends a conversation after `WHOLE_S`: a timeout a step alone would let the other side go on for ever, one byte at a time."""
+
+    def __init__(self, open_socket: Callable[[], object]) -> None:
+        """`open_socket` returns the socket of the conversation, or None."""
+        self._socket = open_socket
+        self._timer = threading.Timer(WHOLE_S, self._end)
+        self._timer.daemon = True
+
+    def __enter__(self) -> None:
+        self._timer.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+
+    def _end(self) -> None:
+        found = self._socket()
+        if isinstance(found, socket.socket):
+            # Whoever waits in a read has it end; a close alone would not wake it.
+            with contextlib.suppress(OSError):
+                found.shutdown(socket.SHUT_RDWR)

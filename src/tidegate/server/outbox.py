@@ -1,5 +1,6 @@
-"""When what is owed is delivered: fanned out to one row a channel, tried with growing pauses, and given up, visibly, after about a day.
+"""What is owed to the world, and when it is delivered.
 
+A row is written in the transaction that caused it, fanned out to one row a channel, tried with growing pauses, and given up, visibly, after about a day.
 A row is settled after its delivery, so a crash between the two delivers it again, under the same id. No call is made inside a transaction.
 """
 
@@ -13,8 +14,8 @@ from tidegate.core.errors import ConfigError, RequestError
 from tidegate.core.nearest import did_you_mean
 from tidegate.server import audit
 from tidegate.server.auth import Actor
-from tidegate.server.notify.channels import channels_of
-from tidegate.server.notify.message import TEST, Channel, Message, UndeliveredError
+from tidegate.server.channels import channels_of
+from tidegate.server.messages import TEST, Channel, Message, UndeliveredError
 from tidegate.server.services import Services
 from tidegate.server.store import Connection, Store, admin_log
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from tidegate.core.errors import ConfigError
 from tidegate.core.nearest import did_you_mean
 from tidegate.server.config import Mail, Settings, Webhook
+from tidegate.server.messages import EVENTS, Channel
 from tidegate.server.notify.mail import Mailbox
-from tidegate.server.notify.message import EVENTS, Channel
 from tidegate.server.notify.webhook import Hook, check_url, secrets_of
 
 
