@@ -81,6 +81,7 @@ class Book:
         self._homes: dict[Profile, Home] = {}
         self._moved: set[Profile] = set()
         self._restart = _NEVER
+        self._play: tuple[tuple[int, ...], tuple[int, ...]] = ((), tuple(range(len(scheme.strata))))
         self._folds: dict[type, Callable[[Any], None]] = {
             Permit: self._permit,
             Refund: self._refund,
@@ -319,8 +320,13 @@ class Book:
             if index != stratum and all(values.get(name, value) == value for name, value in theirs):
                 yield index
 
-    def in_play(self) -> Iterator[int]:
+    def in_play(self) -> tuple[int, ...]:
         """Return the strata whose evidence counts: not isolated, and not inside one that is."""
+        if self._play[0] != self.isolated:
+            self._play = (self.isolated, tuple(self._staying()))
+        return self._play[1]
+
+    def _staying(self) -> Iterator[int]:
         gone = [self.scheme.strata[one] for one in self.isolated]
         for index, one in enumerate(self.scheme.strata):
             pairs = set(zip(one.attributes, one.values, strict=True))

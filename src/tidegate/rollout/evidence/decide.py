@@ -119,7 +119,7 @@ def decide(
     if known.book is not book:
         raise ValueError("this wealth is another book's")
     known.refresh()
-    play = tuple(book.in_play())
+    play = book.in_play()
     weighted = {one: known.weighted(one) for one in play}
     log_odds = wealth.total(weighted.values())
     streams = dict(zip(book.layout.streams, known.streams(FLEET), strict=True))
@@ -216,9 +216,8 @@ def _most(book: Book, stratum: int) -> bool:
 def _calm_without(book: Book, weighted: dict[int, float], guilty: int) -> bool:
     """Say whether the odds are below the limit when the guilty stratum leaves and all that overlaps it starts again."""
     again = set(book.overlapping(guilty))
-    strata = book.scheme.strata
     left = [
-        math.log(strata[one].weight_ppb / 1e9) if one in again else log
+        book.scheme.log_weights[one] if one in again else log
         for one, log in weighted.items()
         if one != guilty and log > -math.inf
     ]
@@ -318,11 +317,10 @@ def _mean_base(book: Book, sizes: dict[str, int]) -> float:
 
 def _lead(book: Book, known: Wealth, stratum: int) -> float:
     """Return the ln E of a stratum at its weight relative to the fleet's."""
-    strata = book.scheme.strata
-    weight, whole = strata[stratum].weight_ppb, strata[FLEET].weight_ppb
-    if not weight:
+    logs = book.scheme.log_weights
+    if logs[stratum] == -math.inf:
         return 0.0
-    return known.of(stratum) + (math.log(weight / whole) if whole else 0.0)
+    return known.of(stratum) + logs[stratum] - (logs[FLEET] if logs[FLEET] > -math.inf else 0.0)
 
 
 def _whole(rate: float, saved_ppm: int, elapsed_s: int) -> tuple[int, int]:

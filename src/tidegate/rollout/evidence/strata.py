@@ -7,6 +7,7 @@ values too rare to be judged by themselves, are `other`.
 A *cell* is one region and connectivity class: late events are compared inside it, because who is updated early depends on who is online when.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import combinations
@@ -61,6 +62,14 @@ class Scheme(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     def index(self) -> dict[tuple[tuple[str, ...], tuple[str, ...]], int]:
         """Return where each stratum stands."""
         return {(one.attributes, one.values): at for at, one in enumerate(self.strata)}
+
+    @cached_property
+    def log_weights(self) -> tuple[float, ...]:
+        """Return the logarithm of each stratum's weight; -inf where it has none."""
+        return tuple(
+            math.log(one.weight_ppb / _BILLION) if one.weight_ppb else -math.inf
+            for one in self.strata
+        )
 
     @cached_property
     def variants(self) -> dict[str, int]:

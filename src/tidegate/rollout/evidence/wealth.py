@@ -22,7 +22,6 @@ from tidegate.rollout.evidence.settings import (
     THETAS_PCT,
 )
 
-_NANO: Final = 1_000_000_000
 _DELTAS: Final = len(DELTAS_PPM)
 _THETAS: Final = len(THETAS_PCT)
 _LAMBDAS: Final = len(LAMBDAS_PCT)
@@ -62,8 +61,7 @@ class Wealth:
 
     def weighted(self, stratum: int) -> float:
         """Return ln(w · E) of a stratum; -inf when it has no weight."""
-        weight = self.book.scheme.strata[stratum].weight_ppb
-        return self._whole[stratum] + math.log(weight / _NANO) if weight else -math.inf
+        return self._whole[stratum] + self.book.scheme.log_weights[stratum]
 
 
 def of_row(
