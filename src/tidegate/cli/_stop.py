@@ -34,12 +34,12 @@ def _lines(done: dict[str, Any]) -> list[str]:
         f"{word} {name} at {when(stopped['at'])} UTC, effective now: {done['text']}",
         "  no offer and no permit is given after that moment",
         f"  {stopped['inert']:>5,} devices had downloaded or staged it: their slot stays inert",
-        f"  {len(stopped['past']):>5,} devices are past the point of no return",
+        f"  {stopped['past_count']:>5,} devices are past the point of no return",
     ]
     lines += [f"        {one['device']}  {one['state']}" for one in stopped["past"][:_PAST_SHOWN]]
-    rest = len(stopped["past"]) - _PAST_SHOWN
+    rest = stopped["past_count"] - _PAST_SHOWN
     if rest > 0:
-        lines.append(f"        and {rest:,} more; --json lists them all")
+        lines.append(f"        and {rest:,} more: tidegate rollout devices {name} --state past")
     lines.append(
         f"  {stopped['confirmed']:>5,} devices run it (confirmed); nothing is changed on them"
     )

@@ -390,9 +390,11 @@ def recall(name: str, reason: str, client: Client, out: Output) -> None:
     \b
     tidegate release recall gw1-1.1.0 --reason "bricks revision 5"
     """
-    client.post(f"/api/v1/releases/{name}/recall", {"reason": reason})
-    out.note(f"{name} is recalled: no device is offered it any more.")
-    out.made(name)
+    done = client.post(f"/api/v1/releases/{name}/recall", {"reason": reason})
+    out.note(f"{printable(done['text'])}.")
+    if done["way_back"]:
+        out.note(f"Next: {done['way_back']}")
+    out.made(name, halted=done["halted"], cancelled=done["cancelled"], running=done["running"])
 
 
 # --- parts --------------------------------------------------------------------------------------------------------------

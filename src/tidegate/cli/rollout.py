@@ -32,6 +32,23 @@ def _widening(function: F) -> F:
     return function
 
 
+def _whom(function: F) -> F:
+    """Give a command the two ways of saying who is isolated."""
+    for option in (
+        click.option("--where", default="", metavar="QUERY", help="As in 'site = lyon'."),
+        click.option("--variant", default="", metavar="VARIANT", help="As in gw1-r6."),
+    ):
+        function = option(function)
+    return function
+
+
+def _one_of(variant: str, where: str) -> dict[str, str]:
+    """Return what was named, as the API takes it."""
+    if bool(variant) == bool(where):
+        raise RequestError("request.invalid", "name a --variant, or --where QUERY")
+    return {"variant": variant} if variant else {"where": where}
+
+
 @click.group("rollout")
 def command() -> None:
     """Bring a release to a group of devices, ring by ring.
@@ -159,6 +176,45 @@ def log(name: str, client: Client, out: Output) -> None:
     items = list(client.pages(f"{API}/rollouts/{quoted(name)}/log"))
     rows = items if out.json else [{**one, "when": when(one["at"])} for one in items]
     out.table("log/1", rows, ("when", "actor", "action", "text"))
+
+
+@command.command("devices")
+@click.argument("name")
+@click.option(
+    "--state",
+    metavar="STATE,...",
+    help="As in confirmed; waiting = without leave yet, past = cannot be stopped any more.",
+)
+@with_client
+@with_output
+def devices(name: str, state: str | None, client: Client, out: Output) -> None:
+    """List the devices of a rollout and where each stands.
+
+    \b
+    tidegate rollout devices gw1-2.4.1 --state past
+    tidegate rollout devices gw1-2.4.1 --state reverted,lost --json
+    """
+    query = {"state": state, "limit": 500}
+    items = list(client.pages(f"{API}/rollouts/{quoted(name)}/updates", query))
+    rows = items if out.json else [{**one, "since": when(one["since"])} for one in items]
+    columns = ("device", "state", "reason", "ring", "variant", "site", "since")
+    out.table("rollout-devices/1", rows, columns, empty="no device is in that state")
+
+
+@command.command("stragglers")
+@click.argument("name")
+@with_client
+@with_output
+def stragglers(name: str, client: Client, out: Output) -> None:
+    """List who was ordered back and has not gone, when each was last heard, and why.
+
+    \b
+    tidegate rollout stragglers gw1-2.5.1
+    """
+    items = list(client.pages(f"{API}/rollouts/{quoted(name)}/stragglers", {"limit": 500}))
+    rows = items if out.json else [{**one, "heard": when(one["last_seen"])} for one in items]
+    columns = ("device", "state", "heard", "variant", "site", "why")
+    out.table("stragglers/1", rows, columns, empty="everybody has gone back")
 
 
 @command.command("wait")
@@ -322,17 +378,20 @@ def advance(name: str, ring: str, client: Client, out: Output, **options: Any) -
 
 @command.command("readmit")
 @click.argument("name")
-@click.option("--variant", required=True, metavar="VARIANT", help="As in gw1-r6.")
+@_whom
 @_widening
 @with_client
 @with_output
-def readmit(name: str, variant: str, client: Client, out: Output, **options: Any) -> None:
-    """Let an isolated hardware variant in again.
+def readmit(
+    name: str, variant: str, where: str, client: Client, out: Output, **options: Any
+) -> None:
+    """Let those in again that were isolated.
 
     \b
     tidegate rollout readmit gw1-2.5.0 --variant gw1-r6 --yes --reason "was the router"
+    tidegate rollout readmit gw1-2.5.0 --where 'site = lyon' --yes --reason "was the router"
     """
-    _widen(client, out, "readmit", name, options, variant=variant)
+    _widen(client, out, "readmit", name, options, **_one_of(variant, where))
 
 
 @command.command("edit")
@@ -441,14 +500,17 @@ def cancel(name: str, reason: str | None, client: Client, out: Output) -> None:
 
 @command.command("isolate")
 @click.argument("name")
-@click.option("--variant", required=True, metavar="VARIANT", help="As in gw1-r6.")
+@_whom
 @click.option("--reason", metavar="TEXT")
 @with_client
 @with_output
-def isolate(name: str, variant: str, reason: str | None, client: Client, out: Output) -> None:
-    """Keep a hardware variant out; the rest goes on.
+def isolate(
+    name: str, variant: str, where: str, reason: str | None, client: Client, out: Output
+) -> None:
+    """Keep a hardware variant, or the devices that a query finds, out; the rest goes on.
 
     \b
-    tidegate rollout isolate gw1-2.5.0 --variant gw1-r6 --reason "field report"
+    tidegate rollout isolate gw1-2.5.0 --variant gw1-r6
+    tidegate rollout isolate gw1-2.5.0 --where 'site = lyon and revision >= 6'
     """
-    narrow(client, out, "isolate", name, reason, variant=variant)
+    narrow(client, out, "isolate", name, reason, **_one_of(variant, where))

@@ -178,6 +178,8 @@ class DeviceFacts(msgspec.Struct, frozen=True, kw_only=True):
     place: int = 0
     variant: str = ""
     isolated: bool = False
+    #: The variant, or the query behind `where`, that keeps it out.
+    kept_out: str = ""
     held_by: str = ""
     update_state: str = ""
     update_reason: str = ""
@@ -336,8 +338,14 @@ def _not_isolated(facts: DeviceFacts) -> Check:
     return Check(
         ok=False,
         code="isolated",
-        text=f"its variant {facts.variant} is isolated in {facts.rollout}",
+        text=f"{_isolated(facts)} isolated in {facts.rollout}",
     )
+
+
+def _isolated(facts: DeviceFacts) -> str:
+    if facts.kept_out in {"", facts.variant}:
+        return f"its variant {facts.variant} is"
+    return f"devices {facts.kept_out} are"
 
 
 def _ring_open(facts: DeviceFacts) -> Check:

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from tidegate.rollout import keeping
 from tidegate.rollout import tally as sums
 from tidegate.rollout.evidence.decide import Decision
 from tidegate.rollout.evidence.strata import OTHER, VARIANT
@@ -46,12 +47,13 @@ def judge(
     Args:
         gates: (scope, gate): a ring's name, or empty for the whole rollout.
         evidence: all of it.
-        isolated: variants that are out already; their outcomes count no more.
+        isolated: variants, and devices found by a query, that are out already; their outcomes count no more.
         now: unix seconds.
     """
     out = frozenset(isolated)
-    everyone = sums.variants_of(evidence)
-    most = max(1, len(set(everyone) | out) // _VARIANTS_PER_ISOLATION) - len(out)
+    left = keeping.variants(out)
+    everyone = keeping.variants(sums.variants_of(evidence))
+    most = max(1, len(everyone | left) // _VARIANTS_PER_ISOLATION) - len(left)
     judged = [_one(gate, ring, evidence, out, most, now) for ring, gate in gates]
     findings = tuple(finding for one in judged for finding in one.findings)
     ordered = tuple(sorted(findings, key=lambda finding: finding.passed))

@@ -22,7 +22,10 @@ class PastReturn(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Stopped(msgspec.Struct, frozen=True, kw_only=True):
-    """What a halt or isolation found: `inert` devices hold it unactivated, `past` are beyond the point of no return, `confirmed` run it."""
+    """What a halt or isolation found: `inert` devices hold it unactivated, `past_count` are beyond the point of no return, `confirmed` run it.
+
+    `past` names the first 10,000 of those; `GET /rollouts/{name}/updates` lists all.
+    """
 
     at: int
     by: str
@@ -30,6 +33,7 @@ class Stopped(msgspec.Struct, frozen=True, kw_only=True):
     inert: int
     past: tuple[PastReturn, ...]
     confirmed: int
+    past_count: int = 0
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):

@@ -25,8 +25,8 @@ from tidegate.server.store import admin_rollouts as rows
 
 Row = dict[str, Any]
 RING: Final = "cohort"
-#: Gates of the rollout's own guards that also watch the way back.
-_KEPT_GUARDS: Final = frozenset({"failure_rate"})
+#: Gates of the rollout's own guards that also watch the way back; where it has none of these, the first watches with its defaults.
+_KEPT_GUARDS: Final = ("failure_rate", "evidence")
 
 
 class WayBack(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,7 +67,7 @@ def preview(conn: Connection, name: str, to: str, scope: str, now: int) -> WayBa
         RequestError: `request.not_found`; `request.conflict`: no signed word allows that way back; `request.invalid`: the scope.
     """
     row = acts.row_of(conn, name)
-    release = _destination(conn, row, to, now)
+    release = destination(conn, row, to, now)
     audience = audience_of(row, scope)
     wanted = reach.targets(conn, int(release["id"]))
     digests = {one.install.sha256 for one in wanted}
@@ -207,8 +207,18 @@ def _tell(conn: Connection, row: Row, child: Row, text: str, by: str, now: int) 
     admin_log.add_outbox(conn, "event", payload, now)
 
 
-def _destination(conn: Connection, row: Row, to: str, now: int) -> Row:
-    """Return the release to go back to, which every artifact of the running release must allow by its own signed word."""
+def destination(conn: Connection, row: Row, to: str, now: int) -> Row:
+    """Return the release to go back to, which every artifact of the running release must allow by its own signed word.
+
+    Args:
+        conn: any connection.
+        row: of the rollout whose release devices run.
+        to: name of a release; empty = the newest that is allowed.
+        now: unix seconds.
+
+    Raises:
+        RequestError: `request.conflict`: no signed word allows it, or it was recalled; `request.not_found`.
+    """
     allowed: set[int] | None = None
     for target in reach.targets(conn, int(row["release_id"])):
         mine = {one.counter for one in target.fallback_to if one.expires > now}
@@ -223,7 +233,7 @@ def _destination(conn: Connection, row: Row, to: str, now: int) -> Row:
         to_row = rows.release_by_counter(conn, str(row["product"]), max(allowed))
         if to_row is None:
             raise RequestError("request.not_found", f"no release with counter {max(allowed)}")
-        return to_row
+        return _good(to_row)
     release = acts.release_of(conn, to)
     if release["product"] != row["product"] or release["counter"] not in allowed:
         names = ", ".join(str(one) for one in sorted(allowed))
@@ -231,8 +241,13 @@ def _destination(conn: Connection, row: Row, to: str, now: int) -> Row:
             "request.conflict",
             f"{row['release']} does not allow the way back to {to}; counters: {names}",
         )
+    return _good(release)
+
+
+def _good(release: Row) -> Row:
+    """Return a release to go back to, unless it was recalled."""
     if release["state"] != "live":
-        raise RequestError("request.conflict", f"{to} was recalled")
+        raise RequestError("request.conflict", f"{release['name']} was recalled")
     return release
 
 
@@ -267,12 +282,13 @@ def standing(device: Row, digests: set[str], security_version: int) -> str:
 
 def _policy(row: Row, audience: str) -> Policy:
     parent = msgspec.convert(row["policy"], type=Policy)
-    guards: tuple[GateSpec, ...] = tuple(one for one in parent.guards if one.gate in _KEPT_GUARDS)
+    guards = tuple(one for one in parent.guards if one.gate in _KEPT_GUARDS)
     return Policy(
         rings=(RingSpec(name=RING, audience=audience),),
-        guards=guards,
+        guards=guards or (GateSpec(gate=_KEPT_GUARDS[0]),),
         deadlines=parent.deadlines,
         at_once=parent.at_once,
+        at_once_per=parent.at_once_per,
         first=parent.first,
     )
 

@@ -4,12 +4,25 @@ Each call reads what it has to show on a snapshot, acts in one transaction, plan
 is decided here.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 from weakref import WeakKeyDictionary
 
+import msgspec
+
 from tidegate.core.protocol import Envelope
-from tidegate.server import acts, approvals, fallbacks, grants, planning, rollouts, widening
+from tidegate.server import (
+    acts,
+    apart,
+    approvals,
+    fallbacks,
+    grants,
+    planning,
+    rollouts,
+    stopping,
+    widening,
+)
 from tidegate.server.acts import Outcome
 from tidegate.server.approvals import Rules
 from tidegate.server.audiences import Audiences
@@ -171,8 +184,27 @@ class Operations:
             return done
 
         done = self.services.store.write(both, urgent=True).result()
+        if done.verb in {"isolate", "readmit"}:
+            done = self._count_apart(done, now)
         self.services.wake()
         return done
+
+    def _count_apart(self, done: Outcome, now: int) -> Outcome:
+        """Have everybody counted where they belong since somebody was kept out, or let in again; say whom an isolation met."""
+        store = self.services.store
+        moves = store.read(lambda conn: apart.misplaced(conn, acts.row_of(conn, done.name), now))
+        for start in range(0, len(moves), apart.STEP):
+            part = moves[start : start + apart.STEP]
+            store.write(functools.partial(apart.count_anew, moves=part)).result()
+        met = done.stopped
+        if met is None or not moves:
+            return done
+        found = store.read(
+            lambda conn: stopping.stopped(
+                conn, acts.row_of(conn, done.name), met.incident, met.by, met.at, moves[0][1]
+            )
+        )
+        return msgspec.structs.replace(done, stopped=found)
 
 
 _AUDIENCES: Final[WeakKeyDictionary[Fleet, Audiences]] = WeakKeyDictionary()

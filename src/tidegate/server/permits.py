@@ -11,6 +11,7 @@ import msgspec
 
 from tidegate.core.errors import RequestError
 from tidegate.core.protocol import PERMIT_VALID_S, PermitBody, PermitRequest
+from tidegate.rollout import keeping
 from tidegate.rollout.model import Deadlines, Policy
 from tidegate.server import caps, outcomes, snapshot
 from tidegate.server.snapshot import Live
@@ -60,13 +61,15 @@ def permit(
     if update.attempt != request.attempt:
         raise RequestError("request.conflict", f"attempt {update.attempt} is the present one")
     known = rollout_rows.permit_for(conn, update.id, update.attempt, request.nonce)
-    if known is not None and known.state == "granted":
-        return _body(known, device.id)
-    if known is not None:
-        return Refused("this permit was returned; ask with a new nonce", retry_s)
     live_row = rollout_rows.live_one(conn, update.rollout_id)
     live = snapshot.read_live(live_row) if live_row else None
-    because = _obstacle(conn, device, update, live, request)
+    stopped = _stopped(conn, device, update, live, now)
+    if known is not None and known.state == "granted":
+        # Who asks again has not used it, or its answer was lost: a halt stops that one, too. It stays counted as let go.
+        return Refused(stopped, retry_s) if stopped else _body(known, device.id)
+    if known is not None:
+        return Refused("this permit was returned; ask with a new nonce", retry_s)
+    because = stopped if live is None else _obstacle(conn, device, update, live, request) or stopped
     valid_s = _valid_s(live, request)
     if not because and not valid_s:
         because, retry_s = "this rollout gives no leave ahead", AHEAD_RETRY_S
@@ -84,26 +87,32 @@ def permit(
     return _grant(conn, device, update, request, valid_s, now)
 
 
-def _obstacle(
-    conn: Connection,
-    device: Any,
-    update: UpdateRow,
-    live: Live | None,
-    request: PermitRequest,
-) -> str:
-    """Return why leave cannot be given, or an empty string."""
-    if device.state != "accepted":
-        return f"the device is {device.state}"
-    if update.state not in outcomes.BEFORE | {"permitted"}:
-        return f"the update is {update.state}"
+def _stopped(conn: Connection, device: Any, update: UpdateRow, live: Live | None, now: int) -> str:
+    """Return why nobody, or nobody of this kind, is let go in a rollout; or an empty string."""
     if live is None:
         return "the rollout is over"
     if live.row.release_state != "live" and live.row.kind == "install":
         return "the release was recalled"
     if not live.proceeds:
         return f"the rollout is {live.row.state}"
-    if update.variant in live.rollout.isolated:
+    isolated = live.rollout.isolated
+    if update.variant in isolated:
         return f"{update.variant} is isolated"
+    queries = keeping.queries(isolated)
+    attrs = snapshot.facts_of(conn, device, now).attrs if queries else {}
+    kept_out = keeping.kept_out(queries, "", attrs)
+    return f"{kept_out} is isolated" if kept_out else ""
+
+
+def _obstacle(
+    conn: Connection, device: Any, update: UpdateRow, live: Live, request: PermitRequest
+) -> str:
+    """Return why this device cannot be given leave, or an empty string."""
+    if device.state != "accepted":
+        return f"the device is {device.state}"
+    if update.state not in outcomes.BEFORE | {"permitted"}:
+        ended = f" ({update.reason})" if update.reason else ""
+        return f"the update is {update.state}{ended}"
     if device.held:
         return "the device is held"
     digests = {one[3].digest for one in snapshot.targets_of(conn, live.row.release_id)}

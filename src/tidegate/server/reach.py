@@ -14,7 +14,7 @@ import msgspec
 from tidegate.core import mandate
 from tidegate.core.authority import Mandate
 from tidegate.core.release import ReleaseTarget, Running, refusal
-from tidegate.rollout import cohort
+from tidegate.rollout import cohort, keeping
 from tidegate.rollout.lint import Conflict, Lint
 from tidegate.rollout.model import Policy, precedence
 from tidegate.server.groups import Book, components_of, hardware_of
@@ -127,7 +127,7 @@ def measure(
         release: its row.
         policy: with audiences that were checked.
         now: unix seconds.
-        isolated: variants that are kept out.
+        isolated: who is kept out (`rollout.keeping`).
         retry_refused: also devices that went back from it try it again.
         others: rollouts that may serve the same devices, as rows.
     """
@@ -150,9 +150,10 @@ def measure(
         matched[ring] += 1
         # Whom it reaches of those that went back from it before is a matter of the rollout.
         told = {**device, "refuses": []} if retry_refused else device
-        kind = _kind(told)
+        kept_out = keeping.kept_out(isolated, str(device["variant"]), attrs)
+        kind = (*_kind(told), kept_out)
         if kind not in known:
-            known[kind] = _left_out(wanted, release, told, isolated)
+            known[kind] = _left_out(wanted, release, told, kept_out)
         why = known[kind]
         if why is None:
             for row, rival in rivals:
@@ -203,10 +204,10 @@ def measure(
 
 
 def _left_out(
-    wanted: list[ReleaseTarget], release: Row, device: Row, isolated: tuple[str, ...]
+    wanted: list[ReleaseTarget], release: Row, device: Row, kept_out: str
 ) -> tuple[str, str] | None:
-    if device["variant"] in isolated:
-        return "isolated", f"{device['variant']} is isolated"
+    if kept_out:
+        return "isolated", f"{kept_out} is isolated"
     if device["held"]:
         return "user.held", "held on the device or by an operator"
     code = unsuited(wanted, device)

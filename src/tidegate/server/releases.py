@@ -1,4 +1,4 @@
-"""Releases: taken in from a bundle after a device's own checks, and recalled. A release never changes; the server can recall one but cannot make one.
+"""Releases: taken in from a bundle after a device's own checks, and withdrawn. A release never changes; the server can recall one but cannot make one.
 
 Bytes first, then one transaction: a release is visible only when everything that a device will ask for is there.
 """
@@ -19,18 +19,19 @@ from tidegate.core.bundle import (
     require_member,
 )
 from tidegate.core.content import check_content
-from tidegate.core.errors import PublisherError, RequestError
+from tidegate.core.errors import PublisherError
 from tidegate.core.metadata import SignedTarget, product_extra
 from tidegate.core.payload import HEADER_SIZE, Index, decode_segment, head_size
 from tidegate.core.release import Part, ReleaseTarget, release_sha256
 from tidegate.core.supply.documents import Document
 from tidegate.core.supply.policy import IngestRule
 from tidegate.core.ustar import Reader
-from tidegate.server import supply
+from tidegate.server import recalls, supply
+from tidegate.server.auth import Actor
 from tidegate.server.blobs import Blob, Blobs
 from tidegate.server.metadata import Repository
 from tidegate.server.services import Services
-from tidegate.server.store import Connection, changes, hot, release_queries
+from tidegate.server.store import Connection, changes, release_queries
 
 
 class Published(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,25 +86,6 @@ def publish_targets(services: Services, body: bytes, *, now: int) -> int:
     """Publish a targets role (untrusted bytes) and return its version. Raises like `Repository.publish_targets`."""
     work = services.store.write(lambda conn: services.repository.publish_targets(conn, body, now))
     return work.result().version
-
-
-def recall(conn: Connection, name: str, reason: str, now: int) -> None:
-    """Never offer a release again; updates to it that have not passed the point of no return end. Safe to repeat.
-
-    Raises:
-        RequestError: `request.not_found`, `request.confirmation_needed` without a reason.
-    """
-    if not reason.strip():
-        raise RequestError("request.confirmation_needed", "a recall needs a reason")
-    found = release_queries.release_by_name(conn, name)
-    if found is None:
-        raise RequestError("request.not_found", f"no release {name}")
-    if found.state == "recalled":
-        return
-    release_queries.recall(conn, found.id, reason, now)
-    hot.raise_gate_epoch(conn, found.tenant)
-    changes.bump(conn, "release", name, now)
-    changes.bump(conn, "gate", found.tenant, now)
 
 
 # --- reading the file -------------------------------------------------------------------------------------------------
@@ -220,7 +202,7 @@ def _publish(
             accepted = repository.publish_product(conn, product, body, now, alone=False)
             made += _add_releases(conn, accepted, origin, rules, by, now)
             _stage(conn, product, accepted, now)
-            withdrawn += _withdraw(conn, product, accepted, now)
+            withdrawn += _withdraw(conn, product, accepted, by, now)
     if documents:
         repository.complete(conn, now)
     return Published(releases=made, roles=tuple(documents), withdrawn=withdrawn)
@@ -307,7 +289,7 @@ def _stage(conn: Connection, product: str, accepted: AcceptedProduct, now: int) 
 
 
 def _withdraw(
-    conn: Connection, product: str, accepted: AcceptedProduct, now: int
+    conn: Connection, product: str, accepted: AcceptedProduct, by: str, now: int
 ) -> tuple[str, ...]:
     """Recall what the product role does not stand by any more."""
     counters = set(product_extra(accepted.document).withdrawn)
@@ -318,5 +300,7 @@ def _withdraw(
         if one.state == "live" and (one.counter in counters or one.version in gone)
     ]
     for one in found:
-        recall(conn, one.name, "withdrawn by the product role", now)
+        recalls.recall(
+            conn, one.name, "withdrawn by the product role", Actor(name=by, role=""), now
+        )
     return tuple(one.name for one in found)

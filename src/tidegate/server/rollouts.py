@@ -142,13 +142,14 @@ def prepare(conn: Connection, name: str, verb: str, detail: Row, now: int) -> in
     release = acts.release_of(conn, str(row["release"]))
     policy = msgspec.convert(row["policy"], type=Policy)
     again = msgspec.convert(row["delivery"], type=DeliveryPolicy).retry_refused
+    more = 0
     if verb == "readmit":
-        variant = str(detail.get("variant", ""))
-        others = tuple(one for one in row["isolated"] if one != variant)
-        return reach.measure(conn, release, policy, now, others, retry_refused=again).of_variant(
-            variant
-        )
+        entry = stopping.entry_of(detail)
+        others = tuple(one for one in row["isolated"] if one != entry)
+        more = reach.measure(conn, release, policy, now, others, retry_refused=again).offered
     found = reach.measure(conn, release, policy, now, tuple(row["isolated"]), retry_refused=again)
+    if verb == "readmit":
+        return max(0, more - found.offered)
     if verb == "advance":
         return found.of_ring(str(detail.get("ring", "")))
     return found.offered
@@ -177,7 +178,7 @@ def act(
         reason: why; needed by what widens or cannot be undone.
         now: unix seconds.
         rules: when a second person is needed.
-        detail: `variant` (isolate, readmit), `ring` (advance).
+        detail: `variant` or `where` (isolate, readmit), `ring` (advance).
         devices: whom it widens to (`prepare`).
         generation: what the caller saw; None = whatever it is.
 
@@ -202,7 +203,7 @@ def act(
     wanted = detail or {}
     match verb:
         case "isolate":
-            return stopping.isolate(conn, row, str(wanted.get("variant", "")), actor, reason, now)
+            return stopping.isolate(conn, row, wanted, actor, reason, now)
         case "approve":
             return widening.approve(conn, row, actor, reason, now)
         case "start":

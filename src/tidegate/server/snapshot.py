@@ -18,7 +18,7 @@ from tidegate.core.hardware import Hardware
 from tidegate.core.mandate import Bar, allowed, next_step_at
 from tidegate.core.protocol import DeliveryPolicy
 from tidegate.core.release import ReleaseTarget
-from tidegate.rollout import cohort
+from tidegate.rollout import cohort, keeping
 from tidegate.rollout.model import Approval, Policy, RingProgress, Rollout, precedence
 from tidegate.server import outcomes
 from tidegate.server.store import Connection, device_queries, hot, rollout_rows
@@ -118,7 +118,7 @@ class Facts:
 def ring_for(live: Live, facts: Facts) -> tuple[str | None, str]:
     """Return the ring that admits a device now, or None and why not, in a few words."""
     rollout = live.rollout
-    if facts.variant in rollout.isolated:
+    if keeping.kept_out(rollout.isolated, facts.variant, facts.attrs):
         return None, "isolated"
     index = cohort.ring_of(rollout.policy, facts.attrs)
     if index is None:
@@ -347,6 +347,22 @@ def with_query_groups(
     """Add the groups that are defined by a query over attributes and static groups."""
     found = [name for name, query in queries if query.matches(attrs)]
     return {**attrs, "group": attrs["group"] | frozenset(found)} if found else attrs
+
+
+def facts_of(conn: Connection, device: Any, now: int) -> Facts:
+    """Return what deciding about a device needs, from its row."""
+    hardware = Hardware(device.model, device.rev, device.serial)
+    attrs = attributes(
+        id=device.id, product=device.product, hardware=hardware, channel=device.channel,
+        own=device.attributes, groups=device_queries.static_groups(conn, device.row),
+        site=device.site, region=device.region, connectivity=device.connectivity,
+        agent=device.agent, release=device.running_version, counter=device.running_counter,
+        security_floor=device.security_floor,
+        seen_s=max(0, now - device.last_seen) if device.last_seen else None,
+    )  # fmt: skip
+    queries = device_queries.query_groups(conn, device.tenant)
+    attrs = with_query_groups(attrs, [(name, cohort.parse(q)) for name, q in queries])
+    return Facts(device.id, device.product, hardware, device.channel, device.running_counter, attrs)
 
 
 def targets_of(conn: Connection, release_id: int) -> list[tuple[str, int, str, ReleaseTarget]]:

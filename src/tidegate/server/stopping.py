@@ -1,15 +1,17 @@
-"""Stopping a rollout, or a variant in it: one person's act, in effect when the transaction that acknowledges it is durable."""
+"""Stopping a rollout, or part of its devices: one person's act, in effect when the transaction that acknowledges it is durable."""
 
-from typing import Any
+from typing import Any, Final
 
 from tidegate.core.errors import RequestError
-from tidegate.rollout import engine
+from tidegate.rollout import engine, keeping
 from tidegate.server import acts, incidents, outcomes, planning
 from tidegate.server.auth import Actor
 from tidegate.server.store import Connection, admin_log
 from tidegate.server.store import admin_rollouts as rows
 
 Row = dict[str, Any]
+#: Most devices past the point of no return that an answer names; `server.listing` has them all.
+PAST_MAX: Final = 10_000
 
 
 def halt(conn: Connection, row: Row, actor: Actor, reason: str, now: int) -> acts.Outcome:
@@ -38,7 +40,7 @@ def halt(conn: Connection, row: Row, actor: Actor, reason: str, now: int) -> act
         for child in rows.children(conn, int(row["id"])):
             if child["state"] in {"active", "paused", "scheduled"}:
                 halt(conn, child, actor, f"{row['name']} was halted", now)
-    return acts.outcome(after, "halt", text, stopped=_stopped(conn, after, name, actor.name, now))
+    return acts.outcome(after, "halt", text, stopped=stopped(conn, after, name, actor.name, now))
 
 
 def pause(conn: Connection, row: Row, actor: Actor, reason: str, now: int) -> acts.Outcome:
@@ -75,41 +77,66 @@ def cancel(conn: Connection, row: Row, actor: Actor, reason: str, now: int) -> a
 
 
 def isolate(
-    conn: Connection, row: Row, variant: str, actor: Actor, reason: str, now: int
+    conn: Connection, row: Row, wanted: Row, actor: Actor, reason: str, now: int
 ) -> acts.Outcome:
-    """Keep a hardware variant out; the rest goes on.
+    """Keep a hardware variant, or whatever a query finds, out; the rest goes on.
+
+    Args:
+        conn: the writer's connection.
+        row: of the rollout.
+        wanted: `variant` or `where`; untrusted.
+        actor: who acts.
+        reason: why; may be empty.
+        now: unix seconds.
 
     Raises:
         RequestError: `request.invalid`, `request.conflict`.
     """
-    if not variant or len(variant) > 80:
-        raise RequestError("request.invalid", "name the variant to isolate")
-    if variant in row["isolated"]:
-        return acts.outcome(row, "isolate", f"{variant} is isolated already", already=True)
+    entry = entry_of(wanted)
+    if entry in row["isolated"]:
+        return acts.outcome(row, "isolate", f"{entry} is isolated already", already=True)
     if row["state"] in {"cancelled", "superseded"}:
         raise RequestError(
             "request.conflict", f"cannot isolate in a rollout that is {row['state']}"
         )
-    text = acts.with_reason(f"{variant} isolated by {actor.name}", reason)
-    because = planning.plain((acts.waits(text, gate="operator", variant=variant),))
-    values: Row = {"isolated": sorted({*row["isolated"], variant})}
+    text = acts.with_reason(f"{entry} isolated by {actor.name}", reason)
+    because = planning.plain((acts.waits(text, gate="operator", variant=entry),))
+    values: Row = {"isolated": sorted({*row["isolated"], entry})}
     after = acts.change(conn, row, values, actor.name, "isolate", text, now)
     why = reason.strip() or f"by {actor.name}"
-    name = planning.isolated(conn, after, variant, actor.name, why, because, now)
-    found = _stopped(conn, after, name, actor.name, now, variant)
-    return acts.outcome(after, "isolate", text, stopped=found)
+    name = planning.isolated(conn, after, entry, actor.name, why, because, now)
+    met = stopped(conn, after, name, actor.name, now, entry)
+    return acts.outcome(after, "isolate", text, stopped=met)
 
 
-def _stopped(
+def entry_of(wanted: Row) -> str:
+    """Return what of `Rollout.isolated` is meant by a `variant` or a query `where` (untrusted).
+
+    Raises:
+        RequestError: `request.invalid`: neither, both, or no query.
+    """
+    variant, where = str(wanted.get("variant", "")), str(wanted.get("where", ""))
+    if bool(variant) == bool(where):
+        raise RequestError("request.invalid", "name either a variant or a query (where)")
+    if where or variant.startswith(keeping.MARK):
+        return keeping.entry_of(where or variant.removeprefix(keeping.MARK))
+    if len(variant) > keeping.ENTRY_MAX:
+        raise RequestError("request.invalid", f'"{variant[:80]}" is no variant')
+    return variant
+
+
+def stopped(
     conn: Connection, row: Row, incident: str, by: str, now: int, variant: str = ""
 ) -> acts.Stopped:
+    """Say what a halt met, or an isolation: of those that are counted under `variant`, a variant's name or the text of a query (`server.apart`)."""
     rollout_id = int(row["id"])
-    past = rows.updates_in(conn, rollout_id, outcomes.AFTER, variant=variant)
+    past = rows.updates_in(conn, rollout_id, outcomes.AFTER, variant=variant, limit=PAST_MAX)
     return acts.Stopped(
         at=now,
         by=by,
         incident=incident,
         inert=rows.count_updates(conn, rollout_id, outcomes.BEFORE, variant=variant),
         past=tuple(acts.PastReturn(device=one["device"], state=one["state"]) for one in past),
+        past_count=rows.count_updates(conn, rollout_id, outcomes.AFTER, variant=variant),
         confirmed=rows.count_updates(conn, rollout_id, {"confirmed"}, variant=variant),
     )

@@ -12,7 +12,6 @@ import msgspec
 
 from tidegate.core.errors import RequestError
 from tidegate.core.grant import Holder
-from tidegate.core.hardware import Hardware
 from tidegate.core.protocol import (
     AssignedTarget,
     AssignmentBody,
@@ -22,12 +21,12 @@ from tidegate.core.protocol import (
     RepoBinding,
 )
 from tidegate.core.release import ReleaseTarget, Running, refusal
-from tidegate.rollout import cohort
+from tidegate.rollout import keeping
 from tidegate.rollout.retry import Ended, Ruling, rule
 from tidegate.server import egress, outcomes, snapshot, telemetry
 from tidegate.server.egress import UNBOUNDED, Budget, Wait
 from tidegate.server.granted import Way, Ways
-from tidegate.server.snapshot import Facts, Live
+from tidegate.server.snapshot import Live
 from tidegate.server.store import Connection, changes, device_queries, hot, rollout_rows
 from tidegate.server.store.hot import UpdateRow
 
@@ -35,6 +34,7 @@ Artifact = tuple[str, int, str, ReleaseTarget]
 
 #: An assignment is good for this long; a device asks anew anyway.
 VALID_S: Final = 24 * 3600
+_HALTED: Final = "operator.halted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,20 +194,9 @@ def _merged(old: dict[str, Any], own: dict[str, str], given: dict[str, str]) -> 
     return {name: value for name, value in own.items() if name != snapshot.TAGS} | given | kept
 
 
-def facts_of(conn: Connection, device: Any, now: int) -> Facts:
-    """Return what deciding about a device needs, from its row."""
-    hardware = Hardware(device.model, device.rev, device.serial)
-    attrs = snapshot.attributes(
-        id=device.id, product=device.product, hardware=hardware, channel=device.channel,
-        own=device.attributes, groups=device_queries.static_groups(conn, device.row),
-        site=device.site, region=device.region, connectivity=device.connectivity,
-        agent=device.agent, release=device.running_version, counter=device.running_counter,
-        security_floor=device.security_floor,
-        seen_s=max(0, now - device.last_seen) if device.last_seen else None,
-    )  # fmt: skip
-    queries = device_queries.query_groups(conn, device.tenant)
-    attrs = snapshot.with_query_groups(attrs, [(name, cohort.parse(q)) for name, q in queries])
-    return Facts(device.id, device.product, hardware, device.channel, device.running_counter, attrs)
+def _was_halted(update: UpdateRow) -> bool:
+    """Say whether a halt ended an update before its device had leave."""
+    return (update.state, update.reason) == ("cancelled", _HALTED)
 
 
 def again(conn: Connection, live: Live, update: UpdateRow, now: int) -> Ruling | None:
@@ -241,7 +230,7 @@ class _Decision:
         self.now = now
         fresh = device_queries.by_row(conn, device.row)
         self.device: Any = fresh
-        self.facts = facts_of(conn, fresh, now)
+        self.facts = snapshot.facts_of(conn, fresh, now)
         slot = state.slots.get(state.running)
         self.running = Running(
             release_counter=slot.release_counter if slot else 0,
@@ -272,6 +261,10 @@ class _Decision:
             return wished
         for update in under_way:
             return self._go_on(update, lives)
+        for live in lives:
+            ended = self.updates.get(live.row.id)
+            if live.row.state == "halted" and ended is not None and _was_halted(ended):
+                return _Choice("hold", ended, live, because=_HALTED)  # it may not have heard it
         return _Choice("none", because=str(self.wait or "nothing for this device now"))
 
     def _offer(self, lives: list[Live]) -> _Choice | None:
@@ -331,9 +324,11 @@ class _Decision:
         return self.wait is not None
 
     def _again(self, live: Live, update: UpdateRow) -> _Choice | None:
-        """Offer once more what ended before its permit, as the rollout's policy says."""
+        """Offer once more what ended before its permit, as the rollout's policy says, and go on with what a halt ended."""
+        if _was_halted(update):
+            return self._resumed(live, update)
         ruling = again(self.conn, live, update, self.now)
-        if ruling is None or not ruling.again:
+        if ruling is None or not ruling.again or self._kept_out(live, update):
             return None
         if ruling.wait_s:
             self.later, self.after_s = True, min(ruling.wait_s, egress.WAIT_MAX_S)
@@ -351,6 +346,27 @@ class _Decision:
     def _start_by(self, live: Live) -> int | None:
         start_s = live.rollout.policy.deadlines.start_s
         return self.now + start_s if start_s else None
+
+    def _resumed(self, live: Live, update: UpdateRow) -> _Choice | None:
+        """Offer the same attempt again, after its rollout was halted and resumed: what the device fetched is still there."""
+        if not live.admits or self._kept_out(live, update):
+            return None
+        artifact, _ = self.pick(live)
+        if artifact is None or not self._its_turn(live) or self._must_wait(live, artifact):
+            return None
+        new = update._replace(
+            state="offered", reason=None, state_at=self.now, ended_at=None,
+            deadline_at=self._start_by(live),
+        )  # fmt: skip
+        outcomes.book(self.conn, update, new, product=self.device.product, now=self.now)
+        return self._install(live, new, artifact)
+
+    def _kept_out(self, live: Live, update: UpdateRow) -> str:
+        """Return what keeps this device out of a rollout that has admitted it, or an empty text."""
+        isolated = live.rollout.isolated
+        if update.variant in isolated:
+            return update.variant
+        return keeping.kept_out(keeping.queries(isolated), "", self.facts.attrs)
 
     def _supersede(self, choice: _Choice) -> None:
         for other in self.updates.values():
@@ -372,10 +388,18 @@ class _Decision:
                 )  # fmt: skip
                 return _Choice("none", because=reason)
             return _Choice("hold", update, live, because=reason)
+        if live.row.state == "halted" and update.state in outcomes.BEFORE:
+            ended = outcomes.end(
+                self.conn, update, "cancelled", _HALTED,
+                product=self.device.product, now=self.now,
+            )  # fmt: skip
+            # Not "none": the device remembers that it was held back, also against the same image from a stick.
+            return _Choice("hold", ended, live, because=_HALTED)
         if not live.proceeds:
             return _Choice("hold", update, live, because=f"the rollout is {live.row.state}")
-        if update.variant in live.rollout.isolated:
-            return _Choice("hold", update, live, because=f"{update.variant} is isolated")
+        kept_out = self._kept_out(live, update)
+        if kept_out:
+            return _Choice("hold", update, live, because=f"{kept_out} is isolated")
         if self.device.held:
             return _Choice("hold", update, live, because="the device is held")
         artifact, refused = self.pick(live)

@@ -8,7 +8,7 @@ import msgspec
 
 from tidegate.core import schedule
 from tidegate.core.protocol import DeliveryPolicy
-from tidegate.rollout import cohort, explain
+from tidegate.rollout import cohort, explain, keeping
 from tidegate.server import acts, caps, egress, inquiry, reach, snapshot, updates
 from tidegate.server.config import Settings
 from tidegate.server.egress import UNBOUNDED, Budget
@@ -113,6 +113,7 @@ def _with_rollout(
 ) -> explain.DeviceFacts:
     model = chosen.rollout
     index = cohort.ring_of(model.policy, attrs)
+    kept_out = keeping.kept_out(model.isolated, str(row["variant"]), attrs)
     full = acts.row_of(conn, model.name)
     wanted = reach.targets(conn, chosen.row.release_id)
     refused = {one.digest for one in wanted} & set(row["refuses"])
@@ -136,7 +137,8 @@ def _with_rollout(
         ring_state=model.rings[index].state if index is not None else "",
         share_bp=cohort.share_of(model, index) if index is not None else 0,
         place=cohort.place(model.release_sha256, row["id"]),
-        isolated=row["variant"] in model.isolated,
+        isolated=bool(kept_out),
+        kept_out=kept_out,
         update_state=update["state"] if update else "",
         update_reason=(update["reason"] or "") if update else "",
         window=window,

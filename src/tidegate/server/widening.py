@@ -11,7 +11,7 @@ from tidegate.core.errors import RequestError
 from tidegate.core.nearest import did_you_mean
 from tidegate.rollout import engine
 from tidegate.rollout.model import Approval, Policy
-from tidegate.server import acts, approvals, fallbacks, incidents, planning, telemetry
+from tidegate.server import acts, approvals, fallbacks, incidents, planning, stopping, telemetry
 from tidegate.server.approvals import Rules
 from tidegate.server.auth import Actor
 from tidegate.server.drafts import Draft
@@ -112,10 +112,10 @@ def _check_widening(row: Row, verb: str, detail: Row) -> None:
         if row["release_state"] != "live":
             raise RequestError("request.conflict", f"{row['release']} was recalled")
     elif verb == "readmit":
-        variant = str(detail.get("variant", ""))
-        if variant not in row["isolated"]:
-            near = did_you_mean(variant, row["isolated"])
-            raise RequestError("request.conflict", f'"{variant[:80]}" is not isolated{near}')
+        entry = stopping.entry_of(detail)
+        if entry not in row["isolated"]:
+            near = did_you_mean(entry, row["isolated"])
+            raise RequestError("request.conflict", f'"{entry}" is not isolated{near}')
     elif verb == "advance":
         if row["state"] != "active":
             raise RequestError(
@@ -135,9 +135,9 @@ def _carry_out(
             values: Row = {"state": "active", "rings": planning.plain(rings), "ended_at": None}
             text = acts.with_reason("resumed", reason)
         case "readmit":
-            variant = str(detail["variant"])
-            values = {"isolated": [one for one in row["isolated"] if one != variant]}
-            text = acts.with_reason(f"{variant} readmitted", reason)
+            entry = stopping.entry_of(detail)
+            values = {"isolated": [one for one in row["isolated"] if one != entry]}
+            text = acts.with_reason(f"{entry} readmitted", reason)
         case "advance":
             rings = engine.passed_by_hand(model, telemetry.evidence(conn, int(row["id"])), now)
             values = {"rings": planning.plain(rings)}

@@ -61,7 +61,7 @@ def test_a_halt_is_effective_when_acknowledged(rig: Rig) -> None:
     assert late.poll().work is False
     assert late.assignment().action == "none"
     assert staged.poll().gate_epoch == 1
-    assert rig.tallies(rollout) == {"offered": 1, "staged": 1}
+    assert rig.tallies(rollout) == {"offered": 1}  # it ended at this contact
 
 
 def test_an_isolated_variant_gets_nothing_and_the_others_go_on(rig: Rig) -> None:

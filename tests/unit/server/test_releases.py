@@ -28,8 +28,11 @@ from tidegate.publisher.lab import Lab, make_lab
 from tidegate.publisher.manifest import ComponentSpec, ReleaseSpec
 from tidegate.publisher.sign import sign_bundle
 from tidegate.publisher.staging import parse_staging
-from tidegate.server import releases
+from tidegate.server import recalls, releases
+from tidegate.server.auth import Actor
 from tidegate.server.releases import Published
+
+RITA = Actor(name="rita", role="admin")
 
 
 def _lab(rig: Rig, folder: Path) -> Lab:
@@ -190,7 +193,7 @@ def test_a_recall_ends_what_has_not_gone_too_far(rig: Rig) -> None:
     early.tell("staged", first)
     late.tell("staged", second)
     assert late.permit(second).envelope is not None
-    rig.write(lambda conn: releases.recall(conn, target.name, "burns the board", int(rig.now)))
+    rig.write(lambda conn: recalls.recall(conn, target.name, "burns the board", RITA, int(rig.now)))
     assert early.permit(first).envelope is None
     assert early.assignment().action == "none"
     assert late.assignment().action == "hold"
@@ -200,10 +203,10 @@ def test_a_recall_ends_what_has_not_gone_too_far(rig: Rig) -> None:
 
 def test_a_recall_needs_a_reason_and_a_release(rig: Rig) -> None:
     with pytest.raises(RequestError) as caught:
-        rig.write(lambda conn: releases.recall(conn, "gw1-1.0.0", " ", 1))
+        rig.write(lambda conn: recalls.recall(conn, "gw1-1.0.0", " ", RITA, 1))
     assert caught.value.code == "request.confirmation_needed"
     with pytest.raises(RequestError) as caught:
-        rig.write(lambda conn: releases.recall(conn, "gw1-1.0.0", "because", 1))
+        rig.write(lambda conn: recalls.recall(conn, "gw1-1.0.0", "because", RITA, 1))
     assert caught.value.code == "request.not_found"
 
 

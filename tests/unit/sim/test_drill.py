@@ -26,11 +26,13 @@ from tidegate.core.metadata import (
     signed_targets,
 )
 from tidegate.publisher.ceremony import RootSpec, begin_product, begin_root, begin_targets
-from tidegate.server import releases
+from tidegate.server import recalls
+from tidegate.server.auth import Actor
 from tidegate.server.store import tables
 from tidegate.sim.drill import theft
 from tidegate.sim.drill.drill import PARTS, Report, rehearse
 
+RITA = Actor(name="rita", role="admin")
 ROOTS = (signer("root a"), signer("root b", "ecdsa"), signer("root c"))
 
 
@@ -210,7 +212,7 @@ def test_a_mandate_holds_most_of_the_fleet_back(sound: Rig) -> None:
 
 
 def test_a_release_that_was_only_recalled_is_still_in_a_thiefs_reach(sound: Rig) -> None:
-    sound.write(lambda conn: releases.recall(conn, "gw1-1.3.0", "bricks", int(sound.now)))
+    sound.write(lambda conn: recalls.recall(conn, "gw1-1.3.0", "bricks", RITA, int(sound.now)))
     found = drill(sound, "theft")
     assert found.theft is not None
     assert {one.release: one.recalled for one in found.theft.reach} == {

@@ -10,7 +10,7 @@ from litestar import Controller, get, post
 from litestar.params import FromPath, JSONBody
 
 from tidegate.core.errors import RequestError, TidegateError
-from tidegate.server import acts, audit, inquiry, releases
+from tidegate.server import audit, inquiry, recalls, releases
 from tidegate.server.api.desk import (
     PERMISSION,
     ApiRequest,
@@ -23,12 +23,11 @@ from tidegate.server.api.desk import (
     cursor_of,
     position_of,
 )
-from tidegate.server.api.wire import Because, Done, Releases, Version
+from tidegate.server.api.wire import Because, Releases, Version
 from tidegate.server.auth import Actor
 from tidegate.server.facts import ReleaseFacts
+from tidegate.server.recalls import Recalled
 from tidegate.server.releases import Published
-from tidegate.server.store import Connection
-from tidegate.server.store import admin_rollouts as rows
 
 _ROLE_MAX: Final = 512 << 10
 _DISK_FROM: Final = 1 << 20
@@ -63,9 +62,10 @@ class ReleaseRoutes(Controller):
     )
     def recall(
         self, request: ApiRequest, desk: DeskDep, name: FromPath[str], data: JSONBody[Because]
-    ) -> Done:
-        """Never offer a release again, and halt what brings it. It cannot be undone."""
-        return recall(desk, request.user, name, data.reason)
+    ) -> Recalled:
+        """Never offer a release again, and end every rollout of it. It cannot be undone."""
+        actor = request.user
+        return desk.write(lambda conn: recalls.recall(conn, name, data.reason, actor, desk.now))
 
     @post(
         "/bundles",
@@ -116,27 +116,6 @@ class TrustRoutes(Controller):
         """Publish a targets role that its holders have signed."""
         body = await _small(request)
         return await asyncio.to_thread(_publish, desk, request.user, "targets", body)
-
-
-def recall(desk: Desk, actor: Actor, name: str, reason: str) -> Done:
-    """Recall a release and halt what brings it."""
-
-    def work(conn: Connection) -> list[str]:
-        releases.recall(conn, name, reason, desk.now)
-        audit.record(conn, desk.now, actor.name, "release.recall", name, {"reason": reason})
-        found = acts.release_of(conn, name)
-        return [
-            str(row["name"])
-            for row in rows.using_release(conn, int(found["id"]))
-            if row["state"] in {"active", "paused"}
-        ]
-
-    moving = desk.write(work)
-    for one in moving:
-        text = f"{name} was recalled: {reason}"
-        desk.operations.act(one, "halt", actor, text, desk.now)
-    also = f"; halted: {', '.join(moving)}" if moving else ""
-    return Done(name=name, text=f"{name} is recalled and never offered again{also}")
 
 
 def _accept(desk: Desk, actor: Actor, file: Any) -> Published:

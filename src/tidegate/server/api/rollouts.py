@@ -7,7 +7,7 @@ from litestar import Controller, Response, get, post, put
 from litestar.params import FromPath, JSONBody
 
 from tidegate.core.errors import RequestError
-from tidegate.server import acts, inquiry, rollouts
+from tidegate.server import acts, inquiry, listing, rollouts
 from tidegate.server.acts import Outcome
 from tidegate.server.api.desk import (
     PERMISSION,
@@ -23,7 +23,16 @@ from tidegate.server.api.desk import (
     position_of,
     wanted_generation,
 )
-from tidegate.server.api.wire import Act, Explanation, FallbackOrder, LogLines, Rollouts, WouldAct
+from tidegate.server.api.wire import (
+    Act,
+    Explanation,
+    FallbackOrder,
+    LogLines,
+    Participants,
+    Rollouts,
+    Stragglers,
+    WouldAct,
+)
 from tidegate.server.facts import EvidenceFacts, RolloutFacts
 from tidegate.server.fallbacks import WayBack
 from tidegate.server.reach import Reach
@@ -105,6 +114,33 @@ class RolloutRoutes(Controller):
         items, more = desk.read(lambda conn: inquiry.story(conn, name, after=after, limit=limit))
         return LogLines(items=items, next=cursor_of(more))
 
+    @get("/{name:str}/updates", opt={PERMISSION: "fleet.read"}, sync_to_thread=True)
+    def updates(
+        self,
+        desk: DeskDep,
+        name: FromPath[str],
+        in_state: InState = "",
+        cursor: Cursor = "",
+        limit: Limit = 200,
+    ) -> Participants:
+        """List the devices of a rollout by the `state` of their updates, several separated by commas; `past` = beyond the point of no return."""
+        after = position_of(cursor)
+        items, more = desk.read(
+            lambda conn: listing.updates(conn, name, in_state, after=after, limit=limit)
+        )
+        return Participants(items=items, next=cursor_of(more))
+
+    @get("/{name:str}/stragglers", opt={PERMISSION: "fleet.read"}, sync_to_thread=True)
+    def stragglers(
+        self, desk: DeskDep, name: FromPath[str], cursor: Cursor = "", limit: Limit = 200
+    ) -> Stragglers:
+        """List the devices that were ordered back and still run what they are to leave, each with why."""
+        after = position_of(cursor)
+        items, more = desk.read(
+            lambda conn: listing.stragglers(conn, name, desk.now, after=after, limit=limit)
+        )
+        return Stragglers(items=items, next=cursor_of(more))
+
     @post(
         "/{name:str}/fallback",
         opt={PERMISSION: "rollout.fallback"},
@@ -155,7 +191,7 @@ class RolloutRoutes(Controller):
         data: JSONBody[Act],
         dry_run: Yes = False,
     ) -> Outcome | WouldAct:
-        """Stop a rollout, or a variant in it. In effect when it is answered; `stopped.past` lists devices beyond the point of no return."""
+        """Stop a rollout, or keep a `variant` or the devices of a query `where` out. In effect when it is answered; `stopped.past` cannot be stopped."""
         return await asyncio.to_thread(_act, request, desk, name, data, dry_run=dry_run)
 
     @post(
@@ -176,7 +212,9 @@ def _act(
 ) -> Outcome | WouldAct:
     verb = request.url.path.rstrip("/").rpartition("/")[2]
     detail = {
-        key: value for key, value in (("variant", data.variant), ("ring", data.ring)) if value
+        key: value
+        for key, value in (("variant", data.variant), ("where", data.where), ("ring", data.ring))
+        if value
     }
     request.user.require(rollouts.PERMISSIONS[verb])
     if dry_run:

@@ -24,6 +24,7 @@ from tidegate.server.facts import (
 )
 from tidegate.server.grants import GrantFacts
 from tidegate.server.groups import GroupFacts
+from tidegate.server.listing import Participant, Straggler
 from tidegate.server.preauthorized import BATCH_MAX, Listed
 
 Reason = Annotated[str, Meta(max_length=1000)]
@@ -37,10 +38,11 @@ class _Strict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class Act(_Strict, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Body of a verb on a rollout."""
+    """Body of a verb on a rollout. To isolate and readmit: `variant`, or `where` with a query."""
 
     reason: Reason = ""
     variant: Short = ""
+    where: Query = ""
     ring: Short = ""
 
 
@@ -181,6 +183,20 @@ class LogLines(msgspec.Struct, frozen=True, kw_only=True):
     """A page of a rollout's story, in order."""
 
     items: list[LogLine]
+    next: str | None = None
+
+
+class Participants(msgspec.Struct, frozen=True, kw_only=True):
+    """A page of a rollout's updates, in the order of their devices."""
+
+    items: list[Participant]
+    next: str | None = None
+
+
+class Stragglers(msgspec.Struct, frozen=True, kw_only=True):
+    """A page of devices that were ordered back and have not gone."""
+
+    items: list[Straggler]
     next: str | None = None
 
 

@@ -58,6 +58,22 @@ def seen_since(conn: Connection, since: int) -> int:
     return int(conn.execute(asked).scalar_one())
 
 
+def running(conn: Connection, product: str, counter: int, *, after: int = 0) -> Iterator[Row]:
+    """Yield accepted devices that run a release, by row number, those behind row `after`."""
+    asked = (
+        select(t.device)
+        .where(
+            t.device.c.row > after,
+            t.device.c.state == "accepted",
+            t.device.c.product == product,
+            t.device.c.running_counter == counter,
+        )
+        .order_by(t.device.c.row)
+    )
+    for row in conn.execute(asked.execution_options(yield_per=1000)).mappings():
+        yield dict(row)
+
+
 def running_count(conn: Connection, product: str, counter: int) -> int:
     """Return how many accepted devices run a release."""
     asked = (

@@ -1,6 +1,6 @@
 """Statements about rollouts, releases, requests for approval and updates, as operators act on them. No decision is made here."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 from sqlalchemy import Connection, func, insert, or_, select, update
@@ -212,6 +212,42 @@ def updates_in(
     if variant:
         asked = asked.where(t.update.c.variant == variant)
     return [dict(row) for row in conn.execute(asked).mappings()]
+
+
+def updates_page(
+    conn: Connection, rollout_id: int, states: Collection[str], *, after: int, limit: int
+) -> list[Row]:
+    """Return updates of a rollout with their devices' id, site and last word, by the devices' rows, those behind row `after`."""
+    asked = (
+        select(
+            t.update,
+            t.device.c.id.label("device"),
+            t.device.c.site,
+            t.device.c.last_seen,
+        )
+        .join(t.device, t.device.c.row == t.update.c.device_row)
+        .where(
+            t.update.c.rollout_id == rollout_id,
+            t.update.c.state.in_(sorted(states)),
+            t.update.c.device_row > after,
+        )
+        .order_by(t.update.c.device_row)
+        .limit(limit)
+    )
+    return [dict(row) for row in conn.execute(asked).mappings()]
+
+
+def updates_with_devices(conn: Connection, rollout_id: int, *, marked: bool) -> Iterator[Row]:
+    """Yield devices with an update in a rollout, each with `update_id` and what it is `counted_as`; `marked`: only those that are not by their variant."""
+    asked = (
+        select(t.device, t.update.c.id.label("update_id"), t.update.c.variant.label("counted_as"))
+        .join(t.update, t.device.c.row == t.update.c.device_row)
+        .where(t.update.c.rollout_id == rollout_id)
+    )
+    if marked:
+        asked = asked.where(t.update.c.variant != t.device.c.variant)
+    for row in conn.execute(asked).mappings():
+        yield dict(row)
 
 
 def count_updates(

@@ -196,18 +196,6 @@ def rollouts(conn: Connection, before: int, limit: int, release_id: int = 0) -> 
     return _rows(conn, asked)
 
 
-def moving_rollouts(conn: Connection, release: str) -> list[str]:
-    """Return the names of rollouts of a release that still move."""
-    asked = (
-        select(t.rollout.c.name)
-        .join(t.release, t.release.c.id == t.rollout.c.release_id)
-        .where(t.release.c.name == release, t.rollout.c.kind == "install")
-        .where(t.rollout.c.state.in_(("active", "paused", "completed")))
-        .order_by(t.rollout.c.id)
-    )
-    return [str(one) for one in conn.execute(asked).scalars()]
-
-
 def rollout_count(conn: Connection) -> int:
     """Return how many rollouts there are."""
     return _count(conn, select(func.count()).select_from(t.rollout))

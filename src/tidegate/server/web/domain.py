@@ -6,13 +6,13 @@ from typing import Any, BinaryIO, TypeVar
 from litestar import Router
 
 from tidegate.core.errors import RequestError
-from tidegate.server import advisories, audit, devices, releases
+from tidegate.server import advisories, audit, devices, recalls, releases
 from tidegate.server.advisories import ImportFacts
 from tidegate.server.auth import Actor
 from tidegate.server.auth import Auth as Accounts
 from tidegate.server.operations import Operations
 from tidegate.server.services import Services
-from tidegate.server.store import Connection, web_queries
+from tidegate.server.store import Connection
 from tidegate.server.store import web_devices as rows
 from tidegate.server.web import incident_desk
 from tidegate.server.web.reader import Account
@@ -137,17 +137,9 @@ class DomainCommands:
     def recall(self, release: str, account: Account, reason: str, now: int) -> str:
         """Never offer a release again; what is under way with it is halted."""
         actor = _actor(account)
-
-        def work(conn: Connection) -> list[str]:
-            releases.recall(conn, release, reason, now)
-            audit.record(conn, now, account.name, "release.recall", release, {"reason": reason})
-            return web_queries.moving_rollouts(conn, release)
-
-        halted = self._write(work)
-        for name in halted:
-            self._operations.act(name, "halt", actor, f"{release} was recalled: {reason}", now)
-        also = f" Halted: {', '.join(halted)}." if halted else ""
-        return f"{release} is recalled and never offered again.{also}"
+        return (
+            self._write(lambda conn: recalls.recall(conn, release, reason, actor, now)).text + "."
+        )
 
     def open_incident(self, account: Account, fields: dict[str, str], now: int) -> tuple[str, str]:
         """Open an incident by hand."""

@@ -125,8 +125,8 @@ def state_of(device: Row, update: Row | None, now: int) -> tuple[str, str]:
 
 
 def _under_way(device: Row, update: Row) -> str:
-    if device["variant"] in update["isolated"]:
-        return f"{device['variant']} isolated in {update['rollout']}"
+    if update["variant"] in update["isolated"]:
+        return f"{update['variant']} isolated in {update['rollout']}"
     waiting = str(device["waiting"])
     return words.reason(waiting) if waiting else str(update["rollout"])
 

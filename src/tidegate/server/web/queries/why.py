@@ -6,7 +6,7 @@ from tidegate.core.errors import ConfigError
 from tidegate.core.hardware import Hardware
 from tidegate.core.release import ReleaseTarget, Running, refusal
 from tidegate.core.schedule import load_zone, next_open, parse_windows
-from tidegate.rollout import cohort
+from tidegate.rollout import cohort, keeping
 from tidegate.rollout.explain import DeviceFacts
 from tidegate.server import snapshot
 from tidegate.server.groups import Book, components_of
@@ -59,7 +59,6 @@ def standing(conn: Connection, device: Row, now: int) -> Standing:
         refusal=refused if refused.startswith("compat.") else "",
         refused="" if refused.startswith("compat.") else refused,
         mandate=live.bar(str(device["id"]), now),
-        isolated=str(device["variant"]) in live.rollout.isolated,
         update_state=update.state if update else "",
         update_reason=(update.reason or "") if update else "",
         room=live.row.room,
@@ -117,14 +116,18 @@ def _target(conn: Connection, live: Live, device: Row) -> tuple[ReleaseTarget | 
 def _ring(conn: Connection, live: Live, device: Row, now: int) -> dict[str, Any]:
     attrs = Book(conn).attributes(device, now)
     index = cohort.ring_of(live.rollout.policy, attrs)
-    place = cohort.place(live.rollout.release_sha256, str(device["id"]))
+    kept_out = keeping.kept_out(live.rollout.isolated, str(device["variant"]), attrs)
+    known = {
+        "place": cohort.place(live.rollout.release_sha256, str(device["id"])),
+        "isolated": bool(kept_out),
+        "kept_out": kept_out,
+    }
     if index is None:
-        return {"place": place}
-    return {
+        return known
+    return known | {
         "ring": live.rollout.policy.rings[index].name,
         "ring_state": live.rollout.rings[index].state,
         "share_bp": cohort.share_of(live.rollout, index),
-        "place": place,
     }
 
 
