@@ -30,6 +30,15 @@ QUARANTINED: Final = STATES.index("quarantined")
 #: The key under which an operator's tags stand among a device's attributes.
 TAGS: Final = "tags"
 
+# Made here, by one thread: msgspec builds what it knows of a type when it first meets it, and two threads that do so at once have crashed the process.
+_POLICY: Final = msgspec.json.Decoder(Policy)
+_RINGS: Final = msgspec.json.Decoder(tuple[RingProgress, ...])
+_ISOLATED: Final = msgspec.json.Decoder(tuple[str, ...])
+_APPROVALS: Final = msgspec.json.Decoder(tuple[Approval, ...])
+_DELIVERY: Final = msgspec.json.Decoder(DeliveryPolicy)
+_MANDATE: Final = msgspec.json.Decoder(Mandate)
+_TARGET: Final = msgspec.json.Decoder(ReleaseTarget)
+
 
 @dataclass(frozen=True, slots=True)
 class Live:
@@ -66,10 +75,10 @@ class Live:
 
 def read_live(row: LiveRow) -> Live:
     """Make a `Live` of its row."""
-    policy = msgspec.json.decode(row.policy, type=Policy)
-    rings = msgspec.json.decode(row.rings, type=tuple[RingProgress, ...])
-    isolated = msgspec.json.decode(row.isolated, type=tuple[str, ...])
-    approvals = msgspec.json.decode(row.approvals, type=tuple[Approval, ...])
+    policy = _POLICY.decode(row.policy)
+    rings = _RINGS.decode(row.rings)
+    isolated = _ISOLATED.decode(row.isolated)
+    approvals = _APPROVALS.decode(row.approvals)
     rollout = Rollout(
         name=row.name,
         release_sha256=row.release_sha256,
@@ -81,9 +90,9 @@ def read_live(row: LiveRow) -> Live:
         approvals=approvals,
         started_at=row.started_at or 0,
     )
-    delivery = msgspec.json.decode(row.delivery, type=DeliveryPolicy)
+    delivery = _DELIVERY.decode(row.delivery)
     signed = row.kind == "install" and row.mandate is not None
-    mandate = msgspec.json.decode(row.mandate or "", type=Mandate) if signed else None
+    mandate = _MANDATE.decode(row.mandate or "") if signed else None
     return Live(row, rollout, delivery, frozenset(json.loads(row.channels)), mandate)
 
 
@@ -368,6 +377,6 @@ def facts_of(conn: Connection, device: Any, now: int) -> Facts:
 def targets_of(conn: Connection, release_id: int) -> list[tuple[str, int, str, ReleaseTarget]]:
     """Return (path, length, sha256, target) of a release's artifacts."""
     return [
-        (path, length, digest, msgspec.json.decode(text, type=ReleaseTarget))
+        (path, length, digest, _TARGET.decode(text))
         for path, length, digest, text in rollout_rows.artifacts(conn, release_id)
     ]
