@@ -41,7 +41,8 @@ CREATE TRIGGER order_permit AFTER INSERT ON permit WHEN NEW.state = 'granted'
   BEGIN INSERT INTO commit_order (what) VALUES ('permit'); END;
 CREATE TRIGGER order_offer AFTER INSERT ON "update"
   BEGIN INSERT INTO commit_order (what) VALUES ('offer'); END;
-CREATE TRIGGER order_again AFTER UPDATE OF attempt ON "update" WHEN NEW.attempt > OLD.attempt
+CREATE TRIGGER order_again AFTER UPDATE OF state ON "update"
+  WHEN NEW.state = 'offered' AND OLD.state <> 'offered'
   BEGIN INSERT INTO commit_order (what) VALUES ('offer'); END;
 CREATE TRIGGER order_state AFTER UPDATE OF state ON rollout WHEN NEW.state <> OLD.state
   BEGIN INSERT INTO commit_order (what) VALUES (NEW.state); END;
@@ -223,7 +224,7 @@ async def _story(
     for number in range(halts):
         before = watch.grants
         await asyncio.sleep(open_s * (0.5 + chance.random()))
-        for _ in range(100):
+        for _ in range(600):  # on a machine that has other work, too
             if watch.grants > before:
                 break
             await asyncio.sleep(0.1)
