@@ -55,7 +55,7 @@ STORIES = {
             "assignment": (LOST,),
             "blobs": (third(lambda at: faults.cut(at, rst=True)),),
             "permit": (LOST,),
-            "events": (LOST, TORN, LOST),
+            "events": (LOST, TORN),
         },
         frozenset({"download.truncated"}),
     ),
@@ -71,7 +71,6 @@ STORIES = {
         {
             "poll": (SHORT,),
             "assignment": (SHORT,),
-            "repo": (SHORT,),
             "blobs": (third(faults.cut), faults.corrupt(-9)),
         },
         frozenset({"download.truncated"}),

@@ -1,10 +1,11 @@
 """This device: slots as block devices or files, the boot's name, the power switch, the clock."""
 
 # pathlib would cost the resident process a quarter of a MiB.
-# ruff: noqa: PTH112, PTH123, PTH208
+# ruff: noqa: PTH112, PTH116, PTH123, PTH208
 
 import contextlib
 import os
+import stat
 import subprocess
 import time
 from collections.abc import Mapping
@@ -23,6 +24,7 @@ _WATCHDOGS: Final = "/sys/class/watchdog"
 #: `WDIOF_CARDRESET` of linux/watchdog.h: the board was last reset by its watchdog.
 _CARD_RESET: Final = 0x20
 _PIECE: Final = 1 << 20
+_EBUSY: Final = 16
 
 
 #: `adjtimex(2)`: the state in which nobody synchronises the clock, and room for any layout of `struct timex`.
@@ -98,6 +100,13 @@ def _synchronised() -> bool:
     return 0 <= state < _TIME_ERROR
 
 
+def _is_block_device(path: str) -> bool:
+    try:
+        return stat.S_ISBLK(os.stat(path).st_mode)
+    except OSError:
+        return False
+
+
 class SlotFile:
     """`agent.ports.SlotDevice` over a block device or a file.
 
@@ -112,9 +121,16 @@ class SlotFile:
     def __init__(self, path: str, size: int | None) -> None:
         self._path = path
         flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if size else 0)
+        if _is_block_device(path):
+            # The kernel refuses what is mounted, or part of an array or a mapping that is in use: open(2).
+            flags |= os.O_EXCL
         try:
             self._handle = os.open(path, flags, 0o600)
         except OSError as error:
+            if error.errno == _EBUSY:
+                raise DeviceError(
+                    "install.slot", f"{path} is in use: unmount it, or name another slot"
+                ) from error
             raise DeviceError("install.slot", f"{path}: {error.strerror}") from error
         try:
             self.size = os.lseek(self._handle, 0, os.SEEK_END)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+from typing import IO
 
 import msgspec
 import pytest
@@ -36,6 +37,8 @@ class VirtualBoard:
         self.boots = 0
         self.process: subprocess.Popen[bytes] | None = None
         self.slot = ""
+        #: Where the agent's complaints go; None = where the tests' own go.
+        self.log: IO[bytes] | None = None
 
     def boot(self) -> None:
         """Power on: the loader spends a try, then starts the slot."""
@@ -52,7 +55,7 @@ class VirtualBoard:
         """Start the agent in the present boot."""
         names = {"TIDEGATE_SLOT": self.slot, "TIDEGATE_BOOT_ID": f"boot-{self.boots}"}
         command = [sys.executable, "-m", "tidegate.agent.main", "--config", str(self.config), "run"]
-        self.process = subprocess.Popen(command, env={**os.environ, **names})
+        self.process = subprocess.Popen(command, env={**os.environ, **names}, stderr=self.log)
 
     def tend(self) -> None:
         """Do what a supervisor does, once."""
