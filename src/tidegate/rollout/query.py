@@ -195,6 +195,11 @@ class Query:
         """Say whether a device with these attributes (`cohort.attributes_of`) is meant."""
         return self.root is None or self.root.matches(attrs)
 
+    @property
+    def names(self) -> frozenset[str]:
+        """Return the names that it looks at; `group` and `tag` for memberships."""
+        return frozenset() if self.root is None else _names(self.root)
+
     def __str__(self) -> str:
         """Write it in the language; empty for everybody."""
         return "" if self.root is None else str(self.root)
@@ -402,6 +407,18 @@ def _tokens(text: str) -> Iterator[_Token]:
             raise RequestError("request.invalid", detail)
         yield _Token(match.lastgroup, match[match.lastgroup], match.start(match.lastgroup))
         at = match.end()
+
+
+def _names(node: Node) -> frozenset[str]:
+    match node:
+        case Has() | Compare():
+            return frozenset({node.name})
+        case Member():
+            return frozenset({node.kind})
+        case Not():
+            return _names(node.part)
+        case _:
+            return frozenset().union(*(_names(part) for part in node.parts))
 
 
 def _number(value: str) -> float | None:

@@ -27,7 +27,7 @@ from tidegate.server.acts import Outcome
 from tidegate.server.approvals import Rules
 from tidegate.server.audiences import Audiences
 from tidegate.server.auth import Actor, Auth
-from tidegate.server.drafts import draft_of
+from tidegate.server.drafts import Draft, draft_of
 from tidegate.server.fallbacks import WayBack
 from tidegate.server.reach import Reach
 from tidegate.server.services import Services
@@ -37,6 +37,8 @@ from tidegate.server.store import Connection
 T = TypeVar("T")
 #: Decisions that may follow one another at once (a ring without gates, say).
 _STEPS_MAX: Final = 4
+#: Up to so many devices are asked one by one before a rollout is made: about a second.
+ASKED_MAX: Final = 10_000
 
 
 class Operations:
@@ -61,12 +63,17 @@ class Operations:
         """
         draft = draft_of(data)
         actor.require("rollout.create")
-        reach = self._read(
-            lambda conn: rollouts.preview(conn, draft, now, self.services.settings.egress_rate)
-        )
+        reach = self._read(lambda conn: self._reach(conn, draft, now))
         return self._act(
             lambda conn: rollouts.create(conn, draft, reach, actor, reason, self.rules, now), now
         )
+
+    def _reach(self, conn: Connection, draft: Draft, now: int) -> Reach:
+        """Say whom a rollout reaches: device by device, or at most where there are very many."""
+        rate = self.services.settings.egress_rate
+        if len(self.services.fleet) <= ASKED_MAX:
+            return rollouts.preview(conn, draft, now, rate)
+        return rollouts.bound(conn, draft, self.audiences.count, now, rate)
 
     def preview(self, data: Mapping[str, Any], actor: Actor, now: int) -> Reach:
         """Say whom a rollout would reach; writes nothing. Raises as `create`."""

@@ -6,7 +6,7 @@ too many for one person (`server.approvals`).
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -82,6 +82,11 @@ def targets(conn: Connection, release_id: int) -> list[ReleaseTarget]:
     """Return what is signed about each artifact of a release."""
     found = rows.artifacts(conn, release_id)
     return [msgspec.convert(one["target"], type=ReleaseTarget) for one in found]
+
+
+def payload_of(found: list[ReleaseTarget]) -> int:
+    """Return the bytes of the largest download of one device."""
+    return max((payload.length for one in found for payload in one.payloads), default=0)
 
 
 def unsuited(found: list[ReleaseTarget], device: Row, *, fallback: bool = False) -> str | None:
@@ -191,7 +196,7 @@ def measure(
             for row, rival in rivals
             if shared[str(row["name"])]
         ),
-        payload=max((payload.length for one in wanted for payload in one.payloads), default=0),
+        payload=payload_of(wanted),
         mandate=tuple(
             SignedStep(
                 not_before=one.not_before,
@@ -226,6 +231,30 @@ def _left_out(
             "the device went back from it before and refuses it"
         )
     return None
+
+
+def at_most(
+    release: Row, policy: Policy, counts: Mapping[tuple[str, str], int], payload: int
+) -> Reach:
+    """Return an upper bound of whom a policy reaches, from its audience by (ring, variant): whom the release does not suit is not taken out.
+
+    For fleets so large that asking every device would keep a person waiting (`rollouts.create`); the dry run asks.
+    """
+    rings = tuple(
+        RingReach(
+            name=ring.name,
+            shares_bp=ring.shares,
+            matched=sum(n for (name, _), n in counts.items() if name == ring.name),
+            offered=sum(n for (name, _), n in counts.items() if name == ring.name),
+            variants={v: n for (name, v), n in sorted(counts.items()) if name == ring.name},
+        )
+        for ring in policy.rings
+    )
+    total = sum(counts.values())
+    return Reach(
+        release=str(release["name"]), product=str(release["product"]), matched=total,
+        offered=total, rings=rings, payload=payload,
+    )  # fmt: skip
 
 
 def _kind(device: Row) -> tuple[Any, ...]:

@@ -15,11 +15,12 @@ from tidegate.core.nearest import did_you_mean
 from tidegate.core.protocol import DeliveryPolicy
 from tidegate.rollout import engine
 from tidegate.rollout.lint import Scope, lint
-from tidegate.rollout.model import Policy
+from tidegate.rollout.model import Policy, Rollout
 from tidegate.server import acts, audit, drafts, planning, reach, stopping, widening
 from tidegate.server.approvals import Rules
 from tidegate.server.auth import Actor
 from tidegate.server.drafts import Draft
+from tidegate.server.planning import Audience
 from tidegate.server.reach import Reach
 from tidegate.server.store import Connection, changes
 from tidegate.server.store import admin_rollouts as rows
@@ -56,10 +57,34 @@ def preview(conn: Connection, draft: Draft, now: int, rate: int = 0) -> Reach:
     release = _live_release(conn, draft.release)
     _existing(conn, draft)
     again = draft.delivery.retry_refused
-    others = [
-        one for one in rows.serving(conn, str(release["product"])) if one["name"] != draft.name
-    ]
+    serving = rows.serving(conn, str(release["product"]))
+    others = [one for one in serving if one["name"] != draft.name]
     found = reach.measure(conn, release, draft.policy, now, retry_refused=again, others=others)
+    return _linted(draft, found, now, rate)
+
+
+def bound(conn: Connection, draft: Draft, audience: Audience, now: int, rate: int = 0) -> Reach:
+    """Say whom a draft reaches at most, without asking every device; raises as `preview`.
+
+    Args:
+        conn: any connection.
+        draft: checked (`drafts.draft_of`).
+        audience: counts by (ring, variant).
+        now: unix seconds.
+        rate: as of `preview`.
+    """
+    release = _live_release(conn, draft.release)
+    _existing(conn, draft)
+    model = Rollout(
+        name=f"draft {draft.name}", release_sha256=str(release["release_sha256"]), state="draft",
+        generation=0, policy=draft.policy, rings=engine.first_rings(draft.policy),
+    )  # fmt: skip
+    counts = audience(model, str(release["product"]), now)
+    payload = reach.payload_of(reach.targets(conn, int(release["id"])))
+    return _linted(draft, reach.at_most(release, draft.policy, counts, payload), now, rate)
+
+
+def _linted(draft: Draft, found: Reach, now: int, rate: int) -> Reach:
     starts_at = max(now, draft.start_at)
     scope = Scope(
         offered={ring.name: ring.variants for ring in found.rings},

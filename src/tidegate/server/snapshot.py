@@ -6,6 +6,7 @@ the plan or the device changes. It is never wrong towards "go": staleness may de
 
 import json
 from array import array
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import count
@@ -29,6 +30,15 @@ ACCEPTED: Final = STATES.index("accepted")
 QUARANTINED: Final = STATES.index("quarantined")
 #: The key under which an operator's tags stand among a device's attributes.
 TAGS: Final = "tags"
+#: What all devices of one kind and running release have in common, for the query language.
+_OF_KIND: Final = frozenset(
+    {
+        "product", "model", "revision", "variant", "channel", "region", "site", "connectivity",
+        "agent", "security_floor", "counter", "release", "group",
+    }
+)  # fmt: skip
+#: What the arrays do not hold: a device that such a query could mean is told to come and ask.
+_ASKED: Final = frozenset({"serial", "seen"})
 
 # Made here, by one thread: msgspec builds what it knows of a type when it first meets it, and two threads that do so at once have crashed the process.
 _POLICY: Final = msgspec.json.Decoder(Policy)
@@ -147,7 +157,11 @@ def may_concern(live: Live, facts: Facts, now: int) -> bool:
             return False
     elif facts.running_counter >= live.row.counter:
         return False
-    return ring_for(live, facts)[0] is not None and live.bar(facts.id, now) is None
+    if live.bar(facts.id, now) is not None:
+        return False
+    if any(cohort.parse(ring.audience).names & _ASKED for ring in live.rollout.policy.rings):
+        return facts.variant not in live.rollout.isolated
+    return ring_for(live, facts)[0] is not None
 
 
 def attributes(  # noqa: PLR0913 - one argument a column
@@ -208,6 +222,9 @@ class Fleet:
         self._kinds: list[tuple[Any, ...]] = [()]
         self._kind_of = array("I", [0])
         self._kind_numbers: dict[tuple[Any, ...], int] = {}
+        #: Accepted devices by (kind, running counter): an audience of a million is counted by asking about each kind once.
+        self._alike: Counter[tuple[int, int]] = Counter()
+        self._version_of: dict[tuple[str, int], str] = {}
         self._own: dict[int, Mapping[str, Any]] = {0: {}}
         self.dirty: set[int] = set()
         self.plan = Plan()
@@ -282,36 +299,84 @@ class Fleet:
 
     def facts(self, row: int) -> Facts:
         """Return what is known of a device without asking the database."""
-        (product, model, rev, channel, region, site, connectivity, agent, floor) = self._kinds[
-            self._kind_of[row]
-        ]
+        kind = self._kinds[self._kind_of[row]]
+        product, model, rev, channel = kind[:4]
         hardware = Hardware(model, rev)
-        attrs = attributes(
-            id=self.ids[row], product=product, hardware=hardware, channel=channel,
-            own=self._own.get(row, {}), groups=self.plan.members.get(row, frozenset()), site=site,
-            region=region, connectivity=connectivity, agent=agent, counter=self.counter[row],
-            security_floor=floor,
+        attrs = self._attributes_of_kind(
+            kind, id=self.ids[row], own=self._own.get(row, {}), counter=self.counter[row],
+            groups=self.plan.members.get(row, frozenset()),
         )  # fmt: skip
         attrs = with_query_groups(attrs, self.plan.group_queries)
         return Facts(self.ids[row], product, hardware, channel, self.counter[row], attrs)
 
     def audience(self, rollout: Rollout, product: str) -> dict[tuple[str, str], int]:
         """Count the accepted devices of a product by (ring, variant) of a rollout."""
-        counts: dict[tuple[str, str], int] = {}
-        for row in range(1, len(self.ids)):
-            if self.state[row] != ACCEPTED or self._kinds[self._kind_of[row]][0] != product:
+        rows: Iterable[int] = range(1, len(self.ids))
+        counts: Counter[tuple[str, str]] = Counter()
+        names = frozenset().union(
+            *(cohort.parse(ring.audience).names for ring in rollout.policy.rings)
+        )
+        if "group" in names:
+            names = names.union(*(query.names for _, query in self.plan.group_queries))
+        if names <= _OF_KIND:
+            rows = sorted(self.plan.members) if "group" in names else ()
+            self._count_alike(rollout, product, frozenset(rows), counts)
+        for row in rows:
+            if not 0 < row < len(self.ids) or self.state[row] != ACCEPTED:
                 continue
-            facts = self.facts(row)
-            index = cohort.ring_of(rollout.policy, facts.attrs)
-            if index is not None:
-                key = (rollout.policy.rings[index].name, facts.variant)
-                counts[key] = counts.get(key, 0) + 1
-        return counts
+            if self._kinds[self._kind_of[row]][0] == product:
+                facts = self.facts(row)
+                self._count_one(rollout, facts.attrs, facts.variant, 1, counts)
+        return dict(counts)
+
+    def _count_alike(
+        self,
+        rollout: Rollout,
+        product: str,
+        alone: frozenset[int],
+        counts: Counter[tuple[str, str]],
+    ) -> None:
+        """Count all devices but those that are looked at alone, kind by kind."""
+        alike = self._alike.copy()
+        for row in alone:
+            if 0 < row < len(self.ids) and self.state[row] == ACCEPTED:
+                alike[(self._kind_of[row], self.counter[row])] -= 1
+        for (number, counter), devices in alike.items():
+            kind = self._kinds[number]
+            if devices > 0 and kind[0] == product:
+                attrs = self._attributes_of_kind(kind, counter=counter)
+                attrs = with_query_groups(attrs, self.plan.group_queries)
+                self._count_one(rollout, attrs, attrs["variant"], devices, counts)
+
+    @staticmethod
+    def _count_one(
+        rollout: Rollout,
+        attrs: Mapping[str, Any],
+        variant: str,
+        devices: int,
+        counts: Counter[tuple[str, str]],
+    ) -> None:
+        index = cohort.ring_of(rollout.policy, attrs)
+        if index is not None:
+            counts[(rollout.policy.rings[index].name, variant)] += devices
+
+    def _attributes_of_kind(
+        self, kind: tuple[Any, ...], counter: int, **more: Any
+    ) -> dict[str, Any]:
+        (product, model, rev, channel, region, site, connectivity, agent, floor) = kind
+        given = {"id": "", "own": {}, "groups": frozenset(), **more}
+        return attributes(
+            product=product, hardware=Hardware(model, rev), channel=channel, site=site,
+            region=region, connectivity=connectivity, agent=agent, security_floor=floor,
+            counter=counter, release=self._version_of.get((product, counter), ""), **given,
+        )  # fmt: skip
 
     def _put(self, columns: tuple[Any, ...]) -> None:
         (row, device_id, state, key_gen, product, model, rev, _, channel, region, site, connectivity,
-         agent, _, own, counter, _, floor, held, seen, session_at) = columns  # fmt: skip
+         agent, _, own, counter, version, floor, held, seen, session_at) = columns  # fmt: skip
         self._grow(row)
+        if self.state[row] == ACCEPTED:
+            self._alike[(self._kind_of[row], self.counter[row])] -= 1
         self.state[row] = STATES.index(state)
         self.key_gen[row] = key_gen & 0xFFFF
         self.session_at[row] = session_at
@@ -319,6 +384,8 @@ class Fleet:
         self.held[row] = 1 if held else 0
         self.seen[row] = max(self.seen[row], min(seen, 0xFFFFFFFF))
         self.ids[row] = device_id
+        if version:
+            self._version_of[(product, counter)] = version
         self.quiet[row] = 0
         kind = (product, model, rev, channel, region, site, connectivity, agent, floor)
         number = self._kind_numbers.get(kind)
@@ -326,6 +393,8 @@ class Fleet:
             number = self._kind_numbers[kind] = len(self._kinds)
             self._kinds.append(kind)
         self._kind_of[row] = number
+        if self.state[row] == ACCEPTED:
+            self._alike[(number, counter)] += 1
         plain = json.loads(own) if own and own != "{}" else None
         if plain:
             self._own[row] = plain
