@@ -162,6 +162,39 @@ def test_a_second_server_on_the_same_data_is_told_so(tmp_path: Path) -> None:
         assert served.ask("GET", "/healthz")[0] == 200
 
 
+def test_servers_that_share_a_directory_see_each_other_and_outlive_each_other(
+    tmp_path: Path,
+) -> None:
+    data = tmp_path / "data"
+    with serving(data, "--shared") as one, serving(data, "--shared") as two:
+        alone = run("serve", "--data", str(data), "--listen", "127.0.0.1:0")
+        assert alone.stderr.startswith("error[data.locked]")
+        assert "--shared" in alone.stderr
+        token = (data / "bootstrap.token").read_text().strip()
+        headers = {"authorization": f"Bearer {token}", "content-type": "application/json"}
+
+        def make(where: Served, name: str) -> None:
+            body = json.dumps({"name": name}).encode()
+            status, text = where.ask("POST", "/api/v1/groups", body, headers)
+            assert status == 201, text
+
+        def names(where: Served) -> set[str]:
+            status, text = where.ask("GET", "/api/v1/groups", None, headers)
+            assert status == 200
+            return {str(item["name"]) for item in json.loads(text)["items"]}
+
+        make(one, "first")
+        make(two, "second")
+        assert names(one) == names(two) == {"first", "second"}
+        one.kill()
+        make(two, "third")  # what it left behind is found out, and waited for by nobody
+        one.start()
+        make(one, "fourth")
+        assert names(one) == names(two) == {"first", "second", "third", "fourth"}
+        assert two.stop() == 0
+        make(one, "fifth")
+
+
 def test_a_port_that_is_taken_is_named_and_nothing_is_made(tmp_path: Path) -> None:
     with serving(tmp_path / "data") as served:
         second = run(

@@ -172,6 +172,10 @@ def shown(found: dict[str, Any], evidence: dict[str, Any]) -> list[str]:
         )
     lines += [f"Incident  {one}" for one in found["incidents"]]
     lines += [f"Fallback  {one}" for one in found["children"]]
+    if found["way_back"]:
+        lines.append(
+            f"Way back  {found['way_back']}: tidegate rollout fallback {found['name']} --dry-run"
+        )
     because = [one["text"] for one in found["because"]]
     lines += [f"Why here  {because[0]}"] if because else []
     return lines + [f"          {one}" for one in because[1:]]

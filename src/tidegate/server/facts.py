@@ -43,6 +43,8 @@ class RolloutFacts(msgspec.Struct, frozen=True, kw_only=True):
     ended_at: int | None
     incidents: tuple[str, ...] = ()
     mandate: Mandate | None = None
+    #: Of a halted one: the release that its devices can be ordered back to at once.
+    way_back: str = ""
 
 
 class TallyFacts(msgspec.Struct, frozen=True, kw_only=True):

@@ -244,6 +244,16 @@ def destination(conn: Connection, row: Row, to: str, now: int) -> Row:
     return _good(release)
 
 
+def proposed(conn: Connection, row: Row, now: int) -> str:
+    """Return the name of the release that a halted rollout's devices can be ordered back to without anybody's leave, or an empty text."""
+    if row["state"] != "halted" or row["kind"] != "install":
+        return ""
+    try:
+        return str(destination(conn, row, "", now)["name"])
+    except RequestError:
+        return ""
+
+
 def _good(release: Row) -> Row:
     """Return a release to go back to, unless it was recalled."""
     if release["state"] != "live":

@@ -10,7 +10,7 @@ from tidegate.core.nearest import did_you_mean
 from tidegate.core.words import key_words
 from tidegate.rollout import cohort, explain
 from tidegate.rollout.model import Finding
-from tidegate.server import acts, approvals, incidents, planning, snapshot, telemetry
+from tidegate.server import acts, approvals, fallbacks, incidents, planning, snapshot, telemetry
 from tidegate.server.devices import slots_now
 from tidegate.server.facts import (
     ArtifactFacts,
@@ -41,13 +41,15 @@ _BATCH: Final = 500
 # --- rollouts --------------------------------------------------------------------------------------------------------
 
 
-def rollout(conn: Connection, name: str) -> RolloutFacts:
-    """Return a rollout.
+def rollout(conn: Connection, name: str, now: int) -> RolloutFacts:
+    """Return a rollout; a halted one with the way back that its release allows.
 
     Raises:
         RequestError: `request.not_found`.
     """
-    return _rollout(conn, acts.row_of(conn, name))
+    row = acts.row_of(conn, name)
+    way_back = fallbacks.proposed(conn, row, now)
+    return msgspec.structs.replace(_rollout(conn, row), way_back=way_back)
 
 
 def rollouts(

@@ -87,10 +87,6 @@ def _end_rollouts(
 def _way_back(conn: Connection, release: Row, now: int) -> str:
     """Return the command that shows who could be ordered back, where the release itself allows it and a rollout of it is halted."""
     for row in rows.rollouts(conn, states=("halted",), limit=50):
-        if row["release_id"] == release["id"] and row["kind"] == "install":
-            try:
-                fallbacks.destination(conn, row, "", now)
-            except RequestError:
-                return ""
+        if row["release_id"] == release["id"] and fallbacks.proposed(conn, row, now):
             return f"tidegate rollout fallback {row['name']} --dry-run"
     return ""

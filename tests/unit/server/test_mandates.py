@@ -94,7 +94,7 @@ def test_why_and_dry_run_and_pages_tell_the_signed_schedule(rig: Rig) -> None:
     lines = rig.read(lambda conn: inquiry.explained(conn, "gw1-1.1.0", "", desk.now))
     assert any("mandate" in line for line in lines)
     assert any("nobody else" in line for line in lines)
-    facts = rig.read(lambda conn: inquiry.rollout(conn, "gw1-1.1.0"))
+    facts = rig.read(lambda conn: inquiry.rollout(conn, "gw1-1.1.0", int(rig.now)))
     assert facts.mandate is not None
     assert [one.bucket_max for one in facts.mandate.steps] == [5000, 9000]
     page = rig.read(

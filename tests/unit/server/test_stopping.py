@@ -4,12 +4,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from tests.unit.server.rig import Device, Rig
 
 from tidegate.core.errors import RequestError
 from tidegate.core.protocol import SlotState
-from tidegate.server import listing, recalls, why
+from tidegate.rollout import engine
+from tidegate.server import inquiry, listing, planning, recalls, why
 from tidegate.server.acts import Outcome
 from tidegate.server.auth import Actor
 from tidegate.server.operations import Operations
@@ -301,6 +303,8 @@ def test_harm_after_completion_halts_and_the_devices_can_be_brought_back(desk: D
     row = rollout()
     assert row["state"] == "halted"
     assert row["halted_by"] == "planner"
+    facts = desk.read(lambda conn: inquiry.rollout(conn, "gw1-1.2.0", int(desk.now)))
+    assert facts.way_back == NAME
     way = desk.operations.way_back("gw1-1.2.0", "", "exposed", int(desk.now))
     assert (way.already, way.resident) == (4, 4)
     desk.operations.fall_back("gw1-1.2.0", "", "exposed", OLGA, "why", int(desk.now))
@@ -346,3 +350,37 @@ def test_devices_of_a_rollout_are_listed_by_where_they_stand(desk: Desk) -> None
     assert listed("", after=more) == (["d3"], 0)
     with pytest.raises(RequestError, match="no state"):
         listed("pas")
+
+
+def test_a_plan_that_was_made_before_an_edit_is_dropped(desk: Desk) -> None:
+    desk.at("north", "d1")
+    desk.begin()
+    row, now = desk.row(), int(desk.now)
+    model = planning.model_of(row)
+    count = desk.operations.audiences.count
+    evidence = desk.read(lambda conn: planning.evidence_of(conn, row, model, count, now))
+    stale = engine.plan(model, evidence, now)
+    policy = {"preset": "lab", "ring": [{"name": "all", "soak": "9h"}], "release": NAME}
+    desk.operations.edit(NAME, policy, OLGA, "longer", now)
+    edited = desk.row()
+    changed = msgspec.structs.replace(stale, changed=True, state="completed")
+    assert not desk.write(lambda conn: planning.apply_plan(conn, row, changed, now))
+    same = msgspec.structs.replace(stale, changed=False, room=7)
+    assert not desk.write(lambda conn: planning.apply_plan(conn, row, same, now))
+    assert desk.row() == edited
+
+
+def test_a_clock_that_steps_back_changes_nothing_about_a_halt(desk: Desk) -> None:
+    [device] = desk.at("north", "d1")
+    desk.begin()
+    body = device.assignment()
+    desk.act("halt")
+    desk.now -= 200  # within what a session allows
+    desk.app.tick(int(desk.now))
+    assert desk.row()["state"] == "halted"
+    assert device.permit(body).envelope is None
+    assert device.assignment().action == "hold"
+    desk.act("resume")
+    again = device.assignment()
+    assert again.action == "install"
+    assert device.permit(again).envelope is not None

@@ -75,7 +75,7 @@ class RolloutRoutes(Controller):
     @get("/{name:str}", opt={PERMISSION: "fleet.read"}, sync_to_thread=True)
     def show(self, desk: DeskDep, name: FromPath[str]) -> Response[RolloutFacts]:
         """Return a rollout; its ETag is its generation."""
-        found = desk.read(lambda conn: inquiry.rollout(conn, name))
+        found = desk.read(lambda conn: inquiry.rollout(conn, name, desk.now))
         return Response(found, headers={"ETag": f'"{found.generation}"'})
 
     @put("/{name:str}", opt={PERMISSION: "rollout.widen"}, sync_to_thread=True)
