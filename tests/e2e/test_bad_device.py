@@ -4,9 +4,12 @@ The media are real: file systems that are full or mounted read-only, block devic
 """
 
 import hashlib
+import os
 import subprocess
+import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from random import Random
 
@@ -15,6 +18,7 @@ from tests.crash import lab
 from tests.crash.lab import BLOCK, SLOT_SIZE, Order, Plane
 from tests.unit.agent.test_process import VirtualBoard, board, make_plane, until_told
 
+from tidegate.agent.board import SlotFile
 from tidegate.agent.boot import file_record
 from tidegate.sim.virtual_board import wait_for
 
@@ -175,6 +179,25 @@ def test_a_slot_that_cannot_be_used_ends_the_update_and_touches_nothing(
         assert made.agent("status").returncode == 0
     if medium is mounted:
         assert hashlib.sha256(Path(path).read_bytes()).digest() == before
+
+
+def test_a_slot_that_an_ending_worker_still_holds_is_waited_for(
+    media: ExitStack, tmp_path: Path
+) -> None:
+    image = tmp_path / "medium"
+    image.write_bytes(bytes(SLOT_SIZE))
+    device = attached(media, image)
+    held = os.open(device, os.O_RDWR | os.O_EXCL)
+    ended = threading.Timer(0.5, os.close, [held])
+    began = time.monotonic()
+    ended.start()
+    try:
+        with closing(SlotFile(device, None)) as slot:
+            assert time.monotonic() - began >= 0.5
+            slot.write_at(0, b"x")
+            slot.flush()
+    finally:
+        ended.join()
 
 
 def test_a_state_directory_that_is_full_stops_everything_and_is_waited_for(

@@ -25,6 +25,8 @@ _WATCHDOGS: Final = "/sys/class/watchdog"
 _CARD_RESET: Final = 0x20
 _PIECE: Final = 1 << 20
 _EBUSY: Final = 16
+#: How long a slot that somebody else holds is waited for, in seconds.
+HELD_S: Final = 30.0
 
 
 #: `adjtimex(2)`: the state in which nobody synchronises the clock, and room for any layout of `struct timex`.
@@ -100,11 +102,43 @@ def _synchronised() -> bool:
     return 0 <= state < _TIME_ERROR
 
 
-def _is_block_device(path: str) -> bool:
+def _device_number(path: str) -> str:
+    """Return `major:minor` of a block device; "" for what is none, or not there."""
     try:
-        return stat.S_ISBLK(os.stat(path).st_mode)
+        found = os.stat(path)
     except OSError:
-        return False
+        return ""
+    if not stat.S_ISBLK(found.st_mode):
+        return ""
+    return f"{os.major(found.st_rdev)}:{os.minor(found.st_rdev)}"
+
+
+def _open_exclusively(path: str, device: str) -> int:
+    """Open a block device that nobody uses: the kernel refuses what is mounted, or part of an array or a mapping that is in use (open(2), O_EXCL).
+
+    A worker that was ended may be in the middle of a flush, and holds the slot until that is over; it is waited for.
+
+    Raises:
+        DeviceError: `install.slot`: it is in use.
+        OSError: anything else.
+    """
+    until = time.monotonic() + HELD_S
+    while True:
+        try:
+            return os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_EXCL)
+        except OSError as error:
+            if error.errno != _EBUSY:
+                raise
+            if _is_mounted(device) or time.monotonic() > until:
+                raise DeviceError(
+                    "install.slot", f"{path} is in use: unmount it, or name another slot"
+                ) from error
+        time.sleep(0.1)
+
+
+def _is_mounted(device: str) -> bool:
+    with open("/proc/self/mountinfo", "rb") as file:
+        return any(line.split()[2].decode() == device for line in file)
 
 
 class SlotFile:
@@ -120,17 +154,14 @@ class SlotFile:
 
     def __init__(self, path: str, size: int | None) -> None:
         self._path = path
-        flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if size else 0)
-        if _is_block_device(path):
-            # The kernel refuses what is mounted, or part of an array or a mapping that is in use: open(2).
-            flags |= os.O_EXCL
         try:
-            self._handle = os.open(path, flags, 0o600)
+            device = _device_number(path)
+            if device:
+                self._handle = _open_exclusively(path, device)
+            else:
+                flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if size else 0)
+                self._handle = os.open(path, flags, 0o600)
         except OSError as error:
-            if error.errno == _EBUSY:
-                raise DeviceError(
-                    "install.slot", f"{path} is in use: unmount it, or name another slot"
-                ) from error
             raise DeviceError("install.slot", f"{path}: {error.strerror}") from error
         try:
             self.size = os.lseek(self._handle, 0, os.SEEK_END)
