@@ -24,7 +24,7 @@ class Layout:
     """How the disk is divided, in MiB: a gap of one for what must come first, the FAT that loader and Linux share, two slots, and the data that stay."""
 
     boot: int = 32
-    slot: int = 96
+    slot: int = 80
     data: int = 32
 
     def start(self, part: int) -> int:

@@ -132,14 +132,19 @@ def _agent(tree: Path) -> None:
         "#!/usr/bin/python3 -s\nimport sys\nfrom tidegate.agent.main import main\nsys.exit(main())\n"
     )
     program.chmod(0o755)
-    # Never looked at again: a read-only system whose clock may be anything.
+    # Never looked at again: a read-only system whose clock may be anything. Sources would be a fifth of what each update carries.
+    library = tree / "usr" / "lib" / _PYTHON
     compileall.compile_dir(
-        tree / "usr" / "lib" / _PYTHON,
+        library,
         quiet=2,
         stripdir=str(tree),
         workers=os.cpu_count() or 1,
         invalidation_mode=PycInvalidationMode.UNCHECKED_HASH,
+        legacy=True,
     )
+    for source in library.rglob("*.py"):
+        if source.with_suffix(".pyc").exists():
+            source.unlink()
 
 
 def _modules(tree: Path, kernel: Kernel) -> None:

@@ -18,7 +18,7 @@ _KERNEL_MIB: Final = 304
 _RAMOOPS: Final = f"mem={_KERNEL_MIB}M lab.ramoops={_KERNEL_MIB << 20:#x}"
 
 #: What a quiet machine boots in, twice over, in seconds; and the most that a busy one is given.
-_BITE_S: Final = 60
+_BITE_S: Final = 40
 _BITE_MAX_S: Final = 240
 _WATCHDOG: Final = """\
 [watchdog]

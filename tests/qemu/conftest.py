@@ -24,7 +24,7 @@ _REPORT = Report()
 #: Tests in the order in which they begin, by file: long ones first.
 _ORDER = (
     *("test_systemd", "test_power_cuts", "test_updates", "test_port_a_board_guide"),
-    *("test_loader_cuts", "test_systemd_image", "test_crash_logs", "test_machine"),
+    *("test_loader_cuts", "test_crash_logs", "test_machine"),
 )
 #: The products of the guests with systemd: a device each.
 SYSTEMD_PRODUCTS = ("grub", "grub-too", "efi")
