@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
-from tests.crash.lab import DAY, Device, Order, make_device, make_release, signer
+from tests.crash.lab import Device, Order, make_device
+from tests.crash.releases import DAY, make_release, signer
 
 from tidegate.agent.state import Idle, State
 from tidegate.core.grant import GRANT_TYPE, Cohort, GrantBody, Leaving, Resume, Return

@@ -20,7 +20,7 @@ from tests.attack.field import (
     proof_of,
     signed,
 )
-from tests.crash.lab import DAY, Release, make_release, signer
+from tests.crash.releases import DAY, Release, make_release, signer
 
 from tidegate.agent.events import RevertAsked
 from tidegate.agent.journal import COPIES

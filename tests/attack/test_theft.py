@@ -16,7 +16,7 @@ from tests.attack import works as vendor
 from tests.attack.thief import HIGHEST, Loot, Thief, assigned, loot, without
 from tests.attack.victim import Victim
 from tests.attack.works import DAY, MAIN, SOLO, Works, image_of, signer
-from tests.crash.lab import contain
+from tests.crash.releases import contain
 
 from tidegate.core.grant import GRANT_TYPE, Cohort, GrantBody, Leaving, Resume, Return
 from tidegate.core.hardware import HardwareRange

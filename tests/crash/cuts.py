@@ -19,7 +19,8 @@ from random import Random
 from typing import Any, Final
 from unittest.mock import patch
 
-from tests.crash.lab import Device, make_image
+from tests.crash.lab import Device
+from tests.crash.releases import make_image
 
 from tidegate.agent.journal import COPIES, unseal
 from tidegate.sim.board import SimBootloader

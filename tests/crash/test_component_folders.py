@@ -15,15 +15,8 @@ from typing import Any, ClassVar
 
 import msgspec
 import pytest
-from tests.crash.lab import (
-    Order,
-    Release,
-    contain,
-    install_of,
-    make_device,
-    make_joint,
-    payload_of,
-)
+from tests.crash.lab import Order, make_device
+from tests.crash.releases import Release, contain, install_of, make_joint, payload_of
 
 from tidegate.agent import files
 from tidegate.agent.install import module_tree, unpack

@@ -9,13 +9,11 @@ from random import Random
 
 import msgspec
 import pytest
-from tests.crash.lab import (
-    Device,
-    Order,
+from tests.crash.lab import Device, Order, make_device
+from tests.crash.releases import (
     Release,
     contain,
     install_of,
-    make_device,
     make_image,
     make_joint,
     make_release,

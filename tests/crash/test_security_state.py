@@ -9,7 +9,8 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from tests.crash.lab import DAY, Device, make_device, make_release
+from tests.crash.lab import Device, make_device
+from tests.crash.releases import DAY, make_release
 from tests.unit.agent.test_offline import away, brought
 from tests.unit.agent.test_runner import live, tell
 

@@ -15,7 +15,8 @@ from random import Random
 
 import pytest
 from tests.crash import lab
-from tests.crash.lab import BLOCK, SLOT_SIZE, Order, Plane
+from tests.crash.lab import Order, Plane
+from tests.crash.releases import BLOCK, SLOT_SIZE
 from tests.unit.agent.test_process import VirtualBoard, board, make_plane, until_told
 
 from tidegate.agent.board import SlotFile

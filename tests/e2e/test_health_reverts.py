@@ -17,7 +17,8 @@ import pytest
 from tests.contract import tools
 from tests.crash.board_config import BOARD_CONFIG
 from tests.crash.http_plane import serving
-from tests.crash.lab import SLOT_SIZE, Order, Plane, make_release
+from tests.crash.lab import Order, Plane
+from tests.crash.releases import SLOT_SIZE, make_release
 
 from tidegate.agent.boot import file_record as boot_file
 from tidegate.agent.files import StateDirectory

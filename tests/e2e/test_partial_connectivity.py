@@ -13,8 +13,9 @@ from random import Random
 from typing import Any
 
 import pytest
-from tests.crash import lab
-from tests.crash.lab import BLOCK, Plane
+from tests.crash import releases
+from tests.crash.lab import Plane
+from tests.crash.releases import BLOCK
 from tests.unit.agent.test_process import VirtualBoard, board, make_plane
 
 from tidegate.sim.virtual_board import wait_for
@@ -29,7 +30,7 @@ def plane(monkeypatch: pytest.MonkeyPatch) -> Plane:
     def image(counter: int) -> bytes:
         return Random(counter).randbytes(BLOCKS * BLOCK)
 
-    monkeypatch.setattr(lab, "make_image", image)
+    monkeypatch.setattr(releases, "make_image", image)
     return make_plane()
 
 

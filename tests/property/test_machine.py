@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.crash.lab import make_release
+from tests.crash.releases import make_release
 
 from tidegate.agent.events import (
     Acked,

@@ -8,7 +8,8 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.crash.lab import Plane, contain, install_of, make_release, payload_of
+from tests.crash.lab import Plane
+from tests.crash.releases import contain, install_of, make_release, payload_of
 from tests.unit.agent.test_download import settings
 
 from tidegate.agent.board import RealBoard, SystemClock

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.crash.lab import BLOCK, Release, contain, make_release
+from tests.crash.releases import BLOCK, Release, contain, make_release
 from tests.unit.agent.test_download import Bench, head, serving, settings
 
 from tidegate.agent.events import Download, Downloaded, Progressed

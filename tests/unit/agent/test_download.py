@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.crash.lab import BLOCK, Release, make_release
+from tests.crash.releases import BLOCK, Release, make_release
 
 from tidegate.agent.board import SlotFile, SystemClock
 from tidegate.agent.events import (

@@ -4,7 +4,8 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.crash.lab import make_device, make_release
+from tests.crash.lab import make_device
+from tests.crash.releases import make_release
 from tests.unit.agent.test_runner import live, tell
 
 from tidegate.core.hardware import HardwareRange

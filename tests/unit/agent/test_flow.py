@@ -7,8 +7,9 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.crash import lab
-from tests.crash.lab import BLOCK, Answer, Device, Order, make_device
+from tests.crash import releases
+from tests.crash.lab import Answer, Device, Order, make_device
+from tests.crash.releases import BLOCK
 
 from tidegate.agent.flow import WISHES_NAME, Throttle
 from tidegate.agent.net.pacer import Tap
@@ -30,7 +31,7 @@ def noisy(monkeypatch: pytest.MonkeyPatch) -> None:
     def image(counter: int, blocks: int = 12) -> bytes:
         return Random(counter).randbytes(blocks * BLOCK - 100)
 
-    monkeypatch.setattr(lab, "make_image", image)
+    monkeypatch.setattr(releases, "make_image", image)
 
 
 class Watched:
@@ -195,7 +196,7 @@ def test_a_metered_link_is_used_as_the_rule_says(
     plane = watched.device.plane
     target = plane.releases[1].target
     release = msgspec.structs.replace(target.release, kind=kind)
-    changed = lab.Release(
+    changed = releases.Release(
         plane.releases[1].image,
         plane.releases[1].container,
         type(target)(target.path, target.length, target.sha256, release),

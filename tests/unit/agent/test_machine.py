@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.crash.lab import Release, make_release
+from tests.crash.releases import Release, make_release
 
 from tidegate.agent.events import (
     Acked,

@@ -6,8 +6,9 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.crash import lab
-from tests.crash.lab import BLOCK, Answer, Order, make_device, make_release
+from tests.crash import releases
+from tests.crash.lab import Answer, Order, Plane, make_device
+from tests.crash.releases import BLOCK, make_release
 
 from tidegate.agent.jobs import Struck
 from tidegate.agent.net.mirrors import PAUSE_FIRST_S, PAUSE_MAX_S, Mirrors
@@ -110,7 +111,7 @@ def test_an_address_that_is_none_is_not_signed(wrong: str) -> None:
 class Mirror:
     """A server of payloads that does as it is told; `asked` are the first bytes that were wanted."""
 
-    def __init__(self, plane: lab.Plane, does: Callable[[Response], Response]) -> None:
+    def __init__(self, plane: Plane, does: Callable[[Response], Response]) -> None:
         self.plane, self.does = plane, does
         self.asked: list[int] = []
 
@@ -150,7 +151,9 @@ def away(_whole: Response) -> Response:
 def test_a_release_is_fetched_over_its_signed_mirrors_in_order_and_on_by_digest(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(lab, "make_image", lambda counter: Random(counter).randbytes(40 * BLOCK))
+    monkeypatch.setattr(
+        releases, "make_image", lambda counter: Random(counter).randbytes(40 * BLOCK)
+    )
     names = ["http://liar.example", "http://short.example/a", "http://away.example", "http://good.example"]  # fmt: skip
     device = make_device(1, make_release(2, mirrors=tuple(names)))
     plane = device.plane

@@ -8,7 +8,8 @@ from random import Random
 
 import msgspec
 import pytest
-from tests.crash.lab import DAY, Device, Order, Plane, make_device, make_release, signer
+from tests.crash.lab import Device, Order, Plane, make_device
+from tests.crash.releases import DAY, make_release, signer
 from tests.unit.agent.test_runner import forget, live, tell
 
 from tidegate.agent.events import Assigned, Refused

@@ -2,7 +2,7 @@
 
 import msgspec
 import pytest
-from tests.crash.lab import contain, install_of, make_image, make_release, payload_of
+from tests.crash.releases import contain, install_of, make_image, make_release, payload_of
 
 from tidegate.agent.events import (
     Armed,

@@ -2,17 +2,8 @@
 
 import msgspec
 import pytest
-from tests.crash.lab import (
-    BLOCK,
-    DAY,
-    HARDWARE,
-    SLOT_SIZE,
-    Device,
-    Order,
-    make_device,
-    make_release,
-    signer,
-)
+from tests.crash.lab import Device, Order, make_device
+from tests.crash.releases import BLOCK, DAY, HARDWARE, SLOT_SIZE, make_release, signer
 
 from tidegate.agent.events import (
     HoldAsked,

@@ -6,7 +6,8 @@ from random import Random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.crash.lab import DAY, Device, Order, Plane, make_device, make_release, signer
+from tests.crash.lab import Device, Order, Plane, make_device
+from tests.crash.releases import DAY, make_release, signer
 from tests.unit.agent.test_runner import live, tell
 
 from tidegate.agent import timekeeping

@@ -1,7 +1,8 @@
 """What is believed of a release on a stick: each role's own expiry, by a time that no online key pushes."""
 
 import pytest
-from tests.crash.lab import DAY, make_device, signer
+from tests.crash.lab import make_device
+from tests.crash.releases import DAY, signer
 
 from tidegate.core.errors import PublisherError
 from tidegate.core.keys import Signer

@@ -4,7 +4,8 @@ import hashlib
 from pathlib import Path
 
 import pytest
-from tests.crash.lab import DAY, Device, Plane, make_release
+from tests.crash.lab import Device, Plane
+from tests.crash.releases import DAY, make_release
 from tests.unit.agent.test_offline import away, bring
 from tests.unit.publisher.test_publish import _Files
 
