@@ -12,6 +12,7 @@ from tidegate.rollout.evidence.decide import decide
 from tidegate.rollout.evidence.facts import (
     Alive,
     Control,
+    Credits,
     Dead,
     Fact,
     Fail,
@@ -69,6 +70,7 @@ def fact_of(which: int, at: int, age: int, profile: Profile, count: int) -> Fact
         Rate(at=at, kind="dark", expected_ppb=count),
         Score(at=at, profile=profile, count=count, window=2, sixteenths=min(16, count)),
         Control(at=at, events=count, hours=9 * count),
+        Credits(at=at, parts_ppm={1: 1 + count, 2: 500_000}),
         Isolated(at=at, stratum=1 + at % (len(SCHEME.strata) - 1)),
     )
     return made[which]
@@ -76,7 +78,7 @@ def fact_of(which: int, at: int, age: int, profile: Profile, count: int) -> Fact
 
 def facts() -> st.SearchStrategy[Fact]:
     at = st.integers(0, 10**6)
-    return st.builds(fact_of, st.integers(0, 13), at, st.integers(0, 10**6), _PROFILE, _COUNT)
+    return st.builds(fact_of, st.integers(0, 14), at, st.integers(0, 10**6), _PROFILE, _COUNT)
 
 
 @given(log=st.lists(facts(), max_size=40))

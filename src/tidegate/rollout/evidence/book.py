@@ -347,7 +347,7 @@ class Book:
         homes = sorted(
             (profile, home.held, home.strata, home.total)
             for profile, home in self._homes.items()
-            if profile == self.scheme.told_apart(profile) and (any(home.total) or not home.held)
+            if profile == self.scheme.told_apart(profile) and any(home.total)
         )
         state = _State(
             schema=1,
@@ -356,7 +356,7 @@ class Book:
             baseline=self.baseline,
             rows=self.rows,
             control=(self.control_events, self.control_hours),
-            credits=self.credits,
+            credits=sorted(self.credits.items()),
             isolated=self.isolated,
             restarted=self.restarted,
             facts=self.facts,
@@ -382,7 +382,7 @@ class Book:
             raise msgspec.ValidationError("not an evidence book of this version")
         book.rows = state.rows
         book.control_events, book.control_hours = state.control
-        book.credits, book.isolated = state.credits, state.isolated
+        book.credits, book.isolated = dict(state.credits), state.isolated
         book.restarted, book.facts = state.restarted, state.facts
         book._restart = max(book.restarted)
         for profile, held, strata, total in state.homes:
@@ -398,7 +398,7 @@ class _State(msgspec.Struct, frozen=True, kw_only=True):
     baseline: Baseline
     rows: list[Row]
     control: tuple[int, int]
-    credits: dict[int, int]
+    credits: list[tuple[int, int]]
     isolated: tuple[int, ...]
     restarted: list[int]
     facts: int
