@@ -5,9 +5,11 @@
    the sum is below the limit again without it and with all that overlaps it back at even odds. Otherwise all is halted.
 2. A decision that halts or isolates opens nothing.
 3. Room: by outcomes of the first hour, of the fleet and of each variant; by each soak gate; each variant has its share. **Amber**: as the odds rise the room
-   shrinks, and is gone well before a halt. A stratum that is neither the fleet nor a variant holds its own devices back (`held`) instead of everybody.
-4. Less than one permit is saved up (`credits_ppm`, a rate per hour). Where amber has taken all and nothing is out, one permit an hour keeps the question open:
-   an amber state ends one way or the other. Not in a fleet of a handful in which nobody is healthy yet: there a person decides.
+   shrinks, and is gone well before a halt. A stratum that is neither the fleet nor a variant limits its own devices (`caps`) instead of everybody:
+   by the outcomes of its own first hour, and by amber.
+4. Less than one permit is saved up (`credits_ppm`, a rate per hour). Where amber has taken all and nothing is out, one permit an hour keeps the question open,
+   for such a stratum, too: an amber state ends one way or the other. Not in a fleet of a handful in which nobody is healthy yet:
+   there a person decides.
 
 What is decided comes back as facts (`carried`), so that the log alone replays it.
 """
@@ -62,8 +64,9 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     """What was decided.
 
     `log_odds`: of the weighted sum; it halts at ln(odds). `permits`: how many more each variant, as the scheme tells them apart, may get until the next
-    decision. `rooms`: the same before whole permits are made of it. `held`: strata whose devices get none. `limits`: what limits the speed. `at_worst`:
-    devices out of those already exposed that could still be lost. `ages`: proof of health. `streams`: unweighted ln E of the fleet.
+    decision. `rooms`: the same before whole permits are made of it. `caps`: strata with odds against them: their devices get at most so many of those.
+    `limits`: what limits the speed. `at_worst`: devices out of those already exposed that could
+    still be lost. `ages`: proof of health. `streams`: unweighted ln E of the fleet.
     """
 
     at: int
@@ -76,7 +79,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     blame: Blame | None = None
     permits: dict[str, int] = {}
     rooms: dict[str, float] = {}
-    held: tuple[int, ...] = ()
+    caps: dict[int, int] = {}
     limits: str = ""
     room_fleet: float = 0.0
     room_soak: float | None = None
@@ -269,18 +272,23 @@ def _room(
         permits[name] = min(granted, left[name])
         if saved:
             left_over[one] = saved
-    held = tuple(
-        one
-        for one in play
-        if one != FLEET
-        and book.scheme.strata[one].attributes != (VARIANT,)
-        and room.amber(harm, leads[one]) == 0.0
-    )
+    caps: dict[int, int] = {}
+    for one in play:
+        named = one != FLEET and book.scheme.strata[one].attributes != (VARIANT,)
+        if not named or leads[one] <= 0.0:
+            continue
+        seen, saved = room.counts(rows[one]), book.credits.get(one, 0)
+        own = room.fast(harm, seen, base_ppm, harm.first_variant) * room.amber(harm, leads[one])
+        caps[one], kept = _whole(own, saved, elapsed_s)
+        if not caps[one] and not seen.pending:
+            caps[one], kept = _whole(1.0 - 1e-9, saved, elapsed_s)
+        if kept:
+            left_over[one] = kept
     return msgspec.structs.replace(
         base,
         permits=permits,
         rooms=rooms,
-        held=held,
+        caps=caps,
         limits=_HANDFUL
         if stuck
         else _limits(harm.amber_pct, permits, room_fleet, room_soak, ages, base.log_e, whole),

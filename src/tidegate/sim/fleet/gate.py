@@ -99,7 +99,9 @@ class Gate:
         self._given_at = self._given = 0
         self._decided_at = self._start
         self._blocked: Bools = np.zeros(len(self._profiles), bool)
-        self._shut: tuple[int, ...] = ()
+        self._shut: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
+        self._members: dict[int, Bools] = {}
+        self._caps: dict[int, int] = {}
         self._ticks_granted: set[int] = set()
         self._controls = _Controls(view, self._granted, self._missing)
         self._samples = self._sampled()
@@ -267,12 +269,13 @@ class Gate:
 
     def _grant(self, decision: Decision, tick: int) -> Ints:
         """Give the permits of each variant to those that ask first."""
-        shut = (*decision.held, *self.watch.book.isolated)
-        if shut != self._shut:
-            scheme, self._shut = self.watch.book.scheme, shut
-            self._blocked = np.array(
-                [any(scheme.holds(one, profile) for one in shut) for profile in self._profiles]
-            )
+        capped = tuple(decision.caps)
+        none = tuple(one for one, cap in decision.caps.items() if not cap)
+        shut = (*none, *self.watch.book.isolated)
+        if (shut, capped) != self._shut:
+            self._shut, self._blocked = (shut, capped), self._in(shut)
+            self._members = {one: self._in((one,)) for one in capped if one not in none}
+        self._caps = {one: cap for one, cap in decision.caps.items() if cap}
         known = self.watch.book.scheme.variants
         names = list(self._waiting)
         found = []
@@ -290,6 +293,18 @@ class Gate:
             self._ticks_granted.add(tick)
         return granted
 
+    def _in(self, strata: tuple[int, ...]) -> Bools:
+        """Return which profiles are in any of these strata."""
+        holds = self.watch.book.scheme.holds
+        return np.array([any(holds(one, profile) for one in strata) for profile in self._profiles])
+
+    def _within_caps(self, able: Ints) -> Ints:
+        """Return those that no cap of a stratum leaves out, first come first served."""
+        for stratum, cap in self._caps.items():
+            member = self._members[stratum][self._profile[able]]
+            able = able[~member | (np.cumsum(member) <= cap)]
+        return able
+
     def _asking(self, name: str, permits: int, tick: int) -> Ints:
         """Return up to so many devices of a variant that ask now, and take them out of the queue."""
         queue = self._waiting[name]
@@ -304,7 +319,10 @@ class Gate:
             later = part[~asks]
             self._asks_at[later] = fleet.next_asking(later, tick + 1)
             part = part[asks]
-            taken = self._permitted(part[view.heard(part, tick, tick)], left)
+            part = self._within_caps(part[view.heard(part, tick, tick)])
+            taken = self._permitted(part, left)
+            for stratum in self._caps:
+                self._caps[stratum] -= int(self._members[stratum][self._profile[taken]].sum())
             chosen.append(taken)
             left -= taken.size
             begin, width = begin + width, 2 * width
