@@ -156,7 +156,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class Nuisance:
-    """Something that goes wrong besides, which the release is not to blame for.
+    """Something that goes wrong besides, which the release is not to blame for. Who lies or reports late did so under earlier releases as well.
 
     Attributes:
         kind: one of `NUISANCES`.

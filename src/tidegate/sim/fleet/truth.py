@@ -104,15 +104,18 @@ def tell(scenario: Scenario, fleet: Fleet, rng: np.random.Generator) -> Truth:
     silence = np.array([_of(world.silence, name) for name in fleet.names["class"]])
     fate = np.where((fate == OK) & (rng.random(size) < silence[fleet.klass]), SLOW, fate)
     lies, delay = np.zeros(size, bool), np.zeros(size, np.int64)
+    lying = late_share = 0.0
     for one in scenario.nuisances:
         if one.kind == "bad_site":
             there = pick_sites(fleet, one.count, rng)
             fate = np.where(there & (rng.random(size) < one.share), INSTALL_FAILED, fate)
         elif one.kind == "lying":
             lies |= rng.random(size) < one.share
+            lying = one.share
         elif one.kind == "late_reports":
             late = rng.random(size) < one.share
             most = max(1, round(one.lasts_h * TICKS_H))
+            late_share = one.share
             delay = np.where(late, rng.integers(1, most + 1, size), delay)
     struck = _faults(scenario, fleet, fate, rng)
     return Truth(
@@ -125,8 +128,9 @@ def tell(scenario: Scenario, fleet: Fleet, rng: np.random.Generator) -> Truth:
         excess=_exceeds(fleet, now, rates, struck.fate, struck.by_fault),
         history=History(
             attempts=history[0],
-            failures=history[1],
-            silence=tuple(silence.tolist()),
+            # Devices that lie or report late did so before as well.
+            failures=rng.binomial(history[1], 1 - lying).astype(np.int64),
+            silence=tuple((silence + (1 - silence) * late_share).tolist()),
             crashes=int(rng.poisson(size * world.crash_day * HAZARD_DAYS)),
             darks=int(rng.poisson(size * world.dark_day * HAZARD_DAYS)),
         ),

@@ -163,3 +163,13 @@ def test_all_policies_meet_the_same_fates() -> None:
     plays = [Play(scenario, make_policy(name), name, 4) for name in ("hawk80", "aws10")]
     assert (plays[0].truth.fate == plays[1].truth.fate).all()
     assert (plays[0].fleet.order == plays[1].fleet.order).all()
+
+
+def test_who_lies_or_reports_late_did_so_before() -> None:
+    spec = FleetSpec(devices=DEVICES, variants={"v1": 1.0})
+    world = WorldSpec(failures={"*": 0.2}, silence={"*": 0.01}, drift=0.0)
+    habits = (Nuisance("lying", 0.5), Nuisance("late_reports", 0.02, lasts_h=48))
+    history = _world(Scenario("x", fleet=spec, world=world, nuisances=habits))[1].history
+    attempts = int(history.attempts.sum())
+    assert _near(int(history.failures.sum()), attempts, 0.1)
+    assert all(abs(one - 0.0298) < 1e-9 for one in history.silence)
