@@ -18,10 +18,10 @@ KINDS = ("permit", "refund", "failed", "confirmed", "crash", "dark", "heard", "c
 Told = tuple[str, Profile, int, str, int]
 told = st.tuples(
     st.sampled_from(KINDS),
-    st.sampled_from(PROFILES),
+    st.sampled_from(PROFILES[:2]),
     st.integers(1, 6),
     st.sampled_from(["", "", "mill"]),
-    st.sampled_from([0, 900, HOUR_S, 2 * HOUR_S, DAY_S, 5 * DAY_S]),
+    st.sampled_from([0, 0, 0, 900, HOUR_S, 5 * DAY_S]),
 )
 
 
@@ -63,7 +63,7 @@ def sound(watch: Watch) -> None:
 
 @given(
     story=st.lists(told, max_size=40),
-    backs=st.lists(st.sampled_from([0, HOUR_S, DAY_S, 4 * DAY_S]), min_size=40, max_size=40),
+    backs=st.lists(st.sampled_from([0, 0, 900, HOUR_S, 5 * DAY_S]), min_size=40, max_size=40),
     isolate=st.integers(0, 60),
 )
 @settings(max_examples=40, deadline=None)
