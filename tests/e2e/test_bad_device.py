@@ -201,6 +201,34 @@ def test_a_slot_that_an_ending_worker_still_holds_is_waited_for(
         ended.join()
 
 
+def test_of_two_agents_that_start_at_once_one_runs_and_the_other_says_why(
+    plane: Plane, tmp_path: Path
+) -> None:
+    with board(plane, tmp_path) as made:
+        made.kill()
+        logs = [tmp_path / f"agent-{number}.log" for number in range(2)]
+        processes = []
+        for path in logs:
+            with path.open("wb") as log:
+                made.log = log
+                made.start()
+                assert made.process is not None
+                processes.append(made.process)
+        try:
+            assert wait_for(lambda: any(one.poll() is not None for one in processes), 30)
+            codes = [one.poll() for one in processes]
+            assert sorted(codes, key=str) == [1, None]
+            loser = logs[codes.index(1)].read_text()
+            assert loser.startswith("error[agent.locked]: another agent runs with"), loser
+            # The socket is the winner's, whoever came first to the rest.
+            assert wait_for(lambda: made.agent("status").returncode == 0, 30)
+            assert processes[codes.index(None)].poll() is None
+        finally:
+            for one in processes:
+                one.kill()
+                one.wait()
+
+
 def test_a_state_directory_that_is_full_stops_everything_and_is_waited_for(
     plane: Plane, tmp_path: Path, media: ExitStack
 ) -> None:
@@ -227,7 +255,7 @@ def test_a_state_directory_that_is_full_stops_everything_and_is_waited_for(
         assert made.agent("status").returncode == 0
         (where / "filler").unlink()
         made.agent("check")
-        until_told(plane, made)
-        assert plane.outcomes() == [("confirmed", None)]
+        # Nobody had to act on the device: it goes on where it was.
+        assert wait_for(lambda: "staged" in plane.kinds(), 45)
     log = (tmp_path / "agent.log").read_text()
     assert "Traceback" not in log

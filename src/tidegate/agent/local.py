@@ -1,7 +1,7 @@
 """The agent's socket on the device: verbs for people and applications (`agent.verbs`), one JSON line each way.
 
-Who may use it is the socket's file mode and group. One thread serves everybody between two ticks of the agent, so nobody is waited for: a client has a moment
-to say its line, and a connection that holds an inhibitor costs a file descriptor until it ends.
+Who may use it is the socket's file mode and group. One thread serves everybody between two ticks of the agent, and while it waits for its server, so nobody is
+waited for: a client has a moment to say its line, and a connection that holds an inhibitor costs a file descriptor until it ends.
 """
 
 # pathlib would cost the resident process a quarter of a MiB.
