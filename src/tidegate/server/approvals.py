@@ -14,7 +14,7 @@ from tidegate.core.codec import INTEGER_MAX, canonical
 from tidegate.core.errors import RequestError
 from tidegate.server import audit
 from tidegate.server.auth import APPROVING_ROLES, Actor
-from tidegate.server.store import Connection, admin_accounts, admin_devices, changes
+from tidegate.server.store import Connection, admin_accounts, changes, device_queries
 from tidegate.server.store import admin_rollouts as rows
 
 Row = dict[str, Any]
@@ -80,8 +80,7 @@ def needed(conn: Connection, actor: Actor, devices: int, rules: Rules, act: str 
 def _is_wide(conn: Connection, devices: int, rules: Rules) -> bool:
     if devices > rules.above_devices:
         return True
-    fleet = admin_devices.device_counts(conn).get("accepted", 0)
-    return devices * 10_000 > rules.above_share_bp * fleet
+    return devices * 10_000 > rules.above_share_bp * device_queries.accepted(conn)
 
 
 def bound_to(rollout: Row, action: str, detail: Row) -> str:

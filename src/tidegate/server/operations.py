@@ -37,8 +37,8 @@ from tidegate.server.store import Connection
 T = TypeVar("T")
 #: Decisions that may follow one another at once (a ring without gates, say).
 _STEPS_MAX: Final = 4
-#: Up to so many devices are asked one by one before a rollout is made: about a second.
-ASKED_MAX: Final = 10_000
+#: Up to so many devices are asked one by one before a rollout is made: a tenth of a second.
+ASKED_MAX: Final = 1_000
 
 
 class Operations:
