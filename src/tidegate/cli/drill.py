@@ -22,7 +22,7 @@ _PARTS = ("rotate", "lost-key", "theft")
 @click.option("--config", "config", type=click.Path(path_type=Path), help="tidegate.toml")
 @click.option("--seed", default=1, show_default=True, help="incident: of the simulated world.")
 @click.option(
-    "--report", "target", type=click.Path(path_type=Path), help="incident: a file for the report."
+    "--out", "target", type=click.Path(path_type=Path), help="incident: a file for the report."
 )
 @with_output
 def command(
@@ -44,7 +44,7 @@ def command(
 
     \b
     tidegate drill
-    tidegate drill incident --report drill.md
+    tidegate drill incident --out drill.md
     tidegate drill theft --data ./tidegate-data --json
     """
     if part == "incident":

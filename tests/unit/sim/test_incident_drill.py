@@ -21,7 +21,7 @@ def test_every_step_from_the_first_bad_boot_to_the_published_report_is_timed(
     tmp_path: Path,
 ) -> None:
     report = tmp_path / "report.md"
-    done = CliRunner().invoke(command, ["incident", "--json", "--report", str(report)])
+    done = CliRunner().invoke(command, ["incident", "--json", "--out", str(report)])
     assert done.exit_code == 0, done.output
     told = json.loads(done.stdout)
     assert (told["schema"], told["failed"]) == ("tidegate.incident-drill/1", False)
