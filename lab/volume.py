@@ -72,7 +72,7 @@ class Volume:
         self._size = os.fstat(self._file).st_size
         self._unflushed: list[_Write] = []
         self._lock = threading.Lock()
-        self._trap: tuple[int, int, threading.Event] | None = None
+        self._trap: tuple[tuple[tuple[int, int], ...], threading.Event] | None = None
         self._listener = socket.socket(socket.AF_UNIX)
         socket_path.unlink(missing_ok=True)
         self._listener.bind(str(socket_path))
@@ -81,14 +81,14 @@ class Volume:
         self._idle.set()
         threading.Thread(target=self._accept, name="volume", daemon=True).start()
 
-    def trap(self, start: int, length: int) -> threading.Event:
-        """Wait for the next write into a range: it reaches the disk's cache, and the disk never answers again.
+    def trap(self, *ranges: tuple[int, int]) -> threading.Event:
+        """Wait for the next write into one of these ranges, each its start and its length: it reaches the disk's cache, and the disk never answers again.
 
         The event tells when that is; then take the power away.
         """
         sprung = threading.Event()
         with self._lock:
-            self._trap = (start, start + length, sprung)
+            self._trap = (ranges, sprung)
         return sprung
 
     def cut(self, chance: random.Random) -> Loss:
@@ -195,12 +195,14 @@ class Volume:
     def _write(self, offset: int, new: bytes, *, durable: bool) -> None:
         with self._lock:
             trap = self._trap
-            sprung = trap is not None and offset < trap[1] and offset + len(new) > trap[0]
+            sprung = trap is not None and any(
+                offset < start + length and offset + len(new) > start for start, length in trap[0]
+            )
             if sprung or not durable:
                 self._unflushed.append(_Write(offset, os.pread(self._file, len(new), offset), new))
             os.pwrite(self._file, new, offset)
         if trap is not None and sprung:
-            trap[2].set()
+            trap[1].set()
             raise _TrappedError
 
     def _flush(self) -> None:

@@ -11,7 +11,8 @@ class Moment:
 
     Attributes:
         after: what the console has to say first; a phase is said up to a quarter of a second after it was entered.
-        within_s: at random in this long after that; 0: at the next write of the boot partition, which hangs then, neither durable nor lost.
+        within_s: at random in this long after that; 0: at the agent's next write of the boot loader's environment, which hangs then, neither durable nor lost.
+        loader: the write is the loader's, anywhere in the boot partition. Linux writes there of its own accord, too: the day on which a file was read.
         passed: what the console says when it is too late for this moment; the next one is waited for then.
     """
 
@@ -19,12 +20,13 @@ class Moment:
     after: str
     within_s: float
     passed: str = r"^UP slot=B"
+    loader: bool = False
 
 
 DOWNLOAD = Moment("download", r"^PHASE downloading", 6.0)
 INSTALL = Moment("install", r"^PHASE installing", 3.0)
 FLAG = Moment("boot flag", r"^PHASE (installing|staged)", 0.0)
-LOADER = Moment("loader's write", r"RESTART asked for", 0.0)
+LOADER = Moment("loader's write", r"RESTART asked for", 0.0, loader=True)
 FIRST_BOOT = Moment("first boot", MARKER.replace("[AB]", "B"), 4.0, r"^PHASE testing")
 WARM_UP = Moment("warm-up", r"^PHASE testing", 2.0, r"^PHASE idle")
 CONFIRM = Moment("confirming", r"^PHASE testing", 0.0, r"^PHASE idle")

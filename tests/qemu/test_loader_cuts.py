@@ -195,7 +195,7 @@ def _boot_and_cut(bench: Bench, chance: random.Random, report: Report) -> None:
     moment = chance.choice(loader.MOMENTS)
     machine = bench.machine
     if moment == loader.IN_ITS_WRITE:
-        sprung = bench.volume.trap(LAYOUT.start(1), LAYOUT.size(1))
+        sprung = bench.volume.trap((LAYOUT.start(1), LAYOUT.size(1)))
         machine.start()
         # A confirmed slot is not counted in style bootcount, so that nothing is written: the marker comes instead.
         until = time.monotonic() + LOADER_S

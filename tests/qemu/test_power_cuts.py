@@ -17,6 +17,7 @@ from lab.machine import SilentError
 from lab.plant import Plant, Release
 from lab.report import OUTCOME, WRONG_SLOT, Report
 from lab.report import WHOLE_SYSTEM as MODE
+from tests.qemu import loader
 from tests.qemu.moments import (
     CONFIRM,
     DOWNLOAD,
@@ -98,8 +99,12 @@ class Life:
         if moment.within_s:
             time.sleep(self.chance.uniform(0.0, moment.within_s))
             return True
-        layout = self.device.layout
-        sprung = self.device.volume.trap(layout.start(1), layout.size(1))
+        volume, layout = self.device.volume, self.device.layout
+        ranges = [(layout.start(1), layout.size(1))]
+        if not moment.loader:
+            copies = loader.find_copies(volume.image, layout)
+            ranges = [(at, uboot.ENV_BYTES) for at in copies]
+        sprung = volume.trap(*ranges)
         return self._until(sprung.is_set)
 
     def _said(self, pattern: re.Pattern[str]) -> bool:
