@@ -179,9 +179,7 @@ class SlotMedium:
 
 
 class MemorySlot:
-    """`agent.ports.SlotDevice` over a `SlotMedium`, which records an order."""
-
-    concurrent: Final = False
+    """`agent.ports.SlotDevice` over a `SlotMedium`."""
 
     def __init__(self, name: str, medium: SlotMedium, power: Power, faults: DiskFaults) -> None:
         """Open the slot."""
@@ -191,7 +189,7 @@ class MemorySlot:
         self._faults = faults
         self.size = medium.size
 
-    def write_at(self, offset: int, data: bytes | memoryview) -> None:
+    def write_at(self, offset: int, data: bytes) -> None:
         """Write; durable after `flush`.
 
         Raises:
@@ -239,7 +237,7 @@ class MemorySlot:
         if any(offset <= bad < offset + length for bad in self._faults.bad_blocks):
             raise DeviceError("install.write", "input/output error")
 
-    def _put(self, offset: int, data: bytes | memoryview) -> None:
+    def _put(self, offset: int, data: bytes) -> None:
         self._medium.writes += 1
         view = memoryview(data)
         done = 0

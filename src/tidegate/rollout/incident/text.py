@@ -11,8 +11,7 @@ from typing import Final
 LINE_MAX: Final = 1_000
 #: Most of one line of a log.
 LOG_LINE_MAX: Final = 400
-#: An underscore inside a word makes no emphasis, and reasons are full of them.
-_MARKED: Final = re.compile(r"([\\`*\[\]<>|#~&!$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")
+_MARKED: Final = re.compile(r"([\\`*_\[\]<>|#~&!$])")
 _LEADING: Final = re.compile(r"^([-+](?=\s|$)|[-=](?=[-= ])|\d{1,9}(?=[.)](?:\s|$)))")
 
 

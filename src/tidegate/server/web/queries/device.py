@@ -27,7 +27,6 @@ from tidegate.server.web.views import (
     WhyRow,
 )
 from tidegate.server.web.words import Tone
-from tidegate.server.why import NO_BOUNDS, Bounds
 
 Row = dict[str, Any]
 UPDATES: Final = 12
@@ -55,15 +54,13 @@ _SLOT_STATES: Final = {
 }
 
 
-def page(
-    conn: Connection, device_id: str, now: int, bounds: Bounds = NO_BOUNDS
-) -> DevicePage | None:
-    """Return one device by its id (untrusted), or None; `bounds`: what the server bounds for all rollouts."""
+def page(conn: Connection, device_id: str, now: int) -> DevicePage | None:
+    """Return one device by its id (untrusted), or None."""
     device = rows.device(conn, device_id)
     if device is None:
         return None
     number = int(device["row"])
-    standing = why.standing(conn, device, now, bounds)
+    standing = why.standing(conn, device, now)
     updates = rows.updates(conn, number, UPDATES)
     events = rows.events(conn, number, EVENTS)
     newest = rows.newest_updates(conn, [number]).get(number)
