@@ -103,7 +103,7 @@ def test_a_silent_device_that_tells_of_its_failure_later_pays_once_and_is_bad_on
     assert list(bench.book.rows[0][:5]) == before
 
 
-def test_a_site_pays_once_for_all_permits_before_and_rests_for_a_day(bench: Bench) -> None:
+def test_a_site_pays_once_until_somebody_there_is_well_again(bench: Bench) -> None:
     desk = bench.desk
     assert desk.site_room("mill") == 1
     desk.permit(EU, 5, "mill")
@@ -122,6 +122,13 @@ def test_a_site_pays_once_for_all_permits_before_and_rests_for_a_day(bench: Benc
     desk.permit(EU, 1, "mill")
     desk.failed(EU, 2 * DAY_S, 1, "mill")
     found = bench.go(2 * DAY_S + TICK)
+    assert [one.credited for one in bench.of(Fail, found) if isinstance(one, Fail)] == [0]
+    desk.permit(EU, 1, "mill")
+    desk.confirmed(EU, 2 * DAY_S + TICK, 1, "mill")
+    bench.go(3 * DAY_S)
+    desk.permit(EU, 1, "mill")
+    desk.failed(EU, 3 * DAY_S, 1, "mill")
+    found = bench.go(3 * DAY_S + TICK)
     assert [one.credited for one in bench.of(Fail, found) if isinstance(one, Fail)] == [1]
 
 

@@ -3,8 +3,8 @@
 Whenever a ratio decides, its numerator and its denominator must be known at the same age. So an answer is held until the deadline of its cohort, a crash counts
 against a soak gate when the device reaches the gate's age, and late events are weighed a tick at a time.
 
-What stands together falls together: a site's permits pay once, at most one late event per site and tick is weighed (which, decides a hash), and at most one per
-region, kind and hour is counted against the fleet's rate.
+What stands together falls together: a site's permits pay once until somebody there is well again, at most one late event per site and tick is weighed (which,
+decides a hash), and at most one per region, kind and hour is counted against the fleet's rate.
 
 Like devices come as one happening with a `count`. Who is a device, and whether it says so for the first time, is `roster`'s matter. Counts that do not fit what
 was permitted are cut to it: nobody can answer who was not asked. Times are unix seconds, of the server: `advance` before what
@@ -91,6 +91,8 @@ class Desk:
         self._due: list[tuple[int, int, Key]] = []
         self._lost: dict[tuple[int, str], tuple[int, int]] = {}
         self._site_paid: dict[str, int] = {}
+        #: When the permit was granted of the last device of a site that confirmed.
+        self._site_well: dict[str, int] = {}
         self._sites: dict[str, list[int]] = {}
         self._late: list[tuple[Kind, bool, Profile, str, int]] = []
         self._paid: dict[tuple[str, Kind], int] = {}
@@ -179,6 +181,8 @@ class Desk:
             if site:
                 self._site_ends(site, part)
                 self._site(site)[1] += part
+                before = self._site_well.get(site, -1)
+                self._site_well[site] = max(before, cohort.granted_at)
         for _, cohort in self._found(profile, granted_at, site):
             part = min(count, cohort.silent - cohort.returned)
             if part > 0:
@@ -280,7 +284,7 @@ class Desk:
     def site_room(self, site: str) -> int:
         """Return how many more permits a site may have: as many out as are healthy there, one to begin with; none to begin with after a failure."""
         pending, healthy = self._site(site)
-        least = 0 if self._blocked(site) else 1
+        least = 0 if self._rests(site) else 1
         return max(0, max(least, healthy) - pending)
 
     def _site(self, site: str) -> list[int]:
@@ -290,11 +294,18 @@ class Desk:
         if site:
             self._site(site)[0] -= count
 
-    def _blocked(self, site: str) -> bool:
+    def _rests(self, site: str) -> bool:
         return (
             bool(site)
             and self.now < self._site_paid.get(site, -self.harm.site_s) + self.harm.site_s
         )
+
+    def _blocked(self, site: str) -> bool:
+        """Say whether permits of a site are no evidence now: for a day after it paid, and until a device there has been well since."""
+        paid_at = self._site_paid.get(site)
+        if not site or paid_at is None:
+            return False
+        return self._rests(site) or self._site_well.get(site, -1) <= paid_at
 
     def _pays(self, site: str, cohort: Cohort, key: Key, count: int) -> int:
         """Return how many of a cohort's failures are evidence. A site pays once for all permits before."""
