@@ -38,6 +38,7 @@ from tidegate.rollout.evidence.facts import (
 )
 from tidegate.rollout.evidence.risks import Risks
 from tidegate.rollout.evidence.settings import CONTROLS, HOUR_S, MILLION
+from tidegate.rollout.evidence.sites import Sites
 from tidegate.rollout.evidence.strata import CLASS, OTHER, Profile
 
 KINDS: Final[tuple[Kind, Kind]] = ("crash", "dark")
@@ -90,10 +91,7 @@ class Desk:
         self._timer = 0
         self._due: list[tuple[int, int, Key]] = []
         self._lost: dict[tuple[int, str], tuple[int, int]] = {}
-        self._site_paid: dict[str, int] = {}
-        #: When the permit was granted of the last device of a site that confirmed.
-        self._site_well: dict[str, int] = {}
-        self._sites: dict[str, list[int]] = {}
+        self.sites = Sites(book.harm.site_s)
         self._late: list[tuple[Kind, bool, Profile, str, int]] = []
         self._paid: dict[tuple[str, Kind], int] = {}
         self._recent: dict[Kind, list[tuple[int, int]]] = {kind: [] for kind in KINDS}
@@ -106,13 +104,13 @@ class Desk:
     def permit(self, profile: Profile, count: int = 1, site: str = "") -> None:
         """Book permits that were granted now, before the answer leaves."""
         profile = self._told(profile)
-        counted = not self._blocked(site)
+        counted = not self.sites.blocked(site, self.now)
         cohort = self._cohort(profile, site, counted=counted)
         cohort.permits += count
         cohort.open = [one + count for one in cohort.open]
         self.risks.leave_control(profile, count)
         if site:
-            self._site(site)[0] += count
+            self.sites.begin(site, count)
         charged = None if counted else 0
         self._out.append(Permit(at=self.now, profile=profile, count=count, charged=charged))
 
@@ -123,7 +121,7 @@ class Desk:
             cohort.refunded += part
             cohort.leave(part)
             self.risks.control(profile, part)
-            self._site_ends(site, part)
+            self.sites.end(site, part)
             self._out.append(
                 Refund(
                     at=self.now,
@@ -140,7 +138,7 @@ class Desk:
         for key, cohort, part in self._waiting(profile, granted_at, site, count):
             cohort.failed += part
             cohort.leave(part)
-            self._site_ends(site, part)
+            self.sites.end(site, part)
             paid = self._pays(site, cohort, key, part)
             self._fail(profile, cohort, part, paid, again=False)
             count -= part
@@ -179,10 +177,7 @@ class Desk:
             well += part
             count -= part
             if site:
-                self._site_ends(site, part)
-                self._site(site)[1] += part
-                before = self._site_well.get(site, -1)
-                self._site_well[site] = max(before, cohort.granted_at)
+                self.sites.well(site, part, cohort.granted_at)
         for _, cohort in self._found(profile, granted_at, site):
             part = min(count, cohort.silent - cohort.returned)
             if part > 0:
@@ -279,44 +274,15 @@ class Desk:
             )
         )
 
-    # ------------------------------------------------------------------ sites
-
     def site_room(self, site: str) -> int:
-        """Return how many more permits a site may have: as many out as are healthy there, one to begin with; none to begin with after a failure."""
-        pending, healthy = self._site(site)
-        least = 0 if self._rests(site) else 1
-        return max(0, max(least, healthy) - pending)
-
-    def _site(self, site: str) -> list[int]:
-        return self._sites.setdefault(site, [0, 0])
-
-    def _site_ends(self, site: str, count: int) -> None:
-        if site:
-            self._site(site)[0] -= count
-
-    def _rests(self, site: str) -> bool:
-        return (
-            bool(site)
-            and self.now < self._site_paid.get(site, -self.harm.site_s) + self.harm.site_s
-        )
-
-    def _blocked(self, site: str) -> bool:
-        """Say whether permits of a site are no evidence now: for a day after it paid, and until a device there has been well since."""
-        paid_at = self._site_paid.get(site)
-        if not site or paid_at is None:
-            return False
-        return self._rests(site) or self._site_well.get(site, -1) <= paid_at
+        """Return how many more permits a site may have now (`Sites.room`)."""
+        return self.sites.room(site, self.now)
 
     def _pays(self, site: str, cohort: Cohort, key: Key, count: int) -> int:
-        """Return how many of a cohort's failures are evidence. A site pays once for all permits before."""
+        """Return how many of a cohort's failures are evidence."""
         if not key[3]:
             return 0
-        if not site:
-            return count
-        if cohort.granted_at <= self._site_paid.get(site, -1):
-            return 0
-        self._site_paid[site] = self.now
-        return 1
+        return self.sites.pays(site, cohort.granted_at, self.now) if site else count
 
     # ------------------------------------------------------------------ time
 
@@ -387,7 +353,7 @@ class Desk:
     def _quiet(self, key: Key, cohort: Cohort, ppm: int, charged: int | None) -> None:
         _, profile, site, _ = key
         silent = cohort.silent
-        self._site_ends(site, silent)
+        self.sites.end(site, silent)
         paid = self._pays(site, cohort, key, silent)
         self._out.append(
             Silent(

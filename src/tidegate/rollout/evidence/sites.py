@@ -1,0 +1,54 @@
+"""Devices of one site share power, network and people: how often they may speak together, and how many may be out there at once."""
+
+
+class Sites:
+    """What is known of each site. A name is empty where devices stand alone; then nothing here concerns them."""
+
+    def __init__(self, rest_s: int) -> None:
+        self._rest_s = rest_s
+        self._paid: dict[str, int] = {}
+        #: When the permit was granted of the last device that confirmed.
+        self._well: dict[str, int] = {}
+        #: Permits whose outcome is open, and healthy devices.
+        self._counts: dict[str, list[int]] = {}
+
+    def room(self, site: str, now: int) -> int:
+        """Return how many more permits a site may have: as many out as are healthy there, one to begin with; none to begin with for a day after a failure."""
+        pending, healthy = self._of(site)
+        least = 0 if self._rests(site, now) else 1
+        return max(0, max(least, healthy) - pending)
+
+    def begin(self, site: str, count: int) -> None:
+        """Count permits."""
+        self._of(site)[0] += count
+
+    def end(self, site: str, count: int) -> None:
+        """Count outcomes of any kind."""
+        if site:
+            self._of(site)[0] -= count
+
+    def well(self, site: str, count: int, granted_at: int) -> None:
+        """Count devices that confirmed."""
+        self.end(site, count)
+        self._of(site)[1] += count
+        self._well[site] = max(self._well.get(site, -1), granted_at)
+
+    def blocked(self, site: str, now: int) -> bool:
+        """Say whether permits of a site are no evidence now: for a day after it paid, and until a device there has been well since."""
+        paid_at = self._paid.get(site)
+        if not site or paid_at is None:
+            return False
+        return self._rests(site, now) or self._well.get(site, -1) <= paid_at
+
+    def pays(self, site: str, granted_at: int, now: int) -> int:
+        """Return how many of a site's failures are evidence: one for all permits that were granted since it last paid."""
+        if granted_at <= self._paid.get(site, -1):
+            return 0
+        self._paid[site] = now
+        return 1
+
+    def _rests(self, site: str, now: int) -> bool:
+        return bool(site) and now < self._paid.get(site, -self._rest_s) + self._rest_s
+
+    def _of(self, site: str) -> list[int]:
+        return self._counts.setdefault(site, [0, 0])
