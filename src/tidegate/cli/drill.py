@@ -1,4 +1,4 @@
-"""`tidegate drill`: rehearse lost keys and a stolen server on a scratch copy, before it happens."""
+"""`tidegate drill`: rehearse lost keys and a stolen server on a scratch copy, and an incident on a simulated fleet, before it happens."""
 
 import os
 import time
@@ -16,22 +16,39 @@ if TYPE_CHECKING:
 _PARTS = ("rotate", "lost-key", "theft")
 
 
-@click.command("drill", short_help="Rehearse lost keys and a stolen server.")
-@click.argument("part", type=click.Choice([*_PARTS, "all"]), default="all")
+@click.command("drill", short_help="Rehearse lost keys, a stolen server, an incident.")
+@click.argument("part", type=click.Choice([*_PARTS, "all", "incident"]), default="all")
 @click.option("--data", "data_dir", type=click.Path(path_type=Path), help="Data directory.")
 @click.option("--config", "config", type=click.Path(path_type=Path), help="tidegate.toml")
+@click.option("--seed", default=1, show_default=True, help="incident: of the simulated world.")
+@click.option(
+    "--out", "target", type=click.Path(path_type=Path), help="incident: a file for the report."
+)
 @with_output
-def command(part: str, data_dir: Path | None, config: Path | None, out: Output) -> int:
-    """Rehearse lost keys and a stolen server, on a scratch copy in memory. Nothing is changed.
+def command(
+    part: str,
+    data_dir: Path | None,
+    config: Path | None,
+    seed: int,
+    target: Path | None,
+    out: Output,
+) -> int:
+    """Rehearse lost keys, a stolen server, or an incident. Nothing is changed.
 
-    It reads this installation's root, targets, products and fleet, puts a scratch key in the place of every key, and asks the real
+    Keys and server: it reads this installation's root, targets, products and fleet, puts a scratch key in the place of every key, and asks the real
     agent what it would do. Parts: rotate (other online keys), lost-key (each root key in turn), theft (the whole server). Exit code 1
     when something did not work, or a device did what no offline key allowed.
 
+    incident plays a bad release on a simulated fleet of its own, with the real server and real agents, from the first bad boot to the
+    published report, and times each step. It fails when a step did not happen.
+
     \b
     tidegate drill
+    tidegate drill incident --out drill.md
     tidegate drill theft --data ./tidegate-data --json
     """
+    if part == "incident":
+        return _incident(seed, target, out)
     from tidegate.server.config import load
     from tidegate.sim.drill.drill import rehearse
 
@@ -41,6 +58,41 @@ def command(part: str, data_dir: Path | None, config: Path | None, out: Output) 
     body = {"failed": found.failed, **_plain(found)}
     out.data("drill/1", body, "\n".join(printable_lines(found)))
     return 1 if found.failed else 0
+
+
+def _incident(seed: int, target: Path | None, out: Output) -> int:
+    import tempfile
+
+    import msgspec
+
+    from tidegate.sim.drill.incident import rehearse_incident
+
+    with tempfile.TemporaryDirectory(prefix="tidegate-drill-") as folder:
+        found = rehearse_incident(Path(folder), seed=seed)
+    if target is not None:
+        target.write_text(found.report, encoding="utf-8")
+    width = max(len(one.what) for one in found.steps)
+    lines = [
+        f"An incident on {found.devices} simulated devices, seed {found.seed}: real server and agents, simulated boards and clock.",
+        "The simulated operator acts at once: people's time is not in it.",
+        "",
+        f"  {'STEP':<{width}}          SIMULATED  MACHINE",
+        *(
+            f"  {one.what:<{width}}  {'ok' if one.ok else 'FAILED':<6}  {_span(one.at_s):>9}  {one.took_ms / 1000:>5.1f} s  {one.text}"
+            for one in found.steps
+        ),
+        "",
+        "FAILED: see above." if found.failed else "Every step happened.",
+        f"{_span(found.simulated_s)} of simulated time, {found.took_ms / 1000:.1f} s of this machine's.",
+    ]
+    body = {"failed": found.failed, **msgspec.to_builtins(found)}
+    out.data("incident-drill/1", body, "\n".join(printable(line) for line in lines))
+    return 1 if found.failed else 0
+
+
+def _span(seconds: int) -> str:
+    """Write a span as hours, minutes and seconds: `3:05:12`."""
+    return f"{seconds // 3600}:{seconds % 3600 // 60:02d}:{seconds % 60:02d}"
 
 
 def _plain(found: "Report") -> dict[str, object]:

@@ -3,6 +3,7 @@
 import datetime as dt
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from tidegate.rollout.incident import text
 from tidegate.rollout.incident.model import (
@@ -12,6 +13,8 @@ from tidegate.rollout.incident.model import (
     IncidentReport,
     Share,
 )
+
+NONE: Final = "\N{EN DASH}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +82,12 @@ def lay_out(report: IncidentReport) -> Document:
 
 def when(at: int) -> str:
     """Write unix seconds for people, in UTC; a dash where there is none."""
-    return dt.datetime.fromtimestamp(at, dt.UTC).strftime("%Y-%m-%d %H:%M:%S") if at else "-"
+    return dt.datetime.fromtimestamp(at, dt.UTC).strftime("%Y-%m-%d %H:%M:%S") if at else NONE
 
 
 def day(at: int) -> str:
     """Write the day of unix seconds, in UTC; a dash where there is none."""
-    return dt.datetime.fromtimestamp(at, dt.UTC).strftime("%Y-%m-%d") if at else "-"
+    return dt.datetime.fromtimestamp(at, dt.UTC).strftime("%Y-%m-%d") if at else NONE
 
 
 def who(name: str) -> str:
@@ -245,7 +248,7 @@ def _hypothesis(report: IncidentReport) -> list[Block]:
 
 def _decisions(report: IncidentReport) -> list[Block]:
     rows = tuple(
-        (when(one.at), who(one.who), one.text, "; ".join(one.because) or "-")
+        (when(one.at), who(one.who), one.text, "; ".join(one.because) or NONE)
         for one in report.decisions
     )
     return [Table(("UTC", "who", "decided", "because"), rows)] if rows else []

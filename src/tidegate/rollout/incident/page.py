@@ -14,12 +14,12 @@ body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding
 h1{font-size:1.6rem;line-height:1.25}h2{font-size:1.2rem;margin-top:2rem;border-bottom:1px solid var(--line)}h3{font-size:1rem}
 h1,h2,h3,p,li,dd,td,th{overflow-wrap:anywhere}
 dl{display:grid;grid-template-columns:max-content 1fr;gap:.1rem 1rem}dt{opacity:.7}dd{margin:0}
-.wide{overflow-x:auto}table{border-collapse:collapse;width:100%;font-size:.92rem}
+.wide{overflow-x:auto}table{border-collapse:collapse;width:100%;min-width:36rem;font-size:.92rem}
 th,td{text-align:left;vertical-align:top;padding:.3rem .6rem .3rem 0;border-bottom:1px solid var(--line)}
 th{white-space:nowrap;font-weight:600}td.n,th.n{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}
 pre{background:var(--soft);padding:.6rem;overflow-x:auto;font-size:.82rem;line-height:1.4}
 footer{margin-top:2rem;opacity:.7;font-size:.85rem}
-@media print{body{margin:0;max-width:none;font-size:10pt}pre{white-space:pre-wrap;overflow-wrap:anywhere}.wide{overflow:visible}
+@media print{body{margin:0;max-width:none;font-size:10pt}pre{white-space:pre-wrap;overflow-wrap:anywhere}.wide{overflow:visible}table{min-width:0}
 tr,h2,h3{break-inside:avoid}h2,h3{break-after:avoid}thead{display:table-header-group}@page{size:A4;margin:18mm 16mm}}
 """
 #: What a browser may do with a page of ours: show it, and use that one style.

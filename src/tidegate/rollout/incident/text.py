@@ -11,7 +11,8 @@ from typing import Final
 LINE_MAX: Final = 1_000
 #: Most of one line of a log.
 LOG_LINE_MAX: Final = 400
-_MARKED: Final = re.compile(r"([\\`*_\[\]<>|#~&!$])")
+#: An underscore inside a word makes no emphasis, and reasons are full of them.
+_MARKED: Final = re.compile(r"([\\`*\[\]<>|#~&!$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")
 _LEADING: Final = re.compile(r"^([-+](?=\s|$)|[-=](?=[-= ])|\d{1,9}(?=[.)](?:\s|$)))")
 
 

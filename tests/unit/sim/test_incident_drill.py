@@ -1,0 +1,51 @@
+"""The incident drill: every step happens in a whole simulated world and is timed; one that does not happen is said."""
+
+import json
+from pathlib import Path
+
+import msgspec
+import pytest
+from click.testing import CliRunner
+
+from tidegate.cli.drill import command
+from tidegate.sim.drill import incident
+from tidegate.sim.drill.incident import IncidentDrill, rehearse_incident
+
+STEPS = [
+    "first bad boot", "evidence", "halt effective", "world told", "un-started cancelled",
+    "cohort known", "fallback ordered", "last device back", "report published",
+]  # fmt: skip
+
+
+def test_every_step_from_the_first_bad_boot_to_the_published_report_is_timed(
+    tmp_path: Path,
+) -> None:
+    report = tmp_path / "report.md"
+    done = CliRunner().invoke(command, ["incident", "--json", "--out", str(report)])
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)
+    assert (told["schema"], told["failed"]) == ("tidegate.incident-drill/1", False)
+    found = msgspec.convert(told, type=IncidentDrill)
+    assert [one.what for one in found.steps] == STEPS
+    times = [one.at_s for one in found.steps]
+    assert times == sorted(times)
+    assert times[0] == 0
+    assert 0 < times[-1] <= found.simulated_s
+    text = report.read_text()
+    for part in (
+        "# INC-", "- Status: closed", "- Owner: operator", "What happened", "Who was hit", "1.0.0",
+        "| boot.counter_exhausted |", "had not begun to activate, and were cancelled", "went back",
+        "## Decisions", "## Logs", "the bench has one board of every revision",
+    ):  # fmt: skip
+        assert part in text, part
+    assert "Missing from this report" not in text
+
+
+def test_a_step_that_does_not_happen_fails_the_drill(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(incident, "_REVISIONS", ())
+    monkeypatch.setattr(incident, "_PATIENCE_S", 3600.0)
+    found = rehearse_incident(tmp_path, devices=24)
+    assert found.failed
+    assert [(one.what, one.ok) for one in found.steps] == [("first bad boot", False)]
