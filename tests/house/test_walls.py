@@ -40,6 +40,7 @@ SEEDS = [
     ("door: litestar and jinja2", "server/newcomer.py", "from litestar import get"),
     ("door: securesystemslib and cryptography", "core/codec.py", "import cryptography"),
     ("door: uvicorn", "server/app.py", "import uvicorn"),
+    ("door: numpy, of the extra sim", "rollout/evidence/wealth.py", "import numpy"),
     (
         "the idle loop imports neither tuf nor cryptography",
         "agent/bootloaders/file.py",
