@@ -30,7 +30,7 @@ class Bounds(NamedTuple):
     budget: Budget = UNBOUNDED
 
 
-_NO_BOUNDS: Final = Bounds()
+NO_BOUNDS: Final = Bounds()
 
 
 def bounds_of(settings: Settings) -> Bounds:
@@ -38,7 +38,7 @@ def bounds_of(settings: Settings) -> Bounds:
     return Bounds(settings.caps, Budget(settings.egress_rate, settings.egress_site_rate))
 
 
-def tell(conn: Connection, device_id: str, now: int, bounds: Bounds = _NO_BOUNDS) -> Why:
+def tell(conn: Connection, device_id: str, now: int, bounds: Bounds = NO_BOUNDS) -> Why:
     """Say why a device is, or is not, updating.
 
     Raises:
@@ -56,7 +56,7 @@ def tell(conn: Connection, device_id: str, now: int, bounds: Bounds = _NO_BOUNDS
 
 
 def facts_of(
-    conn: Connection, row: Row, now: int, bounds: Bounds = _NO_BOUNDS
+    conn: Connection, row: Row, now: int, bounds: Bounds = NO_BOUNDS
 ) -> explain.DeviceFacts:
     """Return what is known about a device and the rollout that would serve it."""
     attrs = Book(conn).attributes(row, now)
@@ -78,7 +78,7 @@ def facts_of(
         return common
     update = updates.get(chosen.row.id)
     found = _with_rollout(conn, row, common, chosen, attrs, update, now)
-    return _with_bounds(conn, row, found, chosen, bounds, now)
+    return with_bounds(conn, int(row["row"]), found, chosen, bounds, now)
 
 
 def _chosen(
@@ -148,15 +148,25 @@ def _with_rollout(
     )
 
 
-def _with_bounds(
+def with_bounds(
     conn: Connection,
-    row: Row,
+    row: int,
     facts: explain.DeviceFacts,
     chosen: snapshot.Live,
     bounds: Bounds,
     now: int,
 ) -> explain.DeviceFacts:
-    device = device_queries.by_row(conn, int(row["row"]))
+    """Add to a device's facts what caps, the budget of bytes and the retry policy of the rollout that concerns it say; web and API ask here.
+
+    Args:
+        conn: any connection; reads only.
+        row: of the device.
+        facts: of the device and `chosen`.
+        chosen: the rollout.
+        bounds: of the server.
+        now: unix seconds.
+    """
+    device = device_queries.by_row(conn, row)
     if device is None:
         return facts
     capped = caps.least(bounds.caps, chosen.rollout.policy.at_once_per)

@@ -17,6 +17,7 @@ from tidegate.rollout.model import Deadlines, Policy, RingSpec
 from tidegate.server import config, permits, why
 from tidegate.server.egress import Budget
 from tidegate.server.store import Connection, hot, sqlite, tables
+from tidegate.server.web.queries import device as device_page
 
 FLEET = (RingSpec(name="fleet"),)
 
@@ -105,6 +106,8 @@ def test_a_device_that_was_lost_counts_until_it_is_heard_again(rig: Rig) -> None
     assert "1 that did not come back (d1)" in refused.because
     told = rig.read(lambda conn: why.tell(conn, "d2", desk.now))
     assert "no more than 1 at once, and there are 1 that did not come back (d1)" in told.verdict
+    page = rig.read(lambda conn: device_page.page(conn, "d2", desk.now))
+    assert "there are 1 that did not come back (d1)" in page.verdict
     rig.now += 10
     one.poll()
     rig.app.services.flush_seen()
@@ -221,6 +224,8 @@ def test_a_site_has_a_budget_of_its_own_and_why_says_so(rig: Rig) -> None:
     told = rig.read(lambda conn: why.tell(conn, "d2", int(rig.now), bounds))
     assert "downloads of site lyon begin at 1 B/s at most, and the next may in" in told.verdict
     assert [one.code for one in told.checks if not one.ok] == ["egress"]
+    page = rig.read(lambda conn: device_page.page(conn, "d2", int(rig.now), bounds))
+    assert "downloads of site lyon begin at 1 B/s at most" in page.verdict
     rig.now += 4096
     assert two.assignment().action == "install"
 

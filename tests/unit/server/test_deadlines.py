@@ -10,6 +10,7 @@ from tidegate.core.protocol import AssignmentBody
 from tidegate.rollout.model import Deadlines, Policy, Retry, RingSpec
 from tidegate.server import telemetry, why
 from tidegate.server.store import hot
+from tidegate.server.web.queries import device as device_page
 
 POLICY = Policy(
     rings=(RingSpec(name="fleet"),),
@@ -161,4 +162,12 @@ def test_an_install_that_failed_is_evidence_and_not_offered_again(rig: Rig) -> N
 
 
 def _verdict(rig: Rig) -> Any:
+    """Return the verdict of the API; the web says no less about the next attempt."""
     return rig.read(lambda conn: why.tell(conn, "d1", int(rig.now))).verdict
+
+
+def test_the_page_of_a_device_says_whether_there_is_a_next_attempt(rig: Rig) -> None:
+    device, body = offered(rig)
+    device.tell("failed", body, reason="download.timeout")
+    page = rig.read(lambda conn: device_page.page(conn, "d1", int(rig.now)))
+    assert "attempt 2 of 3 in " in page.verdict

@@ -19,6 +19,7 @@ from tidegate.server.web.reader import Account
 from tidegate.server.web.router import create_router
 from tidegate.server.web.store_reader import StoreReader
 from tidegate.server.web.words import plural
+from tidegate.server.why import bounds_of
 
 T = TypeVar("T")
 _DEVICE_STATES = {"accept": "accepted", "reject": "rejected"}
@@ -27,7 +28,8 @@ _DEVICE_STATES = {"accept": "accepted", "reject": "rejected"}
 def create_web(services: Services, accounts: Accounts, operations: Operations) -> Router:
     """Make the router of the web pages over an opened server."""
     public = services.settings.status_public
-    reader = StoreReader(services.store, operations.audiences.count, public=public)
+    bounds = bounds_of(services.settings)
+    reader = StoreReader(services.store, operations.audiences.count, public=public, bounds=bounds)
     commands = DomainCommands(services, operations)
     return create_router(reader, commands, WebAuth(accounts), services.clock)
 

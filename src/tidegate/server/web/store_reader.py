@@ -36,6 +36,7 @@ from tidegate.server.web.views import (
     RolloutPage,
     RolloutsPage,
 )
+from tidegate.server.why import NO_BOUNDS, Bounds
 
 T = TypeVar("T")
 DAY_S: Final = 86_400
@@ -48,8 +49,11 @@ Count = Callable[[Rollout, str, int], Audience]
 class StoreReader:
     """Implements `Reader`. Safe to call from any thread."""
 
-    def __init__(self, store: SqliteStore, count: Count, *, public: bool = False) -> None:
-        """Read from `store`; `count` counts audiences; `public`: whether this server has a status page."""
+    def __init__(
+        self, store: SqliteStore, count: Count, *, public: bool = False, bounds: Bounds = NO_BOUNDS
+    ) -> None:
+        """Read from `store`; `count` counts audiences; `public`: whether this server has a status page; `bounds`: what it bounds for all rollouts."""
+        self._bounds = bounds
         self._store = store
         self._public = public
         self._count = count
@@ -102,7 +106,7 @@ class StoreReader:
 
     def device(self, device_id: str, now: int) -> DevicePage | None:
         """Return one device."""
-        return self._read(lambda conn: device.page(conn, device_id, now))
+        return self._read(lambda conn: device.page(conn, device_id, now, self._bounds))
 
     def releases(self, now: int) -> ReleasesPage:
         """Return the list of releases."""

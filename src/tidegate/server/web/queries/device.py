@@ -27,6 +27,7 @@ from tidegate.server.web.views import (
     WhyRow,
 )
 from tidegate.server.web.words import Tone
+from tidegate.server.why import NO_BOUNDS, Bounds
 
 Row = dict[str, Any]
 UPDATES: Final = 12
@@ -54,13 +55,15 @@ _SLOT_STATES: Final = {
 }
 
 
-def page(conn: Connection, device_id: str, now: int) -> DevicePage | None:
-    """Return one device by its id (untrusted), or None."""
+def page(
+    conn: Connection, device_id: str, now: int, bounds: Bounds = NO_BOUNDS
+) -> DevicePage | None:
+    """Return one device by its id (untrusted), or None; `bounds`: what the server bounds for all rollouts."""
     device = rows.device(conn, device_id)
     if device is None:
         return None
     number = int(device["row"])
-    standing = why.standing(conn, device, now)
+    standing = why.standing(conn, device, now, bounds)
     updates = rows.updates(conn, number, UPDATES)
     events = rows.events(conn, number, EVENTS)
     newest = rows.newest_updates(conn, [number]).get(number)

@@ -15,6 +15,7 @@ from tidegate.server.snapshot import Live
 from tidegate.server.store import Connection, hot
 from tidegate.server.store.hot import UpdateRow
 from tidegate.server.web.queries import sums
+from tidegate.server.why import Bounds, with_bounds
 
 Row = dict[str, Any]
 
@@ -28,7 +29,7 @@ class Standing(NamedTuple):
     target: ReleaseTarget | None
 
 
-def standing(conn: Connection, device: Row, now: int) -> Standing:
+def standing(conn: Connection, device: Row, now: int, bounds: Bounds) -> Standing:
     """Return where a device stands on its way to an update."""
     lives = snapshot.load_live(conn, str(device["product"]))
     updates = {one.rollout_id: one for one in hot.updates_of(conn, int(device["row"]))}
@@ -63,6 +64,7 @@ def standing(conn: Connection, device: Row, now: int) -> Standing:
         update_reason=(update.reason or "") if update else "",
         room=live.row.room,
     )
+    facts = with_bounds(conn, int(device["row"]), facts, live, bounds, now)
     return Standing(facts, live, update, target)
 
 
