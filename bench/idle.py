@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from bench import mender
 from bench.device import add_claim, write_config
 from bench.figure import Figure
 from bench.process import cpu_s, private_mib, settle
@@ -82,6 +83,7 @@ def _poll_ms(pid: int) -> float:
 
 def measure() -> list[Figure]:
     """Measure an agent that has nothing to do, after it was started a second time, with what a device carries and nothing else."""
+    mender.require()
     python, path = environment(), tree()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "device"
@@ -97,12 +99,18 @@ def measure() -> list[Figure]:
                 poll_ms = _poll_ms(pid)
             with _agent(config, python, path) as (_, second_ms):
                 pass
+        rival = mender.idle_mib(Path(scratch) / "mender")
     bare = _bare_mib(python)
     return [
         Figure(
             name="agent's idle loop, private memory",
             value=memory, unit="MiB", reference=bare,
             against="an interpreter with ssl and http.client", bar=bare + ALLOWANCE_MIB, at_most=True,
+        ),
+        Figure(
+            name="agent's idle loop, private memory",
+            value=memory, unit="MiB", reference=rival,
+            against="Debian's mender-client", bar=rival, at_most=True,
         ),
         Figure(
             name="agent's start until it is ready",

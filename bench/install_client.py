@@ -1,6 +1,7 @@
-"""One installation in a process of its own: by our worker, or a plain copy. Prints its wall and processor time and its peak memory as JSON."""
+"""One installation in a process of its own: our worker, a plain copy, or only the download. Prints wall and processor time and peak memory as JSON."""
 
 import hashlib
+import http.client
 import json
 import os
 import resource
@@ -8,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from urllib.parse import urlsplit
 
 import msgspec
 from bench.process import peak_mib
@@ -35,11 +37,30 @@ def copy(image: Path, slot: Path) -> None:
         raise SystemExit("the copy differs")
 
 
-def install(folder: Path, url: str, release_file: Path, slot: Path) -> None:
-    """Have the agent's worker download into the slot, and read it back."""
-    from tidegate.agent.board import SlotFile, SystemClock
+def fetch(url: str, token: str, path: Path) -> None:
+    """Download into a file, and flush: no digest, nothing unpacked."""
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port)
+    connection.request("GET", parts.path, headers={"authorization": f"Bearer {token}"})
+    answer = connection.getresponse()
+    if answer.status != 200:
+        raise SystemExit(f"status {answer.status}")
+    buffer = memoryview(bytearray(PIECE))
+    with path.open("r+b", buffering=0) as target:
+        while count := answer.readinto(buffer):
+            target.write(buffer[:count])
+        os.fdatasync(target.fileno())
+
+
+def install(
+    folder: Path, url: str, release_file: Path, slot: Path, token: str | None = None
+) -> float:
+    """Have the agent's worker download into the slot, and read it back; return the seconds until it was downloaded and flushed."""
+    begin = time.monotonic()
+    from tidegate.agent.board import SystemClock
     from tidegate.agent.events import Download, Downloaded, Installed, ReadBack
     from tidegate.agent.files import StateDirectory
+    from tidegate.agent.install.slot_file import SlotFile
     from tidegate.agent.jobs import Task
     from tidegate.agent.net.link import HttpTransport
     from tidegate.agent.settings import Settings
@@ -58,23 +79,31 @@ def install(folder: Path, url: str, release_file: Path, slot: Path) -> None:
     settings = Settings(device_id="dev-bench", product="gw1", hardware=Hardware("gw1", 3))
     worker = Worker(world, settings)  # as much of a device as an installation needs
     update = Update(update="u-1", release=release, slot="B")
-    *_, last = worker.perform(Task(job=Download(update=update, progress=None), state=State()))
+    task = Task(job=Download(update=update, progress=None), state=State(), token=token)
+    *_, last = worker.perform(task)
     if not isinstance(last, Downloaded):
         raise SystemExit(f"not downloaded: {last}")
+    downloaded = time.monotonic() - begin
     *_, last = worker.perform(Task(job=ReadBack(update=update), state=State()))
     if not isinstance(last, Installed):
         raise SystemExit(f"not installed: {last}")
+    return downloaded
 
 
 def main(what: str, *words: str) -> None:
     """Do it once."""
-    begin = time.monotonic()
-    if what == "copy":
-        copy(Path(words[0]), Path(words[1]))
-    else:
-        install(Path(words[0]), words[1], Path(words[2]), Path(words[3]))
+    begin, downloaded = time.monotonic(), 0.0
+    match what:
+        case "copy":
+            copy(Path(words[0]), Path(words[1]))
+        case "fetch":
+            fetch(words[0], words[1], Path(words[2]))
+        case _:
+            folder, url, release, slot, *token = words
+            downloaded = install(Path(folder), url, Path(release), Path(slot), *token)
     used = resource.getrusage(resource.RUSAGE_SELF)
     found = {
+        "downloaded_s": downloaded,
         "wall_s": time.monotonic() - begin,
         "cpu_s": used.ru_utime + used.ru_stime,
         "peak_mib": peak_mib(os.getpid()),

@@ -19,8 +19,8 @@ from tests.crash.lab import Order, Plane
 from tests.crash.releases import BLOCK, SLOT_SIZE
 from tests.unit.agent.test_process import VirtualBoard, board, make_plane, until_told
 
-from tidegate.agent.board import SlotFile
 from tidegate.agent.boot import file_record
+from tidegate.agent.install.slot_file import SlotFile
 from tidegate.sim.virtual_board import wait_for
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]

@@ -1,17 +1,23 @@
 """This device: slots as block devices or files, the boot's name, the power switch, the clock."""
 
 # pathlib would cost the resident process a quarter of a MiB.
-# ruff: noqa: PTH112, PTH116, PTH123, PTH208
+# ruff: noqa: PTH112, PTH123, PTH208
 
 import contextlib
 import os
-import stat
 import subprocess
 import time
 from collections.abc import Mapping
 from typing import Final
 
-from tidegate.agent.ports import ArguedReboot, Bootloader, ComponentPlace, Proof, SlotName
+from tidegate.agent.ports import (
+    ArguedReboot,
+    Bootloader,
+    ComponentPlace,
+    Proof,
+    SlotDevice,
+    SlotName,
+)
 from tidegate.core.errors import DeviceError
 
 #: Set by whoever starts a virtual board: the name of this boot.
@@ -23,11 +29,6 @@ PSTORE: Final = ("/sys/fs/pstore", "/var/lib/systemd/pstore")
 _WATCHDOGS: Final = "/sys/class/watchdog"
 #: `WDIOF_CARDRESET` of linux/watchdog.h: the board was last reset by its watchdog.
 _CARD_RESET: Final = 0x20
-_PIECE: Final = 1 << 20
-_EBUSY: Final = 16
-#: How long a slot that somebody else holds is waited for, in seconds.
-HELD_S: Final = 30.0
-
 
 #: `adjtimex(2)`: the state in which nobody synchronises the clock, and room for any layout of `struct timex`.
 _TIME_ERROR: Final = 5
@@ -102,127 +103,6 @@ def _synchronised() -> bool:
     return 0 <= state < _TIME_ERROR
 
 
-def _device_number(path: str) -> str:
-    """Return `major:minor` of a block device; "" for what is none, or not there."""
-    try:
-        found = os.stat(path)
-    except OSError:
-        return ""
-    if not stat.S_ISBLK(found.st_mode):
-        return ""
-    return f"{os.major(found.st_rdev)}:{os.minor(found.st_rdev)}"
-
-
-def _open_exclusively(path: str, device: str) -> int:
-    """Open a block device that nobody uses: the kernel refuses what is mounted, or part of an array or a mapping that is in use (open(2), O_EXCL).
-
-    A worker that was ended may be in the middle of a flush, and holds the slot until that is over; it is waited for.
-
-    Raises:
-        DeviceError: `install.slot`: it is in use.
-        OSError: anything else.
-    """
-    until = time.monotonic() + HELD_S
-    while True:
-        try:
-            return os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_EXCL)
-        except OSError as error:
-            if error.errno != _EBUSY:
-                raise
-            if _is_mounted(device) or time.monotonic() > until:
-                raise DeviceError(
-                    "install.slot", f"{path} is in use: unmount it, or name another slot"
-                ) from error
-        time.sleep(0.1)
-
-
-def _is_mounted(device: str) -> bool:
-    with open("/proc/self/mountinfo", "rb") as file:
-        return any(line.split()[2].decode() == device for line in file)
-
-
-class SlotFile:
-    """`agent.ports.SlotDevice` over a block device or a file.
-
-    Args:
-        path: what holds the slot's bytes.
-        size: bytes of a file, which is made and stretched as needed; None = as large as it is.
-
-    Raises:
-        DeviceError: `install.slot`.
-    """
-
-    def __init__(self, path: str, size: int | None) -> None:
-        self._path = path
-        try:
-            device = _device_number(path)
-            if device:
-                self._handle = _open_exclusively(path, device)
-            else:
-                flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if size else 0)
-                self._handle = os.open(path, flags, 0o600)
-        except OSError as error:
-            raise DeviceError("install.slot", f"{path}: {error.strerror}") from error
-        try:
-            self.size = os.lseek(self._handle, 0, os.SEEK_END)
-            if size is not None and self.size < size:
-                os.ftruncate(self._handle, size)
-                self.size = size
-        except OSError as error:
-            os.close(self._handle)
-            raise DeviceError("install.slot", f"{path}: {error.strerror}") from error
-
-    def write_at(self, offset: int, data: bytes) -> None:
-        """Write; durable only after `flush`."""
-        if offset < 0 or offset + len(data) > self.size:
-            raise DeviceError("install.write", f"{self._path}: outside the slot")
-        view = memoryview(data)
-        try:
-            while view:
-                done = os.pwrite(self._handle, view, offset)
-                view, offset = view[done:], offset + done
-        except OSError as error:
-            full = error.errno in (28, 122)  # ENOSPC, EDQUOT
-            code = "install.space" if full else "install.write"
-            raise DeviceError(code, f"{self._path}: {error.strerror}") from error
-
-    def zero_at(self, offset: int, length: int) -> None:
-        """Make a range read as zeros, by writing them: what a discard leaves is not promised."""
-        zeros = bytes(min(length, _PIECE))
-        while length > 0:
-            part = min(length, _PIECE)
-            self.write_at(offset, zeros[:part])
-            offset, length = offset + part, length - part
-
-    def read_at(self, offset: int, length: int) -> bytes:
-        """Read from the medium: what is cached and clean is dropped first."""
-        try:
-            os.posix_fadvise(self._handle, offset, length, os.POSIX_FADV_DONTNEED)
-            pieces = []
-            while length > 0:
-                piece = os.pread(self._handle, length, offset)
-                if not piece:
-                    break
-                pieces.append(piece)
-                offset, length = offset + len(piece), length - len(piece)
-        except OSError as error:
-            raise DeviceError("install.readback", f"{self._path}: {error.strerror}") from error
-        return b"".join(pieces)
-
-    def flush(self) -> None:
-        """Return when everything written is durable."""
-        try:
-            os.fdatasync(self._handle)
-        except OSError as error:
-            raise DeviceError("install.write", f"{self._path}: {error.strerror}") from error
-
-    def close(self) -> None:
-        """Let go. Safe to repeat."""
-        handle, self._handle = self._handle, -1
-        if handle >= 0:
-            os.close(handle)
-
-
 class RealBoard:
     """`agent.ports.Board` from the configuration.
 
@@ -255,7 +135,7 @@ class RealBoard:
         first, second = self._slots
         return first, second
 
-    def open_slot(self, slot: SlotName) -> SlotFile:
+    def open_slot(self, slot: SlotName) -> SlotDevice:
         """Open a slot's bytes. The running slot is never opened for writing.
 
         Raises:
@@ -264,6 +144,9 @@ class RealBoard:
         path, size = self._candidate(slot)
         if os.path.isdir(path):
             raise DeviceError("install.slot", f"{path} is a folder: only archives go into it")
+        # The worker's business alone.
+        from tidegate.agent.install.slot_file import SlotFile
+
         return SlotFile(path, size)
 
     def slot_folder(self, slot: SlotName) -> str:

@@ -120,11 +120,20 @@ class Storage(Protocol):
 
 
 class SlotDevice(Protocol):
-    """The bytes of one slot: a block device or a file of fixed size."""
+    """The bytes of one slot: a block device or a file of fixed size.
+
+    Attributes:
+        size: in bytes.
+    """
 
     size: int
 
-    def write_at(self, offset: int, data: bytes) -> None:
+    @property
+    def concurrent(self) -> bool:
+        """Whether threads may call while others do. What they write keeps no order among them then."""
+        ...
+
+    def write_at(self, offset: int, data: bytes | memoryview) -> None:
         """Write; durable only after `flush`. Raises DeviceError `install.write` or `install.space`."""
         ...
 

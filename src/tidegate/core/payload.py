@@ -183,8 +183,17 @@ def decode_segment(index: Index, number: int, stored: bytes) -> bytes:
         stored: its stored bytes (untrusted).
 
     Raises:
+        TransferError, PublisherError: see `require_stored` and `unpack_segment`.
+    """
+    require_stored(index, number, stored)
+    return unpack_segment(index, number, stored)
+
+
+def require_stored(index: Index, number: int, stored: bytes | bytearray) -> None:
+    """Hold the stored bytes of a segment (untrusted) against the index, before anything decodes them.
+
+    Raises:
         TransferError: `download.truncated` or `download.hash`: other bytes than were signed.
-        PublisherError: `sig.malformed`: the signed bytes do not unpack to what was signed; `compat.agent`: a kind that this version cannot unpack.
     """
     segment = index.segments[number]
     if len(stored) != segment.stored_length:
@@ -194,6 +203,15 @@ def decode_segment(index: Index, number: int, stored: bytes) -> bytes:
         )
     if hashlib.sha256(stored).digest() != segment.stored_sha256:
         raise TransferError("download.hash", f"segment {number}")
+
+
+def unpack_segment(index: Index, number: int, stored: bytes | bytearray) -> bytes:
+    """Unpack a segment whose stored bytes were found right: declared size, decoding, plain digest, in this order.
+
+    Raises:
+        PublisherError: `sig.malformed`: the signed bytes do not unpack to what was signed; `compat.agent`: a kind that this version cannot unpack.
+    """
+    segment = index.segments[number]
     if segment.kind != PLAIN:
         raise PublisherError("compat.agent", f"segment {number}: a difference against a base")
     plain = _unpack(stored, segment.plain_length, f"segment {number}")
@@ -202,7 +220,7 @@ def decode_segment(index: Index, number: int, stored: bytes) -> bytes:
     return plain
 
 
-def _unpack(frame: bytes, size: int, where: str) -> bytes:
+def _unpack(frame: bytes | bytearray, size: int, where: str) -> bytes:
     """Decode one zstd frame that must declare and give exactly `size` bytes (the decoder's own limit is no limit)."""
     try:
         declared = zstandard.get_frame_parameters(frame)

@@ -329,7 +329,7 @@ class AssignmentAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PermitRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """`POST /d/v1/permit`, immediately before the boot flag. Asking again with the same nonce gives the same permit.
+    """`POST /d/v1/permit`, immediately before the boot flag. Asking again with the same nonce gives the same permit, unless the rollout was stopped meanwhile.
 
     `ahead_s`: for leave that is good for so long, while there is still a server to ask; 0 = to be used at once.
     """

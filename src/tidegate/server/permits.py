@@ -1,6 +1,7 @@
 """Leave to activate: granted in the database against what the plan leaves room for, and refused from the moment a halt is acknowledged.
 
-Granted = exposed = past the point of no return; so the grant is durable before the answer leaves. Asking again with the same nonce gives the same permit.
+Granted = exposed = past the point of no return; so the grant is durable before the answer leaves. Asking again with the same nonce gives the same permit,
+unless the rollout was stopped meanwhile.
 """
 
 from collections.abc import Mapping

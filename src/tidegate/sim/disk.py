@@ -179,7 +179,9 @@ class SlotMedium:
 
 
 class MemorySlot:
-    """`agent.ports.SlotDevice` over a `SlotMedium`."""
+    """`agent.ports.SlotDevice` over a `SlotMedium`, which records an order."""
+
+    concurrent: Final = False
 
     def __init__(self, name: str, medium: SlotMedium, power: Power, faults: DiskFaults) -> None:
         """Open the slot."""
@@ -189,7 +191,7 @@ class MemorySlot:
         self._faults = faults
         self.size = medium.size
 
-    def write_at(self, offset: int, data: bytes) -> None:
+    def write_at(self, offset: int, data: bytes | memoryview) -> None:
         """Write; durable after `flush`.
 
         Raises:
@@ -237,7 +239,7 @@ class MemorySlot:
         if any(offset <= bad < offset + length for bad in self._faults.bad_blocks):
             raise DeviceError("install.write", "input/output error")
 
-    def _put(self, offset: int, data: bytes) -> None:
+    def _put(self, offset: int, data: bytes | memoryview) -> None:
         self._medium.writes += 1
         view = memoryview(data)
         done = 0

@@ -22,8 +22,8 @@ from tests.crash.blocklog.rigs import MOUNT, SLOTS, Call, Rig
 from tests.crash.blocklog.rigs import RIGS as ALL
 
 from tidegate.agent import bootloaders
-from tidegate.agent.board import SlotFile
 from tidegate.agent.files import StateDirectory
+from tidegate.agent.install.slot_file import SlotFile
 from tidegate.agent.journal import Journal
 from tidegate.agent.state import State
 

@@ -141,8 +141,10 @@ SLOT: Final = Rig(
         Call("first segments", "put", (0, 24 << 10, 1)),
         Call("over old ones", "put", (8 << 10, 24 << 10, 2)),
         Call("an odd end", "put", (32 << 10, 5000, 3)),
+        # Long enough to go past the cache.
+        Call("a long run", "put", (128 << 10, (64 << 10) + 512, 4)),
     ),
-    sources=("agent/board.py",),
+    sources=("agent/install/slot_file.py",),
     raw={0: b"\xee" * (64 << 10)},
     inert=True,
     size=1 << 20,

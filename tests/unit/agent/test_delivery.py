@@ -79,7 +79,7 @@ class Slot(Bench):
     """A bench whose slot takes the release."""
 
     def open_slot(self, slot: str) -> Any:
-        from tidegate.agent.board import SlotFile
+        from tidegate.agent.install.slot_file import SlotFile
 
         return SlotFile(self.path, 8 * SEGMENT)
 
@@ -167,7 +167,9 @@ def test_a_process_that_ended_takes_what_stands_in_the_slot_already(tmp_path: Pa
         # Ended before the journal heard of all that was written.
         _, _, error = attempt(bench, first.progress)
     assert error is None
-    assert server.starts == [0, INDEX.segments[third.progress.segments].offset]
+    # What was in its place beyond that is taken, too; how much it was, the medium decides.
+    assert server.starts[0] == 0
+    assert server.starts[1] in [one.offset for one in INDEX.segments[third.progress.segments :]]
     assert bench.installed() == RELEASE.image
 
 

@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 from tests.crash.releases import BLOCK, Release, make_release
 
-from tidegate.agent.board import SlotFile, SystemClock
+from tidegate.agent.board import SystemClock
 from tidegate.agent.events import (
     Download,
     Downloaded,
     Progressed,
 )
 from tidegate.agent.files import StateDirectory
+from tidegate.agent.install.slot_file import SlotFile
 from tidegate.agent.installers import raw_image
 from tidegate.agent.jobs import Reply
 from tidegate.agent.net.link import HttpTransport

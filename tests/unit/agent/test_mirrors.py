@@ -45,18 +45,19 @@ def test_the_sites_own_come_first_then_the_signed_ones_in_their_order() -> None:
 
 def test_a_mirror_that_failed_is_left_alone_longer_each_time_and_then_asked_again() -> None:
     mirrors, mono = Mirrors(), 0.0
+    own, named = settings(), release(FIRST, SECOND)
     pauses = []
     for _ in range(9):
-        assert mirrors.order(settings(), release(FIRST, SECOND), mono) == (FIRST, SECOND)
+        assert mirrors.order(own, named, mono) == (FIRST, SECOND)
         mirrors.struck(struck(FIRST), mono)
-        assert mirrors.order(settings(), release(FIRST, SECOND), mono) == (SECOND,)
+        assert mirrors.order(own, named, mono) == (SECOND,)
         began = mono
-        while FIRST not in mirrors.order(settings(), release(FIRST, SECOND), mono):
-            mono += 1
+        while FIRST not in mirrors.order(own, named, mono):
+            mono += 10
         pauses.append(mono - began)
     assert pauses[:3] == [PAUSE_FIRST_S, 2 * PAUSE_FIRST_S, 4 * PAUSE_FIRST_S]
     assert pauses[-1] == PAUSE_MAX_S
-    mirrors.order(settings(), release(FIRST, SECOND), mono)
+    mirrors.order(own, named, mono)
     mirrors.served()
     mirrors.struck(struck(FIRST), mono)
     assert mirrors.order(settings(), release(FIRST), mono + PAUSE_FIRST_S) == (FIRST,)

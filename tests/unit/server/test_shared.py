@@ -88,6 +88,8 @@ def test_a_halt_that_one_process_acknowledges_none_goes_past(pair: Pair) -> None
 def test_who_is_revoked_in_one_process_is_nobody_in_the_other(pair: Pair) -> None:
     here, there = pair.device()
     assert there.poll().poll_after_s > 0
+    # The other one is a little slow to take it in: that is waited for.
+    threading.Timer(0.3, stuck(pair.two).release).start()
     pair.one.write(lambda conn: devices.set_state(conn, 1, "revoked", int(pair.one.now)))
     pair.one.app.store.settle()
     assert there.ask("GET", "/d/v1/poll").code == "device.revoked"

@@ -11,11 +11,11 @@ from tests.unit.server.rig import Device, Rig
 from tidegate.core.errors import RequestError
 from tidegate.core.protocol import SlotState
 from tidegate.rollout import engine
-from tidegate.server import inquiry, listing, planning, recalls, why
+from tidegate.server import inquiry, listing, planning, recalls, rollouts, why
 from tidegate.server.acts import Outcome
 from tidegate.server.auth import Actor
 from tidegate.server.operations import Operations
-from tidegate.server.store import admin_rollouts, hot
+from tidegate.server.store import Connection, admin_rollouts, hot
 
 OLGA = Actor(name="olga", role="operator")
 NAME = "gw1-1.1.0"
@@ -159,6 +159,23 @@ def test_a_query_keeps_devices_out_and_the_rest_goes_on(desk: Desk) -> None:
     assert south[1].assignment().action == "install"
     lines = desk.read(lambda conn: why.tell(conn, "n3", int(desk.now))).checks
     assert any("devices where site = north are isolated" in one.text for one in lines)
+
+
+def test_an_isolation_counts_before_anybody_has_been_counted_apart(desk: Desk) -> None:
+    [device] = desk.at("north", "d1")
+    desk.begin()
+    body = device.assignment()
+
+    def isolate(conn: Connection) -> Outcome:
+        rules, detail = desk.operations.rules, {"where": "site = north"}
+        return rollouts.act(
+            conn, NAME, "isolate", OLGA, "", int(desk.now), rules=rules, detail=detail
+        )
+
+    desk.write(isolate)
+    assert "where site = north" not in desk.by_variant()
+    assert device.permit(body).because == "where site = north is isolated"
+    assert device.assignment().action == "hold"
 
 
 def test_outcomes_of_those_that_a_query_keeps_out_leave_the_evidence_and_come_back(

@@ -10,8 +10,8 @@ import shutil
 from pathlib import Path
 from typing import Final
 
-from tidegate.agent.board import SlotFile
 from tidegate.agent.files import sync_directory
+from tidegate.agent.install.slot_file import SlotFile
 from tidegate.core.errors import DeviceError
 
 COPIES: Final = ("a", "b")

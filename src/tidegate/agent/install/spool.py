@@ -14,18 +14,18 @@ from typing import Final
 
 import msgspec
 
-from tidegate.agent.board import SlotFile
 from tidegate.agent.events import Download, Downloaded, Progressed
 from tidegate.agent.files import sync_directory
+from tidegate.agent.install.pipeline import pieces
+from tidegate.agent.install.slot_file import SlotFile
 from tidegate.agent.install.transfer import Transfer
 from tidegate.agent.jobs import Quiet, Reply
 from tidegate.agent.ports import World
 from tidegate.agent.settings import Settings
 from tidegate.core.errors import DeviceError, TransferError
 
-_PIECE: Final = 1 << 20
-#: Bytes between two signs of life while a package is hashed.
-_QUIET: Final = 16 << 20
+#: Pieces (a MiB each) between two signs of life while a package is hashed.
+_QUIET: Final = 16
 _SUFFIX: Final = ".package"
 
 #: Hands a package's path to the installer; yields signs of life, raises DeviceError when it failed.
@@ -102,9 +102,9 @@ def _is_right(device: SlotFile, job: Download) -> Generator[Quiet, None, bool]:
     """Hash the whole file: what lay here since an earlier attempt may have been changed."""
     wanted = job.piece.unpacked
     digest = hashlib.sha256()
-    for offset in range(0, wanted.size, _PIECE):
-        digest.update(device.read_at(offset, min(_PIECE, wanted.size - offset)))
-        if offset % _QUIET == 0:
+    for number, piece in enumerate(pieces(device, wanted.size)):
+        digest.update(piece)
+        if number % _QUIET == 0:
             yield Quiet()
     return digest.hexdigest() == wanted.sha256
 

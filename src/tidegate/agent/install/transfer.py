@@ -1,7 +1,7 @@
 """Streams a payload container onto a device: a slot, or a file that stands in for one. What installers share.
 
 Order: stored hash, declared size, decode, plain hash, write; every 16 MiB flush, and only then say so. Zeros are written, because a
-slot still holds the release before.
+slot still holds the release before. The stored hash is asked where the bytes come in; what follows goes on beside the link, a few segments at a time.
 
 **What is fetched again.** When the link fails, or a pause is asked for, every whole segment that came is flushed and the begun one is kept in a small file:
 nothing is lost. When the process ends, or the power goes, the device itself is asked: the last interval is read back and held against the plain hashes, and
@@ -10,7 +10,9 @@ from there on every segment that is in its place already is taken as it is; a me
 
 import hashlib
 from collections.abc import Iterator
-from typing import Final
+from contextlib import closing
+from functools import partial
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -19,6 +21,7 @@ from tidegate.agent.events import (
     Downloaded,
     Progressed,
 )
+from tidegate.agent.install.pipeline import Pipeline, threads
 from tidegate.agent.jobs import Reply
 from tidegate.agent.net.download import Stream, open_stream
 from tidegate.agent.places import in_slot
@@ -28,7 +31,7 @@ from tidegate.agent.state import (
     Progress,
 )
 from tidegate.core.errors import DeviceError, PublisherError, TransferError
-from tidegate.core.payload import HEADER_SIZE, Index, decode_segment, head_size
+from tidegate.core.payload import HEADER_SIZE, Index, head_size, require_stored, unpack_segment
 from tidegate.core.release import PayloadRef
 
 #: Name of the file that keeps header and index of the payload under way.
@@ -37,6 +40,16 @@ HEAD_NAME: Final = "payload.head"
 PART_NAME: Final = "payload.part"
 #: Fewer bytes than this are not worth a write.
 PART_MIN: Final = 4096
+#: Stored bytes of the segments under way between link and medium.
+_ROOM_BYTES: Final = 2 << 20
+
+
+class _Step(NamedTuple):
+    """What is over: every segment before `done` is in its place, and durable if `flushed`. `stored_bytes` were read for it."""
+
+    done: int
+    flushed: bool = False
+    stored_bytes: int = 0
 
 
 class Transfer:
@@ -67,6 +80,9 @@ class Transfer:
         #: What goes beside the slots is bound by its payload alone.
         self._slot = job.update.slot if in_slot(job.update, job.part) else ""
         self._sync_bytes = settings.sync_bytes
+        #: What is durable and was said, what is in its place beyond that, and the bytes that came before this attempt.
+        self._progress = self._known()
+        self._done = self._base = 0
 
     def run(self) -> Iterator[Reply]:
         """Resume if that can be trusted, else begin. Ends with `Downloaded` when everything was flushed.
@@ -107,10 +123,10 @@ class Transfer:
             index = self._index(head)
             self._world.storage.write(HEAD_NAME, head)
             self._zero(index)
-            progress = msgspec.structs.replace(
+            self._progress = msgspec.structs.replace(
                 known, segments=0, since=0, begun_bytes=0, etag=stream.etag
             )
-            yield from self._segments(stream, index, progress, b"")
+            yield from self._segments(stream, index, b"")
         finally:
             stream.close()
 
@@ -120,7 +136,8 @@ class Transfer:
 
     def _resume(self, index: Index, progress: Progress) -> Iterator[Reply]:
         if progress.segments >= len(index.segments):
-            yield Downloaded(now=self._now(), progress=self._flushed(progress, progress.segments))
+            self._device.flush()
+            yield Downloaded(now=self._now(), progress=_advanced(progress, progress.segments, 0))
             return
         part = self._kept_part(index, progress.segments)
         offset = index.segments[progress.segments].offset + len(part)
@@ -133,63 +150,86 @@ class Transfer:
                 yield Progressed(now=self._now(), progress=forgetful)
             raise
         try:
-            again = msgspec.structs.replace(
+            self._progress = msgspec.structs.replace(
                 progress, etag=stream.etag, resumes=progress.resumes + 1
             )
-            yield from self._segments(stream, index, again, part)
+            yield from self._segments(stream, index, part)
         finally:
             stream.close()
 
-    def _segments(
-        self, stream: Stream, index: Index, progress: Progress, part: bytes
-    ) -> Iterator[Reply]:
+    def _segments(self, stream: Stream, index: Index, part: bytes) -> Iterator[Reply]:
         """Take segment after segment. `part`: what is there of the first one already."""
-        base, done, pending = progress.stored_bytes, progress.segments, 0
-        try:
-            for number in range(progress.segments, len(index.segments)):
-                length = index.segments[number].stored_length
-                stored = part + stream.read_exactly(length - len(part))
-                self._write(index, number, decode_segment(index, number, stored))
-                part, done = b"", number + 1
-                pending += index.segments[number].plain_length
-                if pending >= self._sync_bytes and done < len(index.segments):
-                    progress, pending = self._flushed(progress, done, base + stream.count), 0
-                    yield Progressed(now=self._now(), progress=progress)
-        except TransferError as error:
-            if error.code == "download.hash":
-                self._world.storage.delete(PART_NAME)
-                begun = b""
-            else:
-                begun = part + bytes(stream.rest)
-            yield from self._kept(index, progress, done, begun, base + stream.count)
-            raise
-        progress = self._flushed(progress, len(index.segments), base + stream.count)
+        self._done, self._base = self._progress.segments, self._progress.stored_bytes
+        count = threads() if self._device.concurrent else 0
+        with closing(Pipeline[_Step](count, _ROOM_BYTES)) as steps:
+            yield from self._take(steps, stream, index, part)
+        self._device.flush()
+        progress = _advanced(self._progress, len(index.segments), self._base + stream.count)
         self._world.storage.delete(PART_NAME)
         yield Downloaded(now=self._now(), progress=progress)
 
-    def _write(self, index: Index, number: int, plain: bytes) -> None:
-        view = memoryview(plain)
-        for one in index.writes(number):
-            part = view[one.offset : one.offset + one.length]
-            self._device.write_at(one.target_offset, bytes(part))
-
-    def _kept(
-        self, index: Index, progress: Progress, done: int, begun: bytes, stored_bytes: int
+    def _take(
+        self, steps: Pipeline[_Step], stream: Stream, index: Index, part: bytes
     ) -> Iterator[Reply]:
+        pending, last = 0, len(index.segments) - 1
+        stored = bytearray(part)
+        try:
+            for number in range(self._done, last + 1):
+                while len(stored) < index.segments[number].stored_length:
+                    stream.read_on(stored, index.segments[number].stored_length)
+                    yield from self._said(steps.over())
+                require_stored(index, number, stored)
+                steps.begin(partial(self._place, index, number, stored), len(stored))
+                pending += index.segments[number].plain_length
+                if pending >= self._sync_bytes and number < last:
+                    pending = 0
+                    steps.begin_after(partial(self._flush, number + 1, self._base + stream.count))
+                stored = bytearray()
+            yield from self._said(steps.over(wait=True))
+        except TransferError as error:
+            yield from self._said(steps.over(wait=True))
+            if error.code == "download.hash":
+                self._world.storage.delete(PART_NAME)
+                stored = bytearray()
+            yield from self._kept(index, stored, self._base + stream.count)
+            raise
+
+    def _said(self, steps: Iterator[_Step]) -> Iterator[Reply]:
+        """Note what is in its place, and say what is durable."""
+        for step in steps:
+            self._done = step.done
+            if step.flushed:
+                self._progress = _advanced(self._progress, step.done, step.stored_bytes)
+                yield Progressed(now=self._now(), progress=self._progress)
+
+    def _place(self, index: Index, number: int, stored: bytearray) -> _Step:
+        view = memoryview(unpack_segment(index, number, stored))
+        for one in index.writes(number):
+            self._device.write_at(one.target_offset, view[one.offset : one.offset + one.length])
+        return _Step(number + 1)
+
+    def _flush(self, done: int, stored_bytes: int) -> _Step:
+        self._device.flush()
+        return _Step(done, flushed=True, stored_bytes=stored_bytes)
+
+    def _kept(self, index: Index, begun: bytearray, stored_bytes: int) -> Iterator[Reply]:
         """Make durable what came before the link failed, and say so if that is anything."""
-        if not self._worth_keeping(begun, progress.begun_bytes if done == progress.segments else 0):
-            begun = b""
-        if done == progress.segments and not begun:
+        progress = self._progress
+        same = self._done == progress.segments
+        if not self._worth_keeping(begun, progress.begun_bytes if same else 0):
+            begun = bytearray()
+        if same and not begun:
             return
         if begun:
-            number = done.to_bytes(4, "big")
+            number = self._done.to_bytes(4, "big")
             kept = bytes.fromhex(self._payload.index_sha256) + number + begun
             self._world.storage.write(PART_NAME, kept)
-        progress = self._flushed(progress, done, stored_bytes)
+        self._device.flush()
+        progress = _advanced(progress, self._done, stored_bytes)
         progress = msgspec.structs.replace(progress, begun_bytes=len(begun))
         yield Progressed(now=self._now(), progress=progress)
 
-    def _worth_keeping(self, begun: bytes, before: int) -> bool:
+    def _worth_keeping(self, begun: bytearray, before: int) -> bool:
         room = self._world.storage.free_bytes() - self._settings.reserve_bytes
         return len(begun) >= before + PART_MIN and room >= len(begun) + PART_MIN
 
@@ -199,16 +239,6 @@ class Transfer:
         named = bytes.fromhex(self._payload.index_sha256) + number.to_bytes(4, "big")
         part = kept[len(named) :] if kept.startswith(named) else b""
         return part if len(part) < index.segments[number].stored_length else b""
-
-    def _flushed(self, progress: Progress, segments: int, stored_bytes: int = 0) -> Progress:
-        self._device.flush()
-        return msgspec.structs.replace(
-            progress,
-            since=progress.segments if segments > progress.segments else progress.since,
-            segments=segments,
-            begun_bytes=0,
-            stored_bytes=max(stored_bytes, progress.stored_bytes),
-        )
 
     def _found(self, index: Index) -> Progress:
         """Ask the slot: believe the last interval only after reading it, and take what else is in its place."""
@@ -278,3 +308,14 @@ class Transfer:
 
     def _now(self) -> int:
         return max(0, int(self._world.clock.now()))
+
+
+def _advanced(progress: Progress, segments: int, stored_bytes: int) -> Progress:
+    """Return the progress after a flush."""
+    return msgspec.structs.replace(
+        progress,
+        since=progress.segments if segments > progress.segments else progress.since,
+        segments=segments,
+        begun_bytes=0,
+        stored_bytes=max(stored_bytes, progress.stored_bytes),
+    )

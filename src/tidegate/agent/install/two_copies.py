@@ -5,18 +5,16 @@ holds what and which was live before; it is written once the copy was read back 
 """
 
 import hashlib
-from typing import Final
 
 import msgspec
 
 from tidegate.agent.events import Act, Download, ReadBack
+from tidegate.agent.install.pipeline import pieces
 from tidegate.agent.installers import Done
 from tidegate.agent.ports import ComponentPlace, SlotDevice, World
 from tidegate.agent.state import Update
 from tidegate.core.errors import DeviceError
 from tidegate.core.release import Install
-
-_PIECE: Final = 1 << 20
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,8 +59,8 @@ def require_digest(device: SlotDevice, install: Install) -> None:
     """
     device.flush()
     digest = hashlib.sha256()
-    for offset in range(0, install.size, _PIECE):
-        digest.update(device.read_at(offset, min(_PIECE, install.size - offset)))
+    for piece in pieces(device, install.size):
+        digest.update(piece)
     if digest.hexdigest() != install.sha256:
         raise DeviceError("install.readback", "what stands there is not what was signed")
 

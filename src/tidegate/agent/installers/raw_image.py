@@ -1,5 +1,9 @@
 """Installer `raw_image`: streams a payload container straight into the slot (`agent.install.transfer`); nothing is stored beside it.
 
+What came is judged as it comes; unpacking and writing go on beside the link, in up to two threads. Slots are written and read back past the page cache
+(`O_DIRECT`) where the system allows: an update does not push out what the applications have cached, and the read-back reads the medium. Elsewhere the cache
+is written out and dropped before anything is read back.
+
 Of a component beside the slots the image is one file, in two copies; the link `current` names the live one.
 """
 

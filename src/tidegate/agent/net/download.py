@@ -13,7 +13,7 @@ from tidegate.agent.ports import Clock, Response, Transport
 from tidegate.core.errors import TransferError
 
 BLOBS: Final = "/d/v1/blobs/"
-_PIECE: Final = 64 << 10
+_PIECE: Final = 256 << 10
 _CONTENT_RANGE: Final = re.compile(r"bytes (\d{1,15})-(\d{1,15})/(\d{1,15})")
 
 
@@ -26,31 +26,36 @@ class Stream:
     Attributes:
         etag: what the server said of this copy; "" for nothing.
         count: bytes that were read.
-        rest: what came of a read that failed.
     """
 
     def __init__(self, response: Response) -> None:
         self._response = response
         self.etag = response.headers.get("etag", "")
         self.count = 0
-        self.rest = bytearray()
+
+    def read_on(self, buffer: bytearray, count: int) -> None:
+        """Read on, once, until `buffer` holds at most `count` bytes.
+
+        Raises:
+            TransferError: `download.truncated` when the body ends before; `download.slow`; whatever the link raises. What came is in `buffer`.
+        """
+        piece = self._response.read(min(_PIECE, count - len(buffer)))
+        if not piece:
+            raise TransferError(
+                "download.truncated", f"{len(buffer)} of {count} bytes, then the end"
+            )
+        buffer += piece
+        self.count += len(piece)
 
     def read_exactly(self, count: int) -> bytes:
         """Read `count` bytes.
 
         Raises:
-            TransferError: `download.truncated` when the body ends before; `download.slow`; whatever the link raises. What came is in `rest`.
+            TransferError: see `read_on`; what came is gone.
         """
-        self.rest = buffer = bytearray()
+        buffer = bytearray()
         while len(buffer) < count:
-            piece = self._response.read(min(_PIECE, count - len(buffer)))
-            if not piece:
-                raise TransferError(
-                    "download.truncated", f"{len(buffer)} of {count} bytes, then the end"
-                )
-            buffer += piece
-            self.count += len(piece)
-        self.rest = bytearray()
+            self.read_on(buffer, count)
         return bytes(buffer)
 
     def close(self) -> None:

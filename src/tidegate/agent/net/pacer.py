@@ -12,7 +12,7 @@ from tidegate.core.errors import TransferError
 #: short, and the device busy for hours (slow retrieval).
 RATE_MIN: Final = 256
 GRACE_S: Final = 5.0
-_PIECE_MAX: Final = 64 << 10
+_PIECE_MAX: Final = 256 << 10
 _PIECE_MIN: Final = 256
 #: How far behind its schedule a throttled transfer may catch up, in seconds. What a stall cost beyond this is gone: the throttle is a promise to whoever
 #: shares the link, in every span of time, not an average.
