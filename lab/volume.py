@@ -53,8 +53,18 @@ class Loss:
     torn: int
 
 
+@dataclass(frozen=True)
+class _Trap:
+    ranges: tuple[tuple[int, int], ...]
+    reads: bool
+    sprung: threading.Event
+
+    def holds(self, offset: int, length: int) -> bool:
+        return any(offset < at + size and offset + length > at for at, size in self.ranges)
+
+
 class _TrappedError(Exception):
-    """The write that was waited for has come."""
+    """The write or read that was waited for has come."""
 
 
 class Volume:
@@ -72,7 +82,7 @@ class Volume:
         self._size = os.fstat(self._file).st_size
         self._unflushed: list[_Write] = []
         self._lock = threading.Lock()
-        self._trap: tuple[tuple[tuple[int, int], ...], threading.Event] | None = None
+        self._trap: _Trap | None = None
         self._listener = socket.socket(socket.AF_UNIX)
         socket_path.unlink(missing_ok=True)
         self._listener.bind(str(socket_path))
@@ -81,15 +91,15 @@ class Volume:
         self._idle.set()
         threading.Thread(target=self._accept, name="volume", daemon=True).start()
 
-    def trap(self, *ranges: tuple[int, int]) -> threading.Event:
+    def trap(self, *ranges: tuple[int, int], reads: bool = False) -> threading.Event:
         """Wait for the next write into one of these ranges, each its start and its length: it reaches the disk's cache, and the disk never answers again.
 
-        The event tells when that is; then take the power away.
+        The event tells when that is; then take the power away. No ranges: wait for nothing any more. `reads`: wait for a read instead.
         """
-        sprung = threading.Event()
+        trap = _Trap(ranges, reads, threading.Event())
         with self._lock:
-            self._trap = (ranges, sprung)
-        return sprung
+            self._trap = trap
+        return trap.sprung
 
     def cut(self, chance: random.Random) -> Loss:
         """Be the disk whose power went, its machine being dead: keep a random part of what was not flushed. Returns what was lost.
@@ -172,6 +182,7 @@ class Volume:
             if kind == _WRITE:
                 self._write(offset, _take(client, length), durable=bool(flags & _FUA_FLAG))
             elif kind == _READ:
+                self._asked(offset, length)
                 body = os.pread(self._file, length, offset)
             elif kind == _FLUSH:
                 self._flush()
@@ -195,14 +206,19 @@ class Volume:
     def _write(self, offset: int, new: bytes, *, durable: bool) -> None:
         with self._lock:
             trap = self._trap
-            sprung = trap is not None and any(
-                offset < start + length and offset + len(new) > start for start, length in trap[0]
-            )
+            sprung = trap is not None and not trap.reads and trap.holds(offset, len(new))
             if sprung or not durable:
                 self._unflushed.append(_Write(offset, os.pread(self._file, len(new), offset), new))
             os.pwrite(self._file, new, offset)
         if trap is not None and sprung:
-            trap[1].set()
+            trap.sprung.set()
+            raise _TrappedError
+
+    def _asked(self, offset: int, length: int) -> None:
+        with self._lock:
+            trap = self._trap
+        if trap is not None and trap.reads and trap.holds(offset, length):
+            trap.sprung.set()
             raise _TrappedError
 
     def _flush(self) -> None:

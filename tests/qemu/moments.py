@@ -1,6 +1,7 @@
 """Moments of an update at which the lab takes the power away."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from lab.device import MARKER
 
@@ -12,6 +13,7 @@ class Moment:
     Attributes:
         after: what the console has to say first; a phase is said up to a quarter of a second after it was entered.
         within_s: at random in this long after that; 0: at the agent's next write of the boot loader's environment, which hangs then, neither durable nor lost.
+        slot: at random in the candidate slot instead: as soon as the agent writes, or reads back, beyond that place. How fast a board is must not matter.
         loader: the write is the loader's, anywhere in the boot partition. Linux writes there of its own accord, too: the day on which a file was read.
         passed: what the console says when it is too late for this moment; the next one is waited for then.
     """
@@ -20,11 +22,12 @@ class Moment:
     after: str
     within_s: float
     passed: str = r"^UP slot=B"
+    slot: Literal["", "written", "read"] = ""
     loader: bool = False
 
 
-DOWNLOAD = Moment("download", r"^PHASE downloading", 6.0)
-INSTALL = Moment("install", r"^PHASE installing", 3.0)
+DOWNLOAD = Moment("download", r"^PHASE downloading", 0.0, r"^PHASE (installing|staged)|^UP slot=B", "written")  # fmt: skip
+INSTALL = Moment("install", r"^PHASE installing", 0.0, r"RESTART asked for|^UP slot=B", "read")
 FLAG = Moment("boot flag", r"^PHASE (installing|staged)", 0.0)
 LOADER = Moment("loader's write", r"RESTART asked for", 0.0, loader=True)
 FIRST_BOOT = Moment("first boot", MARKER.replace("[AB]", "B"), 4.0, r"^PHASE testing")

@@ -92,6 +92,7 @@ class Life:
         """Return when the moment has come; False when it has passed, or the update has ended."""
         after = re.compile(moment.after, re.MULTILINE)
         passed = re.compile(moment.passed, re.MULTILINE)
+        self.device.volume.trap()
         if not self._until(lambda: self._said(after) or self._said(passed)):
             return False
         if not self._said(after):
@@ -99,13 +100,20 @@ class Life:
         if moment.within_s:
             time.sleep(self.chance.uniform(0.0, moment.within_s))
             return True
+        sprung = self.device.volume.trap(*self._places(moment), reads=moment.slot == "read")
+        gone = moment.slot and passed
+        self._until(lambda: sprung.is_set() or bool(gone and self._said(gone)))
+        return sprung.is_set()
+
+    def _places(self, moment: Moment) -> list[tuple[int, int]]:
+        """Return where the write or read that the moment waits for will be."""
         volume, layout = self.device.volume, self.device.layout
-        ranges = [(layout.start(1), layout.size(1))]
-        if not moment.loader:
-            copies = loader.find_copies(volume.image, layout)
-            ranges = [(at, uboot.ENV_BYTES) for at in copies]
-        sprung = volume.trap(*ranges)
-        return self._until(sprung.is_set)
+        if moment.slot:
+            skipped = int(self.chance.uniform(0.02, 0.9) * self.new.image.stat().st_size)
+            return [(layout.start(3) + skipped, layout.size(3) - skipped)]
+        if moment.loader:
+            return [(layout.start(1), layout.size(1))]
+        return [(at, uboot.ENV_BYTES) for at in loader.find_copies(volume.image, layout)]
 
     def _said(self, pattern: re.Pattern[str]) -> bool:
         """Say whether the console holds that, since the power came back."""
