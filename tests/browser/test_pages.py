@@ -168,8 +168,8 @@ def test_everything_works_without_script(browser: Browser, served: Served) -> No
     context = open_context(browser, served, 390, script=False)
     page = context.new_page()
     page.goto(served.address + "/rollouts/gw1-2.5.0")
-    page.get_by_text("Keep one hardware variant out").click()
-    page.get_by_label("Variant", exact=True).first.fill("gw1-r4")
+    page.get_by_text("Keep one hardware variant, or").click()
+    page.get_by_label("Variant, or where and a query").fill("gw1-r4")
     page.locator("form[action$='/isolate']").get_by_label("Reason").fill("seen on site")
     page.get_by_role("button", name="Isolate", exact=True).click()
     page.locator(".dock button.halt").click()
@@ -185,14 +185,14 @@ def test_a_field_is_not_taken_from_under_the_hands_and_focus_survives(
     context = open_context(browser, served)
     page = context.new_page()
     page.goto(served.address + "/rollouts/gw1-2.5.0")
-    page.get_by_text("Keep one hardware variant out").click()
-    page.get_by_label("Variant", exact=True).first.fill("half-wri")
+    page.get_by_text("Keep one hardware variant, or").click()
+    page.get_by_label("Variant, or where and a query").fill("half-wri")
     served.story.confirmed += 1
     served.story.at += 1
     expect(page.locator("#live-rings")).to_contain_text(
         f"{served.story.confirmed:,}", timeout=10_000
     )
-    assert page.get_by_label("Variant", exact=True).first.input_value() == "half-wri"
+    assert page.get_by_label("Variant, or where and a query").input_value() == "half-wri"
     assert page.evaluate("document.activeElement.name") == "variant"
     context.close()
 
