@@ -18,7 +18,7 @@ from tidegate.core import amounts
 from tidegate.core.errors import HINTS
 from tidegate.core.reasons import REASONS, family
 from tidegate.core.supply import policy
-from tidegate.rollout import incident, model, query
+from tidegate.rollout import incident, lines, model, query
 from tidegate.server import config as server_config
 from tidegate.server.messages import EVENTS
 
@@ -144,6 +144,12 @@ def agent_commands() -> str:
 def queries() -> str:
     """Give the query language, from the parser's own description."""
     return f"# Queries\n\n{inspect.cleandoc(query.__doc__ or '')}"
+
+
+def gate_lines() -> str:
+    """Return what `tidegate gate` reads and prints."""
+    body = inspect.cleandoc(lines.__doc__ or "").partition("\n\n")[2]
+    return f"# Lines of the gate alone\n\n[The guide](../guides/guard-another-rollout.md) shows them at work.\n\n{body}"
 
 
 def _attributes(text: str) -> dict[str, str]:
@@ -365,6 +371,7 @@ PAGES: Final[dict[str, Callable[[], str]]] = {
     "errors.md": errors,
     "states.md": states,
     "queries.md": queries,
+    "gate-lines.md": gate_lines,
     "cli.md": commands,
     "agent-cli.md": agent_commands,
     "tidegate-toml.md": server_settings,

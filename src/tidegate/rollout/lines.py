@@ -1,0 +1,262 @@
+"""The gate for anybody's rollout: lines about devices in, lines with decisions out. Pure; `tidegate gate` reads and prints them.
+
+One JSON object a line, told apart by `what`; times are unix seconds of whoever watches all devices, and never go back by more than they are late:
+
+| `what` | says | fields |
+|---|---|---|
+| `begin` | the first line: what is tolerated, what was normal before | `at`, `preset`, `attributes`, `history`, `silence` |
+| `device` | a device that is not updated; those before the first other line are the fleet | `at`, `device`, `values`, `site` |
+| `seen` | a sign of life, of any device | `at`, `device` |
+| `permit` | the device was let go: from here on it is at risk | `at`, `device` |
+| `refund` | it did not go, and not because something failed | `at`, `device` |
+| `failed` | install, boot or warm-up failed, or it went back before it was healthy | `at`, `device` |
+| `confirmed` | it runs the release and is healthy | `at`, `device` |
+| `crashed` | it crashed, or went back by itself, later; also one that is not updated | `at`, `device` |
+| `tick` | nothing happened, and time went by | `at` |
+
+`preset`: `careful`, `normal`, `fast`, `emergency`. `attributes`: names, `variant` the first; whose `region` and `class` are told is compared with its like.
+`values`: one text an attribute. `history`: a list, oldest first, of `{variant: [failures, first attempts]}`. `silence`: `{class: share}`, 0.003 = 0.3 %.
+
+Out comes a decision each time that something in it changed, at most one a quarter of an hour: `verdict` (`go`, `isolate`, `halt`), `odds` to 1 against the
+release, `permits` = how many more devices of each variant may go now, `caps` = at most so many of those in a part of the fleet that has odds against it,
+`limits` = what limits the speed, `at_worst` = how many could still be lost, `because` in words. **A halt is for good**: what comes after it is still weighed,
+and nothing is permitted.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Final, TypeAlias
+
+import msgspec
+from msgspec import Meta
+
+from tidegate.core.errors import RequestError
+from tidegate.core.nearest import did_you_mean
+from tidegate.rollout.evidence.baseline import from_history
+from tidegate.rollout.evidence.decide import Decision
+from tidegate.rollout.evidence.roster import Roster
+from tidegate.rollout.evidence.settings import DAY_S, PRESETS
+from tidegate.rollout.evidence.strata import USUAL, VARIANT, divide
+from tidegate.rollout.evidence.watch import Watch
+from tidegate.rollout.gates.evidence import meter
+
+#: Longest line, in bytes.
+LINE_MAX: Final = 1 << 20
+#: Time may not jump further than this in one line: a wrong clock would be taken for months of silence.
+JUMP_MAX_S: Final = 60 * DAY_S
+
+At = Annotated[int, Meta(ge=0, le=2**53)]
+Word = Annotated[str, Meta(min_length=1, max_length=200)]
+Value = Annotated[str, Meta(max_length=200)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+Count = Annotated[int, Meta(ge=0, le=10**9)]
+
+
+class _Line(msgspec.Struct, frozen=True, kw_only=True, tag=str.lower, tag_field="what", forbid_unknown_fields=True):  # fmt: skip
+    at: At
+
+
+class Begin(_Line, frozen=True, kw_only=True):
+    """`history` = (failures, first attempts) by variant, of earlier releases, oldest first. `silence` = share that falls silent, by connectivity class."""
+
+    preset: Word = "normal"
+    attributes: Annotated[tuple[Word, ...], Meta(min_length=1, max_length=8)] = USUAL
+    history: Annotated[tuple[dict[Word, tuple[Count, Count]], ...], Meta(max_length=100)] = ()
+    silence: dict[Word, Share] = {}
+
+
+class Device(_Line, frozen=True, kw_only=True):
+    """`values` by attribute; what is not said is `other`. `site`: where it stands, if the devices there share their fate."""
+
+    device: Word
+    values: dict[Word, Value] = {}
+    site: Value = ""
+
+
+class _Named(_Line, frozen=True, kw_only=True):
+    device: Word
+
+
+class Seen(_Named, frozen=True, kw_only=True):
+    """A sign of life."""
+
+
+class Permit(_Named, frozen=True, kw_only=True):
+    """It was let go."""
+
+
+class Refund(_Named, frozen=True, kw_only=True):
+    """It did not go."""
+
+
+class Failed(_Named, frozen=True, kw_only=True):
+    """It failed."""
+
+
+class Confirmed(_Named, frozen=True, kw_only=True):
+    """It is healthy."""
+
+
+class Crashed(_Named, frozen=True, kw_only=True):
+    """It crashed later."""
+
+
+class Tick(_Line, frozen=True, kw_only=True):
+    """Time went by."""
+
+
+Line: TypeAlias = (
+    Begin | Device | Seen | Permit | Refund | Failed | Confirmed | Crashed | Tick
+)  # fmt: skip
+_READ: Final = msgspec.json.Decoder(Line)
+_MILLION: Final = 1_000_000
+
+
+class Gate:
+    """Guards one rollout. Give it lines in their order."""
+
+    def __init__(self) -> None:
+        self._begun: Begin | None = None
+        self._fleet: list[Device] = []
+        self._roster: Roster | None = None
+        self._next = 0
+        self._said: dict[str, Any] = {}
+        #: The release is to be stopped; it stays so.
+        self.halted = False
+
+    def read(self, line: bytes | str) -> Iterator[dict[str, Any]]:
+        """Take one line and give the decisions that are due by its time.
+
+        Args:
+            line: untrusted. An empty one says nothing.
+
+        Raises:
+            RequestError: `request.invalid`, `request.too_large`: nothing of this line was taken.
+        """
+        text = line.encode() if isinstance(line, str) else line
+        if len(text) > LINE_MAX:
+            raise RequestError("request.too_large", f"{len(text)} bytes; at most {LINE_MAX}")
+        if not text.strip():
+            return iter(())
+        try:
+            found = _READ.decode(text)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise RequestError("request.invalid", str(error)[:300]) from error
+        return iter(self._take(found))
+
+    def end(self) -> Iterator[dict[str, Any]]:
+        """Give what is to be said when no more lines come: a last decision, the verdict, and how many events were not taken."""
+        roster = self._started(self._begun) if self._begun else None
+        if roster is not None:
+            yield from self._decided(roster, roster.watch.desk.now)
+        yield {
+            "end": True,
+            "verdict": "halt" if self.halted else "go",
+            "devices": len(roster.devices) if roster else 0,
+            "ignored": dict(roster.ignored) if roster else {},
+        }
+
+    def _take(self, line: Line) -> list[dict[str, Any]]:
+        begun = self._begun
+        if begun is None:
+            if not isinstance(line, Begin):
+                raise RequestError(
+                    "request.invalid", 'the first line is to be {"what": "begin", …}'
+                )
+            self._begin(line)
+            return []
+        if isinstance(line, Begin):
+            raise RequestError("request.invalid", "a gate begins once: one rollout a run")
+        clock = self._roster.watch.desk.now if self._roster else begun.at
+        if line.at > clock + JUMP_MAX_S:
+            days = (line.at - clock) // DAY_S
+            raise RequestError(
+                "request.invalid", f"at: {days} days after the line before: seconds are wanted"
+            )
+        if isinstance(line, Device) and self._roster is None:
+            self._fleet.append(line)
+            return []
+        roster = self._started(begun)
+        decided = list(self._until(roster, line.at))
+        _tell(roster, line)
+        return decided
+
+    def _begin(self, line: Begin) -> None:
+        if line.preset not in PRESETS:
+            near = did_you_mean(line.preset, PRESETS)
+            raise RequestError("request.invalid", f'preset: no preset "{line.preset}"{near}')
+        if line.attributes[0] != VARIANT or len(set(line.attributes)) != len(line.attributes):
+            raise RequestError(
+                "request.invalid", f'attributes: different ones, "{VARIANT}" the first'
+            )
+        self._begun = line
+        self._next = line.at + PRESETS[line.preset].tick_s
+
+    def _started(self, begun: Begin) -> Roster:
+        """Return the roster; the devices told so far become the fleet when it is asked for first."""
+        if self._roster is not None:
+            return self._roster
+        census: dict[tuple[str, ...], int] = {}
+        for one in {one.device: one for one in reversed(self._fleet)}.values():
+            profile = tuple(one.values.get(name, "other") for name in begun.attributes)
+            census[profile] = census.get(profile, 0) + 1
+        harm = PRESETS[begun.preset]
+        silence = {name: round(share * _MILLION) for name, share in begun.silence.items()}
+        scheme = divide(census, begun.attributes, harm.strata)
+        watch = Watch(scheme, harm, from_history(begun.history, silence), begun.at)
+        self._roster = Roster(watch)
+        for one in self._fleet:
+            self._roster.meet(one.device, one.values, begun.at, one.site)
+        self._fleet.clear()
+        return self._roster
+
+    def _until(self, roster: Roster, at: int) -> Iterator[dict[str, Any]]:
+        """Let time go on, a quarter of an hour at a time: whoever reads a log was not down when it was silent."""
+        while self._next <= at:
+            yield from self._decided(roster, self._next)
+            self._next += roster.watch.book.harm.tick_s
+
+    def _decided(self, roster: Roster, now: int) -> Iterator[dict[str, Any]]:
+        said = self._of(roster, roster.step(now))
+        compared = {name: value for name, value in said.items() if name != "at"}
+        if compared != self._said:
+            self._said = compared
+            yield said
+
+    def _of(self, roster: Roster, decision: Decision) -> dict[str, Any]:
+        self.halted = self.halted or decision.verdict == "halt"
+        book = roster.watch.book
+        open_: Mapping[str, int] = {} if self.halted else decision.permits
+        names = {one: book.scheme.strata[one].name for one in decision.caps}
+        said: dict[str, Any] = {
+            "at": decision.at,
+            "verdict": "halt" if self.halted else decision.verdict,
+            "odds": round(decision.odds, 1),
+            "permits": {name: count for name, count in open_.items() if count},
+            "caps": {} if self.halted else {names[one]: n for one, n in decision.caps.items()},
+            "limits": "halted" if self.halted else decision.limits,
+            "at_worst": decision.at_worst,
+            "because": meter(decision, book.harm),
+        }
+        if decision.blame is not None:
+            said["blame"] = decision.blame.name or "the release"
+        return said
+
+
+def _tell(roster: Roster, line: Line) -> None:
+    match line:
+        case Device():
+            roster.meet(line.device, line.values, line.at, line.site)
+        case Seen():
+            roster.seen(line.device, line.at)
+        case Permit():
+            roster.permit(line.device, line.at)
+        case Refund():
+            roster.refund(line.device, line.at)
+        case Failed():
+            roster.failed(line.device, line.at)
+        case Confirmed():
+            roster.confirmed(line.device, line.at)
+        case Crashed():
+            roster.crashed(line.device, line.at)
+        case _:
+            pass

@@ -1,0 +1,135 @@
+"""The gate alone: lines in, decisions out."""
+
+import json
+import random
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+from tidegate.core.errors import RequestError
+from tidegate.rollout.lines import Gate
+
+START = 1_795_443_600
+HOUR = 3_600
+
+
+def line(what: str, at: int, **more: object) -> str:
+    return json.dumps({"what": what, "at": START + at, **more})
+
+
+def played(lines: Iterable[str]) -> tuple[Gate, list[dict[str, Any]]]:
+    gate = Gate()
+    return gate, [said for one in lines for said in gate.read(one)]
+
+
+def fleet(size: int = 400) -> list[str]:
+    kinds = [
+        line("device", 0, device=f"d{n}", values={"variant": f"r{n % 2}"}) for n in range(size)
+    ]
+    return [line("begin", 0), *kinds]
+
+
+def update(number: int, at: int, end: str) -> list[str]:
+    name = f"d{number}"
+    return [line("permit", at, device=name), line(end, at + 600, device=name)]
+
+
+def in_order(lines: Iterable[str]) -> list[str]:
+    return sorted(lines, key=lambda one: json.loads(one)["at"])
+
+
+def test_a_bad_release_is_stopped_for_good_and_the_fleet_is_never_given_away() -> None:
+    events = [
+        one for n in range(12) for one in update(n, 60 * n, "failed" if n % 2 else "confirmed")
+    ]
+    gate, said = played([*fleet(), *in_order(events), line("tick", 6 * HOUR)])
+    assert gate.halted
+    halt = next(one for one in said if one["verdict"] == "halt")
+    assert halt["permits"] == {}
+    assert "1,000 : 1" in halt["because"]
+    assert all(one["verdict"] == "halt" for one in said[said.index(halt) :])
+    assert list(gate.end())[-1]["verdict"] == "halt"
+
+
+def test_a_good_release_gets_more_and_more_permits() -> None:
+    gate, said = played([*fleet(), line("tick", HOUR)])
+    first = sum(said[0]["permits"].values())
+    assert 0 < first <= 8
+    events = in_order(one for n in range(8) for one in update(n, HOUR + 60 + n, "confirmed"))
+    more = [answer for one in [*events, line("tick", 6 * HOUR)] for answer in gate.read(one)]
+    assert not gate.halted
+    assert sum(more[-1]["permits"].values()) > first
+
+
+def test_silence_after_a_permit_speaks_against_the_release() -> None:
+    events = [line("permit", 60 + n, device=f"d{n}") for n in range(8)]
+    others = [line("seen", HOUR * h, device=f"d{n}") for h in range(1, 5) for n in range(100, 200)]
+    gate, said = played([*fleet(), *events, *others, line("tick", 5 * HOUR)])
+    assert gate.halted, said[-1]
+
+
+def test_a_decision_is_said_once_until_something_in_it_changes() -> None:
+    gate, said = played([*fleet(), line("tick", 24 * HOUR)])
+    assert len(said) == 1
+    events = [*update(1, 24 * HOUR + 60, "confirmed"), line("tick", 48 * HOUR)]
+    more = [{**answer, "at": 0} for one in events for answer in gate.read(one)]
+    assert more
+    assert all(one != other for one, other in zip(more[1:], more[:-1], strict=True))
+
+
+def test_what_is_not_known_or_told_twice_is_counted_and_changes_nothing() -> None:
+    strange = [line("failed", 60, device=f"x{n}") for n in range(500)]
+    again = [line("failed", 600 + n, device="d1") for n in range(500)]
+    gate, said = played(
+        [*fleet(), *strange, *update(1, 100, "failed")[:1], *again, line("tick", 3 * HOUR)]
+    )
+    assert not gate.halted, said[-1]
+    assert list(gate.end())[-1]["ignored"] == {"unknown": 500, "twice": 499}
+
+
+@pytest.mark.parametrize("size", [1, 3, 20])
+def test_a_handful_of_devices_is_no_error(size: int) -> None:
+    gate, said = played([*fleet(size), *update(0, 60, "confirmed"), line("tick", 200 * HOUR)])
+    assert said
+    assert not gate.halted
+
+
+def test_the_same_lines_say_the_same() -> None:
+    chance = random.Random(5)
+    ends = [chance.choice(["confirmed", "confirmed", "failed"]) for _ in range(60)]
+    events = in_order(one for n, end in enumerate(ends) for one in update(n, 300 * n, end))
+    assert played([*fleet(), *events])[1] == played([*fleet(), *events])[1]
+
+
+@pytest.mark.parametrize(
+    ("lines", "says"),
+    [
+        ([line("seen", 0, device="d1")], "first line"),
+        (["not json"], "malformed"),
+        ([line("begin", 0, preset="norml")], 'did you mean "normal"'),
+        ([line("begin", 0, attributes=["region"])], '"variant" the first'),
+        ([line("begin", 0), line("begin", 0)], "begins once"),
+        ([line("begin", 0), line("permit", 1)], "device"),
+        ([line("begin", 0), line("permit", 1, device="d", colour="red")], "colour"),
+        ([line("begin", 0), line("sneezed", 1, device="d")], "sneezed"),
+        ([line("begin", 0), line("tick", 400 * 24 * HOUR)], "400 days"),
+    ],
+)
+def test_a_line_that_cannot_be_meant_is_refused(lines: list[str], says: str) -> None:
+    with pytest.raises(RequestError, match=says) as caught:
+        played(lines)
+    assert caught.value.code == "request.invalid"
+
+
+def test_a_line_too_long_is_refused_before_it_is_read() -> None:
+    with pytest.raises(RequestError) as caught:
+        played(["[" * (2 << 20)])
+    assert caught.value.code == "request.too_large"
+
+
+def test_the_end_of_a_log_is_judged_too() -> None:
+    events = in_order(one for n in range(12) for one in update(n, 10 * n, "failed"))
+    gate, said = played([*fleet(), *events])
+    assert not any(one["verdict"] == "halt" for one in said)
+    assert [one["verdict"] for one in gate.end()] == ["halt", "halt"]
