@@ -14,7 +14,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from tests.crash import lab
+from tests.crash import releases
 from tests.crash.lab import Order, Plane
 from tests.crash.releases import BLOCK, SLOT_SIZE
 from tests.unit.agent.test_process import VirtualBoard, board, make_plane, until_told
@@ -32,7 +32,7 @@ IMAGE = 48 * BLOCK
 
 @pytest.fixture
 def plane(monkeypatch: pytest.MonkeyPatch) -> Plane:
-    monkeypatch.setattr(lab, "make_image", lambda counter: Random(counter).randbytes(IMAGE))
+    monkeypatch.setattr(releases, "make_image", lambda counter: Random(counter).randbytes(IMAGE))
     made = make_plane()
     made.order = None
     return made
