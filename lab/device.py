@@ -38,10 +38,10 @@ class Device:
     volume: Volume
     layout: images.Layout
 
-    def cut(self, chance: random.Random) -> Loss:
-        """Take its power away; what was not flushed may be lost."""
+    def cut(self, chance: random.Random, *, all_lost: bool = False) -> Loss:
+        """Take its power away; what was not flushed may be lost, or is."""
         self.machine.kill()
-        return self.volume.cut(chance)
+        return self.volume.cut(chance, all_lost=all_lost)
 
     @contextmanager
     def watched(self, report: Report) -> Iterator[None]:

@@ -101,11 +101,11 @@ class Volume:
             self._trap = trap
         return trap.sprung
 
-    def cut(self, chance: random.Random) -> Loss:
+    def cut(self, chance: random.Random, *, all_lost: bool = False) -> Loss:
         """Be the disk whose power went, its machine being dead: keep a random part of what was not flushed. Returns what was lost.
 
         One time in three everything is lost; one time in three the first writes are kept, the next one is torn and the rest lost; else each write for
-        itself is kept, lost or torn.
+        itself is kept, lost or torn. `all_lost`: everything is lost this time.
         """
         self.settle()
         with self._lock:
@@ -113,7 +113,7 @@ class Volume:
             writes, self._unflushed = self._unflushed, []
             for one in reversed(writes):
                 os.pwrite(self._file, one.old, one.offset)
-            manner = chance.choice(("nothing", "prefix", "any"))
+            manner = "nothing" if all_lost else chance.choice(("nothing", "prefix", "any"))
             limit = chance.randint(0, len(writes))
             lost = torn = 0
             for number, one in enumerate(writes):

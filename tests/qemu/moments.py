@@ -15,6 +15,7 @@ class Moment:
         within_s: at random in this long after that; 0: at the agent's next write of the boot loader's environment, which hangs then, neither durable nor lost.
         slot: at random in the candidate slot instead: as soon as the agent writes, or reads back, beyond that place. How fast a board is must not matter.
         loader: the write is the loader's, anywhere in the boot partition. Linux writes there of its own accord, too: the day on which a file was read.
+        all_lost: nothing of what was not flushed is left, instead of a part by chance.
         passed: what the console says when it is too late for this moment; the next one is waited for then.
     """
 
@@ -23,6 +24,7 @@ class Moment:
     within_s: float
     passed: str = r"^UP slot=B"
     slot: Literal["", "written", "read"] = ""
+    all_lost: bool = False
     loader: bool = False
 
 
@@ -33,6 +35,7 @@ LOADER = Moment("loader's write", r"RESTART asked for", 0.0, loader=True)
 FIRST_BOOT = Moment("first boot", MARKER.replace("[AB]", "B"), 4.0, r"^PHASE testing")
 WARM_UP = Moment("warm-up", r"^PHASE testing", 2.0, r"^PHASE idle")
 CONFIRM = Moment("confirming", r"^PHASE testing", 0.0, r"^PHASE idle")
+CONFIRM_LOST = Moment("confirming", r"^PHASE testing", 0.0, r"^PHASE idle", all_lost=True)
 REVERT = Moment("reverting", r"^PHASE testing", 0.0, r"^PHASE idle")
 WAY_BACK = Moment("way back", r"^UP slot=B(?s:.*)RESTART asked for", 5.0, r"^PHASE idle")
 #: What a whole run must have cut at. Whether the others come is chance: the way back is cut only if the device starts the bad image once more before.

@@ -20,6 +20,7 @@ from lab.report import WHOLE_SYSTEM as MODE
 from tests.qemu import loader
 from tests.qemu.moments import (
     CONFIRM,
+    CONFIRM_LOST,
     DOWNLOAD,
     FIRST_BOOT,
     FLAG,
@@ -40,8 +41,8 @@ PLANS: list[tuple[str, uboot.Style, list[Moment]]] = [
     ("dead-service", "order", [DOWNLOAD, INSTALL, FLAG, REVERT, WAY_BACK]),
     (releases.GOOD, "bootcount", [DOWNLOAD, DOWNLOAD, INSTALL, LOADER, WARM_UP]),
     ("dead-service", "bootcount", [INSTALL, INSTALL, FLAG, FIRST_BOOT, REVERT]),
-    # Whether it is kept is decided by this one write.
-    (releases.ONE_TRY, "order", [DOWNLOAD, INSTALL, CONFIRM]),
+    # Whether it is kept is decided by this one write, and that is lost.
+    (releases.ONE_TRY, "order", [DOWNLOAD, INSTALL, CONFIRM_LOST]),
 ]
 #: Cuts of a life, with the one at its end: some moments have passed when their turn comes.
 CUTS_A_LIFE = 5
@@ -66,7 +67,7 @@ class Life:
         for moment in planned:
             if not self._wait(moment):
                 continue
-            loss = self.device.cut(self.chance)
+            loss = self.device.cut(self.chance, all_lost=moment.all_lost)
             self.cuts.append(f"{moment.name} ({loss.unflushed} unflushed, {loss.lost} lost, {loss.torn} torn)")  # fmt: skip
             self.report.cut(MODE, moment.name)
             machine.start()
