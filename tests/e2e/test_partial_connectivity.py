@@ -80,6 +80,19 @@ def test_a_throttle_is_changed_while_bytes_come(plane: Plane, made: VirtualBoard
     assert received(plane) <= plane.releases[1].target.length + 4096
 
 
+def at_rest(made: VirtualBoard) -> int:
+    """Return what is stored once no more comes: a download that is told to end first makes durable what it has."""
+    seen: list[int] = []
+
+    def rests() -> bool:
+        seen.append(int(status(made)["update"]["stored_bytes"]))
+        time.sleep(0.5)
+        return len(seen) > 2 and len(set(seen[-3:])) == 1
+
+    assert wait_for(rests, 20)
+    return seen[-1]
+
+
 def test_sighup_reads_the_configuration_again_and_a_window_stops_a_running_download(
     plane: Plane, made: VirtualBoard
 ) -> None:
@@ -91,7 +104,7 @@ def test_sighup_reads_the_configuration_again_and_a_window_stops_a_running_downl
     made.config.write_text(shut)
     made.process.send_signal(signal.SIGHUP)
     assert wait_for(lambda: codes(made) == ["wait.download_window"], 10)
-    before = status(made)["update"]["stored_bytes"]
+    before = at_rest(made)
     # A mistake changes nothing. The commands read the file as well, so it is put right before they are used.
     made.config.write_text(text.replace("[download]", "[download]\nwindwo = 3"))
     made.process.send_signal(signal.SIGHUP)
@@ -185,7 +198,9 @@ def test_every_verb_says_what_it_did(
 
 def test_a_person_may_watch_and_wait(quiet: VirtualBoard) -> None:
     command = [sys.executable, "-m", "tidegate.agent.main", "--config", str(quiet.config)]
-    watching = subprocess.Popen([*command, "status", "--watch", "--json"], stdout=subprocess.PIPE)
+    # Whoever runs the tests in the background of a script has this signal ignored, in all that they start.
+    watch = ["env", "--default-signal=INT", *command, "status", "--watch", "--json"]
+    watching = subprocess.Popen(watch, stdout=subprocess.PIPE)
     assert watching.stdout is not None
     try:
         first = json.loads(watching.stdout.readline())
