@@ -34,7 +34,7 @@ def machine(accelerator: str, tmp_path: Path) -> Iterator[Machine]:
 @pytest.mark.timeout(400)
 def test_the_real_agent_runs_and_the_disk_forgets_what_was_not_flushed(machine: Machine) -> None:
     machine.start()
-    assert machine.expect(r"UP slot=(\S+) version=(\S+)").groups() == ("A", "1.0.0")
+    assert machine.expect(r"UP slot=(\S+) version=(\S+) ").groups() == ("A", "1.0.0")
     machine.expect("^READY")
     assert machine.ask("tidegate-agent --version").strip().startswith("tidegate-agent ")
     machine.ask("python3 -c 'import cryptography, msgspec, tuf, zstandard, tidegate.agent.worker'")
