@@ -100,6 +100,7 @@ def test_nothing_is_said_before_a_flush_that_began_after_the_last_write_of_it(
     lock = threading.Lock()
     written: set[int] = set()
     durable: set[int] = set()
+    flushes: list[set[int]] = []
 
     def pwrite(handle: int, data: Any, offset: int) -> int:
         time.sleep(0.005 * (offset // SEGMENT % 3))
@@ -111,6 +112,7 @@ def test_nothing_is_said_before_a_flush_that_began_after_the_last_write_of_it(
     def fdatasync(handle: int) -> None:
         with lock:
             began = set(written)
+            flushes.append(began)
         FDATASYNC(handle)
         with lock:
             durable.update(began)
@@ -128,6 +130,9 @@ def test_nothing_is_said_before_a_flush_that_began_after_the_last_write_of_it(
                 assert set(range(reply.progress.segments)) <= durable
             said += 1
     assert said == len(INDEX.segments)
+    # One flush a segment, in their order: each begins when that segment and all before it are written.
+    early = [one for one, began in enumerate(flushes[:said]) if not set(range(one + 1)) <= began]
+    assert not early
 
 
 def test_a_read_that_fails_is_a_failed_read_back(
