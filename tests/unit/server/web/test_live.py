@@ -2,7 +2,8 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
-from tests.browser.fixtures import ALL, NOW, FixtureAuth, FixtureStory
+from tests.browser.fixtures import ALL, FixtureAuth, FixtureStory
+from tests.browser.records import NOW
 
 from tidegate.server.web import live
 from tidegate.server.web.live import Listener, Pulse, event
