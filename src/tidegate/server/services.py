@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+from tidegate.core import codec
 from tidegate.core.errors import PublisherError
 from tidegate.server import keyring, online
 from tidegate.server.blobs.local import LocalBlobs
@@ -126,6 +127,7 @@ def open_services(
     Raises:
         ConfigError, BusyError: `data.*`, `key.*`.
     """
+    codec.prepare()
     folder = Path(settings.data_dir)
     with starting(folder) if settings.shared else contextlib.nullcontext():
         return _open(settings, folder, clock, randomness, store)
