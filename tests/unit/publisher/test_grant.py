@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from tests.unit.core.repo import DAY, NOW, Repo, signer
-from tests.unit.core.test_grant import BAD, GRANT, INCIDENT, OLD, grant, signed
+from tests.unit.core.way_back import BAD, GRANT, INCIDENT, OLD, grant, signed
 
 from tidegate.core.errors import ConfigError, TidegateError
 from tidegate.core.grant import Cohort, GrantBody
