@@ -97,7 +97,7 @@ def code_digest(*, gate: bool) -> str:
 _BESIDE = frozenset(
     {"compare.py", "summary.py", "page.py", "plots.py", "draw.py", "reader.py", "paired.py"}
 )
-_OURS = frozenset({"gate.py", "errors.py", "catalog.py"})
+_OURS = frozenset({"gate.py", "arrays.py", "errors.py", "catalog.py"})
 
 
 def jobs_of(

@@ -16,6 +16,7 @@ from tidegate.rollout.evidence.facts import Kind
 from tidegate.rollout.evidence.settings import CONTROLS, HOUR_S, MILLION, Harm
 from tidegate.rollout.evidence.strata import CLASS, REGION, VARIANT, divide
 from tidegate.rollout.evidence.watch import Watch
+from tidegate.sim.fleet.arrays import ArrayWealth
 from tidegate.sim.fleet.errors import WINDOWS_H
 from tidegate.sim.fleet.policy import News, Orders, View
 from tidegate.sim.fleet.population import NEVER, Bools, Floats, Ints
@@ -88,6 +89,7 @@ class Gate:
             self._start,
             late if known else None,
         )
+        self._wealth = ArrayWealth(self.watch.book)
         for profile, count in zip(self._profiles, counts, strict=True):
             self.watch.desk.control(profile, count)
         size = fleet.size
@@ -132,7 +134,7 @@ class Gate:
     def _decide(self, now: int) -> Decision:
         """Decide, and book what the decision has to be remembered by."""
         book = self.watch.book
-        decision = decide(book, now, since_s=now - self._decided_at, known=self.watch.wealth)
+        decision = decide(book, now, since_s=now - self._decided_at, known=self._wealth)
         self._decided_at = now
         book.fold_all(decision.carried)
         return decision
