@@ -128,7 +128,7 @@ def _age(harm: Harm, gate: int, row: Sequence[int], eligible: int, hazard_ppb: i
     room = None
     if not opened:
         # Of a handful one may always begin.
-        cohort = max(1.0, spec.share_ppm * eligible / MILLION, min(float(harm.soak_devices), few))
+        cohort = max(1.0, spec.share_ppm * eligible / MILLION, min(float(spec.devices), few))
         prior = spec.prior_ppm / MILLION
         room = cohort * prior / min(prior, worst) - younger
     return Age(

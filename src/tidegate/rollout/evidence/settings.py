@@ -32,13 +32,14 @@ class SoakGate(msgspec.Struct, frozen=True, kw_only=True):
     """At this age: how bad the rest could still be, and how many may be younger until that is known.
 
     `prior_ppm`: what is feared before anything is known. `open_ppm`: the gate opens when the upper bound is at most this. `share_ppm`: of the eligible
-    devices, how many may be exposed and younger.
+    devices, how many may be exposed and younger; `devices`: so many at least, as far as a small fleet has them (`Harm.soak_most_ppm`).
     """
 
     age_s: Annotated[int, Meta(ge=HOUR_S, le=60 * DAY_S)]
     prior_ppm: Annotated[int, Meta(ge=1, le=MILLION)]
     open_ppm: Ppm
     share_ppm: Ppm
+    devices: Annotated[int, Meta(ge=0)] = 600
 
 
 class StreamWeights(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,7 +76,7 @@ class Harm(msgspec.Struct, frozen=True, kw_only=True):
     not-updated devices that vanished at the same time. `hazard_pct`: tolerated ratio of late crashes and of going dark. `metric_ppm`: tolerated mean rank.
     `least_control`: not-updated devices at risk before a late event is weighed. `first_*`: devices out before anything is proved. `growth_pct`: devices
     out, of those proved healthy. `budget_ppm`: harm that is put at risk, of those proved healthy. `silence_ppm`: silence that is benign, in admission.
-    `soak_devices`, `soak_most_ppm`: least size of a soak cohort, and the share of a small fleet that it may be. `amber_pct`: of the way to a halt where
+    `soak_most_ppm`: the share of a small fleet that a soak cohort may be. `amber_pct`: of the way to a halt where
     permits end. `healthy_others`: needed before a part is isolated instead of all halted. `blame_most_ppm`: a part larger than this is the release.
     `watch_s`: how long evidence can halt a rollout that is complete.
     """
@@ -97,7 +98,6 @@ class Harm(msgspec.Struct, frozen=True, kw_only=True):
     growth_pct: Annotated[int, Meta(ge=1, le=10_000)] = 150
     budget_ppm: Ppm = 5_000
     silence_ppm: Ppm = 5_000
-    soak_devices: Annotated[int, Meta(ge=0)] = 600
     soak_most_ppm: Ppm = 100_000
     amber_pct: Annotated[int, Meta(ge=1, le=100)] = 60
     healthy_others: Annotated[int, Meta(ge=0)] = 20
