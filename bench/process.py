@@ -1,16 +1,13 @@
-"""Processor time and memory of a process, from /proc."""
+"""Processor time and memory of a process."""
 
-import os
 import time
 from pathlib import Path
 
-_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
-
 
 def cpu_s(pid: int) -> float:
-    """Return the processor time, in seconds, of a process and all its threads so far."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
+    """Return the processor time, in seconds, of a process and all its threads so far, those that have ended too; to the nanosecond, where /proc has ticks."""
+    # What clock_getcpuclockid(3) makes of a process id.
+    return time.clock_gettime(~pid << 3 | 2)
 
 
 def _rollup_kib(pid: int, *keys: str) -> int:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
+#: A control plane that counts polls answers here how many came before.
+POLLS_PATH = "/bench/polls"
 HERE = Path(__file__).resolve().parent
 
 
@@ -35,9 +37,9 @@ def reference() -> AbstractContextManager[tuple[int, int]]:
     return _module("bench.reference")
 
 
-def control_plane(data: Path) -> AbstractContextManager[tuple[int, int]]:
-    """Run the control plane on a data directory; gives (process id, port)."""
-    return _module("bench.served", str(data))
+def control_plane(data: Path, poll_interval_s: int = 0) -> AbstractContextManager[tuple[int, int]]:
+    """Run the control plane on a data directory; gives (process id, port). With a poll interval of one's own it also counts polls (`POLLS_PATH`)."""
+    return _module("bench.served", str(data), str(poll_interval_s))
 
 
 @contextmanager
