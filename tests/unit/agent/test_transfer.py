@@ -6,7 +6,7 @@ import os
 import resource
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from tests.unit.agent.test_delivery import BODY, INDEX, RELEASE, SEGMENT, Server
 from tests.unit.agent.test_download import serving, settings
 
 from tidegate.agent.events import Download, Downloaded, Failed, Installed, Progressed, ReadBack
+from tidegate.agent.install import pipeline
 from tidegate.agent.jobs import Task
 from tidegate.agent.state import State, Update
 from tidegate.agent.worker import Worker
@@ -32,6 +33,43 @@ def nothing_stays() -> Iterator[None]:
     """No thread of the pipeline outlives the job, however it ended."""
     yield
     assert [one.name for one in threading.enumerate() if one.name.startswith("install")] == []
+
+
+class LastFirst:
+    """Threads as they may come in the worst case: of the steps that wait, the one that came last is run first. Nothing is left to chance."""
+
+    def __init__(self) -> None:
+        self._waiting: list[_Later] = []
+
+    def submit(self, step: Callable[[], Any]) -> "_Later":
+        self._waiting.append(_Later(self, step))
+        return self._waiting[-1]
+
+    def run(self, wanted: "_Later") -> None:
+        while not wanted.done():
+            self._waiting.pop().run()
+
+    def shutdown(self, *, cancel_futures: bool) -> None:
+        self._waiting.clear()
+
+
+class _Later:
+    """A step of `LastFirst`; looks like a `Future`. It is run when its result, or that of one that came before, is asked for."""
+
+    def __init__(self, pool: LastFirst, step: Callable[[], Any]) -> None:
+        self._pool = pool
+        self._step = step
+        self._found: list[Any] = []
+
+    def done(self) -> bool:
+        return bool(self._found)
+
+    def run(self) -> None:
+        self._found = [self._step()]
+
+    def result(self) -> Any:
+        self._pool.run(self)
+        return self._found[0]
 
 
 def failing_after(count: int, call: Any, code: int) -> Any:
@@ -94,9 +132,12 @@ def test_a_flush_that_fails_ends_the_job_and_says_nothing(
     assert len(said) == count
 
 
+@pytest.mark.parametrize("threads", ["real", "last-first"])
 def test_nothing_is_said_before_a_flush_that_began_after_the_last_write_of_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: str
 ) -> None:
+    if threads == "last-first":
+        monkeypatch.setattr(pipeline, "_pool", lambda _: LastFirst())
     lock = threading.Lock()
     written: set[int] = set()
     durable: set[int] = set()
