@@ -1,6 +1,7 @@
 """`tidegate sim run` and `sim compare` on the batched simulator, which needs the extra `[sim]`."""
 
 import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,8 +9,11 @@ from typing import TYPE_CHECKING
 from tidegate.cli.output import Output
 from tidegate.core.errors import ConfigError
 from tidegate.sim.fleet.reader import read_scenario
+from tidegate.sim.fleet.spec import sized
 
 if TYPE_CHECKING:
+    from tidegate.sim.fleet.outcome import Outcome
+    from tidegate.sim.fleet.spec import Scenario
     from tidegate.sim.fleet.summary import Drawn, Mode, Paired
 
 #: As in `cli.sim`: `--expect` and it did not come true.
@@ -32,18 +36,26 @@ def need_numpy() -> None:
         ) from error
 
 
-def run(file: Path, out: Output, *, seed: int | None, policy: str | None, expect: bool) -> int:
+def run(
+    file: Path,
+    out: Output,
+    *,
+    seed: int | None,
+    policy: str | None,
+    expect: bool,
+    exact: bool,
+    devices: int | None,
+    days: int | None,
+) -> int:
     """Play one scenario and print what came of it. Returns the exit code."""
-    scenario = read_scenario(file)
+    scenario = sized(read_scenario(file), devices=devices, days=days)
     need_numpy()
-    from tidegate.sim.fleet.catalog import make_policy
     from tidegate.sim.fleet.outcome import unmet
-    from tidegate.sim.fleet.play import Play
 
     name = policy or scenario.policy
     out.note(f"{scenario.name}   {scenario.fleet.devices} devices   {scenario.about}")
-    played = Play(scenario, make_policy(name), name, scenario.seed if seed is None else seed)
-    found = played.run()
+    play = _play_exactly if exact else _play
+    found = play(scenario, name, scenario.seed if seed is None else seed)
     missed = unmet(scenario, found)
     kind = "affected devices" if found.bad else "devices"
     when = "" if found.stopped_h is None else f" after {found.stopped_h:g} h: {found.why}"
@@ -62,6 +74,20 @@ def run(file: Path, out: Output, *, seed: int | None, policy: str | None, expect
     plain = {"outcome": found, "unmet": missed, "digest": found.digest()}
     out.data("sim-fleet-run/1", plain, "\n".join(lines))
     return UNMET if expect and missed else 0
+
+
+def _play(scenario: "Scenario", policy: str, seed: int) -> "Outcome":
+    from tidegate.sim.fleet.catalog import make_policy
+    from tidegate.sim.fleet.play import Play
+
+    return Play(scenario, make_policy(policy), policy, seed).run()
+
+
+def _play_exactly(scenario: "Scenario", policy: str, seed: int) -> "Outcome":
+    from tidegate.sim.exact.play import play_exactly
+
+    with tempfile.TemporaryDirectory(prefix="tidegate-sim-") as folder:
+        return play_exactly(scenario, policy, seed, Path(folder))
 
 
 def compare(

@@ -27,15 +27,22 @@ def command() -> None:
 @click.option("--seed", type=click.IntRange(min=0), help="Another seed than the scenario's own.")
 @click.option("--policy", help="Another policy than the scenario's own (batched scenarios).")
 @click.option("--expect", is_flag=True, help="Exit with 10 when an expectation is not met.")
+@click.option("--exact", is_flag=True, help="Play a batched scenario with real agents and server.")
+@click.option(
+    "--devices", type=click.IntRange(1), help="Another size of fleet (batched scenarios)."
+)
+@click.option("--days", type=click.IntRange(1, 120), help="Another horizon (batched scenarios).")
 @with_output
-def run(file: Path, *, seed: int | None, policy: str | None, expect: bool, out: Output) -> int:
+def run(file: Path, *, expect: bool, out: Output, **asked: Any) -> int:
     """Play a scenario: with real agents and the real server on a virtual clock, or a large fleet as arrays.
 
-    The file says which by its `mode`, "exact" or "batched"; docs/reference/scenarios.md describes both.
+    The file says which by its `mode`, "exact" or "batched"; docs/reference/scenarios.md describes both. With --exact
+    the fleet of a batched scenario, with the same fates, is real agents under the real server, whose gate decides.
 
     \b
     tidegate sim run examples/scenarios/never-boots.scenario.toml
     tidegate sim run examples/scenarios/modes/boot10.scenario.toml --policy hawk80
+    tidegate sim run examples/scenarios/modes/brick5.scenario.toml --exact --devices 300 --days 3
     tidegate sim run story.scenario.toml --expect --seed 7
     """
     from tidegate.sim.fleet.reader import read_mode
@@ -43,7 +50,13 @@ def run(file: Path, *, seed: int | None, policy: str | None, expect: bool, out: 
     if read_mode(file) == "batched":
         from tidegate.cli import _sim_fleet
 
-        return _sim_fleet.run(file, out, seed=seed, policy=policy, expect=expect)
+        return _sim_fleet.run(file, out, expect=expect, **asked)
+    policy, seed = asked["policy"], asked["seed"]
+    given = [f"--{name}" for name in ("exact", "devices", "days") if asked[name]]
+    if given:
+        raise ConfigError(
+            "config.invalid", f"{', '.join(given)}: {file.name} is no batched scenario"
+        )
     if policy is not None:
         raise ConfigError("config.invalid", f'{file.name} is played with its own [policy]: "exact"')
     return _run_exact(file, out, seed=seed, expect=expect)

@@ -291,7 +291,8 @@ class HotApp:
         self._require_room()
         request = await self._body(scope, receive, PermitRequest)
         settings = self._services.settings
-        retry_s = min(60, max(1, settings.poll_interval_s))
+        # As often as it polls: a fleet that is staged and waits for days must not ask every minute.
+        retry_s = max(1, settings.poll_interval_s)
         answer = await self._services.write(
             lambda conn: permits.permit(conn, row, request, now, retry_s, settings.caps)
         )

@@ -184,7 +184,7 @@ class SimBoard:
         components: what is kept beside the slots, by name.
         loader: the boot loader with its own state; `bootloader` is what the agent sees of it.
         history: the truth about every boot.
-        dead: the board found nothing to boot, `BOOTS_MAX` times in a row.
+        dead: the board found nothing to boot, `BOOTS_MAX` times in a row, or what it booted destroyed it.
     """
 
     def __init__(
@@ -334,6 +334,10 @@ class SimBoard:
         self._note(slot, image)
         if image is None:
             self.history.torn_boots += 1
+        if behaviour is not None and behaviour.bricks:
+            self.history.failed_boots += 1
+            self.dead, self._image = True, None
+            return True
         if behaviour is None or not behaviour.boots or behaviour.hangs:
             self.history.failed_boots += 1
             self._bitten = behaviour is not None and behaviour.boots

@@ -50,6 +50,7 @@ class Behaviour:
     Attributes:
         boots: the kernel comes up at all.
         hangs: it comes up, then hangs until the watchdog resets the board.
+        bricks: it destroys what the board boots by: nothing comes up ever again.
         service: the core service runs.
         network: the network comes up.
         errors_per_hour: what the device logs while it runs this image.
@@ -58,6 +59,7 @@ class Behaviour:
 
     boots: bool = True
     hangs: bool = False
+    bricks: bool = False
     service: bool = True
     network: bool = True
     errors_per_hour: float | None = None

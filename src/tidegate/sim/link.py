@@ -172,6 +172,18 @@ class Pattern:
         return at + self.period_s - (at - self.start_s) % self.period_s
 
 
+class Presence(Protocol):
+    """When a device has a network, in seconds of the simulation."""
+
+    def is_online(self, at: float) -> bool:
+        """Say whether there is a network at this time."""
+        ...
+
+    def next_online(self, at: float) -> float:
+        """Return when there is a network next; `at` itself when there is one."""
+        ...
+
+
 class SimResponse:
     """`agent.ports.Response` over a whole answer, which may be cut and takes simulated time to read."""
 
@@ -219,12 +231,12 @@ class SimLink:
         random: Random,
         *,
         faults: LinkFaults | None = None,
-        pattern: Pattern | None = None,
+        pattern: Presence | None = None,
     ) -> None:
         """Plug a device into `wire`."""
         self.wire = wire
         self.faults = faults or LinkFaults()
-        self.pattern = pattern or Pattern()
+        self.pattern: Presence = pattern or Pattern()
         self.down = False
         self.requests = 0
         self._clock = clock

@@ -6,7 +6,7 @@ from typing import Final, Literal
 
 from tidegate.core.hardware import Hardware
 from tidegate.sim.faults import LinkFaults
-from tidegate.sim.link import Pattern
+from tidegate.sim.link import Pattern, Presence
 
 DAY_S: Final = 86_400.0
 Connectivity = Literal["always", "intermittent"]
@@ -75,7 +75,7 @@ class DevicePlan:
     region: str
     site: str
     connectivity: Connectivity
-    pattern: Pattern
+    pattern: Presence
     link: LinkFaults
     seed: int
 

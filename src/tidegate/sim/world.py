@@ -19,7 +19,7 @@ from tidegate.server.operations import Operations
 from tidegate.server.store import admin_devices, hot
 from tidegate.sim.board import Catalogue, Image
 from tidegate.sim.cast import ReleasePlan
-from tidegate.sim.clock import VirtualTimeline
+from tidegate.sim.clock import EPOCH, VirtualTimeline
 from tidegate.sim.control import RolloutView, view_of
 from tidegate.sim.device import Factory, SimDevice
 from tidegate.sim.faults import Behaviour, Truth
@@ -119,15 +119,18 @@ class World:
 
     Attributes:
         desk: the operator's own hands, without HTTP.
+        contract: what every device has to show.
         fleet: the devices, with the truth about them.
         story: what the server told of its rollouts, with the time, one line a change.
     """
 
-    def __init__(self, spec: WorldSpec, folder: Path) -> None:
-        """Set up the server in `folder`, publish the factory's release, and switch every device on."""
+    contract = CONTRACT
+
+    def __init__(self, spec: WorldSpec, folder: Path, *, start: float = EPOCH) -> None:
+        """Set up the server in `folder`, publish the factory's release, and switch every device on; time begins at `start`, unix seconds."""
         self.spec = spec
         self._folder = folder
-        self.timeline = VirtualTimeline()
+        self.timeline = VirtualTimeline(start)
         self.scheduler = Scheduler(self.timeline)
         self.catalogue = Catalogue()
         self.truth = Truth()
@@ -245,7 +248,8 @@ class World:
         models = sorted({variant.model for variant in self.spec.population.variants})
         plan = ReleasePlan(counter, version, extra, back_to=back_to)
         self.workshop.publish(
-            plan, [Recipe(f"rootfs-{model}", path, model, (0, 65535), CONTRACT) for model in models]
+            plan,
+            [Recipe(f"rootfs-{model}", path, model, (0, 65535), self.contract) for model in models],
         )
         return image, content
 

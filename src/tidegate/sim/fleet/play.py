@@ -10,6 +10,7 @@ from typing import Final
 
 import numpy as np
 
+from tidegate.sim.fleet.course import Course, Ending, reckon
 from tidegate.sim.fleet.errors import WINDOWS_H, Errors
 from tidegate.sim.fleet.outcome import Outcome
 from tidegate.sim.fleet.policy import News, Orders, Policy, View
@@ -62,7 +63,7 @@ class Play:
         self._prepare(everybody)
         errors = Errors(scenario, self.fleet, self.truth, streams[2])
         policy.begin(View(self.fleet, scenario, self.truth.history, staged, self._heard, errors))
-        self._down = _down(scenario)
+        self._down = down_ticks(scenario)
 
     def run(self) -> Outcome:
         """Play to the horizon, or to the stop."""
@@ -94,9 +95,10 @@ class Play:
                 self._activate(orders.activate, tick)
         if paused:
             self._finish_groups(stop_tick)
-        return self._outcome(
-            stop_tick, isolated, isolated_at, why, curve, meters, time.perf_counter() - begun
-        )
+        ending = Ending(stop_tick, isolated, isolated_at, why, tuple(curve), tuple(meters))
+        run_s = time.perf_counter() - begun
+        course = Course(self.activated, self.outcome_at, self.harm_at)
+        return reckon(self.scenario, self.truth, course, ending, self.name, self.seed, run_s)
 
     # --- what is due ------------------------------------------------------------------------------------------------------
 
@@ -225,63 +227,8 @@ class Play:
                 if kind == "activate":
                     self._activate(devices, at)
 
-    # --- what came of it --------------------------------------------------------------------------------------------------
 
-    def _outcome(
-        self,
-        stop_tick: int,
-        isolated: tuple[str, ...],
-        isolated_at: int,
-        why: str,
-        curve: list[tuple[float, int]],
-        meters: list[tuple[float, dict[str, float]]],
-        run_s: float,
-    ) -> Outcome:
-        end, bad = self.scenario.ticks, self.scenario.bad
-        affected = self.truth.affected if bad else np.ones(self.fleet.size, bool)
-        stopped = min(stop_tick, isolated_at)
-        at_stop = min(stopped, end)
-        mine = affected & (self.activated < NEVER)
-        ended = np.sort(self.outcome_at)
-        shares = [int(ended[min(ended.size - 1, int(q * ended.size))]) for q in (0.95, 0.99)]
-        t95, t99 = (one * TICK_H if one < end and stop_tick == NEVER else None for one in shares)
-        state = "halted" if stop_tick < NEVER else "isolated" if isolated else "running"
-        if state == "running" and t95 is not None:
-            state = "completed"
-        exposed_end = int(mine.sum())
-        return Outcome(
-            scenario=self.scenario.name,
-            group=self.scenario.group,
-            policy=self.name,
-            seed=self.seed,
-            devices=self.fleet.size,
-            bad=bad,
-            state=state,
-            why=why,
-            stopped_h=stopped * TICK_H if stopped < NEVER else None,
-            isolated=isolated,
-            isolations=len(isolated),
-            affected=int(affected.sum()),
-            exposed=int((mine & (self.activated <= at_stop)).sum()),
-            exposed_end=exposed_end,
-            harmed=int((self.harm_at <= at_stop).sum()),
-            harmed_end=int((self.harm_at < end).sum()),
-            failed_end=int(
-                (
-                    self.truth.by_fault & (self.activated < NEVER) & (self.truth.fate != BRICKED)
-                ).sum()
-            ),
-            t95_h=t95,
-            t99_h=t99,
-            true_cause=bad or self.truth.excess,
-            caught=bad and stopped < NEVER and exposed_end * 2 < int(affected.sum()),
-            run_s=round(run_s, 3),
-            curve=tuple(curve),
-            meters=tuple(meters),
-        )
-
-
-def _down(scenario: Scenario) -> frozenset[int]:
+def down_ticks(scenario: Scenario) -> frozenset[int]:
     """Return the ticks at which the server itself is down, and nobody decides."""
     return frozenset(
         tick

@@ -5,7 +5,7 @@ The model is that of the rollout studies: a tick of 15 minutes, devices that fai
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 TICK_H: Final = 0.25
@@ -217,3 +217,9 @@ class Scenario:
     def ticks(self) -> int:
         """How many ticks the horizon has."""
         return self.days * DAY_TICKS
+
+
+def sized(scenario: Scenario, *, devices: int | None = None, days: int | None = None) -> Scenario:
+    """Return a scenario with another number of devices, or another horizon in days; None = as it is."""
+    fleet = scenario.fleet if devices is None else replace(scenario.fleet, devices=devices)
+    return replace(scenario, fleet=fleet, days=days or scenario.days)

@@ -1,0 +1,1 @@
+"""Scenarios of the batched simulator, played by real agents under the real control plane."""

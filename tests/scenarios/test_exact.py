@@ -1,0 +1,56 @@
+"""A batched scenario played by real agents: their boards show the truth that the batched simulator draws."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tidegate.core.errors import ConfigError
+from tidegate.sim.exact.device import FatedDevice
+from tidegate.sim.exact.play import LEAD_S, ExactPlay, without_history
+from tidegate.sim.exact.presence import TICK_S
+from tidegate.sim.fleet.population import NEVER
+from tidegate.sim.fleet.spec import Fault, FleetSpec, Region, Scenario, WorldSpec, sized
+from tidegate.sim.fleet.truth import BRICKED
+
+SCENARIO = Scenario(
+    "exact",
+    days=1,
+    fleet=FleetSpec(
+        devices=24,
+        variants={"old": 0.5, "new": 0.5},
+        from_versions={"1": 0.5, "2": 0.5},
+        regions={"here": Region(1.0, 2)},
+        classes={"always": 0.8, "night": 0.2},
+    ),
+    world=WorldSpec(crash_day=0.2, dark_day=0.2),
+    faults=(Fault("brick", 0.5, {"variant": "old"}), Fault("dark", 1.0, {"variant": "new"}, 6.0)),
+)
+
+
+def test_boards_meet_the_fates_that_the_batched_simulator_draws(tmp_path: Path) -> None:
+    with ExactPlay(without_history(SCENARIO), "emergency", 3, tmp_path) as play:
+        outcome = play.play()
+        fates = play.fates
+        devices = [one for one in play.fleet.devices if isinstance(one, FatedDevice)]
+        begun = np.array([one.activated_at or NEVER for one in devices], float)
+        dead = np.array([one.board.dead for one in devices])
+        now = play.timeline.at()
+    tried = begun < now
+    bricked = tried & (fates.fate == BRICKED)
+    late_at = np.where(tried & ~bricked, begun + fates.dark * TICK_S, np.inf)
+    dies_at = np.minimum(late_at, LEAD_S + fates.dark_at * TICK_S)
+    settled = np.abs(dies_at - now) > 3600
+    assert (dead == (bricked | (dies_at < now)))[settled].all()
+    assert bricked.any()
+    assert (late_at < now).any()
+    assert (dies_at < now)[~tried | ~np.isfinite(late_at)].any()
+    assert (outcome.devices, outcome.exposed_end) == (24, tried.sum())
+    assert outcome.harmed >= bricked.sum()
+
+
+def test_more_agents_than_can_be_played_and_a_peers_policy_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="at most 5,000"):
+        ExactPlay(sized(SCENARIO, devices=100_000), "normal", 1, tmp_path)
+    with pytest.raises(ConfigError, match="careful"):
+        ExactPlay(SCENARIO, "hawk80", 1, tmp_path)
