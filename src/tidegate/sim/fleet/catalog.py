@@ -73,6 +73,7 @@ def usual(*, drawn: bool) -> tuple[str, ...]:
             "hawk_tuned",
             "aws_default",
             "aws_tuned",
+            "mender",
             "mender_tuned",
         )
     return ("normal", "fast", "bigbang", "hawk80", "hawk93", "mender", "aws10", "aws5")

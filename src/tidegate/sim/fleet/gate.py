@@ -103,6 +103,7 @@ class Gate:
         self._blocked: Bools = np.zeros(len(self._profiles), bool)
         self._shut: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
         self._members: dict[int, Bools] = {}
+        self._masks: dict[int, Bools] = {}
         self._caps: dict[int, int] = {}
         self._ticks_granted: set[int] = set()
         self._controls = _Controls(view, self._granted, self._missing)
@@ -276,7 +277,7 @@ class Gate:
         shut = (*none, *self.watch.book.isolated)
         if (shut, capped) != self._shut:
             self._shut, self._blocked = (shut, capped), self._in(shut)
-            self._members = {one: self._in((one,)) for one in capped if one not in none}
+            self._members = {one: self._inside(one) for one in capped if one not in none}
         self._caps = {one: cap for one, cap in decision.caps.items() if cap}
         known = self.watch.book.scheme.variants
         names = list(self._waiting)
@@ -297,8 +298,19 @@ class Gate:
 
     def _in(self, strata: tuple[int, ...]) -> Bools:
         """Return which profiles are in any of these strata."""
-        holds = self.watch.book.scheme.holds
-        return np.array([any(holds(one, profile) for one in strata) for profile in self._profiles])
+        found: Bools = np.zeros(len(self._profiles), bool)
+        for one in strata:
+            found |= self._inside(one)
+        return found
+
+    def _inside(self, stratum: int) -> Bools:
+        """Return which profiles are in a stratum; worked out once."""
+        found = self._masks.get(stratum)
+        if found is None:
+            holds = self.watch.book.scheme.holds
+            found = np.array([holds(stratum, profile) for profile in self._profiles])
+            self._masks[stratum] = found
+        return found
 
     def _within_caps(self, able: Ints) -> Ints:
         """Return those that no cap of a stratum leaves out, first come first served."""

@@ -109,11 +109,13 @@ class Play:
         while late in self._down:  # nobody listened: what came due meanwhile is heard now
             due = [*self._calendar.pop(late, ()), *due]
             late -= 1
+        starting = [idx for kind, idx in due if kind == "activate"]
+        if starting:
+            self._activate(np.concatenate(starting), tick)
         for kind, devices in due:
-            idx = devices
             if kind == "activate":
-                self._activate(idx, tick)
                 continue
+            idx = devices
             # Who was heard of in time after all has not vanished; who is dead says nothing.
             known = self._silent(idx, tick) if kind == "vanished" else self.dead_at[idx] > tick
             idx = idx[known]
@@ -223,9 +225,9 @@ class Play:
     def _finish_groups(self, tick: int) -> None:
         """After a pause: what is assigned goes on, and nobody watches."""
         for at in sorted(one for one in self._calendar if one > tick):
-            for kind, devices in self._calendar[at]:
-                if kind == "activate":
-                    self._activate(devices, at)
+            starting = [idx for kind, idx in self._calendar[at] if kind == "activate"]
+            if starting:
+                self._activate(np.concatenate(starting), at)
 
 
 def down_ticks(scenario: Scenario) -> frozenset[int]:
