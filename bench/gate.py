@@ -1,5 +1,7 @@
 """The evidence gate: facts folded a second with 200 strata, one decision at a million devices, and how long deciding takes when little changed.
 
+Then a roster of a million devices, stored and taken up again.
+
 Nothing here waits for anything, so it is the processor's time that is taken.
 """
 
@@ -14,8 +16,10 @@ from tidegate.rollout.evidence.baseline import Baseline
 from tidegate.rollout.evidence.book import Book
 from tidegate.rollout.evidence.decide import decide
 from tidegate.rollout.evidence.facts import Alive, Fact, Fail, Late, Ok, Permit, Silent
-from tidegate.rollout.evidence.settings import PRESETS
+from tidegate.rollout.evidence.roster import Roster
+from tidegate.rollout.evidence.settings import PRESETS, Harm
 from tidegate.rollout.evidence.strata import Profile, Scheme, divide
+from tidegate.rollout.evidence.watch import Watch
 from tidegate.rollout.evidence.wealth import Wealth
 
 DEVICES = 1_000_000
@@ -82,6 +86,45 @@ def folded(facts: list[Fact], book: Book) -> float:
     return time.process_time() - start
 
 
+def crowd(strata: Scheme, profiles: list[Profile], harm: Harm, base: Baseline) -> Roster:
+    """Tell a roster a rollout of four days: all are met, half had their permit, most of those confirmed, and a tenth stand at sites of eight."""
+    roster = Roster(Watch(strata, harm, base, 0))
+    values = [dict(zip(strata.attributes, profile, strict=True)) for profile in profiles]
+    for one in range(DEVICES):
+        site = f"site{one // 8}" if one % 80 < 8 else ""
+        roster.meet(f"gw-{one:07d}", values[one % len(values)], 0, site)
+    for tick in range(384):
+        now = tick * harm.tick_s
+        for one in range(tick, DEVICES // 2, 384):
+            roster.permit(f"gw-{one:07d}", now)
+        for one in range(tick, DEVICES // 2, 384):
+            if one % 300:
+                roster.confirmed(f"gw-{one:07d}", now + 60)
+            roster.seen(f"gw-{DEVICES - 1 - one:07d}", now + one % 800)
+        if tick % 4 == 3:
+            roster.step(now + harm.tick_s)
+    return roster
+
+
+def stored(strata: Scheme, profiles: list[Profile], harm: Harm, base: Baseline) -> list[Figure]:
+    """Measure what a roster of a million devices takes to store and to take up again."""
+    roster = crowd(strata, profiles, harm, base)
+    start = time.process_time()
+    data = roster.dump()
+    dumped = time.process_time() - start
+    start = time.process_time()
+    again = Roster.load(data, strata, harm, base)
+    loaded = time.process_time() - start
+    if again.watch.book.digest() != roster.watch.book.digest():
+        raise AssertionError("a roster was not taken up as it was stored")
+    name = "gate: a roster of a million devices"
+    return [
+        Figure(name=f"{name}, dumped", value=dumped, unit="s", bar=5, at_most=True),
+        Figure(name=f"{name}, loaded", value=loaded, unit="s", bar=5, at_most=True),
+        Figure(name=f"{name}, packed", value=len(data) / 1e6, unit="MB", bar=30, at_most=True),
+    ]
+
+
 def best(times: list[float]) -> float:
     """The median: one pause of a shared machine is not the program's."""
     return sorted(times)[len(times) // 2]
@@ -140,4 +183,5 @@ def measure() -> list[Figure]:
             bar=MOST_INTEGERS,
             at_most=True,
         ),
+        *stored(strata, profiles, harm, base),
     ]

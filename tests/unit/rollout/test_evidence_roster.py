@@ -2,9 +2,10 @@
 
 import pytest
 
+from tidegate.rollout.evidence import layout as at
 from tidegate.rollout.evidence.baseline import Baseline
 from tidegate.rollout.evidence.decide import Decision
-from tidegate.rollout.evidence.facts import Control, Fact, Fail, Late, Ok, Silent
+from tidegate.rollout.evidence.facts import Control, Fact, Fail, Isolated, Late, Ok, Silent
 from tidegate.rollout.evidence.roster import Roster
 from tidegate.rollout.evidence.settings import DAY_S, HOUR_S, PRESETS
 from tidegate.rollout.evidence.strata import Profile, divide
@@ -172,3 +173,137 @@ def test_a_permit_given_back_may_be_taken_again(story: Story) -> None:
     story.roster.confirmed("d1", 90)
     story.go(2 * HOUR_S)
     assert story.roster.watch.book.rows[0][:4] == [1, 0, 0, 1]
+
+
+# ---------------------------------------------------------------------- between two ticks
+
+
+def test_what_counts_at_once_is_decided_on_without_waiting_for_the_tick(story: Story) -> None:
+    roster = story.roster
+    assert roster.step(0).permits == {"v1": 4}
+    for one in range(4):
+        roster.permit(f"d{one}", 10)
+    assert roster.early(20, story.facts.append).permits["v1"] == 0
+    for one in range(4):
+        roster.failed(f"d{one}", 30)
+    assert roster.early(40, story.facts.append).verdict == "halt"
+    assert len(story.of(Fail)) == 4
+
+
+def test_deadlines_and_late_events_wait_for_their_tick(story: Story) -> None:
+    roster = story.roster
+    for one in range(4):
+        roster.permit(f"d{one}", 0)
+    for now in range(60, 3 * HOUR_S, 60):
+        for one in range(5, 200):
+            roster.seen(f"d{one}", now)
+        roster.early(now, story.facts.append)
+    roster.crashed("d9", 3 * HOUR_S)
+    roster.early(3 * HOUR_S, story.facts.append)
+    assert {type(one).__name__ for one in story.facts} <= {"Permit", "Credits"}
+
+
+def test_a_permit_saved_up_for_a_tick_is_there_until_the_tick_ends_however_often_it_is_asked() -> (
+    None
+):
+    census: dict[Profile, int] = {("v1", "eu", "always"): 988, ("v2", "eu", "always"): 12}
+    roster = Roster(Watch(divide(census), PRESETS["normal"], BASE, 0))
+    for one in range(1000):
+        values = {"variant": "v2" if one < 12 else "v1", "region": "eu", "class": "always"}
+        roster.meet(f"d{one}", values, 0)
+    now = 0
+    while roster.step(now).permits["v2"] < 1:
+        now += TICK
+        assert now < 3 * HOUR_S
+    assert now > HOUR_S
+    for later in range(10, 600, 50):
+        assert roster.early(now + later).permits["v2"] == 1
+    roster = Roster.load(roster.dump(), divide(census), PRESETS["normal"], BASE)
+    assert roster.early(now + 610).permits["v2"] == 1
+    roster.permit("d3", now + 620)
+    assert roster.early(now + 630).permits["v2"] == 0
+    assert roster.step(now + TICK).permits["v2"] == 0
+
+
+# ---------------------------------------------------------------------- who leaves
+
+
+def test_who_left_the_audience_is_neither_dark_nor_control_nor_proof(story: Story) -> None:
+    roster = story.roster
+    for one in range(4):
+        roster.permit(f"d{one}", 0)
+        roster.confirmed(f"d{one}", 60)
+    story.go(2 * HOUR_S)
+    for name in ("d0", "d1", "d100", "d101", "d102"):
+        roster.leave(name)
+        story.away.add(name)
+    story.go(4 * DAY_S + HOUR_S)
+    assert not story.of(Late)
+    desk = roster.watch.desk
+    assert (desk.risks.whole_control, desk.risks.whole_updated("dark")) == (193, 2)
+    row = roster.watch.book.rows[0]
+    assert row[at.EXPOSED : at.ADMISSION] == [4, 0, 0, 2, 2, 2, 2, 0, 0, 0, 0]
+    roster.seen("d100", story.now)
+    assert roster.ignored == {"unknown": 1}
+
+
+def test_who_is_taken_away_with_its_answer_open_is_still_judged_by_its_silence(
+    story: Story,
+) -> None:
+    for one in range(4):
+        story.roster.permit(f"d{one}", 0)
+        story.roster.leave(f"d{one}")
+        story.away.add(f"d{one}")
+    assert story.go(2 * HOUR_S).verdict == "halt"
+
+
+def test_who_is_excluded_counts_no_more_and_what_was_bet_on_it_is_not_given_back(
+    story: Story,
+) -> None:
+    for one in range(4):
+        story.roster.permit(f"d{one}", 0)
+        story.roster.exclude(f"d{one}")
+        story.away.add(f"d{one}")
+    assert story.go(2 * HOUR_S).verdict == "go"
+    row = story.roster.watch.book.rows[0]
+    assert (row[at.EXPOSED], row[at.VOID], row[at.CHARGED]) == (4, 4, 4)
+    assert row[at.SILENT] == 0
+
+
+def test_who_left_and_comes_back_without_a_permit_is_compared_with_again(story: Story) -> None:
+    desk = story.roster.watch.desk
+    story.roster.leave("d7")
+    story.roster.leave("d7")
+    assert desk.risks.whole_control == 199
+    story.roster.meet("d7", {"variant": "v1", "region": "eu", "class": "always"}, 0)
+    assert desk.risks.whole_control == 200
+    assert story.roster.permit("d7", 0)
+
+
+def test_a_stratum_that_a_person_isolated_counts_only_for_itself(story: Story) -> None:
+    roster = story.roster
+    for one in range(4):
+        roster.permit(f"d{one}", 0)
+    variant = roster.watch.book.scheme.variants["v1"]
+    roster.isolate(variant, story.facts.append)
+    for one in range(4):
+        roster.failed(f"d{one}", 60)
+    assert story.go(HOUR_S).permits == {}
+    assert roster.watch.book.rows[0][: at.ALIVE] == [0, 0, 0, 0, 0]
+    assert Isolated(at=0, stratum=variant) in story.facts
+
+
+def test_a_device_that_confirmed_too_late_and_then_crashed_holds_no_room(story: Story) -> None:
+    roster = story.roster
+    for one in range(3):
+        roster.permit(f"d{one}", 0)
+    story.go(3 * HOUR_S)
+    for one in range(3):
+        roster.confirmed(f"d{one}", story.now)
+    roster.crashed("d0", story.now)
+    story.away.add("d1")
+    story.go(5 * DAY_S)
+    row = roster.watch.book.rows[0]
+    assert row[at.SILENT] == 3
+    assert row[at.ALIVE : at.ALIVE + 2] == [1, 1]
+    assert row[at.DEAD : at.DEAD + 2] == [2, 2]

@@ -26,6 +26,7 @@ from tidegate.rollout.evidence.facts import (
     Isolated,
     Kind,
     Late,
+    Left,
     Ok,
     Permit,
     Rate,
@@ -90,6 +91,7 @@ class Book:
             Silent: self._silent,
             Alive: self._alive,
             Dead: self._dead,
+            Left: self._left,
             Watch: self._watch,
             Late: self._late,
             Rate: self._rate,
@@ -234,6 +236,12 @@ class Book:
     def _dead(self, fact: Dead) -> None:
         self._add(fact.profile, (at.DEAD + fact.gate, fact.count), since=fact.at)
 
+    def _left(self, fact: Left) -> None:
+        changes = [(at.ALIVE + gate, -fact.count) for gate in range(fact.gates)]
+        if fact.healthy:
+            changes.append((at.HEALTHY, -fact.count))
+        self._add(fact.profile, *changes, (at.VOID, fact.count), since=fact.at)
+
     def _watch(self, fact: Watch) -> None:
         amount = -fact.count if fact.leave else fact.count
         self._add(fact.profile, (at.WATCHED + _KIND[fact.kind], amount), since=fact.at)
@@ -343,13 +351,17 @@ class Book:
 
     def encode(self) -> bytes:
         """Return the book as bytes, from which `decode` makes an equal one."""
+        return msgspec.json.encode(self.pack(), order="deterministic")
+
+    def pack(self) -> "Packed":
+        """Return what is to be stored."""
         self.settle()
         homes = sorted(
             (profile, home.held, home.strata, home.total)
             for profile, home in self._homes.items()
             if profile == self.scheme.told_apart(profile) and any(home.total)
         )
-        state = _State(
+        return Packed(
             schema=1,
             scheme=self.scheme,
             harm=self.harm,
@@ -362,7 +374,6 @@ class Book:
             facts=self.facts,
             homes=homes,
         )
-        return msgspec.json.encode(state, order="deterministic")
 
     @classmethod
     def decode(cls, data: bytes) -> "Book":
@@ -371,27 +382,39 @@ class Book:
         Raises:
             msgspec.DecodeError: damaged, or of another version.
         """
-        state = msgspec.json.decode(data, type=_State)
-        book = cls(state.scheme, state.harm, state.baseline)
-        fits = len(state.rows) == len(book.rows) and len(state.restarted) == len(book.rows)
+        packed = msgspec.json.decode(data, type=Packed)
+        return cls.unpack(packed, packed.harm, packed.baseline)
+
+    @classmethod
+    def unpack(cls, packed: "Packed", harm: Harm, baseline: Baseline) -> "Book":
+        """Return the book that was stored; what it gets from now on is judged by these settings.
+
+        Raises:
+            msgspec.ValidationError: of another version, or settings with other metrics: its rows would be misread.
+        """
+        book = cls(packed.scheme, harm, baseline)
+        fits = len(packed.rows) == len(book.rows) and len(packed.restarted) == len(book.rows)
         if (
-            state.schema != 1
+            packed.schema != 1
             or not fits
-            or any(len(row) != book.layout.width for row in state.rows)
+            or (harm.metrics, harm.windows_s) != (packed.harm.metrics, packed.harm.windows_s)
+            or any(len(row) != book.layout.width for row in packed.rows)
         ):
             raise msgspec.ValidationError("not an evidence book of this version")
-        book.rows = state.rows
-        book.control_events, book.control_hours = state.control
-        book.credits, book.isolated = dict(state.credits), state.isolated
-        book.restarted, book.facts = state.restarted, state.facts
+        book.rows = [list(row) for row in packed.rows]
+        book.control_events, book.control_hours = packed.control
+        book.credits, book.isolated = dict(packed.credits), packed.isolated
+        book.restarted, book.facts = list(packed.restarted), packed.facts
         book._restart = max(book.restarted)
-        for profile, held, strata, total in state.homes:
+        for profile, held, strata, total in packed.homes:
             home = book.home(profile)
-            home.held, home.strata, home.total = held, strata, total
+            home.held, home.strata, home.total = held, strata, list(total)
         return book
 
 
-class _State(msgspec.Struct, frozen=True, kw_only=True):
+class Packed(msgspec.Struct, frozen=True, kw_only=True):
+    """A book as it is stored."""
+
     schema: int
     scheme: Scheme
     harm: Harm

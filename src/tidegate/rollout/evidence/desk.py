@@ -3,8 +3,7 @@
 Whenever a ratio decides, its numerator and its denominator must be known at the same age. So an answer is held until the deadline of its cohort, a crash counts
 against a soak gate when the device reaches the gate's age, and late events are weighed a tick at a time.
 
-What stands together falls together: a site's permits pay once until somebody there is well again, at most one late event per site and tick is weighed (which,
-decides a hash), and at most one per region, kind and hour is counted against the fleet's rate.
+What stands together falls together: a site's permits pay once until somebody there is well again; of late events, see `hazards`.
 
 Like devices come as one happening with a `count`. Who is a device, and whether it says so for the first time, is `roster`'s matter. Counts that do not fit what
 was permitted are cut to it: nobody can answer who was not asked. Times are unix seconds, of the server: `advance` before what
@@ -12,36 +11,31 @@ happens, `tick` when all of a tick is told.
 """
 
 import math
-from collections.abc import Iterable, Sequence
-from heapq import heappop, heappush
+from collections.abc import Sequence
 from typing import Final
 
-from tidegate.core.bucket import bucket
-from tidegate.rollout.evidence.baseline import PRIOR_HOURS, bounded_rate
+import msgspec
+
+from tidegate.rollout.evidence import cohorts, hazards, risks, sites
 from tidegate.rollout.evidence.book import Book
 from tidegate.rollout.evidence.cohort import Cohort, Key
 from tidegate.rollout.evidence.facts import (
     Alive,
-    Control,
     Dead,
     Fact,
     Fail,
     Kind,
-    Late,
+    Left,
     Ok,
     Permit,
-    Rate,
     Refund,
     Score,
     Silent,
     Watch,
 )
-from tidegate.rollout.evidence.risks import Risks
 from tidegate.rollout.evidence.settings import CONTROLS, HOUR_S, MILLION
-from tidegate.rollout.evidence.sites import Sites
 from tidegate.rollout.evidence.strata import CLASS, OTHER, Profile
 
-KINDS: Final[tuple[Kind, Kind]] = ("crash", "dark")
 #: How long after the last contact a device counts as dark, where nothing is known of its own habit; by connectivity class.
 PERSONAL_S: Final = {
     "always": 4 * HOUR_S,
@@ -54,14 +48,24 @@ PERSONAL_S: Final = {
 _DARK_LAG_S: Final = 4 * HOUR_S
 #: Of fewer devices not updated, one that vanished counts double.
 _SAMPLE: Final = 50
-#: A rate of the last hour is believed from so many devices on.
-_RATE_CONTROL: Final = 50
-#: Answers of silent devices are taken for so long.
+#: Answers of silent devices are taken for so long after their deadline.
 _KEPT_S: Final = 60 * 86_400
 #: The server was down, or its clock stepped, when no tick came for so many ticks.
 _MISSED: Final = 2
-_BILLION: Final = 1_000_000_000
-_BUCKETS: Final = 10_000
+
+
+class Packed(msgspec.Struct, frozen=True, array_like=True):
+    """What is stored of a desk."""
+
+    now: int
+    ticked: int
+    down_s: int
+    out: list[Fact]
+    lost: list[tuple[int, str, int, int]]
+    cohorts: cohorts.Packed
+    risks: risks.Packed
+    hazards: hazards.Packed
+    sites: sites.Packed
 
 
 class Desk:
@@ -82,22 +86,13 @@ class Desk:
         #: Time of what happens next.
         self.now = start
         self._ticked = start
-        self.risks = Risks(book)
-        self._past = dict(past or {})
+        self.risks = risks.Risks(book)
+        self._hazards = hazards.Hazards(book, self.risks, past)
         self._out: list[Fact] = []
         self._down_s = 0
-        self._cohorts: dict[Key, Cohort] = {}
-        self._timers: list[tuple[int, int, str, Key, int]] = []
-        self._timer = 0
-        self._due: list[tuple[int, int, Key]] = []
+        self._cohorts = cohorts.Cohorts(book.harm)
         self._lost: dict[tuple[int, str], tuple[int, int]] = {}
-        self.sites = Sites(book.harm.site_s)
-        self._late: list[tuple[Kind, bool, Profile, str, int]] = []
-        self._paid: dict[tuple[str, Kind], int] = {}
-        self._recent: dict[Kind, list[tuple[int, int]]] = {kind: [] for kind in KINDS}
-        self._events: dict[Kind, int] = dict.fromkeys(KINDS, 0)
-        self._control_s = 0
-        self._untold_s = 0
+        self.sites = sites.Sites(book.harm.site_s)
 
     # ------------------------------------------------------------------ permits and their outcomes
 
@@ -105,9 +100,8 @@ class Desk:
         """Book permits that were granted now, before the answer leaves."""
         profile = self._told(profile)
         counted = not self.sites.blocked(site, self.now)
-        cohort = self._cohort(profile, site, counted=counted)
-        cohort.permits += count
-        cohort.open = [one + count for one in cohort.open]
+        cohort = self._cohorts.open(profile, site, self.now, self._down_s, counted=counted)
+        cohort.come(count)
         self.risks.leave_control(profile, count)
         if site:
             self.sites.begin(site, count)
@@ -117,7 +111,7 @@ class Desk:
     def refund(self, profile: Profile, granted_at: int, count: int = 1, site: str = "") -> None:
         """Take back permits that were not used, and not because something failed."""
         profile = self._told(profile)
-        for key, cohort, part in self._waiting(profile, granted_at, site, count):
+        for key, cohort, part in self._cohorts.waiting(profile, granted_at, site, count):
             cohort.refunded += part
             cohort.leave(part)
             self.risks.control(profile, part)
@@ -135,14 +129,14 @@ class Desk:
     def failed(self, profile: Profile, granted_at: int, count: int = 1, site: str = "") -> None:
         """Book failures of install, boot or warm-up: at once, whenever they are told. A silent device may tell of one later."""
         profile = self._told(profile)
-        for key, cohort, part in self._waiting(profile, granted_at, site, count):
+        for key, cohort, part in self._cohorts.waiting(profile, granted_at, site, count):
             cohort.failed += part
             cohort.leave(part)
             self.sites.end(site, part)
             paid = self._pays(site, cohort, key, part)
             self._fail(profile, cohort, part, paid, again=False)
             count -= part
-        for key, cohort in self._found(profile, granted_at, site):
+        for key, cohort in self._cohorts.found(profile, granted_at, site):
             part = min(count, cohort.silent - cohort.returned)
             if part > 0:
                 cohort.returned += part
@@ -172,16 +166,17 @@ class Desk:
         """Note devices that confirmed, and return how many of them before their deadline."""
         profile = self._told(profile)
         well = 0
-        for _, cohort, part in self._waiting(profile, granted_at, site, count):
+        for _, cohort, part in self._cohorts.waiting(profile, granted_at, site, count):
             cohort.well += part
             well += part
             count -= part
             if site:
                 self.sites.well(site, part, cohort.granted_at)
-        for _, cohort in self._found(profile, granted_at, site):
+        for _, cohort in self._cohorts.found(profile, granted_at, site):
             part = min(count, cohort.silent - cohort.returned)
             if part > 0:
                 cohort.returned += part
+                cohort.back += part
                 count -= part
         return well
 
@@ -191,7 +186,7 @@ class Desk:
         """Book devices heard for the first time at an age of at least a soak gate's, with nothing against them before."""
         profile = self._told(profile)
         age_s = self.harm.soaks[gate].age_s
-        for _, cohort in self._found(profile, granted_at, site):
+        for _, cohort in self._cohorts.found(profile, granted_at, site):
             part = min(count, cohort.open[gate]) if self.now >= granted_at + age_s else 0
             if part > 0:
                 cohort.open[gate] -= part
@@ -221,7 +216,7 @@ class Desk:
         """
         profile = self._told(profile)
         heard_at = self.now if heard_at is None else heard_at
-        for key, cohort in self._found(profile, granted_at, site):
+        for key, cohort in self._cohorts.found(profile, granted_at, site):
             part = min(count, cohort.well - cohort.gone)
             if part <= 0:
                 continue
@@ -239,15 +234,63 @@ class Desk:
             part = min(count, cohort.open[gate]) if heard_at < of_age else 0
             if part:
                 cohort.open[gate] -= part
-                self._at(max(of_age, self.now), f"dead{gate}", key, part)
+                self._cohorts.set(max(of_age, self.now), f"dead{gate}", key, part)
         if counted:
-            self._late.append((kind, True, profile, site, count))
+            self._hazards.tell((kind, True, profile, site, count))
         self._leave(key, cohort, count)
+
+    def left(self, profile: Profile, granted_at: int, gates: int, site: str = "") -> None:
+        """Take a device that was well out of everything: it left the fleet, and is neither proof of health nor of harm from now on.
+
+        Args:
+            profile: of the device.
+            granted_at: when it got its permit.
+            gates: soak gates that it has passed.
+            site: where it stood.
+        """
+        profile = self._told(profile)
+        for key, cohort in self._cohorts.found(profile, granted_at, site):
+            if cohort.well - cohort.gone <= 0:
+                continue
+            cohort.leave(1, gates)
+            self.sites.left(site)
+            if cohort.mature:
+                cohort.gone += 1
+                cohort.left += 1
+                self._leave(key, cohort, 1)
+            else:
+                cohort.well -= 1
+                cohort.waived += 1
+            healthy = cohort.mature
+            self._out.append(Left(at=self.now, profile=profile, gates=gates, healthy=healthy))
+            return
+
+    def waived(self, profile: Profile, granted_at: int, site: str = "") -> None:
+        """Take a device whose outcome is open out of everything. Its permit stays charged: what was paid for a bet is never given back."""
+        profile = self._told(profile)
+        for _, cohort, part in self._cohorts.waiting(profile, granted_at, site, 1):
+            cohort.waived += part
+            cohort.leave(part)
+            self.sites.end(site, part)
+            self._out.append(Left(at=self.now, profile=profile, count=part, healthy=False))
+
+    def lapsed(self, profile: Profile, granted_at: int, gates: int, site: str = "") -> None:
+        """Take out a device that confirmed after its deadline and is gone now, or crashed: at the age of each gate that it has not passed it counts as dead."""
+        profile = self._told(profile)
+        for key, cohort in self._cohorts.found(profile, granted_at, site):
+            if not cohort.back:
+                continue
+            for gate in range(gates, len(self.harm.soaks)):
+                if cohort.open[gate] > 0:
+                    cohort.open[gate] -= 1
+                    of_age = cohort.granted_at + self.harm.soaks[gate].age_s
+                    self._cohorts.set(max(of_age, self.now), f"dead{gate}", key, 1)
+            return
 
     def control_late(self, kind: Kind, profile: Profile, count: int = 1, site: str = "") -> None:
         """Book a crash, or going dark, of devices not updated. Who went dark is watched again when `control` says so."""
         profile = self._told(profile)
-        self._late.append((kind, False, profile, site, count))
+        self._hazards.tell((kind, False, profile, site, count))
 
     def control(self, profile: Profile, count: int) -> None:
         """Say that so many more devices not updated can be watched (negative: fewer). A permit takes them out by itself."""
@@ -305,24 +348,21 @@ class Desk:
         self._ticked = max(self._ticked, now)
         spent_s = min(elapsed, self.harm.tick_s)
         self.advance(now)
-        while self._due and self._due[0][0] <= self.now - self._down_s:
-            key = heappop(self._due)[2]
-            self._mature(key, self._cohorts[key])
-        while self._timers and self._timers[0][0] <= self.now:
-            _, _, what, key, count = heappop(self._timers)
+        for key, cohort in self._cohorts.overdue(self.now - self._down_s):
+            self._mature(key, cohort)
+        for what, key, count in self._cohorts.ring(self.now):
             self._ring(what, key, count)
-        self._weigh()
-        self._pass(spent_s)
+        self._out += self._hazards.tick(self.now, spent_s)
         for kind, profile, count in self.risks.go():
             self._out.append(
                 Watch(at=self.now, profile=profile, count=count, kind=kind, leave=True)
             )
+        return self.drain()
+
+    def drain(self) -> list[Fact]:
+        """Return the facts that count at once (permits, failures, proofs of age, ranks), without letting time go on. The others wait for their tick."""
         out, self._out = self._out, []
         return out
-
-    def _at(self, when: int, what: str, key: Key, count: int = 0) -> None:
-        self._timer += 1
-        heappush(self._timers, (when, self._timer, what, key, count))
 
     def _mature(self, key: Key, cohort: Cohort) -> None:
         """Judge a cohort as a whole."""
@@ -348,7 +388,7 @@ class Desk:
         for kind, count, heard_at in cohort.later:
             self._late_of(kind, key, cohort, count, heard_at)
         cohort.later = []
-        self._at(cohort.granted_at + _KEPT_S, "forget", key)
+        self._cohorts.set(self.now + _KEPT_S, "forget", key)
 
     def _quiet(self, key: Key, cohort: Cohort, ppm: int, charged: int | None) -> None:
         _, profile, site, _ = key
@@ -371,7 +411,7 @@ class Desk:
         wait_s = PERSONAL_S.get(self._class(profile), PERSONAL_S[OTHER])
         for gate, spec in enumerate(self.harm.soaks):
             of_age = cohort.granted_at + spec.age_s
-            self._at(max(of_age, self.now + wait_s), f"quiet{gate}", key, paid)
+            self._cohorts.set(max(of_age, self.now + wait_s), f"quiet{gate}", key, paid)
 
     def _silence(self, tick: int, profile: Profile) -> int:
         """Return the silence to be expected of a cohort: its class's, and what vanished of devices not updated in its region in the same tick."""
@@ -392,7 +432,7 @@ class Desk:
             return
         self._watch("crash", key[1], cohort.well)
         if cohort.granted_at + _DARK_LAG_S > self.now:
-            self._at(cohort.granted_at + _DARK_LAG_S, "dark", key)
+            self._cohorts.set(cohort.granted_at + _DARK_LAG_S, "dark", key)
         else:
             self._come_dark(key, cohort, cohort.well)
 
@@ -419,101 +459,21 @@ class Desk:
 
     def _ring(self, what: str, key: Key, count: int) -> None:
         """Do what a timer was set for."""
-        cohort = self._cohorts[key]
         if what == "forget":
-            del self._cohorts[key]
+            self._cohorts.forget(key)
         elif what == "dark":
+            cohort = self._cohorts.of(key)
             self._come_dark(key, cohort, cohort.well - cohort.gone)
         else:
             gate = int(what[-1])
             if what.startswith("quiet"):
-                count = min(count, cohort.silent - cohort.returned, cohort.open[gate])
+                cohort = self._cohorts.of(key)
+                count = min(count, cohort.silent - cohort.back, cohort.open[gate])
                 cohort.open[gate] -= count
             if count > 0:
                 self._out.append(Dead(at=self.now, profile=key[1], count=count, gate=gate))
 
-    # ------------------------------------------------------------------ weighing late events
-
-    def _weigh(self) -> None:
-        """Weigh the late events of this tick, all at the tick's risk sets."""
-        events, self._late = self._late, []
-        hour = self.now // HOUR_S
-        self.risks.fix()
-        seen: dict[Kind, int] = dict.fromkeys(KINDS, 0)
-        for kind, updated, profile, _, count in self._one_a_site(events):
-            paid = 0
-            if updated:
-                region = (self.book.scheme.cell_of(profile)[0], kind)
-                paid = int(self._paid.get(region) != hour)
-                self._paid[region] = hour
-            else:
-                seen[kind] += count
-            self._out.append(
-                Late(
-                    at=self.now,
-                    profile=profile,
-                    count=count,
-                    kind=kind,
-                    updated=updated,
-                    risks=self.risks.at(kind, profile),
-                    paid=paid,
-                )
-            )
-        for kind, updated, profile, _, count in events:
-            if kind == "dark" and not updated:
-                self.risks.leave_control(profile, count)
-        for kind, count in seen.items():
-            self._events[kind] += count
-            self._recent[kind].append((self.now, count))
-
-    def _one_a_site(
-        self, events: Sequence[tuple[Kind, bool, Profile, str, int]]
-    ) -> Iterable[tuple[Kind, bool, Profile, str, int]]:
-        """Return the events with at most one of each site and kind; a hash draws which, so that neither side is favoured."""
-        by_site: dict[tuple[str, Kind], list[tuple[Kind, bool, Profile, str, int]]] = {}
-        for event in events:
-            if event[3]:
-                by_site.setdefault((event[3], event[0]), []).append(event)
-            else:
-                yield event
-        for (site, kind), found in by_site.items():
-            whole = sum(event[4] for event in found)
-            drawn = bucket(site, f"{kind} {self.now}") * whole // _BUCKETS
-            for event in sorted(found):
-                drawn -= event[4]
-                if drawn < 0:
-                    yield (*event[:4], 1)
-                    break
-
-    def _pass(self, spent_s: int) -> None:
-        """Let the time under watch count: of devices not updated, and against the bound of the fleet's rate."""
-        control = self.risks.whole_control
-        self._control_s += control * spent_s
-        self._untold_s += control * spent_s
-        events = sum(self._recent[kind][-1][1] for kind in KINDS)
-        hours, self._untold_s = divmod(self._untold_s, HOUR_S)
-        if events or hours:
-            self._out.append(Control(at=self.now, events=events, hours=hours))
-        for kind in KINDS:
-            recent = self._recent[kind]
-            while recent and recent[0][0] <= self.now - HOUR_S:
-                recent.pop(0)
-            if spent_s and self.risks.whole_updated(kind):
-                expected = math.ceil(self._rate(kind, control) * spent_s / HOUR_S * _BILLION)
-                self._out.append(Rate(at=self.now, kind=kind, expected_ppb=expected))
-
-    def _rate(self, kind: Kind, control: int) -> float:
-        """Return how many late events per device-hour are within the limit."""
-        events, hours = self._past.get(kind, (0, 0))
-        events += self._events[kind]
-        hours = max(PRIOR_HOURS, hours + self._control_s // HOUR_S)
-        bound = bounded_rate(events, hours) * self.harm.hazard_pct / 100
-        if control < _RATE_CONTROL:
-            return bound
-        now = sum(count for _, count in self._recent[kind])
-        return max(bound, 1.5 * (now + 2 * math.sqrt(now)) / control)
-
-    # ------------------------------------------------------------------ cohorts
+    # ------------------------------------------------------------------ profiles
 
     def _told(self, profile: Profile) -> Profile:
         return self.risks.told(profile)
@@ -523,36 +483,35 @@ class Desk:
             self.book.scheme.cell_of(profile)[1] if CLASS in self.book.scheme.attributes else OTHER
         )
 
-    def _cohort(self, profile: Profile, site: str, *, counted: bool) -> Cohort:
-        tick = self.now // self.harm.tick_s
-        key = (tick, profile, site, counted)
-        found = self._cohorts.get(key)
-        if found is None:
-            granted_at = tick * self.harm.tick_s
-            due = granted_at + self.harm.tick_s + self.harm.report_s - self._down_s
-            found = Cohort(granted_at, due, len(self.harm.soaks))
-            self._cohorts[key] = found
-            self._timer += 1
-            heappush(self._due, (due, self._timer, key))
-        return found
+    # ------------------------------------------------------------------ storing
 
-    def _found(self, profile: Profile, granted_at: int, site: str) -> Iterable[tuple[Key, Cohort]]:
-        tick = granted_at // self.harm.tick_s
-        for counted in (True, False) if site else (True,):
-            key = (tick, profile, site, counted)
-            found = self._cohorts.get(key)
-            if found is not None:
-                yield key, found
+    def pack(self) -> Packed:
+        """Return what is to be stored, so that `restore` makes an equal desk of a new one."""
+        return Packed(
+            now=self.now,
+            ticked=self._ticked,
+            down_s=self._down_s,
+            out=self._out,
+            lost=[(*where, *counts) for where, counts in self._lost.items()],
+            cohorts=self._cohorts.pack(),
+            risks=self.risks.pack(),
+            hazards=self._hazards.pack(),
+            sites=self.sites.pack(),
+        )
 
-    def _waiting(
-        self, profile: Profile, granted_at: int, site: str, count: int
-    ) -> Iterable[tuple[Key, Cohort, int]]:
-        """Return the cohorts that such devices may be of, and how many of `count` still wait there."""
-        for key, cohort in self._found(profile, granted_at, site):
-            part = min(count, cohort.waiting)
-            if part > 0:
-                count -= part
-                yield key, cohort, part
+    def restore(self, packed: Packed) -> None:
+        """Take up what was stored.
+
+        Raises:
+            ValueError: settings that do not fit it (`Cohorts.restore`).
+        """
+        self.now, self._ticked, self._down_s = packed.now, packed.ticked, packed.down_s
+        self._out = list(packed.out)
+        self._lost = {(tick, region): (sample, gone) for tick, region, sample, gone in packed.lost}
+        self._cohorts.restore(packed.cohorts, packed.now)
+        self.risks.restore(packed.risks)
+        self._hazards.restore(packed.hazards)
+        self.sites.restore(packed.sites)
 
 
 def rank(value: float, others: Sequence[float]) -> int | None:

@@ -78,6 +78,13 @@ class Dead(_Profiled, frozen=True, kw_only=True):
     gate: Annotated[int, Meta(ge=0, le=2)]
 
 
+class Left(_Profiled, frozen=True, kw_only=True):
+    """Left the fleet, or is to count no more: neither good nor bad from now on. `gates` that it had passed; `healthy`: it was booked as that (`Ok`)."""
+
+    gates: Annotated[int, Meta(ge=0, le=3)] = 0
+    healthy: bool = True
+
+
 class Watch(_Profiled, frozen=True, kw_only=True):
     """Updated devices came under watch for late events (`leave`: left it)."""
 
@@ -140,6 +147,7 @@ Fact: TypeAlias = (
     | Silent
     | Alive
     | Dead
+    | Left
     | Watch
     | Late
     | Rate

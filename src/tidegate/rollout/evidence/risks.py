@@ -3,9 +3,18 @@
 A late event is compared inside its cell (region and connectivity class) and, in each stratum, among that stratum's devices.
 """
 
+import msgspec
+
 from tidegate.rollout.evidence.book import Book
 from tidegate.rollout.evidence.facts import Kind, Risk
 from tidegate.rollout.evidence.strata import Profile
+
+
+class Packed(msgspec.Struct, frozen=True, array_like=True):
+    """What is stored: by profile, devices not updated, and updated ones under watch for a crash and for going dark; and who is about to leave."""
+
+    counts: list[tuple[Profile, int, int, int]]
+    leaving: list[tuple[Kind, Profile, int]]
 
 
 class Risks:
@@ -102,3 +111,22 @@ class Risks:
         cell = self.book.scheme.cell_of(profile)
         for stratum in self.book.home(profile).strata:
             self._members.setdefault((stratum, cell), []).append(number)
+
+    # ------------------------------------------------------------------ storing
+
+    def pack(self) -> Packed:
+        """Return what is to be stored."""
+        crash, dark = self._updated["crash"], self._updated["dark"]
+        counts = [
+            (profile, self._control[number], crash[number], dark[number])
+            for profile, number in self._numbers.items()
+        ]
+        return Packed(counts=counts, leaving=self.leaving)
+
+    def restore(self, packed: Packed) -> None:
+        """Take up what was stored."""
+        for profile, control, crash, dark in packed.counts:
+            self.control(profile, control)
+            self.updated("crash", profile, crash)
+            self.updated("dark", profile, dark)
+        self.leaving = list(packed.leaving)

@@ -4,74 +4,62 @@ Devices and logs repeat themselves, come late, out of order or from the future, 
 whatever it says later; time is the server's and never goes back; who is not known is not heard. What is not taken is counted in `ignored`, by reason. Retries
 are never evidence.
 
-In memory: one small record a device. A server keeps the same in its database.
+What it knows is a few columns (`crowd`), so that `dump` and `load` take seconds for a million devices. A roster that was loaded goes on exactly as the one that
+was dumped would have: the same facts, in the same order.
 """
 
+import zlib
+from array import array
 from collections.abc import Callable, Mapping
-from heapq import heappop, heappush
 from typing import Final, Literal, TypeAlias
 
+import msgspec
+
 from tidegate.core.bucket import bucket
+from tidegate.rollout.evidence import crowd as columns
+from tidegate.rollout.evidence import watch as watches
+from tidegate.rollout.evidence.baseline import Baseline
+from tidegate.rollout.evidence.crowd import BACK, CONTROL, CRASHED, DARK, LEFT, OUT, OVER, WELL
 from tidegate.rollout.evidence.decide import Decision
 from tidegate.rollout.evidence.desk import PERSONAL_S
 from tidegate.rollout.evidence.facts import Fact
-from tidegate.rollout.evidence.settings import DAY_S
-from tidegate.rollout.evidence.strata import OTHER, Profile
+from tidegate.rollout.evidence.settings import DAY_S, Harm
+from tidegate.rollout.evidence.strata import OTHER, Scheme
 from tidegate.rollout.evidence.watch import Watch
 
-#: `control` not updated · `out` has its permit · `well` · `back` confirmed after its deadline · `over` failed, crashed or went dark: says no more.
-State: TypeAlias = Literal["control", "out", "well", "back", "over"]
 Ignored: TypeAlias = Literal["unknown", "twice", "future", "unasked"]
 
 #: Always-connected devices that are looked at for what befalls a region, per tick.
 _SAMPLE: Final = 150
+#: Of what `dump` writes; raised when a roster of before could not be read any more.
+_VERSION: Final = 1
 
 
-class Device:
-    """What is remembered of one device."""
-
-    __slots__ = (
-        "crashed",
-        "dark",
-        "gates",
-        "granted_at",
-        "heard_at",
-        "heard_up",
-        "profile",
-        "site",
-        "state",
-    )
-
-    def __init__(self, profile: Profile, site: str, heard_at: int) -> None:
-        self.profile = profile
-        self.site = site
-        self.heard_at = heard_at
-        #: The same in time during which the server was up.
-        self.heard_up = heard_at
-        self.state: State = "control"
-        self.granted_at = 0
-        #: Soak gates that it has passed.
-        self.gates = 0
-        self.dark = False
-        #: Crashed while it was not updated: it is compared with no more.
-        self.crashed = False
-
-    @property
-    def compared(self) -> bool:
-        """Say whether it is one of those that updated devices are compared with."""
-        return self.state == "control" and not self.dark and not self.crashed
+class _Packed(msgspec.Struct, frozen=True, array_like=True):
+    watch: watches.Packed
+    crowd: columns.Packed
+    ignored: dict[Ignored, int]
+    down_s: int
+    deadlines: list[tuple[int, list[int]]]
+    shown: list[tuple[int, int, list[tuple[str, list[int]]]]]
 
 
 class Roster:
-    """The devices of one rollout. `step` once a tick; between, what happens, in the order in which the server saw it."""
+    """The devices of one rollout. `step` once a tick; between, what happens, in the order in which the server saw it, and `early` as often as one likes."""
 
     def __init__(self, watch: Watch) -> None:
         self.watch = watch
-        self.devices: dict[str, Device] = {}
+        self.crowd = columns.Crowd(watch.book.scheme)
         self.ignored: dict[Ignored, int] = {}
         self._down_s = 0
-        self._deadlines: list[tuple[int, str]] = []
-        self._shown: dict[int, tuple[int, dict[str, list[str]]]] = {}
+        #: Who is to be looked at when so many ticks of time with the server up have gone by.
+        self._deadlines: dict[int, array[int]] = {}
+        self._shown: dict[int, tuple[int, dict[str, dict[int, None]]]] = {}
+
+    @property
+    def devices(self) -> Mapping[str, int]:
+        """Return the devices that were ever met, and their numbers."""
+        return self.crowd.numbers
 
     def meet(self, device: str, values: Mapping[str, str], at: int, site: str = "") -> None:
         """Take in a device that is not updated. Known ones keep their profile: evidence does not move between strata.
@@ -81,79 +69,110 @@ class Roster:
             values: its attributes; untrusted.
             at: when it was seen, unix seconds.
             site: where it stands, if its devices share their fate.
+
+        Raises:
+            ValueError: a name with a line break in it.
         """
         if not self._in_time(at):
             return
-        if device in self.devices:
+        one = self.crowd.numbers.get(device)
+        if one is not None and self.crowd.state[one] != LEFT:
             self.seen(device, at)
             return
-        profile = self.watch.book.scheme.profile(values)
-        known = self.devices[device] = Device(profile, site, self.watch.desk.now)
-        self.watch.desk.control(profile, 1)
-        self._alive(device, known)
-        heappush(self._deadlines, (known.heard_up + self._wait_s(known), device))
+        desk = self.watch.desk
+        if one is None:
+            profile = self.watch.book.scheme.profile(values)
+            one = self.crowd.add(device, profile, site, desk.now)
+            self._due(one, desk.now - self._down_s)
+        self.crowd.state[one] = CONTROL
+        self.crowd.flags[one] &= ~DARK
+        if self.crowd.compared(one):
+            desk.control(self.crowd.profile_of(one), 1)
+        self._alive(one)
+
+    def leave(self, device: str) -> None:
+        """Take a device out that left the audience: revoked, deleted, of another product now. Nothing is ever said of it again, unless it is met anew.
+
+        Its silence is no going dark, and it proves nothing any more. Only who had its permit and has not answered is still judged: it was given the release,
+        and a person who takes broken devices away must not take the evidence with them.
+        """
+        one = self.crowd.numbers.get(device)
+        if one is not None and self.crowd.state[one] != OUT:
+            self._take_out(one)
+
+    def exclude(self, device: str) -> None:
+        """Take a device out that is not to count any more, an open outcome included: a person isolated a part that is finer than the strata."""
+        one = self.crowd.numbers.get(device)
+        if one is not None:
+            self._take_out(one)
+
+    def isolate(self, stratum: int, keep: Callable[[Fact], None] | None = None) -> None:
+        """Book that a person isolated a stratum (`Watch.isolate`)."""
+        self.watch.isolate(stratum, keep)
 
     def seen(self, device: str, at: int) -> None:
         """Take a sign of life."""
-        known = self._known(device, at)
-        if known is not None:
-            self._alive(device, known)
+        one = self._known(device, at)
+        if one is not None:
+            self._alive(one)
 
     def permit(self, device: str, at: int) -> bool:
         """Book a permit. Return whether it counts: it is the device's first of this release."""
-        known = self._known(device, at)
-        if known is None or not self._is(known, "control"):
+        one = self._known(device, at)
+        if one is None or not self._is(one, CONTROL):
             return False
-        self._alive(device, known)
-        if known.crashed:
-            self.watch.desk.control(known.profile, 1)
-            known.crashed = False
-        known.state, known.granted_at = "out", self.watch.desk.now
-        self.watch.desk.permit(known.profile, 1, known.site)
+        crowd, desk = self.crowd, self.watch.desk
+        self._alive(one)
+        if crowd.flags[one] & CRASHED:
+            desk.control(crowd.profile_of(one), 1)
+            crowd.flags[one] &= ~CRASHED
+        crowd.state[one], crowd.granted_at[one] = OUT, desk.now
+        desk.permit(crowd.profile_of(one), 1, crowd.site_of(one))
         return True
 
     def refund(self, device: str, at: int) -> None:
         """Take back a permit that was not used, and not because something failed. The next one counts."""
-        known = self._known(device, at)
-        if known is not None and self._is(known, "out"):
-            self.watch.desk.refund(known.profile, known.granted_at, 1, known.site)
-            known.state = "control"
-            self._alive(device, known)
+        one = self._known(device, at)
+        if one is not None and self._is(one, OUT):
+            self.watch.desk.refund(*self._place(one, 1))
+            self.crowd.state[one] = CONTROL
+            self._alive(one)
 
     def failed(self, device: str, at: int) -> None:
         """Book that its first attempt failed; also long after its deadline."""
-        known = self._known(device, at)
-        if known is not None and self._is(known, "out"):
-            self.watch.desk.failed(known.profile, known.granted_at, 1, known.site)
-            known.state = "over"
+        one = self._known(device, at)
+        if one is not None and self._is(one, OUT):
+            self._failed(one)
 
     def confirmed(self, device: str, at: int) -> None:
         """Book that its first attempt succeeded."""
-        known = self._known(device, at)
-        if known is None or not self._is(known, "out"):
+        one = self._known(device, at)
+        if one is None or not self._is(one, OUT):
             return
-        desk = self.watch.desk
-        well = desk.in_time(known.profile, known.granted_at, 1, known.site)
-        known.state = "well" if well else "back"
-        self._alive(device, known)
+        well = self.watch.desk.in_time(*self._place(one, 1))
+        self.crowd.state[one] = WELL if well else BACK
+        self._alive(one)
 
     def crashed(self, device: str, at: int) -> None:
         """Book a crash, or that it went back by itself: in the warm-up it is a failure, later a late event, before a permit one of the control."""
-        known = self._known(device, at)
-        if known is None:
+        one = self._known(device, at)
+        if one is None:
             return
-        desk = self.watch.desk
-        if known.state == "out":
-            self.failed(device, at)
-        elif known.state == "well":
-            self._alive(device, known)
-            desk.late("crash", known.profile, known.granted_at, 1, known.site)
-            known.state = "over"
-        elif known.compared:
-            desk.control_late("crash", known.profile, 1, known.site)
-            desk.control(known.profile, -1)
-            known.crashed = True
-            self._alive(device, known)
+        desk, crowd = self.watch.desk, self.crowd
+        if crowd.state[one] == OUT:
+            self._failed(one)
+        elif crowd.state[one] == WELL:
+            self._alive(one)
+            desk.late("crash", *self._place(one, 1))
+            crowd.state[one] = OVER
+        elif crowd.state[one] == BACK:
+            self._take_out(one)
+        elif crowd.compared(one):
+            profile = crowd.profile_of(one)
+            desk.control_late("crash", profile, 1, crowd.site_of(one))
+            desk.control(profile, -1)
+            crowd.flags[one] |= CRASHED
+            self._alive(one)
         else:
             self._ignore("twice")
 
@@ -166,15 +185,20 @@ class Roster:
         self._tell_vanished()
         return self.watch.step(now, keep)
 
+    def early(self, now: int, keep: Callable[[Fact], None] | None = None) -> Decision:
+        """Book what counts at once and decide again, between two ticks (`Watch.early`)."""
+        return self.watch.early(now, keep)
+
     # ------------------------------------------------------------------ who speaks
 
-    def _known(self, device: str, at: int) -> Device | None:
+    def _known(self, device: str, at: int) -> int | None:
         if not self._in_time(at):
             return None
-        known = self.devices.get(device)
-        if known is None:
+        one = self.crowd.numbers.get(device)
+        if one is None or self.crowd.state[one] == LEFT:
             self._ignore("unknown")
-        return known
+            return None
+        return one
 
     def _in_time(self, at: int) -> bool:
         """Say whether an event is not from the future; one that is late counts as of now."""
@@ -185,86 +209,179 @@ class Roster:
         desk.advance(at)
         return True
 
-    def _is(self, known: Device, state: State) -> bool:
-        if known.state == state:
+    def _is(self, one: int, state: int) -> bool:
+        if self.crowd.state[one] == state:
             return True
-        self._ignore("unasked" if known.state == "control" else "twice")
+        self._ignore("unasked" if self.crowd.state[one] == CONTROL else "twice")
         return False
 
     def _ignore(self, why: Ignored) -> None:
         self.ignored[why] = self.ignored.get(why, 0) + 1
 
+    def _place(self, one: int, count: int) -> tuple[tuple[str, ...], int, int, str]:
+        """Return what the desk finds a device by."""
+        crowd = self.crowd
+        return crowd.profile_of(one), crowd.granted_at[one], count, crowd.site_of(one)
+
+    def _failed(self, one: int) -> None:
+        self.watch.desk.failed(*self._place(one, 1))
+        self.crowd.state[one] = OVER
+
+    def _take_out(self, one: int) -> None:
+        crowd, desk = self.crowd, self.watch.desk
+        profile, granted_at, _, site = self._place(one, 1)
+        state = crowd.state[one]
+        if crowd.compared(one):
+            desk.control(profile, -1)
+        elif state == OUT:
+            desk.waived(profile, granted_at, site)
+        elif state == WELL:
+            desk.left(profile, granted_at, crowd.gates[one], site)
+        elif state == BACK:
+            desk.lapsed(profile, granted_at, crowd.gates[one], site)
+        crowd.state[one] = LEFT if state == CONTROL else max(state, OVER)
+
     # ------------------------------------------------------------------ life and silence
 
-    def _alive(self, device: str, known: Device) -> None:
+    def _alive(self, one: int) -> None:
         """Note a contact: the soak gates that it passes, and that it is not dark."""
-        desk = self.watch.desk
-        known.heard_at = max(known.heard_at, desk.now)
-        known.heard_up = known.heard_at - self._down_s
-        if known.dark:
-            known.dark = False
-            if known.compared:
-                desk.control(known.profile, 1)
-        self._show(device, known)
-        if known.state not in {"well", "back"}:
+        desk, crowd = self.watch.desk, self.crowd
+        now = max(crowd.heard_at[one], desk.now)
+        crowd.heard_at[one], crowd.heard_up[one] = now, now - self._down_s
+        state = crowd.state[one]
+        if crowd.flags[one] & DARK:
+            crowd.flags[one] &= ~DARK
+            if crowd.compared(one):
+                desk.control(crowd.profile_of(one), 1)
+        self._show(one)
+        if state not in {WELL, BACK}:
             return
         soaks = desk.harm.soaks
-        while known.gates < len(soaks) and desk.now >= known.granted_at + soaks[known.gates].age_s:
-            desk.heard(known.profile, known.granted_at, known.gates, 1, known.site)
-            known.gates += 1
+        granted_at, gate = crowd.granted_at[one], crowd.gates[one]
+        while gate < len(soaks) and desk.now >= granted_at + soaks[gate].age_s:
+            desk.heard(crowd.profile_of(one), granted_at, gate, 1, crowd.site_of(one))
+            gate += 1
+        crowd.gates[one] = gate
 
-    def _wait_s(self, known: Device) -> int:
-        return PERSONAL_S.get(self._class(known), PERSONAL_S[OTHER])
+    def _wait_s(self, one: int) -> int:
+        return PERSONAL_S.get(self.crowd.cell_of(one)[1], PERSONAL_S[OTHER])
+
+    def _due(self, one: int, heard_up: int) -> None:
+        """Look at a device again when its deadline will have passed."""
+        tick = -(-(heard_up + self._wait_s(one)) // self.watch.desk.harm.tick_s)
+        found = self._deadlines.get(tick)
+        if found is None:
+            found = self._deadlines[tick] = array("I")
+        found.append(one)
 
     def _darken(self) -> None:
         """Take for dark who was not heard within its personal deadline of time in which the server was up."""
-        desk = self.watch.desk
+        desk, crowd = self.watch.desk, self.crowd
         up = desk.now - self._down_s
-        while self._deadlines and self._deadlines[0][0] <= up:
-            _, device = heappop(self._deadlines)
-            known = self.devices[device]
-            due = known.heard_up + self._wait_s(known)
-            if known.state == "over":
-                continue
-            if due <= up and not known.dark:
-                self._gone(known)
-            heappush(self._deadlines, (max(due, up + desk.harm.tick_s), device))
+        tick = up // desk.harm.tick_s
+        for past in sorted(one for one in self._deadlines if one <= tick):
+            for one in self._deadlines.pop(past):
+                if crowd.state[one] == OVER:
+                    continue
+                wait_s = self._wait_s(one)
+                heard_up = crowd.heard_up[one]
+                if heard_up + wait_s <= up:
+                    self._gone(one)
+                    # Heard again, it is looked at again; until then there is nothing to find.
+                    heard_up = up
+                self._due(one, heard_up)
 
-    def _gone(self, known: Device) -> None:
-        desk = self.watch.desk
-        if known.compared:
-            desk.control_late("dark", known.profile, 1, known.site)
-            known.dark = True
-        elif known.state == "well":
-            desk.late("dark", known.profile, known.granted_at, 1, known.site, known.heard_at)
-            known.state = "over"
+    def _gone(self, one: int) -> None:
+        desk, crowd = self.watch.desk, self.crowd
+        if crowd.compared(one):
+            desk.control_late("dark", crowd.profile_of(one), 1, crowd.site_of(one))
+            crowd.flags[one] |= DARK
+        elif crowd.state[one] == WELL:
+            desk.late("dark", *self._place(one, 1), crowd.heard_at[one])
+            crowd.state[one] = OVER
+        elif crowd.state[one] == BACK:
+            self._take_out(one)
 
-    def _show(self, device: str, known: Device) -> None:
+    def _show(self, one: int) -> None:
         """Remember who was heard in this tick and would be heard again in any hour: not updated, or updated for a day and alive."""
-        desk = self.watch.desk
-        proven = known.state == "well" and desk.now > known.granted_at + DAY_S
-        if self._class(known) != "always" or not (known.state == "control" or proven):
+        desk, crowd = self.watch.desk, self.crowd
+        region, connectivity = crowd.cell_of(one)
+        if connectivity != "always":
+            return
+        state = crowd.state[one]
+        if state != CONTROL and not (state == WELL and desk.now > crowd.granted_at[one] + DAY_S):
             return
         tick_s = desk.harm.tick_s
         tick = desk.now // tick_s
-        due = (tick + 1) * tick_s + desk.harm.report_s - self._down_s
-        found = self._shown.setdefault(tick, (due, {}))[1].setdefault(self._region(known), [])
-        if len(found) < 4 * _SAMPLE and (not found or found[-1] != device):
-            found.append(device)
+        shown = self._shown.get(tick)
+        if shown is None:
+            due = (tick + 1) * tick_s + desk.harm.report_s - self._down_s
+            shown = self._shown[tick] = (due, {})
+        found = shown[1].setdefault(region, {})
+        if len(found) < 4 * _SAMPLE:
+            found[one] = None
 
     def _tell_vanished(self) -> None:
         """For each tick whose cohorts are due, say how many of those heard in it were not heard since."""
-        desk = self.watch.desk
+        desk, crowd = self.watch.desk, self.crowd
         up = desk.now - self._down_s
         for tick in [one for one, (due, _) in self._shown.items() if due <= up]:
             end = (tick + 1) * desk.harm.tick_s
-            for region, names in self._shown.pop(tick)[1].items():
-                chosen = sorted(set(names), key=lambda one: bucket(str(tick), one))[:_SAMPLE]
-                gone = sum(self.devices[one].heard_at < end for one in chosen)
+            for region, shown in self._shown.pop(tick)[1].items():
+                staying = [one for one in shown if crowd.state[one] != LEFT]
+                chosen = sorted(
+                    staying, key=lambda one: (bucket(str(tick), crowd.names[one]), one)
+                )[:_SAMPLE]
+                gone = sum(crowd.heard_at[one] < end for one in chosen)
                 desk.vanished(end - desk.harm.tick_s, region, len(chosen), gone)
 
-    def _class(self, known: Device) -> str:
-        return self.watch.book.scheme.cell_of(known.profile)[1]
+    # ------------------------------------------------------------------ storing
 
-    def _region(self, known: Device) -> str:
-        return self.watch.book.scheme.cell_of(known.profile)[0]
+    def dump(self) -> bytes:
+        """Return everything as bytes from which `load` makes an equal roster; compressed already."""
+        packed = _Packed(
+            watch=self.watch.pack(),
+            crowd=self.crowd.pack(),
+            ignored=self.ignored,
+            down_s=self._down_s,
+            deadlines=[(tick, ones.tolist()) for tick, ones in self._deadlines.items()],
+            shown=[
+                (tick, due, [(region, list(ones)) for region, ones in regions.items()])
+                for tick, (due, regions) in self._shown.items()
+            ],
+        )
+        return bytes([_VERSION]) + zlib.compress(msgspec.msgpack.encode(packed), 1)
+
+    @classmethod
+    def load(cls, data: bytes, scheme: Scheme, harm: Harm, baseline: Baseline) -> "Roster":
+        """Return the roster that was dumped.
+
+        Args:
+            data: of `dump`, of the same rollout.
+            scheme: its strata.
+            harm: its settings; they may have changed since, but for what was booked by them already: metrics, ticks, and the ages of earlier gates.
+            baseline: what was normal before.
+
+        Raises:
+            ValueError: damaged, of another version or another rollout, or settings that would misread what is booked. Begin a new roster from the facts.
+        """
+        if data[:1] != bytes([_VERSION]):
+            raise ValueError(
+                f"a dump of version {data[:1].hex() or 'nothing'}, not of {_VERSION:02x}"
+            )
+        try:
+            packed = msgspec.msgpack.decode(zlib.decompress(data[1:]), type=_Packed)
+            if packed.watch.book.scheme != scheme:
+                raise ValueError("a dump of other strata")
+            roster = cls(Watch.unpack(packed.watch, harm, baseline))
+            roster.crowd = columns.Crowd.unpack(packed.crowd, scheme)
+        except (zlib.error, msgspec.DecodeError, IndexError, OverflowError) as error:
+            raise ValueError(f"a damaged dump: {error}") from error
+        roster.ignored = dict(packed.ignored)
+        roster._down_s = packed.down_s
+        roster._deadlines = {tick: array("I", ones) for tick, ones in packed.deadlines}
+        roster._shown = {
+            tick: (due, {region: dict.fromkeys(ones) for region, ones in regions})
+            for tick, due, regions in packed.shown
+        }
+        return roster

@@ -1,5 +1,15 @@
 """Devices of one site share power, network and people: how often they may speak together, and how many may be out there at once."""
 
+import msgspec
+
+
+class Packed(msgspec.Struct, frozen=True, array_like=True):
+    """What is stored."""
+
+    paid: dict[str, int]
+    well: dict[str, int]
+    counts: dict[str, list[int]]
+
 
 class Sites:
     """What is known of each site. A name is empty where devices stand alone; then nothing here concerns them."""
@@ -33,6 +43,11 @@ class Sites:
         self._of(site)[1] += count
         self._well[site] = max(self._well.get(site, -1), granted_at)
 
+    def left(self, site: str) -> None:
+        """Count a healthy device less."""
+        if site:
+            self._of(site)[1] -= 1
+
     def blocked(self, site: str, now: int) -> bool:
         """Say whether permits of a site are no evidence now: for a day after it paid, and until a device there has been well since."""
         paid_at = self._paid.get(site)
@@ -52,3 +67,14 @@ class Sites:
 
     def _of(self, site: str) -> list[int]:
         return self._counts.setdefault(site, [0, 0])
+
+    # ------------------------------------------------------------------ storing
+
+    def pack(self) -> Packed:
+        """Return what is to be stored."""
+        return Packed(paid=self._paid, well=self._well, counts=self._counts)
+
+    def restore(self, packed: Packed) -> None:
+        """Take up what was stored."""
+        self._paid, self._well = dict(packed.paid), dict(packed.well)
+        self._counts = {site: list(counts) for site, counts in packed.counts.items()}
