@@ -12,7 +12,9 @@ from tidegate.cli.output import Output, printable, with_output
 
 if TYPE_CHECKING:
     from tidegate.sim.drill.drill import Report, Step, TheftReport
+    from tidegate.sim.drill.incident import IncidentDrill
 
+#: Those that read this installation; "all" plays the incident as well.
 _PARTS = ("rotate", "lost-key", "theft")
 
 
@@ -55,15 +57,25 @@ def command(
     settings = load(config, options={"data_dir": data_dir})
     parts = _PARTS if part == "all" else (part,)
     found = rehearse(Path(settings.data_dir), parts, now=int(time.time()), randomness=os.urandom)
-    body = {"failed": found.failed, **_plain(found)}
-    out.data("drill/1", body, "\n".join(printable_lines(found)))
-    return 1 if found.failed else 0
+    body, lines, failed = _plain(found), printable_lines(found), found.failed
+    if part == "all":
+        played = _play_incident(seed, target)
+        body["incident"] = _plain(played)
+        lines += ["", *incident_lines(played)]
+        failed = failed or played.failed
+    out.data("drill/1", {"failed": failed, **body}, "\n".join(lines))
+    return 1 if failed else 0
 
 
 def _incident(seed: int, target: Path | None, out: Output) -> int:
-    import tempfile
+    found = _play_incident(seed, target)
+    body = {"failed": found.failed, **_plain(found)}
+    out.data("incident-drill/1", body, "\n".join(incident_lines(found)))
+    return 1 if found.failed else 0
 
-    import msgspec
+
+def _play_incident(seed: int, target: Path | None) -> "IncidentDrill":
+    import tempfile
 
     from tidegate.sim.drill.incident import rehearse_incident
 
@@ -71,6 +83,11 @@ def _incident(seed: int, target: Path | None, out: Output) -> int:
         found = rehearse_incident(Path(folder), seed=seed)
     if target is not None:
         target.write_text(found.report, encoding="utf-8")
+    return found
+
+
+def incident_lines(found: "IncidentDrill") -> list[str]:
+    """Write the rehearsal of an incident for people."""
     width = max(len(one.what) for one in found.steps)
     lines = [
         f"An incident on {found.devices} simulated devices, seed {found.seed}: real server and agents, simulated boards and clock.",
@@ -85,9 +102,7 @@ def _incident(seed: int, target: Path | None, out: Output) -> int:
         "FAILED: see above." if found.failed else "Every step happened.",
         f"{_span(found.simulated_s)} of simulated time, {found.took_ms / 1000:.1f} s of this machine's.",
     ]
-    body = {"failed": found.failed, **msgspec.to_builtins(found)}
-    out.data("incident-drill/1", body, "\n".join(printable(line) for line in lines))
-    return 1 if found.failed else 0
+    return [printable(line) for line in lines]
 
 
 def _span(seconds: int) -> str:
@@ -95,7 +110,7 @@ def _span(seconds: int) -> str:
     return f"{seconds // 3600}:{seconds % 3600 // 60:02d}:{seconds % 60:02d}"
 
 
-def _plain(found: "Report") -> dict[str, object]:
+def _plain(found: "Report | IncidentDrill") -> dict[str, object]:
     import msgspec
 
     plain: dict[str, object] = msgspec.to_builtins(found)

@@ -8,6 +8,7 @@ from tidegate.core.errors import RequestError
 from tidegate.core.protocol import EventBody
 from tidegate.core.scrub import scrub
 from tidegate.rollout import incident as story
+from tidegate.rollout import tally as sums
 from tidegate.rollout.incident import (
     DeviceLog,
     DeviceOutcome,
@@ -16,10 +17,14 @@ from tidegate.rollout.incident import (
     Incident,
     IncidentReport,
     Stopped,
+    Told,
+    WayBack,
     Written,
 )
+from tidegate.rollout.model import Evidence
 from tidegate.server import incidents, outcomes, planning, telemetry
 from tidegate.server.store import Connection, admin_log
+from tidegate.server.store import admin_devices as device_rows
 from tidegate.server.store import admin_incidents as rows
 from tidegate.server.store import admin_rollouts as rollout_rows
 
@@ -66,6 +71,7 @@ def build(conn: Connection, name: str, now: int) -> IncidentReport:
         "hypothesis": hypotheses[-1] if hypotheses else None,
         "actions": [_written(one) for one in notes if one["kind"] == "action"],
         "followups": [_follow_up(one) for one in rows.followups(conn, int(found["id"]))],
+        "told": _told(conn, int(found["id"])),
     }
     entries = [_note(one) for one in notes]
     row = (
@@ -76,17 +82,23 @@ def build(conn: Connection, name: str, now: int) -> IncidentReport:
     subject = str(found["subject"])
     devices, partial = _devices(conn, int(row["id"]))
     counters = {one.from_counter for one in devices}
+    evidence = telemetry.evidence(conn, int(row["id"]))
+    product, counter = str(row["product"]), int(row["release_counter"])
     return story.build(
         _incident(found, row),
         rollout=planning.model_of(row),
         version=str(row["release_version"]),
-        evidence=telemetry.evidence(conn, int(row["id"])),
+        evidence=evidence,
         devices=devices,
         partial=partial,
         stopped=_stopped(conn, int(row["id"]), subject),
-        versions=rows.versions(conn, str(row["product"]), counters),
-        entries=[*entries, *_story(conn, row), *_outcomes(devices, subject)],
+        versions=rows.versions(conn, product, counters),
+        entries=[*entries, *_story(conn, row), *_outcomes(devices, subject, evidence)],
         logs=_logs(conn, int(row["id"]), subject),
+        product=product,
+        last_bad=_last_bad(conn, int(row["id"])) if partial else None,
+        running=device_rows.running_count(conn, product, counter),
+        ways_back=_ways_back(conn, int(row["id"])),
         **said,
     )
 
@@ -183,6 +195,45 @@ def _device(one: rows.Outcome) -> DeviceOutcome:
     )
 
 
+def _last_bad(conn: Connection, rollout_id: int) -> DeviceOutcome | None:
+    found = rows.outcomes(
+        conn, rollout_id, states=story.BAD, acted=True, newest_first=True, limit=1
+    )
+    return _device(found[0]) if found else None
+
+
+def _ways_back(conn: Connection, rollout_id: int) -> list[WayBack]:
+    found = []
+    for child in rollout_rows.children(conn, rollout_id):
+        tally = sums.total(telemetry.evidence(conn, int(child["id"])))
+        found.append(
+            WayBack(
+                rollout=str(child["name"]),
+                release=str(child["release"]),
+                state=str(child["state"]),
+                taken=tally.offered,
+                back=tally.confirmed,
+                harmed=tally.harmed,
+            )
+        )
+    return found
+
+
+def _told(conn: Connection, incident_id: int) -> Told | None:
+    held = rows.publication(conn, incident_id)
+    if held is None or held["withdrawn_at"] is not None:
+        return None
+    updates = rows.publication_updates(conn, [incident_id]).get(incident_id, [])
+    return Told(
+        at=int(held["published_at"]),
+        title=str(held["title"]),
+        summary=str(held["summary"]),
+        impact=str(held["impact"]),
+        action=str(held["action"]),
+        updates=tuple(_written(one) for one in updates),
+    )
+
+
 def _stopped(conn: Connection, rollout_id: int, subject: str) -> Stopped:
     count = rollout_rows.count_updates
     return Stopped(
@@ -233,7 +284,7 @@ def _decision(one: Row, of: str) -> Entry:
     )
 
 
-def _outcomes(devices: list[DeviceOutcome], subject: str) -> list[Entry]:
+def _outcomes(devices: list[DeviceOutcome], subject: str, evidence: Evidence) -> list[Entry]:
     bad = [one for one in devices if one.state in story.BAD and subject in ("", one.variant)]
     shown = bad[:_OUTCOMES_SHOWN]
     found = [
@@ -246,8 +297,11 @@ def _outcomes(devices: list[DeviceOutcome], subject: str) -> list[Entry]:
         for one in shown
     ]
     if len(bad) > len(shown):
-        rest = len(bad) - len(shown)
-        text = f"and {rest:,} more devices up to here"
+        every = sums.total(evidence, variants={subject} if subject else None).harmed
+        rest, upto = len(bad) - len(shown), "up to here"
+        if len(bad) >= BAD_MAX and every > len(bad):
+            rest, upto = every - len(shown), "from here on"
+        text = f"and {rest:,} more devices {upto}"
         found.append(Entry(at=bad[-1].at, who="device", text=text, kind="outcome"))
     return found
 

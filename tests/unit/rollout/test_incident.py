@@ -17,6 +17,8 @@ from tidegate.rollout.incident import (
     Incident,
     IncidentReport,
     Stopped,
+    Told,
+    WayBack,
     Written,
 )
 from tidegate.rollout.model import Finding
@@ -247,10 +249,10 @@ def test_markdown_and_html_tell_the_same_in_the_same_order() -> None:
     headings = _headings(incident.to_markdown(read))
     assert words.headings == headings
     assert headings[1:] == [
-        "What happened", "Missing from this report", "Who was hit", "Variants", "Rings", "Versions",
-        "Why", "What the failed have in common", "Hypothesis", "Decisions", "Timeline (UTC)",
+        "What happened", "Missing from this report", "How long it took", "Who was hit", "Variants", "Rings", "Versions",
+        "Why", "What the failed have in common", "Hypothesis", "The way back", "Decisions", "Timeline (UTC)",
         "Devices", "Logs", "r7-0 (r7), 1970-01-01 00:00:09 UTC: health.network",
-        "Corrective action", "Follow-ups",
+        "Corrective action", "Follow-ups", "What the status page says",
     ]  # fmt: skip
 
 
@@ -316,3 +318,47 @@ def test_no_beginning_of_a_line_makes_a_block(lead: str) -> None:
     assert [one.type for one in tokens] == ["paragraph_open", "inline", "paragraph_close"]
     (inline,) = [one for one in tokens if one.type == "inline"]
     assert "".join(one.content for one in inline.children or ()) == lead.strip()
+
+
+def test_a_line_that_repeats_a_decision_of_the_same_moment_is_left_out() -> None:
+    decided = Entry(at=9, who="olga", text="fallback: six go back", kind="decision")
+    found = _report(
+        entries=[
+            Entry(at=9, who="olga", text="six go back"),
+            decided,
+            Entry(at=10, who="olga", text="six go back"),
+        ]
+    )
+    assert [(one.at, one.text) for one in found.timeline] == [
+        (9, "fallback: six go back"),
+        (10, "six go back"),
+    ]
+
+
+def test_who_ended_badly_last_is_told_where_a_report_looks_at_a_part_of_them() -> None:
+    last = DeviceOutcome(device="r3-99", variant="r3", ring="pilot", state="lost", at=900)
+    assert _report(last_bad=last, partial=True).last_bad_at == 900
+    assert _report(last_bad=last, partial=False).last_bad_at == 200
+    other = _report(last_bad=last, partial=True, incident=_about(kind="isolation", subject="r7"))
+    assert other.last_bad_at == 200
+
+
+def test_the_way_back_and_what_the_world_was_told_are_part_of_it() -> None:
+    way = WayBack(
+        rollout="gw1-2.5.1.back1", release="gw1-2.4.1", state="active", taken=7, back=5, harmed=1
+    )
+    told = Told(at=20, title="Update stopped", summary="Nothing to do.", action="A new build")
+    text = incident.to_markdown(
+        incident.lay_out(_report(ways_back=[way], running=2, told=told, product="gw1"))
+    )
+    for part in (
+        "- Product: gw1",
+        "2 devices run gw1-2.5.1 now.",
+        "| gw1-2.5.1.back1 | gw1-2.4.1 | active | 7 | 5 | 1 |",
+        "Nothing to do.",
+        "What is done: A new build",
+    ):
+        assert part in text, part
+    silent = incident.to_markdown(incident.lay_out(_report()))
+    assert "Nobody was ordered back." in silent
+    assert "Nothing: it was not published." in silent

@@ -14,6 +14,8 @@ from tidegate.rollout.incident.model import (
     Incident,
     IncidentReport,
     Stopped,
+    Told,
+    WayBack,
     Written,
 )
 from tidegate.rollout.incident.page import POLICY, to_html
@@ -31,6 +33,8 @@ __all__ = [
     "Incident",
     "IncidentReport",
     "Stopped",
+    "Told",
+    "WayBack",
     "Written",
     "build",
     "lay_out",

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from tidegate.core.amounts import format_duration
 from tidegate.rollout.incident import text
 from tidegate.rollout.incident.model import (
     Counts,
@@ -104,6 +105,7 @@ def _facts(report: IncidentReport) -> Iterator[tuple[str, str]]:
     yield "Mitigated", f"{when(one.mitigated_at)} UTC" if one.mitigated_at else ""
     yield "Closed", f"{when(one.closed_at)} UTC" if one.closed_at else ""
     yield "Published", f"{when(one.published_at)} UTC" if one.published_at else ""
+    yield "Product", report.product
     yield "Rollout", f"{one.rollout}, now {report.state}" if one.rollout else ""
     yield "Release", f"{one.release} ({report.version})" if report.version else one.release
     yield "Report of", f"{when(report.at)} UTC" if report.at else ""
@@ -111,9 +113,10 @@ def _facts(report: IncidentReport) -> Iterator[tuple[str, str]]:
 
 def _sections(report: IncidentReport) -> Iterator[tuple[str, list[Block]]]:
     reach = report.reach
-    summary = [Words(one) for one in text.paragraphs(report.incident.summary)]
-    yield "What happened", [*summary, *([Words(report.figures)] if report.figures else [])]
+    said = [*text.paragraphs(report.incident.summary), report.figures, _course(report)]
+    yield "What happened", [Words(one) for one in said if one]
     yield "Missing from this report", [Points(report.missing)] if report.missing else []
+    yield "How long it took", _spans(report)
     yield "Who was hit", _reach(report) if report.incident.rollout else []
     yield "Variants", _shares("variant", reach.variants)
     yield "Rings", _shares("ring", reach.rings)
@@ -121,12 +124,77 @@ def _sections(report: IncidentReport) -> Iterator[tuple[str, list[Block]]]:
     yield "Why", _why(report)
     yield "What the failed have in common", _contrast(report)
     yield "Hypothesis", _hypothesis(report)
+    yield "The way back", _ways_back(report)
     yield "Decisions", _decisions(report)
     yield "Timeline (UTC)", _timeline(report)
     yield "Devices", _devices(report)
     yield "Logs", [_log(one) for one in report.logs]
     yield "Corrective action", _actions(report)
     yield "Follow-ups", _followups(report)
+    yield "What the status page says", _told(report)
+
+
+def _course(report: IncidentReport) -> str:
+    """Say when it began, and when it was stopped."""
+    one = report.incident
+    if one.kind != "halt" or not report.started_at:
+        return ""
+    began = f"The rollout began at {when(report.started_at)} UTC"
+    if report.first_bad_at:
+        began += f"; the first device ended badly at {when(report.first_bad_at)} UTC"
+    return f"{began}; {who(one.opened_by)} stopped it at {when(one.opened_at)} UTC."
+
+
+def _spans(report: IncidentReport) -> list[Block]:
+    """Return how long each part of it took."""
+    one = report.incident
+    marks = [
+        ("the first device ended badly", report.first_bad_at),
+        ("it was stopped" if one.kind in {"halt", "isolation"} else "it was opened", one.opened_at),
+        ("the last device ended badly", report.last_bad_at),
+        ("mitigated", one.mitigated_at),
+        ("closed", one.closed_at),
+    ]
+    known = sorted(((at, what) for what, at in marks if at), key=lambda mark: mark[0])
+    began = report.started_at or (known[0][0] if known else 0)
+    rows = tuple((what, format_duration(at - began)) for at, what in known if at >= began)
+    since = "after the rollout began" if report.started_at else "after it began"
+    return [Table(("what", since), rows)] if rows else []
+
+
+def _ways_back(report: IncidentReport) -> list[Block]:
+    found: list[Block] = []
+    if report.running >= 0 and report.incident.release:
+        runs = "1 device runs" if report.running == 1 else f"{report.running:,} devices run"
+        found.append(Words(f"{runs} {report.incident.release} now."))
+    rows = tuple(
+        (
+            one.rollout,
+            one.release,
+            one.state,
+            f"{one.taken:,}",
+            f"{one.back:,}",
+            f"{one.harmed:,}",
+        )
+        for one in report.ways_back
+    )
+    head = ("rollout", "back to", "state", "took it", "are back", "ended badly")
+    if rows:
+        found.append(Table(head, rows, frozenset(range(3, 6))))
+    elif report.incident.rollout:
+        found.append(Words("Nobody was ordered back."))
+    return found
+
+
+def _told(report: IncidentReport) -> list[Block]:
+    told = report.told
+    if told is None:
+        return [Words("Nothing: it was not published.")]
+    done = f"What is done: {told.action}" if told.action else ""
+    texts = (told.title, *text.paragraphs(told.summary), told.impact, done)
+    found: list[Block] = [Words(one) for one in texts if one]
+    updates = tuple((when(one.at), one.text) for one in told.updates)
+    return [*found, *([Table(("UTC", "added"), updates)] if updates else [])]
 
 
 def _reach(report: IncidentReport) -> list[Block]:

@@ -159,6 +159,28 @@ class Reach(msgspec.Struct, frozen=True, kw_only=True):
     affected: tuple[DeviceOutcome, ...] = ()
 
 
+class WayBack(msgspec.Struct, frozen=True, kw_only=True):
+    """A rollout that brings devices back: how many have taken the order, confirmed it (`back`), or ended badly on the way (`harmed`)."""
+
+    rollout: str
+    release: str
+    state: str
+    taken: int = 0
+    back: int = 0
+    harmed: int = 0
+
+
+class Told(msgspec.Struct, frozen=True, kw_only=True):
+    """What the status page says, word for word."""
+
+    at: int
+    title: str
+    summary: str
+    impact: str = ""
+    action: str = ""
+    updates: tuple[Written, ...] = ()
+
+
 class IncidentReport(msgspec.Struct, frozen=True, kw_only=True):
     """An incident as data; built by `rollout.incident.build`, printed by web, command line and export.
 
@@ -170,6 +192,11 @@ class IncidentReport(msgspec.Struct, frozen=True, kw_only=True):
         contrast: what the failed have in common, now.
         decisions: who decided what, and on what ground; part of the timeline as well.
         missing: what nobody has said or seen yet.
+        product: whose devices were hit.
+        started_at: of the rollout; `first_bad_at` and `last_bad_at`: of the devices that ended badly.
+        running: devices that run the release now; -1 = nobody counted.
+        ways_back: rollouts that were ordered to bring devices back.
+        told: what the status page says; null = nothing.
     """
 
     schema: str = SCHEMA
@@ -189,3 +216,10 @@ class IncidentReport(msgspec.Struct, frozen=True, kw_only=True):
     actions: tuple[Written, ...] = ()
     followups: tuple[FollowUp, ...] = ()
     missing: tuple[str, ...] = ()
+    product: str = ""
+    started_at: int = 0
+    first_bad_at: int = 0
+    last_bad_at: int = 0
+    running: int = -1
+    ways_back: tuple[WayBack, ...] = ()
+    told: Told | None = None

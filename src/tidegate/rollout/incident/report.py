@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+import msgspec
+
 from tidegate.core.reasons import REASONS
 from tidegate.rollout import tally as sums
 from tidegate.rollout.contrast import ContrastTable
@@ -20,6 +22,8 @@ from tidegate.rollout.incident.model import (
     Reason,
     Share,
     Stopped,
+    Told,
+    WayBack,
     Written,
 )
 from tidegate.rollout.model import Evidence, Finding, Rollout, Tally
@@ -50,6 +54,11 @@ def build(  # noqa: PLR0913 - the parts of a report
     hypothesis: Written | None = None,
     actions: Sequence[Written] = (),
     followups: Sequence[FollowUp] = (),
+    product: str = "",
+    last_bad: DeviceOutcome | None = None,
+    running: int = -1,
+    ways_back: Sequence[WayBack] = (),
+    told: Told | None = None,
 ) -> IncidentReport:
     """Put an incident's report together.
 
@@ -69,12 +78,20 @@ def build(  # noqa: PLR0913 - the parts of a report
         hypothesis: the newest.
         actions: corrective ones.
         followups: what is left to do.
+        product: of the release.
+        last_bad: the device that ended badly last, where `devices` are not all.
+        running: devices that run the release now; -1 = not counted.
+        ways_back: rollouts that bring devices back.
+        told: what the status page says.
     """
     subject = incident.subject
     known = evidence or Evidence()
     tally = sums.total(known, variants={subject} if subject else None)
-    ordered = tuple(sorted(entries, key=lambda entry: entry.at))
+    ordered = _once(sorted(entries, key=lambda entry: entry.at))
     within = [one for one in devices if not subject or one.variant == subject]
+    reach = _reach(rollout, known, tally, within, stopped, versions or {}, subject)
+    if last_bad is not None and partial and subject in ("", last_bad.variant):
+        reach = msgspec.structs.replace(reach, last=last_bad)
     return IncidentReport(
         at=now,
         incident=incident,
@@ -82,7 +99,7 @@ def build(  # noqa: PLR0913 - the parts of a report
         figures=_figures(incident, tally),
         state=rollout.state if rollout else "",
         version=version,
-        reach=_reach(rollout, known, tally, within, stopped, versions or {}, subject),
+        reach=reach,
         because=because,
         # All devices are compared, not those of the subject alone: what sets it apart is the question.
         contrast=_contrast(devices, partial=partial),
@@ -93,6 +110,21 @@ def build(  # noqa: PLR0913 - the parts of a report
         actions=tuple(actions),
         followups=tuple(followups),
         missing=_missing(incident, tally, because, hypothesis, actions, followups, now),
+        product=product,
+        started_at=rollout.started_at if rollout else 0,
+        first_bad_at=reach.first.at if reach.first else 0,
+        last_bad_at=reach.last.at if reach.last else 0,
+        running=running,
+        ways_back=tuple(ways_back),
+        told=told,
+    )
+
+
+def _once(ordered: Sequence[Entry]) -> tuple[Entry, ...]:
+    """Leave out a line that only repeats what a decision of the same moment says in more words."""
+    decided = {(one.at, one.text.partition(": ")[2]) for one in ordered if one.kind == "decision"}
+    return tuple(
+        one for one in ordered if one.kind == "decision" or (one.at, one.text) not in decided
     )
 
 

@@ -140,9 +140,10 @@ def outcomes(
     variant: str = "",
     acted: bool = False,
     after: tuple[int, str] = (0, ""),
+    newest_first: bool = False,
     limit: int = 1000,
 ) -> list[Outcome]:
-    """Return updates of a rollout in any of these states with their devices, in order of their last change, then of the device.
+    """Return updates of a rollout in any of these states with their devices, in order of their last change (or against it), then of the device.
 
     `acted`: only devices that had leave to activate, or failed to install. `after`: (state_at, device) of the row before the first.
     """
@@ -154,7 +155,7 @@ def outcomes(
         )
         .join(t.device, d.row == u.device_row)
         .where(u.rollout_id == rollout_id, u.state.in_(sorted(states)))
-        .order_by(u.state_at, d.id)
+        .order_by(u.state_at.desc() if newest_first else u.state_at, d.id)
         .limit(limit)
     )  # fmt: skip
     if variant:

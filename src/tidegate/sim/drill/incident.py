@@ -288,8 +288,21 @@ class _Drill:
                     conn, name, kind, text, _OPERATOR, now
                 )
             )
+        due = now + 14 * 86_400
+        self._write(
+            lambda conn: incidents.follow_up(
+                conn,
+                name,
+                "try every revision before the next release",
+                "operator",
+                due,
+                _OPERATOR,
+                now,
+            )
+        )
         said = Texts(
-            summary="An update did not start on some revisions; they went back by themselves."
+            summary="An update did not start on some revisions; they went back by themselves. "
+            "There is nothing that you have to do."
         )
         self._write(lambda conn: publication.publish(conn, name, said, _OPERATOR, now))
         self._write(lambda conn: incidents.move(conn, name, "close", _OPERATOR, "drill", now))
