@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from tidegate.cli import _rollout_text
+from tidegate.cli import _evidence_text, _rollout_text
 from tidegate.cli._people import API, confirm, need_reason, quoted, read_toml, show_lines, when
 from tidegate.cli._stop import narrow
 from tidegate.cli.client import Client, with_client
@@ -161,6 +161,38 @@ def explain(name: str, ring: str | None, client: Client, out: Output) -> None:
     """
     found = client.get(f"{API}/rollouts/{quoted(name)}/explain", {"ring": ring})
     show_lines(out, "explanation/1", found, list(found["lines"]))
+
+
+@command.command("evidence")
+@click.argument("name")
+@click.option(
+    "--replay", is_flag=True, help="Book its log anew and compare; exit code 1 if it differs."
+)
+@with_client
+@with_output
+@click.pass_context
+def evidence(ctx: click.Context, name: str, *, replay: bool, client: Client, out: Output) -> None:
+    """Show the odds against a rollout's release, who may go next and why no more.
+
+    \b
+    tidegate rollout evidence gw1-2.4.1
+    tidegate rollout evidence gw1-2.4.1 --replay
+    """
+    path = f"{API}/rollouts/{quoted(name)}/evidence"
+    if replay:
+        found = client.get(f"{path}/replay")
+        show_lines(out, "replay/1", found, _evidence_text.replayed(name, found))
+        if found["differs_at"] or found["digest"] != found["kept"]:
+            ctx.exit(1)
+        return
+    gate = client.get(path)["gate"]
+    if gate is None:
+        raise RequestError(
+            "request.not_found",
+            f"no evidence is weighed for {name}",
+            hint='its policy needs the guard { type = "evidence" }, and the rollout to have begun',
+        )
+    show_lines(out, "evidence/1", gate, _evidence_text.shown(name, gate))
 
 
 @command.command("log")

@@ -73,6 +73,20 @@ class Growing:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Unweighed:
+    """No permit before the evidence gate has said how many: it opens at the next look of the planner."""
+
+    def room(self, rollout: Rollout, evidence: Evidence, now: int) -> int | None:
+        """Return 0."""
+        return 0
+
+    def because(self, room: int) -> Finding:
+        """Say what is waited for."""
+        text = "permits wait for the evidence gate, which opens at the planner's next look"
+        return Finding(gate="evidence", passed=False, text=text)
+
+
 def of_policy(policy: Policy) -> tuple[Admission, ...]:
     """Return the admission policies that a rollout's policy asks for."""
     found: list[Admission] = []

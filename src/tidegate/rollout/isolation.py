@@ -18,7 +18,6 @@ from typing import Final, Literal
 from tidegate.rollout import keeping
 from tidegate.rollout import tally as sums
 from tidegate.rollout.evidence.decide import Decision
-from tidegate.rollout.evidence.strata import OTHER, VARIANT
 from tidegate.rollout.gates import Gate
 from tidegate.rollout.model import Evidence, Finding
 from tidegate.rollout.view import View
@@ -69,21 +68,20 @@ def joined(
 ) -> Judgement:
     """Return what plain gates and weighed evidence say together; the worse verdict wins.
 
-    Only a hardware variant can leave a rollout here: evidence against any other part of the fleet halts all.
+    A hardware variant leaves by its name, any other part of the fleet by the query that finds it; what no query can say halts all.
     """
     findings = (*said, *plain.findings)
     if weighed.verdict == "go" or plain.verdict == "halt":
         ordered = tuple(sorted(findings, key=lambda finding: finding.passed))
         return Judgement(plain.verdict, plain.isolate, ordered)
-    name = weighed.blame.name if weighed.blame is not None else ""
-    variant = name.removeprefix(f"{VARIANT}=")
-    alone = name == f"{VARIANT}={variant}" and variant != OTHER and ", " not in name
-    if weighed.verdict == "halt" or not alone:
+    blame = weighed.blame
+    entry = keeping.entry_of_part(blame.attributes, blame.values) if blame is not None else ""
+    if weighed.verdict == "halt" or not entry:
         return Judgement("halt", findings=findings)
-    if variant in set(isolated):
+    if entry in set(isolated):
         # It has left already; what it had out is still told of.
         return Judgement(plain.verdict, plain.isolate, findings)
-    return Judgement("isolate", tuple(sorted({variant, *plain.isolate})), findings)
+    return Judgement("isolate", tuple(sorted({entry, *plain.isolate})), findings)
 
 
 def _bounded(

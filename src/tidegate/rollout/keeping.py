@@ -5,14 +5,17 @@ An update whose device a query keeps out is counted under that text in place of 
 isolated variant's do.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from tidegate.core.errors import RequestError
 from tidegate.rollout import query
+from tidegate.rollout.evidence.strata import CLASS, OTHER, VARIANT
 from tidegate.rollout.query import Attributes
 
 MARK: Final = "where "
+#: What the evidence gate's attributes are called in the query language, where it is not the same.
+_NAMES: Final = {CLASS: "connectivity", "from": "release"}
 #: The longest text of an entry: it is a name among variants.
 ENTRY_MAX: Final = 80
 
@@ -33,6 +36,32 @@ def entry_of(text: str) -> str:
     return entry
 
 
+def entry_of_part(attributes: Sequence[str], values: Sequence[str]) -> str:
+    """Return the entry for a part of the fleet as the evidence gate tells parts apart; empty = no query can say it.
+
+    Args:
+        attributes: `variant`, `region`, `class`, `from`, or a device's own (`attr.NAME`).
+        values: of these; `other` is whatever is not told apart.
+    """
+    if OTHER in values or not attributes:
+        return ""
+    if tuple(attributes) == (VARIANT,):
+        return values[0]
+    tests = [
+        f"{_NAMES.get(name, name)} = {_quoted(value)}"
+        for name, value in zip(attributes, values, strict=True)
+    ]
+    try:
+        return entry_of(" and ".join(tests))
+    except RequestError:
+        return ""
+
+
+def _quoted(value: str) -> str:
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
 def variants(isolated: Iterable[str]) -> frozenset[str]:
     """Return the hardware variants among the entries."""
     return frozenset(one for one in isolated if not one.startswith(MARK))
@@ -41,6 +70,11 @@ def variants(isolated: Iterable[str]) -> frozenset[str]:
 def queries(isolated: Iterable[str]) -> tuple[str, ...]:
     """Return the entries that are queries."""
     return tuple(one for one in isolated if one.startswith(MARK))
+
+
+def names_of(entry: str) -> frozenset[str]:
+    """Return the names that an entry which is a query looks at."""
+    return query.parse(entry.removeprefix(MARK)).names
 
 
 def holds(entry: str, attrs: Attributes) -> bool:

@@ -4,12 +4,13 @@ An update of theirs is counted under the text of the query in place of its varia
 the query itself, whatever has been counted yet.
 """
 
+import functools
 from typing import Any, Final
 
 from tidegate.rollout import keeping
 from tidegate.server import outcomes
 from tidegate.server.groups import Book
-from tidegate.server.store import Connection, admin_rollouts, changes, hot
+from tidegate.server.store import Connection, Store, admin_rollouts, changes, hot
 
 Row = dict[str, Any]
 #: Updates that are counted anew in one transaction.
@@ -33,6 +34,20 @@ def misplaced(conn: Connection, row: Row, now: int) -> list[tuple[str, str]]:
         if name != one["counted_as"]:
             found.append((str(one["update_id"]), name))
     return found
+
+
+def count_all(store: Store, rollout_id: int, now: int) -> list[tuple[str, str]]:
+    """Have everybody of a rollout counted where they belong, in steps; return who was not. Safe to repeat."""
+
+    def wrong(conn: Connection) -> list[tuple[str, str]]:
+        row = admin_rollouts.rollout_by_id(conn, rollout_id)
+        return misplaced(conn, row, now) if row is not None else []
+
+    moves = store.read(wrong)
+    for start in range(0, len(moves), STEP):
+        part = moves[start : start + STEP]
+        store.write(functools.partial(count_anew, moves=part)).result()
+    return moves
 
 
 def count_anew(conn: Connection, moves: list[tuple[str, str]]) -> None:

@@ -108,6 +108,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         mails: see `Mail`.
         ingest: see `Ingest`; keys read.
         caps: `[cap]`, devices that may be on their way at once, over all rollouts, among those that share an attribute; see `server.caps`.
+        gate_attributes: devices' own attributes (`attr.NAME`) that the evidence gate tells apart, beside variant, region, connection and release.
         egress_rate, egress_site_rate: bytes a second at which downloads may begin, of all devices and of each site; none = no bound.
         log_level: as in `logging`.
     """
@@ -148,6 +149,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     caps: dict[str, int] = {}
     egress_rate: int = 0
     egress_site_rate: int = 0
+    gate_attributes: tuple[str, ...] = ()
     log_level: str = "info"
     durable: bool = True
 
@@ -166,6 +168,16 @@ def _words(value: object, key: str) -> tuple[str, ...]:
     if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
         raise ConfigError("config.invalid", f"{key}: a list of texts is wanted")
     return tuple(one.strip() for one in found if one.strip())
+
+
+def _attributes(value: object, key: str) -> tuple[str, ...]:
+    found = _words(value, key)
+    for one in found:
+        if not one.startswith("attr.") or not 5 < len(one) <= 69:
+            raise ConfigError("config.invalid", f'{key}: "{one[:40]}" is not attr.NAME')
+    if len(found) > 4 or len(set(found)) != len(found):
+        raise ConfigError("config.invalid", f"{key}: at most 4 attributes, each once")
+    return found
 
 
 def _number(value: object, key: str) -> int:
@@ -245,6 +257,7 @@ KEYS: Final[Mapping[tuple[str, str], tuple[str, Reader]]] = {
     ("accounts", "session"): ("accounts_session_s", parse_duration),
     ("egress", "rate"): ("egress_rate", _rate),
     ("egress", "site_rate"): ("egress_site_rate", _rate),
+    ("gate", "attributes"): ("gate_attributes", _attributes),
     ("status", "public"): ("status_public", _yes),
     ("status", "title"): ("status_title", _word),
     ("log", "level"): ("log_level", _choice("debug", "info", "warning", "error")),

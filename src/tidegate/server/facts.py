@@ -9,6 +9,7 @@ from tidegate.core.protocol import DeliveryPolicy
 from tidegate.core.release import ReleaseTarget
 from tidegate.rollout.explain import Check
 from tidegate.rollout.model import Approval, Finding, Policy, RingProgress
+from tidegate.server.gatekeeper.facts import GateFacts
 from tidegate.server.incidents import IncidentFacts
 from tidegate.server.supply import AttachmentNotes
 
@@ -89,12 +90,13 @@ class ExposureFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EvidenceFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """All that is known about a rollout, at a position of the event log."""
+    """All that is known about a rollout, at a position of the event log; `gate` = the evidence against it, where its policy has such a guard."""
 
     rollout: str
     position: int
     tallies: tuple[TallyFacts, ...]
     exposure: tuple[ExposureFacts, ...]
+    gate: GateFacts | None = None
 
 
 class LogLine(msgspec.Struct, frozen=True, kw_only=True):

@@ -26,6 +26,8 @@ from tidegate.server.facts import (
     TallyFacts,
     UpdateFacts,
 )
+from tidegate.server.gatekeeper.facts import gate_facts
+from tidegate.server.gatekeeper.replay import Replayed, replay
 from tidegate.server.groups import Book
 from tidegate.server.store import Connection, admin_accounts, admin_log
 from tidegate.server.store import admin_devices as device_rows
@@ -87,8 +89,22 @@ def evidence(conn: Connection, name: str, audience: planning.Audience, now: int)
         for variant, one in sorted(side.items())
     ]
     return EvidenceFacts(
-        rollout=name, position=found.position, tallies=tuple(tallies), exposure=tuple(exposure)
+        rollout=name,
+        position=found.position,
+        tallies=tuple(tallies),
+        exposure=tuple(exposure),
+        gate=gate_facts(conn, int(row["id"])),
     )
+
+
+def replayed(conn: Connection, name: str) -> Replayed:
+    """Book a rollout's log of evidence anew, and say whether it leads to what is kept.
+
+    Raises:
+        RequestError: `request.not_found`.
+    """
+    row = acts.row_of(conn, name)
+    return replay(conn, name, int(row["id"]))
 
 
 def story(

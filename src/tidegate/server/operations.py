@@ -4,7 +4,6 @@ Each call reads what it has to show on a snapshot, acts in one transaction, plan
 is decided here.
 """
 
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 from weakref import WeakKeyDictionary
@@ -199,10 +198,8 @@ class Operations:
     def _count_apart(self, done: Outcome, now: int) -> Outcome:
         """Have everybody counted where they belong since somebody was kept out, or let in again; say whom an isolation met."""
         store = self.services.store
-        moves = store.read(lambda conn: apart.misplaced(conn, acts.row_of(conn, done.name), now))
-        for start in range(0, len(moves), apart.STEP):
-            part = moves[start : start + apart.STEP]
-            store.write(functools.partial(apart.count_anew, moves=part)).result()
+        rollout_id = store.read(lambda conn: int(acts.row_of(conn, done.name)["id"]))
+        moves = apart.count_all(store, rollout_id, now)
         met = done.stopped
         if met is None or not moves:
             return done

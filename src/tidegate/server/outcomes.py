@@ -8,7 +8,8 @@ from collections import Counter
 from typing import Final
 
 from tidegate.core.reasons import family
-from tidegate.server.store import Connection, changes, flight_rows, hot
+from tidegate.server.gatekeeper.happenings import happened
+from tidegate.server.store import Connection, changes, flight_rows, gate_rows, hot
 from tidegate.server.store.hot import UpdateRow
 
 #: States before leave to activate: the device still runs what it ran.
@@ -106,6 +107,9 @@ def book(
         hot.raise_tally(conn, new.tenant, key, "last_permit_at", now)
     if difference.get("confirmed", 0) > 0:
         hot.raise_tally(conn, new.tenant, key, "last_confirmed_at", now)
+    told = happened(old, new)
+    if told:
+        gate_rows.tell(conn, new.tenant, new.rollout_id, new.device_row, told, now)
     if old is not None and old.state in _FLYING and new.state not in AFTER:
         if new.state == "lost":
             flight_rows.lose(conn, new.id, now)

@@ -15,6 +15,7 @@ from tidegate.core.protocol import PERMIT_VALID_S, PermitBody, PermitRequest
 from tidegate.rollout import keeping
 from tidegate.rollout.model import Deadlines, Policy
 from tidegate.server import caps, outcomes, snapshot
+from tidegate.server.gatekeeper import rooms
 from tidegate.server.snapshot import Live
 from tidegate.server.store import Connection, device_queries, hot, rollout_rows
 from tidegate.server.store.hot import UpdateRow
@@ -82,8 +83,10 @@ def permit(
     full = caps.full(conn, device, capped, way_back=live.row.kind == "fallback")
     if full is not None:
         return Refused(str(full), retry_s)
-    if update.state != "permitted" and not rollout_rows.take_room(conn, update.rollout_id):
-        return Refused("as many devices are on their way as the plan leaves room for", retry_s)
+    if update.state != "permitted":
+        no_room = _take_room(conn, device, update, live)
+        if no_room:
+            return Refused(no_room, retry_s)
     caps.enter(conn, device, update, kept)
     return _grant(conn, device, update, request, valid_s, now)
 
@@ -103,6 +106,17 @@ def _stopped(conn: Connection, device: Any, update: UpdateRow, live: Live | None
     attrs = snapshot.facts_of(conn, device, now).attrs if queries else {}
     kept_out = keeping.kept_out(queries, "", attrs)
     return f"{kept_out} is isolated" if kept_out else ""
+
+
+def _take_room(conn: Connection, device: Any, update: UpdateRow, live: Live) -> str:
+    """Take one permit from what is left; return an empty text, or why there is none. The parts of the fleet come first: they say more."""
+    weighed = any(one.gate == "evidence" for one in live.rollout.policy.guards)
+    if live.row.room is not None and live.row.room <= 0:
+        weighed = False  # nothing is taken from parts when there is none at all
+    because = rooms.take(conn, update.rollout_id, device) if weighed else ""
+    if not because and not rollout_rows.take_room(conn, update.rollout_id):
+        return "as many devices are on their way as the plan leaves room for"
+    return because
 
 
 def _obstacle(

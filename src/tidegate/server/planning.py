@@ -10,9 +10,11 @@ from typing import Any, Final
 
 import msgspec
 
-from tidegate.rollout import engine
+from tidegate.rollout import admission, engine
+from tidegate.rollout.evidence.decide import Decision
 from tidegate.rollout.model import Approval, Evidence, Finding, Plan, Policy, RingProgress, Rollout
 from tidegate.server import audit, incidents, outcomes, telemetry
+from tidegate.server.gatekeeper import keeper
 from tidegate.server.store import Connection, admin_log, changes, hot
 from tidegate.server.store import admin_devices as device_rows
 from tidegate.server.store import admin_rollouts as rows
@@ -20,6 +22,8 @@ from tidegate.server.store import admin_rollouts as rows
 Row = dict[str, Any]
 #: Counts a rollout's audience (rollout, product, now) by (ring, variant): `audiences.Audiences.count`.
 Audience = Callable[[Rollout, str, int], Mapping[tuple[str, str], int]]
+#: Says what the evidence against a rollout amounts to (its row, and as the planner sees it): `gatekeeper.keeper.Keeper.weigh`, or `remembered`.
+Weigh = Callable[[Connection, Row, Rollout, int], Decision | None]
 PLANNER: Final = "planner"
 _BATCH: Final = 1_000
 #: States in which there is something to plan.
@@ -60,8 +64,21 @@ def evidence_of(
     return msgspec.structs.replace(found, tallies=tallies)
 
 
-def reconcile(conn: Connection, rollout_id: int, audience: Audience, now: int) -> Plan | None:
+def reconcile(
+    conn: Connection,
+    rollout_id: int,
+    audience: Audience,
+    now: int,
+    weigh: Weigh = keeper.remembered,
+) -> Plan | None:
     """Decide what happens next to a rollout and carry it out; safe to repeat.
+
+    Args:
+        conn: the writer's connection.
+        rollout_id: of the rollout.
+        audience: counts who belongs to which ring.
+        now: unix seconds.
+        weigh: says what the evidence amounts to; without one, what was said last.
 
     Returns:
         The plan, or None where there is nothing to plan: no such rollout, one that has not begun or rests (what it rests for stays its reason), or one that
@@ -73,7 +90,13 @@ def reconcile(conn: Connection, rollout_id: int, audience: Audience, now: int) -
     if row["state"] == "completed" and rows.children(conn, rollout_id):
         return None
     model = model_of(row)
-    plan = engine.plan(model, evidence_of(conn, row, model, audience, now), now)
+    found = evidence_of(conn, row, model, audience, now)
+    bounds = None
+    if keeper.guard_of(model.policy) is not None:
+        found = msgspec.structs.replace(found, weighed=weigh(conn, row, model, now))
+        if found.weighed is None:
+            bounds = (*admission.of_policy(model.policy), admission.Unweighed())
+    plan = engine.plan(model, found, now, bounds)
     apply_plan(conn, row, plan, now)
     if row["parent_id"] is not None:
         _finish_parent(conn, int(row["parent_id"]), now)

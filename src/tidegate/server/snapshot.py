@@ -31,7 +31,7 @@ QUARANTINED: Final = STATES.index("quarantined")
 #: The key under which an operator's tags stand among a device's attributes.
 TAGS: Final = "tags"
 #: What all devices of one kind and running release have in common, for the query language.
-_OF_KIND: Final = frozenset(
+OF_KIND: Final = frozenset(
     {
         "product", "model", "revision", "variant", "channel", "region", "site", "connectivity",
         "agent", "security_floor", "counter", "release", "group",
@@ -309,16 +309,31 @@ class Fleet:
         attrs = with_query_groups(attrs, self.plan.group_queries)
         return Facts(self.ids[row], product, hardware, channel, self.counter[row], attrs)
 
-    def audience(self, rollout: Rollout, product: str) -> dict[tuple[str, str], int]:
-        """Count the accepted devices of a product by (ring, variant) of a rollout."""
-        rows: Iterable[int] = range(1, len(self.ids))
-        counts: Counter[tuple[str, str]] = Counter()
+    def likeness(self, row: int, *, own: bool) -> tuple[Any, ...] | None:
+        """Return what devices share that are alike for a query over `OF_KIND`; None = this one has attributes of its own, and they count (`own`)."""
+        if own and row in self._own:
+            return None
+        return self._kind_of[row], self.counter[row], self.plan.members.get(row)
+
+    def product_of(self, row: int) -> str:
+        """Return the product that a device is of."""
+        return str(self._kinds[self._kind_of[row]][0])
+
+    def names_asked(self, rollout: Rollout) -> frozenset[str]:
+        """Return the names that say who is in which ring of a rollout, those of the groups included."""
         names = frozenset().union(
             *(cohort.parse(ring.audience).names for ring in rollout.policy.rings)
         )
         if "group" in names:
             names = names.union(*(query.names for _, query in self.plan.group_queries))
-        if names <= _OF_KIND:
+        return names
+
+    def audience(self, rollout: Rollout, product: str) -> dict[tuple[str, str], int]:
+        """Count the accepted devices of a product by (ring, variant) of a rollout."""
+        rows: Iterable[int] = range(1, len(self.ids))
+        counts: Counter[tuple[str, str]] = Counter()
+        names = self.names_asked(rollout)
+        if names <= OF_KIND:
             rows = sorted(self.plan.members) if "group" in names else ()
             self._count_alike(rollout, product, frozenset(rows), counts)
         for row in rows:

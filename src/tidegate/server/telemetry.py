@@ -14,6 +14,7 @@ from tidegate.core.protocol import EVENT_TYPE, SIGNED_KINDS, EventBody, EventIte
 from tidegate.core.reasons import is_reason
 from tidegate.rollout.model import Evidence, Exposure, Tally
 from tidegate.server import devices, identity, outcomes, permits
+from tidegate.server.gatekeeper import rooms
 from tidegate.server.store import (
     Connection,
     changes,
@@ -237,12 +238,19 @@ class _Fold:
         outcomes.book(self.conn, old, new, product=self.device.product, now=self.now)
         if body.kind == "permit_returned":
             rollout_rows.give_room(self.conn, old.rollout_id)
+            self._give_back(old.rollout_id)
         elif new.state in outcomes.ENDED:
             rollout_rows.end_permits(self.conn, old.id)
         self.moved.add(old.rollout_id)
         self.harmed = self.harmed or new.state in outcomes.HARMFUL
         if new.state == "confirmed":
             self._confirmed(body, new)
+
+    def _give_back(self, rollout_id: int) -> None:
+        """Give a permit back to the parts of the fleet that it was taken from."""
+        device = device_queries.by_row(self.conn, self.device.row)
+        if device is not None:
+            rooms.give(self.conn, rollout_id, device)
 
     def _downloaded(self, update: UpdateRow, body: EventBody) -> UpdateRow:
         """Count a download that succeeded. Told late, as by a device that asks for its permit first, it moves nothing and counts all the same."""

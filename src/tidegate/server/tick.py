@@ -7,14 +7,18 @@ compare-and-set of every plan keeps them from doing harm when they do.
 
 import logging
 from typing import Final
+from weakref import WeakKeyDictionary
 
 import msgspec
 
 from tidegate.core.errors import TidegateError
-from tidegate.server import acts, planning, telemetry, widening
+from tidegate.rollout import keeping
+from tidegate.server import acts, apart, planning, telemetry, widening
+from tidegate.server.gatekeeper.keeper import Keeper
 from tidegate.server.operations import audiences_of
 from tidegate.server.planning import Audience
 from tidegate.server.services import Services
+from tidegate.server.snapshot import Fleet
 from tidegate.server.store import Connection, Store, admin_log
 from tidegate.server.store import admin_devices as device_rows
 from tidegate.server.store import admin_rollouts as rows
@@ -24,7 +28,7 @@ LEASE_S: Final = 30
 #: How often the distribution of firmware is sampled for the chart.
 SAMPLE_S: Final = 300
 #: A completed rollout is watched for late harm this long after its end, or its last permit.
-WATCH_S: Final = 21 * 86_400
+WATCH_S: Final = 28 * 86_400
 #: Answers to idempotency keys are kept for this long.
 KEPT_S: Final = 86_400
 _log = logging.getLogger("tidegate.tick")
@@ -60,10 +64,10 @@ def tick(services: Services, now: int) -> Ticked:
     lost = store.write(lambda conn: telemetry.sweep_lost(conn, now)).result()
     lapsed = store.write(lambda conn: _lapse(conn, now)).result()
     audience = audiences_of(services).count
-    looked = [
-        _plan_one(store, one, audience, now)
-        for one in store.read(lambda conn: rows.begun(conn, now - WATCH_S))
-    ]
+    keeper = keeper_of(services)
+    begun = store.read(lambda conn: rows.begun(conn, now - WATCH_S))
+    keeper.retain(begun)
+    looked = [_plan_one(store, one, audience, keeper, now) for one in begun]
     store.write(lambda conn: _keep_house(conn, now)).result()
     store.write(lambda conn: services.repository.renew(conn, now)).result()
     return Ticked(
@@ -76,22 +80,41 @@ def tick(services: Services, now: int) -> Ticked:
     )
 
 
-def _plan_one(store: Store, rollout_id: int, audience: Audience, now: int) -> bool | None:
+def _plan_one(
+    store: Store, rollout_id: int, audience: Audience, keeper: Keeper, now: int
+) -> bool | None:
     """Plan one rollout as often as it moves at once (a ring that opens may be followed by another decision); None when it failed."""
     moved = False
     try:
         store.read(lambda conn: _warm(conn, rollout_id, audience, now))
+        keeper.prepare(store, rollout_id, now)
         for _ in range(4):
             plan = store.write(
-                lambda conn: planning.reconcile(conn, rollout_id, audience, now)
+                lambda conn: planning.reconcile(conn, rollout_id, audience, now, keeper.weigh)
             ).result()
             if plan is None or not plan.changed:
                 break
             moved = True
+            if any(one.startswith(keeping.MARK) for one in plan.isolate):
+                apart.count_all(store, rollout_id, now)
     except TidegateError as error:
+        keeper.forget(rollout_id)
         _log.warning("rollout %s could not be planned: %s", rollout_id, error)
         return None
+    except BaseException:
+        keeper.forget(rollout_id)
+        raise
     return moved
+
+
+def keeper_of(services: Services) -> Keeper:
+    """Return what a server keeps of evidence in memory."""
+    return _KEEPERS.setdefault(
+        services.fleet, Keeper(services.fleet, services.settings.gate_attributes)
+    )
+
+
+_KEEPERS: Final[WeakKeyDictionary[Fleet, Keeper]] = WeakKeyDictionary()
 
 
 def _warm(conn: Connection, rollout_id: int, audience: Audience, now: int) -> None:

@@ -15,6 +15,7 @@ from tidegate.server import acts, approvals, fallbacks, incidents, planning, sto
 from tidegate.server.approvals import Rules
 from tidegate.server.auth import Actor
 from tidegate.server.drafts import Draft
+from tidegate.server.gatekeeper import opening
 from tidegate.server.store import Connection
 from tidegate.server.store import admin_rollouts as rows
 
@@ -134,10 +135,14 @@ def _carry_out(
             rings = engine.reopened(model.rings, now) if row["state"] == "halted" else model.rings
             values: Row = {"state": "active", "rings": planning.plain(rings), "ended_at": None}
             text = acts.with_reason("resumed", reason)
+            if row["state"] == "halted" and opening.begin_anew(conn, int(row["id"])):
+                text += "; the odds begin anew"
         case "readmit":
             entry = stopping.entry_of(detail)
             values = {"isolated": [one for one in row["isolated"] if one != entry]}
             text = acts.with_reason(f"{entry} readmitted", reason)
+            if opening.begin_anew(conn, int(row["id"]), entry):
+                text += "; the odds begin anew"
         case "advance":
             rings = engine.passed_by_hand(model, telemetry.evidence(conn, int(row["id"])), now)
             values = {"rings": planning.plain(rings)}

@@ -41,7 +41,10 @@ _NEAR: Final = math.log(10)
 
 
 class Blame(msgspec.Struct, frozen=True, kw_only=True):
-    """Who carries the evidence. `stratum` 0 = the release. `log_odds` of all together; `rest_log_e`, `rest_healthy` of all others."""
+    """Who carries the evidence. `stratum` 0 = the release; `attributes` and `values` say which devices those are.
+
+    `log_odds` of all together; `rest_log_e`, `rest_healthy` of all others.
+    """
 
     stratum: int
     name: str
@@ -49,6 +52,8 @@ class Blame(msgspec.Struct, frozen=True, kw_only=True):
     log_odds: float
     rest_log_e: float
     rest_healthy: int
+    attributes: tuple[str, ...] = ()
+    values: tuple[str, ...] = ()
 
 
 class Needle(msgspec.Struct, frozen=True, kw_only=True):
@@ -178,6 +183,8 @@ def _blamed(book: Book, known: Wealth, weighted: dict[int, float], base: Decisio
         log_odds=base.log_odds,
         rest_log_e=rest_log,
         rest_healthy=healthy,
+        attributes=book.scheme.strata[guilty].attributes,
+        values=book.scheme.strata[guilty].values,
     )
     alone = (
         guilty != FLEET

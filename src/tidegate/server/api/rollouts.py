@@ -35,6 +35,7 @@ from tidegate.server.api.wire import (
 )
 from tidegate.server.facts import EvidenceFacts, RolloutFacts
 from tidegate.server.fallbacks import WayBack
+from tidegate.server.gatekeeper.replay import Replayed
 from tidegate.server.reach import Reach
 
 
@@ -95,9 +96,14 @@ class RolloutRoutes(Controller):
 
     @get("/{name:str}/evidence", opt={PERMISSION: "fleet.read"}, sync_to_thread=True)
     def evidence(self, desk: DeskDep, name: FromPath[str]) -> EvidenceFacts:
-        """Return all that is known: counters by ring and variant, errors against device time by arm."""
+        """Return all that is known: counters by ring and variant, errors against device time by arm, and the odds of the evidence gate."""
         count = desk.operations.audiences.count
         return desk.read(lambda conn: inquiry.evidence(conn, name, count, desk.now))
+
+    @get("/{name:str}/evidence/replay", opt={PERMISSION: "fleet.read"}, sync_to_thread=True)
+    def replay(self, desk: DeskDep, name: FromPath[str]) -> Replayed:
+        """Book the evidence gate's log anew, from the first fact, and say whether it leads to what is kept."""
+        return desk.read(lambda conn: inquiry.replayed(conn, name))
 
     @get("/{name:str}/explain", opt={PERMISSION: "fleet.read"}, sync_to_thread=True)
     def explain(self, desk: DeskDep, name: FromPath[str], ring: Text = "") -> Explanation:

@@ -18,7 +18,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-from tidegate.server.store import flight_tables, supply_tables
+from tidegate.server.store import flight_tables, gate_tables, supply_tables
 from tidegate.server.store.identity_tables import preauthorized, retired_key, session_salt
 from tidegate.server.store.incident_tables import (
     incident_followup,
@@ -31,6 +31,7 @@ from tidegate.server.store.table_parts import tenant as _tenant
 
 __all__ = [
     "flight_tables",
+    "gate_tables",
     "incident_followup",
     "metadata",
     "preauthorized",

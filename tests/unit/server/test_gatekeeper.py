@@ -1,0 +1,305 @@
+"""The server feeds the evidence gate: what devices do is weighed, durable, and turned into permits."""
+
+import zlib
+from typing import Any
+
+from tests.unit.server.rig import Device, Rig
+from tests.unit.server.test_rollouts_admin import OLGA
+
+from tidegate.core.protocol import AssignmentBody, PermitAnswer
+from tidegate.rollout.evidence.decide import Decision
+from tidegate.server.gatekeeper.keeper import Keeper
+from tidegate.server.gatekeeper.kept import Kept, decision_of
+from tidegate.server.gatekeeper.replay import Replayed, replay
+from tidegate.server.operations import Operations
+from tidegate.server.store import admin_rollouts, gate_rows
+from tidegate.server.store.sqlite import raw_connection
+from tidegate.server.tick import keeper_of, tick
+
+NAME = "gw1-1.1.0"
+POLICY: dict[str, Any] = {
+    "guards": [{"type": "evidence", "preset": "emergency", "replaces": "failure_rate"}],
+    "ring": [{"name": "all"}],
+    "deadlines": {"return": "1h", "confirm": "2h"},
+    "flow": {"in_flight": "none", "first": 0},
+}
+
+
+class Fleet:
+    """Devices of one rollout, and the planner's looks at them."""
+
+    def __init__(self, rig: Rig, count: int, rev_of: Any = lambda _: 1) -> None:
+        self.rig = rig
+        rig.publish_trust()
+        rig.release(1)
+        rig.claim(count=1_000)
+        self.devices = [rig.device(f"d{one}", rev=rev_of(one)) for one in range(count)]
+        self.operations = Operations(rig.app.services)
+        self.bodies: dict[str, AssignmentBody] = {}
+        self.out: set[str] = set()
+
+    @property
+    def now(self) -> int:
+        return int(self.rig.now)
+
+    def start(self, **more: Any) -> int:
+        self.operations.create({**POLICY, "release": NAME, **more}, OLGA, "because", self.now)
+        self.look()
+        return int(self.row["id"])
+
+    @property
+    def row(self) -> dict[str, Any]:
+        found = self.rig.read(lambda conn: admin_rollouts.rollout(conn, NAME))
+        assert found is not None
+        return dict(found)
+
+    @property
+    def id(self) -> int:
+        return int(self.row["id"])
+
+    @property
+    def kept(self) -> Kept:
+        return keeper_of(self.rig.app.services)._kept[self.id]
+
+    @property
+    def decision(self) -> Decision:
+        rollout_id = self.id
+        return decision_of(self.rig.read(lambda conn: gate_rows.decision(conn, rollout_id)))
+
+    def rooms(self, kind: str = gate_rows.PART) -> dict[str, int]:
+        rollout_id = self.id
+        found = self.rig.read(lambda conn: gate_rows.rooms(conn, rollout_id, kind))
+        return {one.name: one.room for one in found}
+
+    def happenings(self) -> list[str]:
+        rollout_id = self.id
+        found = self.rig.read(lambda conn: gate_rows.happenings(conn, rollout_id, 0))
+        return [one.what for one in found]
+
+    def look(self, later_s: float = 0) -> None:
+        self.rig.now += later_s
+        self.rig.app.services.flush_seen()
+        assert tick(self.rig.app.services, self.now).leader
+
+    def poll(self, *devices: Device) -> None:
+        for one in devices or self.devices:
+            one.poll()
+
+    def stage(self, device: Device) -> AssignmentBody:
+        body = device.assignment()
+        assert body.target is not None, body
+        device.tell("downloading", body)
+        device.tell("staged", body, bytes=4096)
+        self.bodies[device.id] = body
+        return body
+
+    def ask(self, device: Device) -> PermitAnswer:
+        return device.permit(self.bodies.get(device.id) or self.stage(device))
+
+    def granted(self, rev: int = 0) -> list[Device]:
+        """Have every device that has not got one ask for a permit; return those that got it."""
+        waiting = [one for one in self.devices if one.id not in self.out and rev in {0, one.rev}]
+        found = [one for one in waiting if self.ask(one).envelope is not None]
+        self.out |= {one.id for one in found}
+        return found
+
+    def confirm(self, *devices: Device) -> None:
+        for one in devices:
+            one.tell("rebooting", self.bodies[one.id])
+            one.tell("verifying", self.bodies[one.id])
+            one.confirm(self.bodies[one.id])
+
+    def fail(self, *devices: Device, reason: str = "boot.no_return") -> None:
+        for one in devices:
+            one.tell("reverted", self.bodies[one.id], reason=reason)
+
+
+def test_no_permit_before_the_gate_is_open_and_then_as_many_as_were_decided(rig: Rig) -> None:
+    fleet = Fleet(rig, 8)
+    fleet.operations.create({**POLICY, "release": NAME}, OLGA, "because", fleet.now)
+    refused = fleet.ask(fleet.devices[0])
+    assert refused.envelope is None
+    assert "leaves room" in refused.because
+    fleet.look()
+    assert fleet.rooms()["variant=gw1-r1"] == 4
+    assert len(fleet.granted()) == 4
+    assert fleet.rooms()["variant=gw1-r1"] == 0
+    assert fleet.happenings().count("permit") == 4
+    fleet.look(10)
+    assert not fleet.granted(), "a look is no new leave: all that were decided are out"
+
+
+def test_a_good_release_reaches_everybody_and_completes(rig: Rig) -> None:
+    fleet = Fleet(rig, 8)
+    fleet.start()
+    hours = 0.0
+    while fleet.row["state"] == "active" and hours < 48:
+        fleet.confirm(*fleet.granted())
+        fleet.look(900)
+        hours += 0.25
+    assert all(one.counter == 1 for one in fleet.devices)
+    assert fleet.row["state"] == "completed"
+    assert fleet.decision.verdict == "go"
+    assert fleet.decision.odds < 2
+    assert hours < 4, "first answers count after an hour and a quarter, then the rest goes"
+
+
+def test_a_release_that_bricks_is_halted_by_odds_after_its_first_devices(rig: Rig) -> None:
+    fleet = Fleet(rig, 12)
+    fleet.start()
+    first = fleet.granted()
+    fleet.fail(*first)
+    fleet.look(30)
+    row = fleet.row
+    assert row["state"] == "halted"
+    assert row["because"][0]["gate"] == "evidence"
+    assert "halts at 1,000 : 1" in row["because"][0]["text"]
+    assert len(first) == 4
+    assert not fleet.granted()
+
+
+def test_silence_is_judged_without_anybody_saying_so(rig: Rig) -> None:
+    fleet = Fleet(rig, 12)
+    fleet.start()
+    fleet.granted()
+    for _ in range(6):
+        fleet.poll(*fleet.devices[4:])
+        fleet.look(900)
+    assert fleet.row["state"] == "halted"
+    assert "silence" in fleet.row["because"][0]["text"]
+
+
+def test_a_bad_variant_is_isolated_and_the_rest_goes_on(rig: Rig) -> None:
+    fleet = Fleet(rig, 40, rev_of=lambda one: 2 if one % 4 == 0 else 1)
+    fleet.start()
+    for hour in range(24):
+        fleet.confirm(*fleet.granted(rev=1))
+        fleet.poll()
+        fleet.look(900)
+        if hour > 10:
+            fleet.fail(*fleet.granted(rev=2))
+            fleet.look(60)
+        if fleet.row["isolated"] or fleet.row["state"] != "active":
+            break
+    assert fleet.row["isolated"] == ["gw1-r2"]
+    assert fleet.row["state"] in {"active", "completed"}
+    fleet.look(900)
+    assert fleet.decision.verdict == "go"
+
+
+def _replayed(fleet: Fleet) -> Replayed:
+    rollout_id = fleet.id
+    found: Replayed = fleet.rig.read(lambda conn: replay(conn, NAME, rollout_id))
+    return found
+
+
+def test_a_server_that_died_goes_on_with_the_same_book(rig: Rig) -> None:
+    fleet = Fleet(rig, 10)
+    fleet.start()
+    first = fleet.granted()
+    fleet.confirm(*first[:3])
+    fleet.look(900)
+    fleet.fail(*first[3:])
+    fleet.look(60)
+    before, position = fleet.kept.book.digest(), fleet.kept.position
+    rooms = fleet.rooms()
+    rig.restart()
+    again = Keeper(rig.app.services.fleet)
+    again.prepare(rig.app.store, fleet.id, fleet.now)
+    restored = again._kept[fleet.id]
+    assert restored.position < position, "what happened since the last step is told anew"
+    rollout_id = fleet.id
+    news = rig.read(lambda conn: gate_rows.happenings(conn, rollout_id, restored.position))
+    restored.feed(news, again._introduce)
+    assert restored.book.digest() == before
+    fleet.look(1)
+    assert fleet.rooms() == rooms
+    assert _replayed(fleet).same
+
+
+def test_the_log_alone_leads_to_the_same_book(rig: Rig) -> None:
+    fleet = Fleet(rig, 10)
+    fleet.start()
+    for _ in range(8):
+        fleet.confirm(*fleet.granted())
+        fleet.poll()
+        fleet.look(900)
+    found = _replayed(fleet)
+    assert found.same
+    assert found.facts > 10
+    assert found.pages >= 8
+
+
+def test_a_fact_that_was_changed_is_found(rig: Rig) -> None:
+    fleet = Fleet(rig, 8)
+    fleet.start()
+    fleet.fail(*fleet.granted()[:1])
+    fleet.look(900)
+    rollout_id = fleet.id
+
+    def forge(conn: Any) -> None:
+        for number, _, body, _, _ in list(gate_rows.facts(conn, rollout_id)):
+            lines = zlib.decompress(body).replace(b'"fail"', b'"permit"')
+            raw_connection(conn).execute(
+                "UPDATE gate_fact SET body = ? WHERE rollout_id = ? AND seq = ?",
+                (zlib.compress(lines), rollout_id, number),
+            )
+
+    assert _replayed(fleet).same
+    rig.write(forge)
+    assert not _replayed(fleet).same
+
+
+def test_a_variant_that_a_person_isolates_leaves_the_book_and_comes_back_at_even_odds(
+    rig: Rig,
+) -> None:
+    fleet = Fleet(rig, 24, rev_of=lambda one: 2 if one % 3 == 0 else 1)
+    fleet.start()
+    fleet.fail(fleet.granted(rev=2)[0])
+    fleet.look(60)
+    assert fleet.decision.log_e > 0
+    fleet.operations.act(NAME, "isolate", OLGA, "smoke", fleet.now, detail={"variant": "gw1-r2"})
+    fleet.look(1)
+    assert [fleet.kept.book.scheme.strata[one].name for one in fleet.kept.book.isolated] == [
+        "variant=gw1-r2"
+    ]
+    assert "gw1-r2" not in fleet.decision.permits
+    assert fleet.decision.log_e <= 0
+    assert _replayed(fleet).same
+    fleet.operations.act(NAME, "readmit", OLGA, "fixed", fleet.now, detail={"variant": "gw1-r2"})
+    fleet.look(1)
+    assert fleet.kept.book.isolated == ()
+    assert fleet.rooms()["variant=gw1-r2"] > 0
+    fleet.look(900)
+    assert _replayed(fleet).same
+
+
+def test_devices_that_a_finer_query_keeps_out_count_no_more(rig: Rig) -> None:
+    fleet = Fleet(rig, 12)
+    fleet.start()
+    first = fleet.granted()
+    fleet.operations.act(
+        NAME, "isolate", OLGA, "that desk", fleet.now, detail={"where": f"id = {first[0].id}"}
+    )
+    fleet.look(1)
+    assert "exclude" in fleet.happenings()
+    fleet.fail(first[0])
+    fleet.look(60)
+    assert fleet.decision.streams["failure"] <= 0, "its failure is nobody's evidence"
+    fleet.fail(first[1])
+    fleet.look(60)
+    assert fleet.decision.streams["failure"] > 0
+
+
+def test_who_resumes_after_a_halt_by_odds_begins_at_even_odds(rig: Rig) -> None:
+    fleet = Fleet(rig, 12)
+    fleet.start()
+    fleet.fail(*fleet.granted())
+    fleet.look(60)
+    assert fleet.row["state"] == "halted"
+    done = fleet.operations.act(NAME, "resume", OLGA, "a bad batch of cables", fleet.now)
+    assert "begin anew" in done.text
+    fleet.look(1)
+    assert fleet.row["state"] == "active"
+    assert fleet.decision.odds <= 1
+    assert fleet.rooms()["variant=gw1-r1"] == 4
