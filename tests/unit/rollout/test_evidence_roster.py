@@ -148,6 +148,16 @@ def test_what_befalls_a_region_raises_the_silence_that_is_expected(story: Story)
     assert silent.silence_ppm > 400_000
 
 
+def test_who_got_its_permit_excuses_no_silence_of_its_own_cohort() -> None:
+    story = Story(12)
+    story.away |= {"d1", "d2", "d3"}
+    for name in sorted(story.away):
+        story.roster.permit(name, 0)
+    story.go(2 * HOUR_S)
+    (silent,) = [one for one in story.of(Silent) if isinstance(one, Silent)]
+    assert silent.silence_ppm == BASE.silence("always"), "nobody but them fell silent"
+
+
 def test_a_server_that_was_down_takes_nobody_for_dark(story: Story) -> None:
     story.roster.permit("d1", 0)
     story.roster.confirmed("d1", 10)

@@ -326,14 +326,20 @@ class Roster:
         desk, crowd = self.watch.desk, self.crowd
         up = desk.now - self._down_s
         for tick in [one for one, (due, _) in self._shown.items() if due <= up]:
-            end = (tick + 1) * desk.harm.tick_s
+            begin, end = tick * desk.harm.tick_s, (tick + 1) * desk.harm.tick_s
             for region, shown in self._shown.pop(tick)[1].items():
-                staying = [one for one in shown if crowd.state[one] != LEFT]
+                # Who got its permit since is no control any more: its silence must not excuse that of its cohort.
+                staying = [
+                    one
+                    for one in shown
+                    if crowd.state[one] == CONTROL
+                    or (crowd.state[one] != LEFT and crowd.granted_at[one] <= begin - DAY_S)
+                ]
                 chosen = sorted(
                     staying, key=lambda one: (bucket(str(tick), crowd.names[one]), one)
                 )[:_SAMPLE]
                 gone = sum(crowd.heard_at[one] < end for one in chosen)
-                desk.vanished(end - desk.harm.tick_s, region, len(chosen), gone)
+                desk.vanished(begin, region, len(chosen), gone)
 
     # ------------------------------------------------------------------ storing
 

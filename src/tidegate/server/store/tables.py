@@ -1,7 +1,6 @@
 """Every table, one definition for SQLite and PostgreSQL.
 
-Times are integer unix seconds (a `DateTime` comes back naive from SQLite). Every table carries its tenant. JSON columns hold what is read and written whole.
-No query joins across devices on the hot path.
+Times are unix seconds (a `DateTime` comes back naive from SQLite). Every table has its tenant. JSON is read and written whole. No hot query joins devices.
 """
 
 from sqlalchemy import (
