@@ -66,6 +66,25 @@ def cli(served: Rig, capsys: Captured) -> Cli:
     return call
 
 
+def test_a_snapshot_says_whom_it_meant_and_who_is_gone(served: Rig, cli: Cli) -> None:
+    for number in range(3):
+        served.device(f"d{number}")
+    Path("rollout.toml").write_text(POLICY)
+    code, out, _ = cli("rollout", "create", "--snapshot", "--dry-run")
+    assert (code, "newcomers are out (lint.snapshot)" in out) == (0, True)
+    code, _, err = cli("rollout", "create", "--snapshot", "--yes", "--reason", "these three")
+    assert code == 0, err
+    late = served.device("late")
+    assert late.poll().work is False
+    code, _, err = cli("device", "decommission", "d1", "--yes", "--reason", "scrapped")
+    assert code == 0, err
+    code, out, _ = cli("rollout", "show", "gw1-1.1.0")
+    assert "Snapshot  of 3 devices" in out
+    assert "1 gone since; newcomers are out" in out
+    code, out, _ = cli("device", "why", "late")
+    assert "it joined after the snapshot of" in out
+
+
 def test_a_rollout_from_the_file_to_the_report(served: Rig, cli: Cli) -> None:
     devices = [served.device(f"d{n}") for n in range(4)]
     Path("rollout.toml").write_text(POLICY)

@@ -165,6 +165,13 @@ def shown(found: dict[str, Any], evidence: dict[str, Any]) -> list[str]:
             f"{'' if number else 'Mandate':<9} {one['bucket_max'] / 100:g} % from {when(one['not_before'])} UTC"
             for number, one in enumerate(found["mandate"]["steps"])
         ]
+    fixed = found.get("snapshot")
+    if fixed:
+        gone = f", {fixed['gone']:,} gone since" if fixed["gone"] else ""
+        at = when(fixed["fixed_at"])
+        lines.append(
+            f"Snapshot  of {fixed['devices']:,} devices, {at} UTC{gone}; newcomers are out"
+        )
     lines += [f"ISOLATED  {one}" for one in found["isolated"]]
     if found["halted_at"] and found["state"] in _BAD:
         lines.append(

@@ -70,12 +70,14 @@ def command() -> None:
 )
 @click.option("--start", metavar="TIME", help='"at once", or 2026-12-24T02:00:00Z.')
 @click.option("--draft", is_flag=True, help="Make it and do not start it.")
+@click.option("--snapshot", is_flag=True, help="Fix the audience now; newcomers are left out.")
 @_widening
 @with_client
 @with_output
 def create(
     file: Path,
     draft: bool,
+    snapshot: bool,
     yes: bool,
     reason: str | None,
     dry_run: bool,
@@ -91,8 +93,8 @@ def create(
     """
     body = read_toml(file)
     body |= {key: value for key, value in given.items() if value is not None}
-    if draft:
-        body["draft"] = True
+    body |= {"draft": True} if draft else {}
+    body |= {"dynamic": False} if snapshot else {}
     found = client.call("POST", f"{API}/rollouts", body, query={"dry_run": "true"})
     shown = str(body.get("name") or body.get("release"))
     if dry_run:

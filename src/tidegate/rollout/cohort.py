@@ -7,6 +7,7 @@ devices at every poll, and places would move when devices join; a step would the
 """
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from tidegate.core.bucket import bucket
@@ -16,6 +17,7 @@ from tidegate.rollout.query import Attributes, Query, Scalar
 
 __all__ = [
     "Attributes",
+    "Fixed",
     "Query",
     "attributes_of",
     "parse",
@@ -88,6 +90,33 @@ def ring_of(policy: Policy, attrs: Attributes, groups: Collection[str] | None = 
         if parse(ring.audience).matches(seen):
             return index
     return None
+
+
+@dataclass(frozen=True, slots=True)
+class Fixed:
+    """Whom a rollout means, fixed when it was made: a byte for each device by its number, 0 = not meant, else its ring's index and one.
+
+    What a device's attributes, groups and tags become afterwards changes nothing about it.
+    """
+
+    rings: bytes
+
+    @property
+    def devices(self) -> int:
+        """How many devices it means."""
+        return len(self.rings) - self.rings.count(0)
+
+    def ring_of(self, number: int) -> int | None:
+        """Return the index of a device's ring, or None: it is not meant."""
+        return self.rings[number] - 1 if self.holds(number) else None
+
+    def holds(self, number: int) -> bool:
+        """Say whether a device is meant."""
+        return self.knew(number) and self.rings[number] > 0
+
+    def knew(self, number: int) -> bool:
+        """Say whether there was such a device at all when the audience was fixed."""
+        return 0 < number < len(self.rings)
 
 
 def share_of(rollout: Rollout, ring: int) -> int:

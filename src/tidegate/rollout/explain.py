@@ -180,12 +180,16 @@ class DeviceFacts(msgspec.Struct, frozen=True, kw_only=True):
     isolated: bool = False
     #: The variant, or the query behind `where`, that keeps it out.
     kept_out: str = ""
+    #: Of a snapshot rollout that does not mean it: when its audience was fixed (unix seconds), and whether the device joined later.
+    fixed_at: int = 0
+    joined_later: bool = False
     held_by: str = ""
     update_state: str = ""
     update_reason: str = ""
     inhibitors: tuple[str, ...] = ()
     waiting: str = ""
     window: str = ""
+    #: Empty = only the device knows it, and so when the window opens.
     zone: str = ""
     opens_at: int = 0
     room: int | None = None
@@ -349,6 +353,10 @@ def _isolated(facts: DeviceFacts) -> str:
 
 
 def _ring_open(facts: DeviceFacts) -> Check:
+    if not facts.ring and facts.fixed_at:
+        when = f"of {_stamp(facts.fixed_at)} UTC that says whom {facts.rollout} means"
+        had = "it joined after the snapshot" if facts.joined_later else "it was not in the snapshot"
+        return Check(ok=False, code="ring.snapshot", text=f"{had} {when}")
     if not facts.ring:
         return Check(ok=False, code="ring", text=f"it is in no ring of {facts.rollout}")
     ok = facts.ring_state in _OPEN_RINGS
@@ -379,7 +387,8 @@ def _by_mandate(bar: Bar, now: int) -> Check:
 def _not_held(facts: DeviceFacts) -> Check:
     if not facts.held_by:
         return Check(ok=True, code="hold", text="nobody holds it")
-    return Check(ok=False, code="user.held", text=f"it is held by {facts.held_by}")
+    by = "on the device itself" if facts.held_by == "device" else f"by {facts.held_by}"
+    return Check(ok=False, code="user.held", text=f"it is held {by}")
 
 
 def _not_inhibited(facts: DeviceFacts) -> Check:
@@ -392,7 +401,10 @@ def _not_inhibited(facts: DeviceFacts) -> Check:
 def _window_open(facts: DeviceFacts, now: int) -> Check:
     if not facts.window:
         return Check(ok=True, code="window", text="it may download and activate at any time")
-    window = f"{facts.window} {facts.zone}".rstrip()
+    if not facts.zone:
+        text = f"it activates in its window {facts.window}, by its own clock"
+        return Check(ok=True, code="window", text=text)
+    window = f"{facts.window} {facts.zone}"
     if facts.opens_at <= now:
         return Check(ok=True, code="window", text=f"its window {window} is open")
     text = f"it waits for its window {window}, which opens {_clock(facts.opens_at, now)}"

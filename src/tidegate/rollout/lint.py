@@ -13,7 +13,7 @@ import msgspec
 
 from tidegate.core.amounts import format_duration, format_size, parse_duration
 from tidegate.core.errors import ConfigError
-from tidegate.rollout import gates
+from tidegate.rollout import gates, query
 from tidegate.rollout.evidence.settings import DELTAS_PPM, MILLION, Harm
 from tidegate.rollout.gates.evidence import Weighed
 from tidegate.rollout.model import ALL_BP, Policy, RingSpec
@@ -75,6 +75,7 @@ def lint(policy: Policy, scope: Scope) -> tuple[Lint, ...]:
         *_timing(policy, scope),
         *_rings(policy, scope),
         *_conflicts(scope),
+        *_whom(policy),
         *_detection(policy, scope.devices),
     ]
     order = {"error": 0, "warning": 1, "note": 2}
@@ -184,6 +185,15 @@ def _rings(policy: Policy, scope: Scope) -> Iterator[Lint]:
         if not seen:
             yield from _first_step(policy, ring, sum(variants.values()), scope.devices)
         seen |= variants.keys()
+
+
+def _whom(policy: Policy) -> Iterator[Lint]:
+    """Say what the queries mean over time."""
+    if not policy.dynamic:
+        yield _note("lint.snapshot", "whom it means is fixed when it is made; newcomers are out")
+    elif any("seen" in query.parse(ring.audience).names for ring in policy.rings):
+        text = "a device that asks was heard just now, so `seen` keeps nobody out or everybody: make it a snapshot (dynamic = false)"
+        yield _warning("lint.seen", text)
 
 
 def _first_step(policy: Policy, ring: RingSpec, devices: int, all_devices: int) -> Iterator[Lint]:

@@ -88,7 +88,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     the fleet is judged, each variant is judged by the same `failure_rate` guard at its own minimum sample, and isolated when the others stay under.
     `at_once` bounds permits whose outcome is not known yet (0 = no bound); `first` does so before anything is proved, and grows with what is confirmed
     (0 = no such bound). `at_once_per` bounds permits out at once among the devices that share a value of an attribute, over all rollouts.
-    Of several rollouts that a device belongs to, the one of the highest `priority` serves it, then the newest release.
+    Of several rollouts that a device belongs to, the one of the highest `priority` serves it, then the newest release. `dynamic`: newcomers are taken; else
+    whom it means is fixed when the rollout is made (a snapshot).
     """
 
     rings: Annotated[tuple[RingSpec, ...], Meta(min_length=1, max_length=32)]
@@ -135,7 +136,7 @@ class Approval(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Rollout(msgspec.Struct, frozen=True, kw_only=True):
-    """A rollout as the planner sees it."""
+    """A rollout as the planner sees it. `fixed` is the digest of the audience of a snapshot rollout; empty = its queries say who is meant."""
 
     name: str
     release_sha256: str
@@ -146,6 +147,7 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
     isolated: tuple[str, ...] = ()
     approvals: tuple[Approval, ...] = ()
     started_at: int = 0
+    fixed: str = ""
 
 
 class Tally(msgspec.Struct, frozen=True, kw_only=True):

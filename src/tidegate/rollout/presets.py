@@ -4,7 +4,7 @@ A policy file is TOML; what is read here is its part that says who goes first, w
 
 ```toml
 preset  = "normal"                  # what is not said below is taken from it
-dynamic = true                      # newcomers are served, also after completion
+dynamic = true                      # newcomers are served, also after completion; false: the audience is fixed when it is made
 priority = 0                        # of several rollouts for one device the highest goes first, then the newest release
 guards  = ["evidence"]              # gates by type, by a name given below, or as a table
 

@@ -1,5 +1,7 @@
 """How many devices belong to which ring, counted from the fleet in memory and remembered for a while where counting is much work.
 
+A snapshot rollout means whom it meant when it was made; those who are still in the fleet are counted.
+
 Small fleets are counted anew each time, so that simulations and tests see no age; a hundred thousand devices are counted every minute and a half at most.
 A count that is a little old delays a decision, and never lets one through: gates ask for outcomes, not for audiences.
 """
@@ -7,8 +9,13 @@ A count that is a little old delays a decision, and never lets one through: gate
 from collections.abc import Mapping
 from typing import Final
 
+import msgspec
+
+from tidegate.rollout.cohort import Fixed
 from tidegate.rollout.model import Policy, Rollout
+from tidegate.server import fixed, headcount
 from tidegate.server.snapshot import Fleet
+from tidegate.server.store import Connection, device_queries
 
 Counts = Mapping[tuple[str, str], int]
 #: Up to so many devices are counted every time.
@@ -24,18 +31,44 @@ class Audiences:
     def __init__(self, fleet: Fleet) -> None:
         """Count in this fleet."""
         self._fleet = fleet
-        self._known: dict[str, tuple[Policy, int, Counts]] = {}
+        self._known: dict[tuple[str, str], tuple[Policy, int, Counts]] = {}
 
-    def count(self, rollout: Rollout, product: str, now: int) -> Counts:
-        """Return the audience of a rollout by (ring, variant); `now` in unix seconds."""
+    def count(self, conn: Connection, rollout: Rollout, product: str, now: int) -> Counts:
+        """Return the audience of a rollout by (ring, variant); `now` in unix seconds, and a connection for what is not in memory."""
         size = len(self._fleet)
-        known = self._known.get(rollout.name)
+        known = self._known.get((rollout.name, rollout.fixed))
         if known is not None and size > SMALL and known[0] == rollout.policy:
             age = now - known[1]
             if 0 <= age < size // _PER_S:
                 return known[2]
-        counts = self._fleet.audience(rollout, product)
+        if rollout.fixed:
+            meant = fixed.load(conn, rollout.fixed)
+            counts: Counts = headcount.count_fixed(self._fleet, rollout, meant)
+        else:
+            serials = self._serials(conn, rollout)
+            counts = headcount.count(self._fleet, rollout, product, now, serials)
+        self._remember(rollout, counts, now)
+        return counts
+
+    def fix(self, conn: Connection, rollout: Rollout, product: str, now: int) -> Fixed:
+        """Return whom a rollout that is about to be made means, device by device; arguments as of `count`.
+
+        It is counted as well, so that whoever makes it finds it counted.
+        """
+        serials = self._serials(conn, rollout)
+        meant = headcount.fix(self._fleet, rollout, product, now, serials)
+        counts = self.count(conn, rollout, product, now)
+        made = msgspec.structs.replace(rollout, fixed=fixed.digest_of(meant))
+        self._remember(made, counts, now)
+        return meant
+
+    def _remember(self, rollout: Rollout, counts: Counts, now: int) -> None:
         if len(self._known) >= _REMEMBERED_MAX:
             self._known.clear()
-        self._known[rollout.name] = (rollout.policy, now, counts)
-        return counts
+        self._known[(rollout.name, rollout.fixed)] = (rollout.policy, now, counts)
+
+    def _serials(self, conn: Connection, rollout: Rollout) -> Mapping[int, str]:
+        """Return serial numbers by row, where a query asks for them: they are not kept in memory."""
+        if "serial" not in self._fleet.names_asked(rollout):
+            return {}
+        return device_queries.serials(conn)

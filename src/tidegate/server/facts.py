@@ -9,6 +9,7 @@ from tidegate.core.protocol import DeliveryPolicy
 from tidegate.core.release import ReleaseTarget
 from tidegate.rollout.explain import Check
 from tidegate.rollout.model import Approval, Finding, Policy, RingProgress
+from tidegate.server.fixed import FixedFacts
 from tidegate.server.gatekeeper.facts import GateFacts
 from tidegate.server.incidents import IncidentFacts
 from tidegate.server.supply import AttachmentNotes
@@ -46,6 +47,8 @@ class RolloutFacts(msgspec.Struct, frozen=True, kw_only=True):
     mandate: Mandate | None = None
     #: Of a halted one: the release that its devices can be ordered back to at once.
     way_back: str = ""
+    #: Of one whose audience was fixed when it was made.
+    snapshot: FixedFacts | None = None
 
 
 class TallyFacts(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,7 +10,16 @@ from tidegate.core.nearest import did_you_mean
 from tidegate.core.words import key_words
 from tidegate.rollout import cohort, explain
 from tidegate.rollout.model import Finding
-from tidegate.server import acts, approvals, fallbacks, incidents, planning, snapshot, telemetry
+from tidegate.server import (
+    acts,
+    approvals,
+    fallbacks,
+    fixed,
+    incidents,
+    planning,
+    snapshot,
+    telemetry,
+)
 from tidegate.server.devices import slots_now
 from tidegate.server.facts import (
     ArtifactFacts,
@@ -51,7 +60,8 @@ def rollout(conn: Connection, name: str, now: int) -> RolloutFacts:
     """
     row = acts.row_of(conn, name)
     way_back = fallbacks.proposed(conn, row, now)
-    return msgspec.structs.replace(_rollout(conn, row), way_back=way_back)
+    snapshot_of = fixed.facts(conn, row["fixed"], row["created_at"]) if row["fixed"] else None
+    return msgspec.structs.replace(_rollout(conn, row), way_back=way_back, snapshot=snapshot_of)
 
 
 def rollouts(

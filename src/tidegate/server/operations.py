@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 import msgspec
 
 from tidegate.core.protocol import Envelope
+from tidegate.rollout.cohort import Fixed
 from tidegate.server import (
     acts,
     apart,
@@ -62,10 +63,22 @@ class Operations:
         """
         draft = draft_of(data)
         actor.require("rollout.create")
-        reach = self._read(lambda conn: self._reach(conn, draft, now))
-        return self._act(
-            lambda conn: rollouts.create(conn, draft, reach, actor, reason, self.rules, now), now
+        reach, meant = self._read(
+            lambda conn: (self._reach(conn, draft, now), self._fixed(conn, draft, now))
         )
+        return self._act(
+            lambda conn: rollouts.create(
+                conn, draft, reach, actor, reason, self.rules, now, meant=meant
+            ),
+            now,
+        )
+
+    def _fixed(self, conn: Connection, draft: Draft, now: int) -> Fixed | None:
+        """Return whom a snapshot rollout means, or None: it takes newcomers. Counted here as well, so that the writer finds it counted."""
+        if draft.policy.dynamic:
+            return None
+        product = str(acts.release_of(conn, draft.release)["product"])
+        return self.audiences.fix(conn, rollouts.unmade(draft), product, now)
 
     def _reach(self, conn: Connection, draft: Draft, now: int) -> Reach:
         """Say whom a rollout reaches: device by device, or at most where there are very many."""

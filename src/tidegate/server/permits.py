@@ -64,7 +64,7 @@ def permit(
         raise RequestError("request.conflict", f"attempt {update.attempt} is the present one")
     known = rollout_rows.permit_for(conn, update.id, update.attempt, request.nonce)
     live_row = rollout_rows.live_one(conn, update.rollout_id)
-    live = snapshot.read_live(live_row) if live_row else None
+    live = snapshot.read_live(conn, live_row) if live_row else None
     stopped = _stopped(conn, device, update, live, now)
     if known is not None and known.state == "granted":
         # Who asks again has not used it, or its answer was lost: a halt stops that one, too. It stays counted as let go.

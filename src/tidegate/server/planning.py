@@ -20,8 +20,8 @@ from tidegate.server.store import admin_devices as device_rows
 from tidegate.server.store import admin_rollouts as rows
 
 Row = dict[str, Any]
-#: Counts a rollout's audience (rollout, product, now) by (ring, variant): `audiences.Audiences.count`.
-Audience = Callable[[Rollout, str, int], Mapping[tuple[str, str], int]]
+#: Counts a rollout's audience (connection, rollout, product, now) by (ring, variant): `audiences.Audiences.count`.
+Audience = Callable[[Connection, Rollout, str, int], Mapping[tuple[str, str], int]]
 #: Says what the evidence against a rollout amounts to (its row, and as the planner sees it): `gatekeeper.keeper.Keeper.weigh`, or `remembered`.
 Weigh = Callable[[Connection, Row, Rollout, int], Decision | None]
 PLANNER: Final = "planner"
@@ -42,6 +42,7 @@ def model_of(row: Row) -> Rollout:
         isolated=tuple(row["isolated"]),
         approvals=msgspec.convert(row["approvals"], type=tuple[Approval, ...]),
         started_at=row["started_at"] or 0,
+        fixed=row["fixed"] or "",
     )
 
 
@@ -53,7 +54,7 @@ def evidence_of(
     The audience of a fallback are the devices that run what they are called back from. Those that went back have left it, and are counted in again, so
     that the rollout is not complete while others are still to go.
     """
-    counts = dict(audience(model, str(row["product"]), now))
+    counts = dict(audience(conn, model, str(row["product"]), now))
     found = telemetry.evidence(conn, int(row["id"]), counts)
     if row["kind"] != "fallback":
         return found

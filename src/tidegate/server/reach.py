@@ -13,10 +13,13 @@ import msgspec
 
 from tidegate.core import mandate
 from tidegate.core.authority import Mandate
+from tidegate.core.hardware import compatible
 from tidegate.core.release import ReleaseTarget, Running, refusal
 from tidegate.rollout import cohort, keeping
+from tidegate.rollout.cohort import Fixed
 from tidegate.rollout.lint import Conflict, Lint
 from tidegate.rollout.model import Policy, precedence
+from tidegate.server import fixed
 from tidegate.server.groups import Book, components_of, hardware_of
 from tidegate.server.store import Connection
 from tidegate.server.store import admin_devices as device_rows
@@ -115,6 +118,12 @@ def unsuited(found: list[ReleaseTarget], device: Row, *, fallback: bool = False)
     return other[0] if other else "compat.hardware"
 
 
+def suited(found: list[ReleaseTarget], device: Row) -> ReleaseTarget | None:
+    """Return the artifact that is made for a device's hardware, or None."""
+    hardware = hardware_of(device)
+    return next((one for one in found if compatible(one.hardware, hardware)), None)
+
+
 def measure(
     conn: Connection,
     release: Row,
@@ -124,6 +133,7 @@ def measure(
     *,
     retry_refused: bool = False,
     others: Sequence[Row] = (),
+    meant: Fixed | None = None,
 ) -> Reach:
     """Count whom a policy would bring a release to.
 
@@ -135,9 +145,12 @@ def measure(
         isolated: who is kept out (`rollout.keeping`).
         retry_refused: also devices that went back from it try it again.
         others: rollouts that may serve the same devices, as rows.
+        meant: whom a snapshot rollout that is made already means; None = its queries say.
     """
     book = Book(conn)
-    rivals = [(row, msgspec.convert(row["policy"], type=Policy)) for row in others]
+    rivals = [
+        (row, msgspec.convert(row["policy"], type=Policy), _meant(conn, row)) for row in others
+    ]
     shared: Counter[str] = Counter()
     known: dict[tuple[Any, ...], tuple[str, str] | None] = {}
     wanted = targets(conn, int(release["id"]))
@@ -148,7 +161,7 @@ def measure(
     places: list[int] = []
     for device in device_rows.devices(conn, states=("accepted",), product=str(release["product"])):
         attrs = book.attributes(device, now)
-        index = cohort.ring_of(policy, attrs)
+        index = _ring_of(policy, meant, device, attrs)
         if index is None:
             continue
         ring = policy.rings[index].name
@@ -161,9 +174,9 @@ def measure(
             known[kind] = _left_out(wanted, release, told, kept_out)
         why = known[kind]
         if why is None:
-            for row, rival in rivals:
+            for row, rival, theirs in rivals:
                 if device["running_counter"] < row["release_counter"] and (
-                    cohort.ring_of(rival, attrs) is not None
+                    _ring_of(rival, theirs, device, attrs) is not None
                 ):
                     shared[str(row["name"])] += 1
             offered[ring][str(device["variant"])] += 1
@@ -193,7 +206,7 @@ def measure(
         ),
         conflicts=tuple(
             _conflict(release, policy, row, rival, shared[str(row["name"])])
-            for row, rival in rivals
+            for row, rival, _ in rivals
             if shared[str(row["name"])]
         ),
         payload=payload_of(wanted),
@@ -206,6 +219,16 @@ def measure(
             for one in (signed.steps if signed is not None else ())
         ),
     )
+
+
+def _meant(conn: Connection, row: Row) -> Fixed | None:
+    return fixed.load(conn, row["fixed"]) if row["fixed"] else None
+
+
+def _ring_of(
+    policy: Policy, meant: Fixed | None, device: Row, attrs: cohort.Attributes
+) -> int | None:
+    return meant.ring_of(int(device["row"])) if meant is not None else cohort.ring_of(policy, attrs)
 
 
 def _left_out(

@@ -14,9 +14,10 @@ from tidegate.core.errors import RequestError
 from tidegate.core.nearest import did_you_mean
 from tidegate.core.protocol import DeliveryPolicy
 from tidegate.rollout import engine
+from tidegate.rollout.cohort import Fixed
 from tidegate.rollout.lint import Scope, lint
 from tidegate.rollout.model import Policy, Rollout
-from tidegate.server import acts, audit, drafts, planning, reach, stopping, widening
+from tidegate.server import acts, audit, drafts, fixed, planning, reach, stopping, widening
 from tidegate.server.approvals import Rules
 from tidegate.server.auth import Actor
 from tidegate.server.drafts import Draft
@@ -75,13 +76,17 @@ def bound(conn: Connection, draft: Draft, audience: Audience, now: int, rate: in
     """
     release = _live_release(conn, draft.release)
     _existing(conn, draft)
-    model = Rollout(
-        name=f"draft {draft.name}", release_sha256=str(release["release_sha256"]), state="draft",
-        generation=0, policy=draft.policy, rings=engine.first_rings(draft.policy),
-    )  # fmt: skip
-    counts = audience(model, str(release["product"]), now)
+    counts = audience(conn, unmade(draft), str(release["product"]), now)
     payload = reach.payload_of(reach.targets(conn, int(release["id"])))
     return _linted(draft, reach.at_most(release, draft.policy, counts, payload), now, rate)
+
+
+def unmade(draft: Draft) -> Rollout:
+    """Return a draft as the planner would see it, to count its audience."""
+    return Rollout(
+        name=draft.name, release_sha256="", state="draft",
+        generation=0, policy=draft.policy, rings=engine.first_rings(draft.policy),
+    )  # fmt: skip
 
 
 def _linted(draft: Draft, found: Reach, now: int, rate: int) -> Reach:
@@ -101,7 +106,15 @@ def _linted(draft: Draft, found: Reach, now: int, rate: int) -> Reach:
 
 
 def create(
-    conn: Connection, draft: Draft, found: Reach, actor: Actor, reason: str, rules: Rules, now: int
+    conn: Connection,
+    draft: Draft,
+    found: Reach,
+    actor: Actor,
+    reason: str,
+    rules: Rules,
+    now: int,
+    *,
+    meant: Fixed | None = None,
 ) -> acts.Outcome:
     """Make a rollout and, unless it is a draft, start it. Making the same one again changes nothing.
 
@@ -113,6 +126,7 @@ def create(
         reason: why; may be empty.
         rules: when a second person is needed.
         now: unix seconds.
+        meant: whom a snapshot rollout means; None = newcomers are taken.
 
     Raises:
         RequestError: as `preview`; `request.forbidden`.
@@ -141,6 +155,7 @@ def create(
         "start_at": draft.start_at,
         "created_at": now,
         "created_by": actor.name,
+        "fixed": fixed.save(conn, meant) if meant is not None else None,
     }
     rows.add_rollout(conn, row)
     made = acts.row_of(conn, draft.name)
@@ -167,12 +182,17 @@ def prepare(conn: Connection, name: str, verb: str, detail: Row, now: int) -> in
     release = acts.release_of(conn, str(row["release"]))
     policy = msgspec.convert(row["policy"], type=Policy)
     again = msgspec.convert(row["delivery"], type=DeliveryPolicy).retry_refused
+    meant = fixed.load(conn, row["fixed"]) if row["fixed"] else None
     more = 0
     if verb == "readmit":
         entry = stopping.entry_of(detail)
         others = tuple(one for one in row["isolated"] if one != entry)
-        more = reach.measure(conn, release, policy, now, others, retry_refused=again).offered
-    found = reach.measure(conn, release, policy, now, tuple(row["isolated"]), retry_refused=again)
+        more = reach.measure(
+            conn, release, policy, now, others, retry_refused=again, meant=meant
+        ).offered
+    found = reach.measure(
+        conn, release, policy, now, tuple(row["isolated"]), retry_refused=again, meant=meant
+    )
     if verb == "readmit":
         return max(0, more - found.offered)
     if verb == "advance":

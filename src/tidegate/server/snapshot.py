@@ -21,7 +21,7 @@ from tidegate.core.protocol import DeliveryPolicy
 from tidegate.core.release import ReleaseTarget
 from tidegate.rollout import cohort, keeping
 from tidegate.rollout.model import Approval, Policy, RingProgress, Rollout, precedence
-from tidegate.server import outcomes
+from tidegate.server import fixed, outcomes
 from tidegate.server.store import Connection, device_queries, hot, rollout_rows
 from tidegate.server.store.rollout_rows import LiveRow
 
@@ -37,7 +37,7 @@ OF_KIND: Final = frozenset(
         "agent", "security_floor", "counter", "release", "group",
     }
 )  # fmt: skip
-#: What the arrays do not hold: a device that such a query could mean is told to come and ask.
+#: What the arrays do not hold, or what is another thing once a device asks: a device that such a query could mean is told to come and ask.
 _ASKED: Final = frozenset({"serial", "seen"})
 
 # Made here, by one thread: msgspec builds what it knows of a type when it first meets it, and two threads that do so at once have crashed the process.
@@ -60,6 +60,8 @@ class Live:
     channels: frozenset[str]
     #: What the release's signers allow; a way back is not held up by it.
     mandate: Mandate | None = None
+    #: Of a snapshot rollout: whom it means; None = its queries say.
+    fixed: cohort.Fixed | None = None
 
     def bar(self, device_id: str, now: int) -> Bar | None:
         """Return why a device would have to wait for this release by its signers' word; None = it may have it."""
@@ -71,7 +73,8 @@ class Live:
         if self.row.release_state != "live" and self.row.kind == "install":
             return False
         if self.row.state == "completed":
-            return self.rollout.policy.dynamic and not self.row.fallen_back
+            late = self.rollout.policy.dynamic or self.fixed is not None
+            return late and not self.row.fallen_back
         return self.row.state == "active"
 
     @property
@@ -83,8 +86,8 @@ class Live:
         return self.row.state == "active" or ended_well
 
 
-def read_live(row: LiveRow) -> Live:
-    """Make a `Live` of its row."""
+def read_live(conn: Connection, row: LiveRow) -> Live:
+    """Make a `Live` of its row; the audience of a snapshot rollout is read once a process."""
     policy = _POLICY.decode(row.policy)
     rings = _RINGS.decode(row.rings)
     isolated = _ISOLATED.decode(row.isolated)
@@ -99,16 +102,18 @@ def read_live(row: LiveRow) -> Live:
         isolated=isolated,
         approvals=approvals,
         started_at=row.started_at or 0,
+        fixed=row.fixed or "",
     )
     delivery = _DELIVERY.decode(row.delivery)
     signed = row.kind == "install" and row.mandate is not None
     mandate = _MANDATE.decode(row.mandate or "") if signed else None
-    return Live(row, rollout, delivery, frozenset(json.loads(row.channels)), mandate)
+    meant = fixed.load(conn, row.fixed) if row.fixed else None
+    return Live(row, rollout, delivery, frozenset(json.loads(row.channels)), mandate, meant)
 
 
 def load_live(conn: Connection, product: str | None = None) -> list[Live]:
     """Return the live rollouts in the order in which a device is served: ways back first, then by `rollout.model.precedence`."""
-    found = [read_live(row) for row in rollout_rows.live(conn, product)]
+    found = [read_live(conn, row) for row in rollout_rows.live(conn, product)]
     return sorted(found, key=_place, reverse=True)
 
 
@@ -127,6 +132,7 @@ class Facts:
     channel: str
     running_counter: int
     attrs: Mapping[str, Any]
+    row: int
 
     @property
     def variant(self) -> str:
@@ -134,12 +140,19 @@ class Facts:
         return self.hardware.variant
 
 
+def ring_index(live: Live, row: int, attrs: cohort.Attributes) -> int | None:
+    """Return the index of the ring that a device belongs to: by the fixed audience where there is one, else by the rings' queries; None = to none."""
+    if live.fixed is not None:
+        return live.fixed.ring_of(row)
+    return cohort.ring_of(live.rollout.policy, attrs)
+
+
 def ring_for(live: Live, facts: Facts) -> tuple[str | None, str]:
     """Return the ring that admits a device now, or None and why not, in a few words."""
     rollout = live.rollout
     if keeping.kept_out(rollout.isolated, facts.variant, facts.attrs):
         return None, "isolated"
-    index = cohort.ring_of(rollout.policy, facts.attrs)
+    index = ring_index(live, facts.row, facts.attrs)
     if index is None:
         return None, "no_ring"
     share = cohort.share_of(rollout, index)
@@ -159,7 +172,9 @@ def may_concern(live: Live, facts: Facts, now: int) -> bool:
         return False
     if live.bar(facts.id, now) is not None:
         return False
-    if any(cohort.parse(ring.audience).names & _ASKED for ring in live.rollout.policy.rings):
+    if live.fixed is None and any(
+        cohort.parse(ring.audience).names & _ASKED for ring in live.rollout.policy.rings
+    ):
         return facts.variant not in live.rollout.isolated
     return ring_for(live, facts)[0] is not None
 
@@ -219,11 +234,11 @@ class Fleet:
         self.counter = array("q", [0])
         self.quiet = array("Q", [0])
         self.ids: list[str] = [""]
-        self._kinds: list[tuple[Any, ...]] = [()]
-        self._kind_of = array("I", [0])
+        self.kinds: list[tuple[Any, ...]] = [()]
+        self.kind_of = array("I", [0])
         self._kind_numbers: dict[tuple[Any, ...], int] = {}
         #: Accepted devices by (kind, running counter): an audience of a million is counted by asking about each kind once.
-        self._alike: Counter[tuple[int, int]] = Counter()
+        self.alike: Counter[tuple[int, int]] = Counter()
         self._version_of: dict[tuple[str, int], str] = {}
         self._own: dict[int, Mapping[str, Any]] = {0: {}}
         self.dirty: set[int] = set()
@@ -276,7 +291,7 @@ class Fleet:
             return False
         if self.open[row]:
             return True
-        lives = plan.products.get(self._kinds[self._kind_of[row]][0], ())
+        lives = plan.products.get(self.kinds[self.kind_of[row]][0], ())
         if not self.held[row] and any(live.admits for live in lives):
             facts = self.facts(row)
             if any(may_concern(live, facts, now) for live in lives):
@@ -297,27 +312,35 @@ class Fleet:
         """Note that under this version of the plan there is nothing for a device."""
         self.quiet[row] = version
 
-    def facts(self, row: int) -> Facts:
-        """Return what is known of a device without asking the database."""
-        kind = self._kinds[self._kind_of[row]]
+    def facts(self, row: int, now: int = 0, serial: str = "") -> Facts:
+        """Return what is known of a device without asking the database.
+
+        Args:
+            row: of the device.
+            now: unix seconds, for queries about when it was last heard; 0 = such a query finds nobody.
+            serial: of its hardware, which is not kept here.
+        """
+        kind = self.kinds[self.kind_of[row]]
         product, model, rev, channel = kind[:4]
-        hardware = Hardware(model, rev)
-        attrs = self._attributes_of_kind(
+        hardware = Hardware(model, rev, serial)
+        seen = self.seen[row]
+        attrs = self.attributes_of_kind(
             kind, id=self.ids[row], own=self._own.get(row, {}), counter=self.counter[row],
-            groups=self.plan.members.get(row, frozenset()),
+            groups=self.plan.members.get(row, frozenset()), hardware=hardware,
+            seen_s=max(0, now - seen) if now and seen else None,
         )  # fmt: skip
         attrs = with_query_groups(attrs, self.plan.group_queries)
-        return Facts(self.ids[row], product, hardware, channel, self.counter[row], attrs)
+        return Facts(self.ids[row], product, hardware, channel, self.counter[row], attrs, row)
 
     def likeness(self, row: int, *, own: bool) -> tuple[Any, ...] | None:
         """Return what devices share that are alike for a query over `OF_KIND`; None = this one has attributes of its own, and they count (`own`)."""
         if own and row in self._own:
             return None
-        return self._kind_of[row], self.counter[row], self.plan.members.get(row)
+        return self.kind_of[row], self.counter[row], self.plan.members.get(row)
 
     def product_of(self, row: int) -> str:
         """Return the product that a device is of."""
-        return str(self._kinds[self._kind_of[row]][0])
+        return str(self.kinds[self.kind_of[row]][0])
 
     def names_asked(self, rollout: Rollout) -> frozenset[str]:
         """Return the names that say who is in which ring of a rollout, those of the groups included."""
@@ -328,60 +351,16 @@ class Fleet:
             names = names.union(*(query.names for _, query in self.plan.group_queries))
         return names
 
-    def audience(self, rollout: Rollout, product: str) -> dict[tuple[str, str], int]:
-        """Count the accepted devices of a product by (ring, variant) of a rollout."""
-        rows: Iterable[int] = range(1, len(self.ids))
-        counts: Counter[tuple[str, str]] = Counter()
-        names = self.names_asked(rollout)
-        if names <= OF_KIND:
-            rows = sorted(self.plan.members) if "group" in names else ()
-            self._count_alike(rollout, product, frozenset(rows), counts)
-        for row in rows:
-            if not 0 < row < len(self.ids) or self.state[row] != ACCEPTED:
-                continue
-            if self._kinds[self._kind_of[row]][0] == product:
-                facts = self.facts(row)
-                self._count_one(rollout, facts.attrs, facts.variant, 1, counts)
-        return dict(counts)
-
-    def _count_alike(
-        self,
-        rollout: Rollout,
-        product: str,
-        alone: frozenset[int],
-        counts: Counter[tuple[str, str]],
-    ) -> None:
-        """Count all devices but those that are looked at alone, kind by kind."""
-        alike = self._alike.copy()
-        for row in alone:
-            if 0 < row < len(self.ids) and self.state[row] == ACCEPTED:
-                alike[(self._kind_of[row], self.counter[row])] -= 1
-        for (number, counter), devices in alike.items():
-            kind = self._kinds[number]
-            if devices > 0 and kind[0] == product:
-                attrs = self._attributes_of_kind(kind, counter=counter)
-                attrs = with_query_groups(attrs, self.plan.group_queries)
-                self._count_one(rollout, attrs, attrs["variant"], devices, counts)
-
-    @staticmethod
-    def _count_one(
-        rollout: Rollout,
-        attrs: Mapping[str, Any],
-        variant: str,
-        devices: int,
-        counts: Counter[tuple[str, str]],
-    ) -> None:
-        index = cohort.ring_of(rollout.policy, attrs)
-        if index is not None:
-            counts[(rollout.policy.rings[index].name, variant)] += devices
-
-    def _attributes_of_kind(
+    def attributes_of_kind(
         self, kind: tuple[Any, ...], counter: int, **more: Any
     ) -> dict[str, Any]:
+        """Return what a query sees of a device of a kind; `more` is what is its own."""
         (product, model, rev, channel, region, site, connectivity, agent, floor) = kind
-        given = {"id": "", "own": {}, "groups": frozenset(), **more}
+        given = {
+            "id": "", "own": {}, "groups": frozenset(), "hardware": Hardware(model, rev), **more,
+        }  # fmt: skip
         return attributes(
-            product=product, hardware=Hardware(model, rev), channel=channel, site=site,
+            product=product, channel=channel, site=site,
             region=region, connectivity=connectivity, agent=agent, security_floor=floor,
             counter=counter, release=self._version_of.get((product, counter), ""), **given,
         )  # fmt: skip
@@ -391,7 +370,7 @@ class Fleet:
          agent, _, own, counter, version, floor, held, seen, session_at) = columns  # fmt: skip
         self._grow(row)
         if self.state[row] == ACCEPTED:
-            self._alike[(self._kind_of[row], self.counter[row])] -= 1
+            self.alike[(self.kind_of[row], self.counter[row])] -= 1
         self.state[row] = STATES.index(state)
         self.key_gen[row] = key_gen & 0xFFFF
         self.session_at[row] = session_at
@@ -405,11 +384,11 @@ class Fleet:
         kind = (product, model, rev, channel, region, site, connectivity, agent, floor)
         number = self._kind_numbers.get(kind)
         if number is None:
-            number = self._kind_numbers[kind] = len(self._kinds)
-            self._kinds.append(kind)
-        self._kind_of[row] = number
+            number = self._kind_numbers[kind] = len(self.kinds)
+            self.kinds.append(kind)
+        self.kind_of[row] = number
         if self.state[row] == ACCEPTED:
-            self._alike[(number, counter)] += 1
+            self.alike[(number, counter)] += 1
         plain = json.loads(own) if own and own != "{}" else None
         if plain:
             self._own[row] = plain
@@ -428,7 +407,7 @@ class Fleet:
             self.seen,
             self.counter,
             self.quiet,
-            self._kind_of,
+            self.kind_of,
         ):
             numbers.extend([0] * missing)
         self.ids.extend([""] * missing)
@@ -455,7 +434,9 @@ def facts_of(conn: Connection, device: Any, now: int) -> Facts:
     )  # fmt: skip
     queries = device_queries.query_groups(conn, device.tenant)
     attrs = with_query_groups(attrs, [(name, cohort.parse(q)) for name, q in queries])
-    return Facts(device.id, device.product, hardware, device.channel, device.running_counter, attrs)
+    return Facts(
+        device.id, device.product, hardware, device.channel, device.running_counter, attrs, device.row
+    )  # fmt: skip
 
 
 def targets_of(conn: Connection, release_id: int) -> list[tuple[str, int, str, ReleaseTarget]]:

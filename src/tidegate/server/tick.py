@@ -121,7 +121,7 @@ def _warm(conn: Connection, rollout_id: int, audience: Audience, now: int) -> No
     """Count the audience in this thread, so that the writer finds it counted."""
     row = rows.rollout_by_id(conn, rollout_id)
     if row is not None:
-        audience(planning.model_of(row), str(row["product"]), now)
+        audience(conn, planning.model_of(row), str(row["product"]), now)
 
 
 def _start_due(conn: Connection, now: int) -> int:

@@ -1,4 +1,8 @@
-"""Why a device is, or is not, updating: its facts beside those of the rollout that would serve it. The sentences are `rollout.explain`'s."""
+"""Why a device is, or is not, updating: its facts beside those of the rollout that would serve it. The sentences are `rollout.explain`'s.
+
+Web, API and command line ask here, and nobody else puts a device's facts together. A new reason for which a device waits is a field of
+`explain.DeviceFacts`, filled here, and a check there.
+"""
 
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
@@ -7,20 +11,21 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from tidegate.core import schedule
-from tidegate.core.protocol import DeliveryPolicy
+from tidegate.core.errors import ConfigError
+from tidegate.core.release import ReleaseTarget
 from tidegate.rollout import cohort, explain, keeping
 from tidegate.server import acts, caps, egress, inquiry, reach, snapshot, updates
 from tidegate.server.config import Settings
 from tidegate.server.egress import UNBOUNDED, Budget
 from tidegate.server.facts import Why
 from tidegate.server.groups import Book
+from tidegate.server.outcomes import OPEN
+from tidegate.server.snapshot import Live
 from tidegate.server.store import Connection, device_queries, hot
-from tidegate.server.store import admin_devices as device_rows
+from tidegate.server.store.hot import UpdateRow
 
 Row = dict[str, Any]
-_ENDED: Final = frozenset(
-    {"confirmed", "declined", "failed", "reverted", "lost", "cancelled", "superseded"}
-)
+_FACTORY: Final = "the factory image"
 
 
 class Bounds(NamedTuple):
@@ -31,6 +36,15 @@ class Bounds(NamedTuple):
 
 
 NO_BOUNDS: Final = Bounds()
+
+
+class Standing(NamedTuple):
+    """A device's facts, the rollout that they speak of, its update there, and the artifact that would be installed."""
+
+    facts: explain.DeviceFacts
+    live: Live | None = None
+    update: UpdateRow | None = None
+    target: ReleaseTarget | None = None
 
 
 def bounds_of(settings: Settings) -> Bounds:
@@ -44,8 +58,7 @@ def tell(conn: Connection, device_id: str, now: int, bounds: Bounds = NO_BOUNDS)
     Raises:
         RequestError: `request.not_found`.
     """
-    row = inquiry.device_row(conn, device_id)
-    facts = facts_of(conn, row, now, bounds)
+    facts = standing(conn, inquiry.device_row(conn, device_id), now, bounds).facts
     return Why(
         device=device_id,
         rollout=facts.rollout,
@@ -55,142 +68,158 @@ def tell(conn: Connection, device_id: str, now: int, bounds: Bounds = NO_BOUNDS)
     )
 
 
-def facts_of(
-    conn: Connection, row: Row, now: int, bounds: Bounds = NO_BOUNDS
-) -> explain.DeviceFacts:
-    """Return what is known about a device and the rollout that would serve it."""
-    attrs = Book(conn).attributes(row, now)
-    updates = {int(one["rollout_id"]): one for one in device_rows.updates_of(conn, int(row["row"]))}
-    live = snapshot.load_live(conn, str(row["product"]))
-    chosen = _chosen(conn, row, live, updates)
-    runs = f"{row['product']}-{row['running_version']}" if row["running_version"] else ""
-    common = explain.DeviceFacts(
+def standing(conn: Connection, row: Row, now: int, bounds: Bounds = NO_BOUNDS) -> Standing:
+    """Return where a device stands on its way to an update.
+
+    Args:
+        conn: any connection; reads only.
+        row: of the device.
+        now: unix seconds.
+        bounds: of the server.
+    """
+    known = {one.rollout_id: one for one in hot.updates_of(conn, int(row["row"]))}
+    live = _chosen(conn, row, snapshot.load_live(conn, str(row["product"])), known)
+    runs = f"{row['product']}-{row['running_version']}" if row["running_version"] else _FACTORY
+    facts = explain.DeviceFacts(
         device=row["id"],
         device_state=row["state"],
         last_seen=row["last_seen"],
         runs=runs,
         variant=row["variant"],
-        held_by=row["held_by"] if row["held"] else "",
+        held_by=(row["held_by"] or "an operator") if row["held"] else "",
         inhibitors=tuple(row["inhibitors"]),
         waiting=row["waiting"],
     )
-    if chosen is None:
-        return common
-    update = updates.get(chosen.row.id)
-    found = _with_rollout(conn, row, common, chosen, attrs, update, now)
-    return with_bounds(conn, int(row["row"]), found, chosen, bounds, now)
+    if live is None:
+        return Standing(facts)
+    update = known.get(live.row.id)
+    targets = reach.targets(conn, live.row.release_id)
+    facts = msgspec.structs.replace(
+        facts,
+        **_of_rollout(conn, live, update),
+        **_of_release(live, row, update, targets),
+        **_of_ring(conn, live, row, now),
+        **_of_window(live, row, now),
+        **_of_bounds(conn, live, row, update, bounds, now),
+        mandate=live.bar(row["id"], now),
+    )
+    return Standing(facts, live, update, reach.suited(targets, row))
 
 
 def _chosen(
-    conn: Connection, row: Row, live: Iterable[snapshot.Live], updates: dict[int, Row]
-) -> snapshot.Live | None:
-    """Return the rollout that matters to a device: one with an update under way, else the first that could serve it, else the newest newer one."""
-    fallback: snapshot.Live | None = None
-    mine = list(live)
+    conn: Connection, row: Row, lives: Iterable[Live], known: Mapping[int, UpdateRow]
+) -> Live | None:
+    """Return the rollout that matters to a device: one with an update under way, else the first that could serve it, else the first that concerns it."""
+    mine = list(lives)
     for one in mine:
-        update = updates.get(one.row.id)
-        if update is not None and update["state"] not in _ENDED:
+        update = known.get(one.row.id)
+        if update is not None and update.state in OPEN:
             return one
+    concerned: Live | None = None
     for one in mine:
-        if one.row.kind == "fallback" or one.row.counter <= row["running_counter"]:
+        if one.row.kind == "fallback":
+            if row["running_counter"] != one.row.parent_counter:
+                continue
+            suits = True
+        elif one.row.counter <= row["running_counter"]:
             continue
-        fallback = fallback or one
-        suits = reach.unsuited(reach.targets(conn, one.row.release_id), row) is None
-        if suits and one.admits and one.row.id not in updates:
+        else:
+            suits = reach.unsuited(reach.targets(conn, one.row.release_id), row) is None
+        concerned = concerned or one
+        if suits and one.admits and one.row.id not in known:
             return one
     newest = next((one for one in mine if one.row.kind == "install"), None)
-    return fallback or newest
+    return concerned or newest
 
 
-def _with_rollout(
-    conn: Connection,
-    row: Row,
-    common: explain.DeviceFacts,
-    chosen: snapshot.Live,
-    attrs: Row,
-    update: Row | None,
-    now: int,
-) -> explain.DeviceFacts:
-    model = chosen.rollout
-    index = cohort.ring_of(model.policy, attrs)
-    kept_out = keeping.kept_out(model.isolated, str(row["variant"]), attrs)
-    full = acts.row_of(conn, model.name)
-    wanted = reach.targets(conn, chosen.row.release_id)
-    refused = {one.digest for one in wanted} & set(row["refuses"])
-    if chosen.delivery.retry_refused:
-        refused = set()
-    ended = next((u for u in [update] if u is not None and u["reason"]), None)
+def _of_rollout(conn: Connection, live: Live, update: UpdateRow | None) -> Row:
+    full = acts.row_of(conn, live.row.name)
     because = full["because"]
-    window, zone, opens_at = _window(chosen.delivery, now)
-    up_to_date = row["running_counter"] >= chosen.row.counter and chosen.row.kind == "install"
-    return msgspec.structs.replace(
-        common,
-        rollout=model.name,
-        release=full["release"],
-        up_to_date=up_to_date,
-        rollout_state=model.state,
-        rollout_because=because[0]["text"] if because else "",
-        refusal="" if chosen.row.kind == "fallback" else reach.unsuited(wanted, row) or "",
-        mandate=chosen.bar(row["id"], now),
-        refused=(ended["reason"] if ended else "it went back from it") if refused else "",
-        ring=model.policy.rings[index].name if index is not None else "",
-        ring_state=model.rings[index].state if index is not None else "",
-        share_bp=cohort.share_of(model, index) if index is not None else 0,
-        place=cohort.place(model.release_sha256, row["id"]),
-        isolated=bool(kept_out),
-        kept_out=kept_out,
-        update_state=update["state"] if update else "",
-        update_reason=(update["reason"] or "") if update else "",
-        window=window,
-        zone=zone,
-        opens_at=opens_at,
-        room=chosen.row.room,
-    )
+    return {
+        "rollout": live.row.name,
+        "release": full["release"],
+        "rollout_state": live.row.state,
+        "rollout_because": because[0]["text"] if because else "",
+        "update_state": update.state if update else "",
+        "update_reason": (update.reason or "") if update else "",
+        "room": live.row.room,
+    }
 
 
-def with_bounds(
+def _of_release(
+    live: Live, row: Row, update: UpdateRow | None, targets: list[ReleaseTarget]
+) -> Row:
+    """Say whether the device has it, must refuse it, or will."""
+    way_back = live.row.kind == "fallback"
+    refused = {one.digest for one in targets} & set(row["refuses"])
+    if live.delivery.retry_refused or way_back:
+        refused = set()
+    reason = (update.reason if update else "") or "it went back from it"
+    return {
+        "up_to_date": not way_back and row["running_counter"] >= live.row.counter,
+        "refusal": "" if way_back else reach.unsuited(targets, row) or "",
+        "refused": reason if refused else "",
+    }
+
+
+def _of_ring(conn: Connection, live: Live, row: Row, now: int) -> Row:
+    """Say which ring it is in, and how far that is open; or why it is in none."""
+    model = live.rollout
+    attrs = Book(conn).attributes(row, now)
+    kept_out = keeping.kept_out(model.isolated, str(row["variant"]), attrs)
+    index = snapshot.ring_index(live, int(row["row"]), attrs)
+    known: Row = {
+        "place": cohort.place(model.release_sha256, row["id"]),
+        "isolated": bool(kept_out),
+        "kept_out": kept_out,
+    }
+    if index is not None:
+        return known | {
+            "ring": model.policy.rings[index].name,
+            "ring_state": model.rings[index].state,
+            "share_bp": cohort.share_of(model, index),
+        }
+    if live.fixed is None:
+        return known
+    made_at = int(acts.row_of(conn, model.name)["created_at"])
+    joined = not live.fixed.knew(int(row["row"]))
+    return known | {"fixed_at": made_at, "joined_later": joined}
+
+
+def _of_window(live: Live, row: Row, now: int) -> Row:
+    """Give the activation window in words, its zone, and when it opens next; a zone that only the device knows says nothing about when."""
+    delivery = live.delivery
+    if not delivery.activate_window:
+        return {}
+    known: Row = {"window": ", ".join(delivery.activate_window)}
+    own = row["attributes"].get("zone", "")
+    zone = delivery.zone if delivery.zone != "device" else own
+    try:
+        windows = schedule.parse_windows(delivery.activate_window)
+        opens = schedule.next_open(windows, schedule.load_zone(zone), now) if zone else None
+    except ConfigError:
+        zone, opens = "", None
+    return known | {"zone": zone, "opens_at": opens or 0}
+
+
+def _of_bounds(
     conn: Connection,
-    row: int,
-    facts: explain.DeviceFacts,
-    chosen: snapshot.Live,
+    live: Live,
+    row: Row,
+    update: UpdateRow | None,
     bounds: Bounds,
     now: int,
-) -> explain.DeviceFacts:
-    """Add to a device's facts what caps, the budget of bytes and the retry policy of the rollout that concerns it say; web and API ask here.
-
-    Args:
-        conn: any connection; reads only.
-        row: of the device.
-        facts: of the device and `chosen`.
-        chosen: the rollout.
-        bounds: of the server.
-        now: unix seconds.
-    """
-    device = device_queries.by_row(conn, row)
+) -> Row:
+    """Say what caps, the budget of bytes and the rollout's retry policy keep it waiting for."""
+    device = device_queries.by_row(conn, int(row["row"]))
     if device is None:
-        return facts
-    capped = caps.least(bounds.caps, chosen.rollout.policy.at_once_per)
-    full = caps.full(conn, device, capped, way_back=chosen.row.kind == "fallback")
+        return {}
+    capped = caps.least(bounds.caps, live.rollout.policy.at_once_per)
+    full = caps.full(conn, device, capped, way_back=live.row.kind == "fallback")
     wait = egress.wait(conn, bounds.budget, tenant=device.tenant, site=device.site, now=now)
-    update = next(
-        (one for one in hot.updates_of(conn, device.row) if one.rollout_id == chosen.row.id), None
-    )
-    ruling = updates.again(conn, chosen, update, now) if update is not None else None
-    return msgspec.structs.replace(
-        facts,
-        again=ruling.text if ruling else "",
-        capped=str(full) if full else "",
-        egress=str(wait) if wait else "",
-    )
-
-
-def _window(delivery: DeliveryPolicy, now: int) -> tuple[str, str, int]:
-    """Return the activation window in words, its zone, and when it opens next; a zone that only the device knows says nothing about when."""
-    if not delivery.activate_window:
-        return "", "", 0
-    text = ", ".join(delivery.activate_window)
-    if delivery.zone == "device":
-        return text, "device-local", 0
-    windows = schedule.parse_windows(delivery.activate_window)
-    opens = schedule.next_open(windows, schedule.load_zone(delivery.zone), now)
-    return text, delivery.zone, opens or 0
+    ruling = updates.again(conn, live, update, now) if update is not None else None
+    return {
+        "again": ruling.text if ruling else "",
+        "capped": str(full) if full else "",
+        "egress": str(wait) if wait else "",
+    }

@@ -11,7 +11,16 @@ from tidegate.core.errors import RequestError
 from tidegate.core.nearest import did_you_mean
 from tidegate.rollout import engine
 from tidegate.rollout.model import Approval, Policy
-from tidegate.server import acts, approvals, fallbacks, incidents, planning, stopping, telemetry
+from tidegate.server import (
+    acts,
+    approvals,
+    fallbacks,
+    fixed,
+    incidents,
+    planning,
+    stopping,
+    telemetry,
+)
 from tidegate.server.approvals import Rules
 from tidegate.server.auth import Actor
 from tidegate.server.drafts import Draft
@@ -306,6 +315,7 @@ def _edited(
         raise RequestError(
             "request.conflict", "the rings of a rollout that has begun keep their names and order"
         )
+    fixed.require_same(row["fixed"], msgspec.convert(row["policy"], type=Policy), policy)
     text = acts.with_reason("policy edited", reason)
     after = acts.change(conn, row, change, by, "edit", text, now)
     return acts.outcome(after, "edit", text)

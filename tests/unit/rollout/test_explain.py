@@ -72,7 +72,8 @@ def test_the_first_check_that_is_not_passed_is_the_verdict(
 def test_checks_come_in_the_order_in_which_a_device_passes_them() -> None:
     everything = _with(
         refusal="compat.floor", refused="x", rollout_state="paused", isolated=True, ring_state="waiting",
-        share_bp=0, held_by="olga", inhibitors=("a",), window="Sat", opens_at=NOW + 9, update_state="",
+        share_bp=0, held_by="olga", inhibitors=("a",), window="Sat", zone="UTC", opens_at=NOW + 9,
+        update_state="",
     )  # fmt: skip
     failed = [check.code for check in explain.why(everything, NOW) if not check.ok]
     assert failed == [

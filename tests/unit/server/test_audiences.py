@@ -11,9 +11,9 @@ from tests.unit.server.test_rollouts_admin import OLGA, ONE_RING, Desk
 from tidegate.rollout import cohort
 from tidegate.rollout.engine import first_rings
 from tidegate.rollout.model import Policy, RingSpec, Rollout
-from tidegate.server import operations, snapshot
+from tidegate.server import headcount, inquiry, operations, snapshot
 from tidegate.server.groups import Book
-from tidegate.server.store import Connection, admin_devices, changes, tables
+from tidegate.server.store import Connection, admin_devices, changes, device_queries, tables
 
 QUERIES = (
     "group:internal",
@@ -26,6 +26,9 @@ QUERIES = (
     "id ~ d1*",
     "has(site)",
     "tag:lab",
+    "seen < 24h",
+    "seen > 30d",
+    "serial ~ s1*",
 )
 
 
@@ -44,6 +47,8 @@ def populate(rig: Rig, count: int, seed: int) -> None:
             "channel": draw.choice(("stable", "beta")), "site": draw.choice(("", "nord", "sud")),
             "attributes": own, "slots": {}, "refuses": [], "inhibitors": [], "enrolled_at": START,
             "running_counter": counter, "running_version": f"1.{counter}.0" if counter else "",
+            "serial": draw.choice(("", f"s{number}")),
+            "last_seen": draw.choice((0, START - draw.randint(0, 60 * 86_400))),
         }  # fmt: skip
 
     def work(conn: Connection) -> None:
@@ -92,7 +97,24 @@ def test_every_audience_is_what_asking_each_device_says(rig: Rig, seed: int) -> 
                 found[key] = found.get(key, 0) + 1
             return found
 
-        assert fleet.audience(model, "gw1") == rig.read(asked), model.policy
+        serials = rig.read(device_queries.serials)
+        truth = rig.read(asked)
+        assert headcount.count(fleet, model, "gw1", START, serials) == truth, model.policy
+        meant = headcount.fix(fleet, model, "gw1", START, serials)
+        assert headcount.count_fixed(fleet, model, meant) == truth, model.policy
+        assert meant.devices == sum(truth.values())
+
+
+@pytest.mark.parametrize("query", ["seen < 24h", "serial = serial-d1"])
+def test_the_planner_counts_what_is_not_in_the_arrays(rig: Rig, query: str) -> None:
+    rig.publish_trust()
+    rig.release(1)
+    rig.device("d1").poll()
+    desk = Desk(rig)
+    desk.create(name="asked", audience=query)
+    count = desk.operations.audiences.count
+    known = rig.read(lambda conn: inquiry.evidence(conn, "asked", count, desk.now))
+    assert sum(one.audience for one in known.tallies) == 1
 
 
 def test_counts_follow_what_devices_become(rig: Rig) -> None:
@@ -102,15 +124,15 @@ def test_counts_follow_what_devices_become(rig: Rig) -> None:
     device = rig.device()
     fleet = rig.app.services.fleet
     model = rollout_of("counter = 1", "rest")
-    assert fleet.audience(model, "gw1") == {("ring1", "gw1-r1"): 1}
+    assert headcount.count(fleet, model, "gw1") == {("ring1", "gw1-r1"): 1}
     device.run(device.assignment())
-    assert fleet.audience(model, "gw1") == {("ring0", "gw1-r1"): 1}
+    assert headcount.count(fleet, model, "gw1") == {("ring0", "gw1-r1"): 1}
 
 
 def test_a_ring_by_kind_asks_no_device(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     populate(rig, 50, 1)
     monkeypatch.setattr(snapshot.Fleet, "facts", None)
-    found = rig.app.services.fleet.audience(rollout_of("revision = 1", "rest"), "gw1")
+    found = headcount.count(rig.app.services.fleet, rollout_of("revision = 1", "rest"), "gw1")
     assert sum(found.values()) > 30
 
 
@@ -136,7 +158,7 @@ def test_a_very_large_fleet_is_not_asked_one_by_one_before_a_rollout_is_made(
     monkeypatch.setattr(admin_devices, "devices", None)
     desk = Desk(rig)
     made = desk.create(name="large")
-    counted = sum(rig.app.services.fleet.audience(rollout_of("rest"), "gw1").values())
+    counted = sum(headcount.count(rig.app.services.fleet, rollout_of("rest"), "gw1").values())
     assert (made.state, made.reach) == ("active", counted)
     data = {**ONE_RING, "release": "gw1-1.1.0", "name": "late", "delivery": {"deadline": 1}}
     with pytest.raises(Exception, match=r"lint\.deadline_past"):

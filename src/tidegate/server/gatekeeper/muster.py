@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 
 from tidegate.core.hardware import HardwareRange, compatible
 from tidegate.rollout import cohort, keeping
+from tidegate.rollout.cohort import Fixed
 from tidegate.rollout.model import Rollout
 from tidegate.server.gatekeeper import rooms
 from tidegate.server.snapshot import ACCEPTED, OF_KIND, Facts, Fleet
@@ -22,6 +23,7 @@ class Wanted(NamedTuple):
     """What a device must be for a rollout: of its product, in one of its rings and not kept out, of hardware that the release is made for.
 
     `counter`: of the release, which it does not run yet; `parent_counter`: of the one that a way back leads from, which it does run.
+    `fixed`: whom a snapshot rollout means.
     """
 
     rollout: Rollout
@@ -30,6 +32,7 @@ class Wanted(NamedTuple):
     counter: int
     parent_counter: int | None
     attributes: tuple[str, ...]
+    fixed: Fixed | None = None
 
 
 class Standing(NamedTuple):
@@ -67,6 +70,9 @@ class Muster:
         fleet = self._fleet
         if not 0 < row < len(fleet.ids) or fleet.state[row] != ACCEPTED:
             return None
+        fixed = self._wanted.fixed
+        if fixed is not None and not fixed.holds(row):
+            return None
         likeness = None if self._alone else fleet.likeness(row, own=self._own)
         if likeness is None:
             return self._look(fleet.facts(row))
@@ -83,7 +89,7 @@ class Muster:
                 return None
         elif facts.running_counter >= wanted.counter:
             return None
-        if cohort.ring_of(wanted.rollout.policy, facts.attrs) is None:
+        if wanted.fixed is None and cohort.ring_of(wanted.rollout.policy, facts.attrs) is None:
             return None
         if keeping.kept_out(wanted.rollout.isolated, facts.variant, facts.attrs):
             return None

@@ -18,7 +18,7 @@ from tidegate.rollout.evidence.settings import HOUR_S, MILLION, Harm
 from tidegate.rollout.evidence.strata import CLASS, REGION, VARIANT, Profile, Scheme, divide
 from tidegate.rollout.evidence.watch import Watch
 from tidegate.rollout.model import Rollout
-from tidegate.server import reckoning
+from tidegate.server import fixed, reckoning
 from tidegate.server.gatekeeper import happenings, rooms
 from tidegate.server.gatekeeper.kept import decision_of, parts_of
 from tidegate.server.gatekeeper.muster import Muster, Standing, Wanted, standing
@@ -74,6 +74,7 @@ def wanted(conn: Connection, row: Row, model: Rollout, attributes: tuple[str, ..
         counter=int(row["release_counter"]),
         parent_counter=int(parent["release_counter"]) if back and parent is not None else None,
         attributes=attributes,
+        fixed=fixed.load(conn, row["fixed"]) if row["fixed"] else None,
     )
 
 

@@ -90,6 +90,22 @@ def static_groups(conn: Connection, row: int) -> frozenset[str]:
     return frozenset(conn.execute(_STATIC_GROUPS, {"wanted": row}).scalars())
 
 
+def not_accepted(conn: Connection, tenant: str = "default") -> Iterator[int]:
+    """Yield rows of the devices that are not, or no longer, part of the fleet."""
+    found = raw_connection(conn).execute(
+        "SELECT row FROM device WHERE tenant = ? AND state IN "
+        "('pending', 'rejected', 'revoked', 'quarantined', 'decommissioned')",
+        (tenant,),
+    )
+    return (int(row) for (row,) in found)
+
+
+def serials(conn: Connection) -> dict[int, str]:
+    """Return the serial number of every device that has one, by row."""
+    found = raw_connection(conn).execute("SELECT row, serial FROM device WHERE serial != ''")
+    return dict(found.fetchall())
+
+
 def query_groups(conn: Connection, tenant: str = "default") -> list[tuple[str, str]]:
     """Return (name, query) of the groups that are defined by a query."""
     return [(str(one[0]), str(one[1])) for one in conn.execute(_QUERY_GROUPS, {"of": tenant})]

@@ -36,6 +36,7 @@ class LiveRow(NamedTuple):
     mandate: str | None
     fallen_back: int
     grant_id: int | None
+    fixed: str | None
 
 
 _COLUMNS: Final = (
@@ -45,7 +46,7 @@ _COLUMNS: Final = (
     "release.release_sha256, release.counter, release.state, release.channels, parent_release.counter, "
     "release.mandate, "
     "EXISTS (SELECT 1 FROM rollout AS child WHERE child.parent_id = rollout.id AND child.kind = 'fallback'), "
-    "rollout.grant_id"
+    "rollout.grant_id, rollout.fixed"
 )
 _LIVE: Final = (
     f"SELECT {_COLUMNS} FROM rollout JOIN release ON release.id = rollout.release_id "  # noqa: S608 - names of ours
@@ -110,6 +111,26 @@ def targets_of_counter(conn: Connection, tenant: str, product_name: str, counter
         (tenant, product_name, counter),
     )
     return [one[0] for one in found]
+
+
+def audience(conn: Connection, sha256: str, tenant: str = "default") -> tuple[int, bytes] | None:
+    """Return a fixed audience by its digest, (size when unpacked, packed), or None."""
+    found = raw_connection(conn).execute(
+        "SELECT size, rings FROM fixed_audience WHERE sha256 = ? AND tenant = ?", (sha256, tenant)
+    )
+    row = found.fetchone()
+    return (row[0], row[1]) if row else None
+
+
+def put_audience(
+    conn: Connection, sha256: str, size: int, packed: bytes, tenant: str = "default"
+) -> None:
+    """Keep a fixed audience; one that is kept already stays."""
+    raw_connection(conn).execute(
+        "INSERT INTO fixed_audience (sha256, tenant, size, rings) VALUES (?, ?, ?, ?) "
+        "ON CONFLICT DO NOTHING",
+        (sha256, tenant, size, packed),
+    )
 
 
 def take_room(conn: Connection, rollout_id: int) -> bool:

@@ -17,7 +17,8 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-from tidegate.server.store import flight_tables, gate_tables, supply_tables
+from tidegate.server.store import audience_tables, flight_tables, gate_tables, supply_tables
+from tidegate.server.store.account_tables import account, api_token, login
 from tidegate.server.store.identity_tables import preauthorized, retired_key, session_salt
 from tidegate.server.store.incident_tables import (
     incident_followup,
@@ -29,9 +30,13 @@ from tidegate.server.store.table_parts import metadata
 from tidegate.server.store.table_parts import tenant as _tenant
 
 __all__ = [
+    "account",
+    "api_token",
+    "audience_tables",
     "flight_tables",
     "gate_tables",
     "incident_followup",
+    "login",
     "metadata",
     "preauthorized",
     "publication",
@@ -234,6 +239,10 @@ rollout = Table(
     Column("ended_at", BigInteger),
     # of a way back that the incident ring granted: fallback_grant.id
     Column("grant_id", BigInteger),
+    # of a snapshot rollout: audience_tables.fixed_audience.sha256
+    Column("fixed", String(64)),
+    # of one that fetches ahead: when activation was let go
+    Column("released_at", BigInteger),
     UniqueConstraint("tenant", "name"),
     Index(None, "tenant", "state"),
 )
@@ -516,45 +525,6 @@ approval_request = Table(
     Column("decided_at", BigInteger),
     Column("decided_by", String(128)),
     Index(None, "tenant", "state"),
-)
-
-account = Table(
-    "account",
-    metadata,
-    Column("id", _Id, primary_key=True),
-    _tenant(),
-    Column("name", String(64), nullable=False),
-    Column("password_hash", Text, nullable=False),
-    # viewer, operator, approver, admin
-    Column("role", String(16), nullable=False),
-    Column("created_at", BigInteger, nullable=False),
-    Column("disabled_at", BigInteger),
-    UniqueConstraint("tenant", "name"),
-)
-
-login = Table(
-    "login",
-    metadata,
-    Column("token_sha256", String(64), primary_key=True),
-    _tenant(),
-    Column("account_id", _Id, ForeignKey("account.id"), nullable=False),
-    Column("created_at", BigInteger, nullable=False),
-    Column("expires_at", BigInteger, nullable=False),
-)
-
-api_token = Table(
-    "api_token",
-    metadata,
-    Column("id", _Id, primary_key=True),
-    _tenant(),
-    Column("name", String(64), nullable=False),
-    Column("token_sha256", String(64), nullable=False, unique=True),
-    Column("role", String(16), nullable=False),
-    Column("created_at", BigInteger, nullable=False),
-    Column("created_by", String(128), nullable=False),
-    Column("expires_at", BigInteger),
-    Column("revoked_at", BigInteger),
-    Column("last_used_at", BigInteger),
 )
 
 audit = Table(

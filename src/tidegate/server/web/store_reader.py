@@ -43,7 +43,7 @@ DAY_S: Final = 86_400
 #: How old the count of devices heard of may be.
 SEEN_AGE_S: Final = 15
 #: Counts the devices of a rollout's rings by (ring, variant), at a time.
-Count = Callable[[Rollout, str, int], Audience]
+Count = Callable[[Connection, Rollout, str, int], Audience]
 
 
 class StoreReader:
@@ -67,7 +67,7 @@ class StoreReader:
             self._news += 1
 
     def _audience(self, now: int) -> AudienceOf:
-        return lambda model, product: self._count(model, product, now)
+        return lambda conn, model, product: self._count(conn, model, product, now)
 
     def _seen(self, conn: Connection, now: int) -> int:
         """Return how many devices were heard of within a day: a count over the fleet, so it may be a little old."""

@@ -9,14 +9,14 @@ from tidegate.core.protocol import EventBody
 from tidegate.core.release import ReleaseTarget
 from tidegate.core.words import key_words
 from tidegate.rollout import explain
+from tidegate.server import why
 from tidegate.server.devices import slots_now
 from tidegate.server.groups import Book
 from tidegate.server.outcomes import BEFORE
 from tidegate.server.store import Connection, web_queries
 from tidegate.server.store import web_devices as rows
 from tidegate.server.web import words
-from tidegate.server.web.queries import contracts, devices, why
-from tidegate.server.web.queries.why import Standing
+from tidegate.server.web.queries import contracts, devices
 from tidegate.server.web.views import (
     CheckRow,
     DevicePage,
@@ -27,7 +27,7 @@ from tidegate.server.web.views import (
     WhyRow,
 )
 from tidegate.server.web.words import Tone
-from tidegate.server.why import NO_BOUNDS, Bounds
+from tidegate.server.why import NO_BOUNDS, Bounds, Standing
 
 Row = dict[str, Any]
 UPDATES: Final = 12
@@ -68,7 +68,7 @@ def page(
     events = rows.events(conn, number, EVENTS)
     newest = rows.newest_updates(conn, [number]).get(number)
     state, said = devices.state_of(device, newest, now)
-    if state == "idle" and standing.facts.rollout and not standing.facts.update_state:
+    if state == "idle" and _is_concerned(standing) and not standing.facts.update_state:
         state, said = "waiting", standing.facts.release
     word = words.state(state).word
     failed = next((one for one in events if one["kind"] in {"failed", "reverted"}), None)
@@ -88,7 +88,7 @@ def page(
         seen_at=int(device["last_seen"]),
         question=_question(standing),
         verdict=_verdict(standing, now),
-        rollout=standing.facts.rollout,
+        rollout=standing.facts.rollout if _is_concerned(standing) else "",
         checks=_checks(standing, now),
         timeline=_timeline(conn, device, updates, events),
         updates_total=rows.update_count(conn, number),
@@ -104,8 +104,12 @@ def page(
     )
 
 
+def _is_concerned(standing: Standing) -> bool:
+    return bool(standing.facts.rollout) and not standing.facts.up_to_date
+
+
 def _question(standing: Standing) -> str:
-    if standing.facts.rollout and standing.live is not None:
+    if _is_concerned(standing) and standing.live is not None:
         way = "back to" if standing.live.row.kind == "fallback" else "to"
         return f"Why is it (not) updating {way} {standing.facts.release}?"
     return "Why is it not updating?"
@@ -210,7 +214,8 @@ def _contract(
     release = web_queries.release_by_counter(
         conn, str(device["product"]), int(device["running_counter"])
     )
-    target, name = standing.target, standing.facts.release
+    target = standing.target
+    name = target.version if target is not None else ""
     if release is not None:
         hardware = Hardware(str(device["model"]), int(device["rev"]))
         for artifact in web_queries.artifacts(conn, int(release["id"])):

@@ -22,7 +22,7 @@ from tidegate.server.web.views import RolloutRow, RolloutsPage
 
 Row = dict[str, Any]
 #: Counts the devices of a rollout's rings by (ring, variant).
-AudienceOf = Callable[[Rollout, str], Audience]
+AudienceOf = Callable[[Connection, Rollout, str], Audience]
 PAGE: Final = 50
 _OPEN: Final = frozenset({"open", "soaking"})
 _AFTER_HALT: Final = frozenset({"halted", "falling_back", "completed", "cancelled"})
@@ -48,7 +48,7 @@ def evidence_of(conn: Connection, row: Row, model: Rollout, audience_of: Audienc
             reasons.setdefault(key, {})[name[7:]] = value
         else:
             counted.setdefault(key, {})[name] = value
-    for key, count in audience_of(model, str(row["product"])).items():
+    for key, count in audience_of(conn, model, str(row["product"])).items():
         values = counted.setdefault(key, {})
         values["audience"] = count
     if row["kind"] == "fallback":
