@@ -1,5 +1,7 @@
 """A gate that was stored and taken up again, by another process or after a restart, goes on as if nothing had been: whatever happened, and at any point."""
 
+import math
+
 import msgspec
 import pytest
 from hypothesis import given, settings
@@ -31,7 +33,7 @@ KINDS = ("permit", "refund", "failed", "confirmed", "crashed", "seen", "leave", 
 #: What happens to which devices (a stride through them), and how long it is until the next tick.
 Turn = tuple[str, int, int, int]
 turn = st.tuples(
-    st.sampled_from((*KINDS, "permit", "confirmed", "seen", "isolate", "early")),
+    st.sampled_from((*KINDS, "permit", "confirmed", "seen", "isolate", "early", "measured")),
     st.integers(0, 23),
     st.integers(1, 8),
     st.sampled_from([0, 0, TICK, TICK, 4 * TICK, 5 * HOUR_S, DAY_S, 4 * DAY_S]),
@@ -69,6 +71,9 @@ def tell(roster: Roster, happened: Turn, keep: list[Fact]) -> Decision | None:
             # Few leave, or nobody would be left to tell of.
             getattr(roster, what)(device)
             break
+        elif what == "measured":
+            value = math.nan if number == 3 else float(number * step % 7)
+            roster.measured(device, now, "errors", value, DAY_S)
         else:
             getattr(roster, what)(device, now)
     return None

@@ -4,8 +4,8 @@ Everything here is pure and needs nothing but the standard library and msgspec, 
 
 `settings` what is tolerated · `strata` whose evidence is kept apart · `facts` what is booked · `stakes` what each fact is worth · `book` the sums ·
 `wealth` odds against the release · `room` how many may go · `decide` one decision · `baseline` what was normal before · `desk` (with `cohorts`, `sites`,
-`risks`, `hazards`) from what happens to facts, booked when they are mature · `watch` all of it as one · `roster` (with `crowd`) the same for single devices
-that repeat themselves, come late or lie: what a server holds, stores and takes up again.
+`risks`, `hazards`) from what happens to facts, booked when they are mature · `watch` all of it as one · `roster` (with `crowd`, `pairs`) the same for
+single devices that repeat themselves, come late or lie: what a server holds, stores and takes up again.
 
 The argument why it may be looked at as often as one likes is in `docs/concepts/evidence.md`.
 """

@@ -17,6 +17,7 @@ import msgspec
 
 from tidegate.core.bucket import bucket
 from tidegate.rollout.evidence import crowd as columns
+from tidegate.rollout.evidence import pairs as ranks
 from tidegate.rollout.evidence import watch as watches
 from tidegate.rollout.evidence.baseline import Baseline
 from tidegate.rollout.evidence.crowd import BACK, CONTROL, CRASHED, DARK, LEFT, OUT, OVER, WELL
@@ -42,6 +43,7 @@ class _Packed(msgspec.Struct, frozen=True, array_like=True):
     down_s: int
     deadlines: list[tuple[int, list[int]]]
     shown: list[tuple[int, int, list[tuple[str, list[int]]]]]
+    pairs: ranks.Packed
 
 
 class Roster:
@@ -51,6 +53,9 @@ class Roster:
         self.watch = watch
         self.crowd = columns.Crowd(watch.book.scheme)
         self.ignored: dict[Ignored, int] = {}
+        book = watch.book
+        self._metrics = {name.lstrip("-"): at for at, name in enumerate(book.harm.metrics)}
+        self._pairs = ranks.Pairs(book.scheme, book.harm, self.crowd)
         self._down_s = 0
         #: Who is to be looked at when so many ticks of time with the server up have gone by.
         self._deadlines: dict[int, array[int]] = {}
@@ -116,6 +121,24 @@ class Roster:
         if one is not None:
             self._alive(one)
 
+    def measured(self, device: str, at: int, name: str, value: float, seconds: int) -> None:
+        """Take what a device measured of itself, for its rank among devices not updated.
+
+        To be fed with every heartbeat: each metric of it that `Harm.metrics` names (with a minus before the name, less of it is worse). Others are passed over.
+
+        Args:
+            device: its name.
+            at: when the report came, unix seconds.
+            name: of the metric, as the device says it.
+            value: what was counted in those seconds, or a gauge's mean times the seconds; untrusted, and no number books nothing.
+            seconds: that it covers.
+        """
+        metric = self._metrics.get(name)
+        one = self._known(device, at) if metric is not None else None
+        if one is not None and metric is not None:
+            self._alive(one)
+            self._pairs.measured(one, self.watch.desk.now, metric, value, seconds)
+
     def permit(self, device: str, at: int) -> bool:
         """Book a permit. Return whether it counts: it is the device's first of this release."""
         one = self._known(device, at)
@@ -128,6 +151,7 @@ class Roster:
             crowd.flags[one] &= ~CRASHED
         crowd.state[one], crowd.granted_at[one] = OUT, desk.now
         desk.permit(crowd.profile_of(one), 1, crowd.site_of(one))
+        self._pairs.begin(one)
         return True
 
     def refund(self, device: str, at: int) -> None:
@@ -183,6 +207,9 @@ class Roster:
         desk.advance(now)
         self._darken()
         self._tell_vanished()
+        for one in self._pairs.due(desk.now):
+            profile = self.crowd.profile_of(one.one)
+            desk.scored(profile, one.window, one.sixteenths, metric=one.metric)
         return self.watch.step(now, keep)
 
     def early(self, now: int, keep: Callable[[Fact], None] | None = None) -> Decision:
@@ -355,6 +382,7 @@ class Roster:
                 (tick, due, [(region, list(ones)) for region, ones in regions.items()])
                 for tick, (due, regions) in self._shown.items()
             ],
+            pairs=self._pairs.pack(),
         )
         return bytes([_VERSION]) + zlib.compress(msgspec.msgpack.encode(packed), 1)
 
@@ -381,6 +409,8 @@ class Roster:
                 raise ValueError("a dump of other strata")
             roster = cls(Watch.unpack(packed.watch, harm, baseline))
             roster.crowd = columns.Crowd.unpack(packed.crowd, scheme)
+            roster._pairs = ranks.Pairs(scheme, harm, roster.crowd)
+            roster._pairs.restore(packed.pairs)
         except (zlib.error, msgspec.DecodeError, IndexError, OverflowError) as error:
             raise ValueError(f"a damaged dump: {error}") from error
         roster.ignored = dict(packed.ignored)
