@@ -1,11 +1,13 @@
 """Single devices: what counts of what they say, and what their silence means."""
 
+import msgspec
 import pytest
 
 from tidegate.rollout.evidence import layout as at
 from tidegate.rollout.evidence.baseline import Baseline
 from tidegate.rollout.evidence.decide import Decision
 from tidegate.rollout.evidence.facts import Control, Fact, Fail, Isolated, Late, Ok, Silent
+from tidegate.rollout.evidence.habits import Habits
 from tidegate.rollout.evidence.roster import Roster
 from tidegate.rollout.evidence.settings import DAY_S, HOUR_S, PRESETS
 from tidegate.rollout.evidence.strata import Profile, divide
@@ -317,3 +319,81 @@ def test_a_device_that_confirmed_too_late_and_then_crashed_holds_no_room(story: 
     assert row[at.SILENT] == 3
     assert row[at.ALIVE : at.ALIVE + 2] == [1, 1]
     assert row[at.DEAD : at.DEAD + 2] == [2, 2]
+
+
+# ---------------------------------------------------------------------- habits
+
+
+def hours(habits: Habits, *gaps_h: int) -> None:
+    now = 0
+    for gap in gaps_h:
+        habits.contact(0, now, now + gap * HOUR_S)
+        now += gap * HOUR_S
+
+
+@pytest.mark.parametrize(
+    ("gaps_h", "connectivity", "wait_s"),
+    [
+        # Little is known: the class, or longer when it was away for longer.
+        ((), "always", 4 * HOUR_S),
+        ((), "daily", 26 * HOUR_S),
+        ((), "unheard-of", 26 * HOUR_S),
+        ((1,) * 900, "other", 26 * HOUR_S),
+        ((1,) * 900 + (11,), "always", 13 * HOUR_S * 11 // 10),
+        # A habit is known: 999 of 1000, and a tenth more; never less than four hours.
+        ((1,) * 1_000, "other", 4 * HOUR_S),
+        ((1,) * 1_099 + (20,), "other", 4 * HOUR_S),
+        ((1,) * 1_098 + (20,) * 2, "other", 26 * HOUR_S * 11 // 10),
+        ((16, 8) * 500, "weekly", 18 * HOUR_S * 11 // 10),
+        ((2_000,) * 1_000, "monthly", 724 * HOUR_S * 11 // 10),
+    ],
+)
+def test_a_deadline_is_what_a_device_does_not_exceed_itself(
+    gaps_h: tuple[int, ...], connectivity: str, wait_s: int
+) -> None:
+    habits = Habits()
+    habits.add()
+    hours(habits, *gaps_h)
+    assert habits.wait_s(0, connectivity) == wait_s
+
+
+def test_a_habit_is_kept_in_sixteen_numbers_however_long_it_is_watched() -> None:
+    habits = Habits()
+    habits.add()
+    for hour in range(150_000):
+        habits.contact(0, hour * HOUR_S, (hour + 1) * HOUR_S)
+    assert habits.wait_s(0, "other") == 4 * HOUR_S
+    assert len(habits.pack()) == 32
+    habits.contact(0, 0, 59)
+    habits.contact(0, 10 * HOUR_S, 5 * HOUR_S)
+    again = Habits()
+    again.restore(habits.pack(), 1)
+    assert again.gaps(0) == habits.gaps(0)
+    with pytest.raises(ValueError, match="another number"):
+        again.restore(habits.pack(), 2)
+
+
+def test_who_is_often_away_for_hours_is_taken_for_dark_once_and_not_again() -> None:
+    story = Story(60)
+    story.go(2 * HOUR_S)
+    for _ in range(3):
+        story.away.add("d1")
+        story.go(story.now + 8 * HOUR_S)
+        story.away.clear()
+        story.go(story.now + 4 * HOUR_S)
+    assert len(story.of(Late)) == 1
+
+
+def test_what_was_learned_in_one_rollout_is_known_in_the_next() -> None:
+    scheme = divide({("v1", "eu", "weekly"): 3})
+    harm = msgspec.structs.replace(PRESETS["normal"], tick_s=HOUR_S)
+    earlier, fresh = (Roster(Watch(scheme, harm, BASE, 0)) for _ in range(2))
+    for roster, names in ((earlier, ("d0", "d1")), (fresh, ("d9", "d1", "d2"))):
+        for name in names:
+            roster.meet(name, {"variant": "v1", "region": "eu", "class": "weekly"}, 0)
+    for hour in range(1, 1_100):
+        earlier.seen("d1", hour * HOUR_S)
+        earlier.step(hour * HOUR_S)
+    fresh.inherit(Roster.load(earlier.dump(), scheme, harm, BASE))
+    waits = [fresh.habits.wait_s(one, "weekly") // HOUR_S for one in range(3)]
+    assert waits == [172, 4, 172]

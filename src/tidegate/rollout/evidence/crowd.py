@@ -6,8 +6,9 @@ A device has a number, its place in every column, for as long as its rollout is 
 stories give equal columns.
 """
 
+import sys
 from array import array
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
@@ -158,3 +159,36 @@ class Crowd:
         if {len(column) for column in columns} != {len(crowd.names)}:
             raise ValueError("columns of different lengths")
         return crowd
+
+
+def to_bytes(column: "array[int] | array[float]") -> bytes:
+    """Return a column for a store: little-endian."""
+    if sys.byteorder == "little":
+        return column.tobytes()
+    swapped = column[:]
+    swapped.byteswap()
+    return swapped.tobytes()
+
+
+def from_bytes(typecode: Literal["H", "I", "q"], data: bytes) -> "array[int]":
+    """Return a column of whole numbers that was stored.
+
+    Raises:
+        ValueError: not a whole number of them.
+    """
+    column = array(typecode, data)
+    if sys.byteorder == "big":
+        column.byteswap()
+    return column
+
+
+def floats(data: bytes) -> "array[float]":
+    """Return a column of single-precision numbers that was stored.
+
+    Raises:
+        ValueError: not a whole number of them.
+    """
+    column = array("f", data)
+    if sys.byteorder == "big":
+        column.byteswap()
+    return column

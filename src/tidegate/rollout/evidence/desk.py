@@ -33,19 +33,12 @@ from tidegate.rollout.evidence.facts import (
     Silent,
     Watch,
 )
-from tidegate.rollout.evidence.settings import CONTROLS, HOUR_S, MILLION
+from tidegate.rollout.evidence.habits import LEAST_S, PERSONAL_S
+from tidegate.rollout.evidence.settings import CONTROLS, MILLION
 from tidegate.rollout.evidence.strata import CLASS, OTHER, Profile
 
-#: How long after the last contact a device counts as dark, where nothing is known of its own habit; by connectivity class.
-PERSONAL_S: Final = {
-    "always": 4 * HOUR_S,
-    "daily": 26 * HOUR_S,
-    "weekly": 172 * HOUR_S,
-    "monthly": 724 * HOUR_S,
-    OTHER: 26 * HOUR_S,
-}
 #: An updated device comes under watch for going dark this long after its permit.
-_DARK_LAG_S: Final = 4 * HOUR_S
+_DARK_LAG_S: Final = LEAST_S
 #: Of fewer devices not updated, one that vanished counts double.
 _SAMPLE: Final = 50
 #: Answers of silent devices are taken for so long after their deadline.

@@ -15,7 +15,6 @@ a device with the usual windows; of a large fleet a part is followed, drawn by a
 """
 
 import math
-import sys
 from array import array
 from collections import deque
 from collections.abc import Iterator
@@ -24,7 +23,7 @@ from typing import Final, NamedTuple, TypeAlias
 import msgspec
 
 from tidegate.core.bucket import BUCKETS, bucket
-from tidegate.rollout.evidence.crowd import BACK, WELL, Crowd
+from tidegate.rollout.evidence.crowd import BACK, WELL, Crowd, floats, from_bytes, to_bytes
 from tidegate.rollout.evidence.desk import rank
 from tidegate.rollout.evidence.settings import CONTROLS, DAY_S, HOUR_S, Harm
 from tidegate.rollout.evidence.strata import VARIANT, Scheme
@@ -298,8 +297,8 @@ class Pairs:
             ones=self._ones.tolist(),
             latest=self._latest,
             until=self._until.tolist(),
-            values=[[_bytes(one) for one in columns] for columns in self._values],
-            covered=[[_bytes(one) for one in columns] for columns in self._covered],
+            values=[[to_bytes(one) for one in columns] for columns in self._values],
+            covered=[[to_bytes(one) for one in columns] for columns in self._covered],
             used=[bytes(one) for one in self._used],
             pools=[(key, list(pool)) for key, pool in self._pools.items()],
             due=[(when, [one.tolist() for one in ones]) for when, ones in self._due.items()],
@@ -317,8 +316,8 @@ class Pairs:
         for row, one in enumerate(packed.ones):
             self._join(row, one)
         self._latest = packed.latest
-        self._values = [[_floats(one) for one in columns] for columns in packed.values]
-        self._covered = [[_counts(one) for one in columns] for columns in packed.covered]
+        self._values = [[floats(one) for one in columns] for columns in packed.values]
+        self._covered = [[from_bytes("H", one) for one in columns] for columns in packed.covered]
         self._used = [bytearray(one) for one in packed.used]
         self._pools = {key: deque(pool) for key, pool in packed.pools}
         self._due = {when: [array("I", one) for one in ones] for when, ones in packed.due}
@@ -356,25 +355,3 @@ def _measure(after: float, before: float | None, below: bool) -> float:
     if below:
         return after - before
     return after / (after + before) if after + before else 0.5
-
-
-def _bytes(column: "array[float] | array[int]") -> bytes:
-    if sys.byteorder == "little":
-        return column.tobytes()
-    swapped = array(column.typecode, column)
-    swapped.byteswap()
-    return swapped.tobytes()
-
-
-def _floats(data: bytes) -> "array[float]":
-    column = array("f", data)
-    if sys.byteorder == "big":
-        column.byteswap()
-    return column
-
-
-def _counts(data: bytes) -> "array[int]":
-    column = array("H", data)
-    if sys.byteorder == "big":
-        column.byteswap()
-    return column

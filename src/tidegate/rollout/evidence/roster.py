@@ -22,10 +22,10 @@ from tidegate.rollout.evidence import watch as watches
 from tidegate.rollout.evidence.baseline import Baseline
 from tidegate.rollout.evidence.crowd import BACK, CONTROL, CRASHED, DARK, LEFT, OUT, OVER, WELL
 from tidegate.rollout.evidence.decide import Decision
-from tidegate.rollout.evidence.desk import PERSONAL_S
 from tidegate.rollout.evidence.facts import Fact
+from tidegate.rollout.evidence.habits import Habits
 from tidegate.rollout.evidence.settings import DAY_S, Harm
-from tidegate.rollout.evidence.strata import OTHER, Scheme
+from tidegate.rollout.evidence.strata import Scheme
 from tidegate.rollout.evidence.watch import Watch
 
 Ignored: TypeAlias = Literal["unknown", "twice", "future", "unasked"]
@@ -44,6 +44,7 @@ class _Packed(msgspec.Struct, frozen=True, array_like=True):
     deadlines: list[tuple[int, list[int]]]
     shown: list[tuple[int, int, list[tuple[str, list[int]]]]]
     pairs: ranks.Packed
+    habits: bytes
 
 
 class Roster:
@@ -56,6 +57,7 @@ class Roster:
         book = watch.book
         self._metrics = {name.lstrip("-"): at for at, name in enumerate(book.harm.metrics)}
         self._pairs = ranks.Pairs(book.scheme, book.harm, self.crowd)
+        self.habits = Habits()
         self._down_s = 0
         #: Who is to be looked at when so many ticks of time with the server up have gone by.
         self._deadlines: dict[int, array[int]] = {}
@@ -88,6 +90,7 @@ class Roster:
         if one is None:
             profile = self.watch.book.scheme.profile(values)
             one = self.crowd.add(device, profile, site, desk.now)
+            self.habits.add()
             self._due(one, desk.now - self._down_s)
         self.crowd.state[one] = CONTROL
         self.crowd.flags[one] &= ~DARK
@@ -110,6 +113,13 @@ class Roster:
         one = self.crowd.numbers.get(device)
         if one is not None:
             self._take_out(one)
+
+    def inherit(self, earlier: "Roster") -> None:
+        """Begin with what an earlier roster learned of the same devices: how long they are usually not heard. Before anything happens."""
+        for device, one in self.crowd.numbers.items():
+            theirs = earlier.crowd.numbers.get(device)
+            if theirs is not None:
+                self.habits.inherit(one, earlier.habits.gaps(theirs))
 
     def isolate(self, stratum: int, keep: Callable[[Fact], None] | None = None) -> None:
         """Book that a person isolated a stratum (`Watch.isolate`)."""
@@ -274,6 +284,7 @@ class Roster:
         """Note a contact: the soak gates that it passes, and that it is not dark."""
         desk, crowd = self.watch.desk, self.crowd
         now = max(crowd.heard_at[one], desk.now)
+        self.habits.contact(one, crowd.heard_up[one], now - self._down_s)
         crowd.heard_at[one], crowd.heard_up[one] = now, now - self._down_s
         state = crowd.state[one]
         if crowd.flags[one] & DARK:
@@ -291,7 +302,7 @@ class Roster:
         crowd.gates[one] = gate
 
     def _wait_s(self, one: int) -> int:
-        return PERSONAL_S.get(self.crowd.cell_of(one)[1], PERSONAL_S[OTHER])
+        return self.habits.wait_s(one, self.crowd.cell_of(one)[1])
 
     def _due(self, one: int, heard_up: int) -> None:
         """Look at a device again when its deadline will have passed."""
@@ -383,6 +394,7 @@ class Roster:
                 for tick, (due, regions) in self._shown.items()
             ],
             pairs=self._pairs.pack(),
+            habits=self.habits.pack(),
         )
         return bytes([_VERSION]) + zlib.compress(msgspec.msgpack.encode(packed), 1)
 
@@ -411,6 +423,7 @@ class Roster:
             roster.crowd = columns.Crowd.unpack(packed.crowd, scheme)
             roster._pairs = ranks.Pairs(scheme, harm, roster.crowd)
             roster._pairs.restore(packed.pairs)
+            roster.habits.restore(packed.habits, len(roster.crowd.names))
         except (zlib.error, msgspec.DecodeError, IndexError, OverflowError) as error:
             raise ValueError(f"a damaged dump: {error}") from error
         roster.ignored = dict(packed.ignored)

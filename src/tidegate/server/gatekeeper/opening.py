@@ -12,7 +12,7 @@ import msgspec
 
 from tidegate.core.hardware import HardwareRange
 from tidegate.rollout.evidence.baseline import Baseline, Past, from_history
-from tidegate.rollout.evidence.desk import PERSONAL_S
+from tidegate.rollout.evidence.habits import PERSONAL_S
 from tidegate.rollout.evidence.roster import Roster
 from tidegate.rollout.evidence.settings import HOUR_S, MILLION, Harm
 from tidegate.rollout.evidence.strata import CLASS, REGION, VARIANT, Profile, Scheme, divide
