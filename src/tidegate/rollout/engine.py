@@ -10,7 +10,7 @@ The order of one decision:
    passes, its next step opens, or it has passed and the next ring opens. A ring without devices is skipped. Never is more than one step opened in one plan.
 4. **Completion.** When all rings have passed, no permit's outcome is open, and everybody has an outcome or nobody has asked for a permit for as long as a
    device may be silent before it counts as lost (at the latest a month after the last step). Devices that do not show up hold nothing up; a completed
-   rollout still serves them when they come back, under the same guards.
+   rollout still serves them when they come back, under the same guards. Who waits for leave while a soak gate of the evidence is shut has shown up.
 5. **Room** for permits (`rollout.admission`).
 
 A plan never opens anything in the decision that halts or isolates. Every plan says `because`: what decided comes first.
@@ -198,7 +198,8 @@ def _stoppers(policy: Policy, replaced: Collection[str]) -> list[tuple[str, Gate
 def _kept(rollout: Rollout, evidence: Evidence) -> Evidence:
     """Return the evidence of the variants that are still in."""
     variants = {variant for _, variant in evidence.tallies} - set(rollout.isolated)
-    return sums.only(evidence, variants=variants)
+    kept = sums.only(evidence, variants=variants)
+    return msgspec.structs.replace(kept, weighed=evidence.weighed)
 
 
 def _rest(rollout: Rollout, rings: tuple[RingProgress, ...]) -> Plan:
@@ -275,11 +276,18 @@ def _complete(
     tally = sums.total(kept)
     opened = max((ring.opened_at for ring in rings), default=0)
     silent_s = rollout.policy.deadlines.return_s + rollout.policy.deadlines.confirm_s
-    quiet_at = min(max(opened, tally.last_permit_at) + silent_s, opened + _TAIL_S)
+    ages = kept.weighed.ages if kept.weighed is not None and tally.staged else ()
+    soak_s = max((one.age_s for one in ages), default=0)
+    quiet_at = min(max(opened, tally.last_permit_at + soak_s) + silent_s, opened + _TAIL_S)
     left = max(0, tally.audience - tally.ended)
     if tally.pending:
         what = "permit" if tally.pending == 1 else "permits"
         text = f"all rings have passed; the outcome of {tally.pending:,} {what} is open"
+        return "hold", rings, (Finding(gate="completion", passed=False, text=text), *notes)
+    if left and now < quiet_at and any(one.room is not None for one in ages):
+        text = (
+            f"all rings have passed; {tally.staged:,} devices wait for leave until more is proved"
+        )
         return "hold", rings, (Finding(gate="completion", passed=False, text=text), *notes)
     if left and now < quiet_at:
         text = (

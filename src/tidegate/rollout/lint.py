@@ -83,12 +83,14 @@ def lint(policy: Policy, scope: Scope) -> tuple[Lint, ...]:
 
 
 def soak_s(policy: Policy, offered: Mapping[str, Mapping[str, int]]) -> int:
-    """Return the least time that the rings' soak gates take, in seconds: of every step of every ring that has devices."""
-    return sum(
+    """Return the least time that soak takes, in seconds: of every step of every ring that has devices, or beside that of the evidence gate."""
+    rings = sum(
         _soak_of(ring) * len(ring.shares)
         for ring in policy.rings
         if sum(offered.get(ring.name, {}).values())
     )
+    harm = _harm(policy)
+    return max(rings, max((one.age_s for one in harm.soaks), default=0) if harm else 0)
 
 
 def devices_until_seen(excess: float, harm: Harm, baseline: float = SILENCE) -> float:

@@ -128,9 +128,7 @@ PRESETS: Final[Mapping[str, Mapping[str, Any]]] = {
         ],
         "deadlines": {"start": "7d", "finish": "7d", "return": "1h", "confirm": "24h"},
         "flow": {"in_flight": "none", "first": 8},
-        "ring": _rings(
-            (5, "4h", "24h"), (20, "24h", "4d"), (50, "24h", "7d"), ["10%", "50%", "100%"]
-        ),
+        "ring": _rings((5, "4h", "24h"), (20, "24h", "4d"), (50, "24h", "7d"), ["10%", "100%"]),
     },
     "careful": {
         "guards": [
@@ -144,7 +142,7 @@ PRESETS: Final[Mapping[str, Mapping[str, Any]]] = {
             (5, "24h", "4d"),
             (50, "4d", "14d"),
             (100, "4d", "14d"),
-            ["1%", "5%", "20%", "50%", "100%"],
+            ["10%", "100%"],
         ),
     },
     "fast": {

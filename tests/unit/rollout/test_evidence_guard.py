@@ -12,7 +12,7 @@ from tidegate.rollout.evidence.decide import Decision, decide
 from tidegate.rollout.evidence.facts import Fail, Ok, Permit, Silent
 from tidegate.rollout.evidence.settings import PRESETS
 from tidegate.rollout.evidence.strata import Profile, divide
-from tidegate.rollout.model import Evidence, Rollout, RolloutState
+from tidegate.rollout.model import Evidence, Plan, Rollout, RolloutState
 
 WEIGHED = policy(
     guards=[
@@ -65,13 +65,27 @@ def test_the_variant_that_carries_the_evidence_is_isolated_and_nothing_opens() -
     assert again.verdict == "advance"
 
 
-def test_evidence_against_a_part_that_cannot_leave_halts_all() -> None:
+def _against(**part: str) -> Plan:
+    """Plan with evidence against a part of the fleet."""
     found = decision(r3=(60, 0, 0), r4=(2, 8, 0))
     assert found.blame is not None
-    for name in ("region=eu", "variant=r4, region=eu", "variant=other"):
-        blame = msgspec.structs.replace(found.blame, name=name)
-        other = msgspec.structs.replace(found, blame=blame)
-        assert engine.plan(rollout(), weigh(FLEET, other), 10).verdict == "halt"
+    names = {"attributes": tuple(part), "values": tuple(part.values())}
+    other = msgspec.structs.replace(found, blame=msgspec.structs.replace(found.blame, **names))
+    return engine.plan(rollout(), weigh(FLEET, other), 10)
+
+
+def test_any_part_that_a_query_finds_can_leave_alone() -> None:
+    assert _against(region="eu").isolate == ("where region = eu",)
+    both = {"variant": "r4", "class": "always", "from": "gw1-2.4.0"}
+    assert _against(**both).isolate == (
+        "where variant = r4 and connectivity = always and release = gw1-2.4.0",
+    )
+
+
+def test_evidence_against_a_part_that_no_query_finds_halts_all() -> None:
+    assert _against(variant="other").verdict == "halt"
+    assert _against(variant="r4", region="other").verdict == "halt"
+    assert _against(region="e" * 80).verdict == "halt"
 
 
 def test_room_is_what_the_evidence_leaves_and_says_why() -> None:

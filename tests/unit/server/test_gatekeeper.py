@@ -3,6 +3,7 @@
 import zlib
 from typing import Any
 
+from tests.unit.server.light import LightFleet
 from tests.unit.server.rig import Device, Rig
 from tests.unit.server.test_rollouts_admin import OLGA
 
@@ -303,3 +304,23 @@ def test_who_resumes_after_a_halt_by_odds_begins_at_even_odds(rig: Rig) -> None:
     assert fleet.row["state"] == "active"
     assert fleet.decision.odds <= 1
     assert fleet.rooms()["variant=gw1-r1"] == 4
+
+
+def test_devices_that_join_later_get_their_permits_too(rig: Rig) -> None:
+    fleet = LightFleet(rig, 3)
+    fleet.start(POLICY)
+    fleet.look()
+    fleet.live(24)
+    assert fleet.row["state"] == "completed"
+    for _ in range(6):
+        fleet.look(900)
+    fleet.add(5)
+    fleet.heard()
+    fleet.look(900)
+    assert sorted(fleet.ask()) == [4, 5, 6, 7], "as many as go first of a variant"
+    fleet.end([4, 5, 6, 7])
+    assert fleet.ask() == []
+    for _ in range(6):
+        fleet.heard()
+        fleet.look(900)
+    assert fleet.ask() == [8]

@@ -15,7 +15,7 @@ What is decided comes back as facts (`carried`), so that the log alone replays i
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final, Literal, TypeAlias
 
 import msgspec
@@ -113,7 +113,12 @@ def odds(log: float) -> float:
 
 
 def decide(
-    book: Book, now: int, *, since_s: int | None = None, known: Wealth | None = None
+    book: Book,
+    now: int,
+    *,
+    since_s: int | None = None,
+    known: Wealth | None = None,
+    waiting: Mapping[str, int] | None = None,
 ) -> Decision:
     """Decide who is to blame, or how many may go.
 
@@ -121,6 +126,7 @@ def decide(
         book: all that is known. It is settled, nothing else of it changes.
         now: unix seconds.
         since_s: time since the last decision; None = a tick. Fractions of permits grow with it, by an hour at the most.
+        waiting: devices not updated that are there now, by variant: newcomers are more than the census has. None = nobody but the census.
         known: the book's wealth from an earlier decision; makes this one cheaper, and changes nothing of what it says.
     """
     known = Wealth(book) if known is None else known
@@ -144,7 +150,7 @@ def decide(
     if log_odds >= wealth.rounded(math.log(book.harm.odds)):
         return _blamed(book, known, weighted, base)
     elapsed = book.harm.tick_s if since_s is None else max(0, min(since_s, HOUR_S))
-    return _room(book, known, play, base, elapsed)
+    return _room(book, known, play, base, elapsed, waiting or {})
 
 
 def _needles(book: Book, known: Wealth, weighted: dict[int, float]) -> tuple[Needle, ...]:
@@ -238,7 +244,12 @@ def _calm_without(book: Book, weighted: dict[int, float], guilty: int) -> bool:
 
 
 def _room(
-    book: Book, known: Wealth, play: tuple[int, ...], base: Decision, elapsed_s: int
+    book: Book,
+    known: Wealth,
+    play: tuple[int, ...],
+    base: Decision,
+    elapsed_s: int,
+    waiting: Mapping[str, int],
 ) -> Decision:
     harm, rows = book.harm, book.rows
     chosen = set(play)
@@ -252,7 +263,10 @@ def _room(
     ages = room.soak(harm, rows[FLEET], eligible, hazard)
     shut = [one.room for one in ages if one.room is not None]
     room_soak = min(shut) if shut else None
-    left = {name: max(0, sizes[name] - rows[one][at.EXPOSED]) for name, one in variants.items()}
+    left = {
+        name: max(0, sizes[name] - rows[one][at.EXPOSED], waiting.get(name, 0))
+        for name, one in variants.items()
+    }
     whole = sum(left.values())
     leads = {one: _lead(book, known, one) for one in play}
     # Of a handful of devices none may be left for an answer: that is a person's decision.

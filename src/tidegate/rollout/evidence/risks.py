@@ -7,7 +7,7 @@ import msgspec
 
 from tidegate.rollout.evidence.book import Book
 from tidegate.rollout.evidence.facts import Kind, Risk
-from tidegate.rollout.evidence.strata import Profile
+from tidegate.rollout.evidence.strata import VARIANT, Profile
 
 
 class Packed(msgspec.Struct, frozen=True, array_like=True):
@@ -43,6 +43,15 @@ class Risks:
     def whole_updated(self, kind: Kind) -> int:
         """Return all updated devices under watch."""
         return self._whole[kind]
+
+    def waiting(self) -> dict[str, int]:
+        """Return how many devices not updated there are now, by variant as it is told apart."""
+        place = self.book.scheme.attributes.index(VARIANT)
+        found: dict[str, int] = {}
+        for profile, number in self._numbers.items():
+            name = profile[place]
+            found[name] = found.get(name, 0) + self._control[number]
+        return found
 
     def control(self, profile: Profile, count: int) -> None:
         """Add devices not updated (negative: take away), never below none."""

@@ -85,7 +85,11 @@ class Watch:
     ) -> Decision:
         before = dict(self.book.credits)
         decision = decide(
-            self.book, self.desk.now, since_s=now - self._decided_at, known=self.wealth
+            self.book,
+            self.desk.now,
+            since_s=now - self._decided_at,
+            known=self.wealth,
+            waiting=self.desk.risks.waiting(),
         )
         self._decided_at = max(self._decided_at, now)
         for fact in decision.carried:

@@ -22,8 +22,8 @@ FIRST_AT_SITE: Final = 1
 #: Under no attribute: sites that do not count as one place.
 _CROWDED: Final = ""
 _KNOWN: Final = msgspec.json.Decoder(dict[str, tuple[str, ...]])
-#: What a device has under no name of its own; `intermittent` is all that it says of itself.
-_CLASSES: Final = {"always": "always"}
+#: Classes of connection that the gate knows; whatever else a device says of itself is `other`.
+_CLASSES: Final = frozenset({"always", "daily", "weekly", "monthly"})
 
 
 def values_of(
@@ -77,7 +77,7 @@ def crowded_of(known: str) -> tuple[str, ...]:
 
 def class_of(connectivity: str) -> str:
     """Return the gate's class of what a device says of its connection."""
-    return _CLASSES.get(connectivity, OTHER)
+    return connectivity if connectivity in _CLASSES else OTHER
 
 
 def _values(device: Any, attributes: tuple[str, ...]) -> dict[str, str]:
