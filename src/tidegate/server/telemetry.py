@@ -19,6 +19,7 @@ from tidegate.server.store import (
     Connection,
     changes,
     device_queries,
+    gate_rows,
     hot,
     identity_rows,
     rollout_rows,
@@ -183,6 +184,7 @@ class _Fold:
         self.harmed = False
         self._watching: list[tuple[int, int]] | None = None
         self._exposed: dict[tuple[int, str], list[int]] = {}
+        self._measured: list[tuple[int, int, int]] = []
         self._until = device.measured_until
         self._days: dict[str, int] = {}
 
@@ -214,6 +216,8 @@ class _Fold:
                 if errors
             ]
             hot.add_device_errors(self.conn, device.tenant, alone)
+        if self._measured:
+            gate_rows.tell_measured(self.conn, device.tenant, device.row, self._measured, self.now)
         if self._until != device.measured_until:
             hot.measure_until(self.conn, device.row, self._until)
         if self._days:
@@ -334,6 +338,8 @@ class _Fold:
             found = self._exposed.setdefault((rollout_id, arm), [0, 0])
             found[0] += errors
             found[1] += device_s
+            if device_s:
+                self._measured.append((rollout_id, errors, device_s))
 
     def _believed(self, errors: int, device_s: int) -> tuple[int, int]:
         """Return what counts of a device's word: no more time than it can have lived, and no more errors than say something."""

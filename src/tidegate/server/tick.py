@@ -19,7 +19,7 @@ from tidegate.server.operations import audiences_of
 from tidegate.server.planning import Audience
 from tidegate.server.services import Services
 from tidegate.server.snapshot import Fleet
-from tidegate.server.store import Connection, Store, admin_log
+from tidegate.server.store import Connection, Store, admin_log, gate_rows
 from tidegate.server.store import admin_devices as device_rows
 from tidegate.server.store import admin_rollouts as rows
 
@@ -67,6 +67,7 @@ def tick(services: Services, now: int) -> Ticked:
     keeper = keeper_of(services)
     begun = store.read(lambda conn: rows.begun(conn, now - WATCH_S))
     keeper.retain(begun)
+    _watch(store, begun)
     looked = [_plan_one(store, one, audience, keeper, now) for one in begun]
     store.write(lambda conn: _keep_house(conn, now)).result()
     store.write(lambda conn: services.repository.renew(conn, now)).result()
@@ -78,6 +79,12 @@ def tick(services: Services, now: int) -> Ticked:
         changed=sum(bool(one) for one in looked),
         lapsed=lapsed,
     )
+
+
+def _watch(store: Store, begun: list[int]) -> None:
+    """Have what devices measure noted for the rollouts that are looked at."""
+    if any(noted != (one in begun) for one, noted in store.read(gate_rows.watched).items()):
+        store.write(lambda conn: gate_rows.set_watched(conn, begun)).result()
 
 
 def _plan_one(

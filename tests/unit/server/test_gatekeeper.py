@@ -7,7 +7,7 @@ from tests.unit.server.light import LightFleet
 from tests.unit.server.rig import Device, Rig
 from tests.unit.server.test_rollouts_admin import OLGA
 
-from tidegate.core.protocol import AssignmentBody, PermitAnswer
+from tidegate.core.protocol import AssignmentBody, Metrics, PermitAnswer
 from tidegate.rollout.evidence.decide import Decision
 from tidegate.server.gatekeeper.keeper import Keeper
 from tidegate.server.gatekeeper.kept import Kept, decision_of
@@ -324,3 +324,22 @@ def test_devices_that_join_later_get_their_permits_too(rig: Rig) -> None:
         fleet.heard()
         fleet.look(900)
     assert fleet.ask() == [8]
+
+
+def test_what_devices_measure_reaches_the_book_and_what_it_knows_is_dropped(rig: Rig) -> None:
+    fleet = Fleet(rig, 3)
+    fleet.start()
+    rig.now += 600
+    for one in fleet.devices:
+        one.tell("heartbeat", metrics=Metrics(errors=2, device_s=600))
+    assert fleet.happenings()[1:] == ["measured"] * 3
+    before = fleet.decision
+    fleet.look(60)
+    assert fleet.decision == before, "an hour's errors decide nothing by themselves"
+
+    fleet.look(900)
+    assert fleet.happenings() == []
+    fleet.operations.act(NAME, "halt", OLGA, "enough", fleet.now)
+    fleet.look(1)
+    fleet.devices[0].tell("heartbeat", metrics=Metrics(errors=2, device_s=300))
+    assert fleet.happenings() == [], "nobody looks at a halted rollout's metrics"

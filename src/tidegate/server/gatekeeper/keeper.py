@@ -222,6 +222,7 @@ class Keeper:
                 "digest": saved.digest,
                 "facts": saved.facts,
             }
+            gate_rows.forget_happenings(conn, kept.rollout_id, saved.position)
             for page in saved.pages:
                 gate_rows.add_facts(
                     conn, tenant, kept.rollout_id, page.at, page.body, page.digest, page.harm

@@ -30,6 +30,10 @@ from tidegate.server.store.gate_rows import Kept as Stored
 #: Happenings that are not a device's: it was decided; a stratum, by number in place of the device, was isolated by hand.
 EARLY: Final = "early"
 ISOLATED: Final = "isolate"
+#: A device told of its errors; weighed when a window is over.
+MEASURED: Final = "measured"
+#: What they are called in the settings.
+METRIC: Final = "errors"
 #: A device was kept out by a query that no stratum is the same as.
 EXCLUDED: Final = "exclude"
 
@@ -148,6 +152,10 @@ class Kept:
                 continue
             if one.what == ISOLATED:
                 self.roster.isolate(one.device_row, self._log.append)
+            elif one.what == MEASURED:
+                self.position = one.seq
+                self.roster.measured(str(one.device_row), one.at, METRIC, one.value, one.seconds)
+                continue
             else:
                 self._tell(one, introduce)
             self.undecided = True

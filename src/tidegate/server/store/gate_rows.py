@@ -18,6 +18,8 @@ class Happening(NamedTuple):
     at: int
     device_row: int
     what: str
+    value: int = 0
+    seconds: int = 0
 
 
 class Head(NamedTuple):
@@ -97,10 +99,48 @@ def put_happenings(
     )
 
 
+def tell_measured(
+    conn: Connection,
+    tenant: str,
+    device_row: int,
+    measured: Iterable[tuple[int, int, int]],
+    now: int,
+) -> None:
+    """Note what a device measured, as (rollout, errors, seconds), for rollouts that are watched."""
+    raw_connection(conn).executemany(
+        "INSERT INTO gate_happening (tenant, rollout_id, at, device_row, what, value, seconds) "
+        "SELECT ?, rollout_id, ?, ?, 'measured', ?, ? FROM gate_state WHERE rollout_id = ? AND watched",
+        [(tenant, now, device_row, errors, s, rollout) for rollout, errors, s in measured],
+    )
+
+
+def watched(conn: Connection) -> dict[int, bool]:
+    """Return of every rollout with a gate whether what devices measure is noted."""
+    found = raw_connection(conn).execute("SELECT rollout_id, watched FROM gate_state")
+    return {int(one): bool(noted) for one, noted in found}
+
+
+def set_watched(conn: Connection, rollouts: Iterable[int]) -> None:
+    """Note what devices measure for these rollouts, and for no others."""
+    raw = raw_connection(conn)
+    raw.execute("UPDATE gate_state SET watched = 0 WHERE watched")
+    raw.executemany(
+        "UPDATE gate_state SET watched = 1 WHERE rollout_id = ?", [(one,) for one in rollouts]
+    )
+
+
+def forget_happenings(conn: Connection, rollout_id: int, position: int) -> None:
+    """Drop what happened up to a position: the stored state knows it."""
+    raw_connection(conn).execute(
+        "DELETE FROM gate_happening WHERE rollout_id = ? AND seq <= ?", (rollout_id, position)
+    )
+
+
 def happenings(conn: Connection, rollout_id: int, after: int) -> list[Happening]:
     """Return what happened in a rollout behind a position, in order."""
     found = raw_connection(conn).execute(
-        "SELECT seq, at, device_row, what FROM gate_happening WHERE rollout_id = ? AND seq > ? ORDER BY seq",
+        "SELECT seq, at, device_row, what, value, seconds FROM gate_happening "
+        "WHERE rollout_id = ? AND seq > ? ORDER BY seq",
         (rollout_id, after),
     )
     return [Happening(*one) for one in found]

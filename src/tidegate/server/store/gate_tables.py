@@ -20,6 +20,7 @@ from sqlalchemy import (
 from tidegate.server.store.table_parts import Id, metadata, tenant
 
 # What happened to a device of a rollout whose evidence is weighed, written in the transaction in which it happened; `seq` is the order of commits.
+# What the stored state knows already is dropped.
 gate_happening = Table(
     "gate_happening",
     metadata,
@@ -28,8 +29,11 @@ gate_happening = Table(
     Column("rollout_id", Id, ForeignKey("rollout.id"), nullable=False),
     Column("at", BigInteger, nullable=False),
     Column("device_row", Id, nullable=False),
-    # permit, refund, failed, confirmed, crashed, out
+    # gatekeeper.happenings.What, or one of those in gatekeeper.kept
     Column("what", String(12), nullable=False),
+    # of `measured`: errors, and the seconds that they cover
+    Column("value", BigInteger, nullable=False, server_default="0"),
+    Column("seconds", Integer, nullable=False, server_default="0"),
     Index(None, "rollout_id", "seq"),
     sqlite_autoincrement=True,
 )
@@ -39,6 +43,8 @@ gate_state = Table(
     metadata,
     Column("rollout_id", Id, ForeignKey("rollout.id"), primary_key=True),
     tenant(),
+    # 1: the planner looks at it, and what devices measure is noted
+    Column("watched", Integer, nullable=False, server_default="1"),
     # rises with every writing: who finds another one than it wrote has been overtaken
     Column("generation", BigInteger, nullable=False),
     # the snapshot holds every happening up to this one, and every step up to this time
