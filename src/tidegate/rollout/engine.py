@@ -24,7 +24,7 @@ import msgspec
 
 from tidegate.core.amounts import format_duration, format_share
 from tidegate.core.errors import RequestError
-from tidegate.rollout import admission, gates, isolation
+from tidegate.rollout import admission, gates, holdback, isolation
 from tidegate.rollout import tally as sums
 from tidegate.rollout.admission import Admission
 from tidegate.rollout.gates import Gate
@@ -172,7 +172,9 @@ def check(policy: Policy) -> None:
                 "request.invalid", f"ring {ring.name}: steps must rise, from over 0%"
             )
         loaded = [gates.of_spec(spec, f"ring {ring.name}") for spec in ring.gates]
-        more = len(ring.shares) > 1 or ring is not policy.rings[-1]
+        last = ring is policy.rings[-1]
+        # What is held back has its own step, and waits by itself.
+        more = len(ring.shares) > (2 if last and policy.holdback_bp else 1) or not last
         if more and all(gate.stops for gate in loaded):
             detail = f"ring {ring.name}: nothing holds its next step back; give it a soak, a minimum_sample or an approval"
             raise RequestError("request.invalid", detail)
@@ -341,7 +343,8 @@ def _judge_step(
         last_step=progress.step + 1 >= len(spec.shares) and index + 1 == len(rings),
         audience_known=_counted(kept),
     )
-    return tuple(gates.of_spec(gate, f"ring {spec.name}").judge(view, now) for gate in spec.gates)
+    judged = (gates.of_spec(gate, f"ring {spec.name}").judge(view, now) for gate in spec.gates)
+    return (*judged, *holdback.judge(rollout.policy, index, progress, now))
 
 
 def _added_bp(spec: RingSpec, step: int) -> int:

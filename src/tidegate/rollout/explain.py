@@ -176,6 +176,8 @@ class DeviceFacts(msgspec.Struct, frozen=True, kw_only=True):
     ring_state: str = ""
     share_bp: int = 0
     place: int = 0
+    #: Until when its ring holds the last of the order back (unix seconds).
+    held_back_until: int = 0
     variant: str = ""
     isolated: bool = False
     #: The variant, or the query behind `where`, that keeps it out.
@@ -225,7 +227,7 @@ def why(facts: DeviceFacts, now: int) -> tuple[Check, ...]:
         return (*checks, _ended(facts))
     checks += [_suits(facts), _not_refused(facts), _rollout_on(facts), _not_isolated(facts)]
     if not facts.update_state:
-        checks += [_ring_open(facts), _its_turn(facts)]
+        checks += [_ring_open(facts), _its_turn(facts, now)]
         checks += [] if facts.mandate is None else [_by_mandate(facts.mandate, now)]
     checks += [_not_held(facts)]
     checks += [] if facts.update_state or not facts.egress else [_within_budget(facts)]
@@ -364,9 +366,13 @@ def _ring_open(facts: DeviceFacts) -> Check:
     return Check(ok=ok, code=f"ring.{facts.ring_state}", text=text)
 
 
-def _its_turn(facts: DeviceFacts) -> Check:
+def _its_turn(facts: DeviceFacts, now: int) -> Check:
     place = f"it is at {facts.place / 100:.1f} % in this rollout's order"
     ok = facts.place < facts.share_bp
+    if not ok and facts.held_back_until:
+        when = _clock(facts.held_back_until, now)
+        text = f"{place}, and held back until {when}: updated devices are compared with it"
+        return Check(ok=False, code="holdback", text=text)
     text = f"{place}, and {format_share(facts.share_bp)} is open"
     return Check(
         ok=ok,

@@ -89,7 +89,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     `at_once` bounds permits whose outcome is not known yet (0 = no bound); `first` does so before anything is proved, and grows with what is confirmed
     (0 = no such bound). `at_once_per` bounds permits out at once among the devices that share a value of an attribute, over all rollouts.
     Of several rollouts that a device belongs to, the one of the highest `priority` serves it, then the newest release. `dynamic`: newcomers are taken; else
-    whom it means is fixed when the rollout is made (a snapshot).
+    whom it means is fixed when the rollout is made (a snapshot). `holdback_bp`: of the last ring, the share that is not updated until the watch ends.
     """
 
     rings: Annotated[tuple[RingSpec, ...], Meta(min_length=1, max_length=32)]
@@ -101,6 +101,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     at_once_per: Annotated[dict[str, Annotated[int, Meta(ge=1)]], Meta(max_length=8)] = {}
     dynamic: bool = True
     priority: Annotated[int, Meta(ge=-1000, le=1000)] = 0
+    holdback_bp: Annotated[int, Meta(ge=0, le=5_000)] = 0
 
 
 def precedence(policy: Policy, counter: int, made: int) -> tuple[int, int, int]:

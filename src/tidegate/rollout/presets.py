@@ -24,6 +24,7 @@ budget  = "100%"                    # further attempts, of the devices that were
 [flow]
 in_flight = "none"                  # permits out at once, at most
 first     = 8                       # … before anything is proved; then 1.5 times the confirmed
+holdback  = "none"                  # "1%": of the last ring, not updated until the watch ends, to compare with
 
 [flow.per]                          # … among devices that share this attribute, over all rollouts
 site           = 20
@@ -55,7 +56,7 @@ from tidegate.core import amounts
 from tidegate.core.errors import ConfigError, RequestError
 from tidegate.core.nearest import did_you_mean
 from tidegate.core.reasons import family, is_reason
-from tidegate.rollout import engine, gates, query, retry
+from tidegate.rollout import engine, gates, holdback, query, retry
 from tidegate.rollout.model import ALL_BP, Deadlines, GateSpec, Policy, Retry, RingSpec
 
 #: Schema of policy files that this version reads.
@@ -77,7 +78,7 @@ _KEYS: Final = frozenset(
 _RING_KEYS: Final = frozenset({"name", "audience", "steps", "soak", "gates"})
 _DEADLINE_KEYS: Final = frozenset({"start", "finish", "return", "confirm"})
 _RETRY_KEYS: Final = frozenset({"tries", "backoff", "most", "budget"})
-_FLOW_KEYS: Final = frozenset({"in_flight", "first", "per"})
+_FLOW_KEYS: Final = frozenset({"in_flight", "first", "holdback", "per"})
 #: Attributes whose devices a cap can bound: those that stay as they are while a device is on its way.
 _CAPPED: Final = (
     "site",
@@ -90,6 +91,7 @@ _CAPPED: Final = (
     "revision",
 )
 _MOST_RINGS: Final = 32
+_MOST_HELD_BP: Final = 5_000
 
 
 def _weighed(preset: str) -> dict[str, Any]:
@@ -208,6 +210,10 @@ def policy_from_dict(data: Mapping[str, Any], also: Collection[str] = ()) -> Pol
     except ConfigError as error:
         raise _wrong(error.detail) from error
     engine.check(policy)
+    if policy.holdback_bp and holdback.watch_s(policy) is None:
+        raise _wrong(
+            "flow.holdback: there is no evidence guard that would compare with it: add one to guards"
+        )
     return policy
 
 
@@ -224,8 +230,17 @@ def _policy(data: Mapping[str, Any], base: Mapping[str, Any]) -> Policy:
     priority = data.get("priority", 0)
     if isinstance(priority, bool) or not isinstance(priority, int) or abs(priority) > 1000:
         raise _wrong("priority: a whole number from -1000 to 1000")
+    held_bp = _held_back(flow.get("holdback", "none"))
+    if held_bp:
+        if rings[-1].shares[-1] != ALL_BP:
+            raise _wrong(
+                "flow.holdback: the last ring must end at 100%; of a smaller share the others are held back already"
+            )
+        shares = holdback.stepped(rings[-1].shares, held_bp)
+        rings[-1] = msgspec.structs.replace(rings[-1], shares=shares)
     return Policy(
         priority=priority,
+        holdback_bp=held_bp,
         rings=tuple(rings),
         guards=tuple(_gate(one, named, "guards") for one in _list(data, "guards")),
         deadlines=_deadlines({**base["deadlines"], **_table(data["deadlines"], "deadlines")}),
@@ -235,6 +250,15 @@ def _policy(data: Mapping[str, Any], base: Mapping[str, Any]) -> Policy:
         at_once_per=caps(_table(flow.get("per", {}), "flow.per"), "flow.per"),
         dynamic=dynamic,
     )
+
+
+def _held_back(value: object) -> int:
+    if amounts.is_off(value):
+        return 0
+    share = amounts.parse_share(value, "flow.holdback")
+    if not 1 <= share <= _MOST_HELD_BP:
+        raise _wrong('flow.holdback: a share of over 0% and at most 50%, or "none"')
+    return share
 
 
 def _preset(name: object) -> dict[str, Any]:

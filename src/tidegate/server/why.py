@@ -13,7 +13,7 @@ import msgspec
 from tidegate.core import schedule
 from tidegate.core.errors import ConfigError
 from tidegate.core.release import ReleaseTarget
-from tidegate.rollout import cohort, explain, keeping
+from tidegate.rollout import cohort, explain, holdback, keeping
 from tidegate.server import acts, caps, egress, inquiry, reach, snapshot, updates
 from tidegate.server.config import Settings
 from tidegate.server.egress import UNBOUNDED, Budget
@@ -178,6 +178,7 @@ def _of_ring(conn: Connection, live: Live, row: Row, now: int) -> Row:
             "ring": model.policy.rings[index].name,
             "ring_state": model.rings[index].state,
             "share_bp": cohort.share_of(model, index),
+            "held_back_until": holdback.until(model.policy, index, model.rings[index]) or 0,
         }
     if live.fixed is None:
         return known

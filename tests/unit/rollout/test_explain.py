@@ -46,6 +46,11 @@ def _with(**changes: Any) -> DeviceFacts:
         ({"ring_state": "waiting"}, "ring.waiting", "ring fleet, which is waiting"),
         ({"ring_state": "failed"}, "ring.failed", "which is failed"),
         ({"share_bp": 1_000}, "step", "at 37.2 % in this rollout's order: only 10 % is open yet"),
+        (
+            {"share_bp": 3_000, "held_back_until": NOW + 3600},
+            "holdback",
+            "at 37.2 % in this rollout's order, and held back until 10:32 UTC, in 1 h",
+        ),
         ({"held_by": "olga"}, "user.held", "held by olga"),
         ({"inhibitors": ("dialysis.service",)}, "activate.inhibited", '"not now": dialysis.service'),
         (

@@ -528,6 +528,22 @@ def test_why_names_what_stands_in_the_way_one_thing_at_a_time(api: Api) -> None:
     assert "d1 is not updating" in _why(api)
 
 
+def test_why_says_until_when_a_device_is_held_back(api: Api) -> None:
+    for one in range(12):
+        api.rig.device(f"d{one}", rev=1)
+    policy = {
+        "preset": "normal",
+        "ring": [{"name": "all"}],
+        "flow": {"first": 0, "holdback": "50%"},
+        "release": "gw1-1.1.0",
+    }
+    api.post("/rollouts", policy)
+    said = [_why(api, f"d{one}") for one in range(12)]
+    held = [one for one in said if "held back until" in one]
+    assert 1 <= len(held) <= 11
+    assert all("in 14 d" in one for one in held)
+
+
 def _folded(api: Api) -> dict[str, int]:
     """Fold the event log, page by page: the last signed word about every update, and its reason."""
     last: dict[str, tuple[str, str | None]] = {}
