@@ -4,6 +4,7 @@ import io
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
+from tests.browser import weighed
 from tests.browser.records import DAY, HOSTILE, NOW, Records
 
 from tidegate.core.errors import RequestError
@@ -260,6 +261,8 @@ class FixtureStory(Records):
     def rollout(self, name: str, account: Account, now: int) -> v.RolloutPage | None:
         """Return one rollout."""
         del account, now
+        if name in {"gw1-2.6.0", "config-7"}:
+            return self._begins(name)
         if name not in {"gw1-2.5.0", "modem-31.004"}:
             return None
         halted = self.state == "halted" or name == "modem-31.004"
@@ -286,8 +289,10 @@ class FixtureStory(Records):
             ),
         )
         now = NOW
+        evidence = weighed.stopped(now) if halted else weighed.going(now)
         x = tuple(now - (150 - n) * 3_600 for n in range(151))
         y = tuple(float(max(1, int(24_217 * (n / 150) ** 4))) for n in range(151))
+        let_in = tuple(64.0 if n < 20 else 4_200.0 if n < 90 else 48_271.0 for n in range(151))
         return v.RolloutPage(
             now=now,
             name=name,
@@ -321,13 +326,16 @@ class FixtureStory(Records):
             )
             if halted
             else None,
+            weighs=True,
+            evidence=evidence,
             facts=(
                 v.Fact(
                     "Is it bad?",
-                    "0.4 %",
-                    "harmed of 24,217",
-                    "No. It halts above 5 %.",
-                    (("bad", 93), ("wait", 24_124)),
+                    evidence.odds.text,
+                    "against it",
+                    f"No. Permits stop at {evidence.odds.stop_text}, halt at 1,000\u00a0:\u00a01.",
+                    odds=evidence.odds,
+                    tone="bad" if halted else "",
                 ),
                 v.Fact(
                     "How far is it?",
@@ -344,9 +352,9 @@ class FixtureStory(Records):
                 ),
                 v.Fact(
                     "If it turned bad now",
-                    "1,542",
-                    "devices exposed, outcome open",
-                    "14,870 more hold it staged; they stay inert without a permit.",
+                    "\u2248 54",
+                    "devices lost",
+                    "At most, of 24,217 exposed. 14,870 hold it staged, inert.",
                 ),
             ),
             rings=rings,
@@ -376,8 +384,12 @@ class FixtureStory(Records):
             chart=v.Chart(
                 "lines",
                 x,
-                (v.Series("activated", "--v0", y, "24,217 activated", width=2.5),),
-                "24,217 devices activated since 17 November.",
+                (
+                    v.Series("let in", "--text-3", let_in, "48,271 let in", dash=True, step=True),
+                    v.Series("activated", "--v0", y, "24,217 activated", width=2.5),
+                ),
+                "24,217 activated since 17 November, of 48,271 let in by rings and steps.",
+                (v.Mark(now - 5 * DAY, "isolate", "--iso"),),
                 log=True,
             ),
             owed=(
@@ -389,6 +401,28 @@ class FixtureStory(Records):
             fallbacks=(v.Target("gw1-2.4.1", 117, "2.4.1"),),
             next_ring="fleet",
             next_step="Ring fleet from 40 % to 100 %: 71,527 more devices.",
+        )
+
+    def _begins(self, name: str) -> v.RolloutPage:
+        """Return a rollout that has not begun, with an evidence guard, or one under way without."""
+        draft = name == "gw1-2.6.0"
+        return v.RolloutPage(
+            now=NOW,
+            name=name,
+            title=name.replace("-", " "),
+            state="draft" if draft else "active",
+            state_text="Draft" if draft else "Active, ring all",
+            kind="install",
+            release=name,
+            release_counter=120,
+            generation=0,
+            created_at=NOW - DAY,
+            created_by="ana.ruiz",
+            started_at=0 if draft else NOW - DAY,
+            facts=(v.Fact("Is it bad?", "\u2013", "", "Not known: no device has acted on it yet."),)
+            * 4,
+            rings=(v.RingRow("all", "waiting", "", 64, 0, 0, 0, 0, 0, 0, 0, 64),),
+            weighs=draft,
         )
 
     def devices(self, query: str, cursor: str, now: int) -> v.DevicesPage:

@@ -45,6 +45,7 @@ class Records:
                 10,
                 "soak: 2,417 devices past 96 h, none dark",
                 now - 6 * DAY,
+                odds=v.Odds(2.1, 1_000, 60),
             ),
             v.RolloutRow(
                 "modem-31.004",
@@ -57,8 +58,9 @@ class Records:
                 0,
                 0,
                 4,
-                "failure_rate: 4 of 14 lost, 28.6 % of 5 % allowed",
+                "1,060 : 1 that the release is worse than allowed (silence); halts at 1,000 : 1",
                 now - 18_000,
+                odds=v.Odds(1_060, 1_000, 60),
             ),
             v.RolloutRow(
                 "gw1-2.4.1",
@@ -123,6 +125,17 @@ class Records:
                 variant="gw1-r4",
                 observed=4.1,
                 limit=2,
+            ),
+        )
+
+    def _at_the_stop(self) -> tuple[v.NeedleRow, ...]:
+        said = "that the release is worse than allowed (silence); halts at 1,000 : 1"
+        part = f"that modem={HOSTILE}{'x' * 60}, region=eu is worse than allowed (dark)"
+        return (
+            v.NeedleRow(f"3,580 : 1 {said}", v.Odds(3_580, 1_000)),
+            v.NeedleRow(f"210.0 : 1 {part}", v.Odds(210, 1_000)),
+            v.NeedleRow(
+                "1.0 : 1 that variant=gw1-r2 is worse than allowed (failure)", v.Odds(1.0, 1_000)
             ),
         )
 
@@ -288,6 +301,7 @@ class Records:
             ),
             reasons=self._reasons(),
             because=self._because(now),
+            evidence=self._at_the_stop(),
             variants=(
                 v.VariantRow("gw1-r3", "isolated", 118, 79, 39),
                 v.VariantRow("gw1-r2", "active", 1_714, 1_712, 2),

@@ -47,6 +47,8 @@ PAGES = (
     "/rollouts",
     "/rollouts/gw1-2.5.0",
     "/rollouts/modem-31.004",
+    "/rollouts/gw1-2.6.0",
+    "/rollouts/config-7",
     "/halt",
     "/devices",
     "/devices/gw1-7F3A-91",

@@ -63,6 +63,8 @@ _RESTING: Final[Mapping[RolloutState, str]] = {
     "cancelled": "cancelled",
     "superseded": "superseded by a newer release",
 }
+#: How the finding of a step that opens ends.
+_OPENS: Final = " opens"
 _DONE: Final = frozenset({"passed", "skipped"})
 #: The longest a completed audience is waited for: who was not seen for a month is not counted on.
 _TAIL_S: Final = 30 * 86_400
@@ -407,8 +409,13 @@ def _step_name(spec: RingSpec, step: int) -> str:
     )
 
 
+def opens(finding: Finding) -> bool:
+    """Say whether a finding says that a ring's next step opens."""
+    return finding.gate == "ring" and finding.passed and finding.text.endswith(_OPENS)
+
+
 def _opened(spec: RingSpec, step: int) -> Finding:
-    text = f"{_step_name(spec, step)} opens"
+    text = f"{_step_name(spec, step)}{_OPENS}"
     return Finding(gate="ring", passed=True, text=text, ring=spec.name)
 
 

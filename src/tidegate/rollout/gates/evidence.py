@@ -18,7 +18,7 @@ import msgspec
 from tidegate.core.amounts import format_duration
 from tidegate.core.errors import RequestError
 from tidegate.core.nearest import did_you_mean
-from tidegate.rollout.evidence.decide import Decision
+from tidegate.rollout.evidence.decide import Decision, odds
 from tidegate.rollout.evidence.settings import PRESETS, Harm
 from tidegate.rollout.limits import Setting, Value
 from tidegate.rollout.model import Finding
@@ -81,7 +81,25 @@ class Weighed:
         ]
         if known.verdict == "go":
             found += [Finding(gate=NAME, passed=True, text=one) for one in proofs(known)]
+        else:
+            found += self._others(known)
         return tuple(found)
+
+    def _others(self, known: Decision) -> list[Finding]:
+        """Return what else the meter showed when it stopped something: a report is read when the book is long closed."""
+        guilty = known.blame.stratum if known.blame is not None else None
+        found = [
+            Finding(
+                gate=NAME,
+                passed=one.odds < self.harm.odds,
+                text=f"{one.odds:,.1f} : 1 that {one.name or 'the release'} is worse than allowed ({one.stream.replace('_', ' ')})",
+                observed=round(one.odds, 1),
+                limit=self.harm.odds,
+            )
+            for one in known.needles
+            if one.stratum != guilty
+        ]
+        return [*found, Finding(gate=NAME, passed=True, text=by_stream(known))]
 
 
 def meter(known: Decision, harm: Harm) -> str:
@@ -97,6 +115,17 @@ def meter(known: Decision, harm: Harm) -> str:
     if known.verdict == "isolate" and known.blame is not None:
         said += f"; {known.blame.rest_healthy:,} others are healthy"
     return said
+
+
+def by_stream(known: Decision) -> str:
+    """Return the odds of the whole fleet stream by stream, before their weights, in one sentence."""
+    said = [
+        f"{name.replace('_', ' ')} {odds(log):,.1f} : 1"
+        if log > 0
+        else f"{name.replace('_', ' ')} below 1 : 1"
+        for name, log in known.streams.items()
+    ]
+    return f"the whole fleet, stream by stream: {', '.join(said)}"
 
 
 def proofs(known: Decision) -> tuple[str, ...]:

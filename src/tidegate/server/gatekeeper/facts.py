@@ -6,7 +6,7 @@ from tidegate.rollout.evidence import baseline as baselines
 from tidegate.rollout.evidence.baseline import Baseline
 from tidegate.rollout.evidence.decide import Blame, Decision, Needle
 from tidegate.rollout.evidence.room import Age
-from tidegate.rollout.evidence.settings import Harm
+from tidegate.rollout.evidence.settings import Harm, SoakGate
 from tidegate.rollout.evidence.strata import FLEET, VARIANT, Scheme
 from tidegate.server.gatekeeper.kept import decision_of
 from tidegate.server.store import Connection, gate_rows
@@ -21,17 +21,23 @@ class PartFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BaselineFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What is normal, as shares in parts per million; `other` for all that is not named. `assumed`: the product has no history."""
+    """What is normal, as shares in parts per million; `other` for all that is not named. `assumed`: the product has no history.
+
+    `extra_failure_ppm`, `extra_silence_ppm`: so many more are tolerated.
+    """
 
     failure_ppm: dict[str, int]
     silence_ppm: dict[str, int]
     assumed: bool
+    extra_failure_ppm: int
+    extra_silence_ppm: int
 
 
 class GateFacts(msgspec.Struct, frozen=True, kw_only=True):
     """The evidence against a rollout.
 
-    `at`: when it was decided; `stepped_at`: when time was let go on last. `odds` to 1, and `halts_at`. `needles` of the meter, the highest first. `limits`:
+    `at`: when it was decided; `stepped_at`: when time was let go on last. `odds` to 1, and `halts_at`; permits end `permits_end_pct` per cent of the way
+    there, on a logarithmic scale. `soaks`: the gates that `ages` are told of, in their order. `needles` of the meter, the highest first. `limits`:
     what limits the speed. `ages`: proof of health by age. `at_worst`: devices out of those exposed that could still be lost. `devices`: that the gate
     opened with; `answer_s`: how long an answer is waited for before it is silence. `least_visible_ppm`: the smallest share of failures that would stop a
     release before everybody has it; None = none would, the fleet is too small. `position`, `facts`, `digest`: of what is kept, for a replay.
@@ -43,6 +49,7 @@ class GateFacts(msgspec.Struct, frozen=True, kw_only=True):
     verdict: str
     odds: float
     halts_at: int
+    permits_end_pct: int
     needles: tuple[Needle, ...]
     blame: Blame | None
     streams: dict[str, float]
@@ -53,6 +60,7 @@ class GateFacts(msgspec.Struct, frozen=True, kw_only=True):
     room_soak: float | None
     amber: float
     ages: tuple[Age, ...]
+    soaks: tuple[SoakGate, ...]
     at_worst: int
     baseline: BaselineFacts
     devices: int
@@ -83,6 +91,7 @@ def gate_facts(conn: Connection, rollout_id: int) -> GateFacts | None:
         verdict=decision.verdict,
         odds=round(decision.odds, 3),
         halts_at=harm.odds,
+        permits_end_pct=harm.amber_pct,
         needles=decision.needles,
         blame=decision.blame,
         streams={name: round(one, 4) for name, one in decision.streams.items()},
@@ -95,11 +104,14 @@ def gate_facts(conn: Connection, rollout_id: int) -> GateFacts | None:
         room_soak=decision.room_soak,
         amber=decision.amber,
         ages=decision.ages,
+        soaks=harm.soaks,
         at_worst=decision.at_worst,
         baseline=BaselineFacts(
             failure_ppm=baseline.failure_ppm or {"other": baselines.ASSUMED_FAILURE_PPM},
             silence_ppm=baseline.silence_ppm or {"other": baselines.ASSUMED_SILENCE_PPM},
             assumed=baseline.assumed,
+            extra_failure_ppm=harm.extra_failure_ppm,
+            extra_silence_ppm=harm.extra_silence_ppm,
         ),
         devices=devices,
         strata=len(scheme.strata),

@@ -184,6 +184,11 @@ def decision(conn: Connection, rollout_id: int) -> str:
     return _text(conn, "decision", rollout_id)
 
 
+def harm(conn: Connection, rollout_id: int) -> str:
+    """Return what is tolerated, JSON text; empty = the gate was never opened."""
+    return _text(conn, "harm", rollout_id)
+
+
 def known(conn: Connection, rollout_id: int) -> str:
     """Return the values that are told apart by attribute, JSON text; empty = the gate is not open."""
     return _text(conn, "known", rollout_id)

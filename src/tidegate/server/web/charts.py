@@ -4,6 +4,7 @@ All geometry is in attributes, because the Content-Security-Policy forbids inlin
 names only, so nothing from a device can reach the markup; what they return is safe to print.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Final, Literal
 
@@ -92,6 +93,78 @@ def bullet(observed: float, limit: float, height: int = 6, *, fails_above: bool 
             _rect("sunken", 0, 100, height),
             _rect(kind, 0, round(width, 2), height),
             f'<rect class="f-text3" x="80%" y="-2" width="1.5" height="{height + 4}"/>',
+        ],
+    )
+
+
+_WIDE: Final = ' class="hide-s"'
+#: Where the mark of the halt stands on an evidence meter, in percent of its width; even odds stand at 0.
+HALT_AT: Final = 88.0
+#: Odds from which the needle is amber: worth eyes, long before it is worth hands.
+EYES_AT: Final = 3.0
+
+
+def on_meter(odds: float, halts_at: int) -> float:
+    """Return where odds stand on an evidence meter, in percent of its width; the scale is logarithmic, and its end is the end of the meter."""
+    if odds <= 1:
+        return 0.0
+    return min(100.0, round(HALT_AT * math.log(odds) / math.log(max(2, halts_at)), 2))
+
+
+def meter(
+    odds: float, halts_at: int, permits_end_pct: int | None = None, height: int = 10
+) -> Markup:
+    """Draw odds against a release on a logarithmic scale, with the mark where permits end and the one where it halts.
+
+    Args:
+        odds: to 1; at even odds or below a stub is drawn.
+        halts_at: odds at which it halts.
+        permits_end_pct: how far on the way to a halt permits end, in percent; None = not drawn.
+        height: in pixels.
+    """
+    end = HALT_AT if permits_end_pct is None else round(HALT_AT * permits_end_pct / 100, 2)
+    where = on_meter(odds, halts_at)
+    kind = "bad" if odds >= halts_at else "warn" if odds >= EYES_AT else "text3"
+    stub = f'<rect class="f-line" width="3" height="{height}"/>'
+    out = [
+        _rect("sunken", 0, 100, height),
+        _rect("warnw", end, HALT_AT - end, height),
+        _rect("badw", HALT_AT, 100 - HALT_AT, height),
+        _rect(kind, 0, max(where, LEAST_BAD), height) if odds > 1 else stub,
+        f'<rect class="f-bad" x="{_n(HALT_AT)}%" y="-3" width="2" height="{height + 6}"/>',
+    ]
+    if permits_end_pct is not None:
+        out.append(
+            f'<rect class="f-warn" x="{_n(end)}%" y="-2" width="1.5" height="{height + 4}"/>'
+        )
+    return _svg("meter", height, out)
+
+
+def meter_scale(halts_at: int, permits_end_pct: int) -> Markup:
+    """Write the scale above a column of evidence meters."""
+    ten = on_meter(10, halts_at)
+    end = HALT_AT * permits_end_pct / 100
+    words = [(0.0, "start", "1 : 1", False), (end, "middle", "no permits", True)]
+    words += [(ten, "middle", "10", True)] if 12 < ten < end - 26 else []
+    words += [(HALT_AT, "middle", "halt", False)]
+    out = [
+        f'<text x="{_n(x)}%" y="11" text-anchor="{anchor}"{_WIDE if wide else ""}>{word}</text>'
+        for x, anchor, word, wide in words
+    ]
+    return _svg("scale", 16, out)
+
+
+def bound(worst: float, limit: float, height: int = 6) -> Markup:
+    """Draw how bad it could still be against what is let pass, the limit at the end: what is beyond it fills the bar."""
+    ratio = worst / limit if limit > 0 else 2.0
+    kind = "ok" if ratio <= 1 else "go2"
+    return _svg(
+        "meter",
+        height,
+        [
+            _rect("sunken", 0, 100, height),
+            _rect(kind, 0, round(max(LEAST_BAD, min(100.0, 100 * ratio)), 2), height),
+            f'<rect class="f-text3" x="99.2%" y="-2" width="1.5" height="{height + 4}"/>',
         ],
     )
 

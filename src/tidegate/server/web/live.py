@@ -18,7 +18,7 @@ from tidegate.core.errors import BusyError, RequestError
 from tidegate.server.web import guard
 from tidegate.server.web.guard import WebRequest
 from tidegate.server.web.pages import Query
-from tidegate.server.web.render import LIVE
+from tidegate.server.web.render import EVIDENCE, LIVE
 from tidegate.server.web.site import Site, SiteDep, Visit
 
 TICK_S: Final = 1.0
@@ -161,7 +161,9 @@ class Listener:
 
 
 def _absent(region: str, view: Any) -> bool:
-    return region == "exposure" and (view.chart is None or not view.chart.drawable)
+    if region == "exposure":
+        return view.chart is None or not view.chart.drawable
+    return region in EVIDENCE and not view.weighs
 
 
 class Live(Controller):

@@ -12,7 +12,7 @@ import tidegate
 from tidegate.server.web import charts, words
 from tidegate.server.web.assets import Assets
 from tidegate.server.web.charts import Kind
-from tidegate.server.web.views import Chart
+from tidegate.server.web.views import Chart, Odds
 
 #: The regions of each page that the stream keeps live: the folder is the page, the file the region.
 LIVE: Final[Mapping[str, tuple[str, ...]]] = {
@@ -24,6 +24,10 @@ LIVE: Final[Mapping[str, tuple[str, ...]]] = {
         "ask",
         "facts",
         "rings",
+        "evidence",
+        "proof",
+        "permits",
+        "normal",
         "gates",
         "variants",
         "exposure",
@@ -35,6 +39,9 @@ LIVE: Final[Mapping[str, tuple[str, ...]]] = {
     "device": ("head", "why", "timeline", "slots", "contract", "identity"),
     "incidents": ("list",),
 }
+
+#: Regions of a rollout whose policy has an evidence guard; without one they are not there.
+EVIDENCE: Final = frozenset({"evidence", "proof", "permits", "normal"})
 
 _RAMP: Final[tuple[Kind, ...]] = ("v0", "v1", "v2", "v3", "v4")
 
@@ -56,6 +63,9 @@ class Renderer:
             portion=charts.portion,
             bullet=charts.bullet,
             spark=charts.spark,
+            meter_of=_meter,
+            meter_scale=charts.meter_scale,
+            bound=charts.bound,
             swatch=charts.swatch,
             percent=words.percent,
             static=assets.url,
@@ -74,6 +84,7 @@ class Renderer:
             short_hash=words.short_hash,
             plain=words.plain,
             plural=words.plural,
+            points=words.points,
             ramp=ramp,
             chart_json=chart_json,
         )
@@ -100,6 +111,10 @@ class Renderer:
 def ramp(counts: Iterable[tuple[str, int]]) -> list[tuple[Kind, int]]:
     """Give each count its step of the version ramp: the first is the strongest."""
     return [(_RAMP[min(n, len(_RAMP) - 1)], count) for n, (_, count) in enumerate(counts)]
+
+
+def _meter(odds: Odds, height: int = 10) -> Markup:
+    return charts.meter(odds.value, odds.halts_at, odds.permits_end_pct, height)
 
 
 def chart_json(chart: Chart) -> Markup:

@@ -13,7 +13,10 @@ from tidegate.core.reasons import REASONS
 Tone = Literal["ok", "go", "warn", "bad", "lost", "iso", ""]
 
 DAY_S: Final = 86_400
+#: Odds are written up to here: what is beyond differs in nothing that anybody would do.
+MOST_ODDS: Final = 1_000_000
 MINUS: Final = "\N{MINUS SIGN}"
+NBSP: Final = "\N{NO-BREAK SPACE}"
 THIN: Final = "\N{NARROW NO-BREAK SPACE}"
 #: Bidirectional controls and other invisible characters: shown, because device text is hostile.
 _HIDDEN: Final = re.compile(
@@ -204,6 +207,24 @@ def sentence(text: str) -> str:
     """End a text as a sentence; nothing stays nothing."""
     text = text.strip()
     return text if not text or text.endswith((".", "?")) else f"{text}."
+
+
+def odds(value: float) -> str:
+    """Write odds to 1: `1,240 : 1`, `2.1 : 1`, and what is not against it as `below 1 : 1`; no line breaks inside."""
+    to_one = f"{NBSP}:{NBSP}1"
+    if value <= 1:
+        return f"below{NBSP}1{to_one}"
+    if value >= MOST_ODDS:
+        return f"over{NBSP}{MOST_ODDS:,}{to_one}"
+    return f"{value:,.0f}{to_one}" if value >= 10 else f"{value:.1f}{to_one}"
+
+
+def points(share: float) -> str:
+    """Write a difference of two shares in percentage points: `0.21 pp`; something is never rounded to nothing."""
+    value = 100 * share
+    if 0 < value < 0.01:
+        return f"< 0.01{THIN}pp"
+    return f"{value:.3g}{THIN}pp" if value < 100 else f"100{THIN}pp"
 
 
 def plural(count: int, one: str, many: str = "") -> str:

@@ -80,3 +80,34 @@ def test_geometry_is_in_attributes_because_inline_styles_are_forbidden() -> None
         charts.spark([1, 2, 3]),
     ]
     assert not [svg for svg in drawn if "style" in svg]
+
+
+@given(st.floats(1.0001, 1e9), st.floats(1.0001, 1e9), st.integers(2, 10**6))
+def test_a_meter_never_shows_more_against_a_release_as_less(
+    one: float, other: float, halts_at: int
+) -> None:
+    low, high = sorted((one, other))
+    assert 0 <= charts.on_meter(low, halts_at) <= charts.on_meter(high, halts_at) <= 100
+
+
+def test_the_marks_of_a_meter_stand_where_it_halts_and_where_permits_end() -> None:
+    assert charts.on_meter(1, 1000) == 0
+    assert charts.on_meter(1000, 1000) == charts.HALT_AT
+    assert charts.on_meter(63.1, 1000) == pytest.approx(52.8, abs=0.01)
+    svg = str(charts.meter(2.1, 1000, 60))
+    assert 'class="f-bad" x="88%"' in svg
+    assert 'class="f-warn" x="52.8%"' in svg
+
+
+def test_a_meter_is_slate_then_amber_then_red_and_a_stub_below_even_odds() -> None:
+    assert 'f-text3"' in charts.meter(2.9, 1000)
+    assert 'f-warn" x="0%"' in charts.meter(3, 1000)
+    assert 'f-warn" x="0%"' in charts.meter(999, 1000)
+    assert 'f-bad" x="0%"' in charts.meter(1000, 1000)
+    assert 'class="f-line" width="3"' in charts.meter(1, 1000)
+    assert 'f-text3"' not in charts.meter(0.2, 1000)
+
+
+def test_a_bound_fills_its_bar_when_it_is_as_bad_as_is_let_pass() -> None:
+    assert 'f-ok" x="0%" width="14%"' in charts.bound(0.0021, 0.015)
+    assert 'f-go2" x="0%" width="100%"' in charts.bound(0.2, 0.015)

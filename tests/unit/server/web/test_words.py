@@ -70,3 +70,18 @@ def test_sizes_are_decimal() -> None:
         "84.2 MB",
         "64.0 GB",
     ]
+
+
+def test_odds_are_written_to_one_and_never_below_it() -> None:
+    said = [
+        words.odds(one).replace(words.NBSP, " ") for one in (0.2, 1, 1.04, 2.14, 63.2, 1240, 1e9)
+    ]
+    assert said[:3] == ["below 1 : 1", "below 1 : 1", "1.0 : 1"]
+    assert said[3:] == ["2.1 : 1", "63 : 1", "1,240 : 1", "over 1,000,000 : 1"]
+
+
+def test_a_difference_of_shares_is_told_in_points_and_never_rounded_to_nothing() -> None:
+    said = [
+        words.points(one).replace(words.THIN, " ") for one in (0.0, 0.00001, 0.0021, 0.015, 1.0)
+    ]
+    assert said == ["0 pp", "< 0.01 pp", "0.21 pp", "1.5 pp", "100 pp"]

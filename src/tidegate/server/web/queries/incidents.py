@@ -12,7 +12,7 @@ from tidegate.server.grants import GrantFacts
 from tidegate.server.store import Connection
 from tidegate.server.store import web_queries as rows
 from tidegate.server.web import words
-from tidegate.server.web.queries import sums
+from tidegate.server.web.queries import odds, sums
 from tidegate.server.web.queries.rollout import DECISIONS
 from tidegate.server.web.views import (
     CohortRow,
@@ -94,6 +94,7 @@ def page(conn: Connection, name: str, now: int, *, public: bool = False) -> Inci
         facts=_facts(report) if incident.rollout else (),
         reasons=sums.reason_rows(reasons),
         because=sums.because_rows(report.because),
+        evidence=odds.at_the_stop(report.because),
         contrast=_contrast(report.contrast),
         contrast_note=_contrast_note(report.contrast),
         variants=_variants(report),

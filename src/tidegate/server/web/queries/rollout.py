@@ -7,7 +7,7 @@ import msgspec
 from tidegate.core.amounts import format_share
 from tidegate.core.authority import Mandate
 from tidegate.core.release import ReleaseTarget
-from tidegate.rollout import cohort, explain
+from tidegate.rollout import cohort, engine, explain
 from tidegate.rollout import tally as evidence_sums
 from tidegate.rollout.model import Evidence, Finding, Rollout, Tally
 from tidegate.server.outcomes import AFTER
@@ -15,6 +15,7 @@ from tidegate.server.planning import model_of
 from tidegate.server.store import Connection
 from tidegate.server.store import web_queries as rows
 from tidegate.server.web import words
+from tidegate.server.web.queries import evidence as weighed
 from tidegate.server.web.queries import sums
 from tidegate.server.web.queries.rollouts import (
     AudienceOf,
@@ -27,8 +28,10 @@ from tidegate.server.web.reader import Account
 from tidegate.server.web.views import (
     Ask,
     Chart,
+    EvidenceView,
     Fact,
     Halted,
+    Mark,
     OwedRow,
     RingRow,
     RolloutPage,
@@ -41,6 +44,11 @@ from tidegate.server.web.words import Tone
 
 Row = dict[str, Any]
 LOG: Final = 40
+#: Decisions that are looked through for what opened when.
+STORY: Final = 200
+#: Decisions that are marked in the chart, the newest.
+_MARKS: Final = 6
+_MARKED: Final = {"isolate": "--iso", "halt": "--bad", "readmit": "--text-3", "resume": "--text-3"}
 OWED: Final = 10
 _POINTS: Final = 150
 _MOST_POINTS: Final = 599
@@ -79,6 +87,8 @@ def page(
     parent, children = rows.parent_and_children(conn, row)
     owed = rows.owed(conn, int(row["id"]), AFTER, OWED)
     isolated = sums.isolated_count(found.tallies, model.isolated)
+    known = weighed.view(conn, row, model, found)
+    log = rows.plan_log(conn, int(row["id"]), STORY)
     return RolloutPage(
         now=now,
         name=name,
@@ -98,14 +108,14 @@ def page(
         audience=str(row["audience"]),
         asks=tuple(_ask(one, account) for one in rows.requests(conn, int(row["id"]))),
         halted=_halted(conn, row),
-        facts=_facts(row, tally, because, now, stopped=stopped),
+        facts=_facts(row, tally, because, known, now, stopped=stopped),
         rings=_rings(model, found, now),
         total=sums.ring_row("All", "", "", tally, isolated),
-        because=sums.because_rows(_stopped_by(conn, row) or because),
+        because=sums.because_rows(_stopped_by(conn, row, log) or because),
         variants=_variants(found, model),
         reasons=sums.reason_rows(tally.reasons),
-        log=_log(conn, row),
-        chart=_chart(conn, row, tally, now),
+        log=tuple(log_row(one) for one in log[:LOG]),
+        chart=_chart(conn, row, tally, _let_in(model, found, log), log, now),
         owed=tuple(_owed(one) for one in owed),
         owed_total=tally.pending,
         staged_inert=sums.staged(tally),
@@ -114,6 +124,8 @@ def page(
         next_step=_next_step(model, found),
         next_ring=_next_ring(model),
         mandate=_mandate(row, now),
+        weighs=weighed.weighs(model),
+        evidence=known,
     )
 
 
@@ -123,11 +135,11 @@ def _mandate(row: Row, now: int) -> tuple[str, ...]:
     return explain.staging(msgspec.json.decode(row["mandate"], type=Mandate), now)
 
 
-def _stopped_by(conn: Connection, row: Row) -> tuple[Finding, ...]:
+def _stopped_by(conn: Connection, row: Row, log: list[Row]) -> tuple[Finding, ...]:
     """Return what the gates saw when they halted it; later plans only say that it stands still."""
     if not halt_stands(conn, row) or row["halted_by"] != sums.PLANNER:
         return ()
-    for one in rows.plan_log(conn, int(row["id"]), LOG):
+    for one in log:
         if one["action"] == "halt":
             return sums.findings(one["because"])
     return ()
@@ -161,13 +173,43 @@ def _halted(conn: Connection, row: Row) -> Halted | None:
 
 
 def _facts(
-    row: Row, tally: Tally, because: tuple[Finding, ...], now: int, *, stopped: bool
+    row: Row,
+    tally: Tally,
+    because: tuple[Finding, ...],
+    known: EvidenceView | None,
+    now: int,
+    *,
+    stopped: bool,
 ) -> tuple[Fact, ...]:
+    bad = _is_it_bad(row, tally, because, stopped=stopped)
     return (
-        _is_it_bad(row, tally, because, stopped=stopped),
+        bad if known is None else _by_odds(bad, known, stopped=stopped),
         _how_far(tally),
-        _what_limits(row, because, now),
-        _if_it_turned(row, tally),
+        _what_limits(row, because, known, now),
+        _if_it_turned(row, tally, known),
+    )
+
+
+def _by_odds(plain: Fact, known: EvidenceView, *, stopped: bool) -> Fact:
+    """Answer by the odds, where they are known and it was not another gate, or a person, that stopped it."""
+    against = known.odds
+    if stopped and known.verdict == "go":
+        return plain
+    marks = f"Permits stop at {against.stop_text}, halt at {words.odds(against.halts_at)}."
+    say = f"No. {marks}"
+    if stopped:
+        say = plain.say
+    elif known.verdict == "isolate":
+        say = f"A part of the fleet was isolated for it. {marks}"
+    elif against.tone:
+        say = f"Not proved, but it wants eyes. {marks}"
+    return Fact(
+        plain.question,
+        against.text[:1].upper() + against.text[1:],
+        "against it",
+        say,
+        tone="bad" if stopped else known.tone,
+        odds=against,
     )
 
 
@@ -206,7 +248,9 @@ def _how_far(tally: Tally) -> Fact:
     )
 
 
-def _what_limits(row: Row, because: tuple[Finding, ...], now: int) -> Fact:
+def _what_limits(
+    row: Row, because: tuple[Finding, ...], known: EvidenceView | None, now: int
+) -> Fact:
     question = "What limits speed now?"
     state = str(row["state"])
     if state != "active":
@@ -216,6 +260,8 @@ def _what_limits(row: Row, because: tuple[Finding, ...], now: int) -> Fact:
     waiting = [one for one in because if not one.passed]
     # The finding of the ring itself only names the gates that hold it.
     waits = next((one for one in waiting if one.gate != "ring"), waiting[0] if waiting else None)
+    if known is not None and not (waits is not None and _is_the_ring(known)):
+        return _by_permits(question, known)
     if waits is None:
         room = row["room"]
         say = "Devices that come and ask; permits are not bounded."
@@ -232,8 +278,30 @@ def _what_limits(row: Row, because: tuple[Finding, ...], now: int) -> Fact:
     )
 
 
-def _if_it_turned(row: Row, tally: Tally) -> Fact:
+def _is_the_ring(known: EvidenceView) -> bool:
+    """Say whether the open step is what bounds speed now: then its gates are the answer, and not the evidence."""
+    return bool(known.limits) and known.limits[0].ring
+
+
+def _by_permits(question: str, known: EvidenceView) -> Fact:
+    """Say how many more may go, and the lowest of what bounds it."""
+    lowest = known.limits[0] if known.limits else None
+    say = f"Limited by {known.limit_text}." if known.limit_text else ""
+    if lowest is not None and lowest.room < known.room:
+        say = f"{lowest.name}: {words.number(lowest.room)} {lowest.note}.".replace(" .", ".")
+    small = "permit more now" if known.room == 1 else "permits more now"
+    return Fact(question, words.number(known.room), small, words.plain(say, 200))
+
+
+def _if_it_turned(row: Row, tally: Tally, known: EvidenceView | None) -> Fact:
     inert = sums.staged(tally)
+    if known is not None and row["state"] in {"active", "paused", "completed"} and tally.exposed:
+        say = f"At most, of {words.number(known.exposed)} exposed."
+        if inert:
+            say += f" {words.number(inert)} hold it staged, inert."
+        small = "device lost" if known.at_worst == 1 else "devices lost"
+        about = f"\N{ALMOST EQUAL TO} {words.number(known.at_worst)}" if known.at_worst else "0"
+        return Fact("If it turned bad now", about, small, say)
     if row["state"] == "halted":
         say = f"{words.plural(inert, 'device')} hold it staged; they stay inert." if inert else ""
         return Fact("Past the point of no return", words.number(tally.pending), "", say)
@@ -272,10 +340,6 @@ def _variants(found: Evidence, model: Rollout) -> tuple[VariantRow, ...]:
     return sums.variant_rows(by_variant, model.isolated)
 
 
-def _log(conn: Connection, row: Row) -> tuple[TimelineRow, ...]:
-    return tuple(log_row(one) for one in rows.plan_log(conn, int(row["id"]), LOG))
-
-
 def log_row(one: Row) -> TimelineRow:
     """Return one decision about a rollout."""
     icon, tone = DECISIONS.get(str(one["action"]), ("wait", ""))
@@ -291,7 +355,47 @@ def _owed(row: Row) -> OwedRow:
     return OwedRow(str(row["device"]), str(row["variant"]), str(row["state"]), int(row["state_at"]))
 
 
-def _chart(conn: Connection, row: Row, tally: Tally, now: int) -> Chart | None:
+def _let_in(model: Rollout, found: Evidence, log: list[Row]) -> list[tuple[int, int]]:
+    """Return when how many devices had been let in by rings and steps, oldest first; nothing where the log does not tell all of it."""
+    audience = {
+        spec.name: evidence_sums.total(found, rings={spec.name}).audience
+        for spec in model.policy.rings
+    }
+    steps = dict.fromkeys(audience, -1)
+    let_in: list[tuple[int, int]] = []
+    for one in reversed(log):
+        opened = [item for item in sums.findings(one["because"]) if engine.opens(item)]
+        for item in opened:
+            if item.ring in steps:
+                steps[item.ring] += 1
+        if opened:
+            let_in.append((int(one["at"]), _reach(model, audience, steps)))
+    present = {
+        spec.name: progress.step
+        for spec, progress in zip(model.policy.rings, model.rings, strict=True)
+        if progress.state != "skipped"
+    }
+    return let_in if all(steps[name] == step for name, step in present.items()) else []
+
+
+def _reach(model: Rollout, audience: dict[str, int], steps: dict[str, int]) -> int:
+    whole = 0
+    for spec in model.policy.rings:
+        step = steps[spec.name]
+        if step >= 0:
+            share = spec.shares[min(step, len(spec.shares) - 1)]
+            whole += audience[spec.name] * share // 10_000
+    return whole
+
+
+def _chart(
+    conn: Connection,
+    row: Row,
+    tally: Tally,
+    let_in: list[tuple[int, int]],
+    log: list[Row],
+    now: int,
+) -> Chart | None:
     start = int(row["started_at"] or 0)
     if not start or not tally.exposed:
         return None
@@ -307,9 +411,38 @@ def _chart(conn: Connection, row: Row, tally: Tally, now: int) -> Chart | None:
         return None
     x = tuple(start + n * step for n in range(last + 1))
     end_text = f"{words.number(total)} activated"
-    series = (Series("activated", "--v0", tuple(y), end_text, width=2.5),)
-    finding = f"{end_text} since {words.when(start, now)}."
-    return Chart("lines", x, series, finding, log=total >= 1000)
+    series = [Series("activated", "--v0", tuple(y), end_text, width=2.5)]
+    finding = f"{end_text} since {words.when(start, now)}"
+    allowed = _allowed(x, y, let_in)
+    if allowed:
+        said = f"{words.number(int(allowed[-1]))} let in"
+        series.insert(0, Series("let in", "--text-3", allowed, said, dash=True, step=True))
+        finding += f", of {said} by rings and steps"
+    log_scale = max(total, *allowed, 0) >= 1000
+    return Chart("lines", x, tuple(series), f"{finding}.", _marks(log, x), log=log_scale)
+
+
+def _allowed(
+    x: tuple[int, ...], activated: list[float], let_in: list[tuple[int, int]]
+) -> tuple[float, ...]:
+    """Return the devices let in at each time; never fewer than have activated, for devices leave a ring and take their permits along."""
+    if not let_in:
+        return ()
+    found, known, at = [], 0, 0
+    for n, moment in enumerate(x):
+        while at < len(let_in) and let_in[at][0] <= moment:
+            known, at = let_in[at][1], at + 1
+        found.append(float(max(1, known, activated[n])))
+    return tuple(found)
+
+
+def _marks(log: list[Row], x: tuple[int, ...]) -> tuple[Mark, ...]:
+    """Return what is marked in the chart: stops and what took them back, the newest."""
+    marked = [one for one in log if one["action"] in _MARKED and x[0] <= int(one["at"]) <= x[-1]]
+    return tuple(
+        Mark(int(one["at"]), str(one["action"]), _MARKED[str(one["action"])])
+        for one in reversed(marked[:_MARKS])
+    )
 
 
 def _fallbacks(conn: Connection, row: Row, now: int) -> tuple[Target, ...]:

@@ -16,7 +16,7 @@ from tidegate.server.planning import model_of
 from tidegate.server.store import Connection, hot
 from tidegate.server.store import web_queries as rows
 from tidegate.server.web import words
-from tidegate.server.web.queries import sums
+from tidegate.server.web.queries import odds, sums
 from tidegate.server.web.queries.sums import Audience
 from tidegate.server.web.views import RolloutRow, RolloutsPage
 
@@ -26,6 +26,8 @@ AudienceOf = Callable[[Connection, Rollout, str], Audience]
 PAGE: Final = 50
 _OPEN: Final = frozenset({"open", "soaking"})
 _AFTER_HALT: Final = frozenset({"halted", "falling_back", "completed", "cancelled"})
+#: States in which odds are shown in a list: it moves, or it stands still because of them.
+_WEIGHED: Final = frozenset({"active", "paused", "halted"})
 _TURNS: Final = frozenset({"halt", "resume"})
 _THEN: Final = {
     "falling_back": ", falling back",
@@ -122,6 +124,7 @@ def listed(conn: Connection, row: Row, audience_of: AudienceOf) -> RolloutRow:
         sub=sub,
         state="halted" if stopped else str(row["state"]),
         state_text=state_text(row, stopped=stopped) if stopped else "",
+        odds=odds.odds_of(conn, int(row["id"])) if row["state"] in _WEIGHED else None,
         shares=sums.shares(tally, isolated),
         audience=tally.audience,
         confirmed=tally.confirmed,

@@ -15,7 +15,7 @@ Audience = Mapping[tuple[str, str], int]
 PLANNER: Final = "planner"
 
 #: Gates that stop when the observed is above the limit; the others wait until it is reached.
-STOPPING: Final = frozenset({"failure_rate", "metric"})
+STOPPING: Final = frozenset({"failure_rate", "metric", "evidence"})
 #: How an update ends, by the family of its reason.
 _ENDS: Final = {
     "boot": "reverted",

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from tidegate.server.web.views.evidence import NeedleRow
 from tidegate.server.web.views.parts import (
     BecauseRow,
     Fact,
@@ -132,6 +133,7 @@ class IncidentPage:
     facts: tuple[Fact, ...] = ()
     reasons: tuple[ReasonRow, ...] = ()
     because: tuple[BecauseRow, ...] = ()
+    evidence: tuple[NeedleRow, ...] = ()  # as it was weighed when it was stopped
     contrast: tuple[ContrastRow, ...] = ()
     contrast_note: str = ""
     variants: tuple[VariantRow, ...] = ()

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from tidegate.server.web import charts, words
 from tidegate.server.web.charts import Kind
 from tidegate.server.web.words import Tone
 
@@ -10,8 +11,40 @@ Shares = tuple[tuple[Kind, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
+class Odds:
+    """Odds to 1 against a release or a part of its devices. Permits end `permits_end_pct` per cent of the way to `halts_at`; None = not known."""
+
+    value: float
+    halts_at: int
+    permits_end_pct: int | None = None
+
+    @property
+    def text(self) -> str:
+        """Write the odds."""
+        return words.odds(self.value)
+
+    @property
+    def tone(self) -> Tone:
+        """Colour them as the meter does."""
+        if self.value >= self.halts_at:
+            return "bad"
+        return "warn" if self.value >= charts.EYES_AT else ""
+
+    @property
+    def spoken(self) -> str:
+        """Say what the meter shows, for those who do not see it."""
+        said = f"Odds {self.text}; halts at {words.odds(self.halts_at)}"
+        return said if self.permits_end_pct is None else f"{said}, permits end at {self.stop_text}"
+
+    @property
+    def stop_text(self) -> str:
+        """Write where permits end."""
+        return words.odds(round(self.halts_at ** ((self.permits_end_pct or 0) / 100)))
+
+
+@dataclass(frozen=True, slots=True)
 class Fact:
-    """A question with its answer: a big figure, perhaps a bar, and a sentence. `tone` colours the figure."""
+    """A question with its answer: a big figure, perhaps a bar or a meter, and a sentence. `tone` colours the figure."""
 
     question: str
     big: str
@@ -19,6 +52,7 @@ class Fact:
     say: str = ""
     shares: Shares = ()
     tone: Tone = ""
+    odds: Odds | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +161,7 @@ class BecauseRow:
 
 @dataclass(frozen=True, slots=True)
 class RolloutRow:
-    """A rollout in a list."""
+    """A rollout in a list. `odds` where evidence is weighed, and it can still be halted."""
 
     name: str
     title: str
@@ -143,6 +177,7 @@ class RolloutRow:
     at: int
     active: bool = True
     state_text: str = ""  # in place of the state's own word
+    odds: Odds | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from tidegate.server.web.views.evidence import EvidenceView
 from tidegate.server.web.views.parts import (
     BecauseRow,
     Chart,
@@ -137,6 +138,8 @@ class RolloutPage:
     next_step: str = ""
     next_ring: str = ""
     mandate: tuple[str, ...] = ()  # the steps that the release's signers allow
+    weighs: bool = False  # its policy has an evidence guard
+    evidence: EvidenceView | None = None  # None = nothing is weighed, or not yet
 
     @property
     def moving(self) -> bool:
