@@ -1,18 +1,22 @@
 """A batched scenario played by real agents: their boards show the truth that the batched simulator draws."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tidegate.core.errors import ConfigError
+from tidegate.sim.exact.agree import play_both
 from tidegate.sim.exact.device import FatedDevice
 from tidegate.sim.exact.play import LEAD_S, ExactPlay, without_history
 from tidegate.sim.exact.presence import TICK_S
 from tidegate.sim.fleet.population import NEVER
+from tidegate.sim.fleet.reader import read_scenario
 from tidegate.sim.fleet.spec import Fault, FleetSpec, Region, Scenario, WorldSpec, sized
 from tidegate.sim.fleet.truth import BRICKED
 
+AGREE = Path(__file__).parents[2] / "examples" / "scenarios" / "agree"
 SCENARIO = Scenario(
     "exact",
     days=1,
@@ -28,8 +32,15 @@ SCENARIO = Scenario(
 )
 
 
+class Ungated(ExactPlay):
+    """Nothing stops the release, so that every device meets its fate."""
+
+    def _request(self, name: str) -> dict[str, object]:
+        return {**super()._request(name), "guards": []}
+
+
 def test_boards_meet_the_fates_that_the_batched_simulator_draws(tmp_path: Path) -> None:
-    with ExactPlay(without_history(SCENARIO), "emergency", 3, tmp_path) as play:
+    with Ungated(without_history(SCENARIO), "emergency", 3, tmp_path) as play:
         outcome = play.play()
         fates = play.fates
         devices = [one for one in play.fleet.devices if isinstance(one, FatedDevice)]
@@ -47,6 +58,20 @@ def test_boards_meet_the_fates_that_the_batched_simulator_draws(tmp_path: Path) 
     assert (dies_at < now)[~tried | ~np.isfinite(late_at)].any()
     assert (outcome.devices, outcome.exposed_end) == (24, tried.sum())
     assert outcome.harmed >= bricked.sum()
+
+
+def test_a_brick_is_stopped_after_as_many_devices_by_the_real_server_as_in_the_batched_run() -> (
+    None
+):
+    scenario = sized(read_scenario(AGREE / "early-brick.scenario.toml"), devices=32)
+    (pair,) = play_both(replace(scenario, faults=(Fault("brick", 1.0),)), "normal", 1)
+    batched, exact = pair
+    assert (batched.state, exact.state) == ("halted", "halted")
+    assert "silence" in exact.why
+    assert abs(exact.exposed - batched.exposed) <= 6
+    assert exact.exposed_end == exact.exposed == exact.harmed <= 16
+    assert exact.stopped_h is not None
+    assert 1.25 <= exact.stopped_h <= 6
 
 
 def test_more_agents_than_can_be_played_and_a_peers_policy_are_refused(tmp_path: Path) -> None:

@@ -90,6 +90,36 @@ def _play_exactly(scenario: "Scenario", policy: str, seed: int) -> "Outcome":
         return play_exactly(scenario, policy, seed, Path(folder))
 
 
+def agree(files: Sequence[Path], out: Output, *, policy: str | None, seeds: int, jobs: int) -> int:
+    """Play scenarios in both modes and print where they differ. Returns the exit code."""
+    scenarios = [read_scenario(file) for file in files]
+    need_numpy()
+    from tidegate.sim.exact import agree as both
+
+    found = []
+    for scenario in scenarios:
+        name = policy or scenario.policy
+        pairs = both.play_both(scenario, name, seeds, processes=jobs, tell=out.progress("runs"))
+        found.append(both.compare(scenario, name, pairs))
+    lines = [
+        f"{'scenario':<14} {'figure':<20} {'runs':>4}  {'batched':>8} {'exact':>8}  difference",
+    ]
+    for one in found:
+        lines += [
+            f"{one.scenario:<14} {figure.name:<20} {figure.runs:>4}  {figure.batched:>8.1f} {figure.exact:>8.1f}  "
+            f"{figure.difference:+.2f} ± {figure.se:.2f}{'' if figure.agrees else '  DIFFERS'}"
+            for figure in one.figures
+        ]
+        lines.append(
+            f"{'':<14} {'stopped':<20} {one.runs:>4}  {one.stopped_batched:>8} {one.stopped_exact:>8}  "
+            f"in one mode only: {one.apart}{'' if one.agrees else '  DIFFERS'}"
+        )
+    agreed = all(one.agrees for one in found)
+    lines.append("They agree." if agreed else "THEY DIFFER: one of the two is wrong.")
+    out.data("sim-agree/1", {"agrees": agreed, "scenarios": found}, "\n".join(lines))
+    return 0 if agreed else UNMET
+
+
 def compare(
     files: Sequence[Path],
     out: Output,

@@ -106,6 +106,26 @@ def compare(files: tuple[Path, ...], *, out: Output, **options: Any) -> int:
     return _sim_fleet.compare(files, out, **options)
 
 
+@command.command("agree")
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--policy", help="A preset of the gate; default: each scenario's own.")
+@click.option("--seeds", default=10, show_default=True, type=click.IntRange(2, 1_000))
+@click.option("--jobs", default=1, show_default=True, type=click.IntRange(1, 64))
+@with_output
+def agree(files: tuple[Path, ...], *, out: Output, **options: Any) -> int:
+    """Play batched scenarios both ways, as arrays and with real agents under the real server, and say whether they agree.
+
+    FILES are batched scenarios of some hundred devices. For each seed both modes have the same devices with the same
+    fates. Exits with 10 when a figure differs by more than two standard errors of its difference.
+
+    \b
+    tidegate sim agree examples/scenarios/agree/*.toml --seeds 10 --jobs 2
+    """
+    from tidegate.cli import _sim_fleet
+
+    return _sim_fleet.agree(files, out, **options)
+
+
 def _run_exact(file: Path, out: Output, *, seed: int | None, expect: bool) -> int:
     from tidegate.sim.scenario import Told, play, read_scenario
 

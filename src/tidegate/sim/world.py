@@ -120,11 +120,13 @@ class World:
     Attributes:
         desk: the operator's own hands, without HTTP.
         contract: what every device has to show.
+        tick_s: how often the server looks at its rollouts, in simulated seconds.
         fleet: the devices, with the truth about them.
         story: what the server told of its rollouts, with the time, one line a change.
     """
 
     contract = CONTRACT
+    tick_s = TICK_S
 
     def __init__(self, spec: WorldSpec, folder: Path, *, start: float = EPOCH) -> None:
         """Set up the server in `folder`, publish the factory's release, and switch every device on; time begins at `start`, unix seconds."""
@@ -153,7 +155,7 @@ class World:
         )
         factory, content = self._publish(1, "1.0.0", "", {})
         self.fleet = self._make_fleet(factory, content)
-        self.scheduler.every(TICK_S, self._tick)
+        self.scheduler.every(self.tick_s, self._tick)
 
     def close(self) -> None:
         """End the server."""

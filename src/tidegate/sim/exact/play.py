@@ -62,6 +62,8 @@ class ExactPlay(World):
         timeout_s=2 * WARM_UP_S,
         interval_s=300,
     )
+    #: As often as the batched gate decides.
+    tick_s = TICK_S
 
     def __init__(self, scenario: Scenario, policy: str, seed: int, folder: Path) -> None:
         """Draw fleet and truth, set up the server in `folder`, and switch every device on.
