@@ -2,17 +2,19 @@
 
 import io
 from dataclasses import dataclass, field
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from tests.browser import weighed
 from tests.browser.records import DAY, HOSTILE, NOW, Records
 
 from tidegate.core.errors import RequestError
+from tidegate.server.reach import Reach
 from tidegate.server.web import views as v
 from tidegate.server.web.reader import Account
 
 ALL = frozenset(
     {
+        "rollout.create",
         "rollout.halt",
         "rollout.widen",
         "rollout.approve",
@@ -87,6 +89,19 @@ class FixtureStory(Records):
             raise RequestError("request.conflict", "It is halted; nothing is left to cancel.")
         self.at += 1
         return f"{verb.capitalize()}: effective now."
+
+    def reach(self, policy: dict[str, Any], account: Account, now: int) -> Reach:
+        """Return the reach of the invented story."""
+        del account, now
+        return weighed.reach(str(policy["release"]))
+
+    def create(
+        self, policy: dict[str, Any], account: Account, reason: str, now: int
+    ) -> tuple[str, str]:
+        """Take note."""
+        del now
+        self.said.append(("create", str(policy), account.name, reason))
+        return "gw1-2.6.0", "Created: it is a draft."
 
     def decide(
         self, request_id: str, account: Account, *, approve: bool, reason: str, now: int

@@ -49,6 +49,7 @@ PAGES = (
     "/rollouts/modem-31.004",
     "/rollouts/gw1-2.6.0",
     "/rollouts/config-7",
+    "/new-rollout?release=gw1-2.5.0&preset=careful&holdback=1%25",
     "/halt",
     "/devices",
     "/devices/gw1-7F3A-91",
@@ -180,6 +181,28 @@ def test_everything_works_without_script(browser: Browser, served: Served) -> No
     context.close()
     assert [said[0] for said in served.story.said] == ["isolate", "halt"]
     assert served.story.said[0][3] == "seen on site"
+
+
+def test_a_rollout_is_understood_before_it_is_made_and_the_form_needs_no_script(
+    browser: Browser, served: Served
+) -> None:
+    context = open_context(browser, served, 390, script=False)
+    page = context.new_page()
+    page.goto(served.address + "/rollouts")
+    page.get_by_role("link", name="New rollout").click()
+    expect(page.get_by_role("button", name="Make the rollout")).to_have_count(0)
+    page.get_by_text("Careful", exact=True).click()
+    page.get_by_label("Hold back").select_option("1%")
+    page.get_by_role("button", name="See whom it reaches").click()
+    expect(page.locator("tfoot")).to_contain_text("118,600")
+    page.get_by_label("Reason").fill("fixes the modem")
+    page.get_by_role("button", name="Make the rollout").click()
+    page.wait_for_url(served.address + "/rollouts/gw1-2.6.0")
+    context.close()
+    verb, policy, _, reason = served.story.said[0]
+    assert (verb, reason) == ("create", "fixes the modem")
+    for word in ("'preset': 'careful'", "'holdback': '1%'", "'draft': True"):
+        assert word in policy
 
 
 def test_a_field_is_not_taken_from_under_the_hands_and_focus_survives(

@@ -2,6 +2,8 @@
 
 from tests.browser.records import HOSTILE
 
+from tidegate.rollout.lint import Conflict, Lint
+from tidegate.server.reach import Reach, RingReach, Skipped
 from tidegate.server.web import views as v
 
 HALTS_AT = 1_000
@@ -81,6 +83,8 @@ def going(now: int) -> v.EvidenceView:
         gaps=("In 128,412 devices fewer than 2.3 % failures would pass unseen.",),
         rests_on="96,204 facts weighed in 38 parts of the fleet",
         watch="14 d",
+        held_back="1%",
+        held_until=now + 600_000,
     )
 
 
@@ -118,3 +122,25 @@ def stopped(now: int) -> v.EvidenceView:
         rests_on="31 facts weighed in 6 parts of the fleet",
         watch="14 d",
     )
+
+
+def reach(release: str) -> Reach:
+    """Return whom a rollout would reach, with something of every kind that speaks against it."""
+    counts = {"gw1-r1": (4, 61, 8_012), "gw1-r2": (40, 862, 70_024), "gw1-r4": (14, 522, 40_564)}
+    rings = tuple(
+        RingReach(
+            name=name,
+            shares_bp=(10_000,),
+            matched=sum(one[at] for one in counts.values()),
+            offered=sum(one[at] for one in counts.values()),
+            variants={variant: one[at] for variant, one in counts.items()},
+        )
+        for at, name in enumerate(("internal", "pilot", "fleet"))
+    )
+    offered = sum(one.offered for one in rings)
+    return Reach(
+        release=release, product="gw1", matched=offered + 612, offered=offered, rings=rings,
+        skipped=(Skipped(code="compat.hardware", text="no artifact fits the hardware", count=612),),
+        lints=(Lint(code="canary.none", level="warning", text=f"No canary for {HOSTILE}"),),
+        conflicts=(Conflict(rollout="gw1-2.5.0", release="gw1-2.5.0", devices=96_579, first=False),),
+    )  # fmt: skip

@@ -11,6 +11,7 @@ from tidegate.server.advisories import ImportFacts
 from tidegate.server.auth import Actor
 from tidegate.server.auth import Auth as Accounts
 from tidegate.server.operations import Operations
+from tidegate.server.reach import Reach
 from tidegate.server.services import Services
 from tidegate.server.store import Connection
 from tidegate.server.store import web_devices as rows
@@ -94,6 +95,17 @@ class DomainCommands:
             return text
         past = len(done.stopped.past)
         return f"{text} Effective now; {past:,} devices past the point of no return, {done.stopped.inert:,} staged and inert."
+
+    def reach(self, policy: dict[str, Any], account: Account, now: int) -> Reach:
+        """Say whom a rollout would reach."""
+        return self._operations.preview(policy, _actor(account), now)
+
+    def create(
+        self, policy: dict[str, Any], account: Account, reason: str, now: int
+    ) -> tuple[str, str]:
+        """Make a rollout."""
+        done = self._operations.create(policy, _actor(account), reason, now)
+        return done.name, _sentence("Create", done.text)
 
     def decide(
         self, request_id: str, account: Account, *, approve: bool, reason: str, now: int

@@ -4,8 +4,9 @@ All three are plain synchronous calls; the pages run them on worker threads. Eve
 """
 
 from dataclasses import dataclass
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol
 
+from tidegate.server.reach import Reach
 from tidegate.server.web.views import (
     AdvisoriesPage,
     AdvisoryPage,
@@ -138,6 +139,16 @@ class Commands(Protocol):
         self, verb: str, name: str, account: Account, reason: str, fields: dict[str, str], now: int
     ) -> str:
         """Act on a rollout: halt, pause, resume, start, advance, cancel, isolate, readmit, fallback. `fields` carry the verb's own settings."""
+        ...
+
+    def reach(self, policy: dict[str, Any], account: Account, now: int) -> Reach:
+        """Say whom a rollout of this policy (untrusted) would reach; writes nothing."""
+        ...
+
+    def create(
+        self, policy: dict[str, Any], account: Account, reason: str, now: int
+    ) -> tuple[str, str]:
+        """Make a rollout of a policy (untrusted); return its name, and the sentence that says what happened."""
         ...
 
     def decide(

@@ -18,6 +18,7 @@ from tidegate.server.web.door import Door
 from tidegate.server.web.forms import Forms
 from tidegate.server.web.guard import HEADERS, WebRequest
 from tidegate.server.web.live import Live, Pulse
+from tidegate.server.web.new_rollout import NewRollout
 from tidegate.server.web.pages import ReadPages
 from tidegate.server.web.reader import Auth, Commands, Reader
 from tidegate.server.web.render import Renderer
@@ -55,7 +56,7 @@ def create_router(
     pulse = Pulse()
     return Router(
         path="/",
-        route_handlers=[ReadPages, SupplyPages, Forms, Door, Live, static_file],
+        route_handlers=[ReadPages, SupplyPages, NewRollout, Forms, Door, Live, static_file],
         dependencies={
             "site": Provide(lambda: site, sync_to_thread=False),
             "pulse": Provide(lambda: pulse, sync_to_thread=False),

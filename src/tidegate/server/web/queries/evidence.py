@@ -7,7 +7,7 @@ from typing import Any, Final
 import msgspec
 
 from tidegate.core.amounts import format_share
-from tidegate.rollout import cohort
+from tidegate.rollout import cohort, holdback
 from tidegate.rollout import tally as sums
 from tidegate.rollout.evidence.decide import Needle
 from tidegate.rollout.evidence.decide import odds as odds_of_log
@@ -67,6 +67,8 @@ def view(conn: Connection, row: Row, model: Rollout, found: Evidence) -> Evidenc
     if gate is None:
         return None
     because = msgspec.convert(row["because"], type=tuple[Finding, ...])
+    index = present_ring(model)
+    held = None if index is None else holdback.until(model.policy, index, model.rings[index])
     tally = sums.total(found, variants=_variants_in(found, model))
     return EvidenceView(
         odds=_against(gate, gate.odds),
@@ -86,6 +88,8 @@ def view(conn: Connection, row: Row, model: Rollout, found: Evidence) -> Evidenc
         gaps=_gaps(gate),
         rests_on=f"{words.plural(gate.facts, 'fact')} weighed in {words.plural(gate.strata, 'part')} of the fleet",
         watch=words.duration(gate.watch_s) if gate.watch_s else "",
+        held_back=format_share(model.policy.holdback_bp) if held else "",
+        held_until=held or 0,
     )
 
 

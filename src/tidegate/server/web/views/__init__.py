@@ -47,6 +47,7 @@ from tidegate.server.web.views.incidents import (
     LogRow,
     PublicationView,
 )
+from tidegate.server.web.views.new_rollout import NewRolloutPage, PresetChoice
 from tidegate.server.web.views.parts import (
     BecauseRow,
     Chart,
@@ -122,6 +123,7 @@ __all__ = [
     "Mark",
     "NeedleGroup",
     "NeedleRow",
+    "NewRolloutPage",
     "NormalRow",
     "Notice",
     "Odds",
@@ -130,6 +132,7 @@ __all__ = [
     "Pair",
     "PendingRow",
     "PermitRow",
+    "PresetChoice",
     "Problem",
     "ProofRow",
     "PublicationView",

@@ -87,6 +87,7 @@ class EvidenceView:
         at_worst: devices out of `exposed` that could still be lost.
         failures, silences: what is normal; `assumed` without a history.
         gaps: what cannot be proved in a fleet of this size.
+        held_back: a part of the last ring that is kept to compare with, and until when (unix seconds); empty = none now.
         rests_on: how much was weighed, for the footer.
     """
 
@@ -107,6 +108,8 @@ class EvidenceView:
     gaps: tuple[str, ...] = ()
     rests_on: str = ""
     watch: str = ""
+    held_back: str = ""
+    held_until: int = 0
 
     @property
     def tone(self) -> Tone:

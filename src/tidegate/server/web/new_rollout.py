@@ -1,0 +1,78 @@
+"""The form for a new rollout: it is understood before it is asked for. The first form reads only, the second one makes it."""
+
+from typing import Any
+
+from litestar import Controller, Response, get, post
+
+from tidegate.core.errors import RequestError
+from tidegate.server.web.forms import reason_of
+from tidegate.server.web.guard import FORM_BYTES, WebRequest
+from tidegate.server.web.pages import Query
+from tidegate.server.web.queries import new_rollout as form
+from tidegate.server.web.site import Site, SiteDep, Visit, address, require
+from tidegate.server.web.views import NewRolloutPage
+
+PERMISSION = "rollout.create"
+
+
+class NewRollout(Controller):
+    """`/new-rollout`, and the form that makes one."""
+
+    include_in_schema = False
+    request_max_body_size = FORM_BYTES
+
+    @get("/new-rollout")
+    async def ask(
+        self,
+        request: WebRequest,
+        site: SiteDep,
+        release: Query = "",
+        preset: Query = "normal",
+        audience: Query = "",
+        holdback: Query = "none",
+    ) -> Response[Any]:
+        """Show the form and, once a release is chosen, whom it would reach."""
+        visit = await site.visit(request)
+        require(visit.account, PERMISSION)
+        fields = {
+            "release": release,
+            "preset": preset,
+            "audience": audience,
+            "holdback": holdback,
+        }
+        page = await site.run(lambda: _page(site, visit, fields))
+        return await site.show(request, visit, "new_rollout", page, section="rollouts")
+
+    @post("/rollouts")
+    async def make(self, request: WebRequest, site: SiteDep) -> Response[Any]:
+        """Make it."""
+        visit, fields = await site.act(request, PERMISSION)
+        policy = form.policy_of(fields)
+        name, text = await site.run(
+            lambda: site.commands.create(policy, visit.account, reason_of(fields), visit.now)
+        )
+        return site.done(request, address("rollouts", name), text)
+
+
+def _page(site: Site, visit: Visit, fields: dict[str, str]) -> NewRolloutPage:
+    listed = site.reader.releases(visit.now).rows
+    reach, problem = None, ""
+    if fields["release"]:
+        try:
+            reach = site.commands.reach(form.policy_of(fields), visit.account, visit.now)
+        except RequestError as error:
+            problem = error.detail
+    variants = {name for ring in reach.rings for name in ring.variants} if reach else set()
+    return NewRolloutPage(
+        now=visit.now,
+        releases=tuple(one for one in listed if one.state == "live"),
+        presets=form.choices(),
+        holdbacks=form.HOLDBACKS,
+        release=fields["release"],
+        preset=fields["preset"],
+        audience=fields["audience"],
+        holdback=fields["holdback"],
+        reach=reach,
+        variants=tuple(sorted(variants)),
+        problem=problem,
+    )

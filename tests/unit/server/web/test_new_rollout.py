@@ -1,0 +1,75 @@
+"""The form for a new rollout: what it says of a preset is the preset's, whom it reaches is counted, and what it makes is what was shown."""
+
+import pytest
+from tests.unit.server.rig import Rig
+from tests.unit.server.web.test_store_pages import Office, opened
+
+from tidegate.rollout import presets
+from tidegate.rollout.evidence.settings import PRESETS
+from tidegate.server.store import admin_rollouts
+from tidegate.server.web.queries import new_rollout
+
+NAME = "gw1-1.1.0"
+
+
+def asked(office: Office, **fields: str) -> str:
+    answer = office.client.get("/new-rollout", params=fields)
+    assert answer.status_code == 200, answer.text[-500:]
+    return str(answer.text)
+
+
+@pytest.mark.parametrize("name", new_rollout.CHOICES)
+def test_what_a_preset_means_is_read_from_the_preset(name: str) -> None:
+    said = " ".join(next(one.says for one in new_rollout.choices() if one.name == name))
+    harm = PRESETS[name]
+    assert ("No soak" in said) == (not harm.soaks)
+    assert all(str(gate.age_s // 3600) in said for gate in harm.soaks)
+    assert f"Watched {harm.watch_s // 86_400} d" in said
+    assert f"in {len(presets.preset(name).rings[-1].shares)} step" in said
+
+
+def test_a_form_is_a_policy_file_and_empty_fields_are_not_in_it() -> None:
+    fields = {"release": " r ", "preset": "fast", "audience": "", "holdback": "1%", "other": "x"}
+    flow = {"holdback": "1%"}
+    assert new_rollout.policy_of(fields) == {"release": "r", "preset": "fast", "flow": flow}
+    assert new_rollout.policy_of({**fields, "draft": "1"})["draft"] is True
+
+
+def test_whom_it_reaches_is_shown_and_then_it_is_made(rig: Rig) -> None:
+    rig.publish_trust()
+    rig.release(1)
+    for n in range(5):
+        rig.device(f"d{n}", rev=1 + n % 2)
+    with opened(rig) as office:
+        assert "Choose a release" in asked(office)
+        assert NAME in asked(office)
+        page = asked(office, release=NAME, preset="careful", holdback="2%")
+        assert "5 devices of 5 that match" in page
+        assert "2% held back" in page
+        assert rig.read(lambda conn: admin_rollouts.rollout(conn, NAME)) is None
+        fields = {"release": NAME, "preset": "careful", "holdback": "2%", "draft": "1"}
+        assert office.post("/rollouts", **fields, reason="try it") == 303
+    made = rig.read(lambda conn: admin_rollouts.rollout(conn, NAME))
+    assert made is not None
+    assert made["state"] == "draft"
+    assert made["policy"]["holdback_bp"] == 200
+    assert {one["gate"]: one for one in made["policy"]["guards"]}["evidence"]["settings"][
+        "preset"
+    ] == "careful"
+
+
+def test_what_cannot_be_made_is_said_on_the_form_and_nothing_is_made(rig: Rig) -> None:
+    rig.publish_trust()
+    rig.release(1)
+    rig.device("d0")
+    with opened(rig) as office:
+        assert "This cannot be made" in asked(office, release=NAME, audience="site = ")
+        assert "Make the rollout" not in asked(office, release=NAME, audience="site = ")
+        assert "norml" in asked(office, release=NAME, preset="norml")
+        assert "This cannot be made" in asked(office, release="nope")
+        assert office.post("/rollouts", release=NAME, preset="norml") == 400
+        office.sign_in("eve")
+        assert office.client.get("/new-rollout").status_code == 403
+        assert office.post("/rollouts", release=NAME) == 403
+        assert "New rollout" not in office.page("/rollouts")
+    assert rig.read(lambda conn: admin_rollouts.rollout(conn, NAME)) is None
