@@ -343,3 +343,39 @@ def test_what_devices_measure_reaches_the_book_and_what_it_knows_is_dropped(rig:
     fleet.look(1)
     fleet.devices[0].tell("heartbeat", metrics=Metrics(errors=2, device_s=300))
     assert fleet.happenings() == [], "nobody looks at a halted rollout's metrics"
+
+
+def test_no_variant_gets_more_than_was_decided_for_it_whoever_asks_first(rig: Rig) -> None:
+    fleet = LightFleet(rig, 40, lambda one: {"rev": 1 + one % 2})
+    fleet.start(POLICY)
+    fleet.look()
+    assert fleet.rooms() == {"variant=gw1-r1": 4, "variant=gw1-r2": 4, "variant=other": 0}
+    assert fleet.row["room"] == 8
+    assert len(fleet.ask([one for one in fleet.rows if one % 2])) == 4
+    assert fleet.row["room"] == 4
+    assert len(fleet.ask()) == 4
+
+
+def test_a_part_with_odds_against_it_is_held_and_a_site_goes_one_by_one(rig: Rig) -> None:
+    def says(number: int) -> dict[str, Any]:
+        return {"region": ("eu", "us")[number % 2], "site": f"s{number % 10}"}
+
+    fleet = LightFleet(rig, 40, says)
+    fleet.start(POLICY)
+    fleet.look()
+    europe = fleet.ask([one for one in fleet.rows if (one - 1) % 10 in {0, 2}])
+    america = fleet.ask([one for one in fleet.rows if (one - 1) % 10 == 1])
+    assert (len(europe), len(america)) == (2, 1), (
+        "one at each of three sites, whatever room there is"
+    )
+    assert fleet.rooms(gate_rows.SITE) == {"s0": 0, "s1": 0, "s2": 0}
+    fleet.end(europe, "reverted", "boot.no_return")
+    fleet.end(america)
+    fleet.look(60)
+    assert fleet.row["state"] == "active"
+    assert fleet.rooms()["region=eu"] <= 1
+    assert "region=us" not in fleet.rooms()
+    assert fleet.rooms(gate_rows.SITE) == {"s0": 0, "s1": 1, "s2": 0}, (
+        "the well one lets another go"
+    )
+    assert fleet.replayed().same
