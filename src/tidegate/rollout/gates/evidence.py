@@ -33,6 +33,7 @@ SETTINGS: Final[Mapping[str, Setting]] = {
     "failures": Setting("share", "1%", "more failures than the baseline that are tolerated"),
     "silence": Setting("share", "0.25%", "more silent devices that are tolerated"),
     "hazard": Setting("ratio", 1.5, "times the late crashes of devices not updated"),
+    "answer": Setting("duration", "1h", "until a healthy device has confirmed; later is silence"),
     "replaces": Setting("text", "none", "plain guards that give way, as failure_rate,metric"),
 }
 
@@ -164,6 +165,7 @@ def create(**settings: Value) -> Weighed:
         odds=int(settings["odds"]),
         extra_failure_ppm=failures * _PPM,
         extra_silence_ppm=silence * _PPM,
+        report_s=max(60, int(settings["answer"])),
         hazard_pct=min(10_000, round(float(settings["hazard"]) * 100)),
     )
     words = str(settings["replaces"]).replace(",", " ").split()
