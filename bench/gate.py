@@ -87,7 +87,10 @@ def folded(facts: list[Fact], book: Book) -> float:
 
 
 def crowd(strata: Scheme, profiles: list[Profile], harm: Harm, base: Baseline) -> Roster:
-    """Tell a roster a rollout of four days: all are met, half had their permit, most of those confirmed, and a tenth stand at sites of eight."""
+    """Tell a roster a rollout of four days.
+
+    All are met, half had their permit, most of those confirmed, the others tell what they measured, and a tenth stand at sites of eight.
+    """
     roster = Roster(Watch(strata, harm, base, 0))
     values = [dict(zip(strata.attributes, profile, strict=True)) for profile in profiles]
     for one in range(DEVICES):
@@ -101,6 +104,7 @@ def crowd(strata: Scheme, profiles: list[Profile], harm: Harm, base: Baseline) -
             if one % 300:
                 roster.confirmed(f"gw-{one:07d}", now + 60)
             roster.seen(f"gw-{DEVICES - 1 - one:07d}", now + one % 800)
+            roster.measured(f"gw-{DEVICES - 1 - one:07d}", now, "errors", one % 7, 40_000)
         if tick % 4 == 3:
             roster.step(now + harm.tick_s)
     return roster

@@ -6,9 +6,11 @@ import random
 import msgspec
 import pytest
 
+from tidegate.rollout.evidence import stakes, wealth
 from tidegate.rollout.evidence.baseline import Baseline
+from tidegate.rollout.evidence.crowd import WELL, Crowd
 from tidegate.rollout.evidence.facts import Fact, Score
-from tidegate.rollout.evidence.pairs import BIN_S
+from tidegate.rollout.evidence.pairs import BIN_S, Pairs
 from tidegate.rollout.evidence.roster import Roster
 from tidegate.rollout.evidence.settings import DAY_S, HOUR_S, PRESETS, Harm, StreamWeights
 from tidegate.rollout.evidence.strata import Profile, divide
@@ -81,6 +83,43 @@ def test_a_release_that_changes_nothing_ranks_in_the_middle_whatever_day_and_hou
     assert len(ranks) == 120
     # The standard deviation of one rank is 0.3: of the mean of 120, 0.028.
     assert mean(ranks) == pytest.approx(0.5, abs=0.09)
+
+
+def ramp(seed: int, times: float) -> list[float]:
+    """Return the most that betting on each window made in nine days, two reports a day, while three of four devices were updated."""
+    rnd = random.Random(seed)
+    scheme = divide({("v1", "eu", "always"): 160})
+    crowd = Crowd(scheme)
+    for one in range(160):
+        crowd.add(f"d{one}", ("v1", "eu", "always"), "", 0)
+    pairs = Pairs(scheme, HARM, crowd)
+    own = [rnd.lognormvariate(0, 1.5) for _ in range(160)]
+    order = rnd.sample(range(160), 120)
+    logs = [[0] * 5 for _ in HARM.windows_s]
+    most = [1.0] * len(logs)
+    for half in range(18):
+        now = (half + 1) * BIN_S
+        for one, usual in enumerate(own):
+            rate = usual * (1 + 19 * (half % 2)) * (times if crowd.state[one] == WELL else 1.0)
+            pairs.measured(one, now, 0, rate * rnd.expovariate(1.0), BIN_S)
+        # Every other half-day, so that all windows begin by day.
+        for one in order[half * 8 : half * 8 + 16] if half % 2 == 0 else ():
+            crowd.state[one], crowd.granted_at[one] = WELL, now
+            pairs.begin(one)
+        for found in pairs.due(now):
+            worth = stakes.rank(found.sixteenths, HARM.metric_ppm)
+            log = logs[found.window]
+            log[:] = [before + more for before, more in zip(log, worth, strict=True)]
+            most[found.window] = max(most[found.window], math.exp(wealth.mean(log)))
+    return most
+
+
+def test_betting_against_a_release_that_changes_nothing_seldom_wins_and_else_it_does() -> None:
+    """Wealth of 8 is reached in an eighth of the runs at most; however noisy, however different devices are, and while the ramp goes on."""
+    good = [max(ramp(seed, 1.0)) >= 8 for seed in range(40)]
+    assert sum(good) <= 40 // 8
+    bad = [max(ramp(seed, 20.0)) >= 8 for seed in range(6)]
+    assert sum(bad) >= 4
 
 
 def test_more_errors_rank_higher_in_every_window_with_a_record_of_before_and_without() -> None:
