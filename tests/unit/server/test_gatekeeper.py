@@ -3,12 +3,15 @@
 import zlib
 from typing import Any
 
+import msgspec
 from tests.unit.server.light import LightFleet
 from tests.unit.server.rig import Device, Rig
 from tests.unit.server.test_rollouts_admin import OLGA
 
+from tidegate.cli import _evidence_text
 from tidegate.core.protocol import AssignmentBody, Metrics, PermitAnswer
 from tidegate.rollout.evidence.decide import Decision
+from tidegate.server import inquiry
 from tidegate.server.gatekeeper.keeper import Keeper
 from tidegate.server.gatekeeper.kept import Kept, decision_of
 from tidegate.server.gatekeeper.replay import Replayed, replay
@@ -379,3 +382,43 @@ def test_a_part_with_odds_against_it_is_held_and_a_site_goes_one_by_one(rig: Rig
         "the well one lets another go"
     )
     assert fleet.replayed().same
+
+
+def test_harm_that_comes_after_completion_halts_and_names_the_way_back(rig: Rig) -> None:
+    fleet = LightFleet(rig, 40)
+    fleet.start(POLICY)
+    fleet.look()
+    fleet.live(24)
+    assert fleet.row["state"] == "completed"
+    bad = list(fleet.rows)
+    while fleet.row["state"] == "completed" and len(bad) > 28:
+        fleet.end([bad.pop()], "reverted", "boot.watchdog")
+        for _ in range(4):
+            fleet.heard()
+            fleet.look(900)
+    row = fleet.row
+    assert row["state"] == "halted", "one late failure an hour counts of each region"
+    assert "crash" in row["because"][0]["text"]
+    assert fleet.replayed().same
+
+
+def test_people_are_told_the_odds_who_may_go_and_what_could_be_seen(rig: Rig) -> None:
+    fleet = LightFleet(rig, 40, lambda one: {"rev": 1 + one % 2})
+    fleet.start(POLICY)
+    fleet.look()
+    fleet.end(fleet.ask()[:1], "reverted", "boot.no_return")
+    fleet.look(60)
+    count = fleet.operations.audiences.count
+    found = rig.read(lambda conn: inquiry.evidence(conn, NAME, count, fleet.now)).gate
+    assert found is not None
+    assert (found.verdict, found.halts_at, found.devices) == ("go", 1000, 40)
+    assert found.baseline.assumed
+    assert set(found.permits) == {"gw1-r1", "gw1-r2"}
+    assert found.least_visible_ppm is not None
+    lines = _evidence_text.shown(NAME, msgspec.to_builtins(found))
+    assert lines[0].startswith(f"{NAME}   1 : 1 against the release; halts at 1,000 : 1")
+    assert any("assumed: this product has no history" in one for one in lines)
+    told = msgspec.to_builtins(fleet.replayed())
+    assert "lead to what is kept" in _evidence_text.replayed(NAME, told)[0]
+    wrong = _evidence_text.replayed(NAME, {**told, "differs_at": 2})
+    assert "does NOT lead to what is kept from page 2 on" in wrong[0]
