@@ -27,6 +27,7 @@ class NewRollout(Controller):
         request: WebRequest,
         site: SiteDep,
         release: Query = "",
+        name: Query = "",
         preset: Query = "normal",
         audience: Query = "",
         holdback: Query = "none",
@@ -36,6 +37,7 @@ class NewRollout(Controller):
         require(visit.account, PERMISSION)
         fields = {
             "release": release,
+            "name": name,
             "preset": preset,
             "audience": audience,
             "holdback": holdback,
@@ -69,6 +71,7 @@ def _page(site: Site, visit: Visit, fields: dict[str, str]) -> NewRolloutPage:
         presets=form.choices(),
         holdbacks=form.HOLDBACKS,
         release=fields["release"],
+        name=fields["name"],
         preset=fields["preset"],
         audience=fields["audience"],
         holdback=fields["holdback"],

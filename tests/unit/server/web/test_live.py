@@ -77,6 +77,17 @@ def test_a_halt_reaches_an_open_page(monkeypatch: pytest.MonkeyPatch) -> None:
     assert asyncio.run(run())
 
 
+def test_evidence_is_drawn_live_only_where_a_policy_weighs_it() -> None:
+    def regions(name: str) -> set[str]:
+        listener = Listener(site(FixtureStory()), Pulse(), VISIT, "rollout", name)
+        return names(asyncio.run(listener.fragments(100)))
+
+    weighed = {"evidence", "proof", "permits", "normal"}
+    assert weighed <= regions("gw1-2.5.0")
+    assert weighed <= regions("gw1-2.6.0")
+    assert not weighed & regions("config-7")
+
+
 def test_a_quiet_stream_beats_and_ends_with_its_session(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "TICK_S", 0.01)
     monkeypatch.setattr(live, "BEAT_S", 0.02)

@@ -46,6 +46,7 @@ def test_whom_it_reaches_is_shown_and_then_it_is_made(rig: Rig) -> None:
         page = asked(office, release=NAME, preset="careful", holdback="2%")
         assert "5 devices of 5 that match" in page
         assert "2% held back" in page
+        assert "new-name, careful" in asked(office, release=NAME, name="new-name", preset="careful")
         assert rig.read(lambda conn: admin_rollouts.rollout(conn, NAME)) is None
         fields = {"release": NAME, "preset": "careful", "holdback": "2%", "draft": "1"}
         assert office.post("/rollouts", **fields, reason="try it") == 303

@@ -17,8 +17,8 @@ from tidegate.rollout.model import Evidence, Finding, Rollout, Tally
 from tidegate.server.gatekeeper.facts import GateFacts, gate_facts
 from tidegate.server.store import Connection
 from tidegate.server.web import words
-from tidegate.server.web.queries.odds import GATE
 from tidegate.server.web.queries.rollouts import present_ring
+from tidegate.server.web.queries.sums import EVIDENCE
 from tidegate.server.web.views import (
     EvidenceView,
     LimitRow,
@@ -51,7 +51,7 @@ _SMALL_PPM: Final = 100_000
 
 def weighs(model: Rollout) -> bool:
     """Say whether a rollout's policy has the guard that weighs evidence."""
-    return any(spec.gate == GATE for spec in model.policy.guards)
+    return any(spec.gate == EVIDENCE for spec in model.policy.guards)
 
 
 def view(conn: Connection, row: Row, model: Rollout, found: Evidence) -> EvidenceView | None:

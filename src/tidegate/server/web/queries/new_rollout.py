@@ -12,7 +12,7 @@ from tidegate.server.web.views import PresetChoice
 #: From the slowest to the fastest; `lab` is for trying things out and no choice for a fleet.
 CHOICES: Final = ("careful", "normal", "fast", "emergency")
 HOLDBACKS: Final = ("none", "0.5%", "1%", "2%", "5%")
-_MOST: Final = {"release": 128, "preset": 20, "audience": 1000, "holdback": 10}
+_MOST: Final = {"release": 128, "name": 128, "preset": 20, "audience": 1000, "holdback": 10}
 
 
 def policy_of(fields: Mapping[str, str]) -> dict[str, Any]:

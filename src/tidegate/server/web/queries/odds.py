@@ -9,9 +9,9 @@ from tidegate.rollout.evidence.settings import Harm
 from tidegate.rollout.model import Finding
 from tidegate.server.gatekeeper.kept import decision_of
 from tidegate.server.store import Connection, gate_rows
+from tidegate.server.web.queries import sums
 from tidegate.server.web.views import NeedleRow, Odds
 
-GATE: Final = "evidence"
 _HARM: Final = msgspec.json.Decoder(Harm)
 
 
@@ -27,14 +27,5 @@ def odds_of(conn: Connection, rollout_id: int) -> Odds | None:
 
 def at_the_stop(because: Iterable[Finding]) -> tuple[NeedleRow, ...]:
     """Return the needles as they stood when a gate stopped a rollout, from the findings that were stored then; what decided is the first."""
-    return tuple(
-        NeedleRow(
-            name=one.text,
-            odds=Odds(float(one.observed), int(one.limit)),
-        )
-        for one in because
-        if one.gate == GATE
-        and isinstance(one.observed, int | float)
-        and isinstance(one.limit, int | float)
-        and one.limit >= 2
-    )
+    told = ((one.text, sums.odds_in(one)) for one in because)
+    return tuple(NeedleRow(name=text, odds=odds) for text, odds in told if odds is not None)

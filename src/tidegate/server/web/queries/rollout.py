@@ -27,6 +27,7 @@ from tidegate.server.web.queries.rollouts import (
 from tidegate.server.web.reader import Account
 from tidegate.server.web.views import (
     Ask,
+    BecauseRow,
     Chart,
     EvidenceView,
     Fact,
@@ -111,7 +112,7 @@ def page(
         facts=_facts(row, tally, because, known, now, stopped=stopped),
         rings=_rings(model, found, now),
         total=sums.ring_row("All", "", "", tally, isolated),
-        because=sums.because_rows(_stopped_by(conn, row, log) or because),
+        because=_because(_stopped_by(conn, row, log) or because, known),
         variants=_variants(found, model),
         reasons=sums.reason_rows(tally.reasons),
         log=tuple(log_row(one) for one in log[:LOG]),
@@ -127,6 +128,16 @@ def page(
         weighs=weighed.weighs(model),
         evidence=known,
     )
+
+
+def _because(found: tuple[Finding, ...], known: EvidenceView | None) -> tuple[BecauseRow, ...]:
+    """Return what the gates saw; what is proved by now has its own place on the page where evidence is weighed."""
+    told = [
+        one
+        for one in found
+        if known is None or one.gate != sums.EVIDENCE or not one.passed or one.observed is not None
+    ]
+    return sums.because_rows(told)
 
 
 def _mandate(row: Row, now: int) -> tuple[str, ...]:

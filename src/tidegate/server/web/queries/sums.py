@@ -8,14 +8,15 @@ import msgspec
 from tidegate.core.reasons import family
 from tidegate.rollout.model import Finding, Tally
 from tidegate.server.web import words
-from tidegate.server.web.views import BecauseRow, ReasonRow, RingRow, Shares, VariantRow
+from tidegate.server.web.views import BecauseRow, Odds, ReasonRow, RingRow, Shares, VariantRow
 
 Row = dict[str, Any]
 Audience = Mapping[tuple[str, str], int]
 PLANNER: Final = "planner"
 
+EVIDENCE: Final = "evidence"
 #: Gates that stop when the observed is above the limit; the others wait until it is reached.
-STOPPING: Final = frozenset({"failure_rate", "metric", "evidence"})
+STOPPING: Final = frozenset({"failure_rate", "metric", EVIDENCE})
 #: How an update ends, by the family of its reason.
 _ENDS: Final = {
     "boot": "reverted",
@@ -60,7 +61,16 @@ def _because(finding: Finding) -> BecauseRow:
         sample=finding.sample,
         opens_at=finding.opens_at,
         fails_above=finding.gate in STOPPING,
+        odds=odds_in(finding),
     )
+
+
+def odds_in(finding: Finding) -> Odds | None:
+    """Return the odds that a finding of the evidence gate tells; None where it tells none."""
+    observed, limit = _number(finding.observed), _number(finding.limit)
+    if finding.gate != EVIDENCE or observed is None or limit is None or limit < 2:
+        return None
+    return Odds(observed, int(limit))
 
 
 def _number(value: float | str | None) -> float | None:

@@ -23,6 +23,7 @@ class NewRolloutPage:
     presets: tuple[PresetChoice, ...]
     holdbacks: tuple[str, ...]
     release: str = ""
+    name: str = ""
     preset: str = "normal"
     audience: str = ""
     holdback: str = "none"

@@ -145,7 +145,7 @@ class Chart:
 
 @dataclass(frozen=True, slots=True)
 class BecauseRow:
-    """A finding: what a gate saw against what it allows."""
+    """A finding: what a gate saw against what it allows. `odds` where it saw odds: they are drawn on a logarithmic scale."""
 
     gate: str
     passed: bool
@@ -157,6 +157,7 @@ class BecauseRow:
     sample: int | None = None
     opens_at: int | None = None
     fails_above: bool = True
+    odds: Odds | None = None
 
 
 @dataclass(frozen=True, slots=True)
