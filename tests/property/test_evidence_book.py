@@ -154,4 +154,4 @@ def test_a_fact_of_a_stratum_that_is_not_there_changes_nothing() -> None:
 def test_a_book_of_another_version_is_refused() -> None:
     book = empty()
     with pytest.raises(ValueError, match="not an evidence book"):
-        Book.decode(book.encode().replace(b'"schema":1', b'"schema":2'))
+        Book.decode(book.encode().replace(b'"schema":2', b'"schema":3'))

@@ -36,7 +36,15 @@ from tidegate.rollout.evidence.facts import (
     Silent,
     Watch,
 )
-from tidegate.rollout.evidence.settings import DELTAS_PPM, Harm
+from tidegate.rollout.evidence.layout import KINDS
+from tidegate.rollout.evidence.settings import (
+    DAY_S,
+    DELTAS_PPM,
+    LATER_S,
+    LATER_STAKES,
+    THETAS_PCT,
+    Harm,
+)
 from tidegate.rollout.evidence.strata import CLASS, VARIANT, Profile, Scheme
 
 _KIND: Final[dict[Kind, int]] = {"crash": 0, "dark": 1}
@@ -77,6 +85,8 @@ class Book:
         self.isolated: tuple[int, ...] = ()
         self.restarted: list[int] = [_NEVER] * len(scheme.strata)
         self.facts = 0
+        #: Later stakes laid down, and the four hours of the last (`settings.LATER_S`).
+        self.laid = (0, 0)
         #: A number for each stratum that rises whenever its row changes.
         self.versions: list[int] = [0] * len(scheme.strata)
         self._homes: dict[Profile, Home] = {}
@@ -250,7 +260,8 @@ class Book:
         kind = _KIND[fact.kind]
         if fact.updated and fact.paid:
             paid = min(fact.count, fact.paid)
-            self._add(fact.profile, (at.SEEN + kind, paid), since=fact.at)
+            changes = ((at.SEEN + kind, paid), (at.SEEN_TODAY + kind, paid))
+            self._add(fact.profile, *changes, since=fact.at)
         home = self.home(fact.profile)
         for risk in fact.risks:
             if risk[0] in home.strata:
@@ -269,11 +280,34 @@ class Book:
     def _rate(self, fact: Rate) -> None:
         """Let expected late events grow with the devices that were under watch meanwhile."""
         self.settle()
+        self._lay(fact.at)
         kind = _KIND[fact.kind]
-        watched, expected = at.WATCHED + kind, at.EXPECTED + kind
+        watched, expected, today = at.WATCHED + kind, at.EXPECTED + kind, at.EXPECTED_TODAY + kind
         for stratum, row in enumerate(self.rows):
             if row[watched] > 0:
-                row[expected] += row[watched] * fact.expected_ppb
+                more = row[watched] * fact.expected_ppb
+                row[expected] += more
+                row[today] += more
+                self.versions[stratum] += 1
+
+    def _lay(self, now: int) -> None:
+        """Lay down the stakes that are due: at fixed hours, whatever is known. What is left of the day's bet is given up with the day."""
+        count, before = self.laid
+        period = now // LATER_S
+        if period <= before or count >= LATER_STAKES:
+            return
+        self.laid = (count + 1, period)
+        if not count:
+            return
+        floor, days = stakes.afresh(), DAY_S // LATER_S
+        first, last = at.RACE, at.RACE + len(KINDS) * len(THETAS_PCT)
+        for stratum, row in enumerate(self.rows):
+            race = row[first:last]
+            if min(race) < floor:
+                row[first:last] = [max(one, floor) for one in race]
+                self.versions[stratum] += 1
+            if period // days > before // days and any(row[at.EXPECTED_TODAY : at.FAILURE]):
+                row[at.EXPECTED_TODAY : at.FAILURE] = [0] * (at.FAILURE - at.EXPECTED_TODAY)
                 self.versions[stratum] += 1
 
     def _score(self, fact: Score) -> None:
@@ -362,7 +396,7 @@ class Book:
             if profile == self.scheme.told_apart(profile) and any(home.total)
         )
         return Packed(
-            schema=1,
+            schema=2,
             scheme=self.scheme,
             harm=self.harm,
             baseline=self.baseline,
@@ -372,6 +406,7 @@ class Book:
             isolated=self.isolated,
             restarted=self.restarted,
             facts=self.facts,
+            laid=self.laid,
             homes=homes,
         )
 
@@ -395,7 +430,7 @@ class Book:
         book = cls(packed.scheme, harm, baseline)
         fits = len(packed.rows) == len(book.rows) and len(packed.restarted) == len(book.rows)
         if (
-            packed.schema != 1
+            packed.schema != 2
             or not fits
             or (harm.metrics, harm.windows_s) != (packed.harm.metrics, packed.harm.windows_s)
             or any(len(row) != book.layout.width for row in packed.rows)
@@ -405,6 +440,7 @@ class Book:
         book.control_events, book.control_hours = packed.control
         book.credits, book.isolated = dict(packed.credits), packed.isolated
         book.restarted, book.facts = list(packed.restarted), packed.facts
+        book.laid = packed.laid
         book._restart = max(book.restarted)
         for profile, held, strata, total in packed.homes:
             home = book.home(profile)
@@ -425,6 +461,7 @@ class Packed(msgspec.Struct, frozen=True, kw_only=True):
     isolated: tuple[int, ...]
     restarted: list[int]
     facts: int
+    laid: tuple[int, int]
     homes: list[tuple[Profile, bool, tuple[int, ...], Row]]
 
 

@@ -31,7 +31,10 @@ WATCHED: Final = 12
 TRACKED: Final = 14
 EXPECTED: Final = 14
 SEEN: Final = 16
-FAILURE: Final = 18
+#: The same of this day alone: a bet that was laid down this morning.
+EXPECTED_TODAY: Final = 18
+SEEN_TODAY: Final = 20
+FAILURE: Final = 22
 SILENCE: Final = FAILURE + len(DELTAS_PPM)
 RACE: Final = SILENCE + len(DELTAS_PPM)
 METRIC: Final = RACE + 2 * len(THETAS_PCT)

@@ -21,6 +21,11 @@ THETAS_PCT: Final = (250, 500, 1_200, 4_000, 20_000)
 RATES_PCT: Final = (150, 250, 500, 1_200, 4_000)
 #: Shares of the wealth that are bet on each rank of a metric, per cent.
 LAMBDAS_PCT: Final = (10, 25, 50, 100, 160)
+#: Trouble that begins late meets a gambler who has lost for days on trouble that was not there. So a quarter of what is bet on late events is held back, and
+#: laid down afresh in equal stakes: one every four hours, `LATER_STAKES` in all (60 days).
+LATER_S: Final = 4 * HOUR_S
+LATER_STAKES: Final = 360
+HELD_BACK: Final = (1, 4)
 #: Not-updated devices that each updated one is ranked against.
 CONTROLS: Final = 8
 
@@ -65,7 +70,8 @@ class StratumWeights(msgspec.Struct, frozen=True, kw_only=True):
 
 DAY: Final = SoakGate(age_s=DAY_S, prior_ppm=200_000, open_ppm=15_000, share_ppm=5_000)
 FOUR_DAYS: Final = SoakGate(age_s=4 * DAY_S, prior_ppm=50_000, open_ppm=20_000, share_ppm=20_000)
-WEEK: Final = SoakGate(age_s=7 * DAY_S, prior_ppm=50_000, open_ppm=20_000, share_ppm=250_000)
+#: Its bound is that of four days, at the same rate a day: two in a hundred in four days are three and a half in seven.
+WEEK: Final = SoakGate(age_s=7 * DAY_S, prior_ppm=50_000, open_ppm=35_000, share_ppm=250_000)
 
 
 class Harm(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,8 +14,12 @@ from typing import Final
 
 from tidegate.rollout.evidence.settings import (
     CONTROLS,
+    DAY_S,
     DELTAS_PPM,
+    HELD_BACK,
     LAMBDAS_PCT,
+    LATER_S,
+    LATER_STAKES,
     MILLION,
     RATES_PCT,
     THETAS_PCT,
@@ -105,3 +109,24 @@ def rank(sixteenths: int, metric_ppm: int) -> Stakes:
 def burst() -> Stakes:
     """Return what a late event pays against the bound of the fleet's hazard, for each alternative."""
     return tuple(micro_log(rate, 100) for rate in RATES_PCT)
+
+
+@lru_cache(maxsize=1)
+def begun() -> int:
+    """Return the part of a stream that is bet from the start, where the rest is held back for later."""
+    held, whole = HELD_BACK
+    return micro_log(whole - held, whole)
+
+
+@lru_cache(maxsize=1)
+def afresh() -> int:
+    """Return one later stake, measured by what was bet at the start: no alternative of a race is worth less when it is laid down."""
+    held, whole = HELD_BACK
+    return micro_log(held, (whole - held) * LATER_STAKES)
+
+
+@lru_cache(maxsize=1)
+def daily() -> int:
+    """Return the later stakes of one day together."""
+    held, whole = HELD_BACK
+    return micro_log(held * (DAY_S // LATER_S), whole * LATER_STAKES)

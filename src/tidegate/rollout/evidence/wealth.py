@@ -82,6 +82,8 @@ def of_row(
         elif number == 0:
             charged, lost = row[beside], stakes.charge()
             found.append(mean([one + charged * each for one, each in zip(seen, lost, strict=True)]))
+        elif number in _RACES:
+            found.append(mean(seen) + _BEGUN if any(seen) else 0.0)
         elif number in _BURSTS:
             found.append(_burst(row, number - _BURSTS.start))
         else:
@@ -89,6 +91,10 @@ def of_row(
     return tuple(found)
 
 
+#: Races of late events; until something happened in one, all of it is still in the gambler's pocket.
+_RACES: Final = range(2, 4)
+_BEGUN: Final = stakes.begun() / MILLION
+_DAILY: Final = stakes.daily() / MILLION
 #: Streams that are weighed against the fleet's own rate.
 _BURSTS: Final = range(4, 6)
 
@@ -97,17 +103,24 @@ _BURSTS: Final = range(4, 6)
 def _segments(width: int) -> tuple[tuple[int, int, int], ...]:
     """Return where the numbers of each stream stand in a row, in the order of the layout, and one more that the stream depends on."""
     races = [(one, one + _THETAS, one) for one in (at.RACE, at.RACE + _THETAS)]
-    bursts = [(at.SEEN + kind, at.SEEN + kind + 1, at.EXPECTED + kind) for kind in (0, 1)]
+    bursts = [(at.EXPECTED, at.FAILURE, at.EXPECTED)] * 2
     metrics = [(one, one + _LAMBDAS, one) for one in range(at.METRIC, width, _LAMBDAS)]
     failure = (at.FAILURE, at.SILENCE, at.CHARGED)
     return (failure, (at.SILENCE, at.RACE, at.SILENCE), *races, *bursts, *metrics)
 
 
 def _burst(row: Sequence[int], kind: int) -> float:
-    """Late events against the bound of the fleet's own hazard; expected ones are rounded up."""
+    """Late events against the bound of the fleet's own hazard, since the start and since the day began; expected ones are rounded up."""
     expected, seen = row[at.EXPECTED + kind], row[at.SEEN + kind]
     if not expected and not seen:
         return 0.0
+    whole = _BEGUN + _against(seen, expected)
+    today = _DAILY + _against(row[at.SEEN_TODAY + kind], row[at.EXPECTED_TODAY + kind])
+    top = max(whole, today)
+    return top + math.log(math.exp(whole - top) + math.exp(today - top))
+
+
+def _against(seen: int, expected: int) -> float:
     paid = stakes.burst()
     # 10⁻⁹ events x per cent / 100 in micro-nats: divided by 10⁵, rounded down as it is negative.
     return mean(

@@ -24,6 +24,8 @@ from tidegate.sim.fleet.population import Floats, Ints
 _CHARGES: Final = np.array(stakes.charge(), np.int64)
 _PAID: Final = np.array(stakes.burst(), np.int64)
 _MORE: Final = np.array(RATES_PCT, np.int64) - 100
+_BEGUN: Final = stakes.begun() / MILLION
+_DAILY: Final = stakes.daily() / MILLION
 
 
 class ArrayWealth(Wealth):
@@ -61,14 +63,26 @@ class ArrayWealth(Wealth):
 def _streams(rows: Ints) -> Floats:
     """Return the ln E of every stream, a row for each row."""
     failure = rows[:, at.FAILURE : at.SILENCE] + rows[:, at.CHARGED, None] * _CHARGES
-    parts = [failure, rows[:, at.SILENCE : at.SILENCE + len(DELTAS_PPM)]]
-    parts += [_part(rows, at.RACE + kind * len(THETAS_PCT), len(THETAS_PCT)) for kind in (0, 1)]
+    found = [_mean(failure), _mean(_part(rows, at.SILENCE, len(DELTAS_PPM)))]
     for kind in (0, 1):
-        seen, expected = rows[:, at.SEEN + kind, None], rows[:, at.EXPECTED + kind, None]
-        parts.append(seen * _PAID + (-_MORE * expected) // 100_000)
+        race = _part(rows, at.RACE + kind * len(THETAS_PCT), len(THETAS_PCT))
+        found.append(np.where(race.any(axis=1), _mean(race) + _BEGUN, 0.0))
+    for kind in (0, 1):
+        whole = _BEGUN + _against(rows[:, at.SEEN + kind], rows[:, at.EXPECTED + kind])
+        seen, expected = rows[:, at.SEEN_TODAY + kind], rows[:, at.EXPECTED_TODAY + kind]
+        today = _DAILY + _against(seen, expected)
+        top = np.maximum(whole, today)
+        both = top + np.log(np.exp(whole - top) + np.exp(today - top))
+        known = (rows[:, at.SEEN + kind] != 0) | (rows[:, at.EXPECTED + kind] != 0)
+        found.append(np.where(known, both, 0.0))
     metrics = range(at.METRIC, rows.shape[1], len(LAMBDAS_PCT))
-    parts += [_part(rows, first, len(LAMBDAS_PCT)) for first in metrics]
-    return np.stack([_mean(part) for part in parts], axis=1)
+    found += [_mean(_part(rows, first, len(LAMBDAS_PCT))) for first in metrics]
+    return np.stack(found, axis=1)
+
+
+def _against(seen: Ints, expected: Ints) -> Floats:
+    """Return the worth of late events against a bound."""
+    return _mean(seen[:, None] * _PAID + (-_MORE * expected[:, None]) // 100_000)
 
 
 def _part(rows: Ints, first: int, count: int) -> Ints:
