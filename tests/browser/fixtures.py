@@ -273,6 +273,29 @@ class FixtureStory(Records):
         """Return the list."""
         return v.RolloutsPage(now, self._rows(now), 31, "" if cursor else "c2")
 
+    def participants(
+        self, name: str, state: str, cursor: str, now: int
+    ) -> v.ParticipantsPage | None:
+        """Return the devices of a rollout."""
+        del cursor
+        if name not in {"gw1-2.5.0", "modem-31.004"}:
+            return None
+        states = ("permitted", "rebooting", "verifying", "reverted", "lost")
+        rows = tuple(
+            v.ParticipantRow(
+                f"gw1-{number:04X}-{HOSTILE}" if number == 3 else f"gw1-{number:04X}-91",
+                "gw1-r3", "lyon-2", "fleet", states[number % 5], "boot.counter_exhausted",
+                "it did not come up healthy in as many tries as it had, and went back by itself",
+                now - 60 * number, now - 30 * number,
+            )
+            for number in range(1, 12)
+        )  # fmt: skip
+        choices = (
+            ("past", "past the point of no return"),
+            ("stragglers", "ordered back and not gone"),
+        )
+        return v.ParticipantsPage(now, name, state or "past", choices, rows, "12")
+
     def rollout(self, name: str, account: Account, now: int) -> v.RolloutPage | None:
         """Return one rollout."""
         del account, now
@@ -412,6 +435,14 @@ class FixtureStory(Records):
                 v.OwedRow("gw1-71DB-19", "gw1-r4", "rebooting", now - 40),
             ),
             owed_total=1_542,
+            terms=(
+                v.Pair(
+                    "Level", "required: activated as soon as windows, inhibitors and permits allow"
+                ),
+                v.Pair("Deadlines", "start 7 d, finish 7 d, return 1 h, confirm 1 d"),
+                v.Pair("Retry", "3 attempts in all; pause 1 min, doubled up to 1 d"),
+            ),
+            limits=(f"site {HOSTILE}: 20 of 20 at once are on their way, or did not come back",),
             isolated=("gw1-r3",),
             fallbacks=(v.Target("gw1-2.4.1", 117, "2.4.1"),),
             next_ring="fleet",

@@ -50,6 +50,7 @@ PAGES = (
     "/rollouts/gw1-2.6.0",
     "/rollouts/config-7",
     "/new-rollout?release=gw1-2.5.0&preset=careful&holdback=1%25",
+    "/rollouts/gw1-2.5.0/devices?state=past",
     "/halt",
     "/devices",
     "/devices/gw1-7F3A-91",

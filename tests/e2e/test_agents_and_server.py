@@ -99,7 +99,7 @@ class World:
             self.rig.app.services, io.BytesIO(body), by="t", now=int(self.rig.now)
         )
 
-    def release(self, counter: int) -> ReleaseTarget:
+    def release(self, counter: int, kind: str = "feature") -> ReleaseTarget:
         image = self.lab.folder / f"image-{counter}"
         image.write_bytes(self.image(counter))
         repository = self.rig.app.services.repository
@@ -107,7 +107,7 @@ class World:
         made = build(
             ReleaseSpec(
                 product="gw1", version=f"1.{counter}.0", counter=counter, security_version=1,
-                kind="feature", channels=("stable",), hardware=(HardwareRange("gw1", 0, 9),),
+                kind=kind, channels=("stable",), hardware=(HardwareRange("gw1", 0, 9),),
                 components=(ComponentSpec(name="rootfs", format="raw_image", source=image, size=0),),
                 health=CONTRACT, notes="", source="", min_agent=None, from_counters=(), requires=(),
                 fallback_s=30 * 86_400, expires_s=300 * 86_400,

@@ -18,6 +18,7 @@ from tidegate.agent.state import (
     Staged,
     State,
 )
+from tidegate.core.protocol import HELD_UNTIL
 
 
 class Because(msgspec.Struct, frozen=True, kw_only=True):
@@ -138,4 +139,6 @@ def missed(phase: Staged, looked: Looked, found: tuple[Because, ...]) -> tuple[s
 
 
 def _until(code: str, at: int) -> Because:
+    if at >= HELD_UNTIL:
+        return Because(code=code, detail="the server holds activation until it lets it go")
     return Because(code=code, detail=f"not before {at}")

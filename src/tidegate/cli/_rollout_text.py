@@ -73,6 +73,10 @@ def reach(name: str, found: dict[str, Any]) -> list[str]:
         "",
         render_table(["ring", "steps", "matched", "offered", *variants], rows),
     ]
+    if found.get("asked"):
+        lines.append(
+            f"Who matches is counted; the rest is estimated from {found['asked']:,} devices chosen by lot, ring by ring."
+        )
     if found["skipped"]:
         total = sum(one["count"] for one in found["skipped"])
         lines += ["", f"Skipped {total:,}"]
@@ -160,6 +164,7 @@ def shown(found: dict[str, Any], evidence: dict[str, Any]) -> list[str]:
         *render_table(heads, rows).split("\n"),
         "",
     ]
+    lines += [f"{one['name']:<9} {one['text']}" for one in found.get("terms", ())]
     if found.get("mandate"):
         lines += [
             f"{'' if number else 'Mandate':<9} {one['bucket_max'] / 100:g} % from {when(one['not_before'])} UTC"

@@ -71,6 +71,7 @@ def command() -> None:
 @click.option("--start", metavar="TIME", help='"at once", or 2026-12-24T02:00:00Z.')
 @click.option("--draft", is_flag=True, help="Make it and do not start it.")
 @click.option("--snapshot", is_flag=True, help="Fix the audience now; newcomers are left out.")
+@click.option("--play", is_flag=True, help="With --dry-run: play it on the simulator.")
 @_widening
 @with_client
 @with_output
@@ -78,6 +79,7 @@ def create(
     file: Path,
     draft: bool,
     snapshot: bool,
+    play: bool,
     yes: bool,
     reason: str | None,
     dry_run: bool,
@@ -98,7 +100,13 @@ def create(
     found = client.call("POST", f"{API}/rollouts", body, query={"dry_run": "true"})
     shown = str(body.get("name") or body.get("release"))
     if dry_run:
-        show_lines(out, "reach/1", found, _rollout_text.reach(shown, found))
+        told = _rollout_text.reach(shown, found)
+        if play:
+            from tidegate.cli import _foresee
+
+            found = {**found, "played": _foresee.lines(found)}
+            told += ["", *found["played"]]
+        show_lines(out, "reach/1", found, told)
         out.note("Nothing was written.")
         return
     for line in _rollout_text.lints(found):
@@ -379,6 +387,21 @@ def start(name: str, client: Client, out: Output, **options: Any) -> None:
     tidegate rollout start gw1-2.4.1 --yes --reason "tested"
     """
     _widen(client, out, "start", name, options)
+
+
+@command.command("activate")
+@click.argument("name")
+@_widening
+@with_client
+@with_output
+def activate(name: str, client: Client, out: Output, **options: Any) -> None:
+    """Let what was fetched ahead be activated, ring by ring.
+
+    \b
+    tidegate rollout activate gw1-2.4.1 --dry-run
+    tidegate rollout activate gw1-2.4.1 --yes --reason "everybody has it"
+    """
+    _widen(client, out, "activate", name, options)
 
 
 @command.command("resume")

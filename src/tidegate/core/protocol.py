@@ -265,6 +265,10 @@ class RepoBinding(msgspec.Struct, frozen=True, kw_only=True):
     snapshot_min: Ordinal
 
 
+#: `not_before` of an order that may be fetched and staged and waits to be let go: a time that never comes. 2100-01-01.
+HELD_UNTIL: Final = 4_102_444_800
+
+
 class DeliveryPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """When and how fast.
 

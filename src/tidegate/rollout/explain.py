@@ -37,6 +37,7 @@ def explain(
     decided_at: int = 0,
     position: int = 0,
     mandate: Mandate | None = None,
+    limits: tuple[str, ...] = (),
 ) -> tuple[str, ...]:
     """Return the lines of `rollout explain`.
 
@@ -49,10 +50,11 @@ def explain(
         decided_at: when the last plan was made; 0 = unknown.
         position: of the evidence in the event log.
         mandate: what the release's signers allow; None = they left its staging to the rings.
+        limits: what else keeps devices waiting, a sentence each: caps, the budget of bytes, a hold on what was fetched ahead.
     """
     lines = [f"{_headline(rollout, ring)}, because", ""]
     if rollout.state == "active":
-        lines += _active(rollout, because, ring, room, now)
+        lines += [*_active(rollout, because, ring, room, now), *(f"     {one}" for one in limits)]
     else:
         lines += [f"  {_line(finding, now)}" for finding in because]
     if mandate is not None:
@@ -196,6 +198,13 @@ class DeviceFacts(msgspec.Struct, frozen=True, kw_only=True):
     opens_at: int = 0
     room: int | None = None
     again: str = ""
+    #: The rollout fetches ahead: everybody downloads, and activation was, or was not yet, let go.
+    prefetch: bool = False
+    let_go: bool = False
+    #: The device's owner says when it activates.
+    by_owner: bool = False
+    #: No permit is left for devices like it until more is proved.
+    unproven: str = ""
     egress: str = ""
     capped: str = ""
 
@@ -227,16 +236,23 @@ def why(facts: DeviceFacts, now: int) -> tuple[Check, ...]:
         return (*checks, _ended(facts))
     checks += [_suits(facts), _not_refused(facts), _rollout_on(facts), _not_isolated(facts)]
     if not facts.update_state:
-        checks += [_ring_open(facts), _its_turn(facts, now)]
+        fetches = facts.prefetch and facts.ring
+        checks += [] if fetches else [_ring_open(facts), _its_turn(facts, now)]
         checks += [] if facts.mandate is None else [_by_mandate(facts.mandate, now)]
     checks += [_not_held(facts)]
     checks += [] if facts.update_state or not facts.egress else [_within_budget(facts)]
     if facts.update_state in _UNDERWAY:
         return (*checks, Check(ok=True, code="update", text=f"the update is {facts.update_state}"))
+    if facts.prefetch:
+        checks += [
+            _let_go(facts),
+            *([_ring_open(facts), _its_turn(facts, now)] if facts.let_go else []),
+        ]
     return (
         *checks,
         _not_inhibited(facts),
         _window_open(facts, now),
+        *([_owner_decides(facts)] if facts.by_owner else []),
         _permitted(facts),
         _own_word(facts),
     )
@@ -417,6 +433,19 @@ def _window_open(facts: DeviceFacts, now: int) -> Check:
     return Check(ok=False, code="window", text=text)
 
 
+def _let_go(facts: DeviceFacts) -> Check:
+    if facts.let_go:
+        return Check(ok=True, code="prefetch", text="what was fetched ahead may be activated")
+    text = "it is fetched ahead, and activation is held until a person lets it go"
+    # It only waits for that once it has it.
+    return Check(ok=facts.update_state != "staged", code="prefetch", text=text)
+
+
+def _owner_decides(facts: DeviceFacts) -> Check:
+    text = "its owner decides when it activates (tidegate-agent apply-now)"
+    return Check(ok=facts.update_state != "staged", code="offered", text=text)
+
+
 def _within_budget(facts: DeviceFacts) -> Check:
     return Check(ok=False, code="egress", text=facts.egress)
 
@@ -427,6 +456,8 @@ def _permitted(facts: DeviceFacts) -> Check:
         return Check(ok=True, code="permit", text=text)
     if facts.capped:
         return Check(ok=False, code="activate.no_permit", text=facts.capped)
+    if facts.unproven:
+        return Check(ok=False, code="activate.no_permit", text=facts.unproven)
     ok = facts.room is None or facts.room > 0
     detail = f" ({facts.rollout_because})" if facts.rollout_because else ""
     text = "there is room for its permit" if ok else f"no more permits are given just now{detail}"

@@ -89,7 +89,9 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     `at_once` bounds permits whose outcome is not known yet (0 = no bound); `first` does so before anything is proved, and grows with what is confirmed
     (0 = no such bound). `at_once_per` bounds permits out at once among the devices that share a value of an attribute, over all rollouts.
     Of several rollouts that a device belongs to, the one of the highest `priority` serves it, then the newest release. `dynamic`: newcomers are taken; else
-    whom it means is fixed when the rollout is made (a snapshot). `holdback_bp`: of the last ring, the share that is not updated until the watch ends.
+    whom it means is fixed when the rollout is made (a snapshot). `prefetch`: every ring downloads and stages at once, and activation is held until a
+    person lets it go; then rings and steps say who activates. `holdback_bp`: of the last ring, the share
+    that is not updated until the watch ends.
     """
 
     rings: Annotated[tuple[RingSpec, ...], Meta(min_length=1, max_length=32)]
@@ -100,6 +102,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     first: Annotated[int, Meta(ge=0)] = 0
     at_once_per: Annotated[dict[str, Annotated[int, Meta(ge=1)]], Meta(max_length=8)] = {}
     dynamic: bool = True
+    prefetch: bool = False
     priority: Annotated[int, Meta(ge=-1000, le=1000)] = 0
     holdback_bp: Annotated[int, Meta(ge=0, le=5_000)] = 0
 

@@ -20,6 +20,9 @@ from tidegate.server.store import Connection, device_queries
 Counts = Mapping[tuple[str, str], int]
 #: Up to so many devices are counted every time.
 SMALL: Final = 5_000
+#: Up to so many devices are asked one by one what they would be offered; of more, so many are, by lot.
+ASKED_ALL: Final = 50_000
+SAMPLED: Final = 10_000
 #: Devices that may be counted per second of age.
 _PER_S: Final = 1_000
 _REMEMBERED_MAX: Final = 256
@@ -61,6 +64,20 @@ class Audiences:
         made = msgspec.structs.replace(rollout, fixed=fixed.digest_of(meant))
         self._remember(made, counts, now)
         return meant
+
+    def sample(
+        self, conn: Connection, rollout: Rollout, product: str, now: int
+    ) -> headcount.Sample | None:
+        """Return devices that stand for all that a rollout means, or None: there are few enough to ask everybody. Arguments as of `count`."""
+        if len(self._fleet) <= ASKED_ALL:
+            return None
+        meant = (
+            fixed.load(conn, rollout.fixed)
+            if rollout.fixed
+            else headcount.fix(self._fleet, rollout, product, now, self._serials(conn, rollout))
+        )
+        counts = self.count(conn, rollout, product, now)
+        return headcount.sample(self._fleet, meant, counts, SAMPLED)
 
     def _remember(self, rollout: Rollout, counts: Counts, now: int) -> None:
         if len(self._known) >= _REMEMBERED_MAX:

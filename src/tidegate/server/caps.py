@@ -85,6 +85,20 @@ def full(
     return None
 
 
+def reached(conn: Connection, tenant: str, caps: Mapping[str, int]) -> list[str]:
+    """Say which caps are reached now, a line a value, the fullest first; those with more values than are named say how many more. Reads only."""
+    lines = []
+    for attribute, most in sorted(caps.items()):
+        values = flight_rows.fullest(conn, tenant, attribute, most)
+        lines += [
+            f"{attribute} {value}: {count:,} of {most:,} at once are on their way, or did not come back"
+            for value, count in values[:_NAMED]
+        ]
+        if len(values) > _NAMED:
+            lines.append(f"{attribute}: {len(values) - _NAMED:,} more are as full")
+    return lines
+
+
 def keep_count(conn: Connection, tenant: str, caps: Mapping[str, int]) -> frozenset[str]:
     """Keep count of what is capped, those that are on their way already included; return all that is kept count of."""
     known = flight_rows.attributes(conn, tenant)

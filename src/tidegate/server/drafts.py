@@ -15,12 +15,15 @@ from tidegate.core.errors import ConfigError, RequestError
 from tidegate.core.nearest import did_you_mean
 from tidegate.core.protocol import OFFLINE_PERMIT_MAX_S, DeliveryPolicy
 from tidegate.rollout import cohort, presets
+from tidegate.rollout.levels import LEVELS, MEANS
 from tidegate.rollout.model import Policy
 
 #: Keys of a policy file that are read here.
 OWN_KEYS: Final = ("name", "release", "audience", "start", "draft", "windows", "delivery")
 _WINDOW_KEYS: Final = ("download", "activate", "zone")
-_DELIVERY_KEYS: Final = ("rate", "activate", "tries", "deadline", "offline_permit", "retry_refused")
+_DELIVERY_KEYS: Final = (
+    "level", "rate", "activate", "tries", "deadline", "offline_permit", "retry_refused",
+)  # fmt: skip
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _AUDIENCE_MAX: Final = 1000
 
@@ -60,6 +63,8 @@ def draft_of(data: Mapping[str, Any]) -> Draft:
     except ConfigError as error:
         raise RequestError("request.invalid", error.detail) from error
     policy = presets.policy_from_dict(data, also=OWN_KEYS)
+    if data.get("delivery", {}).get("level") == "prefetch":
+        policy = msgspec.structs.replace(policy, prefetch=True)
     draft = data.get("draft", False)
     if not isinstance(draft, bool):
         raise RequestError("request.invalid", "draft: true or false")
@@ -97,7 +102,8 @@ def _delivery(data: Mapping[str, Any]) -> DeliveryPolicy:
     if zone != "device":
         schedule.load_zone(zone, "windows.zone")
     activate = _windows(windows, "activate")
-    when = _choice(delivery.get("activate", "window" if activate else "immediate"))
+    usual = "window" if activate else "immediate"
+    when = _choice(delivery.get("activate", "manual" if _level(delivery) == "offered" else usual))
     rate = delivery.get("rate", "none")
     tries = delivery.get("tries", 3)
     if isinstance(tries, bool) or not isinstance(tries, int) or not 1 <= tries <= 15:
@@ -117,6 +123,35 @@ def _delivery(data: Mapping[str, Any]) -> DeliveryPolicy:
         retry_refused=again,
         offline_permit_s=_offline_permit(delivery.get("offline_permit", "none")),
     )
+
+
+def _level(delivery: Mapping[str, Any]) -> str:
+    """Return the level that was asked for, or an empty text; what contradicts it is refused.
+
+    Raises:
+        RequestError: `request.invalid`.
+    """
+    level = delivery.get("level", "")
+    if level == "":
+        return ""
+    if level not in LEVELS:
+        near = did_you_mean(str(level), LEVELS)
+        known = ", ".join(LEVELS)
+        raise RequestError(
+            "request.invalid", f"delivery.level: {str(level)[:40]!r}{near}; there are {known}"
+        )
+    by_owner = delivery.get("activate", "") == "manual"
+    dated = not amounts.is_off(delivery.get("deadline", "none"))
+    wrong = {
+        "offered": "activate" in delivery and not by_owner,
+        "required": by_owner or dated,
+        "required-by": by_owner or not dated,
+        "prefetch": by_owner,
+    }
+    if wrong[level]:
+        text = f"delivery.level: {level} is {MEANS[level]}; activate and deadline say otherwise"
+        raise RequestError("request.invalid", text)
+    return str(level)
 
 
 def _offline_permit(value: object) -> int:

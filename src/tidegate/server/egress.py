@@ -14,6 +14,8 @@ from tidegate.server.store import Connection, flight_rows
 _AHEAD_MS: Final = 10_000
 #: The longest a device is sent away for; it may be told so again.
 WAIT_MAX_S: Final = 6 * 3600
+#: Most lines about budgets that are spent.
+_NAMED: Final = 4
 
 
 class Budget(NamedTuple):
@@ -74,6 +76,17 @@ def wait(conn: Connection, budget: Budget, *, tenant: str, site: str, now: int) 
             after_s = -(-(ahead_ms - _AHEAD_MS) // 1000)
             return Wait(name, rate, min(after_s, WAIT_MAX_S))
     return None
+
+
+def waits(conn: Connection, budget: Budget, *, tenant: str, now: int) -> list[str]:
+    """Say whose budget is spent now, a line each: the server's, then sites'; those beyond a few are counted. Reads only."""
+    if budget == UNBOUNDED:
+        return []
+    names = flight_rows.spent(conn, tenant, now * 1000 + _AHEAD_MS)
+    found = [wait(conn, budget, tenant=tenant, site=name, now=now) for name in names]
+    told = dict.fromkeys(str(one) for one in found if one is not None)
+    more = [f"{len(told) - _NAMED:,} more sites wait so"] if len(told) > _NAMED else []
+    return [*list(told)[:_NAMED], *more]
 
 
 def _budgets(budget: Budget, site: str) -> list[tuple[str, int]]:

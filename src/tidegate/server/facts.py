@@ -8,7 +8,9 @@ from tidegate.core.authority import Mandate
 from tidegate.core.protocol import DeliveryPolicy
 from tidegate.core.release import ReleaseTarget
 from tidegate.rollout.explain import Check
+from tidegate.rollout.levels import Level
 from tidegate.rollout.model import Approval, Finding, Policy, RingProgress
+from tidegate.rollout.terms import Term
 from tidegate.server.fixed import FixedFacts
 from tidegate.server.gatekeeper.facts import GateFacts
 from tidegate.server.incidents import IncidentFacts
@@ -47,6 +49,11 @@ class RolloutFacts(msgspec.Struct, frozen=True, kw_only=True):
     mandate: Mandate | None = None
     #: Of a halted one: the release that its devices can be ordered back to at once.
     way_back: str = ""
+    #: How much it asks of a device (`rollout.levels`), and all that it asks, in words.
+    level: Level = "required"
+    terms: tuple[Term, ...] = ()
+    #: Of one that fetches ahead: when activation was let go (unix seconds).
+    released_at: int | None = None
     #: Of one whose audience was fixed when it was made.
     snapshot: FixedFacts | None = None
 

@@ -7,8 +7,9 @@ counted, or written down one by one, in some hundredths of a second.
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from random import Random
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from tidegate.core.hardware import Hardware
 from tidegate.rollout import cohort
@@ -90,6 +91,47 @@ def fix(
             index = cohort.ring_of(policy, facts.attrs) if facts.product == product else None
             rings[row] = 0 if index is None else index + 1
     return cohort.Fixed(_and(rings, fleet.state[:size].translate(_IF_ACCEPTED)))
+
+
+class Sample(NamedTuple):
+    """Devices that stand for a fleet: `rows`, how many devices each stands for, by its ring's index, and `counts` of all by (ring, variant)."""
+
+    rows: tuple[int, ...]
+    weights: Mapping[int, float]
+    counts: Mapping[tuple[str, str], int]
+
+
+def sample(
+    fleet: Fleet, fixed: cohort.Fixed, counts: Mapping[tuple[str, str], int], most: int
+) -> Sample:
+    """Choose devices to ask in place of everybody: of each ring all, or by lot as many as its share of the limit. The same fleet gives the same sample.
+
+    Args:
+        fleet: in memory.
+        fixed: whom a rollout means.
+        counts: of them, by (ring, variant).
+        most: devices in all, about.
+    """
+    size = min(len(fixed.rings), len(fleet.ids))
+    there = _and(fixed.rings[:size], fleet.state[:size].translate(_IF_ACCEPTED))
+    found = {ring: count for ring in range(1, 256) if (count := there.count(ring))}
+    each = most // max(1, len(found))
+    draw = Random(size)  # noqa: S311 - by lot, and repeatable; nothing to guess
+    rows: list[int] = []
+    weights: dict[int, float] = {}
+    for ring, count in found.items():
+        chosen: set[int] = set()
+        if count <= each:
+            at = -1
+            while (at := there.find(ring, at + 1)) >= 0:
+                chosen.add(at)
+        while len(chosen) < min(count, each):
+            row = draw.randrange(size)
+            if there[row] == ring:
+                chosen.add(row)
+        rows += chosen
+        weights[ring - 1] = count / len(chosen)
+    return Sample(tuple(sorted(rows)), weights, counts)
 
 
 def _rings_by_kind(

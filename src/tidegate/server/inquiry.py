@@ -7,9 +7,10 @@ import msgspec
 from tidegate.core.authority import Mandate
 from tidegate.core.errors import RequestError
 from tidegate.core.nearest import did_you_mean
+from tidegate.core.protocol import DeliveryPolicy
 from tidegate.core.words import key_words
-from tidegate.rollout import cohort, explain
-from tidegate.rollout.model import Finding
+from tidegate.rollout import cohort, levels, terms
+from tidegate.rollout.model import Policy
 from tidegate.server import (
     acts,
     approvals,
@@ -18,7 +19,6 @@ from tidegate.server import (
     incidents,
     planning,
     snapshot,
-    telemetry,
 )
 from tidegate.server.devices import slots_now
 from tidegate.server.facts import (
@@ -135,43 +135,23 @@ def story(
     return lines, more
 
 
-def explained(conn: Connection, name: str, ring: str, now: int) -> tuple[str, ...]:
-    """Return the lines of `rollout explain`.
-
-    Raises:
-        RequestError: `request.not_found`.
-    """
-    row = acts.row_of(conn, name)
-    model = planning.model_of(row)
-    names = [spec.name for spec in model.policy.rings]
-    if ring and ring not in names:
-        raise RequestError("request.not_found", f'no ring "{ring[:64]}"{did_you_mean(ring, names)}')
-    position = telemetry.evidence(conn, int(row["id"])).position
-    because = tuple(msgspec.convert(one, type=Finding) for one in row["because"])
-    return explain.explain(
-        model,
-        because,
-        now=now,
-        ring=ring,
-        room=row["room"],
-        decided_at=admin_log.planned_at(conn, int(row["id"])),
-        position=position,
-        mandate=_mandate(row) if row["kind"] == "install" else None,
-    )
-
-
-def _mandate(row: Row) -> Mandate | None:
+def mandate_of(row: Row) -> Mandate | None:
+    """Return what the signers of a release, or of a rollout's release, allow."""
     return msgspec.json.decode(row["mandate"], type=Mandate) if row["mandate"] else None
 
 
 def _rollout(conn: Connection, row: Row) -> RolloutFacts:
     parent = rows.rollout_by_id(conn, int(row["parent_id"])) if row["parent_id"] else None
     plain = {key: row[key] for key in RolloutFacts.__struct_fields__ if key in row}
+    policy = msgspec.convert(row["policy"], type=Policy)
+    delivery = msgspec.convert(row["delivery"], type=DeliveryPolicy)
     plain |= {
+        "level": levels.level_of(policy, delivery),
+        "terms": msgspec.to_builtins(terms.terms_of(policy, delivery)),
         "parent": parent["name"] if parent else None,
         "children": [one["name"] for one in rows.children(conn, int(row["id"]))],
         "incidents": [one.name for one in incidents.of_rollout(conn, int(row["id"]))],
-        "mandate": msgspec.to_builtins(_mandate(row)) if row["kind"] == "install" else None,
+        "mandate": msgspec.to_builtins(mandate_of(row)) if row["kind"] == "install" else None,
     }
     return msgspec.convert(plain, type=RolloutFacts)
 
@@ -208,7 +188,7 @@ def _release(
     plain = {key: row[key] for key in ReleaseFacts.__struct_fields__ if key in row}
     devices = device_rows.running_count(conn, str(row["product"]), int(row["counter"]))
     plain |= {"devices": devices, "artifacts": artifacts, "attachments": attachments}
-    plain["mandate"] = msgspec.to_builtins(_mandate(row))
+    plain["mandate"] = msgspec.to_builtins(mandate_of(row))
     plain["signers"] = [str(one) for one in row["signers"]]
     return msgspec.convert(plain, type=ReleaseFacts)
 

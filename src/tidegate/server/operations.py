@@ -12,6 +12,7 @@ import msgspec
 
 from tidegate.core.protocol import Envelope
 from tidegate.rollout.cohort import Fixed
+from tidegate.rollout.model import Rollout
 from tidegate.server import (
     acts,
     apart,
@@ -29,6 +30,7 @@ from tidegate.server.audiences import Audiences
 from tidegate.server.auth import Actor, Auth
 from tidegate.server.drafts import Draft, draft_of
 from tidegate.server.fallbacks import WayBack
+from tidegate.server.headcount import Sample
 from tidegate.server.reach import Reach
 from tidegate.server.services import Services
 from tidegate.server.snapshot import Fleet
@@ -91,13 +93,24 @@ class Operations:
         """Say whom a rollout would reach; writes nothing. Raises as `create`."""
         draft = draft_of(data)
         actor.require("rollout.create")
-        return self._read(
-            lambda conn: rollouts.preview(conn, draft, now, self.services.settings.egress_rate)
-        )
+        rate = self.services.settings.egress_rate
+
+        def look(conn: Connection) -> Reach:
+            product = str(acts.release_of(conn, draft.release)["product"])
+            chosen = self.audiences.sample(conn, rollouts.unmade(draft), product, now)
+            return rollouts.preview(conn, draft, now, rate, chosen)
+
+        return self._read(look)
 
     def reach_of(self, name: str, verb: str, detail: Mapping[str, Any], now: int) -> int:
         """Return how many devices a verb would widen a rollout to; 0 for verbs that do not widen."""
-        return self._read(lambda conn: rollouts.prepare(conn, name, verb, dict(detail), now))
+
+        def chosen(conn: Connection, rollout: Rollout, product: str) -> Sample | None:
+            return self.audiences.sample(conn, rollout, product, now)
+
+        return self._read(
+            lambda conn: rollouts.prepare(conn, name, verb, dict(detail), now, chosen)
+        )
 
     def act(
         self,

@@ -72,6 +72,7 @@ def permit(
     if known is not None:
         return Refused("this permit was returned; ask with a new nonce", retry_s)
     because = stopped if live is None else _obstacle(conn, device, update, live, request) or stopped
+    because = because or _not_let_go(conn, device, live, now)
     valid_s = _valid_s(live, request)
     if not because and not valid_s:
         because, retry_s = "this rollout gives no leave ahead", AHEAD_RETRY_S
@@ -117,6 +118,13 @@ def _take_room(conn: Connection, device: Any, update: UpdateRow, live: Live) -> 
     if not because and not rollout_rows.take_room(conn, update.rollout_id):
         return "as many devices are on their way as the plan leaves room for"
     return because
+
+
+def _not_let_go(conn: Connection, device: Any, live: Live | None, now: int) -> str:
+    """Return why what was fetched ahead is not activated yet, or an empty string."""
+    if live is None or not live.rollout.policy.prefetch:
+        return ""
+    return snapshot.activation_bar(live, snapshot.facts_of(conn, device, now))
 
 
 def _obstacle(

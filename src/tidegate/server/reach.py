@@ -5,9 +5,9 @@ It asks the same questions that are asked when a device comes (`rollout.cohort`,
 too many for one person (`server.approvals`).
 """
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -21,11 +21,13 @@ from tidegate.rollout.lint import Conflict, Lint
 from tidegate.rollout.model import Policy, precedence
 from tidegate.server import fixed
 from tidegate.server.groups import Book, components_of, hardware_of
+from tidegate.server.headcount import Sample
 from tidegate.server.store import Connection
 from tidegate.server.store import admin_devices as device_rows
 from tidegate.server.store import admin_rollouts as rows
 
 Row = dict[str, Any]
+EVIDENCE: Final = "evidence"
 
 
 class RingReach(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,6 +60,7 @@ class Reach(msgspec.Struct, frozen=True, kw_only=True):
     """Whom a rollout would reach. `matched` devices are in a ring; `offered` of them suit the release; `mandate`: its signers' schedule.
 
     `lints`: what speaks against it; `conflicts`: other rollouts for the same devices; `payload`: bytes of the largest download of one device.
+    `asked`: so many devices, chosen by lot, stand for all of them; 0 = every device was asked.
     """
 
     release: str
@@ -71,6 +74,11 @@ class Reach(msgspec.Struct, frozen=True, kw_only=True):
     lints: tuple[Lint, ...] = ()
     conflicts: tuple[Conflict, ...] = ()
     payload: int = 0
+    asked: int = 0
+    #: Of those offered: how many by connectivity, how many stand at a site; and the preset by which evidence is weighed (empty = it is not).
+    connectivity: dict[str, int] = {}
+    at_sites: int = 0
+    weighed: str = ""
 
     def of_variant(self, variant: str) -> int:
         """Return how many devices of a variant are reached."""
@@ -134,11 +142,12 @@ def measure(
     retry_refused: bool = False,
     others: Sequence[Row] = (),
     meant: Fixed | None = None,
+    sample: Sample | None = None,
 ) -> Reach:
-    """Count whom a policy would bring a release to.
+    """Count whom a policy would bring a release to: device by device, or by a sample of them where there are very many.
 
     Args:
-        conn: any connection; reads every device of the product.
+        conn: any connection; reads every device of the product, or of the sample.
         release: its row.
         policy: with audiences that were checked.
         now: unix seconds.
@@ -146,26 +155,39 @@ def measure(
         retry_refused: also devices that went back from it try it again.
         others: rollouts that may serve the same devices, as rows.
         meant: whom a snapshot rollout that is made already means; None = its queries say.
+        sample: devices that stand for all; None = all are asked. How many match is exact all the same, of each ring.
     """
     book = Book(conn)
     rivals = [
         (row, msgspec.convert(row["policy"], type=Policy), _meant(conn, row)) for row in others
     ]
-    shared: Counter[str] = Counter()
+    shared: dict[str, float] = defaultdict(float)
     known: dict[tuple[Any, ...], tuple[str, str] | None] = {}
     wanted = targets(conn, int(release["id"]))
-    matched: Counter[str] = Counter()
-    offered: dict[str, Counter[str]] = {ring.name: Counter() for ring in policy.rings}
-    skipped: Counter[tuple[str, str]] = Counter()
+    matched: dict[str, float] = defaultdict(float)
+    offered: dict[str, dict[str, float]] = {ring.name: defaultdict(float) for ring in policy.rings}
+    skipped: dict[tuple[str, str], float] = defaultdict(float)
+    links: dict[str, float] = defaultdict(float)
+    at_sites = 0.0
+    weights = sample.weights if sample is not None else {}
+    seen: set[tuple[str, str]] = set()
+    product = str(release["product"])
+    asked = (
+        device_rows.devices(conn, states=("accepted",), product=product)
+        if sample is None
+        else device_rows.devices_at(conn, sample.rows)
+    )
     signed = msgspec.json.decode(release["mandate"], type=Mandate) if release["mandate"] else None
-    places: list[int] = []
-    for device in device_rows.devices(conn, states=("accepted",), product=str(release["product"])):
+    places: list[tuple[int, float]] = []
+    for device in asked:
         attrs = book.attributes(device, now)
         index = _ring_of(policy, meant, device, attrs)
         if index is None:
             continue
         ring = policy.rings[index].name
-        matched[ring] += 1
+        stands_for = weights.get(index, 1.0)
+        seen.add((ring, str(device["variant"])))
+        matched[ring] += stands_for
         # Whom it reaches of those that went back from it before is a matter of the rollout.
         told = {**device, "refuses": []} if retry_refused else device
         kept_out = keeping.kept_out(isolated, str(device["variant"]), attrs)
@@ -178,47 +200,64 @@ def measure(
                 if device["running_counter"] < row["release_counter"] and (
                     _ring_of(rival, theirs, device, attrs) is not None
                 ):
-                    shared[str(row["name"])] += 1
-            offered[ring][str(device["variant"])] += 1
+                    shared[str(row["name"])] += stands_for
+            offered[ring][str(device["variant"])] += stands_for
+            links[str(device["connectivity"])] += stands_for
+            at_sites += stands_for if device["site"] else 0.0
             if signed is not None:
-                places.append(mandate.place(signed, str(device["id"])))
+                places.append((mandate.place(signed, str(device["id"])), stands_for))
         else:
-            skipped[why] += 1
+            skipped[why] += stands_for
+    for (ring, variant), count in (sample.counts if sample is not None else {}).items():
+        if (ring, variant) not in seen:
+            offered[ring][variant] += (
+                count  # too few to be drawn: the rarest hardware is not to be passed over
+            )
     rings = tuple(
         RingReach(
             name=ring.name,
             shares_bp=ring.shares,
-            matched=matched[ring.name],
-            offered=offered[ring.name].total(),
-            variants=dict(sorted(offered[ring.name].items())),
+            matched=round(matched[ring.name]),
+            offered=round(sum(offered[ring.name].values())),
+            variants={name: round(count) for name, count in sorted(offered[ring.name].items())},
         )
         for ring in policy.rings
     )
     return Reach(
         release=str(release["name"]),
-        product=str(release["product"]),
-        matched=matched.total(),
+        product=product,
+        matched=round(sum(matched.values())),
         offered=sum(ring.offered for ring in rings),
         rings=rings,
         skipped=tuple(
-            Skipped(code=code, text=text, count=count)
-            for (code, text), count in skipped.most_common()
+            Skipped(code=code, text=text, count=round(count))
+            for (code, text), count in sorted(skipped.items(), key=lambda one: -one[1])
         ),
         conflicts=tuple(
-            _conflict(release, policy, row, rival, shared[str(row["name"])])
+            _conflict(release, policy, row, rival, round(shared[str(row["name"])]))
             for row, rival, _ in rivals
             if shared[str(row["name"])]
         ),
         payload=payload_of(wanted),
+        asked=len(sample.rows) if sample is not None else 0,
+        connectivity={name: round(count) for name, count in sorted(links.items())},
+        at_sites=round(at_sites),
+        weighed=_weighed(policy),
         mandate=tuple(
             SignedStep(
                 not_before=one.not_before,
                 share_bp=one.bucket_max,
-                devices=sum(place < one.bucket_max for place in places),
+                devices=round(sum(by for place, by in places if place < one.bucket_max)),
             )
             for one in (signed.steps if signed is not None else ())
         ),
     )
+
+
+def _weighed(policy: Policy) -> str:
+    """Return the preset of a policy's evidence guard, or an empty text."""
+    named = [one.settings.get("preset", "normal") for one in policy.guards if one.gate == EVIDENCE]
+    return str(named[0]) if named else ""
 
 
 def _meant(conn: Connection, row: Row) -> Fixed | None:

@@ -21,6 +21,7 @@ from tidegate.server import acts, audit, drafts, fixed, planning, reach, stoppin
 from tidegate.server.approvals import Rules
 from tidegate.server.auth import Actor
 from tidegate.server.drafts import Draft
+from tidegate.server.headcount import Sample
 from tidegate.server.planning import Audience
 from tidegate.server.reach import Reach
 from tidegate.server.store import Connection, changes
@@ -30,6 +31,7 @@ Row = dict[str, Any]
 #: Verb → the permission it takes.
 PERMISSIONS: Final = {
     "start": "rollout.widen",
+    "activate": "rollout.widen",
     "approve": "rollout.approve",
     "resume": "rollout.widen",
     "advance": "rollout.widen",
@@ -43,14 +45,17 @@ PERMISSIONS: Final = {
 _WANT_REASON: Final = frozenset({"cancel", "resume", "advance", "readmit"})
 
 
-def preview(conn: Connection, draft: Draft, now: int, rate: int = 0) -> Reach:
+def preview(
+    conn: Connection, draft: Draft, now: int, rate: int = 0, sample: Sample | None = None
+) -> Reach:
     """Say whom a draft would reach, and what speaks against it; writes nothing.
 
     Args:
-        conn: any connection; reads every device of the product.
+        conn: any connection; reads every device of the product, or of the sample.
         draft: checked (`drafts.draft_of`).
         now: unix seconds.
         rate: bytes a second that the server's budget allows; 0 = no bound.
+        sample: devices that stand for all; None = all are asked.
 
     Raises:
         RequestError: `request.not_found` (the release), `request.conflict` (it was recalled, or the name is taken by other content).
@@ -60,7 +65,9 @@ def preview(conn: Connection, draft: Draft, now: int, rate: int = 0) -> Reach:
     again = draft.delivery.retry_refused
     serving = rows.serving(conn, str(release["product"]))
     others = [one for one in serving if one["name"] != draft.name]
-    found = reach.measure(conn, release, draft.policy, now, retry_refused=again, others=others)
+    found = reach.measure(
+        conn, release, draft.policy, now, retry_refused=again, others=others, sample=sample
+    )
     return _linted(draft, found, now, rate)
 
 
@@ -170,29 +177,38 @@ def create(
     return msgspec.structs.replace(started, verb="create", text=f"{text}; {started.text}")
 
 
-def prepare(conn: Connection, name: str, verb: str, detail: Row, now: int) -> int:
+def prepare(
+    conn: Connection,
+    name: str,
+    verb: str,
+    detail: Row,
+    now: int,
+    sample: Callable[[Connection, Rollout, str], Sample | None] = lambda *_: None,
+) -> int:
     """Return how many devices an act would widen a rollout to; 0 for what does not widen. Reads much: run it on a snapshot, before the act.
 
     Raises:
         RequestError: `request.not_found`.
     """
-    if verb not in {"start", "resume", "advance", "readmit", "edit"}:
+    if verb not in {"start", "activate", "resume", "advance", "readmit", "edit"}:
         return 0
     row = acts.row_of(conn, name)
     release = acts.release_of(conn, str(row["release"]))
     policy = msgspec.convert(row["policy"], type=Policy)
     again = msgspec.convert(row["delivery"], type=DeliveryPolicy).retry_refused
     meant = fixed.load(conn, row["fixed"]) if row["fixed"] else None
+    chosen = sample(conn, planning.model_of(row), str(row["product"]))
     more = 0
     if verb == "readmit":
         entry = stopping.entry_of(detail)
         others = tuple(one for one in row["isolated"] if one != entry)
         more = reach.measure(
-            conn, release, policy, now, others, retry_refused=again, meant=meant
+            conn, release, policy, now, others, retry_refused=again, meant=meant, sample=chosen
         ).offered
     found = reach.measure(
-        conn, release, policy, now, tuple(row["isolated"]), retry_refused=again, meant=meant
-    )
+        conn, release, policy, now, tuple(row["isolated"]), retry_refused=again, meant=meant,
+        sample=chosen,
+    )  # fmt: skip
     if verb == "readmit":
         return max(0, more - found.offered)
     if verb == "advance":

@@ -150,6 +150,8 @@ def ring_index(live: Live, row: int, attrs: cohort.Attributes) -> int | None:
 def ring_for(live: Live, facts: Facts) -> tuple[str | None, str]:
     """Return the ring that admits a device now, or None and why not, in a few words."""
     rollout = live.rollout
+    if rollout.policy.prefetch:
+        return _fetching_ring(live, facts)
     if keeping.kept_out(rollout.isolated, facts.variant, facts.attrs):
         return None, "isolated"
     index = ring_index(live, facts.row, facts.attrs)
@@ -159,6 +161,29 @@ def ring_for(live: Live, facts: Facts) -> tuple[str | None, str]:
     if not cohort.step_admits(share, rollout.release_sha256, facts.id):
         return None, "not_yet"
     return rollout.policy.rings[index].name, ""
+
+
+def _fetching_ring(live: Live, facts: Facts) -> tuple[str | None, str]:
+    """Return the ring of a device that may fetch ahead: rings and steps say who activates, not who downloads."""
+    if keeping.kept_out(live.rollout.isolated, facts.variant, facts.attrs):
+        return None, "isolated"
+    index = ring_index(live, facts.row, facts.attrs)
+    return (None, "no_ring") if index is None else (live.rollout.policy.rings[index].name, "")
+
+
+def activation_bar(live: Live, facts: Facts) -> str:
+    """Return why a device that fetched ahead may not activate now, or an empty text: it may, or its rollout does not fetch ahead."""
+    rollout = live.rollout
+    if not rollout.policy.prefetch:
+        return ""
+    if live.row.released_at is None:
+        return f"activation is held: tidegate rollout activate {rollout.name}"
+    index = ring_index(live, facts.row, facts.attrs)
+    if index is None:
+        return "it is in no ring any more"
+    if cohort.step_admits(cohort.share_of(rollout, index), rollout.release_sha256, facts.id):
+        return ""
+    return f"ring {rollout.policy.rings[index].name} is not open for it yet"
 
 
 def may_concern(live: Live, facts: Facts, now: int) -> bool:

@@ -13,6 +13,7 @@ import msgspec
 from tidegate.core.errors import RequestError
 from tidegate.core.grant import Holder
 from tidegate.core.protocol import (
+    HELD_UNTIL,
     AssignedTarget,
     AssignmentBody,
     AssignmentRequest,
@@ -113,7 +114,7 @@ def assign(
         target=_assigned(choice.artifact),
         repo=terms.repo(),
         allow_refused=choice.live is not None and choice.live.delivery.retry_refused,
-        policy=choice.live.delivery if choice.live else DeliveryPolicy(),
+        policy=decision.delivery(choice),
         poll_after_s=max(terms.poll_after_s, decision.after_s if choice.action == "none" else 0),
         grant=choice.way.grant if choice.way else None,
         cohort_proof=choice.way.proof if choice.way else None,
@@ -266,6 +267,15 @@ class _Decision:
             if live.row.state == "halted" and ended is not None and _was_halted(ended):
                 return _Choice("hold", ended, live, because=_HALTED)  # it may not have heard it
         return _Choice("none", because=str(self.wait or "nothing for this device now"))
+
+    def delivery(self, choice: _Choice) -> DeliveryPolicy:
+        """Return when and how fast. What was fetched ahead waits on the device, which need not ask for leave again and again, until it is let go."""
+        if choice.live is None:
+            return DeliveryPolicy()
+        staged = choice.update is not None and choice.update.state == "staged"
+        if not staged or not snapshot.activation_bar(choice.live, self.facts):
+            return choice.live.delivery
+        return msgspec.structs.replace(choice.live.delivery, not_before=HELD_UNTIL)
 
     def _offer(self, lives: list[Live]) -> _Choice | None:
         """Return the first rollout that wants this device and is not the one under way already."""

@@ -1,4 +1,4 @@
-"""Why a device is, or is not, updating: its facts beside those of the rollout that would serve it. The sentences are `rollout.explain`'s.
+"""Why a device is, or is not, updating, and why a rollout or a ring is where it is. The sentences are `rollout.explain`'s.
 
 Web, API and command line ask here, and nobody else puts a device's facts together. A new reason for which a device waits is a field of
 `explain.DeviceFacts`, filled here, and a check there.
@@ -11,17 +11,30 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from tidegate.core import schedule
-from tidegate.core.errors import ConfigError
+from tidegate.core.errors import ConfigError, RequestError
+from tidegate.core.nearest import did_you_mean
 from tidegate.core.release import ReleaseTarget
 from tidegate.rollout import cohort, explain, holdback, keeping
-from tidegate.server import acts, caps, egress, inquiry, reach, snapshot, updates
+from tidegate.rollout.model import Finding, Policy
+from tidegate.server import (
+    acts,
+    caps,
+    egress,
+    inquiry,
+    planning,
+    reach,
+    snapshot,
+    telemetry,
+    updates,
+)
 from tidegate.server.config import Settings
 from tidegate.server.egress import UNBOUNDED, Budget
 from tidegate.server.facts import Why
+from tidegate.server.gatekeeper import rooms
 from tidegate.server.groups import Book
 from tidegate.server.outcomes import OPEN
 from tidegate.server.snapshot import Live
-from tidegate.server.store import Connection, device_queries, hot
+from tidegate.server.store import Connection, admin_log, device_queries, gate_rows, hot
 from tidegate.server.store.hot import UpdateRow
 
 Row = dict[str, Any]
@@ -66,6 +79,46 @@ def tell(conn: Connection, device_id: str, now: int, bounds: Bounds = NO_BOUNDS)
         verdict=explain.verdict(facts, now),
         checks=explain.why(facts, now),
     )
+
+
+def tell_rollout(
+    conn: Connection, name: str, ring: str, now: int, bounds: Bounds = NO_BOUNDS
+) -> tuple[str, ...]:
+    """Say why a rollout, or one of its rings (empty = the rollout), is where it is.
+
+    Raises:
+        RequestError: `request.not_found`.
+    """
+    row = acts.row_of(conn, name)
+    model = planning.model_of(row)
+    names = [spec.name for spec in model.policy.rings]
+    if ring and ring not in names:
+        raise RequestError("request.not_found", f'no ring "{ring[:64]}"{did_you_mean(ring, names)}')
+    return explain.explain(
+        model,
+        tuple(msgspec.convert(one, type=Finding) for one in row["because"]),
+        now=now,
+        ring=ring,
+        room=row["room"],
+        decided_at=admin_log.planned_at(conn, int(row["id"])),
+        position=telemetry.evidence(conn, int(row["id"])).position,
+        mandate=inquiry.mandate_of(row) if row["kind"] == "install" else None,
+        limits=limits(conn, row, bounds, now),
+    )
+
+
+def limits(conn: Connection, row: Row, bounds: Bounds, now: int) -> tuple[str, ...]:
+    """Say what keeps devices of a rollout waiting that no gate speaks of: a hold on what was fetched ahead, no room for a part, caps, bytes."""
+    policy = msgspec.convert(row["policy"], type=Policy)
+    rollout_id, tenant = int(row["id"]), str(row["tenant"])
+    found = []
+    if policy.prefetch and row["released_at"] is None:
+        found.append(f"activation is held: tidegate rollout activate {row['name']}")
+    parts = gate_rows.rooms(conn, rollout_id, gate_rows.PART)
+    found += [f"{one.name}: {one.because}" for one in parts if one.room <= 0 and one.because]
+    found += caps.reached(conn, tenant, caps.least(bounds.caps, policy.at_once_per))
+    found += egress.waits(conn, bounds.budget, tenant=tenant, now=now)
+    return tuple(found)
 
 
 def standing(conn: Connection, row: Row, now: int, bounds: Bounds = NO_BOUNDS) -> Standing:
@@ -172,6 +225,9 @@ def _of_ring(conn: Connection, live: Live, row: Row, now: int) -> Row:
         "place": cohort.place(model.release_sha256, row["id"]),
         "isolated": bool(kept_out),
         "kept_out": kept_out,
+        "prefetch": model.policy.prefetch,
+        "let_go": live.row.released_at is not None,
+        "by_owner": live.delivery.activate == "manual",
     }
     if index is not None:
         return known | {
@@ -221,6 +277,7 @@ def _of_bounds(
     ruling = updates.again(conn, live, update, now) if update is not None else None
     return {
         "again": ruling.text if ruling else "",
+        "unproven": rooms.lacking(conn, live.row.id, device),
         "capped": str(full) if full else "",
         "egress": str(wait) if wait else "",
     }

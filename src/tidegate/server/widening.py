@@ -102,11 +102,13 @@ def widen(
     devices: int,
     now: int,
 ) -> acts.Outcome:
-    """Resume, advance or readmit, or ask for the second person that it takes.
+    """Resume, advance, readmit or let activate, or ask for the second person that it takes.
 
     Raises:
         RequestError: `request.conflict`: not possible now.
     """
+    if verb == "activate" and row["released_at"] is not None:
+        return acts.outcome(row, verb, "activation was let go already", already=True)
     _check_widening(row, verb, detail)
     special = "resume_after_halt" if verb == "resume" and row["state"] == "halted" else ""
     if approvals.needed(conn, actor, devices, rules, special):
@@ -132,6 +134,12 @@ def _check_widening(row: Row, verb: str, detail: Row) -> None:
                 "request.conflict", f"cannot advance a rollout that is {row['state']}"
             )
         _present_ring(row, str(detail.get("ring", "")))
+    elif verb == "activate":
+        if not row["policy"].get("prefetch"):
+            raise RequestError("request.conflict", f"{row['name']} does not fetch ahead")
+        if row["state"] != "active":
+            detail_of = f"cannot let a rollout that is {row['state']} activate"
+            raise RequestError("request.conflict", detail_of)
 
 
 def _carry_out(
@@ -152,6 +160,16 @@ def _carry_out(
             text = acts.with_reason(f"{entry} readmitted", reason)
             if opening.begin_anew(conn, int(row["id"]), entry):
                 text += "; the odds begin anew"
+        case "activate":
+            # What was fetched ahead has proved nothing: rings soak from now on.
+            rings = tuple(
+                msgspec.structs.replace(one, opened_at=now)
+                if one.state in {"open", "soaking"}
+                else one
+                for one in model.rings
+            )
+            values = {"released_at": now, "rings": planning.plain(rings)}
+            text = acts.with_reason("activation let go", reason)
         case "advance":
             rings = engine.passed_by_hand(model, telemetry.evidence(conn, int(row["id"])), now)
             values = {"rings": planning.plain(rings)}

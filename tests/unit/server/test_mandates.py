@@ -91,7 +91,7 @@ def test_why_and_dry_run_and_pages_tell_the_signed_schedule(rig: Rig) -> None:
     assert "compat.mandate" not in [
         one.code for one in rig.read(lambda conn: why.tell(conn, early.id, desk.now)).checks
     ]
-    lines = rig.read(lambda conn: inquiry.explained(conn, "gw1-1.1.0", "", desk.now))
+    lines = rig.read(lambda conn: why.tell_rollout(conn, "gw1-1.1.0", "", desk.now))
     assert any("mandate" in line for line in lines)
     assert any("nobody else" in line for line in lines)
     facts = rig.read(lambda conn: inquiry.rollout(conn, "gw1-1.1.0", int(rig.now)))

@@ -7,7 +7,7 @@ from litestar import Controller, Response, get, post, put
 from litestar.params import FromPath, JSONBody
 
 from tidegate.core.errors import RequestError
-from tidegate.server import acts, inquiry, listing, rollouts
+from tidegate.server import acts, inquiry, listing, rollouts, why
 from tidegate.server.acts import Outcome
 from tidegate.server.api.desk import (
     PERMISSION,
@@ -108,7 +108,8 @@ class RolloutRoutes(Controller):
     @get("/{name:str}/explain", opt={PERMISSION: "fleet.read"}, sync_to_thread=True)
     def explain(self, desk: DeskDep, name: FromPath[str], ring: Text = "") -> Explanation:
         """Say why a rollout, or one of its rings, is where it is."""
-        lines = desk.read(lambda conn: inquiry.explained(conn, name, ring, desk.now))
+        bounds = why.bounds_of(desk.services.settings)
+        lines = desk.read(lambda conn: why.tell_rollout(conn, name, ring, desk.now, bounds))
         return Explanation(rollout=name, lines=list(lines))
 
     @get("/{name:str}/log", opt={PERMISSION: "fleet.read"}, sync_to_thread=True)
@@ -169,7 +170,13 @@ class RolloutRoutes(Controller):
         )
 
     @post(
-        ["/{name:str}/start", "/{name:str}/resume", "/{name:str}/advance", "/{name:str}/readmit"],
+        [
+            "/{name:str}/start",
+            "/{name:str}/activate",
+            "/{name:str}/resume",
+            "/{name:str}/advance",
+            "/{name:str}/readmit",
+        ],
         opt={PERMISSION: "rollout.widen"},
         status_code=200,
     )

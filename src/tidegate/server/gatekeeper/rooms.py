@@ -122,16 +122,29 @@ def take(conn: Connection, rollout_id: int, device: Any) -> str:
     if found is None:
         return ""
     parts, site, rows = found
-    if parts[0] not in {one.name for one in rows if one.kind == gate_rows.PART}:
-        return f"{device.variant}: no permit was decided for it yet"
-    for one in rows:
-        if one.room <= 0:
-            return one.because or f"{one.name}: as many are on their way as is proved"
+    no_room = _lacking(device, parts, rows)
+    if no_room:
+        return no_room
     if site and not any(one.kind == gate_rows.SITE for one in rows):
         first = (site, FIRST_AT_SITE, at_site(site))
         gate_rows.set_sites(conn, device.tenant, rollout_id, [first])
         rows.append(gate_rows.Room(gate_rows.SITE, *first))
     gate_rows.add_room(conn, rollout_id, -1, [(one.kind, one.name) for one in rows])
+    return ""
+
+
+def lacking(conn: Connection, rollout_id: int, device: Any) -> str:
+    """Return why there is no permit left for a device, or an empty text. Reads only; arguments as of `take`."""
+    found = _held(conn, rollout_id, device)
+    return "" if found is None else _lacking(device, found[0], found[2])
+
+
+def _lacking(device: Any, parts: tuple[str, ...], rows: list[gate_rows.Room]) -> str:
+    if parts[0] not in {one.name for one in rows if one.kind == gate_rows.PART}:
+        return f"{device.variant}: no permit was decided for it yet"
+    for one in rows:
+        if one.room <= 0:
+            return one.because or f"{one.name}: as many are on their way as is proved"
     return ""
 
 

@@ -1,6 +1,6 @@
 """Statements about devices, claims and groups, as operators act on them. No decision is made here."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, delete, func, insert, or_, select, update
@@ -35,6 +35,15 @@ def devices(
     found = conn.execute(asked.limit(limit).execution_options(yield_per=1000))
     for row in found.mappings():
         yield dict(row)
+
+
+def devices_at(conn: Connection, numbers: Sequence[int]) -> Iterator[Row]:
+    """Yield the devices of these rows that belong to the fleet."""
+    for start in range(0, len(numbers), 500):
+        part = list(numbers[start : start + 500])
+        asked = select(t.device).where(t.device.c.row.in_(part), t.device.c.state == "accepted")
+        for row in conn.execute(asked).mappings():
+            yield dict(row)
 
 
 def change_device(conn: Connection, row: int, values: Row) -> None:

@@ -93,6 +93,28 @@ def others(
     return [Flying(*one) for one in found]
 
 
+def fullest(conn: Connection, tenant: str, attribute: str, least: int) -> list[tuple[str, int]]:
+    """Return (value, devices) of the values of an attribute that have so many devices on their way, or lost and not heard since, or more; the fullest first."""
+    found = raw_connection(conn).execute(
+        "SELECT flight.value, count(*) AS devices FROM flight "
+        "JOIN device ON device.row = flight.device_row "
+        "WHERE flight.tenant = ? AND flight.attribute = ? AND device.state = 'accepted' "
+        "AND (flight.lost_at IS NULL OR device.last_seen <= flight.lost_at) "
+        "GROUP BY flight.value HAVING devices >= ? ORDER BY devices DESC, flight.value",
+        (tenant, attribute, least),
+    )
+    return [(str(value), int(count)) for value, count in found]
+
+
+def spent(conn: Connection, tenant: str, after_ms: int) -> list[str]:
+    """Return the sites whose budget of bytes is spent until after that time (unix milliseconds), by name; empty = the server's own."""
+    found = raw_connection(conn).execute(
+        "SELECT site FROM egress WHERE tenant = ? AND free_at_ms > ? ORDER BY site",
+        (tenant, after_ms),
+    )
+    return [str(one[0]) for one in found]
+
+
 def free_at_ms(conn: Connection, tenant: str, site: str) -> int:
     """Return from when on the budget of bytes of a site (empty = all) is free again, unix milliseconds; 0 = it always was."""
     found = raw_connection(conn).execute(

@@ -37,6 +37,7 @@ class LiveRow(NamedTuple):
     fallen_back: int
     grant_id: int | None
     fixed: str | None
+    released_at: int | None
 
 
 _COLUMNS: Final = (
@@ -46,7 +47,7 @@ _COLUMNS: Final = (
     "release.release_sha256, release.counter, release.state, release.channels, parent_release.counter, "
     "release.mandate, "
     "EXISTS (SELECT 1 FROM rollout AS child WHERE child.parent_id = rollout.id AND child.kind = 'fallback'), "
-    "rollout.grant_id, rollout.fixed"
+    "rollout.grant_id, rollout.fixed, rollout.released_at"
 )
 _LIVE: Final = (
     f"SELECT {_COLUMNS} FROM rollout JOIN release ON release.id = rollout.release_id "  # noqa: S608 - names of ours

@@ -18,6 +18,7 @@ ROLLOUT_VERBS: Final[dict[str, str]] = {
     "isolate": "rollout.halt",
     "cancel": "rollout.halt",
     "start": "rollout.widen",
+    "activate": "rollout.widen",
     "resume": "rollout.widen",
     "advance": "rollout.widen",
     "readmit": "rollout.widen",

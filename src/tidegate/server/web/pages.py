@@ -11,6 +11,7 @@ from tidegate.server.web.guard import WebRequest
 from tidegate.server.web.site import SiteDep
 
 Query = Annotated[str, QueryParameter(max_length=1000)]
+InState = Annotated[str, QueryParameter(name="state", max_length=200)]
 Name = Annotated[str, PathParameter(max_length=130)]
 
 
@@ -71,6 +72,22 @@ class ReadPages(Controller):
             widening=True,
             live=live_address("rollout", position, name),
         )
+
+    @get("/rollouts/{name:str}/devices")
+    async def participants(
+        self,
+        request: WebRequest,
+        site: SiteDep,
+        name: Name,
+        in_state: InState = "",
+        cursor: Query = "",
+    ) -> Response[Any]:
+        """List the devices of a rollout by where they stand."""
+        visit = await site.visit(request)
+        page = await site.run(lambda: site.reader.participants(name, in_state, cursor, visit.now))
+        if page is None:
+            raise not_found("rollout", name)
+        return await site.show(request, visit, "participants", page, section="rollouts")
 
     @get("/halt")
     async def halt(self, request: WebRequest, site: SiteDep) -> Response[Any]:

@@ -17,6 +17,7 @@ from tidegate.server.web.views import (
     FleetPage,
     IncidentPage,
     IncidentsPage,
+    ParticipantsPage,
     ReleasePage,
     ReleasesPage,
     RolloutPage,
@@ -89,6 +90,10 @@ class Reader(Protocol):
 
     def rollout(self, name: str, account: Account, now: int) -> RolloutPage | None:
         """Return one rollout, as `account` sees its requests."""
+        ...
+
+    def participants(self, name: str, state: str, cursor: str, now: int) -> ParticipantsPage | None:
+        """Return one page of a rollout's devices by where they stand; state and cursor are untrusted."""
         ...
 
     def devices(self, query: str, cursor: str, now: int) -> DevicesPage:

@@ -35,6 +35,7 @@ LIVE: Final[Mapping[str, tuple[str, ...]]] = {
         "log",
         "decisions",
         "owed",
+        "terms",
     ),
     "device": ("head", "why", "timeline", "slots", "contract", "identity"),
     "incidents": ("list",),

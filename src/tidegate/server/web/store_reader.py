@@ -13,6 +13,7 @@ from tidegate.server.web.queries import (
     devices,
     fleet,
     incidents,
+    participants,
     releases,
     rollout,
     rollouts,
@@ -31,6 +32,7 @@ from tidegate.server.web.views import (
     FleetPage,
     IncidentPage,
     IncidentsPage,
+    ParticipantsPage,
     ReleasePage,
     ReleasesPage,
     RolloutPage,
@@ -98,7 +100,9 @@ class StoreReader:
 
     def rollout(self, name: str, account: Account, now: int) -> RolloutPage | None:
         """Return one rollout."""
-        return self._read(lambda conn: rollout.page(conn, name, account, self._audience(now), now))
+        return self._read(
+            lambda conn: rollout.page(conn, name, account, self._audience(now), now, self._bounds)
+        )
 
     def devices(self, query: str, cursor: str, now: int) -> DevicesPage:
         """Return one page of devices."""
@@ -107,6 +111,10 @@ class StoreReader:
     def device(self, device_id: str, now: int) -> DevicePage | None:
         """Return one device."""
         return self._read(lambda conn: device.page(conn, device_id, now, self._bounds))
+
+    def participants(self, name: str, state: str, cursor: str, now: int) -> ParticipantsPage | None:
+        """Return one page of a rollout's devices by where they stand."""
+        return self._read(lambda conn: participants.page(conn, name, state, cursor, now))
 
     def releases(self, now: int) -> ReleasesPage:
         """Return the list of releases."""

@@ -153,6 +153,30 @@ def test_a_rollout_page_counts_what_devices_reported(office: Office) -> None:
     assert re.search(r"1\.2\.0 1 16\.7", fleet), fleet
 
 
+def test_the_devices_of_a_rollout_are_listed_by_where_they_stand(office: Office) -> None:
+    device = begin(office)[0][0]
+    where = "/rollouts/gw1-1.2.0/devices"
+    body = device.assignment()
+    device.tell("staged", body, bytes=4096)
+    assert device.permit(body).envelope is not None
+    assert "d0" in office.page(f"{where}?state=past")
+    device.tell("reverted", body, reason="health.network")
+    assert "d0" not in office.page(f"{where}?state=past")
+    reverted = office.page(f"{where}?state=reverted")
+    assert ("d0" in reverted, "health.network" in reverted) == (True, True)
+    assert "No device stands there." in office.page(f"{where}?state=lost")
+    assert "Nothing of this rollout was ordered back." in office.page(f"{where}?state=stragglers")
+    assert office.client.get("/rollouts/none/devices").status_code == 404
+    assert office.client.get(f"{where}?state=nowhere").status_code == 400
+
+
+def test_the_terms_of_a_rollout_are_on_its_page(office: Office) -> None:
+    begin(office)
+    page = office.page("/rollouts/gw1-1.2.0")
+    for said in ("Level required:", "Deadlines start", "Retry 3 attempts in all"):
+        assert said in page, said
+
+
 def test_a_device_page_says_why_and_what_happened(office: Office) -> None:
     devices, _ = begin(office)
     waiting = office.page("/devices/d1")

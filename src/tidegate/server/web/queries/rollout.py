@@ -6,10 +6,12 @@ import msgspec
 
 from tidegate.core.amounts import format_share
 from tidegate.core.authority import Mandate
+from tidegate.core.protocol import DeliveryPolicy
 from tidegate.core.release import ReleaseTarget
-from tidegate.rollout import cohort, engine, explain
+from tidegate.rollout import cohort, engine, explain, terms
 from tidegate.rollout import tally as evidence_sums
 from tidegate.rollout.model import Evidence, Finding, Rollout, Tally
+from tidegate.server import why
 from tidegate.server.outcomes import AFTER
 from tidegate.server.planning import model_of
 from tidegate.server.store import Connection
@@ -34,6 +36,7 @@ from tidegate.server.web.views import (
     Halted,
     Mark,
     OwedRow,
+    Pair,
     RingRow,
     RolloutPage,
     Series,
@@ -42,6 +45,7 @@ from tidegate.server.web.views import (
     VariantRow,
 )
 from tidegate.server.web.words import Tone
+from tidegate.server.why import NO_BOUNDS, Bounds
 
 Row = dict[str, Any]
 LOG: Final = 40
@@ -55,6 +59,7 @@ _POINTS: Final = 150
 _MOST_POINTS: Final = 599
 #: Icon and colour of each decision in the log.
 DECISIONS: Final[dict[str, tuple[str, Tone]]] = {
+    "activate": ("go", "go"),
     "advance": ("ok", "ok"),
     "complete": ("ok", "ok"),
     "approve": ("person", "ok"),
@@ -74,9 +79,14 @@ DECISIONS: Final[dict[str, tuple[str, Tone]]] = {
 
 
 def page(
-    conn: Connection, name: str, account: Account, audience_of: AudienceOf, now: int
+    conn: Connection,
+    name: str,
+    account: Account,
+    audience_of: AudienceOf,
+    now: int,
+    bounds: Bounds = NO_BOUNDS,
 ) -> RolloutPage | None:
-    """Return one rollout as `account` sees its requests, or None."""
+    """Return one rollout as `account` sees its requests, or None; `bounds`: what the server bounds for all rollouts."""
     row = rows.rollout(conn, name)
     if row is None:
         return None
@@ -127,6 +137,9 @@ def page(
         mandate=_mandate(row, now),
         weighs=weighed.weighs(model),
         evidence=known,
+        terms=_terms(row, model),
+        limits=why.limits(conn, row, bounds, now) if row["state"] == "active" else (),
+        held=model.policy.prefetch and row["state"] == "active" and row["released_at"] is None,
     )
 
 
@@ -138,6 +151,11 @@ def _because(found: tuple[Finding, ...], known: EvidenceView | None) -> tuple[Be
         if known is None or one.gate != sums.EVIDENCE or not one.passed or one.observed is not None
     ]
     return sums.because_rows(told)
+
+
+def _terms(row: Row, model: Rollout) -> tuple[Pair, ...]:
+    delivery = msgspec.convert(row["delivery"], type=DeliveryPolicy)
+    return tuple(Pair(one.name, one.text) for one in terms.terms_of(model.policy, delivery))
 
 
 def _mandate(row: Row, now: int) -> tuple[str, ...]:

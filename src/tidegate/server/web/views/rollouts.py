@@ -7,6 +7,7 @@ from tidegate.server.web.views.parts import (
     BecauseRow,
     Chart,
     Fact,
+    Pair,
     ReasonRow,
     RolloutRow,
     Shares,
@@ -101,6 +102,34 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
+class ParticipantRow:
+    """One device in a rollout; `why` in words, `code` its reason. `since` 0 = not told, `last_seen` 0 = never."""
+
+    device: str
+    variant: str
+    site: str
+    ring: str
+    state: str
+    code: str
+    why: str
+    since: int
+    last_seen: int
+
+
+@dataclass(frozen=True, slots=True)
+class ParticipantsPage:
+    """The devices of a rollout that stand somewhere; `choices`: (state, words) of what may be looked at."""
+
+    now: int
+    name: str
+    state: str
+    choices: tuple[tuple[str, str], ...]
+    rows: tuple[ParticipantRow, ...] = ()
+    next_cursor: str = ""
+    empty: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class RolloutPage:
     """One rollout."""
 
@@ -140,6 +169,9 @@ class RolloutPage:
     mandate: tuple[str, ...] = ()  # the steps that the release's signers allow
     weighs: bool = False  # its policy has an evidence guard
     evidence: EvidenceView | None = None  # None = nothing is weighed, or not yet
+    terms: tuple[Pair, ...] = ()
+    limits: tuple[str, ...] = ()  # what no gate speaks of: caps, bytes, a hold
+    held: bool = False  # it fetches ahead, and activation was not let go yet
 
     @property
     def moving(self) -> bool:
