@@ -52,7 +52,7 @@ breakit: setup  ## apply each patch of tests/breakit and see its tests turn red
 
 lab: setup  ## boot real loaders and the real agent in QEMU, and cut their power; ARGS="-k panic" or "--seed 7" picks
 	@tools/apt-needs lab
-	nice $(BIN)/python -m pytest tests/qemu -n $$(($$(nproc) + 1)) --dist loadgroup --no-loadscope-reorder $(ARGS)
+	nice $(BIN)/python -m pytest tests/qemu -n $$(($$(nproc) + 1)) --dist loadscope --no-loadscope-reorder $(ARGS)
 
 halt-load: setup  ## halt a rollout a hundred times while 5,000 devices ask three server processes, and count who goes past it
 	nice $(BIN)/python -m tests.e2e.halts $(ARGS)

@@ -17,3 +17,4 @@ def make_all() -> None:
     grub.core()
     images.tree()
     systemd_image.system()
+    systemd_image.light_kernel()

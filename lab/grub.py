@@ -29,7 +29,7 @@ set tidegate_initrd_A=/boot/initrd
 set tidegate_dev_B=hd0,msdos3
 set tidegate_root_B=/dev/vda3
 set tidegate_initrd_B=/boot/initrd
-set tidegate_args="ro console=ttyS0 quiet panic=-1 {arguments}"
+set tidegate_args="ro console=ttyS0 quiet mitigations=off panic=-1 {arguments}"
 source ($root)/grub/tidegate.cfg
 """
 #: The first bytes of a disk are GRUB's; behind them stands the partition table.

@@ -72,7 +72,7 @@ def health(*, warmup_s: int = 2, timeout_s: int = 300, **limits: int) -> HealthC
         {"type": "boot", "by": "marker:/run/booted", "timeout_s": _CHECK_S},
         {"type": "services", "pid_files": ["/run/app.pid"], "timeout_s": _CHECK_S},
     ]
-    made = contract(checks, warmup_s=warmup_s, timeout_s=timeout_s, interval_s=1)
+    made = contract(checks, warmup_s=warmup_s, timeout_s=timeout_s, interval_s=2)
     return msgspec.structs.replace(made, **limits)
 
 

@@ -28,6 +28,7 @@ class Report:
     _updates: Counter[str] = field(default_factory=Counter)
     _harm: Counter[str] = field(default_factory=Counter)
     _cpu_s: float = 0.0
+    _all_cpu_s: float = 0.0
     _set_up_s: float = 0.0
     _seeds: list[str] = field(default_factory=list)
     _began: float = field(default_factory=time.monotonic)
@@ -57,6 +58,11 @@ class Report:
         """Add CPU seconds of virtual machines."""
         with self._lock:
             self._cpu_s += cpu_s
+
+    def spent(self, cpu_s: float) -> None:
+        """Add CPU seconds of everything that a lane ran: virtual machines, servers, tools and the tests themselves."""
+        with self._lock:
+            self._all_cpu_s += cpu_s
 
     def seed(self, text: str) -> None:
         """Remember how to do it again."""
@@ -89,6 +95,7 @@ class Report:
             "updates": dict(self._updates),
             "harm": dict(self._harm),
             "cpu_s": self._cpu_s,
+            "all_cpu_s": self._all_cpu_s,
             "seeds": self._seeds,
         }
 
@@ -99,6 +106,7 @@ class Report:
         self._updates.update(packed["updates"])
         self._harm.update(packed["harm"])
         self._cpu_s += packed["cpu_s"]
+        self._all_cpu_s += packed["all_cpu_s"]
         self._seeds += [one for one in packed["seeds"] if one not in self._seeds]
 
     def lines(self) -> Iterator[str]:
@@ -117,7 +125,8 @@ class Report:
         for kind in (BRICK, WRONG_SLOT, OUTCOME, SILENT):
             yield f"{kind:32} {self._harm[kind]}"
         took_s = time.monotonic() - self._began - self._set_up_s
-        yield f"set-up {_minutes(self._set_up_s)}, lab {_minutes(took_s)}; the machines used {_minutes(self._cpu_s)} of CPU"
+        yield f"set-up {_minutes(self._set_up_s)}, lab {_minutes(took_s)}"
+        yield f"CPU {_minutes(self._all_cpu_s)}, of which the machines {_minutes(self._cpu_s)}"
         yield from sorted(self._seeds)
 
 

@@ -33,7 +33,7 @@ _EXTENSIONS_LEFT_OUT: Final = re.compile(
 )
 _LINKS: Final = (
     "[", "awk", "basename", "blkdiscard", "cat", "chmod", "cmp", "cp", "cut", "date", "dd", "df", "dmesg", "echo", "env", "expr", "false",
-    "find", "free", "grep", "head", "hexdump", "hostname", "httpd", "insmod", "ip", "kill", "ln", "ls", "lsmod", "md5sum", "mkdir", "mknod",
+    "find", "free", "grep", "head", "hexdump", "hostname", "httpd", "insmod", "ip", "kill", "ln", "ls", "lsmod", "md5sum", "mkdir", "mkfifo", "mknod",
     "mount", "mv", "nc", "od", "pidof", "ping", "poweroff", "printf", "ps", "pwd", "readlink", "reboot", "rm", "rmdir", "sed", "seq", "setsid",
     "sh", "sha256sum", "sleep", "sort", "stat", "stty", "switch_root", "sync", "tail", "tee", "test", "timeout", "top", "touch", "tr", "true",
     "umount", "uname", "uniq", "usleep", "watchdog", "wc", "xargs",

@@ -13,7 +13,7 @@ _ENTRY: Final = """\
 title Slot {slot}
 linux /{slot}/vmlinuz
 initrd /{slot}/initrd
-options root={root} tidegate.slot={slot} ro console=ttyS0 quiet panic=-1 {arguments}
+options root={root} tidegate.slot={slot} ro console=ttyS0 quiet mitigations=off panic=-1 {arguments}
 """
 #: Before the factory's device was ever updated: A is committed, and B holds nothing.
 ENTRIES: Final = {"A": "tidegate-2-a.conf", "B": "tidegate-1-b+0.conf"}

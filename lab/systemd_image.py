@@ -1,8 +1,12 @@
 """The second lab device: a product with systemd, journald and the real agent, from Debian's packages, without installing any of them.
 
 `mmdebstrap --variant=extract` unpacks what apt resolves, in seconds and without running a maintainer script; what these would have done and a device needs
-(accounts, the merged /usr, compiled Python) is done here. Its kernel is Debian's usual one: the cloud kernel has neither `i6300esb`, the watchdog that QEMU
-emulates, nor `efi_pstore`. Three layers, each in the cache: the packages; the agent of this check-out with its pinned dependencies; one release.
+(accounts, the merged /usr, compiled Python) is done here. Three layers, each in the cache: the packages; the agent of this check-out with its pinned
+dependencies; one release. Slots with a kernel have Debian's cloud kernel, which starts in half the time. Where the loader reads its own partition, the usual
+one stands there: only that has `i6300esb`, the watchdog that QEMU emulates.
+
+What a boot costs in emulation is processes and the kernel's part of them, so this product has no more of systemd than it uses: no generators, of udev's rules
+the one that tells systemd of devices, and no service that does nothing here.
 """
 
 import re
@@ -13,6 +17,8 @@ from pathlib import Path
 from typing import Final
 
 from lab import cache, images
+from lab.kernel import Kernel
+from lab.kernel import kernel as cloud_kernel
 from lab.tools import run
 
 GUEST: Final = Path(__file__).with_name("guest_systemd")
@@ -70,6 +76,14 @@ UNWANTED: Final = (
     *("usr/lib/systemd/systemd-networkd*", "usr/lib/systemd/systemd-resolved"),
     *("usr/lib/systemd/systemd-timesyncd", "usr/lib/systemd/systemd-logind", "usr/lib/locale"),
     *("usr/lib/systemd/boot", "usr/lib/systemd/catalog", "usr/lib/kernel", "etc/systemd/system"),
+    *("usr/lib/systemd/*generators", "usr/lib/udev/rules.d/[0-8]*", "usr/lib/udev/rules.d/95*"),
+    *(
+        f"usr/lib/tmpfiles.d/{name}.conf"
+        for name in (
+            *("debian", "home", "journal-nocow", "passwd", "provision", "static-nodes-permissions"),
+            *("systemd-network", "systemd-nologin", "systemd-tmp", "tmp", "x11"),
+        )
+    ),
     *(
         f"{_LIBRARIES}/{name}"
         for name in ("gconv", "perl*", "security", "krb5", "engines-3", "cryptsetup", "libapt-*")
@@ -99,6 +113,9 @@ MASKED: Final = (
     *("kmod-static-nodes.service", "systemd-modules-load.service", "systemd-user-sessions.service"),
     *("systemd-ask-password-console.path", "systemd-ask-password-wall.path"),
     *("systemd-machine-id-commit.service", "proc-sys-fs-binfmt_misc.automount"),
+    *("systemd-remount-fs.service", "systemd-sysctl.service", "systemd-journal-flush.service"),
+    *("systemd-tmpfiles-setup-dev.service", "systemd-tmpfiles-clean.timer"),
+    *("systemd-pcrphase.service", "systemd-pcrphase-sysinit.service", "systemd-repart.service"),
 )
 #: Kernel modules that the initramfs inserts, each with what it needs.
 MODULES: Final = (
@@ -184,7 +201,6 @@ def _base(into: Path) -> None:
     _prune(root)
     _set_up(root)
     _compile(root, root / "usr/lib" / _PYTHON, f"/usr/lib/{_PYTHON}")
-    _initrd(into)
 
 
 def _merge_usr(root: Path) -> None:
@@ -199,32 +215,28 @@ def _merge_usr(root: Path) -> None:
 
 
 def _take_kernel(root: Path, into: Path) -> None:
-    next((root / "boot").glob("vmlinuz-*")).rename(into / "vmlinuz")
-    folder = next((root / "usr/lib/modules").iterdir())
-    (into / "modules").mkdir()
-    for place, path in enumerate(in_order(folder, MODULES)):
-        shutil.copyfile(path, into / "modules" / f"{place:02}-{path.name}")
+    image = next((root / "boot").glob("vmlinuz-*")).rename(into / "vmlinuz")
+    _initrd(Kernel(image, next((root / "usr/lib/modules").iterdir())), root, into)
     for name in ("boot", "usr/lib/modules"):
         shutil.rmtree(root / name)
 
 
-def in_order(folder: Path, names: Sequence[str]) -> list[Path]:
-    """Return the files of some kernel modules and of all that they need, in an order in which they can be inserted."""
-    files = {path.stem.replace("-", "_"): path for path in folder.rglob("*.ko")}
-    found: dict[str, Path] = {}
+def in_order(kernel: Kernel, names: Sequence[str]) -> dict[str, bytes]:
+    """Return some kernel modules and all that they need, by name, in an order in which they can be inserted."""
+    found: dict[str, bytes] = {}
 
     def add(name: str) -> None:
-        path = files.get(name)
-        if path is None or name in found:  # built in, or there already
+        body = None if name in found else kernel.module(name)
+        if body is None:  # there already, built in, or not of this kernel
             return
-        needs = re.search(rb"\0depends=([^\0]+)\0", path.read_bytes())
+        needs = re.search(rb"\0depends=([^\0]+)\0", body)
         for need in needs[1].decode().split(",") if needs is not None else ():
             add(need.replace("-", "_"))
-        found[name] = path
+        found[name] = body
 
     for name in names:
-        add(name.replace("-", "_"))
-    return list(found.values())
+        add(name)
+    return found
 
 
 def _prune(root: Path) -> None:
@@ -295,13 +307,15 @@ def _compile(root: Path, folder: Path, at: str, *, keep_sources: bool = False) -
         compiled.rename(source.with_suffix(".pyc"))
 
 
-def _initrd(into: Path) -> None:
-    """Pack the initramfs: busybox, the modules, a script."""
+def _initrd(kernel: Kernel, root: Path, into: Path) -> None:
+    """Pack the initramfs as `into/initrd`: busybox, the modules, a script."""
     inside = into / "inside"
     (inside / "bin").mkdir(parents=True)
-    shutil.copy2(into / "root/usr/bin/busybox", inside / "bin/busybox")
+    shutil.copy2(root / "usr/bin/busybox", inside / "bin/busybox")
     (inside / "bin/sh").symlink_to("busybox")
-    shutil.move(into / "modules", inside / "modules")
+    (inside / "modules").mkdir()
+    for place, (name, body) in enumerate(in_order(kernel, MODULES).items()):
+        (inside / "modules" / f"{place:02}-{name}.ko").write_bytes(body)
     shutil.copy2(GUEST / "initramfs/init", inside / "init")
     names = "\n".join(sorted(str(one.relative_to(inside)) for one in inside.rglob("*")))
     packed = into / "packed"
@@ -313,6 +327,17 @@ def _initrd(into: Path) -> None:
     run("zstd", "-q", "-3", packed, "-o", into / "initrd")
     packed.unlink()
     shutil.rmtree(inside)
+
+
+def light_kernel() -> Path:
+    """Return Debian's cloud kernel with an initramfs of this product's, a folder of the cache: `vmlinuz`, `initrd`."""
+    found, under = cloud_kernel(), base()
+
+    def make(into: Path) -> None:
+        shutil.copyfile(found.image, into / "vmlinuz")
+        _initrd(found, under / "root", into)
+
+    return cache.kept("systemd-kernel", [found.version, under.name], make)
 
 
 # --- the agent --------------------------------------------------------------------------------------------------------
@@ -381,15 +406,16 @@ def slot(version: str, fault: str = "", *, kernel: bool = True) -> Path:
         fault: one of `FAULTS`, or a word that the product's own software understands (`guest_systemd/rootfs/usr/lib/app`).
         kernel: with kernel and initramfs under `/boot`, for boot loaders that read slots.
     """
-    good = system()
+    good, boot = system(), light_kernel() if kernel else None
     changes: dict[str, str | None] = {"etc/version": f"{version}\n", "etc/fault": f"{fault}\n"}
     changes |= FAULTS.get(fault, {})
 
     def make(into: Path) -> None:
         tree = into / "tree"
         run("cp", "-al", good / "root", tree)
-        for name in ("vmlinuz", "initrd") if kernel else ():
-            run("cp", "-l", good / name, tree / "boot" / name)
+        if boot is not None:
+            for name in ("vmlinuz", "initrd"):
+                run("cp", "-l", boot / name, tree / "boot" / name)
         for name, text in changes.items():
             (tree / name).unlink(missing_ok=True)
             if text is not None:
@@ -398,5 +424,10 @@ def slot(version: str, fault: str = "", *, kernel: bool = True) -> Path:
         images.make_ext4(tree, into / "slot.ext4", LAYOUT.size(2))
         shutil.rmtree(tree)
 
-    parts = (good.name, str(kernel), repr(sorted(changes.items())), str(LAYOUT.size(2)))
+    parts = (
+        good.name,
+        boot.name if boot is not None else "",
+        repr(sorted(changes.items())),
+        str(LAYOUT.size(2)),
+    )
     return cache.kept("systemd-slot", parts, make) / "slot.ext4"

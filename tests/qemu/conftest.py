@@ -4,9 +4,11 @@ The tests are spread over lanes, a process each with a control plane of its own 
 stay together is a group; long ones go first, so that the lanes end at about the same time. Each lane counts for itself, and the table is of all of them.
 """
 
+import contextlib
 import functools
 import random
 import re
+import resource
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +20,7 @@ from lab.device import MARKER, Device, make_uboot_device
 from lab.plant import Plant, Release
 from lab.report import LOADER_ALONE, WHOLE_SYSTEM, Report
 from tests.qemu import loader, moments
+from tests.qemu.lanes import SYSTEMD_PRODUCTS, Lanes
 
 HERE = Path(__file__).parent
 _REPORT = Report()
@@ -26,8 +29,6 @@ _ORDER = (
     *("test_systemd", "test_power_cuts", "test_updates", "test_port_a_board_guide"),
     *("test_loader_cuts", "test_crash_logs", "test_machine"),
 )
-#: The products of the guests with systemd: a device each.
-SYSTEMD_PRODUCTS = ("grub", "grub-too", "efi")
 
 
 class Session:
@@ -36,10 +37,12 @@ class Session:
     Attributes:
         whole: whether all that the lab has was asked for; only then are its figures demanded.
         lacking: what it should have tried, and did not.
+        cpu_s: what this process and its children had used when the lab's own time began, in CPU seconds.
     """
 
     whole = False
     lacking: tuple[str, ...] = ()
+    cpu_s = 0.0
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -60,14 +63,19 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     """Make everything that is made once, in the process that starts the lanes."""
     options = session.config.option
     names = [one for one in session.config.args if "::" in one or one.endswith(".py")]
-    if _is_lane(session.config) or options.collectonly or options.keyword or names:
-        return
-    began = time.monotonic()
-    try:
-        artifacts.make_all()
-    except tools.MissingError:
-        return  # every test says so
-    _REPORT.made(time.monotonic() - began)
+    if not (_is_lane(session.config) or options.collectonly or options.keyword or names):
+        began = time.monotonic()
+        # Where a tool is missing, every test says so.
+        with contextlib.suppress(tools.MissingError):
+            artifacts.make_all()
+            _REPORT.made(time.monotonic() - began)
+    Session.cpu_s = _cpu_s()
+
+
+def _cpu_s() -> float:
+    """Return the CPU seconds of this process, and of those that it started and that are over."""
+    used = (resource.getrusage(of) for of in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(one.ru_utime + one.ru_stime for one in used)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -98,6 +106,12 @@ def _is_lane(config: pytest.Config) -> bool:
 
 
 @pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Lanes:
+    """Spread the tests over lanes, whatever `--dist` says."""
+    return Lanes(config, log)
+
+
+@pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any, error: object) -> None:
     """A lane has ended: add what it counted."""
     told = getattr(node, "workeroutput", {}).get("lab")
@@ -108,6 +122,9 @@ def pytest_testnodedown(node: Any, error: object) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    # The lanes count for themselves; where there are none, all of it is here.
+    if _is_lane(session.config) or not session.config.getoption("numprocesses", None):
+        _REPORT.spent(_cpu_s() - Session.cpu_s)
     if _is_lane(session.config):
         output: dict[str, Any] = session.config.workeroutput  # type: ignore[attr-defined]
         output["lab"] = {"counts": _REPORT.packed(), "whole": Session.whole}

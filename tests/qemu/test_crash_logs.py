@@ -28,7 +28,6 @@ def scratch() -> Iterator[Path]:
         yield Path(folder)
 
 
-@pytest.mark.xdist_group("logs")
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("rig", CHOSEN, ids=lambda rig: rig.name)
 def test_a_recording_of_now_is_judged_as_the_one_checked_in(
