@@ -6,7 +6,7 @@ BIN := .venv/bin
 ARGS ?=
 export PYTHON
 
-.PHONY: help setup demo test check format docs bench sim-agree sim-compare breakit fuzz halt-load lab deb lock clean
+.PHONY: help setup demo test check format docs bench disasters sim-agree sim-compare breakit fuzz halt-load lab deb lock clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ bench: setup  ## measure, each figure beside a reference of the same run; ARGS=p
 
 sim-agree: setup  ## play scenarios with real agents and as arrays, and say whether they agree (half an hour); ARGS="--seeds 10"
 	nice $(BIN)/tidegate sim agree examples/scenarios/agree/*.toml --jobs 2 $(ARGS)
+
+disasters: setup  ## write docs/reference/disasters.md from the scenario files (minutes)
+	nice $(BIN)/python tools/disasters
 
 sim-compare: setup  ## play random releases under the gate and its peers (hours; goes on where it stopped); ARGS="--draw 400 --half report --jobs 2"
 	nice $(BIN)/tidegate sim compare $(ARGS)

@@ -63,13 +63,12 @@ def test_boards_meet_the_fates_that_the_batched_simulator_draws(tmp_path: Path) 
 def test_a_brick_is_stopped_after_as_many_devices_by_the_real_server_as_in_the_batched_run() -> (
     None
 ):
-    scenario = sized(read_scenario(AGREE / "early-brick.scenario.toml"), devices=32)
-    (pair,) = play_both(replace(scenario, faults=(Fault("brick", 1.0),)), "normal", 1)
-    batched, exact = pair
-    assert (batched.state, exact.state) == ("halted", "halted")
+    scenario = sized(read_scenario(AGREE / "early-brick.scenario.toml"), devices=48)
+    played, (exact,) = play_both(replace(scenario, faults=(Fault("brick", 1.0),)), "normal", 1)
+    assert {one.state for one in (*played, exact)} == {"halted"}
     assert "silence" in exact.why
-    assert abs(exact.exposed - batched.exposed) <= 6
-    assert exact.exposed_end == exact.exposed == exact.harmed <= 16
+    assert abs(exact.exposed - sum(one.exposed for one in played) / len(played)) <= 3
+    assert exact.exposed_end == exact.exposed == exact.harmed <= 12
     assert exact.stopped_h is not None
     assert 1.25 <= exact.stopped_h <= 6
 

@@ -99,21 +99,19 @@ def agree(files: Sequence[Path], out: Output, *, policy: str | None, seeds: int,
     found = []
     for scenario in scenarios:
         name = policy or scenario.policy
-        pairs = both.play_both(scenario, name, seeds, processes=jobs, tell=out.progress("runs"))
-        found.append(both.compare(scenario, name, pairs))
-    lines = [
-        f"{'scenario':<14} {'figure':<20} {'runs':>4}  {'batched':>8} {'exact':>8}  difference",
-    ]
+        batched, exact = both.play_both(
+            scenario, name, seeds, processes=jobs, tell=out.progress("runs")
+        )
+        found.append(both.compare(scenario, name, batched, exact))
+    lines = [f"{'scenario':<14} {'figure':<20} {'batched':>14} {'exact':>14}  difference"]
     for one in found:
+        lines.append(f"{one.scenario:<14} {'runs':<20} {one.batched:>14} {one.exact:>14}")
         lines += [
-            f"{one.scenario:<14} {figure.name:<20} {figure.runs:>4}  {figure.batched:>8.1f} {figure.exact:>8.1f}  "
-            f"{figure.difference:+.2f} ± {figure.se:.2f}{'' if figure.agrees else '  DIFFERS'}"
+            f"{'':<14} {figure.name:<20} {figure.batched:>7.2f} ± {figure.batched_se:4.2f} "
+            f"{figure.exact:>7.2f} ± {figure.exact_se:4.2f}  {figure.difference:+.2f} ± {figure.se:.2f}"
+            f"{'' if figure.agrees else '  DIFFERS'}"
             for figure in one.figures
         ]
-        lines.append(
-            f"{'':<14} {'stopped':<20} {one.runs:>4}  {one.stopped_batched:>8} {one.stopped_exact:>8}  "
-            f"in one mode only: {one.apart}{'' if one.agrees else '  DIFFERS'}"
-        )
     agreed = all(one.agrees for one in found)
     lines.append("They agree." if agreed else "THEY DIFFER: one of the two is wrong.")
     out.data("sim-agree/1", {"agrees": agreed, "scenarios": found}, "\n".join(lines))

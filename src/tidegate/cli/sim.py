@@ -115,8 +115,9 @@ def compare(files: tuple[Path, ...], *, out: Output, **options: Any) -> int:
 def agree(files: tuple[Path, ...], *, out: Output, **options: Any) -> int:
     """Play batched scenarios both ways, as arrays and with real agents under the real server, and say whether they agree.
 
-    FILES are batched scenarios of some hundred devices. For each seed both modes have the same devices with the same
-    fates. Exits with 10 when a figure differs by more than two standard errors of its difference.
+    FILES are batched scenarios of some hundred devices. Of one seed both modes have the same devices with the same fates;
+    --seeds is how many are played with real agents, and ten times as many as arrays. Exits with 10 when a figure differs by
+    more than two standard errors of its difference.
 
     \b
     tidegate sim agree examples/scenarios/agree/*.toml --seeds 10 --jobs 2
