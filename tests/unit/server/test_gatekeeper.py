@@ -10,6 +10,7 @@ from tests.unit.server.test_rollouts_admin import OLGA
 
 from tidegate.cli import _evidence_text
 from tidegate.core.protocol import AssignmentBody, Metrics, PermitAnswer
+from tidegate.core.release import HealthContract
 from tidegate.rollout.evidence.decide import Decision
 from tidegate.server import inquiry
 from tidegate.server.gatekeeper.keeper import Keeper
@@ -32,10 +33,10 @@ POLICY: dict[str, Any] = {
 class Fleet:
     """Devices of one rollout, and the planner's looks at them."""
 
-    def __init__(self, rig: Rig, count: int, rev_of: Any = lambda _: 1) -> None:
+    def __init__(self, rig: Rig, count: int, rev_of: Any = lambda _: 1, **says: Any) -> None:
         self.rig = rig
         rig.publish_trust()
-        rig.release(1)
+        rig.release(1, **says)
         rig.claim(count=1_000)
         self.devices = [rig.device(f"d{one}", rev=rev_of(one)) for one in range(count)]
         self.operations = Operations(rig.app.services)
@@ -131,6 +132,23 @@ def test_no_permit_before_the_gate_is_open_and_then_as_many_as_were_decided(rig:
     assert fleet.happenings().count("permit") == 4
     fleet.look(10)
     assert not fleet.granted(), "a look is no new leave: all that were decided are out"
+
+
+def test_a_device_that_its_health_contract_lets_look_at_itself_is_not_silent(rig: Rig) -> None:
+    fleet = Fleet(rig, 8, health=HealthContract(warmup_s=6_000, timeout_s=7_200))
+    fleet.start()
+    assert fleet.kept.harm.report_s == 7_200 + 1_800
+    first = fleet.granted()
+    assert first
+    for _ in range(8):
+        fleet.look(900)
+    assert fleet.decision.streams["silence"] == 0, "two hours: nobody can have answered yet"
+    fleet.confirm(*first)
+    for _ in range(4):
+        fleet.look(900)
+    assert fleet.decision.verdict == "go"
+    assert fleet.decision.streams["silence"] < 0, "those who answered in time are weighed as such"
+    assert fleet.granted(), "and the rest may follow"
 
 
 def test_a_good_release_reaches_everybody_and_completes(rig: Rig) -> None:

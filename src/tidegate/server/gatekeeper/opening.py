@@ -22,7 +22,7 @@ from tidegate.server import fixed, reckoning
 from tidegate.server.gatekeeper import happenings, rooms
 from tidegate.server.gatekeeper.kept import decision_of, parts_of
 from tidegate.server.gatekeeper.muster import Muster, Standing, Wanted, standing
-from tidegate.server.snapshot import Fleet
+from tidegate.server.snapshot import Fleet, targets_of
 from tidegate.server.store import Connection, gate_rows, hot
 from tidegate.server.store import admin_rollouts as rows
 
@@ -39,6 +39,8 @@ _ENOUGH: Final = 50
 _ANSWERED: Final = 0.98
 _MARGIN: Final = 1.5
 _QUARTER_S: Final = 900
+#: A device has restarted and begun to look at itself after so long; from then on its release's health contract bounds when it confirms or goes back.
+_RESTART_S: Final = 1_800
 #: Outcomes, before a permit or after, that are no evidence until the gate is told.
 _OPEN: Final = ("permitted", "rebooting", "verifying")
 _ENDED: Final = ("confirmed", "failed", "reverted", "lost", *_OPEN)
@@ -101,7 +103,7 @@ def open_gate(
     sites = Counter(one.site for one in there.values() if one.site)
     crowded = frozenset(name for name, count in sites.items() if count * _SITES > len(there))
     earlier = gate_rows.earlier(conn, str(row["tenant"]), asked.product, int(row["id"]), _EARLIER)
-    harm = _patient(conn, earlier, asked.rollout, harm)
+    harm = _patient(conn, earlier, int(row["release_id"]), asked.rollout, harm)
     baseline = _baseline(conn, earlier, harm)
     roster = Roster(Watch(divide(census, names, harm.strata), harm, baseline, now))
     heard = gate_rows.heard_since(conn, str(row["tenant"]), asked.product, now - _LONGEST_S)
@@ -193,12 +195,19 @@ def _failures(conn: Connection, rollout_id: int) -> Past:
     }
 
 
-def _patient(conn: Connection, earlier: list[int], model: Rollout, harm: Harm) -> Harm:
-    """Wait as long for an answer as devices of this product take, at most until the policy calls them lost; never less than the settings say."""
+def _patient(
+    conn: Connection, earlier: list[int], release_id: int, model: Rollout, harm: Harm
+) -> Harm:
+    """Wait as long for an answer as devices of this product take, at most until the policy calls them lost; never less than the settings say.
+
+    Without a history, as long as the release's own health contract may take: a device that is still looking at itself is not silent.
+    """
     answers = sorted(one for rollout_id in earlier for one in gate_rows.answers_s(conn, rollout_id))
     if len(answers) < _ENOUGH:
-        return harm
-    usual_s = answers[min(len(answers) - 1, int(_ANSWERED * len(answers)))] * _MARGIN
+        bounds = [one[3].health.timeout_s for one in targets_of(conn, release_id)]
+        usual_s: float = max(bounds, default=0) + _RESTART_S
+    else:
+        usual_s = answers[min(len(answers) - 1, int(_ANSWERED * len(answers)))] * _MARGIN
     deadlines = model.policy.deadlines
     most_s = max(HOUR_S, deadlines.return_s + deadlines.confirm_s)
     wait_s = -int(-usual_s // _QUARTER_S) * _QUARTER_S
