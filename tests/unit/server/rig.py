@@ -348,13 +348,15 @@ class Rig:
         self.write(work)
         return token
 
-    def device(self, device_id: str = "d1", *, rev: int = 1, join: bool = True) -> "Device":
+    def device(
+        self, device_id: str = "d1", *, rev: int = 1, join: bool = True, **says: Any
+    ) -> "Device":
         made = Device(self, device_id, rev)
         if join:
             token = "claim-1"
             with contextlib.suppress(Exception):
                 self.claim(token)
-            assert made.enrol(token).status == 200
+            assert made.enrol(token, **says).status == 200
             made.log_in()
         return made
 

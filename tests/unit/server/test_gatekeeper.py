@@ -151,6 +151,20 @@ def test_a_device_that_its_health_contract_lets_look_at_itself_is_not_silent(rig
     assert fleet.granted(), "and the rest may follow"
 
 
+def test_a_device_that_comes_once_a_day_may_answer_on_the_next(rig: Rig) -> None:
+    fleet = Fleet(rig, 0)
+    away = {"site": "north", "connectivity": "intermittent"}
+    fleet.devices = [rig.device(f"d{one}", attributes=away) for one in range(8)]
+    fleet.start()
+    assert fleet.granted()
+    for _ in range(100):
+        fleet.look(900)
+    assert fleet.decision.streams["silence"] == 0, "25 hours: nobody was to be heard yet"
+    for _ in range(12):
+        fleet.look(900)
+    assert fleet.decision.streams["silence"] > 0, "but they are missed on the day after"
+
+
 def test_a_good_release_reaches_everybody_and_completes(rig: Rig) -> None:
     fleet = Fleet(rig, 8)
     fleet.start()

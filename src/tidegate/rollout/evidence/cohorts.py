@@ -41,7 +41,9 @@ class Cohorts:
         """Return a cohort that was not forgotten."""
         return self._known[key]
 
-    def open(self, profile: Profile, site: str, now: int, down_s: int, *, counted: bool) -> Cohort:
+    def open(
+        self, profile: Profile, site: str, now: int, down_s: int, answer_s: int, *, counted: bool
+    ) -> Cohort:
         """Return the cohort of permits that are granted now.
 
         Args:
@@ -49,6 +51,7 @@ class Cohorts:
             site: where they stand.
             now: unix seconds.
             down_s: for how long the server was down until now.
+            answer_s: how long their answer is waited for.
             counted: whether their outcomes are evidence.
         """
         tick_s = self._harm.tick_s
@@ -56,7 +59,7 @@ class Cohorts:
         found = self._known.get(key)
         if found is None:
             granted_at = key[0] * tick_s
-            due = granted_at + tick_s + self._harm.report_s - down_s
+            due = granted_at + tick_s + answer_s - down_s
             found = self._known[key] = Cohort(granted_at, due, len(self._harm.soaks))
             self._numbered += 1
             heappush(self._due, (due, self._numbered, key))

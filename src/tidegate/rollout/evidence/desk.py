@@ -93,7 +93,10 @@ class Desk:
         """Book permits that were granted now, before the answer leaves."""
         profile = self._told(profile)
         counted = not self.sites.blocked(site, self.now)
-        cohort = self._cohorts.open(profile, site, self.now, self._down_s, counted=counted)
+        answer_s = self.harm.answer_s(self._class(profile))
+        cohort = self._cohorts.open(
+            profile, site, self.now, self._down_s, answer_s, counted=counted
+        )
         cohort.come(count)
         self.risks.leave_control(profile, count)
         if site:

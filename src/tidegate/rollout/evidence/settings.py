@@ -84,7 +84,8 @@ class Harm(msgspec.Struct, frozen=True, kw_only=True):
     out, of those proved healthy. `budget_ppm`: harm that is put at risk, of those proved healthy. `silence_ppm`: silence that is benign, in admission.
     `soak_most_ppm`: the share of a small fleet that a soak cohort may be. `amber_pct`: of the way to a halt where
     permits end. `healthy_others`: needed before a part is isolated instead of all halted. `blame_most_ppm`: a part larger than this is the release.
-    `watch_s`: how long evidence can halt a rollout that is complete.
+    `watch_s`: how long evidence can halt a rollout that is complete. `report_s`: how long an answer to a permit is waited for before it is silence.
+    `away_s`: the same of classes of connection whose devices may be gone before they have answered, where that is longer.
     """
 
     odds: Annotated[int, Meta(ge=2, le=10**9)] = 1_000
@@ -111,7 +112,12 @@ class Harm(msgspec.Struct, frozen=True, kw_only=True):
     watch_s: Annotated[int, Meta(ge=0)] = 14 * DAY_S
     tick_s: Annotated[int, Meta(ge=1, le=HOUR_S)] = 900
     report_s: Annotated[int, Meta(ge=60)] = HOUR_S
+    away_s: Annotated[tuple[tuple[str, int], ...], Meta(max_length=8)] = ()
     site_s: Annotated[int, Meta(ge=0)] = DAY_S
+
+    def answer_s(self, connectivity: str) -> int:
+        """Return how long an answer of a class of connection is waited for, in seconds."""
+        return max(self.report_s, dict(self.away_s).get(connectivity, 0))
 
     def __post_init__(self) -> None:
         """Check what the bounds of single fields cannot say.

@@ -39,8 +39,9 @@ class GateFacts(msgspec.Struct, frozen=True, kw_only=True):
     `at`: when it was decided; `stepped_at`: when time was let go on last. `odds` to 1, and `halts_at`; permits end `permits_end_pct` per cent of the way
     there, on a logarithmic scale. `soaks`: the gates that `ages` are told of, in their order. `needles` of the meter, the highest first. `limits`:
     what limits the speed. `ages`: proof of health by age. `at_worst`: devices out of those exposed that could still be lost. `devices`: that the gate
-    opened with; `answer_s`: how long an answer is waited for before it is silence. `least_visible_ppm`: the smallest share of failures that would stop a
-    release before everybody has it; None = none would, the fleet is too small. `position`, `facts`, `digest`: of what is kept, for a replay.
+    opened with; `answer_s`: how long an answer is waited for before it is silence, `away_s` the same of classes that are not always there.
+    `least_visible_ppm`: the smallest share of failures that would stop a release before everybody has it; None = none would, the fleet is too small.
+    `position`, `facts`, `digest`: of what is kept, for a replay.
     """
 
     at: int
@@ -66,6 +67,7 @@ class GateFacts(msgspec.Struct, frozen=True, kw_only=True):
     devices: int
     strata: int
     answer_s: int
+    away_s: dict[str, int]
     watch_s: int
     least_visible_ppm: int | None
     position: int
@@ -116,6 +118,7 @@ def gate_facts(conn: Connection, rollout_id: int) -> GateFacts | None:
         devices=devices,
         strata=len(scheme.strata),
         answer_s=harm.report_s,
+        away_s={name: harm.answer_s(name) for name, _ in harm.away_s},
         watch_s=harm.watch_s,
         least_visible_ppm=least_visible(harm, scheme, baseline),
         position=told.position,

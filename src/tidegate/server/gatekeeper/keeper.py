@@ -303,7 +303,9 @@ def _sites(kept: Kept) -> list[tuple[str, int, str]]:
 
 def _patient(harm: Harm, known: Harm) -> Harm:
     """Return settings with the patience that the gate was opened with."""
-    return msgspec.structs.replace(harm, report_s=max(harm.report_s, known.report_s))
+    return msgspec.structs.replace(
+        harm, report_s=max(harm.report_s, known.report_s), away_s=known.away_s
+    )
 
 
 def _model(row: Row, policy: Policy) -> Rollout:

@@ -6,6 +6,8 @@ policy that had no such guard) opens with what is known of its updates, told as 
 """
 
 from collections import Counter
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -15,7 +17,7 @@ from tidegate.rollout.evidence.baseline import Baseline, Past, from_history
 from tidegate.rollout.evidence.habits import PERSONAL_S
 from tidegate.rollout.evidence.roster import Roster
 from tidegate.rollout.evidence.settings import HOUR_S, MILLION, Harm
-from tidegate.rollout.evidence.strata import CLASS, REGION, VARIANT, Profile, Scheme, divide
+from tidegate.rollout.evidence.strata import CLASS, OTHER, REGION, VARIANT, Profile, Scheme, divide
 from tidegate.rollout.evidence.watch import Watch
 from tidegate.rollout.model import Rollout
 from tidegate.server import fixed, reckoning
@@ -39,6 +41,8 @@ _ENOUGH: Final = 50
 _ANSWERED: Final = 0.98
 _MARGIN: Final = 1.5
 _QUARTER_S: Final = 900
+#: Classes whose devices may be gone, as usual, before they have answered.
+_AWAY: Final = frozenset({"daily", "weekly", "monthly", OTHER})
 #: A device has restarted and begun to look at itself after so long; from then on its release's health contract bounds when it confirms or goes back.
 _RESTART_S: Final = 1_800
 #: Outcomes, before a permit or after, that are no evidence until the gate is told.
@@ -103,7 +107,8 @@ def open_gate(
     sites = Counter(one.site for one in there.values() if one.site)
     crowded = frozenset(name for name, count in sites.items() if count * _SITES > len(there))
     earlier = gate_rows.earlier(conn, str(row["tenant"]), asked.product, int(row["id"]), _EARLIER)
-    harm = _patient(conn, earlier, int(row["release_id"]), asked.rollout, harm)
+    classes = {one.values[CLASS] for one in there.values()} & _AWAY
+    harm = _patient(conn, earlier, int(row["release_id"]), asked.rollout, harm, classes)
     baseline = _baseline(conn, earlier, harm)
     roster = Roster(Watch(divide(census, names, harm.strata), harm, baseline, now))
     heard = gate_rows.heard_since(conn, str(row["tenant"]), asked.product, now - _LONGEST_S)
@@ -164,14 +169,17 @@ def _baseline(conn: Connection, earlier: list[int], harm: Harm) -> Baseline:
     """Return what was normal, of rollouts given the newest first."""
     past: list[Past] = []
     ends: dict[str, tuple[int, int]] = {}
+    waits = {harm.report_s, *(harm.answer_s(name) for name, _ in harm.away_s)}
     for rollout_id in reversed(earlier):
         past.append(_failures(conn, rollout_id))
-        for connectivity, permits, late in gate_rows.ends(
-            conn, rollout_id, harm.report_s + harm.tick_s
-        ):
-            name = rooms.class_of(connectivity)
-            before = ends.get(name, (0, 0))
-            ends[name] = (before[0] + permits, before[1] + late)
+        for wait_s in sorted(waits):
+            for connectivity, permits, late in gate_rows.ends(
+                conn, rollout_id, wait_s + harm.tick_s
+            ):
+                name = rooms.class_of(connectivity)
+                if harm.answer_s(name) == wait_s:
+                    before = ends.get(name, (0, 0))
+                    ends[name] = (before[0] + permits, before[1] + late)
     silence = {
         name: min(MILLION // 2, (late + 1) * MILLION // (permits + 2))
         for name, (permits, late) in ends.items()
@@ -196,19 +204,44 @@ def _failures(conn: Connection, rollout_id: int) -> Past:
 
 
 def _patient(
-    conn: Connection, earlier: list[int], release_id: int, model: Rollout, harm: Harm
+    conn: Connection,
+    earlier: list[int],
+    release_id: int,
+    model: Rollout,
+    harm: Harm,
+    classes: AbstractSet[str],
 ) -> Harm:
     """Wait as long for an answer as devices of this product take, at most until the policy calls them lost; never less than the settings say.
 
-    Without a history, as long as the release's own health contract may take: a device that is still looking at itself is not silent.
+    Without a history, as long as the release's own health contract may take: a device that is still looking at itself is not silent; and of a class that is not
+    always there (`classes`: those of them that this rollout has), until it would be missed anyway.
     """
-    answers = sorted(one for rollout_id in earlier for one in gate_rows.answers_s(conn, rollout_id))
-    if len(answers) < _ENOUGH:
-        bounds = [one[3].health.timeout_s for one in targets_of(conn, release_id)]
-        usual_s: float = max(bounds, default=0) + _RESTART_S
-    else:
-        usual_s = answers[min(len(answers) - 1, int(_ANSWERED * len(answers)))] * _MARGIN
+    answers: dict[str, list[int]] = {}
+    for rollout_id in earlier:
+        for connectivity, seconds in gate_rows.answers_s(conn, rollout_id):
+            name = rooms.class_of(connectivity)
+            answers.setdefault(name if name in _AWAY else "", []).append(seconds)
+    bounds = [one[3].health.timeout_s for one in targets_of(conn, release_id)]
+    usual_s = _learned(answers.get("", ())) or max(bounds, default=0) + _RESTART_S
+    away = {
+        name: _quarters(_learned(answers.get(name, ())) or PERSONAL_S[name]) for name in classes
+    }
+    if away:
+        # Classes too rare to be told apart stand there as `other`.
+        away[OTHER] = max(away.values())
     deadlines = model.policy.deadlines
     most_s = max(HOUR_S, deadlines.return_s + deadlines.confirm_s)
-    wait_s = -int(-usual_s // _QUARTER_S) * _QUARTER_S
-    return msgspec.structs.replace(harm, report_s=max(harm.report_s, min(wait_s, most_s)))
+    report_s = max(harm.report_s, min(_quarters(usual_s), most_s))
+    return msgspec.structs.replace(harm, report_s=report_s, away_s=tuple(sorted(away.items())))
+
+
+def _learned(answers: Sequence[int]) -> float:
+    """Return how long answers that took so long are to be waited for; 0 = too few to say."""
+    if len(answers) < _ENOUGH:
+        return 0
+    return sorted(answers)[min(len(answers) - 1, int(_ANSWERED * len(answers)))] * _MARGIN
+
+
+def _quarters(seconds: float) -> int:
+    """Return a time in whole quarters of an hour, rounded up."""
+    return -int(-seconds // _QUARTER_S) * _QUARTER_S

@@ -347,14 +347,16 @@ def ends(conn: Connection, rollout_id: int, late_s: int) -> list[tuple[str, int,
     return [(str(name), int(count), int(late or 0)) for name, count, late in found]
 
 
-def answers_s(conn: Connection, rollout_id: int, most: int = 10_000) -> list[int]:
-    """Return how long confirmed devices of a rollout took from permit to answer, in seconds."""
+def answers_s(conn: Connection, rollout_id: int, most: int = 10_000) -> list[tuple[str, int]]:
+    """Return (connectivity, seconds from permit to answer) of confirmed devices of a rollout."""
     found = raw_connection(conn).execute(
-        "SELECT ended_at - permitted_at FROM \"update\" WHERE rollout_id = ? AND state = 'confirmed' "
-        "AND permitted_at IS NOT NULL AND ended_at IS NOT NULL LIMIT ?",
+        'SELECT device.connectivity, "update".ended_at - "update".permitted_at '
+        'FROM "update" JOIN device ON device.row = "update".device_row '
+        'WHERE "update".rollout_id = ? AND "update".state = \'confirmed\' '
+        'AND "update".permitted_at IS NOT NULL AND "update".ended_at IS NOT NULL LIMIT ?',
         (rollout_id, most),
     )
-    return [int(one[0]) for one in found]
+    return [(str(name), int(seconds)) for name, seconds in found]
 
 
 def heard_since(
