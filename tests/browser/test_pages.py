@@ -12,7 +12,8 @@ import pytest
 import uvicorn
 from litestar import Litestar
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
-from tests.browser.fixtures import PASSWORD, FixtureAuth, FixtureStory
+from tests.browser.accounts import PASSWORD, FixtureAuth
+from tests.browser.fixtures import FixtureStory
 from tests.browser.records import NOW
 
 from tidegate.server.web.router import create_router

@@ -2,7 +2,8 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
-from tests.browser.fixtures import ALL, FixtureAuth, FixtureStory
+from tests.browser.accounts import ALL, FixtureAuth
+from tests.browser.fixtures import FixtureStory
 from tests.browser.records import NOW
 
 from tidegate.server.web import live

@@ -5,7 +5,8 @@ from html.parser import HTMLParser
 import pytest
 from litestar import Litestar
 from litestar.testing import TestClient
-from tests.browser.fixtures import PASSWORD, FixtureAuth, FixtureStory, small_bundle
+from tests.browser.accounts import PASSWORD, FixtureAuth
+from tests.browser.fixtures import FixtureStory, small_bundle
 from tests.browser.records import HOSTILE, NOW
 
 from tidegate.server.web.guard import form_token
