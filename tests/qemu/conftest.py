@@ -26,7 +26,7 @@ HERE = Path(__file__).parent
 _REPORT = Report()
 #: Tests in the order in which they begin, by file: long ones first.
 _ORDER = (
-    *("test_systemd", "test_power_cuts", "test_updates", "test_port_a_board_guide"),
+    *("test_systemd", "test_power_cuts", "test_port_a_board_guide", "test_updates"),
     *("test_loader_cuts", "test_crash_logs", "test_machine"),
 )
 
