@@ -225,6 +225,14 @@ class RealBoard:
 
         evidence.remember(self._seen)
 
+    def last_words(self) -> str:
+        """Say whether the kernel left a panic behind that was not there before. Costs one look where nothing is kept."""
+        if not any(_listed(one) for one in PSTORE):
+            return ""
+        from tidegate.agent.checkup import evidence
+
+        return "panic" if evidence.panicked(self._seen) else ""
+
     def watchdog_reset(self) -> bool:
         """Say whether a watchdog's driver reports that it made this boot (`WDIOF_CARDRESET`)."""
         for name in _listed(_WATCHDOGS):

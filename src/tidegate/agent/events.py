@@ -17,6 +17,8 @@ class Started(msgspec.Struct, frozen=True, kw_only=True):
     """The agent started; what the boot loader says.
 
     `log` is the end of the boot before; `loader` the boot loader's own record in its own words; `watchdog`: the hardware says that its watchdog made this boot.
+    `attended`: this agent stays, and so can say later how the boot ended; `orderly`: one that stayed saw the boot before end as it should, or this is the
+    same boot; `cause`: what the system says ended the boot before, "" for nothing.
     """
 
     now: int
@@ -31,6 +33,9 @@ class Started(msgspec.Struct, frozen=True, kw_only=True):
     errors_mark: str = ""
     loader: str = ""
     watchdog: bool = False
+    attended: bool = False
+    orderly: bool = False
+    cause: str = ""
 
 
 class LocalRules(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from tidegate.agent import places
+from tidegate.agent import places, restarts
 from tidegate.agent.events import Started
 from tidegate.agent.ledger import failed_for_good, report, with_slot
 from tidegate.agent.state import (
@@ -38,7 +38,7 @@ _replace = msgspec.structs.replace
 def started(state: State, event: Started) -> State:
     """Find out where the boot loader brought us, and what that means for the update under way."""
     seq = max(state.next_seq, state.reserved_seq)
-    phase = state.phase
+    phase, before = state.phase, state
     tried = isinstance(phase, Activating | Testing | Confirming | Reverting)
     state = _replace(
         state,
@@ -50,6 +50,7 @@ def started(state: State, event: Started) -> State:
         wait=None,
         watchdog_before=state.watchdog_before if tried else event.watchdog,
     )
+    state = restarts.noted(before, state, event, tried=tried)
     match phase:
         case Idle():
             return _started_idle(state, event)

@@ -32,7 +32,7 @@ SEQ_BLOCK: Final = 256
 NOTICE_AGAIN_S: Final = 3600
 ENDED_MAX: Final = 16
 #: Least important reports first: they make room when the outbox is full.
-_EXPENDABLE: Final = ("downloading", "security", "staged", "verifying", "rebooting")
+_EXPENDABLE: Final = ("downloading", "heartbeat", "security", "staged", "verifying", "rebooting")
 
 _replace = msgspec.structs.replace
 

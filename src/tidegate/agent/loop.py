@@ -91,10 +91,13 @@ class Loop:
                     config.socket_path, config.socket_mode, config.socket_group, self._runner
                 )
             self._watch_signals()
+            self._runner.stays = not once
             self._manager.tell("READY=1")
             return self._cycle(once=once)
         finally:
             self._manager.tell("STOPPING=1")
+            if self._stopped:
+                self._runner.stopped()
             self._runner.close()
             self._rest()
             if self._watchdog is not None:

@@ -60,6 +60,7 @@ def complete(report: Report, settings: Settings, boot_id: str) -> EventBody:
         resumes=report.resumes,
         nonce=report.nonce,
         metrics=report.metrics,
+        restart=report.restart,
         health=report.health,
         log=report.log,
     )

@@ -289,6 +289,10 @@ class Board(Protocol):
         """Say whether the hardware blames its watchdog for this boot."""
         ...
 
+    def last_words(self) -> str:
+        """Say what the system itself says ended the boot before: `panic`, or "" for nothing. Ask before `log_kept`."""
+        ...
+
 
 class HealthProbe(Protocol):
     """One health check, made from a contract's entry by `agent.health.load` (or by a simulated board)."""

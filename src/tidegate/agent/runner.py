@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from tidegate.agent import outbox
+from tidegate.agent import arrival, outbox
 from tidegate.agent.boot.refill import Refill
 from tidegate.agent.checkup.contract import InForce, in_force
 from tidegate.agent.enrolment import ENROLLED_NAME
@@ -37,7 +37,6 @@ from tidegate.agent.events import (
     ReadBack,
     Reboot,
     Refresh,
-    Started,
 )
 from tidegate.agent.flow import Flow
 from tidegate.agent.jobs import (
@@ -63,11 +62,9 @@ from tidegate.agent.machine import step
 from tidegate.agent.net.beside import Way
 from tidegate.agent.net.pacer import Tap
 from tidegate.agent.net.uplink import Uplink
-from tidegate.agent.ports import Checkup, Findings, Ports, Reading, TellingBootloader
+from tidegate.agent.ports import Checkup, Findings, Ports, Reading
 from tidegate.agent.settings import Settings
 from tidegate.agent.state import (
-    Activating,
-    Confirming,
     Downloading,
     Reverting,
     Staged,
@@ -114,6 +111,8 @@ class Runner:
         self.settings = settings
         self.state = State()
         self.ended = False
+        #: Whether this agent stays until it is told to stop; one that looks once cannot say how the machine goes down.
+        self.stays = True
         self.flow = Flow(self, tell)
         self.lookout = Lookout(self)
         self._perform = perform if perform is not None else _inline(ports, settings, self.flow)
@@ -148,6 +147,14 @@ class Runner:
             self._effects.clear()
             self._line.problem = str(error)
             return 30.0
+
+    def stopped(self) -> None:
+        """Note that the agent was told to stop: if the machine restarts now, somebody asked for it."""
+        if self._begun and self.stays:
+            try:
+                arrival.stopped(self.ports)
+            except DeviceError as error:
+                self._line.problem = str(error)
 
     def close(self) -> None:
         """End a job and a round of checks under way; what was made durable stays."""
@@ -259,9 +266,8 @@ class Runner:
 
     def _begin(self) -> None:
         clock, board = self.ports.clock, self.ports.board
-        loader = board.bootloader
         state, damaged = self._journal.read()
-        current = loader.current()
+        current = board.bootloader.current()
         if state is None or not state.slots:
             made = fresh(board.slots(), current, self.settings.installed, damaged=damaged)
             state = made if state is None else onto(made, state)
@@ -272,23 +278,9 @@ class Runner:
         self._line.enrolled = (self.ports.storage.read(ENROLLED_NAME) or b"").decode(
             "ascii", "replace"
         )
-        self.feed(
-            Started(
-                now=self.now(),
-                mono=clock.monotonic(),
-                boot_id=board.boot_id(),
-                current=current,
-                primary=loader.primary(),
-                marks={slot: loader.state(slot) for slot in board.slots()},
-                tries={slot: loader.tries_left(slot) for slot in board.slots()},
-                log=board.boot_log(_armed_boot(state)) if _on_trial(state) else "",
-                errors=total,
-                errors_mark=self._errors.mark,
-                loader=loader.told() if isinstance(loader, TellingBootloader) else "",
-                watchdog=board.watchdog_reset(),
-            )
-        )
+        self.feed(arrival.found(self.ports, state, self._errors, attended=self.stays))
         board.log_kept()
+        arrival.settled(self.ports)
         self._begun = True
         if damaged:
             self.feed(Noticed(now=self.now(), reason="agent.state_damaged"))
@@ -571,15 +563,6 @@ class Runner:
 
     def _mono(self) -> float:
         return self.ports.clock.monotonic()
-
-
-def _on_trial(state: State) -> bool:
-    return isinstance(state.phase, Activating | Testing | Confirming | Reverting)
-
-
-def _armed_boot(state: State) -> str:
-    """Return the boot that set the boot flag, where that is known: its log says nothing of the trial."""
-    return state.phase.nonce_boot if isinstance(state.phase, Activating) else ""
 
 
 def _counted_before(state: State, boot_id: str) -> Reading | None:

@@ -10,7 +10,14 @@ from typing import Final, Literal
 import msgspec
 
 from tidegate.agent.ports import Bases, SlotName
-from tidegate.core.protocol import CheckResult, DeliveryPolicy, EventKind, GrantUse, Metrics
+from tidegate.core.protocol import (
+    CheckResult,
+    DeliveryPolicy,
+    EventKind,
+    GrantUse,
+    Metrics,
+    Restart,
+)
 from tidegate.core.release import ReleaseTarget
 
 #: Format of the journal. A higher one is read all the same: fields are only ever added.
@@ -150,6 +157,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     resumes: int = 0
     nonce: str | None = None
     metrics: Metrics | None = None
+    restart: Restart | None = None
     health: tuple[CheckResult, ...] = ()
     log: str = ""
 
@@ -346,6 +354,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         resume_min: no install below this counter, by product: where a grant led back from. Never goes down.
         components: what was confirmed of each component beside the slots.
         leftovers: updates that came to an end, whose components still have to clean up.
+        attended: an agent that stays keeps a record of how this boot ends: `always` since the device was new, `later`; "" = nobody does.
         watchdog_before: the hardware blamed its watchdog for a reset before the trial under way; such a word may stick, and then it says nothing.
     """
 
@@ -373,6 +382,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     components: dict[str, SlotRecord] = {}
     leftovers: tuple[Update, ...] = ()
     watchdog_before: bool = False
+    attended: str = ""
     boot_id: str = ""
     current: SlotName = ""
     beat: Report | None = None

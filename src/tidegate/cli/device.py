@@ -436,6 +436,13 @@ def _event(one: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _restarts(found: dict[str, Any]) -> str:
+    """Tell of restarts that nobody had asked for; older servers do not know of them."""
+    if not found.get("restarts"):
+        return ""
+    return f"{found['restarts']} that nobody asked for; the last {when(found['restarted_at'])} UTC ({found['restart_cause']})"
+
+
 def _promise(found: dict[str, Any]) -> str:
     if found["key_promised"]:
         return f"expected: {found['key_promised']}"
@@ -465,6 +472,7 @@ def _shown(found: dict[str, Any], updates: list[dict[str, Any]]) -> list[str]:
                 ("held", held),
                 ("inhibitors", ", ".join(found["inhibitors"])),
                 ("waiting", found["waiting"]),
+                ("restarts", _restarts(found)),
                 ("refuses", ", ".join(one[:12] for one in found["refuses"])),
             ]
         ),

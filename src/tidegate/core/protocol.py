@@ -424,6 +424,22 @@ class Metrics(msgspec.Struct, frozen=True, kw_only=True):
     device_s: Annotated[int, Meta(ge=0, le=40_000_000)] = 0
 
 
+class Restart(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A run of the machine that ended although nobody had asked for it. Untrusted, and never worth more than one device's word.
+
+    Attributes:
+        boot_id: of the run that ended.
+        cause: `panic` the kernel gave up, `watchdog` the hardware reset it, `unknown` it just ended, as when the power goes. Others may follow.
+        count: runs that this stands for; 0 = none: the device says that it keeps a record from now on.
+        always: it has kept one since it was new.
+    """
+
+    boot_id: Short = ""
+    cause: Annotated[str, Meta(max_length=16)] = "unknown"
+    count: Count = 1
+    always: bool = False
+
+
 class CheckResult(msgspec.Struct, frozen=True, kw_only=True):
     """One health check's last word. `reason`: what its failure stands for; `by`: who asked for it, the signed release unless this says `device`."""
 
@@ -462,6 +478,7 @@ class EventBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     #: `permit_returned`: the question whose permit is given back; without it, every permit of this update is.
     nonce: Nonce | None = None
     metrics: Metrics | None = None
+    restart: Restart | None = None
     health: Annotated[tuple[CheckResult, ...], Meta(max_length=64)] = ()
     log: Annotated[str, Meta(max_length=16 << 10)] = ""
     crit: tuple[str, ...] = ()

@@ -218,6 +218,10 @@ class DeviceRecord(msgspec.Struct, frozen=True, kw_only=True):
     held_by: str
     inhibitors: tuple[str, ...]
     waiting: str
+    #: Runs of the machine that ended although nobody had asked for it; when the last one was told, and what ended it: `panic`, `watchdog`, `unknown`.
+    restarts: int
+    restarted_at: int
+    restart_cause: str
     last_seen: int
     enrolled_at: int
     key_sha256: str

@@ -10,6 +10,7 @@ from tidegate.core.reasons import REASONS
 from tidegate.server import advisories, approvals
 from tidegate.server.calendar import calendar
 from tidegate.server.live import Live
+from tidegate.server.restarts import CAUSES
 from tidegate.server.services import Services
 from tidegate.server.store import Connection, admin_log
 from tidegate.server.store import admin_devices as device_rows
@@ -76,6 +77,7 @@ class _Reading:
             self._expiry(conn),
             self._updates(conn),
             self._firmware(conn),
+            self._restarts(conn),
             *self._exposure(conn),
             _gauge("tidegate_incidents_open", "Open incidents", open_incidents),
             _gauge(
@@ -119,6 +121,17 @@ class _Reading:
             sums[state, label] = sums.get((state, label), 0) + count
         for key, count in sorted(sums.items()):
             family.add_metric(list(key), count)
+        return family
+
+    def _restarts(self, conn: Connection) -> Metric:
+        family = CounterMetricFamily(
+            "tidegate_device_restarts",
+            "Restarts that nobody had asked for, as devices tell of them, by cause.",
+            labels=["cause"],
+        )
+        told = device_rows.counted_by_name(conn, "restart:")
+        for cause in sorted(CAUSES):
+            family.add_metric([cause], told.get(cause, 0))
         return family
 
     def _firmware(self, conn: Connection) -> Metric:

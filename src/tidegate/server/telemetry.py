@@ -10,10 +10,10 @@ from typing import Final, NamedTuple
 from tidegate.core import codec
 from tidegate.core.errors import TidegateError
 from tidegate.core.keys import PublicKey, open_document
-from tidegate.core.protocol import EVENT_TYPE, SIGNED_KINDS, EventBody, EventItem
+from tidegate.core.protocol import EVENT_TYPE, SIGNED_KINDS, EventBody, EventItem, Restart
 from tidegate.core.reasons import is_reason
 from tidegate.rollout.model import Evidence, Exposure, Tally
-from tidegate.server import devices, identity, outcomes, permits
+from tidegate.server import devices, identity, outcomes, permits, restarts
 from tidegate.server.gatekeeper import rooms
 from tidegate.server.store import (
     Connection,
@@ -198,6 +198,8 @@ class _Fold:
             self._move(body, body.update)
         if body.running_counter and body.running_counter != self.device.running_counter:
             self._runs(body)
+        if body.restart is not None:
+            self._restarted(body.restart)
         if body.metrics is not None and body.metrics.device_s > 0:
             self._measure(body)
 
@@ -321,19 +323,38 @@ class _Fold:
             confirmed_at=at,
         )
 
+    def _restarted(self, told: Restart) -> None:
+        """Keep what a device says of a restart that nobody asked for."""
+        device = self.device
+        known = restarts.Ends(*hot.ends_of(self.conn, device.row))
+        ends, crashed = restarts.after(known, told, device.enrolled_at, self.now)
+        if ends == known:
+            return
+        hot.put_ends(self.conn, device.row, ends)
+        if ends.restarted_at != known.restarted_at or ends.restarts != known.restarts:
+            name = f"restart:{ends.restart_cause}"
+            self._days[name] = self._days.get(name, 0) + ends.restarts - known.restarts
+            changes.notify(self.conn, "device", str(device.row))
+        if crashed and device.state == "accepted":
+            restarts.told_to(self.conn, device, self._watched(), self.now)
+
+    def _watched(self) -> list[tuple[int, int]]:
+        """Return the rollouts whose evidence is taken, asked for once."""
+        if self._watching is None:
+            self._watching = hot.watching(self.conn, self.device.tenant, self.device.product)
+        return self._watching
+
     def _measure(self, body: EventBody) -> None:
         """Add errors and device time to both arms that this device belongs to: `updated` where it confirmed the rollout's release, else `control`."""
         metrics, device = body.metrics, self.device
         if device.state != "accepted":
             return  # two devices under one name: neither arm
         assert metrics is not None  # noqa: S101 - asked by the caller
-        if self._watching is None:
-            self._watching = hot.watching(self.conn, device.tenant, device.product)
         running = body.running_counter or device.running_counter
         if running != device.running_counter:
             return  # a slot that is being tried: neither arm
         errors, device_s = self._believed(metrics.errors, metrics.device_s)
-        for rollout_id, counter in self._watching:
+        for rollout_id, counter in self._watched():
             arm = "updated" if running == counter and device.confirmed_at else "control"
             found = self._exposed.setdefault((rollout_id, arm), [0, 0])
             found[0] += errors

@@ -219,6 +219,8 @@ class SimBoard:
         self._boot_id = ""
         self._log = ""
         self._bitten = False
+        #: What the kernel says at the next start ended the run before, as of a crash; it says so once.
+        self.panicked = False
         self._errors = 0
         self._counted_at = 0.0
         self._seen: dict[SlotName, tuple[int, Image | None]] = {}
@@ -267,6 +269,11 @@ class SimBoard:
     def log_kept(self) -> None:
         """The log is one line, and the next boot's own."""
         self._log = ""
+        self.panicked = False
+
+    def last_words(self) -> str:
+        """Say whether the system crashed by itself."""
+        return "panic" if self.panicked else ""
 
     def watchdog_reset(self) -> bool:
         """Say whether the image before hung until the watchdog reset the board."""

@@ -103,3 +103,17 @@ def test_the_journal_of_the_boot_that_armed_the_trial_is_not_the_trials(
     this = Path(board.BOOT_ID).read_text().strip().replace("-", "")
     monkeypatch.setattr(journald, "boot_before", lambda: this)
     assert evidence.previous(seen, "boot-1") == ""
+
+
+def test_a_board_says_that_it_panicked_once_and_of_nothing_else(
+    pstore: Path, tmp_path: Path
+) -> None:
+    real = board.RealBoard({}, None, "exit:1", str(tmp_path / "seen"))  # type: ignore[arg-type]
+    assert real.last_words() == ""
+    put(pstore, dmesg__ramoops__0="Oops#1 Part1\nBUG: something that it survived\n")
+    put(pstore, console__ramoops__0="the console says Panic#1 Part1\n")
+    assert real.last_words() == ""
+    put(pstore, dmesg__ramoops__1=f"Panic#2 Part1\n{PANIC}\n")
+    assert real.last_words() == "panic"
+    real.log_kept()
+    assert real.last_words() == ""

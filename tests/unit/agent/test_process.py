@@ -178,6 +178,35 @@ def test_killed_at_random_moments_it_ends_whole_and_told_once(tmp_path: Path) ->
         assert (tmp_path / made.slot).read_bytes()[: len(image)] == image
 
 
+def test_only_a_boot_that_nobody_ended_is_told_as_a_restart(tmp_path: Path) -> None:
+    plane = make_plane()
+    plane.order = None
+
+    def told() -> list[str]:
+        found = [one.restart for one in plane.events.values() if one.restart is not None]
+        return [one.boot_id for one in found]
+
+    def heard(made: VirtualBoard) -> None:
+        """Wait until the agent of this boot was heard."""
+        end = time.monotonic() + 30
+        name = f"boot-{made.boots}"
+        while time.monotonic() < end and all(one.boot_id != name for one in plane.events.values()):
+            time.sleep(0.05)
+
+    with board(plane, tmp_path) as made:
+        heard(made)
+        assert made.process is not None
+        made.process.terminate()
+        made.process.wait(20)
+        made.boot()
+        heard(made)
+        assert told() == [], "it was told to stop"
+        made.kill()
+        made.boot()
+        heard(made)
+        assert told() == ["boot-2"]
+
+
 def test_a_device_enrols_by_hand_with_a_server_named_on_the_command_line(tmp_path: Path) -> None:
     plane = make_plane()
     (tmp_path / "root.json").write_bytes(plane.root)

@@ -80,6 +80,17 @@ def remember(seen: str) -> None:
         replace_file(seen, "".join(f"{one}\n" for one in found).encode())
 
 
+def panicked(seen: str) -> bool:
+    """Say whether the kernel kept a panic that is not known yet. An oops that it survived is none.
+
+    Args:
+        seen: file that remembers what was reported.
+    """
+    known = _known(seen)
+    fresh = [one for one in _records() if one.kind == "dmesg" and one.digest not in known]
+    return any(one.dump.startswith("Panic") for one in fresh)
+
+
 def _this_boot() -> str:
     try:
         return Path(BOOT_ID).read_text("ascii").strip().replace("-", "")

@@ -30,6 +30,7 @@ from tidegate.server.store.gate_rows import Kept as Stored
 #: Happenings that are not a device's: it was decided; a stratum, by number in place of the device, was isolated by hand.
 EARLY: Final = "early"
 ISOLATED: Final = "isolate"
+CRASHED: Final = "crashed"
 #: A device told of its errors; weighed when a window is over.
 MEASURED: Final = "measured"
 #: What they are called in the settings.
@@ -164,7 +165,8 @@ class Kept:
     def _tell(self, one: Happening, introduce: Introduce) -> None:
         name = str(one.device_row)
         roster = self.roster
-        if name not in roster.devices:
+        if name not in roster.devices and one.what != CRASHED:
+            # A crash alone is no reason to know somebody: who was not met is compared with nobody.
             found = introduce(one.device_row)
             if found is not None:
                 self._meet(name, found, one.at)

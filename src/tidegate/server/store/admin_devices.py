@@ -300,6 +300,17 @@ def daily(conn: Connection, since_day: int) -> list[Row]:
     return [dict(row) for row in conn.execute(asked).mappings()]
 
 
+def counted_by_name(conn: Connection, prefix: str) -> dict[str, int]:
+    """Return the sums of all fleet-wide counters whose name begins so, by the rest of the name."""
+    name = t.daily.c.name
+    asked = (
+        select(name, func.sum(t.daily.c.value))
+        .where(name.startswith(prefix, autoescape=True))
+        .group_by(name)
+    )
+    return {str(one).removeprefix(prefix): int(value) for one, value in conn.execute(asked)}
+
+
 def update_counts(conn: Connection) -> list[tuple[str, str, int]]:
     """Return how many updates there are by (state, reason); the reason is empty where there is none."""
     reason = func.coalesce(t.update.c.reason, "")

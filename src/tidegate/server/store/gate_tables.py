@@ -8,6 +8,7 @@ from sqlalchemy import (
     JSON,
     BigInteger,
     Column,
+    Float,
     ForeignKey,
     Index,
     Integer,
@@ -34,6 +35,9 @@ gate_happening = Table(
     # of `measured`: errors, and the seconds that they cover
     Column("value", BigInteger, nullable=False, server_default="0"),
     Column("seconds", Integer, nullable=False, server_default="0"),
+    # of a metric by name, and what it amounted to over those seconds
+    Column("name", String(64), nullable=False, server_default=""),
+    Column("amount", Float),
     Index(None, "rollout_id", "seq"),
     sqlite_autoincrement=True,
 )

@@ -248,6 +248,25 @@ def measure_until(conn: Connection, row: int, until: int) -> None:
     raw_connection(conn).execute("UPDATE device SET measured_until = ? WHERE row = ?", (until, row))
 
 
+def ends_of(conn: Connection, row: int) -> tuple[int, int, int, int, str, str]:
+    """Return what is kept of restarts that nobody asked for (`server.restarts.Ends`)."""
+    found = raw_connection(conn).execute(
+        "SELECT restarts_from, restarts, restarted_at, cut_at, restarted_boot, restart_cause "
+        "FROM device WHERE row = ?",
+        (row,),
+    )
+    return tuple(found.fetchone())
+
+
+def put_ends(conn: Connection, row: int, ends: tuple[int, int, int, int, str, str]) -> None:
+    """Write the same."""
+    raw_connection(conn).execute(
+        "UPDATE device SET restarts_from = ?, restarts = ?, restarted_at = ?, cut_at = ?, "
+        "restarted_boot = ?, restart_cause = ? WHERE row = ?",
+        (*ends, row),
+    )
+
+
 def add_firmware(
     conn: Connection, tenant: str, product: str, variant: str, counter: int, version: str, by: int
 ) -> None:

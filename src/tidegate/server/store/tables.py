@@ -101,6 +101,13 @@ device = Table(
     Column("rekey", Integer, nullable=False, server_default="0"),
     # up to when it has claimed device time: it cannot have lived longer than the clock says
     Column("measured_until", BigInteger, nullable=False, server_default="0"),
+    # restarts that nobody asked for (server.restarts.Ends): since when it keeps a record of them, how many, the last one, the last without a known cause
+    Column("restarts_from", BigInteger, nullable=False, server_default="0"),
+    Column("restarts", BigInteger, nullable=False, server_default="0"),
+    Column("restarted_at", BigInteger, nullable=False, server_default="0"),
+    Column("cut_at", BigInteger, nullable=False, server_default="0"),
+    Column("restarted_boot", String(64), nullable=False, server_default=""),
+    Column("restart_cause", String(16), nullable=False, server_default=""),
     # attributes that the factory's list gave it: not the device's to change
     Column("given", JSON),
     UniqueConstraint("tenant", "id"),

@@ -82,10 +82,11 @@ def update_count(conn: Connection, row: int) -> int:
 
 
 def events(conn: Connection, row: int, limit: int) -> list[Row]:
-    """Return what a device reported, newest first, heartbeats left out."""
+    """Return what a device reported, newest first; of heartbeats only those that tell of a restart."""
+    told = or_(t.event.c.kind != "heartbeat", t.event.c.body.contains('"restart":'))
     asked = (
         select(t.event)
-        .where(t.event.c.device_row == row, t.event.c.kind != "heartbeat")
+        .where(t.event.c.device_row == row, told)
         .order_by(t.event.c.position.desc())
         .limit(limit)
     )

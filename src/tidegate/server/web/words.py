@@ -33,6 +33,13 @@ class State:
     tone: Tone
 
 
+#: What ended a run of the machine although nobody had asked for it.
+RESTARTS: Final = {
+    "panic": "the kernel panicked",
+    "watchdog": "the watchdog reset it",
+    "unknown": "it just ended, as when the power goes",
+}
+
 #: Every state of DESIGN section 2 (rollouts, rings, updates, devices, releases, incidents) with its shape.
 STATES: Final[dict[str, State]] = {
     # rollouts

@@ -5,7 +5,7 @@ from typing import Any, Final
 import msgspec
 
 from tidegate.core.hardware import Hardware, compatible
-from tidegate.core.protocol import EventBody
+from tidegate.core.protocol import EventBody, Restart
 from tidegate.core.release import ReleaseTarget
 from tidegate.core.words import key_words
 from tidegate.rollout import explain
@@ -176,10 +176,19 @@ def _event(row: Row) -> TimelineRow:
             text += f" Resumed {words.plural(body.resumes, 'time')}."
     if kind == "confirmed" and body is not None and body.running_version:
         text = f"Confirmed on {body.running_version}."
+    if kind == "heartbeat" and body is not None and body.restart is not None:
+        text, tone = _restarted(body.restart), "warn" if body.restart.count else ""
     if code:
         text = f"{text.rstrip('.:')}: {words.reason(code)}."
     detail = body.detail if body is not None else ""
     return TimelineRow(int(row["received_at"]), icon, tone, text, code=code, detail=detail)
+
+
+def _restarted(told: Restart) -> str:
+    if not told.count:
+        return "Keeps a record of restarts that nobody asks for from now on."
+    cause = words.RESTARTS.get(told.cause, words.RESTARTS["unknown"])
+    return f"Restarted although nobody had asked for it: {cause}."
 
 
 def _body(row: Row) -> EventBody | None:
@@ -243,6 +252,7 @@ def _identity(device: Row, now: int) -> tuple[Pair, ...]:
         Pair("New key", *_new_key(device, now)),
         Pair("Security floor", str(device["security_floor"])),
         Pair("Agent", str(device["agent"])),
+        Pair("Restarts", *_restarts(device, now)),
         Pair("Enrolled", words.when(int(device["enrolled_at"]), now)),
     ]
     shown = {pair.term.lower() for pair in pairs}
@@ -252,6 +262,15 @@ def _identity(device: Row, now: int) -> tuple[Pair, ...]:
         for key, value in sorted(own)[:12]
     ]
     return tuple(pair for pair in pairs if pair.value)
+
+
+def _restarts(device: Row, now: int) -> tuple[str, str]:
+    """Return how many restarts nobody had asked for, and the last one."""
+    if not device["restarts"]:
+        return "", ""
+    cause = words.RESTARTS.get(str(device["restart_cause"]), words.RESTARTS["unknown"])
+    count = words.plural(int(device["restarts"]), "time")
+    return count, f"that nobody asked for; {cause}, {words.when(int(device['restarted_at']), now)}"
 
 
 def _key_note(device: Row) -> str:
