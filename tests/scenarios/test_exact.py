@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 from tidegate.core.errors import ConfigError
+from tidegate.rollout.evidence.settings import Harm
+from tidegate.server.gatekeeper import opening
 from tidegate.sim.exact.agree import play_both
 from tidegate.sim.exact.device import FatedDevice
-from tidegate.sim.exact.play import LEAD_S, ExactPlay, without_history
+from tidegate.sim.exact.play import LEAD_S, TIMEOUT_S, WARM_UP_S, ExactPlay, without_history
 from tidegate.sim.exact.presence import TICK_S
 from tidegate.sim.fleet.population import NEVER
 from tidegate.sim.fleet.reader import read_scenario
@@ -78,3 +80,9 @@ def test_more_agents_than_can_be_played_and_a_peers_policy_are_refused(tmp_path:
         ExactPlay(sized(SCENARIO, devices=100_000), "normal", 1, tmp_path)
     with pytest.raises(ConfigError, match="careful"):
         ExactPlay(SCENARIO, "hawk80", 1, tmp_path)
+
+
+def test_a_real_server_waits_no_longer_for_an_answer_than_the_batched_gate() -> None:
+    """Else the first devices are proved later, fewer are out when harm shows, and the modes differ for no reason of the gate's."""
+    assert TIMEOUT_S + opening._RESTART_S <= Harm().report_s
+    assert WARM_UP_S < TIMEOUT_S

@@ -129,6 +129,7 @@ class FatedDevice(SimDevice):
             if what == _DARK:
                 self.runner, self.board.dead = None, True
             else:
+                self.board.panicked = True
                 self.restart()
         if self.board.dead:
             return NEVER

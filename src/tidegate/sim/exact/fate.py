@@ -52,11 +52,14 @@ def blow(scenario: Scenario, fleet: Fleet, truth: drawn.Truth, device: int, tick
         fate, runs = REVERTED, False
     lies = bool(truth.lies[device]) and fate in (INSTALL_FAILED, REVERTED)
     mute = int(truth.delay[device]) + (int(truth.back[device]) if fate == SLOW else 0)
+    dark = int(truth.dark[device]) if runs else NEVER
+    # Whoever falls silent before its answer is due never gives it, however soon a real agent is done.
+    mute = DEADLINE + mute if mute else dark if dark <= DEADLINE else 0
     return Blow(
         fate=OK if lies else fate,
         crash=crash if runs else NEVER,
-        dark=int(truth.dark[device]) if runs else NEVER,
-        mute=DEADLINE + mute if mute else 0,
+        dark=dark,
+        mute=mute,
     )
 
 

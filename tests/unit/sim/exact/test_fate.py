@@ -1,5 +1,7 @@
 """What a device meets is what the batched simulator makes of the same truth."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from tidegate.sim.exact.fate import Blow, OwnTruth, blow
@@ -58,3 +60,16 @@ def test_errors_rise_at_once_and_by_the_hour_and_only_under_the_release() -> Non
     truth.blow, truth.at = Blow(OK, NEVER, NEVER, 0), 10 * 3600.0
     assert truth.of(1, "any").errors_per_hour == 2.0
     assert truth.of(2, "any").errors_per_hour == 2.0 * 2.5
+
+
+def test_who_dies_before_its_answer_is_due_never_gives_it() -> None:
+    """A real agent is done with its warm-up sooner than the batched simulator hears of it."""
+    soon = replace(SCENARIO, faults=(Fault("dark", 1.0, after_h=0.75),))
+    late = replace(SCENARIO, faults=(Fault("dark", 1.0, after_h=2),))
+    played = [Play(one, make_policy("bigbang"), "bigbang", 4) for one in (soon, late)]
+    mutes = []
+    for one in played:
+        well = np.flatnonzero((one.truth.fate == OK) & (one.truth.delay == 0)).tolist()
+        met = [blow(one.scenario, one.fleet, one.truth, device, 0) for device in well]
+        mutes.append({(each.mute, each.dark) for each in met if each.fate == OK})
+    assert mutes == [{(3, 3)}, {(0, 8)}]
