@@ -117,7 +117,12 @@ def _plan_one(
 def keeper_of(services: Services) -> Keeper:
     """Return what a server keeps of evidence in memory."""
     return _KEEPERS.setdefault(
-        services.fleet, Keeper(services.fleet, services.settings.gate_attributes)
+        services.fleet,
+        Keeper(
+            services.fleet,
+            services.settings.gate_attributes,
+            poll_s=services.settings.poll_interval_s,
+        ),
     )
 
 

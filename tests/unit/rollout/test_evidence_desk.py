@@ -69,10 +69,11 @@ def test_a_cohort_is_judged_as_a_whole_at_its_deadline(bench: Bench) -> None:
     bench.go(HOUR_S)
     bench.desk.confirmed(EU, 0, 7)
     bench.desk.failed(EU, 0, 1)
-    early = bench.go(HOUR_S + TICK - 1)
+    due = TICK + HOUR_S + Harm().again_s
+    early = bench.go(due - 1)
     assert counts(bench.of(Fail, early)) == [1]
     assert not bench.of(Ok, early)
-    late = bench.go(HOUR_S + TICK)
+    late = bench.go(due)
     assert counts(bench.of(Ok, late)) == [7]
     assert counts(bench.of(Silent, late)) == [2]
 
@@ -103,7 +104,7 @@ def test_a_silent_device_that_tells_of_its_failure_later_pays_once_and_is_bad_on
     assert list(bench.book.rows[0][:5]) == before
 
 
-def test_a_site_pays_once_until_somebody_there_is_well_again(bench: Bench) -> None:
+def test_a_site_pays_once_until_five_in_a_row_there_are_well_again(bench: Bench) -> None:
     desk = bench.desk
     assert desk.site_room("mill") == 1
     desk.permit(EU, 5, "mill")
@@ -123,13 +124,22 @@ def test_a_site_pays_once_until_somebody_there_is_well_again(bench: Bench) -> No
     desk.failed(EU, 2 * DAY_S, 1, "mill")
     found = bench.go(2 * DAY_S + TICK)
     assert [one.credited for one in bench.of(Fail, found) if isinstance(one, Fail)] == [0]
-    desk.permit(EU, 1, "mill")
-    desk.confirmed(EU, 2 * DAY_S + TICK, 1, "mill")
+    desk.permit(EU, 5, "mill")
+    desk.confirmed(EU, 2 * DAY_S + TICK, 4, "mill")
+    desk.failed(EU, 2 * DAY_S + TICK, 1, "mill")
+    desk.permit(EU, 4, "mill")
+    desk.confirmed(EU, 2 * DAY_S + TICK, 4, "mill")
     bench.go(3 * DAY_S)
-    desk.permit(EU, 1, "mill")
-    desk.failed(EU, 3 * DAY_S, 1, "mill")
-    found = bench.go(3 * DAY_S + TICK)
-    assert [one.credited for one in bench.of(Fail, found) if isinstance(one, Fail)] == [1]
+    for day, expected in ((3, 0), (4, 1)):
+        desk.permit(EU, 2, "mill")
+        desk.confirmed(EU, day * DAY_S, 1, "mill")
+        desk.failed(EU, day * DAY_S, 1, "mill")
+        found = bench.go(day * DAY_S + TICK)
+        credited = [one.credited for one in bench.of(Fail, found) if isinstance(one, Fail)]
+        assert credited == [expected]
+        desk.permit(EU, 5, "mill")
+        desk.confirmed(EU, day * DAY_S + TICK, 5, "mill")
+        bench.go((day + 1) * DAY_S)
 
 
 def test_a_site_without_power_is_one_event_whoever_is_updated(bench: Bench) -> None:
@@ -195,9 +205,33 @@ def test_a_server_that_was_down_has_heard_nobody(bench: Bench) -> None:
     later = 10 * DAY_S
     assert not bench.of(Silent, bench.desk.tick(later))
     bench.desk.confirmed(EU, 0, 10)
-    bench.go(later + 2 * HOUR_S)
+    bench.go(later + 6 * HOUR_S)
     assert counts(bench.of(Ok)) == [10]
     assert not bench.of(Silent)
+
+
+def test_a_device_that_went_away_while_the_server_was_down_is_waited_for_until_it_would_be_missed() -> (
+    None
+):
+    """Its hours are over when the server is back: it answers the next day."""
+    daily: Profile = ("v1", "eu", "daily")
+    book = Book(
+        divide({EU: 1_000, daily: 1_000}),
+        Harm(),
+        Baseline(failure_ppm={"other": 10_000}, silence_ppm={"other": 3_000}),
+    )
+    desk = Desk(book, 0)
+    desk.permit(daily, 10)
+    silent: list[Fact] = list(desk.tick(TICK))
+    back = 3 * HOUR_S
+    ticks = range(back, back + 25 * HOUR_S, TICK)
+    silent += [one for now in ticks for one in desk.tick(now)]
+    assert not [one for one in silent if isinstance(one, Silent)]
+    desk.confirmed(daily, 0, 9)
+    later = [
+        one for now in range(ticks.stop, ticks.stop + 4 * HOUR_S, TICK) for one in desk.tick(now)
+    ]
+    assert [one.count for one in later if isinstance(one, Silent)] == [1]
 
 
 def test_time_never_goes_back(bench: Bench) -> None:

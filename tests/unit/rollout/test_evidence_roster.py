@@ -150,6 +150,19 @@ def test_what_befalls_a_region_raises_the_silence_that_is_expected(story: Story)
     assert silent.silence_ppm > 400_000
 
 
+def test_an_outage_that_begins_just_before_answers_are_due_takes_those_that_are_compared_too(
+    story: Story,
+) -> None:
+    for name in ("d1", "d2", "d3"):
+        story.roster.permit(name, 0)
+    story.go(HOUR_S)
+    story.away |= {f"d{one}" for one in range(100)}
+    assert story.go(2 * HOUR_S).verdict == "go"
+    (silent,) = [one for one in story.of(Silent) if isinstance(one, Silent)]
+    assert silent.count == 3
+    assert silent.silence_ppm > 400_000
+
+
 def test_who_got_its_permit_excuses_no_silence_of_its_own_cohort() -> None:
     story = Story(12)
     story.away |= {"d1", "d2", "d3"}

@@ -208,11 +208,11 @@ def test_silence_is_judged_without_anybody_saying_so(rig: Rig) -> None:
 def test_a_bad_variant_is_isolated_and_the_rest_goes_on(rig: Rig) -> None:
     fleet = Fleet(rig, 40, rev_of=lambda one: 2 if one % 4 == 0 else 1)
     fleet.start()
-    for hour in range(24):
+    for quarter in range(36):
         fleet.confirm(*fleet.granted(rev=1))
         fleet.poll()
         fleet.look(900)
-        if hour > 10:
+        if quarter > 14:
             fleet.fail(*fleet.granted(rev=2))
             fleet.look(60)
         if fleet.row["isolated"] or fleet.row["state"] != "active":

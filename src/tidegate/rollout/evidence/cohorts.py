@@ -1,6 +1,6 @@
 """The cohorts of a desk, and what is to be done with them when."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from heapq import heapify, heappop, heappush
 from typing import TypeAlias
 
@@ -59,7 +59,7 @@ class Cohorts:
         found = self._known.get(key)
         if found is None:
             granted_at = key[0] * tick_s
-            due = granted_at + tick_s + answer_s - down_s
+            due = granted_at + tick_s + answer_s + self._harm.again_s - down_s
             found = self._known[key] = Cohort(granted_at, due, len(self._harm.soaks))
             self._numbered += 1
             heappush(self._due, (due, self._numbered, key))
@@ -100,6 +100,15 @@ class Cohorts:
         while self._due and self._due[0][0] <= up:
             key = heappop(self._due)[2]
             yield key, self._known[key]
+
+    def wait_longer(self, up: int, extra_s: Callable[[Profile], int]) -> None:
+        """Put off every deadline that has not passed until so long from now. `up`: time during which the server was up."""
+        self._due = [
+            (max(due, up + extra_s(key[1])), number, key) for due, number, key in self._due
+        ]
+        heapify(self._due)
+        for due, _, key in self._due:
+            self._known[key].due = due
 
     def ring(self, now: int) -> Iterator[Ring]:
         """Return the timers that have run out, also those that are set meanwhile."""

@@ -128,7 +128,7 @@ class Desk:
         for key, cohort, part in self._cohorts.waiting(profile, granted_at, site, count):
             cohort.failed += part
             cohort.leave(part)
-            self.sites.end(site, part)
+            self.sites.bad(site, part)
             paid = self._pays(site, cohort, key, part)
             self._fail(profile, cohort, part, paid, again=False)
             count -= part
@@ -293,7 +293,7 @@ class Desk:
         self.risks.control(self._told(profile), count)
 
     def vanished(self, since: int, region: str, sample: int, gone: int) -> None:
-        """Say how many always-connected devices not updated, heard in the tick of `since`, were not heard again within the deadline of its cohorts."""
+        """Say how many always-connected devices not updated, heard in the tick of `since`, were silent for the last `again_s` of its wait."""
         key = (since // self.harm.tick_s, region)
         before = self._lost.get(key, (0, 0))
         self._lost[key] = (before[0] + sample, before[1] + min(sample, gone))
@@ -337,10 +337,14 @@ class Desk:
     def tick(self, now: int) -> list[Fact]:
         """Let time go on and return the facts since the last tick, in the order in which they are to be folded.
 
-        Deadlines stand still while nobody ticks: a server that was down, or whose clock stepped, has heard nobody.
+        Deadlines stand still while nobody ticks: a server that was down, or whose clock stepped, has heard nobody. Who could not answer meanwhile may be
+        away when the server is back, so the answers that were owed are waited for until their devices would be missed anyway.
         """
         elapsed = max(0, now - self._ticked)
-        self._down_s += self.missed(now)
+        missed_s = self.missed(now)
+        self._down_s += missed_s
+        if missed_s:
+            self._cohorts.wait_longer(now - self._down_s, self._missed_after)
         self._ticked = max(self._ticked, now)
         spent_s = min(elapsed, self.harm.tick_s)
         self.advance(now)
@@ -389,7 +393,7 @@ class Desk:
     def _quiet(self, key: Key, cohort: Cohort, ppm: int, charged: int | None) -> None:
         _, profile, site, _ = key
         silent = cohort.silent
-        self.sites.end(site, silent)
+        self.sites.bad(site, silent)
         paid = self._pays(site, cohort, key, silent)
         self._out.append(
             Silent(
@@ -404,10 +408,14 @@ class Desk:
         )
         # Those that are no evidence have left every gate already (`layout.VOID`).
         cohort.leave(silent - paid)
-        wait_s = PERSONAL_S.get(self._class(profile), PERSONAL_S[OTHER])
+        wait_s = self._missed_after(profile)
         for gate, spec in enumerate(self.harm.soaks):
             of_age = cohort.granted_at + spec.age_s
             self._cohorts.set(max(of_age, self.now + wait_s), f"quiet{gate}", key, paid)
+
+    def _missed_after(self, profile: Profile) -> int:
+        """Return how long after its last contact a device of a class counts as dark, in seconds."""
+        return PERSONAL_S.get(self._class(profile), PERSONAL_S[OTHER])
 
     def _silence(self, tick: int, profile: Profile) -> int:
         """Return the silence to be expected of a cohort: its class's, and what vanished of devices not updated in its region in the same tick."""

@@ -353,19 +353,24 @@ class Roster:
         tick = desk.now // tick_s
         shown = self._shown.get(tick)
         if shown is None:
-            due = (tick + 1) * tick_s + desk.harm.report_s - self._down_s
+            due = (tick + 1) * tick_s + desk.harm.report_s + desk.harm.again_s - self._down_s
             shown = self._shown[tick] = (due, {})
         found = shown[1].setdefault(region, {})
         if len(found) < 4 * _SAMPLE:
             found[one] = None
 
     def _tell_vanished(self) -> None:
-        """For each tick whose cohorts are due, say how many of those heard in it were not heard since."""
+        """For each tick whose cohorts are due, say how many of those heard in it were not heard in the time in which each of them could have answered.
+
+        A device that is well answers, at the latest, at its first contact after the time that an answer takes. So it is silent only when it has no contact in
+        `again_s`, and that is what is asked of those that it is compared with: an outage that begins a minute before answers are due takes both alike.
+        """
         desk, crowd = self.watch.desk, self.crowd
         up = desk.now - self._down_s
         for tick in [one for one, (due, _) in self._shown.items() if due <= up]:
-            begin, end = tick * desk.harm.tick_s, (tick + 1) * desk.harm.tick_s
-            for region, shown in self._shown.pop(tick)[1].items():
+            begin = tick * desk.harm.tick_s
+            due, regions = self._shown.pop(tick)
+            for region, shown in regions.items():
                 # Who got its permit since is no control any more: its silence must not excuse that of its cohort.
                 staying = [
                     one
@@ -376,7 +381,7 @@ class Roster:
                 chosen = sorted(
                     staying, key=lambda one: (bucket(str(tick), crowd.names[one]), one)
                 )[:_SAMPLE]
-                gone = sum(crowd.heard_at[one] < end for one in chosen)
+                gone = sum(crowd.heard_up[one] < due - desk.harm.again_s for one in chosen)
                 desk.vanished(begin, region, len(chosen), gone)
 
     # ------------------------------------------------------------------ storing

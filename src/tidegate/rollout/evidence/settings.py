@@ -85,7 +85,8 @@ class Harm(msgspec.Struct, frozen=True, kw_only=True):
     `soak_most_ppm`: the share of a small fleet that a soak cohort may be. `amber_pct`: of the way to a halt where
     permits end. `healthy_others`: needed before a part is isolated instead of all halted. `blame_most_ppm`: a part larger than this is the release.
     `watch_s`: how long evidence can halt a rollout that is complete. `report_s`: how long an answer to a permit is waited for before it is silence.
-    `away_s`: the same of classes of connection whose devices may be gone before they have answered, where that is longer.
+    `away_s`: the same of classes of connection whose devices may be gone before they have answered, where that is longer. `again_s`: so much longer than an
+    answer takes is every answer waited for; who of the devices not updated is not heard in that time could not have answered either. At least two polls.
     """
 
     odds: Annotated[int, Meta(ge=2, le=10**9)] = 1_000
@@ -113,6 +114,7 @@ class Harm(msgspec.Struct, frozen=True, kw_only=True):
     tick_s: Annotated[int, Meta(ge=1, le=HOUR_S)] = 900
     report_s: Annotated[int, Meta(ge=60)] = HOUR_S
     away_s: Annotated[tuple[tuple[str, int], ...], Meta(max_length=8)] = ()
+    again_s: Annotated[int, Meta(ge=60, le=DAY_S)] = 900
     site_s: Annotated[int, Meta(ge=0)] = DAY_S
 
     def answer_s(self, connectivity: str) -> int:

@@ -1,6 +1,11 @@
 """Devices of one site share power, network and people: how often they may speak together, and how many may be out there at once."""
 
+from typing import Final
+
 import msgspec
+
+#: A site is believed again when so many devices in a row were well there after it paid: one where half fail for its own reasons would be by chance in 1 of 32.
+_WELL_AGAIN: Final = 5
 
 
 class Packed(msgspec.Struct, frozen=True, array_like=True):
@@ -17,7 +22,7 @@ class Sites:
     def __init__(self, rest_s: int) -> None:
         self._rest_s = rest_s
         self._paid: dict[str, int] = {}
-        #: When the permit was granted of the last device that confirmed.
+        #: Devices in a row that confirmed, of permits granted after the site paid.
         self._well: dict[str, int] = {}
         #: Permits whose outcome is open, and healthy devices.
         self._counts: dict[str, list[int]] = {}
@@ -33,15 +38,21 @@ class Sites:
         self._of(site)[0] += count
 
     def end(self, site: str, count: int) -> None:
-        """Count outcomes of any kind."""
+        """Count outcomes that are neither good nor bad."""
         if site:
             self._of(site)[0] -= count
+
+    def bad(self, site: str, count: int) -> None:
+        """Count devices that failed or fell silent."""
+        self.end(site, count)
+        self._well.pop(site, None)
 
     def well(self, site: str, count: int, granted_at: int) -> None:
         """Count devices that confirmed."""
         self.end(site, count)
         self._of(site)[1] += count
-        self._well[site] = max(self._well.get(site, -1), granted_at)
+        if granted_at > self._paid.get(site, granted_at):
+            self._well[site] = self._well.get(site, 0) + count
 
     def left(self, site: str) -> None:
         """Count a healthy device less."""
@@ -49,17 +60,17 @@ class Sites:
             self._of(site)[1] -= 1
 
     def blocked(self, site: str, now: int) -> bool:
-        """Say whether permits of a site are no evidence now: for a day after it paid, and until a device there has been well since."""
-        paid_at = self._paid.get(site)
-        if not site or paid_at is None:
+        """Say whether permits of a site are no evidence now: for a day after it paid, and until enough devices in a row have been well there since."""
+        if not site or site not in self._paid:
             return False
-        return self._rests(site, now) or self._well.get(site, -1) <= paid_at
+        return self._rests(site, now) or self._well.get(site, 0) < _WELL_AGAIN
 
     def pays(self, site: str, granted_at: int, now: int) -> int:
         """Return how many of a site's failures are evidence: one for all permits that were granted since it last paid."""
         if granted_at <= self._paid.get(site, -1):
             return 0
         self._paid[site] = now
+        self._well.pop(site, None)
         return 1
 
     def _rests(self, site: str, now: int) -> bool:

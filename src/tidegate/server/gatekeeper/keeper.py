@@ -39,15 +39,19 @@ def guard_of(policy: Policy) -> Weighed | None:
 class Keeper:
     """What a process that plans keeps in memory. `prepare` in the planner's thread, then `weigh` in the transaction of the plan."""
 
-    def __init__(self, fleet: Fleet, attributes: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, fleet: Fleet, attributes: tuple[str, ...] = (), *, poll_s: int = 300
+    ) -> None:
         """Weigh what this fleet does.
 
         Args:
             fleet: in memory.
             attributes: of devices' own, by which strata are made, beside the usual ones.
+            poll_s: how often a device that is connected asks, in seconds.
         """
         self._fleet = fleet
         self._attributes = attributes
+        self._poll_s = poll_s
         self._kept: dict[int, Kept] = {}
 
     def forget(self, rollout_id: int) -> None:
@@ -109,7 +113,7 @@ class Keeper:
         rollout_id = int(row["id"])
         head = gate_rows.head(conn, rollout_id)
         asked = opening.wanted(conn, row, model, self._attributes)
-        opened = opening.open_gate(conn, self._fleet, row, asked, harm, now)
+        opened = opening.open_gate(conn, self._fleet, row, asked, harm, now, poll_s=self._poll_s)
         kept = Kept(rollout_id, opened.roster, opened.harm, opened.baseline, now, opened.crowded)
         if head is not None:
             kept.generation, kept.position = head.generation, head.position
@@ -304,7 +308,10 @@ def _sites(kept: Kept) -> list[tuple[str, int, str]]:
 def _patient(harm: Harm, known: Harm) -> Harm:
     """Return settings with the patience that the gate was opened with."""
     return msgspec.structs.replace(
-        harm, report_s=max(harm.report_s, known.report_s), away_s=known.away_s
+        harm,
+        report_s=max(harm.report_s, known.report_s),
+        away_s=known.away_s,
+        again_s=max(harm.again_s, known.again_s),
     )
 
 

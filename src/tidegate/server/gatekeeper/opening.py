@@ -16,7 +16,7 @@ from tidegate.core.hardware import HardwareRange
 from tidegate.rollout.evidence.baseline import Baseline, Past, from_history
 from tidegate.rollout.evidence.habits import PERSONAL_S
 from tidegate.rollout.evidence.roster import Roster
-from tidegate.rollout.evidence.settings import HOUR_S, MILLION, Harm
+from tidegate.rollout.evidence.settings import DAY_S, HOUR_S, MILLION, Harm
 from tidegate.rollout.evidence.strata import CLASS, OTHER, REGION, VARIANT, Profile, Scheme, divide
 from tidegate.rollout.evidence.watch import Watch
 from tidegate.rollout.model import Rollout
@@ -85,7 +85,14 @@ def wanted(conn: Connection, row: Row, model: Rollout, attributes: tuple[str, ..
 
 
 def open_gate(
-    conn: Connection, fleet: Fleet, row: Row, asked: Wanted, harm: Harm, now: int
+    conn: Connection,
+    fleet: Fleet,
+    row: Row,
+    asked: Wanted,
+    harm: Harm,
+    now: int,
+    *,
+    poll_s: int,
 ) -> Opened:
     """Return a gate for a rollout as its devices stand now; writes nothing.
 
@@ -96,6 +103,7 @@ def open_gate(
         asked: whom it is for.
         harm: what is tolerated, from its policy.
         now: unix seconds.
+        poll_s: how often a device that is connected asks, in seconds.
     """
     there = dict(Muster(fleet, asked))
     for one, found in _begun(conn, fleet, row, asked):
@@ -109,6 +117,9 @@ def open_gate(
     earlier = gate_rows.earlier(conn, str(row["tenant"]), asked.product, int(row["id"]), _EARLIER)
     classes = {one.values[CLASS] for one in there.values()} & _AWAY
     harm = _patient(conn, earlier, int(row["release_id"]), asked.rollout, harm, classes)
+    # Two polls, so that one that is lost on the way is no silence.
+    again_s = min(DAY_S, max(harm.again_s, _quarters(2 * poll_s)))
+    harm = msgspec.structs.replace(harm, again_s=again_s)
     baseline = _baseline(conn, earlier, harm)
     roster = Roster(Watch(divide(census, names, harm.strata), harm, baseline, now))
     heard = gate_rows.heard_since(conn, str(row["tenant"]), asked.product, now - _LONGEST_S)
@@ -174,7 +185,7 @@ def _baseline(conn: Connection, earlier: list[int], harm: Harm) -> Baseline:
         past.append(_failures(conn, rollout_id))
         for wait_s in sorted(waits):
             for connectivity, permits, late in gate_rows.ends(
-                conn, rollout_id, wait_s + harm.tick_s
+                conn, rollout_id, wait_s + harm.again_s + harm.tick_s
             ):
                 name = rooms.class_of(connectivity)
                 if harm.answer_s(name) == wait_s:

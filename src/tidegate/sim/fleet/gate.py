@@ -35,7 +35,9 @@ QUIET: Final = 8
 TAIL: Final = 0.9
 #: Devices not updated whose silence tells an outage, by region.
 SAMPLE: Final = 150
-_DEADLINE: Final = 5
+#: Ticks from a permit to its answer, and to the end of the time in which an answer is waited for.
+_ANSWER: Final = 5
+_DEADLINE: Final = 6
 _ALWAYS: Final = ("always", "night")
 
 
@@ -227,7 +229,8 @@ class Gate:
             able = idx[settled]
             able = able[self._view.heard(able, since, since)][:SAMPLE]
             if able.size:
-                gone = int((~self._view.heard(able, since + 1, since + _DEADLINE)).sum())
+                heard = self._view.heard(able, since + _ANSWER + 1, since + _DEADLINE)
+                gone = int((~heard).sum())
                 self.watch.desk.vanished(self._now(since), region, int(able.size), gone)
 
     def _sampled(self) -> list[tuple[str, Ints]]:
