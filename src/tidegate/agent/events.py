@@ -250,10 +250,11 @@ class Acked(msgspec.Struct, frozen=True):
 
 
 class Beat(msgspec.Struct, frozen=True, kw_only=True):
-    """A heartbeat is due."""
+    """A heartbeat is due. `first`: the server has not heard one since the agent started."""
 
     now: int
     metrics: Metrics
+    first: bool = False
 
 
 class HoldAsked(msgspec.Struct, frozen=True, kw_only=True):

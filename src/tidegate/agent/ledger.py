@@ -11,6 +11,7 @@ from tidegate.agent.events import (
     Beat,
 )
 from tidegate.agent.state import (
+    ALWAYS,
     OUTBOX_MAX,
     REFUSED_MAX,
     Idle,
@@ -22,7 +23,7 @@ from tidegate.agent.state import (
     State,
     Update,
 )
-from tidegate.core.protocol import EventKind, GrantUse
+from tidegate.core.protocol import EventKind, GrantUse, Restart
 from tidegate.core.reasons import is_reason
 from tidegate.core.release import ReleaseTarget
 
@@ -99,7 +100,10 @@ def _without_one(outbox: tuple[Report, ...]) -> tuple[Report, ...]:
 
 def beat(state: State, event: Beat) -> State:
     """Make the heartbeat that is sent next. It is not journalled; its number comes from a reserved block."""
-    made = _report(state, event.now, "heartbeat", None, {"metrics": event.metrics})
+    keeps = Restart(count=0, always=state.attended == ALWAYS)
+    fields = {"metrics": event.metrics}
+    said = {"restart": keeps} if event.first and state.attended else {}
+    made = _report(state, event.now, "heartbeat", None, {**fields, **said})
     following = state.next_seq + 1
     reserved = state.reserved_seq
     if following > reserved:

@@ -4,7 +4,8 @@ The journal knows the name of every boot in which the agent ran. A boot that is 
 (`agent.arrival`); every restart that belongs to an update is the update's own story, and is told with its outcome. What is left was asked for by nobody: a
 panic, the watchdog, the power.
 
-A device says so only from the boot after the first one that an agent watched: of those before it knows nothing, and says that.
+A device says so only from the boot after the first one that an agent watched: of those before it knows nothing. That it keeps a record it says with the
+first heartbeat of each start (`ledger.beat`), so that its silence means something.
 """
 
 from typing import Final
@@ -13,11 +14,9 @@ import msgspec
 
 from tidegate.agent.events import Started
 from tidegate.agent.ledger import report
-from tidegate.agent.state import State
+from tidegate.agent.state import ALWAYS, LATER, State
 from tidegate.core.protocol import Restart
 
-ALWAYS: Final = "always"
-LATER: Final = "later"
 #: Reports of this kind that wait to be sent; a board that crashes again and again away from its server adds to the last one.
 WAITING_MAX: Final = 4
 
@@ -37,11 +36,7 @@ def noted(before: State, state: State, event: Started, *, tried: bool) -> State:
         return _replace(state, attended="")
     if not before.attended:
         new = not before.boot_id and not before.damaged
-        state = _replace(state, attended=ALWAYS if new else LATER)
-        # Whoever kept no record up to now says from when on its silence means something.
-        return (
-            state if new else report(state, event.now, "heartbeat", None, restart=Restart(count=0))
-        )
+        return _replace(state, attended=ALWAYS if new else LATER)
     if tried or event.orderly or before.boot_id == event.boot_id:
         return state
     ended = Restart(

@@ -130,6 +130,7 @@ class Runner:
         self._errors = Reading()
         self._counted = (0, 0.0)
         self._beat_basis = (0, 0.0)
+        self._heard = False
 
     # --- driving ------------------------------------------------------------------------------------------------------
 
@@ -523,7 +524,7 @@ class Runner:
         work = self._uplink.poll()
         if work is None:
             return
-        self.feed(Beat(now=self.now(), metrics=self._metrics()))
+        self.feed(Beat(now=self.now(), metrics=self._metrics(), first=not self._heard))
         # A download is interrupted by a stop only. To ask what is known already would end it at every poll, and a slow one would never come to its end.
         if work and (self._active is None or self._asked_at != self._line.gate_epoch):
             self._asked_at = self._line.gate_epoch
@@ -551,7 +552,7 @@ class Runner:
             return
         beat = self.state.beat
         if beat is not None and beat.seq <= upto:
-            self._counted = self._beat_basis
+            self._counted, self._heard = self._beat_basis, True
         self.feed(Acked(upto))
 
     def _metrics(self) -> Metrics:

@@ -24,6 +24,9 @@ from tidegate.core.release import ReleaseTarget
 FORMAT: Final = 1
 #: Refused digests kept; the oldest goes first. Equal to the limit of `protocol.DeviceState.refuses`.
 REFUSED_MAX: Final = 32
+#: Of `State.attended`: somebody has kept a record of how boots end since the device was new, or since later.
+ALWAYS: Final = "always"
+LATER: Final = "later"
 #: Reports kept while the server is away; the least important go first.
 OUTBOX_MAX: Final = 128
 

@@ -56,22 +56,28 @@ def after(known: Ends, told: Restart, enrolled_at: int, now: int) -> tuple[Ends,
     return ends, named or rare
 
 
-def told_to(conn: Connection, device: DeviceRow, watching: list[tuple[int, int]], now: int) -> None:
+def told_to(
+    conn: Connection, device: DeviceRow, since: int, watching: list[tuple[int, int]], now: int
+) -> None:
     """Tell the gates of rollouts that a device crashed: those that it has the release from, and those in which it is compared with.
 
-    While an update is being tried, its own outcome says what happened.
+    While an update is being tried, its own outcome says what happened. A device that began to keep a record with the update says nothing against it: of its
+    like among the others nothing is heard.
 
     Args:
         conn: of a unit of work on the writer.
         device: accepted.
+        since: when it began to keep a record.
         watching: (rollout, release counter) whose evidence is taken.
         now: unix seconds.
     """
     mine = {one.rollout_id: one for one in hot.updates_of(conn, device.row)}
     for rollout_id, _ in watching:
-        if _counts(mine.get(rollout_id)):
+        if _counts(mine.get(rollout_id), since):
             gate_rows.tell(conn, device.tenant, rollout_id, device.row, ("crashed",), now)
 
 
-def _counts(update: UpdateRow | None) -> bool:
-    return update is None or update.permitted_at is None or update.state == "confirmed"
+def _counts(update: UpdateRow | None, since: int) -> bool:
+    if update is None or update.permitted_at is None:
+        return True
+    return update.state == "confirmed" and since <= update.permitted_at

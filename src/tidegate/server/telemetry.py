@@ -336,7 +336,8 @@ class _Fold:
             self._days[name] = self._days.get(name, 0) + ends.restarts - known.restarts
             changes.notify(self.conn, "device", str(device.row))
         if crashed and device.state == "accepted":
-            restarts.told_to(self.conn, device, self._watched(), self.now)
+            since = ends.restarts_from
+            restarts.told_to(self.conn, device, since, self._watched(), self.now)
 
     def _watched(self) -> list[tuple[int, int]]:
         """Return the rollouts whose evidence is taken, asked for once."""

@@ -8,12 +8,12 @@ from tests.crash.lab import Device, make_device
 from tests.unit.agent.test_machine import NOW, idle, on_trial, permitted, run, started
 
 from tidegate.agent import arrival
-from tidegate.agent.events import Started
+from tidegate.agent.events import Beat, Started
 from tidegate.agent.ledger import report
 from tidegate.agent.restarts import WAITING_MAX
 from tidegate.agent.runner import Runner
 from tidegate.agent.state import State
-from tidegate.core.protocol import EventBody, Restart
+from tidegate.core.protocol import EventBody, Metrics, Restart
 
 
 def watched(**changes: object) -> State:
@@ -71,18 +71,27 @@ def test_a_word_of_the_watchdog_that_sticks_is_not_believed() -> None:
     assert told(state)[0].cause == "unknown"
 
 
-def test_a_new_device_says_nothing_and_one_that_was_upgraded_says_from_when_on_it_looks() -> None:
-    new = msgspec.structs.replace(idle(), boot_id="")
-    state = run(new, boot("boot-1"))
-    assert (state.attended, told(state)) == ("always", [])
-    state = run(idle(), boot())
-    assert (state.attended, told(state)) == ("later", [Restart(count=0)])
-    assert told(run(state, boot("boot-3")))[1:] == [Restart(boot_id="boot-2")]
+def test_what_was_before_an_agent_looked_is_not_told_and_that_one_looks_is() -> None:
+    new = run(msgspec.structs.replace(idle(), boot_id=""), boot("boot-1"))
+    assert (new.attended, told(new)) == ("always", [])
+    older = run(idle(), boot())
+    assert (older.attended, told(older)) == ("later", [])
+    assert told(run(older, boot("boot-3"))) == [Restart(boot_id="boot-2")]
+
+    def said(state: State, *, first: bool) -> Restart | None:
+        beat = run(state, Beat(now=NOW, metrics=Metrics(), first=first)).beat
+        assert beat is not None
+        return beat.restart
+
+    assert said(new, first=True) == Restart(count=0, always=True)
+    assert said(older, first=True) == Restart(count=0)
+    assert said(older, first=False) is None
+    assert said(idle(), first=True) is None
 
 
 def test_a_lost_journal_makes_nobody_new() -> None:
     state = run(msgspec.structs.replace(idle(), boot_id="", damaged=True), boot())
-    assert (state.attended, told(state)) == ("later", [Restart(count=0)])
+    assert (state.attended, told(state)) == ("later", [])
 
 
 def test_a_board_that_crashes_on_and_on_away_from_its_server_adds_to_one_report() -> None:
@@ -213,4 +222,4 @@ def test_it_is_told_to_the_server_once() -> None:
     for _ in device.run(7200):
         pass
     heard = [one.restart for one in device.plane.events.values() if one.restart is not None]
-    assert [one.boot_id for one in heard] == [gone]
+    assert sorted((one.boot_id, one.count) for one in heard) == [("", 0), (gone, 1)]

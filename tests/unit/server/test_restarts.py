@@ -57,6 +57,8 @@ def test_an_unknown_word_is_no_known_cause() -> None:
 
 def test_updated_devices_and_the_others_count_alike_and_each_of_them_once(rig: Rig) -> None:
     fleet = Fleet(rig, 6)
+    for one in fleet.devices:
+        one.tell("heartbeat", restart=Restart(count=0))
     fleet.start()
     first = fleet.granted()
     assert first
@@ -120,7 +122,7 @@ def test_a_device_that_nobody_met_is_not_met_by_a_crash(rig: Rig) -> None:
 def test_it_is_shown_with_the_device_and_counted(rig: Rig) -> None:
     fleet = Fleet(rig, 1)
     device = fleet.devices[0]
-    device.tell("heartbeat", restart=Restart(boot_id="b0", count=0))
+    device.tell("heartbeat", restart=Restart(count=0))
     found = rig.read(lambda conn: inquiry.device(conn, device.id, fleet.now))
     assert (found.restarts, found.restarted_at, found.restart_cause) == (0, 0, "")
     device.tell("heartbeat", restart=Restart(boot_id="b1", cause="panic", count=3))
@@ -149,3 +151,24 @@ def test_a_restart_that_is_no_such_thing_is_refused_and_the_rest_counts(rig: Rig
         answer = device.ask("POST", "/d/v1/events", body)
         assert (answer.status, answer.code) == (400, "request.invalid")
     assert row(rig, device).restarts == 0
+
+
+def test_who_began_to_look_with_the_update_says_nothing_against_it(rig: Rig) -> None:
+    """The release brings the agent that tells: of the others' crashes nobody hears."""
+    fleet = Fleet(rig, 6)
+    for one in fleet.devices[:3]:
+        one.tell("heartbeat", restart=Restart(count=0))
+    rig.now += 60
+    fleet.start()
+    fleet.confirm(*fleet.granted())
+    fleet.look(7200)
+    told = [one for one in fleet.devices if one.id in fleet.out]
+    for one in told:
+        one.tell("heartbeat", restart=Restart(count=0))
+        one.tell("heartbeat", restart=Restart(boot_id="b", cause="panic"))
+    rows = {row(rig, one).row for one in told if one in fleet.devices[:3]}
+    rollout_id = fleet.id
+    news = rig.read(lambda conn: gate_rows.happenings(conn, rollout_id, 0))
+    assert rows
+    assert len(rows) < len(told)
+    assert {one.device_row for one in news if one.what == "crashed"} == rows

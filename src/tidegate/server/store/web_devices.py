@@ -83,7 +83,7 @@ def update_count(conn: Connection, row: int) -> int:
 
 def events(conn: Connection, row: int, limit: int) -> list[Row]:
     """Return what a device reported, newest first; of heartbeats only those that tell of a restart."""
-    told = or_(t.event.c.kind != "heartbeat", t.event.c.body.contains('"restart":'))
+    told = or_(t.event.c.kind != "heartbeat", t.event.c.body.contains('"restart":{"boot_id"'))
     asked = (
         select(t.event)
         .where(t.event.c.device_row == row, told)

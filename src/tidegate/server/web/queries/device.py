@@ -177,7 +177,7 @@ def _event(row: Row) -> TimelineRow:
     if kind == "confirmed" and body is not None and body.running_version:
         text = f"Confirmed on {body.running_version}."
     if kind == "heartbeat" and body is not None and body.restart is not None:
-        text, tone = _restarted(body.restart), "warn" if body.restart.count else ""
+        text, tone = _restarted(body.restart), "warn"
     if code:
         text = f"{text.rstrip('.:')}: {words.reason(code)}."
     detail = body.detail if body is not None else ""
@@ -185,8 +185,6 @@ def _event(row: Row) -> TimelineRow:
 
 
 def _restarted(told: Restart) -> str:
-    if not told.count:
-        return "Keeps a record of restarts that nobody asks for from now on."
     cause = words.RESTARTS.get(told.cause, words.RESTARTS["unknown"])
     return f"Restarted although nobody had asked for it: {cause}."
 
