@@ -41,7 +41,7 @@ docs: setup  ## write the generated reference pages anew
 bench: setup  ## measure, each figure beside a reference of the same run; ARGS=poll picks one
 	$(BIN)/python bench/run $(ARGS)
 
-sim-agree: setup  ## play scenarios with real agents and as arrays, and say whether they agree (half an hour); ARGS="--seeds 10"
+sim-agree: setup  ## play scenarios with real agents and as arrays, and say whether they agree (a quarter of an hour); ARGS="--seeds 10"
 	nice $(BIN)/tidegate sim agree examples/scenarios/agree/*.toml --jobs 2 $(ARGS)
 
 disasters: setup  ## write docs/reference/disasters.md from the scenario files (minutes)
