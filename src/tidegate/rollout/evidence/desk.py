@@ -313,6 +313,10 @@ class Desk:
             )
         )
 
+    def hazards(self) -> dict[Kind, tuple[int, int]]:
+        """Return the late events of devices not updated, and their device-hours, by kind: what another desk of the same fleet may begin with."""
+        return self._hazards.known()
+
     def site_room(self, site: str) -> int:
         """Return how many more permits a site may have now (`Sites.room`)."""
         return self.sites.room(site, self.now)

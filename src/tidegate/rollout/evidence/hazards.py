@@ -56,6 +56,12 @@ class Hazards:
         self._control_s = 0
         self._untold_s = 0
 
+    def known(self) -> dict[Kind, tuple[int, int]]:
+        """Return the late events of devices not updated, and their device-hours, of this rollout and what it began with."""
+        hours = self._control_s // HOUR_S
+        past = {kind: self._past.get(kind, (0, 0)) for kind in KINDS}
+        return {kind: (past[kind][0] + self._events[kind], past[kind][1] + hours) for kind in KINDS}
+
     def tell(self, event: Event) -> None:
         """Take a late event; it is weighed at the end of the tick."""
         self._late.append(event)

@@ -21,7 +21,7 @@ from tidegate.rollout.evidence.strata import CLASS, OTHER, REGION, VARIANT, Prof
 from tidegate.rollout.evidence.watch import Watch
 from tidegate.rollout.model import Rollout
 from tidegate.server import fixed, reckoning
-from tidegate.server.gatekeeper import happenings, rooms
+from tidegate.server.gatekeeper import happenings, history, rooms
 from tidegate.server.gatekeeper.kept import decision_of, parts_of
 from tidegate.server.gatekeeper.muster import Muster, Standing, Wanted, standing
 from tidegate.server.snapshot import Fleet, targets_of
@@ -121,13 +121,17 @@ def open_gate(
     again_s = min(DAY_S, max(harm.again_s, _quarters(2 * poll_s)))
     harm = msgspec.structs.replace(harm, again_s=again_s)
     baseline = _baseline(conn, earlier, harm)
-    roster = Roster(Watch(divide(census, names, harm.strata), harm, baseline, now))
+    before = history.book_before(conn, str(row["tenant"]), asked.product, int(row["id"]))
+    past = history.hazards(before, len(there))
+    roster = Roster(Watch(divide(census, names, harm.strata), harm, baseline, now, past))
     heard = gate_rows.heard_since(conn, str(row["tenant"]), asked.product, now - _LONGEST_S)
     for one, at in heard:
         known = there.get(one)
         if known is not None and at > now - PERSONAL_S[known.values[CLASS]]:
             site = "" if known.site in crowded else known.site
             roster.meet(str(one), known.values, now, site)
+    if before is not None:
+        roster.inherit(before.roster)
     return Opened(roster, harm, baseline, crowded)
 
 

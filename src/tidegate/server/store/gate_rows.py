@@ -335,6 +335,34 @@ def earlier(conn: Connection, tenant: str, product: str, rollout_id: int, most: 
     return [int(one[0]) for one in found]
 
 
+#: The install of a product whose book was written last and can be read still, whatever became of it.
+_LATEST: Final = (
+    "SELECT gate_state.rollout_id FROM gate_state JOIN rollout ON rollout.id = gate_state.rollout_id "
+    "WHERE rollout.tenant = ? AND rollout.product = ? AND rollout.kind = 'install' AND rollout.id != ? "
+    "AND length(gate_state.snapshot) > 0 ORDER BY stepped_at DESC, rollout.id DESC LIMIT 1"
+)
+
+
+def latest(conn: Connection, tenant: str, product: str, rollout_id: int) -> int | None:
+    """Return the other rollout of a product whose book was written last; None = there is none."""
+    found = raw_connection(conn).execute(_LATEST, (tenant, product, rollout_id)).fetchone()
+    return int(found[0]) if found else None
+
+
+def recording(conn: Connection, tenant: str, product: str, at: int) -> tuple[int, int]:
+    """Return how many of a product's accepted devices kept a record of their restarts at a time, and how many had joined by then."""
+    found = (
+        raw_connection(conn)
+        .execute(
+            "SELECT coalesce(sum(restarts_from > 0 AND restarts_from <= ?1), 0), count(*) FROM device "
+            "WHERE tenant = ?2 AND product = ?3 AND state = 'accepted' AND enrolled_at <= ?1",
+            (at, tenant, product),
+        )
+        .fetchone()
+    )
+    return int(found[0]), int(found[1])
+
+
 def ends(conn: Connection, rollout_id: int, late_s: int) -> list[tuple[str, int, int]]:
     """Return (connectivity, permits, of which nothing was heard for `late_s` seconds) of a rollout."""
     found = raw_connection(conn).execute(
