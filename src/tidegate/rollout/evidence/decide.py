@@ -25,7 +25,7 @@ from tidegate.rollout.evidence import layout as at
 from tidegate.rollout.evidence.book import Book
 from tidegate.rollout.evidence.facts import Credits, Fact, Isolated
 from tidegate.rollout.evidence.settings import HOUR_S, MILLION
-from tidegate.rollout.evidence.strata import FLEET, VARIANT
+from tidegate.rollout.evidence.strata import CLASS, FLEET, REGION, VARIANT
 from tidegate.rollout.evidence.wealth import Wealth
 
 Verdict: TypeAlias = Literal["go", "isolate", "halt"]
@@ -196,7 +196,7 @@ def _blamed(book: Book, known: Wealth, weighted: dict[int, float], base: Decisio
         guilty != FLEET
         and not _most(book, guilty)
         and rest_log < 0
-        and healthy >= book.harm.healthy_others
+        and (healthy if _shown(book, blame) else rest[at.ALIVE]) >= book.harm.healthy_others
         and _calm_without(book, weighted, guilty)
     )
     if alone:
@@ -205,13 +205,18 @@ def _blamed(book: Book, known: Wealth, weighted: dict[int, float], base: Decisio
 
 
 def _guilty(book: Book, weighted: dict[int, float]) -> int:
-    """Return who carries the evidence: the fleet when its term is the largest; else, of those near the largest, a variant before others before pairs."""
+    """Return who carries the evidence: the fleet when its term is the largest; else, of those near the largest, a variant before others before pairs.
+
+    A region whose night comes first shows first what befalls all. So nothing but a variant is to blame while the release is condemned by its own term, and
+    that is near.
+    """
     largest = max(weighted.values())
-    if weighted.get(FLEET, -math.inf) >= largest:
+    whole = weighted.get(FLEET, -math.inf)
+    if whole >= largest:
         return FLEET
     strata = book.scheme.strata
     near = [one for one, log in weighted.items() if one != FLEET and log >= largest - _NEAR]
-    return min(
+    found = min(
         near,
         key=lambda one: (
             len(strata[one].attributes),
@@ -220,6 +225,19 @@ def _guilty(book: Book, weighted: dict[int, float]) -> int:
             one,
         ),
     )
+    condemned = whole >= max(largest - _NEAR, wealth.rounded(math.log(book.harm.odds)))
+    return FLEET if condemned and strata[found].attributes != (VARIANT,) else found
+
+
+def _shown(book: Book, blame: Blame) -> bool:
+    """Say whether the health of the rest in its first hour says that a part alone is to blame.
+
+    Not of a region or a class of connection that crashes or falls silent late: night comes to one region first, and to some classes at other hours. The rest
+    must have been well for a day, the first soak gate, or else the release is halted.
+    """
+    if not book.harm.soaks or blame.stream in {"failure", "silence"}:
+        return True
+    return not {REGION, CLASS}.intersection(blame.attributes)
 
 
 def _most(book: Book, stratum: int) -> bool:
