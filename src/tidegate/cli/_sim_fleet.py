@@ -12,6 +12,8 @@ from tidegate.sim.fleet.reader import read_scenario
 from tidegate.sim.fleet.spec import sized
 
 if TYPE_CHECKING:
+    from tidegate.sim.fleet.compare import Drawing
+    from tidegate.sim.fleet.nulls import Null
     from tidegate.sim.fleet.outcome import Outcome
     from tidegate.sim.fleet.spec import Scenario
     from tidegate.sim.fleet.summary import Drawn, Mode, Paired
@@ -123,8 +125,8 @@ def compare(
     out: Output,
     *,
     draw: int | None,
+    which: "Drawing",
     seed: int,
-    half: str,
     policies: str | None,
     seeds: int,
     jobs: int,
@@ -137,8 +139,8 @@ def compare(
     from tidegate.sim.fleet import compare as comparison
     from tidegate.sim.fleet import summary
     from tidegate.sim.fleet.catalog import grid, make_policy, ours, usual
-    from tidegate.sim.fleet.draw import HALVES
-    from tidegate.sim.fleet.draw import draw as draw_some
+    from tidegate.sim.fleet.nulls import KINDS
+    from tidegate.sim.fleet.nulls import nulls as count_stops
     from tidegate.sim.fleet.page import page as make_page
 
     asked = policies.split(",") if policies else usual(drawn=draw is not None)
@@ -146,16 +148,12 @@ def compare(
     for name in names:
         make_policy(name)
     if draw is not None:
-        which = HALVES[half == "report"]
-        for bad in (True, False):
-            scenarios += draw_some(draw, seed, which, bad=bad)
-        # The scenario is the draw: one seed each, and another one in every scenario.
-        work = [
-            comparison.Job(one, name, seed * 1_000_003 + number)
-            for number, one in enumerate(scenarios)
-            for name in names
-        ]
-        title = f"{draw} bad and {draw} good releases drawn at random ({half}, seed {seed})"
+        work = comparison.drawn_jobs(draw, seed, which, names)
+        title = (
+            f"{draw} bad and {draw} good releases drawn at random ({which}, seed {seed})"
+            if which not in KINDS
+            else f"{draw} releases that no gate may stop ({which}, seed {seed})"
+        )
     else:
         work = comparison.jobs_of(scenarios, names, seeds)
         title = f"{len(scenarios)} scenarios, {seeds} seeds each"
@@ -166,11 +164,12 @@ def compare(
         tell=out.progress("runs"),
     )
     modes = summary.modes(results) if draw is None else []
-    drawn = summary.drawn(results) if draw is not None else []
+    drawn = summary.drawn(results) if draw is not None and which not in KINDS else []
+    counted = count_stops(results) if draw is not None and which in KINDS else []
     pairs = [
         found
         for first in names
-        if first in ours() and draw is not None
+        if first in ours() and drawn
         for second in names
         if second not in ours()
         if (found := summary.paired(results, first, second)) is not None
@@ -179,8 +178,9 @@ def compare(
         page.write_text(make_page(title, results, modes=modes, drawn=drawn, paired=pairs), "utf-8")
         out.note(f"report written to {page}")
     lines = [title, ""]
-    lines += _mode_lines(modes) if draw is None else _draw_lines(drawn, pairs)
-    plain = {"title": title, "modes": modes, "drawn": drawn, "paired": pairs}
+    lines += _mode_lines(modes) + _null_lines(counted)
+    lines += _draw_lines(drawn, pairs) if drawn else []
+    plain = {"title": title, "modes": modes, "drawn": drawn, "paired": pairs, "nulls": counted}
     out.data("sim-compare/1", plain, "\n".join(lines))
     return 0
 
@@ -201,6 +201,14 @@ def _mode_lines(modes: Sequence["Mode"]) -> list[str]:
             f"stopped {one.stopped:.2f} {hours}; isolations {one.isolations}{t95}"
         )
     return lines
+
+
+def _null_lines(counted: Sequence["Null"]) -> list[str]:
+    return [
+        f"{one.kind:<6} {one.policy:<13} n={one.runs}  halts {one.halts}; isolations {one.isolations}; stopped at most "
+        f"{one.at_most:.2%} (95 %)" + ("" if one.t95_h is None else f"; T95 {one.t95_h:.0f} h")
+        for one in counted
+    ]
 
 
 def _draw_lines(drawn: Sequence["Drawn"], pairs: Sequence["Paired"]) -> list[str]:

@@ -67,6 +67,11 @@ def run(file: Path, *, expect: bool, out: Output, **asked: Any) -> int:
 @click.option(
     "--draw", type=click.IntRange(1, 100_000), help="Random bad releases, and as many good ones."
 )
+@click.option(
+    "--null",
+    type=click.Choice(["clean", "limit"]),
+    help="With --draw N: instead, N releases that no gate may stop, clean or exactly at every limit.",
+)
 @click.option("--seed", default=1, show_default=True, type=click.IntRange(min=0))
 @click.option(
     "--half",
@@ -93,16 +98,22 @@ def run(file: Path, *, expect: bool, out: Output, **asked: Any) -> int:
 def compare(files: tuple[Path, ...], *, out: Output, **options: Any) -> int:
     """Play scenarios under several policies and many seeds, and compare what came of them.
 
-    FILES are batched scenarios; without any, --draw N draws N bad and N good releases at random. What was played before is not played again.
+    FILES are batched scenarios; without any, --draw N draws N bad and N good releases at random, or those of --null. What was
+    played before is not played again.
 
     \b
     tidegate sim compare examples/scenarios/modes/*.toml --seeds 60 --jobs 2 --page modes.html
     tidegate sim compare --draw 400 --half report --jobs 2 --page draws.html
+    tidegate sim compare --draw 300 --null limit --policies normal
     """
     from tidegate.cli import _sim_fleet
 
     if bool(files) == (options["draw"] is not None):
         raise click.UsageError("give scenario files, or --draw N")
+    if files and options["null"]:
+        raise click.UsageError("--null goes with --draw N, not with scenario files")
+    half, null = options.pop("half"), options.pop("null")
+    options["which"] = null or half
     return _sim_fleet.compare(files, out, **options)
 
 

@@ -11,14 +11,19 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TypeAlias
 
 import msgspec
 
 from tidegate.core.errors import ConfigError
 from tidegate.sim.fleet.catalog import make_policy, ours
+from tidegate.sim.fleet.draw import Half, draw
+from tidegate.sim.fleet.nulls import Kind, null_set
 from tidegate.sim.fleet.outcome import Outcome
 from tidegate.sim.fleet.play import Play
 from tidegate.sim.fleet.spec import Scenario
+
+Drawing: TypeAlias = Half | Kind
 
 
 @dataclass(frozen=True)
@@ -95,7 +100,7 @@ def code_digest(*, gate: bool) -> str:
 
 #: Files that no result depends on, and those that no peer's result depends on.
 _BESIDE = frozenset(
-    {"compare.py", "summary.py", "page.py", "plots.py", "draw.py", "reader.py", "paired.py"}
+    {"compare.py", "summary.py", "page.py", "plots.py", "draw.py", "nulls.py", "reader.py"}
 )
 _OURS = frozenset({"gate.py", "arrays.py", "errors.py", "catalog.py"})
 
@@ -109,6 +114,25 @@ def jobs_of(
         for number in range(seeds)
         for scenario in scenarios
         for policy in policies
+    ]
+
+
+def drawn_jobs(count: int, seed: int, which: Drawing, policies: Sequence[str]) -> list[Job]:
+    """Return so many bad and so many good draws of a half, or so many releases of a null set, under every policy.
+
+    The scenario is the draw: one seed each, and another one in every scenario.
+    """
+    scenarios: list[Scenario] = []
+    match which:
+        case "clean" | "limit":
+            scenarios = null_set(count, seed, which)
+        case "tune" | "report":
+            for bad in (True, False):
+                scenarios += draw(count, seed, which, bad=bad)
+    return [
+        Job(one, name, seed * 1_000_003 + number)
+        for number, one in enumerate(scenarios)
+        for name in policies
     ]
 
 
