@@ -121,7 +121,8 @@ class Play:
             idx = idx[known]
             if idx.size:
                 found.setdefault(kind, []).append(idx)
-        return {kind: np.sort(np.concatenate(all_)) for kind, all_ in found.items()}
+        # Each device once: whoever would have died anyway was due already, and one contact may tell of two crashes.
+        return {kind: np.unique(np.concatenate(all_)) for kind, all_ in found.items()}
 
     def _heard(self, idx: Ints, first: int, last: int) -> Bools:
         """Say which devices a server hears of from one tick to another, both inclusive."""

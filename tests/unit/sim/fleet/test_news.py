@@ -105,3 +105,9 @@ def test_each_device_answers_once_and_a_lie_is_told_as_success() -> None:
     liars = np.flatnonzero(play.truth.lies & (play.truth.fate == 1) & (play.activated < NEVER))
     assert liars.size
     assert not set(liars.tolist()) & set(answers["failed"])
+
+
+def test_one_contact_tells_of_a_device_once_though_two_things_befell_it() -> None:
+    _, listener = _heard()
+    for tick, kind, idx in listener.heard:
+        assert np.unique(idx).size == idx.size, (tick, kind)
