@@ -6,7 +6,7 @@ BIN := .venv/bin
 ARGS ?=
 export PYTHON
 
-.PHONY: help setup demo test check format docs bench disasters sim-agree sim-compare breakit fuzz halt-load lab deb lock clean
+.PHONY: help setup demo test check format docs bench disasters gate-results sim-agree sim-compare breakit fuzz halt-load lab deb lock clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ sim-agree: setup  ## play scenarios with real agents and as arrays, and say whet
 
 disasters: setup  ## write docs/reference/disasters.md from the scenario files (minutes)
 	nice $(BIN)/python tools/disasters
+
+gate-results: setup  ## write docs/reference/gate-results.md: the gate beside its peers (hours; goes on where it stopped); ARGS="--jobs 2" or "--found"
+	nice $(BIN)/python tools/gate-results $(ARGS)
 
 sim-compare: setup  ## play random releases under the gate and its peers (hours; goes on where it stopped); ARGS="--draw 400 --half report --jobs 2"
 	nice $(BIN)/tidegate sim compare $(ARGS)

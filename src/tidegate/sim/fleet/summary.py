@@ -64,12 +64,13 @@ class Drawn(msgspec.Struct, frozen=True, kw_only=True):
     without_cause_groups: dict[str, int]
     with_cause: int
     t95_plain_h: float | None
+    t95_plain_se_h: float
 
 
 class Paired(msgspec.Struct, frozen=True, kw_only=True):
     """Two policies on the same bad draws: `first` caught more than `second` by `difference`, at least by `lower` (95 %, one-sided).
 
-    `harm_ratio`: mean harm of the first over that of the second, where both stop in time.
+    `harm_ratio`: mean harm of the first over that of the second, where both stop in time; its standard error by resampling the draws.
     """
 
     first: str
@@ -82,6 +83,7 @@ class Paired(msgspec.Struct, frozen=True, kw_only=True):
     harm_first: float
     harm_second: float
     harm_ratio: float | None
+    harm_ratio_se: float
 
 
 def modes(outcomes: Iterable[Outcome]) -> list[Mode]:
@@ -118,6 +120,7 @@ def paired(outcomes: Sequence[Outcome], first: str, second: str) -> Paired | Non
         harm_first=harms[0],
         harm_second=harms[1],
         harm_ratio=harms[0] / harms[1] if harms[1] else None,
+        harm_ratio_se=_se_of_ratio([(one.harmed_end, other.harmed_end) for one, other in timely]),
     )
 
 
@@ -159,6 +162,7 @@ def _drawn(policy: str, runs: Sequence[Outcome]) -> Drawn:
     wrong = [one for one in good if one.stopped_h is not None and not one.true_cause]
     exposed = [float(one.exposed_end) for one in bad]
     harmed = [float(one.harmed_end) for one in bad]
+    plain = [one.t95_h for one in good if one.group == "plain"]
     return Drawn(
         policy=policy,
         caught=_share(one.caught for one in bad),
@@ -172,7 +176,8 @@ def _drawn(policy: str, runs: Sequence[Outcome]) -> Drawn:
             group: sum(one.group == group for one in wrong) for group in _groups(good)
         },
         with_cause=sum(one.stopped_h is not None and one.true_cause for one in good),
-        t95_plain_h=_middle([one.t95_h for one in good if one.group == "plain"]),
+        t95_plain_h=_middle(plain),
+        t95_plain_se_h=_se_of_median([one for one in plain if one is not None]),
     )
 
 
@@ -209,3 +214,13 @@ def _se_of_median(values: Sequence[float]) -> float:
     rng = np.random.default_rng(1)
     sample = rng.choice(np.asarray(values), (_RESAMPLES, len(values)))
     return float(np.median(sample, axis=1).std(ddof=1))
+
+
+def _se_of_ratio(pairs: Sequence[tuple[float, float]]) -> float:
+    """Return the standard error of a ratio of two means over the same draws, by resampling with a fixed seed."""
+    if len(pairs) < 2:
+        return 0.0
+    rng = np.random.default_rng(1)
+    sums = np.asarray(pairs, float)[rng.integers(0, len(pairs), (_RESAMPLES, len(pairs)))].sum(1)
+    known = sums[sums[:, 1] > 0]
+    return float((known[:, 0] / known[:, 1]).std(ddof=1)) if len(known) > 1 else 0.0
