@@ -17,6 +17,8 @@ from tidegate.rollout.evidence.settings import HOUR_S, MILLION, Harm
 _NATS: Final = 3.0
 _HALVINGS: Final = 28
 _ALMOST_ONE: Final = 1.0 - 1e-12
+#: The cohort of a small fleet is of age when four fifths of it are.
+_ENOUGH, _WHOLE = 4, 5
 
 
 @lru_cache(maxsize=16_384)
@@ -124,7 +126,9 @@ def _age(harm: Harm, gate: int, row: Sequence[int], eligible: int, hazard_ppb: i
     benign = spec.age_s / HOUR_S * hazard_ppb / 1e9
     worst = max(upper(matured, dead) - benign, 1e-6)
     few = harm.soak_most_ppm * eligible / MILLION
-    opened = worst <= spec.open_ppm / MILLION or (matured > 0 and matured >= few)
+    # Some of a small cohort are rarely there, and come of age much later.
+    enough = matured > 0 and matured * _WHOLE >= few * _ENOUGH
+    opened = worst <= spec.open_ppm / MILLION or enough
     room = None
     if not opened:
         # Of a handful one may always begin.

@@ -1,7 +1,7 @@
 """What is tolerated, how sure a halt must be, and how fast trust grows.
 
 Shares are parts per million (`_ppm`), ratios per cent (`_pct`), weights per mille; all integers, so that what a fact is worth is the same everywhere. The
-defaults are the refined engine, preset `normal`.
+defaults are the refined engine of gates.md; the presets begin with smaller soak cohorts.
 """
 
 from typing import Annotated, Final
@@ -70,6 +70,11 @@ class StratumWeights(msgspec.Struct, frozen=True, kw_only=True):
 
 DAY: Final = SoakGate(age_s=DAY_S, prior_ppm=200_000, open_ppm=15_000, share_ppm=5_000)
 FOUR_DAYS: Final = SoakGate(age_s=4 * DAY_S, prior_ppm=50_000, open_ppm=20_000, share_ppm=20_000)
+#: What the presets use, as tuned on random draws (docs/decisions/0027): half of the devices are lost to a bad first night, and as many hours are needed.
+EARLY: Final = SoakGate(
+    age_s=DAY_S, prior_ppm=200_000, open_ppm=15_000, share_ppm=3_000, devices=300
+)
+LATER: Final = SoakGate(age_s=4 * DAY_S, prior_ppm=50_000, open_ppm=30_000, share_ppm=20_000)
 #: Its bound is that of four days, at the same rate a day: two in a hundred in four days are three and a half in seven.
 WEEK: Final = SoakGate(age_s=7 * DAY_S, prior_ppm=50_000, open_ppm=35_000, share_ppm=250_000)
 
@@ -82,7 +87,7 @@ class Harm(msgspec.Struct, frozen=True, kw_only=True):
     not-updated devices that vanished at the same time. `hazard_pct`: tolerated ratio of late crashes and of going dark. `metric_ppm`: tolerated mean rank.
     `least_control`: not-updated devices at risk before a late event is weighed. `first_*`: devices out before anything is proved. `growth_pct`: devices
     out, of those proved healthy. `budget_ppm`: harm that is put at risk, of those proved healthy. `silence_ppm`: silence that is benign, in admission.
-    `soak_most_ppm`: the share of a small fleet that a soak cohort may be. `amber_pct`: of the way to a halt where
+    `soak_most_ppm`: the share of a small fleet that a soak cohort may be; four fifths of it suffice. `amber_pct`: of the way to a halt where
     permits end. `healthy_others`: needed before a part is isolated instead of all halted. `blame_most_ppm`: a part larger than this is the release.
     `watch_s`: how long evidence can halt a rollout that is complete. `report_s`: how long an answer to a permit is waited for before it is silence.
     `away_s`: the same of classes of connection whose devices may be gone before they have answered, where that is longer. `again_s`: so much longer than an
@@ -136,8 +141,8 @@ class Harm(msgspec.Struct, frozen=True, kw_only=True):
 
 #: The ready settings. They differ in the longest soak and in how long the watch goes on.
 PRESETS: Final = {
-    "careful": Harm(soaks=(DAY, FOUR_DAYS, WEEK), watch_s=28 * DAY_S),
-    "normal": Harm(),
-    "fast": Harm(soaks=(DAY,), watch_s=7 * DAY_S),
+    "careful": Harm(soaks=(EARLY, LATER, WEEK), watch_s=28 * DAY_S),
+    "normal": Harm(soaks=(EARLY, LATER)),
+    "fast": Harm(soaks=(EARLY,), watch_s=7 * DAY_S),
     "emergency": Harm(soaks=(), watch_s=7 * DAY_S),
 }
