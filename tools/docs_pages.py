@@ -269,7 +269,8 @@ def agent_settings() -> str:
             (
                 f"Tables whose keys are the site's own: {free}. Two `[[slot]]` with `name`, `path` and, for files, "
                 "`size`. `[component.NAME]` with `path` (default: `components/NAME` in the state directory) is a "
-                "[component beside the slots](../guides/components.md) that this agent keeps. `[bootloader.NAME]` holds "
+                "[component beside the slots](../guides/components.md) that this agent keeps. `[metric.NAME]` is a "
+                "[metric of the device's own](../guides/watch-a-metric.md), read from a `file`, a `command` or `metrics`. `[bootloader.NAME]` holds "
                 "what that [boot loader](boot-loaders.md) wants. `[components]` says what else the "
                 'device has: `mcu = 40` (a release counter), or `mcu = "40 <sha256 of the image>"` where releases require an image.'
             ),

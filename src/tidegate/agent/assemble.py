@@ -7,6 +7,7 @@ from tidegate.agent.checkup.examiner import Apart
 from tidegate.agent.files import StateDirectory
 from tidegate.agent.inhibit import listed
 from tidegate.agent.net.link import HttpTransport
+from tidegate.agent.ports import Meters
 from tidegate.agent.runner import Ports
 from tidegate.agent.settings import Config
 
@@ -36,6 +37,16 @@ def ports(config: Config) -> Ports:
         transport=connect(config.url),
         examiner=Apart(config.url),
         errors=errors.counter(config.errors),
+        meters=_meters(config),
         inhibitors=lambda: listed(directory, clock.monotonic()),
         connect=connect,
     )
+
+
+def _meters(config: Config) -> Meters | None:
+    if not config.meters:
+        return None
+    # Loaded where there are any.
+    from tidegate.agent.checkup import meters
+
+    return meters.meters(config.meters)

@@ -17,7 +17,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from tidegate.agent import flow_values
-from tidegate.agent.checkup import health_files
+from tidegate.agent.checkup import health_files, meter_files
 from tidegate.agent.settings import Config, Settings
 from tidegate.core import amounts
 from tidegate.core.errors import ConfigError
@@ -213,7 +213,9 @@ KEYS: Final[dict[str, tuple[Parser, Any]]] = {
 }
 #: Tables whose keys are the site's own.
 FREE: Final = ("device.attributes", "components")
-TABLES: Final = frozenset({one.partition(".")[0] for one in KEYS} | {"components", "slot"})
+TABLES: Final = frozenset(
+    {one.partition(".")[0] for one in KEYS} | {"components", "slot", "metric"}
+)
 
 
 def read(path: Path | None = None, environ: Mapping[str, str] | None = None) -> Config:
@@ -266,6 +268,7 @@ class _Inputs:
         self._installers: dict[str, dict[str, Any]] = {}
         self._slots: dict[str, dict[str, Any]] = {}
         self._beside: dict[str, dict[str, Any]] = {}
+        self._meters: dict[str, object] = {}
         self._mistakes: list[str] = []
 
     # --- taking in ----------------------------------------------------------------------------------------------------
@@ -288,6 +291,9 @@ class _Inputs:
             return
         if not isinstance(content, dict):
             self._unknown(where, table, set(TABLES))
+            return
+        if table == "metric":
+            self._meters.update(content)
             return
         if table == "component":
             self._take_beside(where, content)
@@ -358,6 +364,7 @@ class _Inputs:
         settings = self._settings(values) if not self._mistakes else None
         errors = self._read(health_files.error_source, values)
         watchdog = self._read(health_files.watchdog, values)
+        meters = self._read(lambda _: meter_files.sources(self._meters), values)
         if self._mistakes or settings is None or errors is None:
             raise ConfigError("config.invalid", "\n".join(self._mistakes))
         name = values["bootloader.name"]
@@ -373,6 +380,7 @@ class _Inputs:
             reboot=values["board.reboot"],
             state_dir=values["state.dir"],
             errors=errors,
+            meters=meters or (),
             watchdog=watchdog,
             inhibit_dir=values["inhibit.dir"],
             socket_path=values["socket.path"],

@@ -363,12 +363,25 @@ class ErrorCounter(Protocol):
         ...
 
 
+class Meters(Protocol):
+    """The device's own metrics, for heartbeats. What is told was not heard until `heard` says so."""
+
+    def told(self, seconds: int) -> dict[str, float]:
+        """Return, by name, what each metric amounted to in the seconds since it was heard last (`protocol.Metrics.named`). Bounded in time; never raises."""
+        ...
+
+    def heard(self) -> None:
+        """What was told last is known to the server."""
+        ...
+
+
 class Ports(msgspec.Struct, frozen=True, kw_only=True):
     """The world of one device.
 
     Attributes:
         examiner: does the health checks.
         inhibitors: what says "not now" at this moment, in words.
+        meters: reads the device's own metrics; None = there are none.
         connect: opens the way to another server by its origin (`http://cache.site:8080`); None = over plain sockets, with the system's authorities.
     """
 
@@ -378,6 +391,7 @@ class Ports(msgspec.Struct, frozen=True, kw_only=True):
     transport: Transport
     examiner: Examiner
     errors: ErrorCounter
+    meters: Meters | None = None
     inhibitors: Callable[[], tuple[str, ...]] = tuple
     connect: Callable[[str], Transport] | None = None
 

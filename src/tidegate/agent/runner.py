@@ -10,6 +10,8 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from msgspec import UNSET
+
 from tidegate.agent import arrival, outbox
 from tidegate.agent.boot.refill import Refill
 from tidegate.agent.checkup.contract import InForce, in_force
@@ -553,14 +555,18 @@ class Runner:
         beat = self.state.beat
         if beat is not None and beat.seq <= upto:
             self._counted, self._heard = self._beat_basis, True
+            if self.ports.meters is not None:
+                self.ports.meters.heard()
         self.feed(Acked(upto))
 
     def _metrics(self) -> Metrics:
         self._errors = self.ports.errors.read(self._errors)
         total, mono = self._errors.count, self._mono()
         self._beat_basis = (total, mono)
-        errors = max(0, total - self._counted[0])
-        return Metrics(errors=errors, device_s=max(0, int(mono - self._counted[1])))
+        errors, seconds = max(0, total - self._counted[0]), max(0, int(mono - self._counted[1]))
+        meters = self.ports.meters
+        named = meters.told(seconds) if meters is not None else {}
+        return Metrics(errors=errors, device_s=seconds, named=named or UNSET)
 
     def _mono(self) -> float:
         return self.ports.clock.monotonic()

@@ -103,6 +103,25 @@ class ErrorSource(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     units: tuple[str, ...] = ()
 
 
+class MeterSource(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Where a metric of the device's own is read: one of these.
+
+    Attributes:
+        name: as rollouts name it.
+        file: holds one number.
+        command: prints one number.
+        metrics: a file or `http://…` in the Prometheus text format; `metric` says which.
+        counter: it only grows, and what counts is by how much; else it is a value at a time.
+    """
+
+    name: str
+    file: str | None = None
+    command: tuple[str, ...] = ()
+    metrics: str | None = None
+    metric: str = ""
+    counter: bool = False
+
+
 class WatchdogSettings(msgspec.Struct, frozen=True, kw_only=True):
     """The hardware watchdog.
 
@@ -148,3 +167,4 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     socket_mode: int
     socket_group: str | None
     narrow: bool = False
+    meters: tuple[MeterSource, ...] = ()

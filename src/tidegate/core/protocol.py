@@ -417,11 +417,22 @@ EventKind = Literal[
 SIGNED_KINDS: Final = frozenset({"confirmed", "failed", "reverted", "declined", "permit_returned"})
 
 
+MetricName = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,31}$(?!\n)")]
+#: Metrics of its own that a device may tell of.
+NAMED_MAX: Final = 16
+
+
 class Metrics(msgspec.Struct, frozen=True, kw_only=True):
-    """Counts since the last heartbeat of this device. `device_s` is the time they cover."""
+    """Counts since the last heartbeat of this device. `device_s` is the time they cover.
+
+    `named`: metrics of the device's own, by name: what a counter grew by in that time, or a gauge's value times `device_s`. No number is left out, not sent.
+    """
 
     errors: Annotated[int, Meta(ge=0, le=1_000_000_000)] = 0
     device_s: Annotated[int, Meta(ge=0, le=40_000_000)] = 0
+    named: Annotated[dict[MetricName, float], Meta(max_length=NAMED_MAX)] | msgspec.UnsetType = (
+        msgspec.UNSET
+    )
 
 
 class Restart(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -185,6 +185,7 @@ class _Fold:
         self._watching: list[tuple[int, int]] | None = None
         self._exposed: dict[tuple[int, str], list[int]] = {}
         self._measured: list[tuple[int, int, int]] = []
+        self._named: list[tuple[int, str, float, int]] = []
         self._until = device.measured_until
         self._days: dict[str, int] = {}
 
@@ -220,6 +221,8 @@ class _Fold:
             hot.add_device_errors(self.conn, device.tenant, alone)
         if self._measured:
             gate_rows.tell_measured(self.conn, device.tenant, device.row, self._measured, self.now)
+        if self._named:
+            gate_rows.tell_named(self.conn, device.tenant, device.row, self._named, self.now)
         if self._until != device.measured_until:
             hot.measure_until(self.conn, device.row, self._until)
         if self._days:
@@ -362,6 +365,10 @@ class _Fold:
             found[1] += device_s
             if device_s:
                 self._measured.append((rollout_id, errors, device_s))
+                self._named += [
+                    (rollout_id, name, amount * device_s / metrics.device_s, device_s)
+                    for name, amount in (metrics.named or {}).items()
+                ]
 
     def _believed(self, errors: int, device_s: int) -> tuple[int, int]:
         """Return what counts of a device's word: no more time than it can have lived, and no more errors than say something."""

@@ -9,6 +9,7 @@ While nobody weighs evidence for a rollout this guard finds nothing, and the pla
 ratio looked at again and again stops good releases. Guards that it does not name are always judged.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -27,12 +28,21 @@ from tidegate.rollout.view import View
 NAME: Final = "evidence"
 #: A share in basis points, as ppm.
 _PPM: Final = 100
+#: Metrics that a rollout may compare (`Harm.metrics`).
+METRICS_MAX: Final = 8
+_METRIC: Final = re.compile(r"-?[a-z][a-z0-9_]{0,31}")
 SETTINGS: Final[Mapping[str, Setting]] = {
     "preset": Setting("text", "normal", "soak and watch: careful, normal, fast or emergency"),
     "odds": Setting("count", 1000, "evidence to 1 at which it stops; at least 2"),
     "failures": Setting("share", "1%", "more failures than the baseline that are tolerated"),
     "silence": Setting("share", "0.25%", "more silent devices that are tolerated"),
     "hazard": Setting("ratio", 1.5, "times the late crashes of devices not updated"),
+    "metrics": Setting(
+        "text", "errors", "what is compared, as errors,-battery: - where less is worse"
+    ),
+    "metric": Setting(
+        "share", "1%", "how far the mean rank of updated devices may be off the middle"
+    ),
     "answer": Setting("duration", "1h", "until a healthy device has confirmed; later is silence"),
     "replaces": Setting("text", "none", "plain guards that give way, as failure_rate,metric"),
 }
@@ -165,8 +175,31 @@ def create(**settings: Value) -> Weighed:
         odds=int(settings["odds"]),
         extra_failure_ppm=failures * _PPM,
         extra_silence_ppm=silence * _PPM,
+        metric_ppm=500_000 + int(settings["metric"]) * _PPM,
+        metrics=_metrics(str(settings["metrics"])),
         report_s=max(60, int(settings["answer"])),
         hazard_pct=min(10_000, round(float(settings["hazard"]) * 100)),
     )
+    if not 1 <= int(settings["metric"]) <= 1_000:
+        raise RequestError("request.invalid", "evidence, metric: over 0% and at most 10%")
     words = str(settings["replaces"]).replace(",", " ").split()
     return Weighed(harm=harm, replaces=frozenset(words) - {"none"})
+
+
+def _metrics(text: str) -> tuple[str, ...]:
+    """Return the metrics that are compared, as `Harm.metrics` has them.
+
+    Raises:
+        RequestError: `request.invalid`: no such names, one twice, or too many.
+    """
+    names = tuple(text.replace(",", " ").split())
+    names = () if names == ("none",) else names
+    if len({one.lstrip("-") for one in names}) < len(names):
+        raise RequestError("request.invalid", "evidence, metrics: one is named twice")
+    if len(names) > METRICS_MAX:
+        raise RequestError("request.invalid", f"evidence, metrics: at most {METRICS_MAX}")
+    for one in names:
+        if not _METRIC.fullmatch(one):
+            detail = f'evidence, metrics: "{one[:40]}" is no name of a metric: small letters, digits and _, with - before it where less is worse'
+            raise RequestError("request.invalid", detail)
+    return names

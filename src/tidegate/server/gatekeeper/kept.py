@@ -155,7 +155,9 @@ class Kept:
                 self.roster.isolate(one.device_row, self._log.append)
             elif one.what == MEASURED:
                 self.position = one.seq
-                self.roster.measured(str(one.device_row), one.at, METRIC, one.value, one.seconds)
+                value = one.value if one.amount is None else one.amount
+                name = one.name or METRIC
+                self.roster.measured(str(one.device_row), one.at, name, value, one.seconds)
                 continue
             else:
                 self._tell(one, introduce)

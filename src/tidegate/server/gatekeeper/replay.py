@@ -65,7 +65,12 @@ def _booked(conn: Connection, rollout_id: int, book: Book) -> Iterator[tuple[int
     for number, _, body, harm, digest in gate_rows.facts(conn, rollout_id):
         if harm is not None:
             settings = msgspec.json.decode(harm, type=Harm)
-            book = Book.unpack(book.pack(), settings, book.baseline)
+            # The first settings say which metrics there are; later ones keep them.
+            book = (
+                Book.unpack(book.pack(), settings, book.baseline)
+                if book.facts
+                else Book(book.scheme, settings, book.baseline)
+            )
         found = facts_of(body)
         book.fold_all(found)
         yield number, digest, len(found), book

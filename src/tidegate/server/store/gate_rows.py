@@ -20,6 +20,8 @@ class Happening(NamedTuple):
     what: str
     value: int = 0
     seconds: int = 0
+    name: str = ""
+    amount: float | None = None
 
 
 class Head(NamedTuple):
@@ -114,6 +116,26 @@ def tell_measured(
     )
 
 
+def tell_named(
+    conn: Connection,
+    tenant: str,
+    device_row: int,
+    measured: Iterable[tuple[int, str, float, int]],
+    now: int,
+) -> None:
+    """Note metrics of a device's own, as (rollout, name, amount, seconds), for rollouts that are watched and whose settings name them."""
+    raw_connection(conn).executemany(
+        "INSERT INTO gate_happening (tenant, rollout_id, at, device_row, what, name, amount, seconds) "
+        "SELECT ?1, rollout_id, ?2, ?3, 'measured', ?4, ?5, ?6 FROM gate_state "
+        "WHERE rollout_id = ?7 AND watched "
+        "AND (instr(harm, '\"' || ?4 || '\"') OR instr(harm, '\"-' || ?4 || '\"'))",
+        [
+            (tenant, now, device_row, name, amount, s, rollout)
+            for rollout, name, amount, s in measured
+        ],
+    )
+
+
 def watched(conn: Connection) -> dict[int, bool]:
     """Return of every rollout with a gate whether what devices measure is noted."""
     found = raw_connection(conn).execute("SELECT rollout_id, watched FROM gate_state")
@@ -139,7 +161,7 @@ def forget_happenings(conn: Connection, rollout_id: int, position: int) -> None:
 def happenings(conn: Connection, rollout_id: int, after: int) -> list[Happening]:
     """Return what happened in a rollout behind a position, in order."""
     found = raw_connection(conn).execute(
-        "SELECT seq, at, device_row, what, value, seconds FROM gate_happening "
+        "SELECT seq, at, device_row, what, value, seconds, name, amount FROM gate_happening "
         "WHERE rollout_id = ? AND seq > ? ORDER BY seq",
         (rollout_id, after),
     )

@@ -133,7 +133,7 @@ def stream(name: str) -> str:
     """Return what a stream is called: a metric with the time that it is counted over."""
     if name.startswith("metric "):
         metric, _, window = name.removeprefix("metric ").partition(" ")
-        return f"{metric.replace('_', ' ').capitalize()}, {window}"
+        return f"{metric.lstrip('-').replace('_', ' ').capitalize()}, {window}"
     return _STREAMS[name][0] if name in _STREAMS else name.replace("_", " ").capitalize()
 
 
