@@ -14,8 +14,9 @@ such, all other text in the order of version strings (`2.10` after `2.9`). A dur
 nobody can tell whether it is meant as a pattern: write `site ~ lyon-*` for that, `site = "lyon-*"` for the star itself.
 
 hawkBit's RSQL (FIQL) is accepted, and printed back in this form: `;` and, `,` or, `==`, `!=`, `=in=`, `=out=`, `=lt=`, `=le=`, `=gt=`, `=ge=`. In a query
-that uses any of these operators but `!=`, a `*` behind `==`, `!=` is a wildcard (with quotes, too; `\*` is the star), `attribute.NAME` and `metadata.NAME` are
-`attr.NAME`, `controllerid` is `id`; fields of hawkBit that mean something else here (`updatestatus`, `installedds.version` …) are refused with what to write.
+that uses any of these operators but `!=`, or a name that only hawkBit has (`controllerId`, `attribute.os`), a `*` behind `==`, `!=` is a wildcard (with
+quotes, too; `\*` is the star), `attribute.NAME` and `metadata.NAME` are `attr.NAME`, `controllerid` is `id`; fields of hawkBit that mean something else here
+(`updatestatus`, `installedds.version` …) are refused with what to write.
 The grammar, lowest first; `and`, `or`, `not`, `in` are known in small and capital letters:
 
     or    = and { ("or" | ",") and }
@@ -34,6 +35,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import Final, TypeAlias
 
 from tidegate.core import amounts
@@ -239,7 +241,12 @@ class _Reader:
         self.text = text
         self.tokens = list(_tokens(text))
         self.next = 0
-        self.rsql = any(one.kind == "op" and one.text in rsql.OPERATORS for one in self.tokens)
+        self.rsql = any(
+            one.kind == "op" and one.text in rsql.OPERATORS for one in self.tokens
+        ) or any(
+            one.kind == "word" and then.kind == "op" and rsql.is_telling(one.text)
+            for one, then in pairwise(self.tokens)
+        )
 
     def some(self, depth: int) -> Node:
         parts = [self.every(depth)]

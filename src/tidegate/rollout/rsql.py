@@ -1,7 +1,8 @@
 """What is different in hawkBit's RSQL: its operators, its names for things, and its one wildcard.
 
-A query is RSQL where it uses an operator of it (`==`, `=in=` …). `rollout.query` reads both in one grammar; what is here says which words of the
-other language mean what in ours, and which have no meaning here: those are refused with what to write instead, never guessed at.
+A query is RSQL where it uses an operator of it (`==`, `=in=` …) or a word that is hawkBit's alone (`controllerId`, `attribute.os`). `rollout.query` reads
+both in one grammar; what is here says which words of the other language mean what in ours, and which have no meaning here: those are refused with what to
+write instead, never guessed at.
 Comparisons stay ours: letters count (hawkBit takes `A` for `a`), and text is in the order of version strings.
 """
 
@@ -15,7 +16,7 @@ OPERATORS: Final[Mapping[str, str]] = {
     "=in=": "in", "=out=": "not in",
 }  # fmt: skip
 #: hawkBit's fields that say the same here under another name.
-_SAME: Final[Mapping[str, str]] = {"controllerid": "id"}
+_SAME: Final[Mapping[str, str]] = {"controllerid": "id", "tag.name": "tag"}
 _PREFIXES: Final[Mapping[str, str]] = {"attribute.": "attr.", "metadata.": "attr."}
 #: hawkBit's fields that say something else than anything here: what to write.
 _INSTEAD: Final[Mapping[str, str]] = {
@@ -24,16 +25,30 @@ _INSTEAD: Final[Mapping[str, str]] = {
     "updatestatus": "state = confirmed (or failed, reverted, lost, staged ...)",
     "lastcontrollerrequestat": "seen < 24h",
     "createdat": "a device's own attribute, as in attr.made",
+    "createdby": "attr.createdby for a device's own attribute",
+    "lastmodifiedat": "attr.lastmodifiedat for a device's own attribute",
+    "lastmodifiedby": "attr.lastmodifiedby for a device's own attribute",
     "ipaddress": "site = lyon-2, or region = eu",
     "address": "site = lyon-2, or region = eu",
-    "targettype.key": "model = gw1",
-    "targettype.name": "model = gw1",
-    "assignedds.name": "rollout = gw1-2.4.1",
-    "assignedds.version": "rollout = gw1-2.4.1",
-    "installedds.name": "release = gw1-2.4.1",
-    "installedds.version": "release = gw1-2.4.1",
+    "targettype": "model = gw1",
+    "type": "model = gw1, or attr.type for a device's own attribute",
+    "assignedds": "rollout = gw1-2.4.1",
+    "installedds": "release = gw1-2.4.1",
 }
+#: hawkBit's words that nobody else has: a query with one of them in a field's place is RSQL, whatever its operators are.
+#: Taken for a device's own attribute, `updatestatus != in_sync` would be true of every device.
+_TELLING: Final = frozenset({"controllerid", "updatestatus", "lastcontrollerrequestat", "assignedds", "installedds", "targettype", "attribute"})  # fmt: skip
 _ESCAPED: Final = re.compile(r"\\(.)|([*?\[])", re.DOTALL)
+
+
+def is_telling(name: str) -> bool:
+    """Say whether a field's name makes a query RSQL: `controllerId`, `attribute.os`, but not a bare `attribute`.
+
+    Args:
+        name: as written; untrusted.
+    """
+    first, dot, _ = name.lower().partition(".")
+    return first in _TELLING and (first != "attribute" or bool(dot))
 
 
 def name_of(name: str) -> tuple[str, str]:
@@ -46,10 +61,11 @@ def name_of(name: str) -> tuple[str, str]:
         (name, "") for one that is known or a device's own, (name, advice) for one that means nothing here.
     """
     lower = name.lower()
-    if lower in _INSTEAD:
-        return name, _INSTEAD[lower]
     if lower in _SAME:
         return _SAME[lower], ""
+    advice = _INSTEAD.get(lower.partition(".")[0])
+    if advice is not None:
+        return name, advice
     for prefix, ours in _PREFIXES.items():
         if lower.startswith(prefix) and len(lower) > len(prefix):
             return ours + name[len(prefix) :], ""
