@@ -245,7 +245,7 @@ def _advance(
         marked = _replaced(rings, index, msgspec.structs.replace(progress, state=state))
         return "hold", marked, (_waits(spec, progress, missing), *missing, *notes)
     stepped = _stepped(rings, index, spec, kept, now)
-    said = _passed(spec, progress)
+    said = _passed(spec, progress, kept)
     if stepped[index].state != "passed":
         return "advance", stepped, (said, _opened(spec, stepped[index].step), *findings, *notes)
     return _open_next(rollout, stepped, kept, now, (said, *findings, *notes))
@@ -295,8 +295,8 @@ def _complete(
         return "hold", rings, (Finding(gate="completion", passed=False, text=text), *notes)
     if left and now < quiet_at:
         text = (
-            f"all rings have passed; {left:,} devices have not come yet: complete when nobody "
-            f"has activated for {format_duration(silent_s)}"
+            f"all rings are open; {left:,} devices have not come yet: complete when all have, "
+            f"or when nobody has activated for {format_duration(silent_s)}"
         )
         waits = Finding(
             gate="completion", passed=False, text=text, observed=left, opens_at=quiet_at
@@ -419,8 +419,11 @@ def _opened(spec: RingSpec, step: int) -> Finding:
     return Finding(gate="ring", passed=True, text=text, ring=spec.name)
 
 
-def _passed(spec: RingSpec, progress: RingProgress) -> Finding:
+def _passed(spec: RingSpec, progress: RingProgress, kept: Evidence) -> Finding:
     text = f"{_step_name(spec, progress.step)} has passed"
+    if not sums.total(kept, rings={spec.name}).attempts:
+        # It asks for no proof, or for a person's word alone: nothing has been tried in it, so nothing was passed.
+        text = f"{_step_name(spec, progress.step)} holds nothing back any more, though nothing was tried in it yet"
     return Finding(gate="ring", passed=True, text=text, ring=spec.name)
 
 

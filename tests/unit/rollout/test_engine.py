@@ -78,6 +78,24 @@ def test_a_ring_that_passes_opens_the_next_at_its_first_step() -> None:
     assert "ring fleet at 10 % opens" in said(plan)
 
 
+def test_a_ring_in_which_nothing_was_tried_is_not_said_to_have_passed() -> None:
+    # The order to go back has one ring, which asks for no proof.
+    cohort = known(("matched", "cohort", "r3", 6), ("matched", "other", "r3", 6))
+    rollout = begun(policy(ring=[{"name": "cohort"}]))
+    rollout = carried_out(rollout, engine.plan(rollout, cohort, 0))
+    untried = engine.plan(rollout, cohort, 60)
+    assert (untried.verdict, states(untried)) == ("advance", [("passed", 0)])
+    assert "ring cohort holds nothing back any more, though nothing was tried in it yet" in said(
+        untried
+    )
+    assert "passed" not in said(untried)
+    # What devices outside it did is no proof of this one.
+    elsewhere = more(cohort, ("permitted", "other", "r3", 1), ("confirmed", "other", "r3", 1))
+    assert "passed" not in said(engine.plan(rollout, elsewhere, 60))
+    tried = more(cohort, ("permitted", "cohort", "r3", 1), ("confirmed", "cohort", "r3", 1))
+    assert "ring cohort has passed" in said(engine.plan(rollout, tried, 60))
+
+
 def test_each_step_is_judged_by_its_own_devices() -> None:
     evidence = more(FLEET, ("permitted", "fleet", "r3", 40), ("confirmed", "fleet", "r3", 40))
     plan = engine.plan(_in_fleet(evidence), evidence, 60)
@@ -194,6 +212,8 @@ def test_devices_that_stay_away_hold_completion_up_only_for_the_time_of_silence(
     waits = engine.plan(_all_passed(), evidence, 5000 + 2 * HOUR - 1)
     assert waits.verdict == "hold"
     assert waits.because[0].opens_at == 5000 + 2 * HOUR
+    # Both ways to its end are told: it may be complete long before the silence is over.
+    assert "complete when all have, or when nobody has activated for 2 h" in said(waits)
     assert engine.plan(_all_passed(), evidence, 5000 + 2 * HOUR).state == "completed"
 
 
