@@ -1,13 +1,12 @@
 """The guide to an incident is carried out as it stands, on a real server with the guide's own settings and a receiver that checks the signatures."""
 
-import base64
-import hmac
 import json
 import re
 import shlex
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -16,6 +15,8 @@ from typing import Any
 import pytest
 from tests.e2e.served import Served, environment, free_port
 
+from tidegate.server.messages import Message
+from tidegate.server.notify.webhook import Hook
 from tidegate.sim.virtual_board import wait_for
 
 pytestmark = pytest.mark.e2e
@@ -24,18 +25,26 @@ GUIDE = (Path(__file__).resolve().parents[2] / "docs" / "guides" / "run-an-incid
 SECRET = "a secret of the guide that is long enough"
 
 
+def printed() -> dict[str, Any]:
+    """Run the guide's receiver, and return what it defines."""
+    names: dict[str, Any] = {}
+    (text,) = re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)
+    exec(compile(text, "run-an-incident.md", "exec"), names)
+    return names
+
+
+accept = printed()["accept"]
+
+
 class Handler(BaseHTTPRequestHandler):
     """Takes calls, and checks who signed them."""
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["content-length"]))
-        signed = (
-            f"{self.headers['webhook-id']}.{self.headers['webhook-timestamp']}.".encode() + body
-        )
-        made = "v1," + base64.b64encode(hmac.digest(SECRET.encode(), signed, "sha256")).decode()
-        good = hmac.compare_digest(made, self.headers["webhook-signature"])
-        self.server.told.append((json.loads(body)["type"], good))  # type: ignore[attr-defined]
-        self.send_response(200)
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        status = accept(SECRET.encode(), headers, body)
+        self.server.told.append((json.loads(body)["type"], status == 204))  # type: ignore[attr-defined]
+        self.send_response(status)
         self.end_headers()
 
     def log_message(self, *args: object) -> None:
@@ -75,6 +84,37 @@ def settings(folder: Path, port: int) -> Path:
         text = text.replace(printed, here)
     (folder / "tidegate.toml").write_text(text)
     return folder / "tidegate.toml"
+
+
+def test_the_printed_receiver_rings_once_and_only_for_us(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    ask, now, secret = printed()["accept"], int(time.time()), SECRET.encode()
+    called: list[dict[str, str]] = []
+
+    def post(url: str, sent: bytes, headers: dict[str, str]) -> int:
+        called.append({name.lower(): value for name, value in headers.items()})
+        body_sent.append(sent)
+        return 204
+
+    body_sent: list[bytes] = []
+    hook = Hook(
+        "ops", "https://hooks.example.com/", (b"another secret, the old one", secret), post=post
+    )
+    message = Message("msg_1", "incident.opened", now, {"incident": "INC-2026-014"})
+    hook.deliver(message, now)
+    hook.deliver(message, now - 301)
+    hook.deliver(message, now + 600)
+    (fresh, late, early), (body, *_) = called, body_sent
+    moved = {**late, "webhook-timestamp": fresh["webhook-timestamp"]}
+    renamed = {**fresh, "webhook-id": "msg_2"}
+    for bad in (late, early, moved, renamed, {}, {**fresh, "webhook-signature": "v1,é"}):
+        assert ask(secret, bad, body) == 401
+    assert ask(secret, fresh, body + b" ") == 401
+    assert ask(b"somebody else's, and long enough", fresh, body) == 401
+    assert capsys.readouterr().out == ""
+    assert [ask(secret, fresh, body) for _ in range(2)] == [204, 204]
+    assert capsys.readouterr().out == f"{body.decode()}\n"
 
 
 @pytest.mark.timeout(170)
