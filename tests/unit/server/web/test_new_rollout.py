@@ -4,9 +4,11 @@ import pytest
 from tests.unit.server.rig import Rig
 from tests.unit.server.web.test_store_pages import Office, opened
 
+from tidegate.core import amounts
 from tidegate.rollout import presets
 from tidegate.rollout.evidence.settings import PRESETS
 from tidegate.server.store import admin_rollouts
+from tidegate.server.web import words
 from tidegate.server.web.queries import new_rollout
 
 NAME = "gw1-1.1.0"
@@ -20,12 +22,24 @@ def asked(office: Office, **fields: str) -> str:
 
 @pytest.mark.parametrize("name", new_rollout.CHOICES)
 def test_what_a_preset_means_is_read_from_the_preset(name: str) -> None:
-    said = " ".join(next(one.says for one in new_rollout.choices() if one.name == name))
-    harm = PRESETS[name]
-    assert ("No soak" in said) == (not harm.soaks)
-    assert all(str(gate.age_s // 3600) in said for gate in harm.soaks)
-    assert f"Watched {harm.watch_s // 86_400} d" in said
-    assert f"in {len(presets.preset(name).rings[-1].shares)} step" in said
+    said = next(one.says for one in new_rollout.choices() if one.name == name)
+    harm, written = PRESETS[name], presets.PRESETS[name]["ring"]
+    *rings, proof, watch = said
+    assert len(rings) == len(written)
+    for line, ring in zip(rings, written, strict=True):
+        assert line.startswith(f"{ring['name'].capitalize()}: ")
+        assert f"{ring['gates'][0]['healthy']} healthy" in line
+        soak_s = amounts.parse_duration(ring["soak"], "soak")
+        assert line.endswith(f" and {words.duration(soak_s)}.")
+        for step in ring.get("steps", []):
+            assert step.replace("%", f"{words.NBSP}%") in line
+    assert proof.startswith("No proof" if not harm.soaks else "Grows as")
+    assert all(words.duration(gate.age_s) in proof for gate in harm.soaks)
+    assert f"Watched {words.duration(harm.watch_s)} " in watch
+
+
+def test_no_two_presets_say_the_same_of_their_rings() -> None:
+    assert len({one.says[:-2] for one in new_rollout.choices()}) == len(new_rollout.CHOICES)
 
 
 def test_a_form_is_a_policy_file_and_empty_fields_are_not_in_it() -> None:

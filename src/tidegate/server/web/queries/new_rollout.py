@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
+from tidegate.core import amounts
 from tidegate.rollout import holdback, presets
-from tidegate.rollout.evidence.settings import HOUR_S
 from tidegate.rollout.evidence.settings import PRESETS as HARM
+from tidegate.rollout.model import RingSpec
 from tidegate.server.web import words
 from tidegate.server.web.views import PresetChoice
 
@@ -31,13 +32,29 @@ def choices() -> tuple[PresetChoice, ...]:
 
 
 def _says(name: str) -> tuple[str, ...]:
+    """Write a preset's rings one by one, then what the evidence asks of all of them, then the watch."""
     harm, policy = HARM[name], presets.preset(name)
-    ages = [str(gate.age_s // HOUR_S) for gate in harm.soaks]
-    soaks = f"Soaks {', '.join(ages[:-1])}{' and ' if ages[1:] else ''}{ages[-1]} h" if ages else ""
-    steps = ", ".join(f"{share / 100:g}{words.NBSP}%" for share in policy.rings[-1].shares)
+    ages = [words.duration(gate.age_s) for gate in harm.soaks]
+    early = f"{', '.join(ages[:-1])}{' and ' if ages[1:] else ''}{ages[-1]}" if ages else ""
     watched = holdback.watch_s(policy) or harm.watch_s
     return (
-        f"{soaks}; then more." if soaks else "No soak; the halt stays on.",
-        f"Last ring in {words.plural(len(policy.rings[-1].shares), 'step')}: {steps}.",
+        *(_ring_says(ring) for ring in policy.rings),
+        f"Grows as devices prove well after {early}."
+        if early
+        else "No proof by age; the halt stays on.",
         f"Watched {words.duration(watched)} after that.",
     )
+
+
+def _ring_says(ring: RingSpec) -> str:
+    """Write what a ring's steps are, and what each of them waits for."""
+    settings = {gate.gate: gate.settings for gate in ring.gates}
+    waits = []
+    if healthy := settings.get("minimum_sample", {}).get("healthy"):
+        waits.append(f"{healthy} healthy")
+    if time := settings.get("soak", {}).get("time"):
+        waits.append(words.duration(amounts.parse_duration(time, "soak")))
+    steps = [f"{share / 100:g}{words.NBSP}%" for share in ring.shares]
+    way = f"{', '.join(steps)}; each " if steps[1:] else ""
+    wait = f"waits for {' and '.join(waits)}" if waits else "waits for nothing"
+    return f"{ring.name.capitalize()}: {way}{wait}."
