@@ -138,6 +138,7 @@ def edit(
 @click.argument("text", required=False)
 @click.option("--action", metavar="TEXT", help="What was done so that it does not happen again.")
 @click.option("--hypothesis", metavar="TEXT", help="What the cause may be; replaces the last one.")
+@click.option("--cause", metavar="TEXT", help="The proved cause, and how it was proved.")
 @with_client
 @with_output
 def note(
@@ -145,20 +146,22 @@ def note(
     text: str | None,
     action: str | None,
     hypothesis: str | None,
+    cause: str | None,
     client: Client,
     out: Output,
 ) -> None:
-    """Write a note, a hypothesis or a corrective action into an incident.
+    """Write a note, a hypothesis, the proved cause or a corrective action into an incident.
 
     \b
     tidegate incident note INC-2026-014 "called the site: screens black"
     tidegate incident note INC-2026-014 --hypothesis "modem firmware 3.1"
+    tidegate incident note INC-2026-014 --cause "modem firmware 3.1: 20 of 20 boards hang with it, none with 3.0"
     tidegate incident note INC-2026-014 --action "the contract now checks the modem"
     """
-    given = {"note": text, "action": action, "hypothesis": hypothesis}
+    given = {"note": text, "action": action, "hypothesis": hypothesis, "cause": cause}
     said = {kind: words for kind, words in given.items() if words is not None}
     if len(said) != 1:
-        give_up("request.invalid", "give one of TEXT, --action TEXT and --hypothesis TEXT")
+        give_up("request.invalid", "give one of TEXT, --action, --hypothesis and --cause")
     ((kind, words),) = said.items()
     body = {"text": words, "kind": kind}
     found = client.post(f"{API}/incidents/{quoted(name)}/notes", body)
@@ -240,7 +243,7 @@ def reopen(name: str, reason: str, client: Client, out: Output) -> None:
 @with_client
 @with_output
 def close(name: str, reason: str, client: Client, out: Output) -> None:
-    """Close an incident that has a corrective action.
+    """Close an incident that has a corrective action; with a reason where its cause is not proved.
 
     \b
     tidegate incident close INC-2026-014

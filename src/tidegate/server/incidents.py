@@ -23,7 +23,7 @@ SUMMARY_MAX: Final = 500
 OWNER_MAX: Final = 128
 FOLLOWUPS_MAX: Final = 100
 SEVERITIES: Final = ("critical", "major", "minor")
-NOTES: Final = ("note", "action", "hypothesis")
+NOTES: Final = ("note", "action", "hypothesis", "cause")
 #: Which way a status may go, by the verb that moves it.
 _MOVES: Final[dict[str, tuple[frozenset[str], Status]]] = {
     "mitigate": (frozenset({"open"}), "mitigated"),
@@ -251,7 +251,7 @@ def notes(conn: Connection, name: str) -> list[NoteFacts]:
 
 
 def note(conn: Connection, name: str, kind: str, text: str, actor: Actor, now: int) -> None:
-    """Write a note, a hypothesis (the newest is the one that holds) or a corrective `action` into an incident.
+    """Write a note, a hypothesis, the proved cause (the newest of each holds) or a corrective `action` into an incident.
 
     Raises:
         RequestError: `request.not_found`, `request.invalid`.
@@ -306,7 +306,8 @@ def move(
     """Mitigate (harm has stopped), close or reopen an incident. Repeating the last one changes nothing.
 
     Raises:
-        RequestError: `request.not_found`; `request.conflict`: its state does not allow that, or it is to be closed and no corrective action was written down.
+        RequestError: `request.not_found`; `request.conflict`: its state does not allow that; or it is to be closed and no corrective action was written down,
+            or no cause is proved or a follow-up has no date, and no reason is given.
     """
     found = row_of(conn, name)
     sources, state = _MOVES[verb]
@@ -319,6 +320,11 @@ def move(
     if verb == "close" and not _has_action(conn, found):
         raise RequestError(
             "request.conflict", f"{name} has no corrective action: add one, then close it"
+        )
+    if verb == "close" and not reason.strip() and (gaps := _gaps(conn, found)):
+        raise RequestError(
+            "request.conflict",
+            f"{name}: {' and '.join(gaps)}: say why it is closed all the same (a reason)",
         )
     values: Row = {"state": state}
     if state == "open":
@@ -338,6 +344,16 @@ def move(
 
 def _has_action(conn: Connection, found: Row) -> bool:
     return any(one["kind"] == "action" for one in rows.notes(conn, int(found["id"])))
+
+
+def _gaps(conn: Connection, found: Row) -> list[str]:
+    """Return what an incident that is to be closed lacks."""
+    noted = {one["kind"] for one in rows.notes(conn, int(found["id"]))}
+    left = [one for one in rows.followups(conn, int(found["id"])) if not one["done_at"]]
+    gaps = [] if "cause" in noted else ["no cause is proved"]
+    if any(not one["due_at"] for one in left):
+        gaps.append("a follow-up has no date")
+    return gaps
 
 
 # --- follow-ups ---

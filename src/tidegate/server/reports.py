@@ -13,6 +13,7 @@ from tidegate.rollout.incident import (
     DeviceLog,
     DeviceOutcome,
     Entry,
+    Fleet,
     FollowUp,
     Incident,
     IncidentReport,
@@ -22,7 +23,7 @@ from tidegate.rollout.incident import (
     Written,
 )
 from tidegate.rollout.model import Evidence
-from tidegate.server import incidents, outcomes, planning, telemetry
+from tidegate.server import incidents, outcomes, planning, reckoning, telemetry
 from tidegate.server.store import Connection, admin_log
 from tidegate.server.store import admin_devices as device_rows
 from tidegate.server.store import admin_incidents as rows
@@ -65,10 +66,12 @@ def build(conn: Connection, name: str, now: int) -> IncidentReport:
     found = incidents.row_of(conn, name)
     notes = rows.notes(conn, int(found["id"]))
     hypotheses = [_written(one) for one in notes if one["kind"] == "hypothesis"]
+    causes = [_written(one) for one in notes if one["kind"] == "cause"]
     said: dict[str, Any] = {
         "now": now,
         "because": incidents.findings_of(found),
         "hypothesis": hypotheses[-1] if hypotheses else None,
+        "cause": causes[-1] if causes else None,
         "actions": [_written(one) for one in notes if one["kind"] == "action"],
         "followups": [_follow_up(one) for one in rows.followups(conn, int(found["id"]))],
         "told": _told(conn, int(found["id"])),
@@ -98,6 +101,8 @@ def build(conn: Connection, name: str, now: int) -> IncidentReport:
         product=product,
         last_bad=_last_bad(conn, int(row["id"])) if partial else None,
         running=device_rows.running_count(conn, product, counter),
+        fleet=_fleet(conn, row, evidence),
+        recalled_at=_recalled_at(conn, str(row["release"])),
         ways_back=_ways_back(conn, int(row["id"])),
         **said,
     )
@@ -153,6 +158,33 @@ def _follow_up(one: Row) -> FollowUp:
     )
 
 
+def _fleet(conn: Connection, row: Row, evidence: Evidence) -> Fleet:
+    """Count whom the release fits and whom it never reached, by hardware as it is now."""
+    ranges = [
+        one
+        for artifact in rollout_rows.artifacts(conn, int(row["release_id"]))
+        for one in reckoning.ranges_of(artifact["target"])
+    ]
+    there = device_rows.variant_counts(conn, str(row["product"]))
+    matching = {name: count for name, count in there.items() if reckoning.fits(tuple(ranges), name)}
+    known = outcomes.OPEN | outcomes.ENDED
+    reached = rollout_rows.count_updates(conn, int(row["id"]), known)
+    untried = [
+        name for name in sorted(matching) if not sums.total(evidence, variants={name}).attempts
+    ]
+    return Fleet(
+        devices=sum(there.values()),
+        matching=sum(matching.values()),
+        never=max(0, sum(matching.values()) - reached),
+        untried=tuple(untried),
+    )
+
+
+def _recalled_at(conn: Connection, release: str) -> int:
+    found = rollout_rows.release(conn, release)
+    return int(found["recalled_at"] or 0) if found else 0
+
+
 # --- devices ---
 
 
@@ -184,6 +216,7 @@ def _device(one: rows.Outcome) -> DeviceOutcome:
         reason=one.reason or "",
         at=one.state_at,
         from_counter=one.from_counter,
+        permitted_at=one.permitted_at or 0,
         # What the server knows of a device is not to be masked by what it says of itself.
         attributes={
             **own,
@@ -250,6 +283,7 @@ def _note(one: Row) -> Entry:
     texts = {
         "action": f"corrective action: {one['text']}",
         "hypothesis": f"hypothesis: {one['text']}",
+        "cause": f"cause, proved: {one['text']}",
     }
     return Entry(
         at=int(one["at"]),

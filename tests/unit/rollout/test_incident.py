@@ -13,6 +13,7 @@ from tidegate.rollout.incident import (
     DeviceLog,
     DeviceOutcome,
     Entry,
+    Fleet,
     FollowUp,
     Incident,
     IncidentReport,
@@ -21,6 +22,7 @@ from tidegate.rollout.incident import (
     WayBack,
     Written,
 )
+from tidegate.rollout.incident.model import Counts, Share
 from tidegate.rollout.model import Finding
 
 EVIDENCE = known(
@@ -182,7 +184,15 @@ def test_what_nobody_has_said_is_missing() -> None:
         actions=[Written(at=300, by="olga", text="gw1-r7 gets its own build")],
         followups=[late],
     )
-    assert done.missing == ("1 follow-ups that are overdue",)
+    assert done.missing == ("a proof of the supposed cause", "1 follow-ups that are overdue")
+    known_now = _report(
+        incident=_about(owner="olga"),
+        evidence=known(("permitted", "pilot", "r3", 3), ("confirmed", "pilot", "r3", 3)),
+        cause=Written(at=1, by="olga", text="the modem: 3 of 3 hang with it"),
+        actions=[Written(at=300, by="olga", text="gw1-r7 gets its own build")],
+        followups=[FollowUp(number=1, text="ask", owner="olga")],
+    )
+    assert known_now.missing == ("until when 1 follow-ups are done",)
     assert (
         "what happened, in a sentence" in _report(because=(), incident=_about(summary="")).missing
     )
@@ -249,11 +259,81 @@ def test_markdown_and_html_tell_the_same_in_the_same_order() -> None:
     headings = _headings(incident.to_markdown(read))
     assert words.headings == headings
     assert headings[1:] == [
-        "What happened", "Missing from this report", "How long it took", "Who was hit", "Variants", "Rings", "Versions",
-        "Why", "What the failed have in common", "Hypothesis", "The way back", "Decisions", "Timeline (UTC)",
+        "In short", "What happened", "Missing from this report", "How long it took", "Who was hit", "Variants", "Rings", "Versions",
+        "Why it was stopped", "What the failed have in common", "Cause", "The way back", "What keeps it from going out again",
+        "Decisions", "Timeline (UTC)",
         "Devices", "Logs", "r7-0 (r7), 1970-01-01 00:00:09 UTC: health.network",
-        "Corrective action", "Follow-ups", "What the status page says",
+        "Corrective action", "Follow-ups", "What the status page says", "Words",
     ]  # fmt: skip
+
+
+def _read(report: IncidentReport) -> str:
+    return incident.to_markdown(incident.lay_out(report))
+
+
+def test_the_cause_is_proved_or_supposed_or_not_known() -> None:
+    supposed = {"hypothesis": Written(at=1, by="olga", text="the modem")}
+    proved = {**supposed, "cause": Written(at=2, by="gus", text="the antenna: 5 of 5 hang")}
+    assert "Why: not known." in _read(_report())
+    assert "Why: supposed, not proved: the modem." in _read(_report(**supposed))
+    text = _read(_report(**proved))
+    assert "Why: proved: the antenna: 5 of 5 hang." in text
+    assert "the modem" not in text.partition("## Cause")[2].partition("## ")[0]
+
+
+def test_everybody_is_accounted_for_and_a_drill_says_so() -> None:
+    fleet = Fleet(devices=70, matching=60, never=30, untried=("r8", "r9"))
+    report = _report(fleet=fleet)
+    text = _read(report)
+    assert "the product has 70, and the release fits 60 of them" in text
+    assert "| 30 | are of hardware that the release fits, and it never reached them |" in text
+    assert "| 10 | are of the same product, on hardware that it does not fit |" in text
+    assert "Never tried: r8, r9." in text
+    assert "drill" not in text.lower()
+    drill = _read(msgspec.structs.replace(report, drill=True))
+    assert drill.startswith("# DRILL: INC-2026-014")
+    assert "This was a drill" in drill
+
+
+@pytest.mark.parametrize(("recalled_at", "said"), [(0, "is not recalled"), (5, "is recalled")])
+def test_what_keeps_it_from_going_out_again_is_said_as_it_is(recalled_at: int, said: str) -> None:
+    text = _read(_report(recalled_at=recalled_at))
+    assert f"gw1-2.5.1 {said}" in text
+    assert "4 devices went back by themselves; each refuses this release" in text
+
+
+def test_what_would_not_have_stopped_it_is_not_said_to_have() -> None:
+    other = Finding(gate="failure_rate", passed=True, text="3 of 10, limit 30 %")
+    text = _read(_report(because=(*BECAUSE, other)))
+    why = text.partition("## Why it was stopped")[2].partition("## ")[0]
+    assert why.index("6 of 23") < why.index("would not have stopped it") < why.index("3 of 10")
+
+
+def test_ring_and_hardware_that_go_together_are_not_told_apart() -> None:
+    well = Share(name="internal", counts=Counts(attempts=5, confirmed=5))
+    bad = Share(name="pilot", counts=Counts(attempts=4, harmed=4))
+    both = Share(name="pilot", counts=Counts(attempts=8, harmed=4, confirmed=4))
+    said = "cannot say whether the hardware or the ring"
+
+    def of(*rings: Share) -> str:
+        report = _report()
+        reach = msgspec.structs.replace(report.reach, variants=(well, bad), rings=rings)
+        return _read(msgspec.structs.replace(report, reach=reach))
+
+    assert said in of(well, bad)
+    assert said not in of(well, both)
+
+
+def test_a_device_is_away_from_its_permit_to_its_answer() -> None:
+    bad = DeviceOutcome(
+        device="r7-0", variant="r7", ring="pilot", state="reverted", at=10_000, permitted_at=6_277
+    )
+    lost = DeviceOutcome(
+        device="r7-1", variant="r7", ring="pilot", state="lost", at=9_000, permitted_at=5_000
+    )
+    text = _read(_report(devices=[bad, lost]))
+    assert "| 1 h 2 min 3 s |" in text
+    assert "| not back |" in text
 
 
 def test_a_reader_who_was_not_there_finds_what_he_needs() -> None:

@@ -87,13 +87,20 @@ def test_an_incident_is_led_from_open_over_mitigated_to_closed(api: Api) -> None
     api.post(f"{at}/notes", {"kind": "hypothesis", "text": "the modem"})
     api.post(f"{at}/notes", {"kind": "hypothesis", "text": "the antenna"})
     api.post(f"{at}/notes", {"kind": "action", "text": "the contract checks the antenna"})
+    unsaid = api.call("POST", f"{at}/close", {"reason": " "})
+    assert (unsaid.status, unsaid.code) == (409, "request.conflict")
+    assert b"no cause is proved" in unsaid.body
+    api.post(f"{at}/notes", {"kind": "cause", "text": "the antenna: 5 of 5 boards hang"})
+    api.post(f"{at}/followups", {"text": "a board on the bench", "owner": "gus"})
+    assert b"a follow-up has no date" in api.call("POST", f"{at}/close", {"reason": ""}).body
     closed = api.post(f"{at}/close", {"reason": "understood"}, "operator")
     assert closed["state"] == "closed"
     assert api.post(f"{at}/close", {"reason": "again"})["closed_at"] == closed["closed_at"]
     assert api.get("/incidents?state=unclosed")["items"] == []
     report = api.get(at)["report"]
     assert report["hypothesis"]["text"] == "the antenna"
-    assert report["missing"] == []
+    assert report["cause"]["text"] == "the antenna: 5 of 5 boards hang"
+    assert report["missing"] == ["until when 1 follow-ups are done"]
     told = [one["text"] for one in report["timeline"]]
     assert "severity critical (was major), owner olga (was nobody)" in told
     assert {"mitigated: all are back", "closed: understood", "hypothesis: the modem"} <= set(told)

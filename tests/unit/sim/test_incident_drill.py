@@ -33,7 +33,7 @@ def test_every_step_from_the_first_bad_boot_to_the_published_report_is_timed(
     assert 0 < times[-1] <= found.simulated_s
     text = report.read_text()
     for part in (
-        "# INC-", "- Status: closed", "- Owner: operator", "What happened", "Who was hit", "1.0.0",
+        "# DRILL: INC-", "- Status: closed", "- Owner: operator", "What happened", "Who was hit", "1.0.0",
         "| boot.counter_exhausted |", "had not begun to activate, and were cancelled", "went back",
         "## Decisions", "## Logs", "How long it took", "it was stopped | 1 h 55 min", "0 devices run gw-1.1.0 now",
         "| gw-1.1.0.back1 | gw-1.0.0 | completed | 6 | 6 | 0 |", "What the status page says",

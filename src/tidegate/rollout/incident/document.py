@@ -5,8 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from tidegate.core.amounts import format_duration
-from tidegate.rollout.incident import text
+from tidegate.rollout.incident import brief, text
 from tidegate.rollout.incident.model import (
     Counts,
     DeviceLog,
@@ -73,7 +72,7 @@ def lay_out(report: IncidentReport) -> Document:
     """Lay a report out; sections without content are left out, but for those whose absence says something."""
     incident = report.incident
     return Document(
-        title=f"{incident.name}: {report.title}",
+        title=f"{'DRILL: ' if report.drill else ''}{incident.name}: {report.title}",
         facts=tuple((name, value) for name, value in _facts(report) if value),
         sections=tuple(
             Section(title, tuple(blocks)) for title, blocks in _sections(report) if blocks
@@ -91,6 +90,14 @@ def day(at: int) -> str:
     return dt.datetime.fromtimestamp(at, dt.UTC).strftime("%Y-%m-%d") if at else NONE
 
 
+def exactly(seconds: int) -> str:
+    """Write a duration to the second: of two moments in one minute one is the later."""
+    hours, rest = divmod(max(0, seconds), 3_600)
+    minutes, left = divmod(rest, 60)
+    parts = ((hours, "h"), (minutes, "min"), (left, "s"))
+    return " ".join(f"{count} {unit}" for count, unit in parts if count) or "0 s"
+
+
 def who(name: str) -> str:
     """Say who it was: the planner is the gate."""
     return "the gate" if name == "planner" else name
@@ -106,25 +113,27 @@ def _facts(report: IncidentReport) -> Iterator[tuple[str, str]]:
     yield "Closed", f"{when(one.closed_at)} UTC" if one.closed_at else ""
     yield "Published", f"{when(one.published_at)} UTC" if one.published_at else ""
     yield "Product", report.product
-    yield "Rollout", f"{one.rollout}, now {report.state}" if one.rollout else ""
+    yield "Rollout", f"{one.rollout}, {_state(report)}" if one.rollout else ""
     yield "Release", f"{one.release} ({report.version})" if report.version else one.release
     yield "Report of", f"{when(report.at)} UTC" if report.at else ""
 
 
 def _sections(report: IncidentReport) -> Iterator[tuple[str, list[Block]]]:
     reach = report.reach
-    said = [*text.paragraphs(report.incident.summary), report.figures, _course(report)]
-    yield "What happened", [Words(one) for one in said if one]
+    yield "In short", [Points(tuple(brief.in_short(report)))]
+    yield "What happened", [Words(one) for one in _happened(report) if one]
     yield "Missing from this report", [Points(report.missing)] if report.missing else []
     yield "How long it took", _spans(report)
     yield "Who was hit", _reach(report) if report.incident.rollout else []
     yield "Variants", _shares("variant", reach.variants)
     yield "Rings", _shares("ring", reach.rings)
     yield "Versions", _moves(report)
-    yield "Why", _why(report)
+    yield "Why it was stopped", _why(report)
     yield "What the failed have in common", _contrast(report)
-    yield "Hypothesis", _hypothesis(report)
+    yield "Cause", _cause(report)
     yield "The way back", _ways_back(report)
+    barriers = tuple(brief.barriers(report)) if report.incident.release else ()
+    yield "What keeps it from going out again", [Points(barriers)] if barriers else []
     yield "Decisions", _decisions(report)
     yield "Timeline (UTC)", _timeline(report)
     yield "Devices", _devices(report)
@@ -132,6 +141,24 @@ def _sections(report: IncidentReport) -> Iterator[tuple[str, list[Block]]]:
     yield "Corrective action", _actions(report)
     yield "Follow-ups", _followups(report)
     yield "What the status page says", _told(report)
+    yield "Words", [Table(("word", "means"), brief.GLOSSARY)]
+
+
+def _state(report: IncidentReport) -> str:
+    """Say how the rollout stands; a halted one that is over now was not carried on."""
+    if report.incident.kind == "halt" and report.state == "completed":
+        return "halted, and over since nobody runs it" if not report.running else "over"
+    return f"now {report.state}"
+
+
+def _happened(report: IncidentReport) -> Iterator[str]:
+    """Say what was known when it was opened, what is known now, and when it was."""
+    then = list(text.paragraphs(report.incident.summary))
+    if then and report.incident.kind in {"halt", "isolation"}:
+        then[0] = f"When it was stopped: {then[0]}"
+    yield from then
+    yield f"By now: {report.figures}" if then and report.figures else report.figures
+    yield _course(report)
 
 
 def _course(report: IncidentReport) -> str:
@@ -157,7 +184,7 @@ def _spans(report: IncidentReport) -> list[Block]:
     ]
     known = sorted(((at, what) for what, at in marks if at), key=lambda mark: mark[0])
     began = report.started_at or (known[0][0] if known else 0)
-    rows = tuple((what, format_duration(at - began)) for at, what in known if at >= began)
+    rows = tuple((what, exactly(at - began)) for at, what in known if at >= began)
     since = "after the rollout began" if report.started_at else "after it began"
     return [Table(("what", since), rows)] if rows else []
 
@@ -193,6 +220,7 @@ def _told(report: IncidentReport) -> list[Block]:
     done = f"What is done: {told.action}" if told.action else ""
     texts = (told.title, *text.paragraphs(told.summary), told.impact, done)
     found: list[Block] = [Words(one) for one in texts if one]
+    found.insert(0, Words(f"On the page since {when(told.at)} UTC, word for word:"))
     updates = tuple((when(one.at), one.text) for one in told.updates)
     return [*found, *([Table(("UTC", "added"), updates)] if updates else [])]
 
@@ -210,6 +238,8 @@ def _reach(report: IncidentReport) -> list[Block]:
         (f"{reach.stopped.held:,}", "had not begun to activate, and are held: what they staged stays inert"),
         (f"{reach.stopped.cancelled:,}", "had not begun to activate, and were cancelled"),
         (f"{counts.untouched:,}", "were not touched") if counts.audience else None,
+        (f"{report.fleet.never:,}", "are of hardware that the release fits, and it never reached them") if report.fleet else None,
+        (f"{report.fleet.devices - report.fleet.matching:,}", "are of the same product, on hardware that it does not fit") if report.fleet else None,
     ]  # fmt: skip
     found: list[Block] = [
         Table(("devices", "what became of them"), tuple(one for one in rows if one), frozenset({0}))
@@ -269,8 +299,18 @@ def _moves(report: IncidentReport) -> list[Block]:
 
 
 def _why(report: IncidentReport) -> list[Block]:
-    if report.because:
-        return [Points(tuple(one.text for one in report.because))]
+    stopped = tuple(one.text for one in report.because if not one.passed)
+    other = tuple(one.text for one in report.because if one.passed or not stopped)
+    if stopped:
+        found: list[Block] = [Points(stopped)]
+        if other:
+            found += [
+                Words("What else was seen then, and would not have stopped it:"),
+                Points(other),
+            ]
+        return found
+    if other:
+        return [Points(other)]
     return [Words("Decided by a person; no gate had stopped it.")]
 
 
@@ -301,17 +341,21 @@ def _contrast(report: IncidentReport) -> list[Block]:
         found.append(Table(head, rows, frozenset({1, 2, 3})))
     else:
         found.append(Words("Nothing sets the failed apart: no value passes 10 : 1."))
+    caution = brief.apart(report)
+    if caution:
+        found.append(Words(caution))
+    if report.fleet and report.fleet.untried:
+        found.append(Words(f"Never tried: {', '.join(report.fleet.untried)}."))
     return found
 
 
-def _hypothesis(report: IncidentReport) -> list[Block]:
-    one = report.hypothesis
-    if one is None:
-        return [Words("None yet.")]
-    return [
-        *(Words(part) for part in text.paragraphs(one.text)),
-        Words(f"{one.by}, {when(one.at)} UTC"),
-    ]
+def _cause(report: IncidentReport) -> list[Block]:
+    found: list[Block] = []
+    for known, title in ((report.cause, "Proved:"), (report.hypothesis, "Supposed, not proved:")):
+        if known is not None and not found:
+            said = [*text.paragraphs(known.text), f"{known.by}, {when(known.at)} UTC"]
+            found = [Words(f"{title} {said[0]}"), *(Words(one) for one in said[1:])]
+    return found or [Words("Not known, and nobody has said yet what it may be.")]
 
 
 def _decisions(report: IncidentReport) -> list[Block]:
@@ -338,10 +382,22 @@ def _devices(report: IncidentReport) -> list[Block]:
             more = f", the first {len(devices):,} of them" if every > len(devices) else ""
             found.append(Words(f"{every:,} {title}{more}:"))
             rows = tuple(
-                (one.device, one.variant, one.ring, _outcome(one), when(one.at)) for one in devices
+                (one.device, one.variant, one.ring, _outcome(one), when(one.at), _away(one))
+                for one in devices
             )
-            found.append(Table(("device", "variant", "ring", "state", "UTC"), rows))
+            found.append(Table(("device", "variant", "ring", "state", "UTC", "away for"), rows))
+            if title == "affected":
+                found.append(Words(_AWAY))
     return found
+
+
+_AWAY: Final = "Away for: from its leave to activate until the server heard how it ended. The device was down for a part of that."
+
+
+def _away(one: DeviceOutcome) -> str:
+    if not one.permitted_at or one.state == "lost":
+        return NONE if one.state != "lost" else "not back"
+    return exactly(one.at - one.permitted_at)
 
 
 def _log(log: DeviceLog) -> Log:

@@ -14,6 +14,7 @@ SCHEMA: Final = "tidegate.incident-report/1"
 Kind = Literal["halt", "isolation", "fallback", "manual"]
 Status = Literal["open", "mitigated", "closed"]
 Severity = Literal["critical", "major", "minor"]
+Cause = Literal["unknown", "supposed", "proved"]
 EntryKind = Literal["event", "decision", "outcome", "note"]
 
 
@@ -37,7 +38,10 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DeviceOutcome(msgspec.Struct, frozen=True, kw_only=True):
-    """One device that acted on the release, as far as it got. `attributes` are compared to find what the failed have in common."""
+    """One device that acted on the release, as far as it got. `attributes` are compared to find what the failed have in common.
+
+    `permitted_at`: when it was given leave to activate; from then until `at` it could not be relied on. 0 = never.
+    """
 
     device: str
     variant: str
@@ -46,6 +50,7 @@ class DeviceOutcome(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
     at: int = 0
     from_counter: int = 0
+    permitted_at: int = 0
     attributes: dict[str, str | int | float | bool] = {}
 
 
@@ -60,7 +65,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Written(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that a person wrote down: a corrective action, a hypothesis."""
+    """Something that a person wrote down: a corrective action, a hypothesis, the cause and its proof."""
 
     at: int
     by: str
@@ -170,6 +175,15 @@ class WayBack(msgspec.Struct, frozen=True, kw_only=True):
     harmed: int = 0
 
 
+class Fleet(msgspec.Struct, frozen=True, kw_only=True):
+    """Devices of the product now, those of them that the release fits, and of these those that it never reached. `untried`: variants that never acted on it."""
+
+    devices: int
+    matching: int
+    never: int
+    untried: tuple[str, ...] = ()
+
+
 class Told(msgspec.Struct, frozen=True, kw_only=True):
     """What the status page says, word for word."""
 
@@ -197,6 +211,10 @@ class IncidentReport(msgspec.Struct, frozen=True, kw_only=True):
         running: devices that run the release now; -1 = nobody counted.
         ways_back: rollouts that were ordered to bring devices back.
         told: what the status page says; null = nothing.
+        cause: proved, with its proof; null = it is supposed (`hypothesis`) or not known.
+        fleet: whom the rollout was for; null = nobody counted.
+        recalled_at: of the release; 0 = it was not.
+        drill: the devices were simulated.
     """
 
     schema: str = SCHEMA
@@ -223,3 +241,7 @@ class IncidentReport(msgspec.Struct, frozen=True, kw_only=True):
     running: int = -1
     ways_back: tuple[WayBack, ...] = ()
     told: Told | None = None
+    cause: Written | None = None
+    fleet: Fleet | None = None
+    recalled_at: int = 0
+    drill: bool = False

@@ -14,6 +14,7 @@ from tidegate.rollout.incident.model import (
     DeviceLog,
     DeviceOutcome,
     Entry,
+    Fleet,
     FollowUp,
     Incident,
     IncidentReport,
@@ -59,6 +60,9 @@ def build(  # noqa: PLR0913 - the parts of a report
     running: int = -1,
     ways_back: Sequence[WayBack] = (),
     told: Told | None = None,
+    cause: Written | None = None,
+    fleet: Fleet | None = None,
+    recalled_at: int = 0,
 ) -> IncidentReport:
     """Put an incident's report together.
 
@@ -83,6 +87,9 @@ def build(  # noqa: PLR0913 - the parts of a report
         running: devices that run the release now; -1 = not counted.
         ways_back: rollouts that bring devices back.
         told: what the status page says.
+        cause: proved, and how.
+        fleet: whom the rollout was for.
+        recalled_at: of the release; 0 = it was not.
     """
     subject = incident.subject
     known = evidence or Evidence()
@@ -109,7 +116,7 @@ def build(  # noqa: PLR0913 - the parts of a report
         logs=tuple(logs),
         actions=tuple(actions),
         followups=tuple(followups),
-        missing=_missing(incident, tally, because, hypothesis, actions, followups, now),
+        missing=_missing(incident, tally, because, (hypothesis, cause), actions, followups, now),
         product=product,
         started_at=rollout.started_at if rollout else 0,
         first_bad_at=reach.first.at if reach.first else 0,
@@ -117,6 +124,9 @@ def build(  # noqa: PLR0913 - the parts of a report
         running=running,
         ways_back=tuple(ways_back),
         told=told,
+        cause=cause,
+        fleet=fleet,
+        recalled_at=recalled_at,
     )
 
 
@@ -242,7 +252,7 @@ def _missing(
     incident: Incident,
     tally: Tally,
     because: tuple[Finding, ...],
-    hypothesis: Written | None,
+    causes: tuple[Written | None, Written | None],
     actions: Sequence[Written],
     followups: Sequence[FollowUp],
     now: int,
@@ -256,11 +266,17 @@ def _missing(
         missing.append(f"the outcome of {tally.pending:,} devices past the point of no return")
     if tally.lost:
         missing.append(f"what became of {tally.lost:,} lost devices")
-    if hypothesis is None:
-        missing.append("a hypothesis of the cause")
+    hypothesis, cause = causes
+    if cause is None:
+        missing.append(
+            "a hypothesis of the cause" if hypothesis is None else "a proof of the supposed cause"
+        )
     if not actions:
         missing.append("a corrective action")
     late = sum(one.due_at and not one.done_at and one.due_at < now for one in followups)
     if late:
         missing.append(f"{late:,} follow-ups that are overdue")
+    undated = sum(not one.due_at and not one.done_at for one in followups)
+    if undated:
+        missing.append(f"until when {undated:,} follow-ups are done")
     return tuple(missing)

@@ -83,6 +83,17 @@ def running(conn: Connection, product: str, counter: int, *, after: int = 0) -> 
         yield dict(row)
 
 
+def variant_counts(conn: Connection, product: str) -> dict[str, int]:
+    """Return how many accepted devices of a product there are, by variant."""
+    d = t.device.c
+    asked = (
+        select(d.variant, func.count())
+        .where(d.state == "accepted", d.product == product)
+        .group_by(d.variant)
+    )
+    return {str(variant): int(count) for variant, count in conn.execute(asked)}
+
+
 def running_count(conn: Connection, product: str, counter: int) -> int:
     """Return how many accepted devices run a release."""
     asked = (

@@ -31,6 +31,7 @@ class Outcome(NamedTuple):
     site: str
     connectivity: str
     attributes: dict[str, Any]
+    permitted_at: int | None = None
 
 
 def add(conn: Connection, row: Row) -> int:
@@ -151,7 +152,7 @@ def outcomes(
     asked = (
         select(
             d.id, u.variant, u.ring, u.state, u.reason, u.state_at, u.from_counter,
-            d.region, d.site, d.connectivity, d.attributes,
+            d.region, d.site, d.connectivity, d.attributes, u.permitted_at,
         )
         .join(t.device, d.row == u.device_row)
         .where(u.rollout_id == rollout_id, u.state.in_(sorted(states)))

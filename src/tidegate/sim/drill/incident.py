@@ -114,6 +114,10 @@ def rehearse_incident(
         return _Drill(world, clock).play(began)
 
 
+def _written(report: IncidentReport) -> str:
+    return story.to_markdown(story.lay_out(msgspec.structs.replace(report, drill=True)))
+
+
 class _Drill:
     """One rehearsal in one world."""
 
@@ -156,7 +160,7 @@ class _Drill:
             steps=tuple(self._steps),
             simulated_s=max(0, world.now - self._zero) if self._zero else 0,
             took_ms=int((self._clock() - began) * 1000),
-            report=story.to_markdown(story.lay_out(report)) if report else "",
+            report=_written(report) if report else "",
         )
 
     def _step(self, what: str, work: Callable[[], tuple[bool, int, str]]) -> bool:
@@ -281,6 +285,7 @@ class _Drill:
         self._write(lambda conn: incidents.edit(conn, name, _OPERATOR, now, owner="operator"))
         for kind, text in (
             ("hypothesis", "the kernel has no driver for the storage of revisions 4 to 7"),
+            ("cause", self._proof()),
             ("action", "the bench has one board of every revision"),
         ):
             self._write(
@@ -315,6 +320,26 @@ class _Drill:
         ]
         text = f"on the status page: {', '.join(shown) or 'nothing'}; names {len(leaked)} devices; missing: {', '.join(missing) or 'nothing'}"
         return shown == [name] and not missing and not leaked, now, text
+
+    def _proof(self) -> str:
+        """Say what the boards themselves tell: which came up with the release, of those that tried to."""
+        tried: dict[bool, list[bool]] = {True: [], False: []}
+        names: set[str] = set()
+        for device in self._world.fleet.devices:
+            trail = device.board.history.trail
+            if any(name.endswith(":1.1.0") for _, name in trail):
+                failing = device.plan.variant in _REVISIONS
+                names |= {device.plan.variant} if failing else set()
+                tried[failing].append(
+                    device.plan.device_id in {one for _, one in self._bad_boots()}
+                )
+        down, others = tried[True], tried[False]
+        named = ", ".join(sorted(names))
+        return (
+            "the kernel of 1.1.0 has no driver for the storage of some revisions. "
+            f"Looked at on the boards: {sum(down)} of {len(down)} of {named} did not come up with it, "
+            f"{len(others) - sum(others)} of {len(others)} of the others did"
+        )
 
     # --- looks ---
 

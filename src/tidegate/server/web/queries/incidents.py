@@ -103,6 +103,7 @@ def page(conn: Connection, name: str, now: int, *, public: bool = False) -> Inci
         logs=tuple(_log(one) for one in report.logs),
         timeline=tuple(_entry(one) for one in report.timeline),
         hypothesis=_written(report.hypothesis, "person", "") if report.hypothesis else None,
+        cause=_written(report.cause, "ok", "ok") if report.cause else None,
         actions=tuple(_written(one, "ok", "ok") for one in report.actions),
         followups=tuple(_follow_up(one, now) for one in report.followups),
         missing=report.missing,

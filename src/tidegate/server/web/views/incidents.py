@@ -142,6 +142,7 @@ class IncidentPage:
     logs: tuple[LogRow, ...] = ()
     timeline: tuple[TimelineRow, ...] = ()
     hypothesis: TimelineRow | None = None
+    cause: TimelineRow | None = None
     actions: tuple[TimelineRow, ...] = ()
     followups: tuple[FollowUpRow, ...] = ()
     missing: tuple[str, ...] = ()
