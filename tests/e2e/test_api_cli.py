@@ -133,7 +133,7 @@ def test_a_rollout_from_the_file_to_the_report(served: Rig, cli: Cli) -> None:
     assert "corrective action" in err
     assert cli("incident", "close", incident["name"])[0] == 6
     assert cli("incident", "note", incident["name"], "--action", "fixed the driver")[0] == 0
-    assert cli("incident", "close", incident["name"])[0] == 0
+    assert cli("incident", "close", incident["name"], "--reason", "understood")[0] == 0
     code, _, _ = cli("incident", "export", incident["name"], "--out", "report.md")
     assert code == 0
     assert "fixed the driver" in Path("report.md").read_text()

@@ -518,7 +518,7 @@ def test_an_incident_is_closed_only_with_a_corrective_action(desk: Desk) -> None
 
     def close() -> incidents.IncidentFacts:
         def work(conn: Connection) -> incidents.IncidentFacts:
-            return incidents.move(conn, name, "close", OLGA, "", desk.now)
+            return incidents.move(conn, name, "close", OLGA, "understood", desk.now)
 
         return desk.rig.app.store.write(work).result(10)
 
