@@ -1,10 +1,10 @@
 """What a reader who was not there needs first, in sentences: what happened, who was hit, how it stands, why, what is left, and what bars it from now on."""
 
-import datetime as dt
 from collections.abc import Iterator
 from typing import Final
 
 from tidegate.rollout.incident.model import Cause, IncidentReport
+from tidegate.rollout.incident.wording import day, who
 
 #: Words that the report uses, for readers from elsewhere.
 GLOSSARY: Final = (
@@ -48,7 +48,7 @@ def in_short(report: IncidentReport) -> Iterator[str]:
 
 def _happened(report: IncidentReport) -> str:
     one = report.incident
-    by = "the gate" if one.opened_by == "planner" else one.opened_by
+    by = who(one.opened_by)
     did = {
         "halt": f"{by} halted the rollout of {one.release}",
         "isolation": f"{by} took {one.subject} out of the rollout of {one.release}",
@@ -86,11 +86,6 @@ def _left(report: IncidentReport) -> str:
     ]
     todo += [f"missing here: {one}" for one in report.missing]
     return "; ".join(todo) + "." if todo else "nothing."
-
-
-def day(at: int) -> str:
-    """Write the day of unix seconds, in UTC."""
-    return dt.datetime.fromtimestamp(at, dt.UTC).strftime("%Y-%m-%d")
 
 
 def barriers(report: IncidentReport) -> Iterator[str]:

@@ -1,6 +1,5 @@
 """A report as a document: sections of paragraphs, lists, tables and logs. Markdown and HTML are written from this, so they say the same in the same order."""
 
-import datetime as dt
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -13,8 +12,7 @@ from tidegate.rollout.incident.model import (
     IncidentReport,
     Share,
 )
-
-NONE: Final = "\N{EN DASH}"
+from tidegate.rollout.incident.wording import NONE, day, exactly, when, who
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,29 +76,6 @@ def lay_out(report: IncidentReport) -> Document:
             Section(title, tuple(blocks)) for title, blocks in _sections(report) if blocks
         ),
     )
-
-
-def when(at: int) -> str:
-    """Write unix seconds for people, in UTC; a dash where there is none."""
-    return dt.datetime.fromtimestamp(at, dt.UTC).strftime("%Y-%m-%d %H:%M:%S") if at else NONE
-
-
-def day(at: int) -> str:
-    """Write the day of unix seconds, in UTC; a dash where there is none."""
-    return dt.datetime.fromtimestamp(at, dt.UTC).strftime("%Y-%m-%d") if at else NONE
-
-
-def exactly(seconds: int) -> str:
-    """Write a duration to the second: of two moments in one minute one is the later."""
-    hours, rest = divmod(max(0, seconds), 3_600)
-    minutes, left = divmod(rest, 60)
-    parts = ((hours, "h"), (minutes, "min"), (left, "s"))
-    return " ".join(f"{count} {unit}" for count, unit in parts if count) or "0 s"
-
-
-def who(name: str) -> str:
-    """Say who it was: the planner is the gate."""
-    return "the gate" if name == "planner" else name
 
 
 def _facts(report: IncidentReport) -> Iterator[tuple[str, str]]:

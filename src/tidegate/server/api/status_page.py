@@ -14,9 +14,9 @@ from litestar.handlers import HTTPRouteHandler
 
 from tidegate.core import codec
 from tidegate.core.errors import RequestError
-from tidegate.rollout.incident.document import when
 from tidegate.rollout.incident.page import POLICY, page
 from tidegate.rollout.incident.text import markup, paragraphs
+from tidegate.rollout.incident.wording import when
 from tidegate.server import publication
 from tidegate.server.api.desk import ANYBODY, PERMISSION, Desk
 from tidegate.server.publication import Publication
