@@ -4,6 +4,7 @@ import zlib
 from typing import Any
 
 import msgspec
+import pytest
 from tests.unit.server.light import LightFleet
 from tests.unit.server.rig import Device, Rig
 from tests.unit.server.test_rollouts_admin import OLGA
@@ -251,6 +252,17 @@ def test_a_server_that_died_goes_on_with_the_same_book(rig: Rig) -> None:
     fleet.look(1)
     assert fleet.rooms() == rooms
     assert _replayed(fleet).same
+
+
+@pytest.mark.parametrize(("poll_s", "again_s"), [(300, 900), (3_600, 7_200)])
+def test_an_answer_is_waited_for_two_polls_longer_than_it_takes(
+    rig: Rig, poll_s: int, again_s: int
+) -> None:
+    fleet = Fleet(rig, 10)
+    fleet.operations.create({**POLICY, "release": NAME}, OLGA, "because", fleet.now)
+    keeper = Keeper(rig.app.services.fleet, poll_s=poll_s)
+    keeper.prepare(rig.app.store, fleet.id, fleet.now)
+    assert keeper._kept[fleet.id].harm.again_s == again_s
 
 
 def test_the_log_alone_leads_to_the_same_book(rig: Rig) -> None:
