@@ -42,6 +42,7 @@ FAMILIES: Final[dict[str, str]] = {
     "serve": "Starting the server.",
     "key": "Key files.",
     "supply": "Documents of the supply chain: attachments, advisories, and what channels demand of a release's origin.",
+    "audit": "The operators' log; nobody's fault until somebody has looked.",
     "meta": "Root and targets ceremonies.",
     "release": "Building and publishing a release.",
     "request": "The caller of the API or the command line.",
