@@ -21,6 +21,8 @@ from tidegate.core.supply import policy
 from tidegate.rollout import incident, lines, model, query
 from tidegate.server import config as server_config
 from tidegate.server.messages import EVENTS
+from tidegate.server.metric_families import FAMILIES as METRICS
+from tidegate.server.metric_families import RELEASES_MAX, ROLLOUTS_MAX
 
 #: Who must act, by the family of the code (the part before the dot).
 FAMILIES: Final[dict[str, str]] = {
@@ -369,6 +371,35 @@ def backends(title: str, package: str, remark: str) -> Callable[[], str]:
     return page
 
 
+def metrics() -> str:
+    """Every metric family, as a scrape shows it."""
+    parts = [
+        "# Metrics",
+        (
+            "What `/metrics` shows in Prometheus' text format: to this machine without a token, to others with one that may read the fleet. "
+            "[Watch the server](../guides/watch-the-server.md) has the dashboard and the alerts over them. Labels come from closed lists or are bounded "
+            f"in number ({ROLLOUTS_MAX} rollouts, {RELEASES_MAX} releases): no device, site or address is one."
+        ),
+    ]
+    said = {
+        "server": "## Of the whole server\n\nRead from the database: every process shows the same, so take `max`, not `sum`, over processes.",
+        "process": "## Of one process\n\nSince it started; take `sum` over processes. Beside them stand `process_*` and `python_gc_*` of the client library.",
+    }
+    for of, title in said.items():
+        rows = (
+            (
+                ", ".join(f"`{name}`" for name in one.series),
+                one.kind,
+                ", ".join(f"`{label}`" for label in one.labels),
+                one.text,
+            )
+            for one in METRICS.values()
+            if one.of == of
+        )
+        parts += [title, _table(("series", "is a", "labels", "means"), rows)]
+    return "\n\n".join(parts)
+
+
 PAGES: Final[dict[str, Callable[[], str]]] = {
     "errors.md": errors,
     "states.md": states,
@@ -379,6 +410,7 @@ PAGES: Final[dict[str, Callable[[], str]]] = {
     "tidegate-toml.md": server_settings,
     "agent-toml.md": agent_settings,
     "incident-report.md": incident_report,
+    "metrics.md": metrics,
     "gates.md": backends(
         "Gates",
         "tidegate.rollout.gates",

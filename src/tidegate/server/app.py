@@ -14,6 +14,8 @@ from typing import Any, Final, cast
 
 from tidegate.server.config import Settings
 from tidegate.server.hot import PREFIX, HotApp
+from tidegate.server.probes import PATHS, Probes
+from tidegate.server.readiness import Readiness
 from tidegate.server.services import Services, open_services
 from tidegate.server.store.sqlite import SqliteStore
 
@@ -59,6 +61,8 @@ class App:
         """Compose it. `ticking`: run the planner by itself while the application lives."""
         self.services = services
         self.hot = HotApp(services)
+        self.readiness = Readiness(services, ticking=ticking)
+        self.probes = Probes(self.readiness, self._alive, lambda: services.now)
         self._admin: Asgi | None = None
         self._making = threading.Lock()
         self._looking = threading.Lock()
@@ -84,7 +88,7 @@ class App:
             if self._admin is None:
                 from tidegate.server.api import create_admin_app
 
-                made: Any = create_admin_app(self.services)
+                made: Any = create_admin_app(self.services, self.readiness)
                 self._admin = Settled(made, self.store) if self.store.shared else made
             return cast("Asgi", self._admin)
 
@@ -94,19 +98,18 @@ class App:
             await self.hot(scope, receive, send)
         elif scope["type"] == "lifespan":
             await self._live(receive, send)
-        elif scope["type"] == "http" and scope["path"] == "/healthz":
-            await self._healthy(send)
+        elif scope["type"] == "http" and scope["path"] in PATHS:
+            await self.probes(scope, send)
         else:
             if self._admin is None:
                 await asyncio.to_thread(lambda: self.admin)
             await self.admin(scope, receive, send)
 
-    async def _healthy(self, send: Send) -> None:
-        """Say that the store answers."""
-        self.store.read(lambda _: None)
-        headers = [(b"content-type", b"text/plain"), (b"content-length", b"3")]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": b"ok\n"})
+    def _alive(self) -> bool:
+        """Say whether everything that should run in this process does."""
+        loops = (self._task, self._teller)
+        ended = any(one is not None and one.done() for one in loops)
+        return self.store.alive and not ended and not self._closed
 
     def tick(self, now: int | None = None) -> None:
         """Let the planner look at every rollout, sweep silent devices, renew metadata; durable on return. Safe to repeat."""
@@ -150,7 +153,9 @@ class App:
         self._loop = asyncio.get_running_loop()
         self._news, self._owed = asyncio.Event(), asyncio.Event()
         if self._ticking:
-            self._teller = asyncio.create_task(self._tell_for_ever())
+            settings = self.services.settings
+            if settings.webhooks or settings.mails:
+                self._teller = asyncio.create_task(self._tell_for_ever())
             self._warm = asyncio.create_task(asyncio.to_thread(lambda: self.admin))
             self._task = asyncio.create_task(self._tick_for_ever())
 
@@ -172,13 +177,17 @@ class App:
         news = self._news or asyncio.Event()
         compiled = time.monotonic()
         while True:
+            counters = self.services.counters
             try:
+                counters.ticks += 1
                 await asyncio.to_thread(self.tick)
+                counters.ticked_at = self.services.now
                 if time.monotonic() - compiled > _COMPILE_S:
                     compiled = time.monotonic()
                     services = self.services
                     await asyncio.to_thread(services.store.read, services.fleet.compile)
             except Exception:  # noqa: BLE001 - the loop has to outlive whatever one tick met
+                counters.ticks_failed += 1
                 _log.exception("a tick failed; the next one tries again")
             try:
                 await asyncio.wait_for(news.wait(), self.services.settings.tick_s)
@@ -190,9 +199,6 @@ class App:
     async def _tell_for_ever(self) -> None:
         """Deliver what the world is owed, beside the planner: a receiver that is slow holds up no decision."""
         owed = self._owed or asyncio.Event()
-        settings = self.services.settings
-        if not settings.webhooks and not settings.mails:
-            return
         while True:
             try:
                 await asyncio.to_thread(self.deliver)

@@ -95,6 +95,7 @@ class HotApp:
                 return
             await self._route(path.removeprefix(PREFIX), scope, receive, send)
         except TidegateError as error:
+            self._counters.problems[error.code] += 1
             await _send_problem(send, error)
         except OSError as error:
             _log.warning("a request ended early: %s", error)

@@ -113,6 +113,16 @@ class Repository:
         row = release_queries.newest_document(conn, "targets")
         return parse_targets(row.body) if row else None
 
+    def require_own_keys(self, conn: Connection) -> None:
+        """Make sure that root, where there is one, names the online keys of this process.
+
+        Raises:
+            ConfigError: `key.missing`.
+        """
+        root = self.root(conn)
+        if root is not None:
+            self._require_own_keys(root)
+
     def products(self, conn: Connection) -> tuple[str, ...]:
         """Return the products that the present targets role delegates; none before there is one."""
         targets = self.targets(conn)

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import uuid
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -50,6 +51,13 @@ class Counters:
     blob_requests: int = 0
     blob_bytes: int = 0
     shed: int = 0
+    ticks: int = 0
+    ticks_failed: int = 0
+    #: When a tick last succeeded, unix seconds; 0 = none did.
+    ticked_at: int = 0
+    #: Problems that devices were answered, by code; requests of people, by class of status.
+    problems: Counter[str] = field(default_factory=Counter)
+    requests: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(slots=True)

@@ -71,6 +71,8 @@ from tidegate.core.release import (
 from tidegate.rollout.model import Deadlines, Policy, RingProgress, RingSpec
 from tidegate.server.app import App, create_app
 from tidegate.server.config import Settings
+from tidegate.server.live import Live
+from tidegate.server.metrics import Metrics
 from tidegate.server.store import Connection, changes, hot, release_queries, tables
 from tidegate.server.store.sqlite import DATABASE_NAME, open_store
 
@@ -171,6 +173,12 @@ class Rig:
         raw = body if isinstance(body, bytes) else codec.encode(body) if body is not None else b""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         return self.loop.run_until_complete(ask(self.app, method, path, named, raw, self.address))
+
+    def scrape(self, now: float | None = None) -> str:
+        """Return what `/metrics` shows."""
+        readiness = self.app.readiness
+        made = Metrics(self.app.services, Live(self.app.store), readiness)
+        return made.render(int(self.now if now is None else now)).decode()
 
     def write(self, work: Any) -> Any:
         return self.app.store.write(work).result(10)

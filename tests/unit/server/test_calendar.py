@@ -7,8 +7,6 @@ from tests.unit.server.rig import YEAR, Rig
 
 from tidegate.server.calendar import calendar, one_signer
 from tidegate.server.doctor import examine
-from tidegate.server.live import Live
-from tidegate.server.metrics import render
 from tidegate.server.tick import tick
 
 DAY = 86_400
@@ -55,10 +53,9 @@ def test_a_server_that_stands_still_is_called_late_and_one_that_runs_is_not(rig:
 def test_metrics_count_the_seconds_down(rig: Rig) -> None:
     rig.publish_trust()
     now = int(rig.now)
-    live = Live(rig.app.store)
 
     def left(at: int) -> float:
-        shown = render(rig.app.services, live, at).decode()
+        shown = rig.scrape(at)
         found = re.search(r'tidegate_metadata_expires_seconds\{role="root"\} (\S+)', shown)
         assert found is not None
         return float(found[1])

@@ -9,9 +9,8 @@ from tests.unit.server.test_gatekeeper import Fleet
 from tidegate.core.protocol import Metrics, Restart
 from tidegate.rollout.evidence.crowd import CRASHED, OVER, WELL
 from tidegate.rollout.evidence.facts import Fact, Late
-from tidegate.server import facts, inquiry, metrics
+from tidegate.server import facts, inquiry
 from tidegate.server.gatekeeper.kept import facts_of
-from tidegate.server.live import Live
 from tidegate.server.restarts import KNOWN_S, RARE_S, Ends, after
 from tidegate.server.store import device_queries, gate_rows
 
@@ -129,8 +128,7 @@ def test_it_is_shown_with_the_device_and_counted(rig: Rig) -> None:
     found = rig.read(lambda conn: inquiry.device(conn, device.id, fleet.now))
     assert isinstance(found, facts.DeviceRecord)
     assert (found.restarts, found.restarted_at, found.restart_cause) == (3, fleet.now, "panic")
-    services = rig.app.services
-    text = metrics.render(services, Live(services.store), fleet.now).decode()
+    text = rig.scrape()
     assert 'tidegate_device_restarts_total{cause="panic"} 3.0' in text
     assert 'tidegate_device_restarts_total{cause="watchdog"} 0.0' in text
 

@@ -35,6 +35,7 @@ from tidegate.server.api.status_page import status_routes
 from tidegate.server.api.supply import AdvisoryRoutes, ComponentRoutes, OriginRoutes
 from tidegate.server.live import Live
 from tidegate.server.operations import Operations, auth_of
+from tidegate.server.readiness import Readiness
 from tidegate.server.services import Services
 from tidegate.server.web.domain import create_web
 
@@ -69,7 +70,7 @@ class Authentication(AbstractAuthenticationMiddleware):
         return AuthenticationResult(user=actor, auth=None)
 
 
-def create_admin_app(services: Services) -> Litestar:
+def create_admin_app(services: Services, readiness: Readiness) -> Litestar:
     """Make the application for people over opened services."""
     operations = Operations(services)
     accounts = auth_of(services)
@@ -110,7 +111,7 @@ def create_admin_app(services: Services) -> Litestar:
     app = Litestar(
         route_handlers=[
             api,
-            metrics_route(desk),
+            metrics_route(desk, readiness),
             *status_routes(desk),
             create_web(services, accounts, operations),
         ],

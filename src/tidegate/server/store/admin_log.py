@@ -1,7 +1,7 @@
 """Statements about what was done: audit, plan log, calls owed, answers kept, the lease, the gate epoch. No decision is made here."""
 
 from collections.abc import Collection, Iterator
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, delete, func, insert, select, update
 
@@ -173,6 +173,18 @@ def take_lease(conn: Connection, name: str, holder: str, now: int, lease_s: int)
     if conn.execute(update(t.lease).where(t.lease.c.name == name).values(**values)).rowcount == 0:
         conn.execute(insert(t.lease).values(name=name, **values))
     return True
+
+
+#: The name under which `mark_written` writes; a lease of nobody.
+WRITTEN: Final = "written"
+
+
+def mark_written(conn: Connection, holder: str, now: int) -> None:
+    """Write one row, always the same: to see whether the database takes it."""
+    values = {"holder": holder, "expires_at": now}
+    if conn.execute(update(t.lease).where(t.lease.c.name == WRITTEN).values(**values)).rowcount:
+        return
+    conn.execute(insert(t.lease).values(name=WRITTEN, **values))
 
 
 def position(conn: Connection) -> int:

@@ -215,6 +215,11 @@ class Shared:
         """Say whether this process may answer by what it has in memory."""
         return time.monotonic() < self._fresh_until
 
+    @property
+    def seen(self) -> int:
+        """Return the number of the newest change that was seen here."""
+        return self._seen
+
     def follow(self) -> None:
         """Begin to follow. On return this process is known to the others, and has seen what they did so far."""
         self._peers = Peers(self._folder)

@@ -28,6 +28,7 @@ from tidegate.core.errors import BusyError, ConfigError, TidegateError
 from tidegate.server.store import Change, changes
 from tidegate.server.store.migrations import upgrade
 from tidegate.server.store.shared import Shared
+from tidegate.server.store.timing import Timing
 
 T = TypeVar("T")
 Work = Callable[[Connection], Any]
@@ -58,6 +59,8 @@ class SqliteStore:
         self._shared = Shared(shared_dir, self._look, self._hear) if shared_dir else None
         self._jobs: queue.PriorityQueue[Job] = queue.PriorityQueue()
         self._numbers = itertools.count()
+        #: How long its transactions took.
+        self.commits = Timing()
         self._listeners: list[Callable[[tuple[Change, ...]], None]] = []
         self._local = threading.local()
         self._readers: list[Connection] = []
@@ -84,6 +87,16 @@ class SqliteStore:
     def waiting(self) -> int:
         """How many pieces of work wait for the writer, about."""
         return self._jobs.qsize()
+
+    @property
+    def alive(self) -> bool:
+        """Say whether there is still a writer."""
+        return self._thread.is_alive()
+
+    @property
+    def seen(self) -> int | None:
+        """Return the number of the newest change of other processes that was seen here; None where there are no others."""
+        return None if self._shared is None else self._shared.seen
 
     def read(self, work: Callable[[Connection], T]) -> T:
         """Run `work` on a read-only snapshot, in the calling thread.
@@ -161,6 +174,7 @@ class SqliteStore:
         """Do a piece of work, and what else waits, in one transaction."""
         batch = [future]
         done: list[tuple[Future[Any], Any]] = []
+        began = time.monotonic()
         try:
             with _translated(), self._turn(conn), conn.begin():
                 for each, waits in self._group(work, future):
@@ -176,6 +190,7 @@ class SqliteStore:
                 if not waits.done():
                     waits.set_exception(error)
             return
+        self.commits.add(time.monotonic() - began, len(batch))
         self._tell(conn)
         for waits, result in done:
             waits.set_result(result)
