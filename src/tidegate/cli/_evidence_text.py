@@ -23,6 +23,11 @@ def shown(name: str, gate: dict[str, Any]) -> list[str]:
             f"Blame     {blame['name'] or 'the release'} ({blame['stream'].replace('_', ' ')}); "
             f"{blame['rest_healthy']:,} others are healthy"
         )
+    if held := gate.get("held"):
+        lines.append(
+            f"Held      {held['bad']:,} of {held['out']:,} devices that were let go failed or have not come back in time; "
+            f"a person decides: tidegate rollout explain {name}"
+        )
     lines += ["", *_permits(gate), *_proofs(gate), *_rests_on(gate)]
     return lines
 

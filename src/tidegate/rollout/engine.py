@@ -6,12 +6,14 @@ The order of one decision:
 2. **Guards**, and the gates of rings that find harm, over everything known (`rollout.isolation`), beside the odds of the evidence gate where somebody weighs
    it: they halt, isolate a variant, or stop permits until it is clear which. This is done for `active`, `paused` and `completed`: late evidence halts a
    rollout that was done.
-3. **Rings**, only while `active` and nothing is wrong: one step at a time. The first ring that has not passed opens; when every gate of its step
+3. **Held**: evidence stands that can neither stop the rollout nor let it go on (`evidence.held`). Nothing opens or completes; a person decides.
+4. **Rings**, only while `active` and nothing is wrong: one step at a time. The first ring that has not passed opens; when every gate of its step
    passes, its next step opens, or it has passed and the next ring opens. A ring without devices is skipped. Never is more than one step opened in one plan.
-4. **Completion.** When all rings have passed, no permit's outcome is open, and everybody has an outcome or nobody has asked for a permit for as long as a
-   device may be silent before it counts as lost (at the latest a month after the last step). Devices that do not show up hold nothing up; a completed
-   rollout still serves them when they come back, under the same guards. Who waits for leave while a soak gate of the evidence is shut has shown up.
-5. **Room** for permits (`rollout.admission`).
+5. **Completion.** When all rings have passed, no permit's outcome is open, to the counts or to the evidence, and everybody has an outcome or nobody has asked
+   for a permit for as long as a device may be silent before it counts as lost (at the latest a month after the last step). Devices that do not show up hold
+   nothing up; a completed rollout still serves them when they come back, under the same guards. Who waits for leave while a soak gate of the evidence is
+   shut has shown up.
+6. **Room** for permits (`rollout.admission`).
 
 A plan never opens anything in the decision that halts or isolates. Every plan says `because`: what decided comes first.
 """
@@ -28,7 +30,7 @@ from tidegate.rollout import admission, gates, holdback, isolation
 from tidegate.rollout import tally as sums
 from tidegate.rollout.admission import Admission
 from tidegate.rollout.gates import Gate
-from tidegate.rollout.gates.evidence import Weighed
+from tidegate.rollout.gates.evidence import Weighed, held
 from tidegate.rollout.model import (
     Evidence,
     Finding,
@@ -63,6 +65,8 @@ _RESTING: Final[Mapping[RolloutState, str]] = {
     "cancelled": "cancelled",
     "superseded": "superseded by a newer release",
 }
+_PAUSED: Final = "paused by a person: nothing opens and no permit is given"
+_COMPLETED: Final = "completed: newcomers are served, and late harm would still halt it"
 #: How the finding of a step that opens ends.
 _OPENS: Final = " opens"
 _DONE: Final = frozenset({"passed", "skipped"})
@@ -113,13 +117,15 @@ def plan(
         rooms = evidence.weighed.permits
         room = min(sum(rooms.values()), sys.maxsize if room is None else room)
     if rollout.state == "paused":
-        said = _state("paused by a person: nothing opens and no permit is given")
-        return _made(rollout, "hold", rings, (said, *judgement.findings), room=0)
+        said: tuple[Finding, ...] = (_state(_PAUSED), *judgement.findings)
+        return _made(rollout, "hold", rings, said, room=0)
+    if evidence.weighed is not None and (stands := held(evidence.weighed)) is not None:
+        said = (stands, *judgement.findings, *bound)
+        plan = _made(rollout, "hold", rings, said, room=room, rooms=rooms)
+        return msgspec.structs.replace(plan, held=evidence.weighed.held)
     if rollout.state == "completed":
-        said = _state("completed: newcomers are served, and late harm would still halt it")
-        return _made(
-            rollout, "hold", rings, (said, *judgement.findings, *bound), room=room, rooms=rooms
-        )
+        said = (_state(_COMPLETED), *judgement.findings, *bound)
+        return _made(rollout, "hold", rings, said, room=room, rooms=rooms)
     verdict, rings, findings = _advance(rollout, rings, kept, now)
     because = (*findings, *judgement.findings, *bound)
     return _made(rollout, verdict, rings, because, room=room, rooms=rooms)
@@ -284,9 +290,13 @@ def _complete(
     soak_s = max((one.age_s for one in ages), default=0)
     quiet_at = min(max(opened, tally.last_permit_at + soak_s) + silent_s, opened + _TAIL_S)
     left = max(0, tally.audience - tally.ended)
-    if tally.pending:
-        what = "permit" if tally.pending == 1 else "permits"
-        text = f"all rings have passed; the outcome of {tally.pending:,} {what} is open"
+    pending = tally.pending
+    if kept.weighed is not None and tally.lost and now < quiet_at:
+        # Who counts as lost may still be waited for: silence is judged at a deadline of the evidence's own.
+        pending = max(pending, kept.weighed.pending)
+    if pending:
+        what = "permit" if pending == 1 else "permits"
+        text = f"all rings have passed; the outcome of {pending:,} {what} is open"
         return "hold", rings, (Finding(gate="completion", passed=False, text=text), *notes)
     if left and now < quiet_at and any(one.room is not None for one in ages):
         text = (

@@ -10,6 +10,7 @@ from tidegate.core.authority import Mandate
 from tidegate.core.bucket import BUCKETS
 from tidegate.core.mandate import Bar
 from tidegate.core.reasons import REASONS
+from tidegate.rollout.gates.evidence import HELD
 from tidegate.rollout.model import Finding, RingProgress, Rollout
 
 #: Not heard for so long: "offline" is why nothing happens.
@@ -64,6 +65,8 @@ def explain(
         lines += ["", f"Isolated: {', '.join(rollout.isolated)}; the rest goes on without."]
     if rollout.state == "halted":
         lines += ["", *_ways_out(rollout.name)]
+    elif because and because[0].gate == HELD:
+        lines += ["", *decide(rollout.name)]
     return (*lines, *_footer(rollout, because, now, decided_at, position))
 
 
@@ -128,6 +131,15 @@ def _ways_out(name: str) -> list[str]:
         f"  tidegate release recall {name} --reason TEXT              never again",
         f"  tidegate rollout resume {name}                            go on (what its gates",
         "      stopped stops again, unless its limits were changed: tidegate rollout edit)",
+    ]
+
+
+def decide(name: str) -> list[str]:
+    """Say what a person may do about a rollout that evidence neither stops nor lets go on."""
+    return [
+        "A person decides. Look at the devices that have not come back, then",
+        f"  tidegate rollout halt {name} --reason TEXT                stop it; a way back can be ordered then",
+        f"  tidegate rollout resume {name} --reason TEXT              after that: the odds begin anew, and the next few try",
     ]
 
 

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Meta
 
 from tidegate.rollout.evidence.decide import Decision
+from tidegate.rollout.evidence.held import Held
 
 RolloutState = Literal[
     "draft",
@@ -254,6 +255,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     `state` and `rings` are the new ones in full. `isolate` names variants that leave now. `room` is how many more permits may be out at once (None = no
     bound); `rooms` is the same by variant, where evidence is weighed. `changed` says whether anything differs from the rollout that was planned for.
+    `held`: a person has to decide, since evidence neither stops it nor lets it go on.
     """
 
     parent_generation: int
@@ -265,3 +267,4 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     because: tuple[Finding, ...] = ()
     changed: bool = False
     rooms: dict[str, int] | None = None
+    held: Held | None = None

@@ -33,6 +33,7 @@ _MOVES: Final[dict[str, tuple[frozenset[str], Status]]] = {
 _SEVERITY_OF: Final[dict[Kind, Severity]] = {
     "halt": "major",
     "isolation": "minor",
+    "held": "major",
     "fallback": "major",
     "manual": "major",
 }
@@ -419,6 +420,11 @@ def followed_up(conn: Connection, name: str, number: int, actor: Actor, now: int
 
 
 # --- what the server writes itself ---
+
+
+def newest(conn: Connection, rollout_id: int, kind: Kind) -> Row | None:
+    """Return the newest incident of a kind that a rollout has, closed ones included; None = it has none."""
+    return rows.newest(conn, rollout_id, kind)
 
 
 def happened(conn: Connection, rollout_id: int, text: str, by: str, now: int) -> None:

@@ -14,6 +14,7 @@ from tidegate.core.codec import canonical
 EVENTS: Final = (
     "rollout.halted",
     "rollout.isolated",
+    "rollout.held",
     "rollout.fallback",
     "incident.opened",
     "incident.mitigated",

@@ -12,10 +12,11 @@ import msgspec
 
 from tidegate.rollout import admission, engine
 from tidegate.rollout.evidence.decide import Decision
+from tidegate.rollout.gates.evidence import HELD
 from tidegate.rollout.model import Approval, Evidence, Finding, Plan, Policy, RingProgress, Rollout
 from tidegate.server import audit, incidents, outcomes, telemetry
 from tidegate.server.gatekeeper import keeper
-from tidegate.server.store import Connection, admin_log, changes, hot
+from tidegate.server.store import Connection, admin_log, changes, gate_rows, hot
 from tidegate.server.store import admin_devices as device_rows
 from tidegate.server.store import admin_rollouts as rows
 
@@ -123,6 +124,7 @@ def apply_plan(conn: Connection, row: Row, plan: Plan, now: int) -> bool:
             return same
         if because != row["because"]:
             changes.notify(conn, "because", str(row["name"]))
+        _tell_held(conn, row, plan, because, now)
         return True
     values = {
         "state": plan.state,
@@ -148,6 +150,7 @@ def apply_plan(conn: Connection, row: Row, plan: Plan, now: int) -> bool:
         now,
     )
     changes.bump(conn, "rollout", str(row["name"]), now)
+    _tell_held(conn, row, plan, because, now)
     if plan.verdict == "halt":
         stopped(conn, row, PLANNER, said(plan.because), because, now)
     for variant in plan.isolate:
@@ -206,6 +209,46 @@ def isolated(
     }
     admin_log.add_outbox(conn, "event", payload, now)
     return name
+
+
+def _tell_held(conn: Connection, row: Row, plan: Plan, because: list[Any], now: int) -> None:
+    """Open an incident where a person has to decide, and owe the world a word: once for what stands, closed or not; and note when it stands no more.
+
+    A gate that people had begin anew is another question, even where the same numbers come of it.
+    """
+    rollout_id = int(row["id"])
+    told = incidents.newest(conn, rollout_id, "held")
+    if plan.held is None:
+        if told is not None and row["because"] and row["because"][0]["gate"] == HELD:
+            text = f"no person has to decide any more: {said(plan.because)}"
+            incidents.write_event(conn, str(told["name"]), text, PLANNER, now)
+        return
+    gate = gate_rows.told(conn, rollout_id)
+    since = gate.opened_at if gate is not None else 0
+    if told is not None and told["opened_at"] >= since:
+        was = incidents.findings_of(told)[0]
+        if (was.observed, was.sample, was.limit) == (
+            plan.held.bad,
+            plan.held.out,
+            plan.held.ground,
+        ):
+            return
+    reason = said(plan.because)
+    name = incidents.open_one(
+        conn, kind="held", rollout=row, summary=reason, because=because, by=PLANNER, now=now
+    )
+    payload = {
+        "event": "rollout.held",
+        "rollout": row["name"],
+        "release": row["release"],
+        "incident": name,
+        "reason": reason,
+        "bad": plan.held.bad,
+        "out": plan.held.out,
+        "by": PLANNER,
+        "at": now,
+    }
+    admin_log.add_outbox(conn, "event", payload, now)
 
 
 def cancel_untouched(conn: Connection, row: Row, state: str, reason: str, now: int) -> int:

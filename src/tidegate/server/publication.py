@@ -61,6 +61,7 @@ def propose(report: IncidentReport) -> Texts:
     what = {
         "halt": "Update stopped",
         "isolation": "Update stopped for some devices",
+        "held": "Update waits for a decision",
         "fallback": "Update taken back",
         "manual": "Incident",
     }[one.kind]

@@ -20,10 +20,11 @@ from typing import Final, Literal, TypeAlias
 
 import msgspec
 
-from tidegate.rollout.evidence import baseline, room, wealth
+from tidegate.rollout.evidence import baseline, held, room, wealth
 from tidegate.rollout.evidence import layout as at
 from tidegate.rollout.evidence.book import Book
 from tidegate.rollout.evidence.facts import Credits, Fact, Isolated
+from tidegate.rollout.evidence.held import Held
 from tidegate.rollout.evidence.settings import HOUR_S, MILLION
 from tidegate.rollout.evidence.strata import CLASS, FLEET, REGION, VARIANT
 from tidegate.rollout.evidence.wealth import Wealth
@@ -71,7 +72,8 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     `log_odds`: of the weighted sum; it halts at ln(odds). `permits`: how many more each variant, as the scheme tells them apart, may get until the next
     decision. `rooms`: the same before whole permits are made of it. `caps`: strata with odds against them: their devices get at most so many of those.
     `limits`: what limits the speed. `at_worst`: devices out of those already exposed that could
-    still be lost. `ages`: proof of health. `streams`: unweighted ln E of the fleet.
+    still be lost. `ages`: proof of health. `streams`: unweighted ln E of the fleet. `pending`: permits whose outcome is open. `held`: nothing goes on by
+    itself, and the odds stop nothing either.
     """
 
     at: int
@@ -93,6 +95,8 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     at_worst: int = 0
     amber: float = 1.0
     credits_ppm: dict[int, int] = {}
+    pending: int = 0
+    held: Held | None = None
 
     @property
     def odds(self) -> float:
@@ -288,8 +292,8 @@ def _room(
     whole = sum(left.values())
     leads = {one: _lead(book, known, one) for one in play}
     # Of a handful of devices none may be left for an answer: that is a person's decision.
-    few = harm.soak_most_ppm * eligible < harm.first_fleet * MILLION
-    stuck = few and fleet.bad > 0 and not fleet.healthy
+    few = held.is_handful(harm, eligible)
+    stuck = few and held.nobody_well(rows[FLEET])
     rooms: dict[str, float] = {}
     permits: dict[str, int] = {}
     left_over: dict[int, int] = {}
@@ -301,7 +305,7 @@ def _room(
         least = min(own, room_fleet * share + 0.5)
         if room_soak is not None:
             least = min(least, room_soak * share)
-        rooms[name] = least * room.amber(harm, lead)
+        rooms[name] = 0.0 if stuck else least * room.amber(harm, lead)
         if not left[name]:
             continue
         granted, saved = _whole(rooms[name], book.credits.get(one, 0), elapsed_s)
@@ -338,6 +342,13 @@ def _room(
         at_worst=_at_worst(fleet, ages),
         amber=room.amber(harm, known.of(FLEET)),
         credits_ppm=left_over,
+        pending=fleet.pending,
+        held=held.of_fleet(
+            rows[FLEET],
+            handful=few,
+            left=whole,
+            amber=room.amber(harm, base.log_odds),
+        ),
     )
 
 

@@ -26,6 +26,8 @@ from tidegate.rollout.model import Finding
 from tidegate.rollout.view import View
 
 NAME: Final = "evidence"
+#: Of the finding that says that a person has to decide, since evidence cannot.
+HELD: Final = "held"
 #: A share in basis points, as ppm.
 _PPM: Final = 100
 #: Metrics that a rollout may compare (`Harm.metrics`).
@@ -126,6 +128,24 @@ def meter(known: Decision, harm: Harm) -> str:
     if known.verdict == "isolate" and known.blame is not None:
         said += f"; {known.blame.rest_healthy:,} others are healthy"
     return said
+
+
+def held(known: Decision) -> Finding | None:
+    """Return what a person has to decide because evidence cannot; None = nothing."""
+    one = known.held
+    if one is None:
+        return None
+    ground = {
+        "handful": "the fleet is too small to spend another device on a proof",
+        "spent": "everybody has had a permit, and that is too few to prove it",
+    }[one.ground]
+    text = (
+        f"held: {one.bad:,} of {one.out:,} devices that were let go failed or have not come back in time; "
+        f"{ground}: nothing goes on by itself, decide yourself"
+    )
+    return Finding(
+        gate=HELD, passed=False, text=text, observed=one.bad, limit=one.ground, sample=one.out
+    )
 
 
 def by_stream(known: Decision) -> str:

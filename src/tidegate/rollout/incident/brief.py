@@ -52,6 +52,7 @@ def _happened(report: IncidentReport) -> str:
     did = {
         "halt": f"{by} halted the rollout of {one.release}",
         "isolation": f"{by} took {one.subject} out of the rollout of {one.release}",
+        "held": f"{by} let nobody go on with {one.release}: it can neither be proved bad nor go on, a person decides",
         "fallback": f"{by} ordered back the devices that run {one.release}",
         "manual": f"{by} opened this incident about {one.release}",
     }[one.kind]

@@ -11,7 +11,7 @@ from tidegate.rollout.contrast import ContrastTable
 from tidegate.rollout.model import Finding
 
 SCHEMA: Final = "tidegate.incident-report/1"
-Kind = Literal["halt", "isolation", "fallback", "manual"]
+Kind = Literal["halt", "isolation", "held", "fallback", "manual"]
 Status = Literal["open", "mitigated", "closed"]
 Severity = Literal["critical", "major", "minor"]
 Cause = Literal["unknown", "supposed", "proved"]

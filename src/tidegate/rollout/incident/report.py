@@ -226,6 +226,7 @@ def _title(incident: Incident) -> str:
     return {
         "halt": f"{what} halted",
         "isolation": f"{incident.subject} isolated in {incident.rollout}",
+        "held": f"{what} waits for a decision",
         "fallback": f"{what} brought back",
         "manual": incident.summary.partition("\n")[0] or what,
     }[incident.kind]

@@ -5,6 +5,7 @@ import msgspec
 from tidegate.rollout.evidence import baseline as baselines
 from tidegate.rollout.evidence.baseline import Baseline
 from tidegate.rollout.evidence.decide import Blame, Decision, Needle
+from tidegate.rollout.evidence.held import Held
 from tidegate.rollout.evidence.room import Age
 from tidegate.rollout.evidence.settings import Harm, SoakGate
 from tidegate.rollout.evidence.strata import FLEET, VARIANT, Scheme
@@ -41,7 +42,8 @@ class GateFacts(msgspec.Struct, frozen=True, kw_only=True):
     what limits the speed. `ages`: proof of health by age. `at_worst`: devices out of those exposed that could still be lost. `devices`: that the gate
     opened with; `answer_s`: how long an answer is waited for before it is silence, `away_s` the same of classes that are not always there.
     `least_visible_ppm`: the smallest share of failures that would stop a release before everybody has it; None = none would, the fleet is too small.
-    `position`, `facts`, `digest`: of what is kept, for a replay.
+    `held`: a person has to decide, since the evidence neither stops the rollout nor lets it go on. `position`, `facts`, `digest`: of what is kept, for a
+    replay.
     """
 
     at: int
@@ -73,6 +75,7 @@ class GateFacts(msgspec.Struct, frozen=True, kw_only=True):
     position: int
     facts: int
     digest: str
+    held: Held | None = None
 
 
 def gate_facts(conn: Connection, rollout_id: int) -> GateFacts | None:
@@ -124,6 +127,7 @@ def gate_facts(conn: Connection, rollout_id: int) -> GateFacts | None:
         position=told.position,
         facts=told.facts,
         digest=told.digest,
+        held=decision.held,
     )
 
 

@@ -141,13 +141,15 @@ def begin_anew(conn: Connection, rollout_id: int, entry: str = "") -> bool:
     Args:
         conn: the writer's connection.
         rollout_id: of the rollout.
-        entry: that is let in again; one that the book does not know as a part changes nothing. Empty = the rollout goes on after its evidence halted it.
+        entry: that is let in again; one that the book does not know as a part changes nothing. Empty = the rollout goes on after its evidence halted or
+            held it.
     """
     told = gate_rows.told(conn, rollout_id)
     if told is None or not told.decision:
         return False
     scheme = msgspec.json.decode(told.scheme, type=Scheme)
-    stopped = decision_of(told.decision).verdict != "go"
+    decided = decision_of(told.decision)
+    stopped = decided.verdict != "go" or decided.held is not None
     anew = entry in parts_of(scheme) if entry else stopped
     if anew:
         gate_rows.begin_anew(conn, rollout_id)

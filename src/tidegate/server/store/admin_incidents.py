@@ -80,6 +80,14 @@ def listed(
     return [dict(row) for row in conn.execute(asked).mappings()]
 
 
+def newest(conn: Connection, rollout_id: int, kind: str) -> Row | None:
+    """Return the newest incident of a kind of a rollout, or None."""
+    mine = (t.incident.c.rollout_id == rollout_id, t.incident.c.kind == kind)
+    asked = _INCIDENT.where(*mine).order_by(t.incident.c.id.desc()).limit(1)
+    row = conn.execute(asked).mappings().first()
+    return dict(row) if row else None
+
+
 def change(conn: Connection, incident_id: int, values: Row) -> None:
     """Change an incident."""
     conn.execute(update(t.incident).where(t.incident.c.id == incident_id).values(**values))

@@ -447,7 +447,7 @@ incident = Table(
     _tenant(),
     Column("name", String(32), nullable=False),
     Column("rollout_id", _Id, ForeignKey("rollout.id")),
-    # halt, isolation, fallback, manual
+    # halt, isolation, held, fallback, manual
     Column("kind", String(16), nullable=False),
     # open, mitigated, closed
     Column("state", String(16), nullable=False),

@@ -3,6 +3,7 @@
 import re
 from typing import Any
 
+from tests.unit.server.light import LightFleet
 from tests.unit.server.rig import Rig
 from tests.unit.server.test_gatekeeper import NAME, Fleet
 from tests.unit.server.web.test_store_pages import OLGA, opened
@@ -135,3 +136,16 @@ def view_of(fleet: Fleet) -> EvidenceView:
     view: EvidenceView | None = fleet.rig.read(read)
     assert view is not None
     return view
+
+
+def test_a_rollout_that_is_held_says_so_first_and_leads_to_its_incident(rig: Rig) -> None:
+    fleet = LightFleet(rig, 12)
+    fleet.start({"guards": [{"type": "evidence"}], "ring": [{"name": "all"}]})
+    fleet.look()
+    fleet.live(3, lambda _: "")
+    with opened(rig) as office:
+        page = said(office.page(f"/rollouts/{NAME}"))
+        assert "held: 1 of 1 devices that were let go failed" in page
+        assert "the odds begin anew and the next few devices try" in page
+        assert "INC-" in page
+        assert "held: 1 of 1 devices" in said(office.page("/rollouts"))

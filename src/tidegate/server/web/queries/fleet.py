@@ -238,7 +238,7 @@ def _incidents(conn: Connection, told: set[int]) -> list[InboxRow]:
         if row["state"] == "open" and not (row["kind"] == "halt" and row["rollout_id"] in told)
     ]
     actions = rows.action_counts(conn, [int(row["id"]) for row in open_ones])
-    icons = {"isolation": ("iso", "iso"), "fallback": ("revert", "bad")}
+    icons = {"isolation": ("iso", "iso"), "fallback": ("revert", "bad"), "held": ("warn", "bad")}
     found = []
     for row in open_ones:
         icon, tone = icons.get(str(row["kind"]), ("warn", "warn"))

@@ -25,6 +25,7 @@ from tidegate.server.web.queries.rollouts import (
     halt_stands,
     present_ring,
     state_text,
+    waits_for_a_person,
 )
 from tidegate.server.web.reader import Account
 from tidegate.server.web.views import (
@@ -42,6 +43,7 @@ from tidegate.server.web.views import (
     Series,
     Target,
     TimelineRow,
+    Undecided,
     VariantRow,
 )
 from tidegate.server.web.words import Tone
@@ -119,6 +121,7 @@ def page(
         audience=str(row["audience"]),
         asks=tuple(_ask(one, account) for one in rows.requests(conn, int(row["id"]))),
         halted=_halted(conn, row),
+        undecided=_undecided(conn, row),
         facts=_facts(row, tally, because, known, now, stopped=stopped),
         rings=_rings(model, found, now),
         total=sums.ring_row("All", "", "", tally, isolated),
@@ -199,6 +202,12 @@ def _halted(conn: Connection, row: Row) -> Halted | None:
     return Halted(
         int(row["halted_at"]), str(row["halted_by"] or ""), str(row["halt_reason"] or ""), incident
     )
+
+
+def _undecided(conn: Connection, row: Row) -> Undecided | None:
+    if not waits_for_a_person(row):
+        return None
+    return Undecided(str(row["because"][0]["text"]), rows.incident_of(conn, int(row["id"]), "held"))
 
 
 def _facts(

@@ -6,6 +6,7 @@ from typing import Any, Final
 from tidegate.core.amounts import format_share
 from tidegate.rollout import cohort
 from tidegate.rollout import tally as evidence_sums
+from tidegate.rollout.gates.evidence import HELD
 from tidegate.rollout.model import (
     ALL_BP,
     Evidence,
@@ -104,7 +105,14 @@ def state_text(row: Row, *, stopped: bool) -> str:
     if stopped:
         who = "by gate" if row["halted_by"] == sums.PLANNER else f"by {row['halted_by']}"
         return f"Halted {who}{_THEN.get(state, '')}"
+    if waits_for_a_person(row):
+        return f"{word}, a person decides"
     return f"{word}, {where_text(row)}" if state in {"active", "paused"} else word
+
+
+def waits_for_a_person(row: Row) -> bool:
+    """Say whether evidence neither stops a rollout nor lets it go on."""
+    return bool(row["because"]) and row["because"][0]["gate"] == HELD
 
 
 def listed(conn: Connection, row: Row, audience_of: AudienceOf) -> RolloutRow:

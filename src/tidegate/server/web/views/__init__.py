@@ -83,6 +83,7 @@ from tidegate.server.web.views.rollouts import (
     RolloutPage,
     RolloutsPage,
     Target,
+    Undecided,
 )
 from tidegate.server.web.views.supply import (
     AdvisoriesPage,
@@ -157,6 +158,7 @@ __all__ = [
     "Target",
     "TimelineGroup",
     "TimelineRow",
+    "Undecided",
     "VariantRow",
     "VersionRow",
     "WhyRow",

@@ -93,6 +93,14 @@ class Halted:
 
 
 @dataclass(frozen=True, slots=True)
+class Undecided:
+    """What a person has to decide, since evidence neither stops the rollout nor lets it go on."""
+
+    reason: str
+    incident: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Target:
     """A release that devices may be ordered back to."""
 
@@ -150,6 +158,7 @@ class RolloutPage:
     audience: str = ""
     asks: tuple[Ask, ...] = ()
     halted: Halted | None = None
+    undecided: Undecided | None = None
     stopped: bool = False  # it was halted and never resumed, whatever became of it then
     facts: tuple[Fact, ...] = ()
     rings: tuple[RingRow, ...] = ()
