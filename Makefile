@@ -20,6 +20,7 @@ demo:  ## a fleet takes a good release and stops bad ones; ARGS="--exit" ends it
 
 test: setup  ## set up what is missing, then run every tier of tests
 	@tools/apt-needs
+	@tools/setup moto
 	$(BIN)/python tools/agent-alone
 	$(BIN)/python -m pytest $(ARGS)
 

@@ -41,6 +41,8 @@ FAMILIES: Final[dict[str, str]] = {
     "security": "Noticed and reported; not the end of an update.",
     "config": "Configuration; raised at start only.",
     "data": "The server's data directory.",
+    "blobs": "The object store: whoever runs it, or configured it.",
+    "upload": "Files on their way to the server.",
     "serve": "Starting the server.",
     "key": "Key files.",
     "supply": "Documents of the supply chain: attachments, advisories, and what channels demand of a release's origin.",
@@ -172,7 +174,7 @@ def _amount(field: str, value: object) -> str:
             return amounts.format_duration(value)
         if field.endswith("_bp"):
             return amounts.format_share(value)
-        if field in {"body_max", "upload_max"}:
+        if field in {"body_max", "upload_max", "uploads_quota"}:
             return amounts.format_size(value)
         if field.endswith("_rate") and field.startswith("egress"):
             return f"{amounts.format_size(value)}/s" if value else "none"

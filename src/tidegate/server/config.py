@@ -20,6 +20,7 @@ from tidegate.core.nearest import did_you_mean
 from tidegate.core.release import Channel
 from tidegate.core.supply.policy import IngestRule, Need, Pattern
 from tidegate.rollout import presets
+from tidegate.server.blobs import Where
 
 SEARCHED: Final = ("tidegate.toml", "/etc/tidegate/tidegate.toml")
 
@@ -109,6 +110,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         ingest: see `Ingest`; keys read.
         caps: `[cap]`, devices that may be on their way at once, over all rollouts, among those that share an attribute; see `server.caps`.
         gate_attributes: devices' own attributes (`attr.NAME`) that the evidence gate tells apart, beside variant, region, connection and release.
+        blobs_url: `s3://BUCKET/PREFIX`; empty = a folder of the data directory.
+        blobs_endpoint, blobs_public_endpoint: addresses of an S3-compatible store, for this server, and for devices where it differs; empty = Amazon's.
+        blobs_region, blobs_addressing, blobs_ca_file: of the store; `auto`, `path` or `virtual`; a PEM file of the authorities to be trusted.
+        artifacts: how devices get payloads: `stream` by us, `redirect` to the store, `accel` by the nginx in front of us.
+        link_s: how long a device, or whoever uploads, may use a link into the store.
+        accel_prefix: nginx' internal location of the folder of blobs.
+        uploads_quota: most bytes of files that are on their way here, of a tenant.
+        uploads_life_s: an upload that nobody goes on with is forgotten after this.
+        uploads_direct: have publishers put their files right into the store, where it can be had.
         egress_rate, egress_site_rate: bytes a second at which downloads may begin, of all devices and of each site; none = no bound.
         log_level: as in `logging`.
     """
@@ -147,11 +157,35 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     mails: tuple[Mail, ...] = ()
     ingest: tuple[IngestRule, ...] = ()
     caps: dict[str, int] = {}
+    blobs_url: str = ""
+    blobs_endpoint: str = ""
+    blobs_public_endpoint: str = ""
+    blobs_region: str = ""
+    blobs_addressing: str = "auto"
+    blobs_ca_file: str = ""
+    artifacts: str = "stream"
+    link_s: int = 300
+    accel_prefix: str = "/_tidegate_blobs/"
+    uploads_quota: int = 64 << 30
+    uploads_life_s: int = 86_400
+    uploads_direct: bool = False
     egress_rate: int = 0
     egress_site_rate: int = 0
     gate_attributes: tuple[str, ...] = ()
     log_level: str = "info"
     durable: bool = True
+
+    @property
+    def blobs(self) -> Where:
+        """Return where blobs are kept."""
+        return Where(
+            url=self.blobs_url,
+            endpoint=self.blobs_endpoint,
+            public_endpoint=self.blobs_public_endpoint,
+            region=self.blobs_region,
+            addressing=self.blobs_addressing,
+            ca_file=self.blobs_ca_file,
+        )
 
 
 Reader = Callable[[object, str], Any]
@@ -255,6 +289,18 @@ KEYS: Final[Mapping[tuple[str, str], tuple[str, Reader]]] = {
     ("metadata", "timestamp"): ("timestamp_s", parse_duration),
     ("metadata", "snapshot"): ("snapshot_s", parse_duration),
     ("accounts", "session"): ("accounts_session_s", parse_duration),
+    ("blobs", "url"): ("blobs_url", _word),
+    ("blobs", "endpoint"): ("blobs_endpoint", _word),
+    ("blobs", "public_endpoint"): ("blobs_public_endpoint", _word),
+    ("blobs", "region"): ("blobs_region", _word),
+    ("blobs", "addressing"): ("blobs_addressing", _choice("auto", "path", "virtual")),
+    ("blobs", "ca_file"): ("blobs_ca_file", _word),
+    ("delivery", "artifacts"): ("artifacts", _choice("stream", "redirect", "accel")),
+    ("delivery", "link_life"): ("link_s", parse_duration),
+    ("delivery", "accel_prefix"): ("accel_prefix", _word),
+    ("uploads", "quota"): ("uploads_quota", parse_size),
+    ("uploads", "life"): ("uploads_life_s", parse_duration),
+    ("uploads", "direct"): ("uploads_direct", _yes),
     ("egress", "rate"): ("egress_rate", _rate),
     ("egress", "site_rate"): ("egress_site_rate", _rate),
     ("gate", "attributes"): ("gate_attributes", _attributes),

@@ -1,7 +1,12 @@
-"""Is this server well? Looks at configuration, data directory, keys, metadata, bytes and the running process, and changes nothing."""
+"""Is this server well? Looks at configuration, data directory, keys, metadata, bytes and the running process.
+
+It changes nothing, but for a probe that it writes into an object store, reads and deletes again: permissions are known by trying.
+"""
 
 import functools
+import hashlib
 import http.client
+import os
 import shutil
 import stat
 from collections.abc import Callable, Iterator
@@ -13,11 +18,11 @@ import msgspec
 
 from tidegate.core.amounts import format_duration, format_size
 from tidegate.core.calendar import Entry
-from tidegate.core.errors import TidegateError
+from tidegate.core.errors import TidegateError, TransferError
 from tidegate.core.metadata import parse_root, root_extra
 from tidegate.core.release import ReleaseTarget
 from tidegate.server import online
-from tidegate.server.blobs.local import LocalBlobs
+from tidegate.server.blobs import Blobs, open_blobs
 from tidegate.server.calendar import calendar, one_signer
 from tidegate.server.config import Settings, split_listen
 from tidegate.server.store import Connection, device_queries, release_queries, rollout_rows
@@ -45,6 +50,7 @@ class Scene(NamedTuple):
     conn: Connection
     folder: Path
     now: int
+    settings: Settings
 
 
 def examine(settings: Settings, now: int) -> list[Check]:
@@ -64,7 +70,7 @@ def examine(settings: Settings, now: int) -> list[Check]:
     found += _guarded("keys", lambda: _keys(folder))
     try:
         with looking_at(folder) as conn:
-            scene = Scene(conn, folder, now)
+            scene = Scene(conn, folder, now, settings)
             for name, look in _LOOKS.items():
                 found += _guarded(name, functools.partial(look, scene))
     except TidegateError as error:
@@ -174,7 +180,9 @@ def _clock(scene: Scene) -> Iterator[Check]:
 
 
 def _blobs(scene: Scene) -> Iterator[Check]:
-    blobs = LocalBlobs(scene.folder / "blobs")
+    blobs = open_blobs(scene.settings.blobs, scene.folder)
+    if blobs.remote:
+        yield _tried(blobs)
     missing = count = total = 0
     for release_id in release_queries.live_ids(scene.conn):
         for _, _, _, text in rollout_rows.artifacts(scene.conn, release_id):
@@ -188,6 +196,30 @@ def _blobs(scene: Scene) -> Iterator[Check]:
         yield Check(name="blobs", level="failed", text=text, fix="publish their bundles again")
         return
     yield Check(name="blobs", level="ok", text=f"{count} payloads, {format_size(total)}")
+
+
+def _tried(blobs: Blobs) -> Check:
+    """Write a probe, read all of it and a range, and delete it.
+
+    Raises:
+        TidegateError: `blobs.*`: what did not work.
+    """
+    probe = b"tidegate doctor " + os.urandom(4096)
+    name = hashlib.sha256(probe).hexdigest()
+    try:
+        blobs.put(name, [probe])
+        blob = blobs.open(name)
+        if blob is None:
+            raise TransferError("blobs.untrue", "what was written is not there")
+        found = blob.read_at(100, 50), blob.read_at(0, len(probe))
+        blob.close()
+        if found != (probe[100:150], probe):
+            raise TransferError("blobs.untrue", "read: other bytes than were written")
+    finally:
+        blobs.delete(name)
+    if blobs.size(name) is not None:
+        raise TransferError("blobs.untrue", "what was deleted is still there")
+    return Check(name="object store", level="ok", text="put, ranged get and delete work")
 
 
 def _fleet(scene: Scene) -> Iterator[Check]:

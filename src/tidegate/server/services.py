@@ -14,7 +14,7 @@ from typing import TypeVar
 from tidegate.core import codec
 from tidegate.core.errors import PublisherError
 from tidegate.server import keyring, online
-from tidegate.server.blobs.local import LocalBlobs
+from tidegate.server.blobs import Blobs, open_blobs
 from tidegate.server.config import Settings
 from tidegate.server.egress import Budget
 from tidegate.server.granted import Ways
@@ -66,7 +66,7 @@ class Services:
 
     settings: Settings
     store: SqliteStore
-    blobs: LocalBlobs
+    blobs: Blobs
     keys: OnlineKeys
     repository: Repository
     fleet: Fleet
@@ -151,7 +151,7 @@ def _open(
     opened = store or open_store(folder, durable=settings.durable, shared=settings.shared)
     try:
         keys = online.open_keys(folder, randomness)
-        blobs = LocalBlobs(folder / "blobs")
+        blobs = open_blobs(settings.blobs, folder)
         repository = Repository(
             keys, timestamp_s=settings.timestamp_s, snapshot_s=settings.snapshot_s
         )

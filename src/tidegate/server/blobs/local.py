@@ -4,14 +4,19 @@ A blob gets its name only after its digest was checked and its bytes are on disk
 """
 
 import errno
+import fcntl
 import hashlib
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
 from tidegate.core.errors import BusyError, ConfigError, PublisherError, RequestError
+from tidegate.server.blobs import Gathering, Where, require_part
+
+#: Of a part of a file that arrives, in bytes: what a cut costs at most.
+PART_BYTES: Final = 4 << 20
 
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _UPLOAD: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
@@ -39,6 +44,8 @@ class LocalBlob:
 
 class LocalBlobs:
     """Blobs in a folder of the data directory."""
+
+    remote = False
 
     def __init__(self, folder: Path) -> None:
         """Use `folder`, made where it is missing.
@@ -95,38 +102,65 @@ class LocalBlobs:
         """Remove a blob. Safe to repeat."""
         self._path(sha256).unlink(missing_ok=True)
 
-    # --- uploads that may be cut off and go on later ---
+    def link(self, sha256: str, life_s: int) -> None:
+        """Return None: a folder has no address of its own."""
 
-    def upload_offset(self, name: str) -> int:
-        """Return how many bytes of an upload are here already; 0 for none."""
+    # --- files that arrive in parts ---
+
+    def begin_upload(self, name: str, length: int) -> Gathering:
+        """Make room for a file; see `Blobs.begin_upload`."""
         try:
-            return self._upload(name).stat().st_size
-        except FileNotFoundError:
-            return 0
-
-    def append_upload(self, name: str, offset: int, piece: bytes) -> int:
-        """Append to an upload at `offset`, which must be where it ends, and return where it ends now.
-
-        Raises:
-            RequestError: `request.conflict`: it ends elsewhere.
-        """
-        path = self._upload(name)
-        try:
-            with path.open("ab") as file:
-                if file.tell() != offset:
-                    raise RequestError("request.conflict", f"the upload ends at {file.tell()}")
-                file.write(piece)
-                return file.tell()
+            self._upload(name).touch(mode=0o600)
         except OSError as error:
             raise _translated(error) from error
+        return Gathering(name, "", length, PART_BYTES)
 
-    def upload_path(self, name: str) -> Path:
-        """Return the file that an upload is gathered in."""
-        return self._upload(name)
+    def upload_offset(self, upload: Gathering) -> int:
+        """Return how many bytes of an upload are here already; 0 for none."""
+        try:
+            size = self._upload(upload.name).stat().st_size
+        except FileNotFoundError:
+            return 0
+        return _whole_parts(upload, size)
 
-    def drop_upload(self, name: str) -> None:
+    def append_upload(self, upload: Gathering, offset: int, part: bytes) -> int:
+        """Add a part; see `Blobs.append_upload`. Of two that add the same, one is told where the file ends now."""
+        require_part(upload, offset, part)
+        try:
+            with self._upload(upload.name).open("r+b") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                here = _whole_parts(upload, file.seek(0, os.SEEK_END))
+                if here != offset:
+                    raise RequestError("request.conflict", f"the upload ends at {here}")
+                # what a cut left of a part is written over
+                file.seek(offset)
+                file.write(part)
+                file.truncate()
+        except FileNotFoundError as error:
+            raise RequestError("request.not_found", "no such upload") from error
+        except OSError as error:
+            raise _translated(error) from error
+        return offset + len(part)
+
+    def part_links(self, upload: Gathering, offsets: Sequence[int], life_s: int) -> list[str]:
+        """Return nothing: parts come through this server."""
+        return []
+
+    def open_upload(self, upload: Gathering) -> LocalBlob | None:
+        """Open the whole; None while some of it is missing."""
+        try:
+            descriptor = os.open(self._upload(upload.name), os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        blob = LocalBlob(descriptor)
+        if blob.size != upload.length:
+            blob.close()
+            return None
+        return blob
+
+    def drop_upload(self, upload: Gathering) -> None:
         """Forget an upload. Safe to repeat."""
-        self._upload(name).unlink(missing_ok=True)
+        self._upload(upload.name).unlink(missing_ok=True)
 
     def _upload(self, name: str) -> Path:
         if not _UPLOAD.fullmatch(name):
@@ -154,6 +188,19 @@ class LocalBlobs:
             _sync(self._folder)
         temporary.replace(path)
         _sync(path.parent)
+
+
+def create(where: Where, folder: Path) -> LocalBlobs:  # noqa: ARG001 - as every back end is made
+    """Use `blobs/` in the data directory.
+
+    Raises:
+        ConfigError: `data.read_only`.
+    """
+    return LocalBlobs(folder / "blobs")
+
+
+def _whole_parts(upload: Gathering, size: int) -> int:
+    return size if size >= upload.length else size - size % upload.part_bytes
 
 
 def _sync(folder: Path) -> None:
