@@ -3,10 +3,13 @@
 import argparse
 import importlib
 import inspect
+import json
 import os
+import tempfile
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from types import ModuleType
-from typing import Final, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Final, Literal, cast, get_args, get_origin, get_type_hints
 
 import click
 import msgspec
@@ -20,6 +23,9 @@ from tidegate.core.reasons import REASONS, family
 from tidegate.core.supply import policy
 from tidegate.rollout import incident, lines, model, query
 from tidegate.server import config as server_config
+from tidegate.server.api.openapi import describe
+from tidegate.server.app import create_app
+from tidegate.server.config import Settings
 from tidegate.server.messages import EVENTS
 from tidegate.server.metric_families import FAMILIES as METRICS
 from tidegate.server.metric_families import RELEASES_MAX, ROLLOUTS_MAX
@@ -402,7 +408,19 @@ def metrics() -> str:
     return "\n\n".join(parts)
 
 
+def openapi() -> str:
+    """The description of the API, as a server gives it at `/api/v1/openapi.json`."""
+    with tempfile.TemporaryDirectory() as folder:
+        app = create_app(Settings(data_dir=Path(folder), durable=False))
+        try:
+            told = describe(cast("Any", app.admin))
+        finally:
+            app.close()
+    return json.dumps(told, indent=1, ensure_ascii=False)
+
+
 PAGES: Final[dict[str, Callable[[], str]]] = {
+    "openapi.json": openapi,
     "errors.md": errors,
     "states.md": states,
     "queries.md": queries,

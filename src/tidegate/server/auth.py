@@ -287,6 +287,8 @@ class Auth:
             values["role"] = _check_role(role)
         if disabled is not None:
             values["disabled_at"] = now if disabled else None
+        if not values:
+            raise RequestError("request.invalid", "say what is to change: role or disabled")
 
         def work(conn: Connection) -> AccountFacts:
             found = _account(conn, name)

@@ -14,17 +14,17 @@ from litestar.middleware.authentication import (
     AuthenticationResult,
 )
 from litestar.openapi.config import OpenAPIConfig
-from litestar.openapi.spec import Components, SecurityScheme
 
 from tidegate import __version__
 from tidegate.core import codec
 from tidegate.core.errors import RequestError, TidegateError
 from tidegate.server import problems
-from tidegate.server.api.desk import Desk, permission_guard
+from tidegate.server.api.desk import PREFIX, Desk, permission_guard
 from tidegate.server.api.devices import DeviceRoutes, FactoryRoutes
 from tidegate.server.api.fleet import FleetRoutes, openapi_document
 from tidegate.server.api.groups import ClaimRoutes, GroupRoutes
 from tidegate.server.api.incidents import IncidentRoutes
+from tidegate.server.api.intake import Intake
 from tidegate.server.api.notices import NoticeRoutes
 from tidegate.server.api.people import AccountRoutes, ApprovalRoutes, TokenRoutes
 from tidegate.server.api.releases import ReleaseRoutes, TrustRoutes
@@ -39,7 +39,6 @@ from tidegate.server.readiness import Readiness
 from tidegate.server.services import Services
 from tidegate.server.web.domain import create_web
 
-PREFIX: Final = "/api/v1"
 #: Sent with a session cookie by scripts of our own pages; another site's page cannot add a header to a form.
 FORM_HEADER: Final = "tidegate-form"
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -97,7 +96,11 @@ def create_admin_app(services: Services, readiness: Readiness) -> Litestar:
             openapi_document,
         ],
         guards=[permission_guard],
-        middleware=[DefineMiddleware(Authentication), DefineMiddleware(Repeats)],
+        middleware=[
+            DefineMiddleware(Authentication),
+            DefineMiddleware(Intake),
+            DefineMiddleware(Repeats),
+        ],
         dependencies={"desk": Provide(lambda: desk, sync_to_thread=False)},
         exception_handlers={
             TidegateError: show_problem,
@@ -120,10 +123,6 @@ def create_admin_app(services: Services, readiness: Readiness) -> Litestar:
             version=__version__,
             path="/api/openapi",
             render_plugins=[],
-            components=Components(
-                security_schemes={"token": SecurityScheme(type="http", scheme="bearer")}
-            ),
-            security=[{"token": []}],
         ),
         exception_handlers={TidegateError: show_problem, HTTPException: show_http_problem},
         logging_config=None,

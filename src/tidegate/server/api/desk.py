@@ -11,8 +11,9 @@ from litestar.connection import ASGIConnection
 from litestar.datastructures import State
 from litestar.di import NamedDependency
 from litestar.handlers import BaseRouteHandler
-from litestar.params import QueryParameter
+from litestar.params import PathParameter, QueryParameter
 
+from tidegate.core.codec import INTEGER_MAX
 from tidegate.core.errors import RequestError
 from tidegate.server import audit
 from tidegate.server.auth import Actor, Auth
@@ -22,12 +23,18 @@ from tidegate.server.services import Services
 from tidegate.server.store import Connection
 
 T = TypeVar("T")
+PREFIX: Final = "/api/v1"
 ApiRequest = Request[Actor, None, State]
 PAGE_MAX: Final = 500
 #: Key of a handler's `opt` that names the permission which it takes. A handler without one is refused.
 PERMISSION: Final = "permission"
 #: Value of `PERMISSION` for handlers that anybody may call.
 ANYBODY: Final = "anybody"
+#: Keys of a handler's `opt` for the description of the API: the media type of a body that is read raw, the media types of an answer that is no JSON struct, and
+#: statuses of refusals beside those that follow from how it is called.
+BODY: Final = "body"
+ANSWER: Final = "answer"
+REFUSALS: Final = "refusals"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +65,9 @@ class Desk:
 
 
 DeskDep = NamedDependency[Desk]
+#: What stands in a path.
+Name = Annotated[str, PathParameter(min_length=1, max_length=128)]
+Number = Annotated[int, PathParameter(ge=1, le=INTEGER_MAX)]
 Limit = Annotated[int, QueryParameter(ge=1, le=PAGE_MAX)]
 Cursor = Annotated[str, QueryParameter(max_length=64)]
 Text = Annotated[str, QueryParameter(max_length=1000)]

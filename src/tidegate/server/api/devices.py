@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from litestar import Controller, delete, get, post, put
-from litestar.params import FromPath, JSONBody
+from litestar.params import JSONBody
 
 from tidegate.core import words
 from tidegate.core.errors import RequestError
@@ -19,6 +19,7 @@ from tidegate.server.api.desk import (
     InState,
     Limit,
     Matching,
+    Name,
     Text,
     cursor_of,
     position_of,
@@ -75,26 +76,24 @@ class DeviceRoutes(Controller):
         return Devices(items=items, next=cursor_of(more))
 
     @get("/{name:str}", opt={PERMISSION: "fleet.read"}, sync_to_thread=True)
-    def show(self, desk: DeskDep, name: FromPath[str]) -> DeviceRecord:
+    def show(self, desk: DeskDep, name: Name) -> DeviceRecord:
         """Return a device."""
         return desk.read(lambda conn: inquiry.device(conn, name, desk.now))
 
     @get("/{name:str}/why", opt={PERMISSION: "fleet.read"}, sync_to_thread=True)
-    def why(self, desk: DeskDep, name: FromPath[str]) -> Why:
+    def why(self, desk: DeskDep, name: Name) -> Why:
         """Say why a device is, or is not, updating."""
         return desk.read(
             lambda conn: why.tell(conn, name, desk.now, why.bounds_of(desk.services.settings))
         )
 
     @get("/{name:str}/updates", opt={PERMISSION: "fleet.read"}, sync_to_thread=True)
-    def updates(self, desk: DeskDep, name: FromPath[str]) -> Updates:
+    def updates(self, desk: DeskDep, name: Name) -> Updates:
         """Return every update of a device, newest first."""
         return Updates(items=desk.read(lambda conn: inquiry.updates_of(conn, name)))
 
     @get("/{name:str}/log", opt={PERMISSION: "fleet.read"}, sync_to_thread=True)
-    def log(
-        self, desk: DeskDep, name: FromPath[str], cursor: Cursor = "", limit: Limit = 100
-    ) -> Events:
+    def log(self, desk: DeskDep, name: Name, cursor: Cursor = "", limit: Limit = 100) -> Events:
         """Return what a device reported, newest first."""
         before = position_of(cursor)
         items, more = desk.read(
@@ -104,7 +103,7 @@ class DeviceRoutes(Controller):
 
     @post("/{name:str}/accept", opt={PERMISSION: "device.manage"}, status_code=200)
     async def accept(
-        self, request: ApiRequest, desk: DeskDep, name: FromPath[str], data: JSONBody[LetIn]
+        self, request: ApiRequest, desk: DeskDep, name: Name, data: JSONBody[LetIn]
     ) -> DeviceRecord:
         """Let a device in that asks to join. With a fingerprint, only the device that shows it."""
 
@@ -133,7 +132,7 @@ class DeviceRoutes(Controller):
         status_code=200,
     )
     async def enrolment(
-        self, request: ApiRequest, desk: DeskDep, name: FromPath[str], data: JSONBody[Because]
+        self, request: ApiRequest, desk: DeskDep, name: Name, data: JSONBody[Because]
     ) -> DeviceRecord:
         """Reject, revoke or decommission a device. Doing it again changes nothing."""
         verb = request.url.path.rstrip("/").rpartition("/")[2]
@@ -155,7 +154,7 @@ class DeviceRoutes(Controller):
 
     @post("/{name:str}/swap", opt={PERMISSION: "device.manage"}, status_code=200)
     async def swap(
-        self, request: ApiRequest, desk: DeskDep, name: FromPath[str], data: JSONBody[Swap]
+        self, request: ApiRequest, desk: DeskDep, name: Name, data: JSONBody[Swap]
     ) -> DeviceRecord:
         """Approve a new key for a device by its fingerprint: its board was swapped, or it is to leave quarantine or revocation."""
 
@@ -172,7 +171,7 @@ class DeviceRoutes(Controller):
         status_code=200,
     )
     async def key(
-        self, request: ApiRequest, desk: DeskDep, name: FromPath[str], data: JSONBody[Because]
+        self, request: ApiRequest, desk: DeskDep, name: Name, data: JSONBody[Because]
     ) -> DeviceRecord:
         """`rekey`: have a device make itself a new key. `clear`: let it out of quarantine with the key that it has; takes a reason."""
         verb = request.url.path.rstrip("/").rpartition("/")[2]
@@ -194,7 +193,7 @@ class DeviceRoutes(Controller):
         status_code=200,
     )
     async def hold(
-        self, request: ApiRequest, desk: DeskDep, name: FromPath[str], data: JSONBody[Because]
+        self, request: ApiRequest, desk: DeskDep, name: Name, data: JSONBody[Because]
     ) -> DeviceRecord:
         """Keep a device as it is, or let it go on."""
         verb = request.url.path.rstrip("/").rpartition("/")[2]
@@ -213,7 +212,7 @@ class DeviceRoutes(Controller):
 
     @put("/{name:str}/tags", opt={PERMISSION: "device.manage"}, sync_to_thread=True)
     def tags_of(
-        self, request: ApiRequest, desk: DeskDep, name: FromPath[str], data: JSONBody[Tags]
+        self, request: ApiRequest, desk: DeskDep, name: Name, data: JSONBody[Tags]
     ) -> DeviceRecord:
         """Replace a device's tags."""
 
@@ -249,7 +248,7 @@ class FactoryRoutes(Controller):
         )
 
     @delete("/{key:str}", opt={PERMISSION: "device.manage"}, sync_to_thread=True)
-    def drop(self, request: ApiRequest, desk: DeskDep, key: FromPath[str]) -> None:
+    def drop(self, request: ApiRequest, desk: DeskDep, key: Name) -> None:
         """Take a device that has not come yet off the list, by the digest of its key."""
         if not desk.write(lambda conn: preauthorized.drop(conn, key, request.user, desk.now)):
             raise RequestError("request.not_found", "no unused entry with this key")

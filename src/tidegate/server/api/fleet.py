@@ -7,9 +7,9 @@ import msgspec
 from litestar import Controller, Request, get
 from litestar.response import ServerSentEvent, ServerSentEventMessage
 
-from tidegate.core import protocol
 from tidegate.server import audit, calendar, inquiry
 from tidegate.server.api.desk import (
+    ANSWER,
     ANYBODY,
     PERMISSION,
     Cursor,
@@ -19,6 +19,7 @@ from tidegate.server.api.desk import (
     cursor_of,
     position_of,
 )
+from tidegate.server.api.openapi import describe
 from tidegate.server.api.wire import AuditRows, Calendar, Events
 from tidegate.server.audit import Verdict
 from tidegate.server.facts import Status
@@ -54,7 +55,7 @@ class FleetRoutes(Controller):
         items, more = desk.read(lambda conn: inquiry.events(conn, after=after, limit=limit))
         return Events(items=items, next=cursor_of(more))
 
-    @get("/stream", opt={PERMISSION: "fleet.read"})
+    @get("/stream", opt={PERMISSION: "fleet.read", ANSWER: ("text/event-stream",)})
     async def stream(self, desk: DeskDep) -> ServerSentEvent:
         """Tell what changes, as server-sent events named `change`; a comment every ten seconds when nothing does."""
         return ServerSentEvent(_told(desk))
@@ -90,31 +91,6 @@ async def _told(desk: Desk) -> AsyncIterator[ServerSentEventMessage]:
             yield ServerSentEventMessage(data=msgspec.json.encode(plain).decode(), event="change")
 
 
-# --- the description of the API -------------------------------------------------------------------------------------
-
-#: Device routes, answered raw: path → (method, summary, body, answer).
-_DEVICE_ROUTES: Final[dict[str, tuple[str, str, Any, Any]]] = {
-    "/d/v1/enrol": ("post", "Enrol a device", protocol.EnrolRequest, protocol.EnrolAnswer),
-    "/d/v1/nonce": ("post", "Get a nonce for a session", None, protocol.NonceAnswer),
-    "/d/v1/session": ("post", "Open a session", protocol.SessionRequest, protocol.SessionAnswer),
-    "/d/v1/poll": ("get", "Ask whether there is something to do", None, protocol.PollAnswer),
-    "/d/v1/assignment": (
-        "post",
-        "Get the signed assignment",
-        protocol.AssignmentRequest,
-        protocol.AssignmentAnswer,
-    ),
-    "/d/v1/permit": (
-        "post",
-        "Ask leave to activate",
-        protocol.PermitRequest,
-        protocol.PermitAnswer,
-    ),
-    "/d/v1/events": ("post", "Report events", protocol.EventsRequest, protocol.EventsAnswer),
-    "/d/v1/time": ("post", "Get the signed time", protocol.TimeRequest, protocol.TimeAnswer),
-}
-
-
 @get(
     "/openapi.json",
     opt={PERMISSION: ANYBODY, "exclude_from_auth": True},
@@ -123,40 +99,8 @@ _DEVICE_ROUTES: Final[dict[str, tuple[str, str, Any, Any]]] = {
 )
 def openapi_document(request: Request[Any, Any, Any]) -> dict[str, Any]:
     """Describe the whole API, device routes included, as OpenAPI 3.1."""
-    return described(request.app.openapi_schema.to_schema())
-
-
-def described(document: dict[str, Any]) -> dict[str, Any]:
-    """Return an OpenAPI document with the device routes and the problem body added; `document` itself stays."""
-    kinds = [kind for row in _DEVICE_ROUTES.values() for kind in row[2:] if kind is not None]
-    _, schemas = msgspec.json.schema_components(
-        [*kinds, protocol.Problem], ref_template="#/components/schemas/{name}"
-    )
-    paths = dict(document.get("paths", {}))
-    for path, (method, summary, body, answer) in _DEVICE_ROUTES.items():
-        operation: dict[str, Any] = {
-            "summary": summary,
-            "operationId": f"device_{path.rpartition('/')[2]}",
-            "tags": ["device"],
-            "responses": {
-                "200": {"description": "done", "content": _json(answer)},
-                "default": {
-                    "description": "refused",
-                    "content": {
-                        "application/problem+json": {
-                            "schema": {"$ref": "#/components/schemas/Problem"}
-                        }
-                    },
-                },
-            },
-        }
-        if body is not None:
-            operation["requestBody"] = {"required": True, "content": _json(body)}
-        paths[path] = {method: operation}
-    components = dict(document.get("components", {}))
-    components["schemas"] = {**components.get("schemas", {}), **schemas}
-    return {**document, "paths": paths, "components": components}
-
-
-def _json(kind: type[Any]) -> dict[str, Any]:
-    return {"application/json": {"schema": {"$ref": f"#/components/schemas/{kind.__name__}"}}}
+    state = request.app.state
+    found: dict[str, Any] | None = state.get("described")
+    if found is None:
+        found = state["described"] = describe(request.app)
+    return found

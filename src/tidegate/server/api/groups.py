@@ -1,10 +1,10 @@
 """Groups and claim tokens over REST."""
 
 from litestar import Controller, delete, get, post, put
-from litestar.params import FromPath, JSONBody
+from litestar.params import JSONBody
 
 from tidegate.server import claims, groups
-from tidegate.server.api.desk import PERMISSION, ApiRequest, DeskDep
+from tidegate.server.api.desk import PERMISSION, ApiRequest, DeskDep, Name
 from tidegate.server.api.wire import (
     Because,
     Claims,
@@ -39,13 +39,13 @@ class GroupRoutes(Controller):
         )
 
     @get("/{name:str}", opt={PERMISSION: "fleet.read"}, sync_to_thread=True)
-    def show(self, desk: DeskDep, name: FromPath[str]) -> GroupFacts:
+    def show(self, desk: DeskDep, name: Name) -> GroupFacts:
         """Return a group."""
         return desk.read(lambda conn: groups.show(conn, name))
 
     @put("/{name:str}", opt={PERMISSION: "group.manage"}, sync_to_thread=True)
     def edit(
-        self, request: ApiRequest, desk: DeskDep, name: FromPath[str], data: JSONBody[GroupChange]
+        self, request: ApiRequest, desk: DeskDep, name: Name, data: JSONBody[GroupChange]
     ) -> GroupFacts:
         """Replace a group's query or its list of devices."""
         return desk.write(
@@ -55,7 +55,7 @@ class GroupRoutes(Controller):
         )
 
     @delete("/{name:str}", opt={PERMISSION: "group.manage"}, sync_to_thread=True)
-    def remove(self, request: ApiRequest, desk: DeskDep, name: FromPath[str]) -> None:
+    def remove(self, request: ApiRequest, desk: DeskDep, name: Name) -> None:
         """Remove a group."""
         desk.write(lambda conn: groups.remove(conn, name, request.user, desk.now))
 
@@ -96,7 +96,7 @@ class ClaimRoutes(Controller):
         "/{name:str}/revoke", opt={PERMISSION: "claim.manage"}, sync_to_thread=True, status_code=200
     )
     def revoke(
-        self, request: ApiRequest, desk: DeskDep, name: FromPath[str], data: JSONBody[Because]
+        self, request: ApiRequest, desk: DeskDep, name: Name, data: JSONBody[Because]
     ) -> ClaimFacts:
         """End a claim; devices that joined by it stay."""
         return desk.write(lambda conn: claims.revoke(conn, name, request.user, desk.now))

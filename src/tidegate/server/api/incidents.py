@@ -4,7 +4,7 @@ import base64
 import binascii
 
 from litestar import Controller, Response, get, post
-from litestar.params import FromPath, JSONBody
+from litestar.params import JSONBody
 
 from tidegate.core.errors import RequestError
 from tidegate.core.protocol import Envelope
@@ -12,6 +12,7 @@ from tidegate.rollout.incident import POLICY
 from tidegate.server import acts, cohort_lists, grants, incidents, publication, reports
 from tidegate.server.acts import Outcome
 from tidegate.server.api.desk import (
+    ANSWER,
     PERMISSION,
     ApiRequest,
     Cursor,
@@ -19,6 +20,8 @@ from tidegate.server.api.desk import (
     DeskDep,
     InState,
     Limit,
+    Name,
+    Number,
     Text,
     cursor_of,
     position_of,
@@ -85,7 +88,7 @@ class IncidentRoutes(Controller):
         return desk.write(work)
 
     @get("/{name:str}", opt={PERMISSION: "fleet.read"}, sync_to_thread=True)
-    def show(self, desk: DeskDep, name: FromPath[str]) -> IncidentAnswer:
+    def show(self, desk: DeskDep, name: Name) -> IncidentAnswer:
         """Return an incident, its report as it stands now, what was written into it, and what the status page says."""
 
         def work(conn: Connection) -> IncidentAnswer:
@@ -103,11 +106,18 @@ class IncidentRoutes(Controller):
 
         return desk.read(work)
 
-    @get("/{name:str}/export", opt={PERMISSION: "fleet.read"}, sync_to_thread=True)
+    @get(
+        "/{name:str}/export",
+        opt={
+            PERMISSION: "fleet.read",
+            ANSWER: ("text/markdown", "text/html", "application/json"),
+        },
+        sync_to_thread=True,
+    )
     def export(
         self,
         desk: DeskDep,
-        name: FromPath[str],
+        name: Name,
         format: Text = "md",  # noqa: A002 - the query's key
     ) -> Response[bytes]:
         """Return the report as `md`, `html` or `json`."""
@@ -119,7 +129,7 @@ class IncidentRoutes(Controller):
     def cohort(
         self,
         desk: DeskDep,
-        name: FromPath[str],
+        name: Name,
         which: Text = "affected",
         cursor: Cursor = "",
         limit: Limit = 500,
@@ -133,7 +143,7 @@ class IncidentRoutes(Controller):
         "/{name:str}/edit", opt={PERMISSION: "incident.write"}, sync_to_thread=True, status_code=200
     )
     def edit(
-        self, request: ApiRequest, desk: DeskDep, name: FromPath[str], data: JSONBody[IncidentEdit]
+        self, request: ApiRequest, desk: DeskDep, name: Name, data: JSONBody[IncidentEdit]
     ) -> IncidentFacts:
         """Set severity, owner or summary."""
         return desk.write(
@@ -155,7 +165,7 @@ class IncidentRoutes(Controller):
         status_code=200,
     )
     def note(
-        self, request: ApiRequest, desk: DeskDep, name: FromPath[str], data: JSONBody[NewNote]
+        self, request: ApiRequest, desk: DeskDep, name: Name, data: JSONBody[NewNote]
     ) -> IncidentFacts:
         """Write a note, a hypothesis, the proved cause or a corrective action into an incident."""
 
@@ -172,7 +182,7 @@ class IncidentRoutes(Controller):
         status_code=200,
     )
     def follow_up(
-        self, request: ApiRequest, desk: DeskDep, name: FromPath[str], data: JSONBody[NewFollowUp]
+        self, request: ApiRequest, desk: DeskDep, name: Name, data: JSONBody[NewFollowUp]
     ) -> IncidentFacts:
         """Write down what is left to do."""
 
@@ -191,7 +201,7 @@ class IncidentRoutes(Controller):
         status_code=200,
     )
     def followed_up(
-        self, request: ApiRequest, desk: DeskDep, name: FromPath[str], number: FromPath[int]
+        self, request: ApiRequest, desk: DeskDep, name: Name, number: Number
     ) -> IncidentFacts:
         """Note that a follow-up was done."""
 
@@ -202,12 +212,12 @@ class IncidentRoutes(Controller):
         return desk.write(work)
 
     @get("/{name:str}/grants", opt={PERMISSION: "fleet.read"}, sync_to_thread=True)
-    def list_grants(self, desk: DeskDep, name: FromPath[str]) -> Grants:
+    def list_grants(self, desk: DeskDep, name: Name) -> Grants:
         """List the grants of a way back that were drafted for an incident, newest first."""
         return Grants(items=desk.read(lambda conn: grants.of_incident(conn, name)))
 
     @get("/{name:str}/grants/{number:int}", opt={PERMISSION: "fleet.read"}, sync_to_thread=True)
-    def show_grant(self, desk: DeskDep, name: FromPath[str], number: FromPath[int]) -> Envelope:
+    def show_grant(self, desk: DeskDep, name: Name, number: Number) -> Envelope:
         """Return a grant as it travels: a DSSE envelope, without signatures as long as it is a draft."""
         return desk.read(lambda conn: grants.envelope_of(conn, name, number))
 
@@ -218,7 +228,7 @@ class IncidentRoutes(Controller):
         status_code=201,
     )
     def draft_grant(
-        self, request: ApiRequest, desk: DeskDep, name: FromPath[str], data: JSONBody[NewGrant]
+        self, request: ApiRequest, desk: DeskDep, name: Name, data: JSONBody[NewGrant]
     ) -> GrantDraft:
         """Compute the affected cohort and draft the grant that would bring it back. Holders of incident keys sign it offline."""
         ask = GrantAsk(**{field: getattr(data, field) for field in GrantAsk.__struct_fields__})
@@ -231,7 +241,7 @@ class IncidentRoutes(Controller):
         status_code=200,
     )
     def submit_grant(
-        self, request: ApiRequest, desk: DeskDep, name: FromPath[str], data: JSONBody[SignedGrant]
+        self, request: ApiRequest, desk: DeskDep, name: Name, data: JSONBody[SignedGrant]
     ) -> Outcome:
         """Hand in a signed grant; it is checked as a device would, and its devices are ordered back."""
         return desk.operations.fall_back_by_grant(
@@ -245,7 +255,7 @@ class IncidentRoutes(Controller):
         status_code=200,
     )
     def mitigate(
-        self, request: ApiRequest, desk: DeskDep, name: FromPath[str], data: JSONBody[Because]
+        self, request: ApiRequest, desk: DeskDep, name: Name, data: JSONBody[Because]
     ) -> IncidentFacts:
         """Note that an incident does no more harm."""
         return _move(desk, name, "mitigate", request.user, data.reason)
@@ -257,7 +267,7 @@ class IncidentRoutes(Controller):
         status_code=200,
     )
     def reopen(
-        self, request: ApiRequest, desk: DeskDep, name: FromPath[str], data: JSONBody[Because]
+        self, request: ApiRequest, desk: DeskDep, name: Name, data: JSONBody[Because]
     ) -> IncidentFacts:
         """Open an incident again."""
         return _move(desk, name, "reopen", request.user, data.reason)
@@ -269,7 +279,7 @@ class IncidentRoutes(Controller):
         status_code=200,
     )
     def close(
-        self, request: ApiRequest, desk: DeskDep, name: FromPath[str], data: JSONBody[Because]
+        self, request: ApiRequest, desk: DeskDep, name: Name, data: JSONBody[Because]
     ) -> IncidentFacts:
         """Close an incident that has a corrective action."""
         return _move(desk, name, "close", request.user, data.reason)
@@ -284,7 +294,7 @@ class IncidentRoutes(Controller):
         self,
         request: ApiRequest,
         desk: DeskDep,
-        name: FromPath[str],
+        name: Name,
         data: JSONBody[NewPublication],
     ) -> IncidentFacts:
         """Put an incident on the status page, or replace what it says there. A text that names a device of the fleet is refused."""
@@ -300,7 +310,7 @@ class IncidentRoutes(Controller):
         status_code=200,
     )
     def publish_update(
-        self, request: ApiRequest, desk: DeskDep, name: FromPath[str], data: JSONBody[NewUpdate]
+        self, request: ApiRequest, desk: DeskDep, name: Name, data: JSONBody[NewUpdate]
     ) -> IncidentFacts:
         """Add a line to what the status page says of an incident."""
         return desk.write(
@@ -314,7 +324,7 @@ class IncidentRoutes(Controller):
         status_code=200,
     )
     def unpublish(
-        self, request: ApiRequest, desk: DeskDep, name: FromPath[str], data: JSONBody[Withdrawal]
+        self, request: ApiRequest, desk: DeskDep, name: Name, data: JSONBody[Withdrawal]
     ) -> IncidentFacts:
         """Take an incident off the status page."""
         return desk.write(

@@ -2,7 +2,7 @@
 
 import msgspec
 from litestar import Controller, get, post
-from litestar.params import FromPath, JSONBody
+from litestar.params import JSONBody
 
 from tidegate.server import outbox
 from tidegate.server.api.desk import (
@@ -12,6 +12,7 @@ from tidegate.server.api.desk import (
     DeskDep,
     InState,
     Limit,
+    Number,
     cursor_of,
     position_of,
 )
@@ -56,7 +57,7 @@ class NoticeRoutes(Controller):
         sync_to_thread=True,
         status_code=200,
     )
-    def replay(self, request: ApiRequest, desk: DeskDep, number: FromPath[int]) -> NoticeFacts:
+    def replay(self, request: ApiRequest, desk: DeskDep, number: Number) -> NoticeFacts:
         """Deliver a message once more, under the same id."""
         done = desk.write(lambda conn: outbox.replay(conn, number, request.user, desk.now))
         desk.services.wake()

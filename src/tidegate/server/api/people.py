@@ -1,11 +1,11 @@
 """People over REST: who asks, accounts, one-time sign-in links, API tokens, the inbox of approvals."""
 
 from litestar import Controller, delete, get, patch, post
-from litestar.params import FromPath, JSONBody
+from litestar.params import JSONBody
 
 from tidegate.server import approvals
 from tidegate.server.acts import Outcome
-from tidegate.server.api.desk import ANYBODY, PERMISSION, ApiRequest, DeskDep, InState
+from tidegate.server.api.desk import ANYBODY, PERMISSION, ApiRequest, DeskDep, InState, Name, Number
 from tidegate.server.api.wire import (
     AccountChange,
     Accounts,
@@ -50,7 +50,7 @@ class AccountRoutes(Controller):
 
     @patch("/accounts/{name:str}", opt={PERMISSION: "account.manage"}, sync_to_thread=True)
     def edit(
-        self, request: ApiRequest, desk: DeskDep, name: FromPath[str], data: JSONBody[AccountChange]
+        self, request: ApiRequest, desk: DeskDep, name: Name, data: JSONBody[AccountChange]
     ) -> AccountFacts:
         """Change an account's role, disable or enable it."""
         return desk.accounts.edit_account(
@@ -64,7 +64,7 @@ class AccountRoutes(Controller):
         status_code=200,
     )
     def reset(
-        self, request: ApiRequest, desk: DeskDep, name: FromPath[str], data: JSONBody[Because]
+        self, request: ApiRequest, desk: DeskDep, name: Name, data: JSONBody[Because]
     ) -> MadeAccount:
         """Give an account a new password, and end its sessions."""
         password = desk.accounts.reset_password(name, request.user.name, desk.now)
@@ -77,7 +77,7 @@ class AccountRoutes(Controller):
         status_code=201,
     )
     def ticket(
-        self, request: ApiRequest, desk: DeskDep, name: FromPath[str], data: JSONBody[Because]
+        self, request: ApiRequest, desk: DeskDep, name: Name, data: JSONBody[Because]
     ) -> Ticket:
         """Make a one-time sign-in link for an account, good for an hour."""
         ticket = desk.accounts.sign_in_link_ticket(name, desk.now, by=request.user.name)
@@ -105,7 +105,7 @@ class TokenRoutes(Controller):
         return MadeToken(name=data.name, token=token, facts=facts)
 
     @delete("/{name:str}", opt={PERMISSION: "token.manage"}, sync_to_thread=True)
-    def revoke(self, request: ApiRequest, desk: DeskDep, name: FromPath[str]) -> None:
+    def revoke(self, request: ApiRequest, desk: DeskDep, name: Name) -> None:
         """End an API token."""
         desk.accounts.revoke_token(name, request.user, desk.now)
 
@@ -124,7 +124,7 @@ class ApprovalRoutes(Controller):
         )
 
     @get("/{number:int}", opt={PERMISSION: "fleet.read"}, sync_to_thread=True)
-    def show(self, desk: DeskDep, number: FromPath[int]) -> RequestFacts:
+    def show(self, desk: DeskDep, number: Number) -> RequestFacts:
         """Return a request."""
         return desk.read(lambda conn: approvals.show(conn, number))
 
@@ -135,7 +135,7 @@ class ApprovalRoutes(Controller):
         status_code=200,
     )
     def approve(
-        self, request: ApiRequest, desk: DeskDep, number: FromPath[int], data: JSONBody[Decision]
+        self, request: ApiRequest, desk: DeskDep, number: Number, data: JSONBody[Decision]
     ) -> Outcome:
         """Approve a request of somebody else; it is carried out at once."""
         return desk.operations.decide(number, request.user, data.reason, desk.now, approve=True)
@@ -147,7 +147,7 @@ class ApprovalRoutes(Controller):
         status_code=200,
     )
     def decline(
-        self, request: ApiRequest, desk: DeskDep, number: FromPath[int], data: JSONBody[Decision]
+        self, request: ApiRequest, desk: DeskDep, number: Number, data: JSONBody[Decision]
     ) -> Outcome:
         """Decline a request."""
         return desk.operations.decide(number, request.user, data.reason, desk.now, approve=False)

@@ -7,17 +7,19 @@ from typing import Any, Final
 
 import msgspec
 from litestar import Controller, get, post
-from litestar.params import FromPath, JSONBody
+from litestar.params import JSONBody
 
 from tidegate.core.errors import RequestError, TidegateError
 from tidegate.server import audit, inquiry, recalls, releases
 from tidegate.server.api.desk import (
+    BODY,
     PERMISSION,
     ApiRequest,
     Cursor,
     Desk,
     DeskDep,
     Limit,
+    Name,
     Text,
     Yes,
     cursor_of,
@@ -50,7 +52,7 @@ class ReleaseRoutes(Controller):
         return Releases(items=items, next=cursor_of(more))
 
     @get("/releases/{name:str}", opt={PERMISSION: "fleet.read"}, sync_to_thread=True)
-    def show(self, desk: DeskDep, name: FromPath[str]) -> ReleaseFacts:
+    def show(self, desk: DeskDep, name: Name) -> ReleaseFacts:
         """Return a release with its artifacts and what was signed about them."""
         return desk.read(lambda conn: inquiry.release(conn, name))
 
@@ -61,7 +63,7 @@ class ReleaseRoutes(Controller):
         status_code=200,
     )
     def recall(
-        self, request: ApiRequest, desk: DeskDep, name: FromPath[str], data: JSONBody[Because]
+        self, request: ApiRequest, desk: DeskDep, name: Name, data: JSONBody[Because]
     ) -> Recalled:
         """Never offer a release again, and end every rollout of it. It cannot be undone."""
         actor = request.user
@@ -69,7 +71,7 @@ class ReleaseRoutes(Controller):
 
     @post(
         "/bundles",
-        opt={PERMISSION: "release.publish"},
+        opt={PERMISSION: "release.publish", BODY: "application/x-tar"},
         status_code=200,
         request_max_body_size=None,
     )
@@ -105,13 +107,13 @@ class TrustRoutes(Controller):
         """Return the public halves of the server's keys, as the root ceremony takes them."""
         return desk.services.keys.public()
 
-    @post("/root", opt={PERMISSION: "root.publish"}, status_code=200)
+    @post("/root", opt={PERMISSION: "root.publish", BODY: "application/json"}, status_code=200)
     async def root(self, request: ApiRequest, desk: DeskDep) -> Version:
         """Publish a root that its holders have signed (the document as the whole body)."""
         body = await _small(request)
         return await asyncio.to_thread(_publish, desk, request.user, "root", body)
 
-    @post("/targets", opt={PERMISSION: "root.publish"}, status_code=200)
+    @post("/targets", opt={PERMISSION: "root.publish", BODY: "application/json"}, status_code=200)
     async def targets(self, request: ApiRequest, desk: DeskDep) -> Version:
         """Publish a targets role that its holders have signed."""
         body = await _small(request)

@@ -12,6 +12,7 @@ from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from tidegate.core.errors import RequestError
 from tidegate.server.api.desk import Desk
+from tidegate.server.api.intake import again, whole
 from tidegate.server.auth import Actor
 from tidegate.server.store import admin_log
 
@@ -57,7 +58,7 @@ class Repeats:
 
     async def _once(self, key: str, scope: Scope, receive: Receive, send: Send) -> None:
         desk: Desk = scope["litestar_app"].state.desk
-        body = await _read(receive, desk.services.settings.body_max)
+        body = await whole(receive, desk.services.settings.body_max)
         asked = f"POST {scope['path']}?".encode() + scope["query_string"] + b"\n" + body
         digest = hashlib.sha256(asked).hexdigest()
         kept = await asyncio.to_thread(desk.read, lambda conn: admin_log.kept_answer(conn, key))
@@ -69,7 +70,7 @@ class Repeats:
             await _answer(send, int(kept["status"]), bytes(kept["body"]))
             return
         answer = _Answer(send)
-        await self.app(scope, _again(body, receive), answer)
+        await self.app(scope, again(body, receive), answer)
         if answer.status < 400 and len(answer.body) <= KEPT_MAX:
             row = {
                 "key": key,
@@ -120,32 +121,6 @@ def _key_of(scope: Scope) -> str:
                 )
             return key
     return ""
-
-
-async def _read(receive: Receive, most: int) -> bytes:
-    body = bytearray()
-    while True:
-        message = await receive()
-        if message["type"] != "http.request":
-            raise RequestError("request.invalid", "the request ended early")
-        body += message.get("body", b"")
-        if len(body) > most:
-            raise RequestError("request.too_large", f"at most {most} bytes are taken")
-        if not message.get("more_body", False):
-            return bytes(body)
-
-
-def _again(body: bytes, receive: Receive) -> Receive:
-    told = False
-
-    async def replay() -> Any:
-        nonlocal told
-        if told:
-            return await receive()
-        told = True
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return replay
 
 
 async def _answer(send: Send, status: int, body: bytes) -> None:

@@ -4,19 +4,21 @@ import asyncio
 from typing import Any
 
 from litestar import Controller, Response, get, post, put
-from litestar.params import FromPath, JSONBody
+from litestar.params import JSONBody
 
 from tidegate.core.errors import RequestError
 from tidegate.server import acts, inquiry, listing, rollouts, why
 from tidegate.server.acts import Outcome
 from tidegate.server.api.desk import (
     PERMISSION,
+    REFUSALS,
     ApiRequest,
     Cursor,
     Desk,
     DeskDep,
     InState,
     Limit,
+    Name,
     Text,
     Yes,
     cursor_of,
@@ -74,7 +76,7 @@ class RolloutRoutes(Controller):
         return desk.operations.create(data, request.user, reason, desk.now)
 
     @get("/{name:str}", opt={PERMISSION: "fleet.read"}, sync_to_thread=True)
-    def show(self, desk: DeskDep, name: FromPath[str]) -> Response[RolloutFacts]:
+    def show(self, desk: DeskDep, name: Name) -> Response[RolloutFacts]:
         """Return a rollout; its ETag is its generation."""
         found = desk.read(lambda conn: inquiry.rollout(conn, name, desk.now))
         return Response(found, headers={"ETag": f'"{found.generation}"'})
@@ -84,7 +86,7 @@ class RolloutRoutes(Controller):
         self,
         request: ApiRequest,
         desk: DeskDep,
-        name: FromPath[str],
+        name: Name,
         data: JSONBody[dict[str, Any]],
     ) -> Outcome:
         """Replace a rollout's policy by a policy file's content, with `reason` beside it."""
@@ -95,27 +97,25 @@ class RolloutRoutes(Controller):
         )
 
     @get("/{name:str}/evidence", opt={PERMISSION: "fleet.read"}, sync_to_thread=True)
-    def evidence(self, desk: DeskDep, name: FromPath[str]) -> EvidenceFacts:
+    def evidence(self, desk: DeskDep, name: Name) -> EvidenceFacts:
         """Return all that is known: counters by ring and variant, errors against device time by arm, and the odds of the evidence gate."""
         count = desk.operations.audiences.count
         return desk.read(lambda conn: inquiry.evidence(conn, name, count, desk.now))
 
     @get("/{name:str}/evidence/replay", opt={PERMISSION: "fleet.read"}, sync_to_thread=True)
-    def replay(self, desk: DeskDep, name: FromPath[str]) -> Replayed:
+    def replay(self, desk: DeskDep, name: Name) -> Replayed:
         """Book the evidence gate's log anew, from the first fact, and say whether it leads to what is kept."""
         return desk.read(lambda conn: inquiry.replayed(conn, name))
 
     @get("/{name:str}/explain", opt={PERMISSION: "fleet.read"}, sync_to_thread=True)
-    def explain(self, desk: DeskDep, name: FromPath[str], ring: Text = "") -> Explanation:
+    def explain(self, desk: DeskDep, name: Name, ring: Text = "") -> Explanation:
         """Say why a rollout, or one of its rings, is where it is."""
         bounds = why.bounds_of(desk.services.settings)
         lines = desk.read(lambda conn: why.tell_rollout(conn, name, ring, desk.now, bounds))
         return Explanation(rollout=name, lines=list(lines))
 
     @get("/{name:str}/log", opt={PERMISSION: "fleet.read"}, sync_to_thread=True)
-    def log(
-        self, desk: DeskDep, name: FromPath[str], cursor: Cursor = "", limit: Limit = 200
-    ) -> LogLines:
+    def log(self, desk: DeskDep, name: Name, cursor: Cursor = "", limit: Limit = 200) -> LogLines:
         """Return a rollout's story, in order."""
         after = position_of(cursor)
         items, more = desk.read(lambda conn: inquiry.story(conn, name, after=after, limit=limit))
@@ -125,7 +125,7 @@ class RolloutRoutes(Controller):
     def updates(
         self,
         desk: DeskDep,
-        name: FromPath[str],
+        name: Name,
         in_state: InState = "",
         cursor: Cursor = "",
         limit: Limit = 200,
@@ -137,9 +137,13 @@ class RolloutRoutes(Controller):
         )
         return Participants(items=items, next=cursor_of(more))
 
-    @get("/{name:str}/stragglers", opt={PERMISSION: "fleet.read"}, sync_to_thread=True)
+    @get(
+        "/{name:str}/stragglers",
+        opt={PERMISSION: "fleet.read", REFUSALS: (409,)},
+        sync_to_thread=True,
+    )
     def stragglers(
-        self, desk: DeskDep, name: FromPath[str], cursor: Cursor = "", limit: Limit = 200
+        self, desk: DeskDep, name: Name, cursor: Cursor = "", limit: Limit = 200
     ) -> Stragglers:
         """List the devices that were ordered back and still run what they are to leave, each with why."""
         after = position_of(cursor)
@@ -158,7 +162,7 @@ class RolloutRoutes(Controller):
         self,
         request: ApiRequest,
         desk: DeskDep,
-        name: FromPath[str],
+        name: Name,
         data: JSONBody[FallbackOrder],
         dry_run: Yes = False,
     ) -> Outcome | WayBack:
@@ -184,7 +188,7 @@ class RolloutRoutes(Controller):
         self,
         request: ApiRequest,
         desk: DeskDep,
-        name: FromPath[str],
+        name: Name,
         data: JSONBody[Act],
         dry_run: Yes = False,
     ) -> Outcome | WouldAct:
@@ -200,7 +204,7 @@ class RolloutRoutes(Controller):
         self,
         request: ApiRequest,
         desk: DeskDep,
-        name: FromPath[str],
+        name: Name,
         data: JSONBody[Act],
         dry_run: Yes = False,
     ) -> Outcome | WouldAct:
@@ -214,7 +218,7 @@ class RolloutRoutes(Controller):
         status_code=200,
     )
     def approve(
-        self, request: ApiRequest, desk: DeskDep, name: FromPath[str], data: JSONBody[Act]
+        self, request: ApiRequest, desk: DeskDep, name: Name, data: JSONBody[Act]
     ) -> Outcome | WouldAct:
         """Approve what waits for it: the newest open request, or the step of a ring that has an approval gate."""
         return _act(request, desk, name, data, dry_run=False)

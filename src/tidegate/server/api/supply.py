@@ -4,19 +4,24 @@ import asyncio
 from typing import Annotated, Any, Final
 
 from litestar import Controller, Response, get, post
-from litestar.params import FromPath, JSONBody, QueryParameter
+from litestar.params import JSONBody, QueryParameter
 
 from tidegate.core.errors import RequestError, TidegateError
 from tidegate.core.supply.documents import ADVISORY_MAX
 from tidegate.server import acts, advisories, components
 from tidegate.server.advisories import AdvisoryFacts, ImportFacts
 from tidegate.server.api.desk import (
+    ANSWER,
+    BODY,
     PERMISSION,
+    REFUSALS,
     ApiRequest,
     Cursor,
     Desk,
     DeskDep,
     Limit,
+    Name,
+    Number,
     Text,
     cursor_of,
     position_of,
@@ -39,8 +44,6 @@ from tidegate.server.store import supply as rows
 Seconds = Annotated[int, QueryParameter(ge=0, le=1 << 40)]
 #: A ring that no rollout can have. An empty one stands for devices that confirmed in none: factory images.
 ANY_RING: Final = "*"
-#: An integer that fits into the database.
-_NUMBER_MAX: Final = 1 << 53
 #: Sent with documents that others wrote: to be stored, never to be shown by a browser as a page of ours.
 _AS_FILE: Final = {
     "X-Content-Type-Options": "nosniff",
@@ -116,7 +119,7 @@ class AdvisoryRoutes(Controller):
     path = "/advisories"
     tags = ("supply chain",)
 
-    @get("/", opt={PERMISSION: "fleet.read"}, sync_to_thread=True)
+    @get("/", opt={PERMISSION: "fleet.read", REFUSALS: (404,)}, sync_to_thread=True)
     def list_advisories(
         self,
         desk: DeskDep,
@@ -136,23 +139,23 @@ class AdvisoryRoutes(Controller):
         return Advisories(items=items, next=cursor_of(more))
 
     @get("/{number:int}", opt={PERMISSION: "fleet.read"}, sync_to_thread=True)
-    def show(self, desk: DeskDep, number: FromPath[int]) -> AdvisoryFacts:
+    def show(self, desk: DeskDep, number: Number) -> AdvisoryFacts:
         """Return an advisory."""
-        return desk.read(lambda conn: advisories.shown(conn, _bounded(number)))
+        return desk.read(lambda conn: advisories.shown(conn, number))
 
     @get("/{number:int}/findings", opt={PERMISSION: "fleet.read"}, sync_to_thread=True)
     def findings(
-        self, desk: DeskDep, number: FromPath[int], cursor: Cursor = "", limit: Limit = 50
+        self, desk: DeskDep, number: Number, cursor: Cursor = "", limit: Limit = 50
     ) -> Findings:
         """Return what an advisory concerns, and what statements say about it."""
         skip = position_of(cursor)
-        found = desk.read(lambda conn: advisories.findings(conn, _bounded(number)))
+        found = desk.read(lambda conn: advisories.findings(conn, number))
         after = skip + limit
         return Findings(items=found[skip:after], next=cursor_of(after if after < len(found) else 0))
 
     @post(
         "/",
-        opt={PERMISSION: "release.publish"},
+        opt={PERMISSION: "release.publish", BODY: "application/json"},
         status_code=200,
         request_max_body_size=ADVISORY_MAX + 1,
     )
@@ -172,12 +175,12 @@ class AdvisoryRoutes(Controller):
         status_code=200,
     )
     def forget(
-        self, request: ApiRequest, desk: DeskDep, number: FromPath[int], data: JSONBody[Because]
+        self, request: ApiRequest, desk: DeskDep, number: Number, data: JSONBody[Because]
     ) -> Done:
         """Forget an advisory, such as one that was brought in by mistake."""
 
         def work(conn: Any) -> str:
-            name = advisories.forget(conn, _bounded(number))
+            name = advisories.forget(conn, number)
             desk.note(conn, request.user, "advisory.forget", name[:200], reason=data.reason)
             return name
 
@@ -212,12 +215,10 @@ class OriginRoutes(Controller):
 
     @get(
         "/releases/{name:str}/attachments/{digest:str}",
-        opt={PERMISSION: "fleet.read"},
+        opt={PERMISSION: "fleet.read", ANSWER: ("application/octet-stream",)},
         sync_to_thread=True,
     )
-    def attachment(
-        self, desk: DeskDep, name: FromPath[str], digest: FromPath[str]
-    ) -> Response[bytes]:
+    def attachment(self, desk: DeskDep, name: Name, digest: Name) -> Response[bytes]:
         """Return an attachment of a release, by its SHA-256. Verify it against the signed target: `tidegate release fetch` does."""
         return attachment(desk.services.blobs, desk, name, digest)
 
@@ -269,9 +270,3 @@ def _take(desk: Desk, actor: Actor, body: bytes) -> ImportFacts:
         return done
 
     return desk.write(work)
-
-
-def _bounded(number: int) -> int:
-    if not 0 < number < _NUMBER_MAX:
-        raise RequestError("request.not_found", "no advisory of that number")
-    return number
