@@ -133,6 +133,6 @@ def test_the_dashboard_shows_every_metric_but_for_a_few() -> None:
     left_out = {name for name, one in FAMILIES.items() if not used & set(one.series)}
     assert left_out == {
         "tidegate_advisories_open", "tidegate_commit_work", "tidegate_downloads",
-        "tidegate_gate_epoch", "tidegate_info", "tidegate_live_watchers", "tidegate_rollout_decided_seconds",
+        "tidegate_gate_epoch", "tidegate_info", "tidegate_live_watchers", "tidegate_polls_held", "tidegate_rollout_decided_seconds",
         "tidegate_rollouts", "tidegate_ticks", "tidegate_updates",
     }  # fmt: skip

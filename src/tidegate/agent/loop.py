@@ -126,6 +126,7 @@ class Loop:
         """Do what does not wait for the server, once. Return whether to go on waiting for it."""
         self._alive()
         self._wait(self._server, NEVER, answered)
+        self._runner.hurry()
         return not self._stopped
 
     def _alive(self) -> None:

@@ -68,6 +68,7 @@ from tidegate.agent.ports import Checkup, Findings, Ports, Reading
 from tidegate.agent.settings import Settings
 from tidegate.agent.state import (
     Downloading,
+    Idle,
     Reverting,
     Staged,
     State,
@@ -185,6 +186,11 @@ class Runner:
         self._line.poll_at = self._line.retry_at = self._line.wish_until = 0.0
         self._line.again = True
 
+    def hurry(self) -> None:
+        """Cut short what waits at the server for news, if anything is to be done here. Called while a call of `aside`'s way is under way."""
+        if self._effects or self._line.again:
+            self._uplink.hurry()
+
     def aside(self, way: Way) -> None:
         """Wait for the server in this way from now on. What it lets happen meanwhile may feed events, but must not tick."""
         self._uplink.way = way
@@ -236,7 +242,7 @@ class Runner:
     @property
     def next_poll_s(self) -> float:
         """Return in how many seconds the next poll is due."""
-        return max(0.0, self._uplink.poll_due_at - self._mono())
+        return max(0.0, self._uplink.poll_due_at(self._free_s()) - self._mono())
 
     def because(self) -> tuple[Because, ...]:
         """Say what is waited for."""
@@ -291,7 +297,10 @@ class Runner:
     def _idle_s(self) -> float:
         mono = self._mono()
         line = self._line
-        due = [self._uplink.poll_due_at - mono, self._refill.wait_s(self.state, mono)]
+        due = [
+            self._uplink.poll_due_at(self._free_s()) - mono,
+            self._refill.wait_s(self.state, mono),
+        ]
         if self.state.outbox:
             due.append(line.retry_at - mono)
         wait = self.state.wait
@@ -432,7 +441,7 @@ class Runner:
 
     def _aside(self) -> None:
         """Keep in touch during a long download; a new order interrupts it, and what came is kept."""
-        if self._line.token is not None and self._mono() >= self._uplink.poll_due_at:
+        if self._line.token is not None and self._mono() >= self._uplink.poll_due_at():
             self._poll()
         if self.flow.steer():
             self._end_job()
@@ -503,7 +512,8 @@ class Runner:
         line, mono = self._line, self._mono()
         if mono < line.retry_at:
             return False
-        due = mono >= line.poll_at or bool(self.state.outbox) or self._asked_refresh
+        polls = mono >= self._uplink.poll_due_at(self._free_s())
+        due = polls or bool(self.state.outbox) or self._asked_refresh
         if not due and not self._needs_session():
             return False
         if line.enrolled != "accepted":
@@ -512,10 +522,23 @@ class Runner:
         if line.token is None or mono >= line.token_until:
             self._start(MakeSession())
             return True
-        if mono >= line.poll_at:
+        if polls:
             self._poll()
             return True
         return self._send()
+
+    def _free_s(self) -> float:
+        """Return for how long nothing is to be done here, whatever the server says."""
+        busy = self._active is not None or self._effects or self.state.outbox or self._examined
+        if busy or not isinstance(self.state.phase, Idle):
+            return 0.0
+        mono, wait = self._mono(), self.state.wait
+        due = [self._line.token_until - mono, self._refill.wait_s(self.state, mono)]
+        if wait is not None and wait.until_mono > mono:
+            due.append(wait.until_mono - mono)
+        elif self.because():
+            due.append(self.lookout.again_s())
+        return max(0.0, min(due))
 
     def _needs_session(self) -> bool:
         phase = self.state.phase
@@ -523,10 +546,11 @@ class Runner:
         return self._line.token is None and waits
 
     def _poll(self) -> None:
-        work = self._uplink.poll()
+        work = self._uplink.poll(self._free_s())
         if work is None:
             return
-        self.feed(Beat(now=self.now(), metrics=self._metrics(), first=not self._heard))
+        if self._uplink.beat_due():
+            self.feed(Beat(now=self.now(), metrics=self._metrics(), first=not self._heard))
         # A download is interrupted by a stop only. To ask what is known already would end it at every poll, and a slow one would never come to its end.
         if work and (self._active is None or self._asked_at != self._line.gate_epoch):
             self._asked_at = self._line.gate_epoch

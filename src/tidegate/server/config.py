@@ -92,6 +92,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         tls_cert, tls_key: files of a certificate and its key instead.
         body_max, upload_max: most bytes of a request body, and of an uploaded bundle.
         poll_interval_s, poll_spread_bp: told to devices, and how much it may differ between them.
+        poll_wait_max_s, poll_waiters_max: how long a device that stays connected may wait for news, and how many may at a time in this process; 0 = nobody.
         events_queue: pieces of work that may wait for the writer before events are refused with 503.
         events_rate, events_burst: events a second that one device may send for ever, and at once.
         joining_rate, joining_burst: requests without a token that one address may send, a second and at once: as many devices as share it come back together.
@@ -134,6 +135,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     upload_max: int = 20 << 30
     poll_interval_s: int = 300
     poll_spread_bp: int = 1_000
+    poll_wait_max_s: int = 55
+    poll_waiters_max: int = 15_000
     events_queue: int = 8_192
     events_rate: int = 2
     events_burst: int = 10_000
@@ -272,6 +275,8 @@ KEYS: Final[Mapping[tuple[str, str], tuple[str, Reader]]] = {
     ("http", "upload_max"): ("upload_max", parse_size),
     ("poll", "interval"): ("poll_interval_s", parse_duration),
     ("poll", "spread"): ("poll_spread_bp", parse_share),
+    ("poll", "wait_max"): ("poll_wait_max_s", parse_duration),
+    ("poll", "waiters_max"): ("poll_waiters_max", _number),
     ("events", "queue"): ("events_queue", _number),
     ("events", "rate"): ("events_rate", _number),
     ("events", "burst"): ("events_burst", _number),

@@ -1,7 +1,7 @@
 """The device side as raw ASGI: poll, enrol, session, assignment, permit, events, time, metadata and bytes (docs/reference/protocol.md).
 
-A poll touches no database and builds nothing: token, array look-ups, an answer encoded before. Everything else is a short function around a unit of work.
-Bodies are bounded while they are read. Nothing here decides; it asks `updates`, `permits`, `telemetry` and `devices`.
+A poll touches no database and builds nothing (`polls`). Everything else is a short function around a unit of work. Bodies are bounded while they are read.
+Nothing here decides; it asks `updates`, `permits`, `telemetry` and `devices`.
 """
 
 import asyncio
@@ -24,7 +24,6 @@ from tidegate.core.protocol import (
     PermitAnswer,
     PermitBody,
     PermitRequest,
-    PollAnswer,
     TimeAnswer,
     TimeBody,
     TimeRequest,
@@ -32,8 +31,9 @@ from tidegate.core.protocol import (
 from tidegate.server import devices, permits, problems, ranges, telemetry, updates
 from tidegate.server.joining import ROUTES, Joining
 from tidegate.server.limits import RateLimit
+from tidegate.server.polls import Polls
 from tidegate.server.services import Services
-from tidegate.server.snapshot import ACCEPTED, QUARANTINED, STATES, Plan
+from tidegate.server.snapshot import ACCEPTED, QUARANTINED, STATES
 from tidegate.server.store import Connection, changes, device_queries
 from tidegate.server.tokens import Session
 
@@ -52,12 +52,7 @@ _PIECE_S: Final = 30
 _BODY_S: Final = 120
 #: Tokens that are remembered; about 300 bytes each.
 _SESSIONS_MAX: Final = 50_000
-#: Poll answers differ by this many steps of jitter.
-_JITTER: Final = 8
 _log = logging.getLogger("tidegate.hot")
-
-#: A poll's answer, ready to send: tag, 200 start and body, 304 start.
-Ready = tuple[bytes, Message, Message, Message]
 
 
 class HotApp:
@@ -71,8 +66,7 @@ class HotApp:
         self._fleet = services.fleet
         self._clock = services.clock
         self._counters = services.counters
-        self._ready: list[Ready] = []
-        self._ready_for: Plan | None = None
+        self.polls = Polls(services, self._row)
         self._joining = Joining(services)
         settings = services.settings
         self._reports = RateLimit(per_s=settings.events_rate, burst=settings.events_burst)
@@ -91,7 +85,8 @@ class HotApp:
         path: str = scope["path"]
         try:
             if path == "/d/v1/poll":
-                await self._poll(scope, send)
+                _require_method(scope["method"], "GET")
+                await self.polls(scope, send)
                 return
             await self._route(path.removeprefix(PREFIX), scope, receive, send)
         except TidegateError as error:
@@ -122,63 +117,6 @@ class HotApp:
             await self._blob(rest, scope, receive, send)
         else:
             raise RequestError("request.not_found", "no such device route")
-
-    # --- poll ---
-
-    async def _poll(self, scope: Scope, send: Send) -> None:
-        _require_method(scope["method"], "GET")
-        token = tag = None
-        for name, value in scope["headers"]:
-            if name == b"authorization":
-                token = value
-            elif name == b"if-none-match":
-                tag = value
-        now = int(self._clock())
-        row = self._row(token, now, quarantined=True)
-        fleet = self._fleet
-        fleet.seen[row] = now
-        fleet.dirty.add(row)
-        if self._ready_for is not fleet.plan:
-            self._prepare(fleet.plan)
-        index = row % _JITTER
-        # what another process stopped may not be known here: nothing begins by an old plan
-        if self._store.fresh and fleet.has_work(row, now):
-            index += _JITTER
-        etag, start, body, unchanged = self._ready[index]
-        self._counters.polls += 1
-        if tag is not None and ranges.matches(tag, etag):
-            self._counters.polls_unchanged += 1
-            await send(unchanged)
-            await send(_EMPTY_BODY)
-            return
-        await send(start)
-        await send(body)
-
-    def _prepare(self, plan: Plan) -> None:
-        """Encode every answer that a poll can have under this plan."""
-        settings = self._services.settings
-        ready: list[Ready] = []
-        for work in (False, True):
-            for step in range(_JITTER):
-                spread = (
-                    settings.poll_interval_s * settings.poll_spread_bp * (2 * step - _JITTER + 1)
-                )
-                after = settings.poll_interval_s + spread // (2 * 10_000 * _JITTER)
-                answer = PollAnswer(
-                    work=work, poll_after_s=max(1, after), gate_epoch=plan.gate_epoch
-                )
-                body = codec.encode(answer)
-                etag = b'"%d-%d-%d%d"' % (plan.version, plan.gate_epoch, work, step)
-                headers = [_JSON, (b"etag", etag), (b"content-length", str(len(body)).encode())]
-                start: Message = {"type": "http.response.start", "status": 200, "headers": headers}
-                unchanged: Message = {
-                    "type": "http.response.start",
-                    "status": 304,
-                    "headers": [(b"etag", etag)],
-                }
-                ready.append((etag, start, {"type": "http.response.body", "body": body}, unchanged))
-        self._ready = ready
-        self._ready_for = plan
 
     # --- who is it ---
 
@@ -411,7 +349,6 @@ class HotApp:
                 gone.cancel()
 
 
-_EMPTY_BODY: Final[Message] = {"type": "http.response.body", "body": b""}
 _BLOB_HEADERS: Final[Headers] = [
     (b"content-type", b"application/octet-stream"),
     (b"cache-control", b"public, max-age=31536000, immutable"),

@@ -177,6 +177,7 @@ _ALL: Final = (
         "Requests of people and their programs (API, pages, scrapes), by class of status.",
         ("status",),
     ),
+    Family("tidegate_polls_held", "gauge", "process", "Polls held until there is news."),
     Family("tidegate_live_watchers", "gauge", "process", "Open event streams."),
     Family("tidegate_ticks", "counter", "process", "Times that the planner looked, or let another process."),
     Family("tidegate_ticks_failed", "counter", "process", "Ticks that ended in an error."),

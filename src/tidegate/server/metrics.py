@@ -96,6 +96,7 @@ class Metrics:
         yield value("tidegate_ready", self._readiness.look(now).ready)
         yield table("tidegate_device_problems", _labelled(counters.problems.copy()))
         yield table("tidegate_requests", _labelled(counters.requests.copy()))
+        yield value("tidegate_polls_held", counters.polls_held)
         yield value("tidegate_live_watchers", self._live.watchers)
         if counters.ticked_at:
             yield value("tidegate_ticked_seconds", now - counters.ticked_at)

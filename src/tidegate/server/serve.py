@@ -85,7 +85,9 @@ def serve(
     try:
         opened(app)
         url = url_of(settings, taken)
-        server = _Server(_config(app, context), lambda: ready(app, url))
+        server = _Server(
+            _config(app, context), lambda: ready(app, url), app.hot.polls.waiters.close
+        )
         with _quiet_end():
             server.run(sockets=[taken])
     finally:
@@ -108,16 +110,23 @@ def _quiet_end() -> Iterator[None]:
 
 
 class _Server(uvicorn.Server):
-    """Says when it is ready."""
+    """Says when it is ready, and when it is about to stop: what only waits need not be waited for."""
 
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, ready: Callable[[], None], stopping: Callable[[], None]
+    ) -> None:
         super().__init__(config)
         self._ready = ready
+        self._stopping = stopping
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
             self._ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._stopping()
+        await super().shutdown(sockets)
 
 
 def _config(app: App, context: ssl.SSLContext | None) -> uvicorn.Config:

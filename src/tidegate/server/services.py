@@ -43,6 +43,8 @@ class Counters:
 
     polls: int = 0
     polls_unchanged: int = 0
+    #: Polls that are held now, until there is news.
+    polls_held: int = 0
     events: int = 0
     events_refused: int = 0
     assignments: int = 0

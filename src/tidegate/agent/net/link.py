@@ -84,6 +84,8 @@ class HttpTransport:
         self._timeless = False
         self._narrow = narrow
         self._reached = False
+        #: Set from another thread: no answer is waited for until somebody sets it back.
+        self.interrupted = False
 
     def request(
         self,
@@ -109,7 +111,8 @@ class HttpTransport:
             return self._once(method, path, sent, body, timeout_s)
         except (OSError, http.client.HTTPException) as error:
             self.failed(error)
-            if not (kept and _broke(error) and (method in _SAFE or path in _KEYED)):
+            again = kept and _broke(error) and (method in _SAFE or path in _KEYED)
+            if self.interrupted or not again:
                 raise _translated(error) from error
         try:
             return self._once(method, path, sent, body, timeout_s)
@@ -122,6 +125,18 @@ class HttpTransport:
         if self._reached and isinstance(error, TimeoutError):
             self._narrow = not self._narrow
         self.close()
+
+    def interrupt(self) -> None:
+        """End the wait for an answer, from another thread: whoever waits gets `download.truncated`, and the request is not sent again.
+
+        It may not have been sent yet: then it ends before its answer is waited for.
+        """
+        self.interrupted = True
+        sock = None if self._connection is None else self._connection.sock
+        if sock is not None:
+            with contextlib.suppress(OSError):
+                # not SSLSocket's own, which would take its state away from under the thread that reads
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Let the connection go."""
@@ -146,6 +161,8 @@ class HttpTransport:
             connection.sock.settimeout(timeout_s)
         headers.setdefault("accept-encoding", "identity")
         connection.request(method, path, body=body, headers=headers)
+        if self.interrupted:
+            raise ConnectionResetError("interrupted")
         self._open = _Answer(self, cast("_Bounded", connection.getresponse()))
         return self._open
 

@@ -1,4 +1,7 @@
-"""The loop's own talk with the server: polls and events, when each is due, and how long to keep quiet after a failure. Signs and verifies nothing."""
+"""The loop's own talk with the server: polls and events, when each is due, and how long to keep quiet after a failure. Signs and verifies nothing.
+
+A device that stays connected has its poll held by the server until there is news (`Prefer: wait=`, RFC 7240). Whatever it has to do itself cuts that short.
+"""
 
 from typing import Final, cast
 
@@ -6,6 +9,7 @@ import msgspec
 
 from tidegate.agent.net import api
 from tidegate.agent.net.beside import Way, in_place
+from tidegate.agent.net.link import HttpTransport
 from tidegate.agent.ports import Clock, Transport
 from tidegate.agent.settings import Settings
 from tidegate.core import codec
@@ -15,6 +19,11 @@ from tidegate.core.protocol import EventItem, EventsAnswer, EventsRequest, PollA
 #: Back-off, in seconds: doubled from the first to the last, with jitter.
 RETRY_FIRST_S: Final = 5.0
 RETRY_MAX_S: Final = 300.0
+#: How long a poll is held, in seconds. Many a router forgets a connection that was idle for a minute: where one is lost, half as long, down to the least.
+HOLD_MAX_S: Final = 55
+HOLD_MIN_S: Final = 7
+#: Between two held polls, in seconds: a server that answers at once is not asked without a pause.
+HELD_PAUSE_S: Final = 1.0
 
 
 class Line(msgspec.Struct):
@@ -35,6 +44,14 @@ class Line(msgspec.Struct):
     problem: str = ""
     #: Somebody asked for a poll while one was under way.
     again: bool = False
+    hold_s: int = HOLD_MAX_S
+    #: From then on a device that stays connected may ask to be held.
+    hold_at: float = 0.0
+    #: Polls in a row that asked to be held and were answered at once, and that were told of work.
+    unheld: int = 0
+    offers: int = 0
+    #: When the device itself is due to tell that it lives; a held poll comes back more often than that.
+    beat_at: float = 0.0
 
 
 class Uplink:
@@ -55,17 +72,27 @@ class Uplink:
         self._settings = settings
         self.line = Line()
         self.way: Way = in_place
+        self._holding = self._cut = False
 
     def reload(self, settings: Settings) -> None:
         """Go by other settings from the next request on."""
         self._settings = settings
 
-    def poll(self) -> bool | None:
-        """Poll. Returns whether there is work; None when the server could not be asked."""
+    def poll(self, idle_s: float = 0.0) -> bool | None:
+        """Poll. Returns whether there is work; None when the server could not be asked.
+
+        Args:
+            idle_s: for how long this device has nothing else to do: so long it may wait for the answer, if it stays connected.
+        """
         line = self.line
         line.again = False
         headers = {"if-none-match": line.etag} if line.etag else {}
-        reply = self._call("GET", "/d/v1/poll", headers=headers)
+        hold_s = int(min(line.hold_s, idle_s)) if line.etag and self._settings.stay_connected else 0
+        if hold_s >= HOLD_MIN_S:
+            headers["prefer"] = f"wait={hold_s}"
+            reply = self._held(headers, hold_s)
+        else:
+            reply = self._call("GET", "/d/v1/poll", headers=headers)
         if reply is None:
             return None
         work = False
@@ -81,10 +108,69 @@ class Uplink:
             line.etag = None if work else reply.headers.get("etag")
         line.wish_until = 0.0
         self.contact()
-        pause_s = max(line.poll_after_s, float(self._settings.poll_interval_s), 1.0)
-        due = self._clock.monotonic() + pause_s * (1 + self._jitter() / 10)
+        due = self._clock.monotonic() + self._pause_s * (1 + self._jitter() / 10)
         line.poll_at = 0.0 if line.again else due
+        self._hold_next("prefer" in headers, reply)
         return work
+
+    def _hold_next(self, asked: bool, reply: api.Reply) -> None:
+        """Note when to ask to be held: soon, or, where the server does not hold (any more), when the next poll is due anyway.
+
+        An answer with news (200) to a poll that might have been held is no refusal, unless it comes again and again.
+        """
+        line, mono = self.line, self._clock.monotonic()
+        held = not asked or "preference-applied" in reply.headers
+        line.unheld = 0 if held else line.unheld + 1
+        if line.unheld > (0 if reply.status == 304 else 1):
+            line.hold_at = line.poll_at
+        elif line.etag:
+            line.offers, line.hold_at = 0, mono + HELD_PAUSE_S
+        else:
+            # Work was offered. Once it is done, or turned out to be none, how do things stand? More and more rarely, where the offer is not for us.
+            line.offers += 1
+            line.hold_at = mono + RETRY_FIRST_S * 2 ** min(line.offers - 1, 10)
+
+    def beat_due(self) -> bool:
+        """Say whether to tell that this device lives, once a usual pause between polls, and count from now if so."""
+        mono = self._clock.monotonic()
+        if mono < self.line.beat_at:
+            return False
+        self.line.beat_at = mono + 0.9 * self._pause_s if self._settings.stay_connected else 0.0
+        return True
+
+    def hurry(self) -> None:
+        """Cut a poll short that the server holds: there is something to do here. From any thread; safe to repeat."""
+        if self._holding and not self._cut and isinstance(self._transport, HttpTransport):
+            self._cut = True
+            self._transport.interrupt()
+
+    def _allow(self) -> None:
+        if isinstance(self._transport, HttpTransport):
+            self._transport.interrupted = False
+
+    @property
+    def _pause_s(self) -> float:
+        return max(self.line.poll_after_s, float(self._settings.poll_interval_s), 1.0)
+
+    def _held(self, headers: dict[str, str], hold_s: int) -> api.Reply | None:
+        """Poll, and wait for the answer. One that was cut short is no failure of the link: the next poll is due at once."""
+        line, failures = self.line, self.line.failures
+        self._allow()
+        self._holding, self._cut = True, False
+        try:
+            reply = self._call(
+                "GET", "/d/v1/poll", headers=headers, timeout_s=self._settings.timeout_s + hold_s
+            )
+        finally:
+            self._holding = False
+            self._allow()
+        if reply is None and line.failures > failures:
+            if self._cut:
+                line.failures, line.problem, line.retry_at = failures, "", line.wish_until
+                line.hold_at = self._clock.monotonic() + HELD_PAUSE_S
+            else:
+                line.hold_s = max(HOLD_MIN_S, line.hold_s // 2)
+        return reply
 
     def post(self, items: tuple[EventItem, ...]) -> int | None:
         """Send events. Returns up to which number the server is done with them; None when it could not be told."""
@@ -124,10 +210,12 @@ class Uplink:
         line.wish_until = mono + wish_s if wish_s else 0.0
         line.retry_at = max(mono + pause_s, line.wish_until)
 
-    @property
-    def poll_due_at(self) -> float:
-        """Return when the next poll may be sent."""
-        return max(self.line.poll_at, self.line.retry_at)
+    def poll_due_at(self, idle_s: float = 0.0) -> float:
+        """Return when the next poll may be sent; `idle_s` as in `poll`."""
+        line, due = self.line, self.line.poll_at
+        if self._settings.stay_connected and idle_s >= HOLD_MIN_S:
+            due = min(due, line.hold_at)
+        return max(due, line.retry_at)
 
     def _call(
         self,
@@ -136,6 +224,7 @@ class Uplink:
         *,
         headers: dict[str, str] | None = None,
         body: bytes | None = None,
+        timeout_s: float | None = None,
     ) -> api.Reply | None:
         token = self.line.token
 
@@ -148,7 +237,7 @@ class Uplink:
                 token=token,
                 headers=headers,
                 body=body,
-                timeout_s=self._settings.timeout_s,
+                timeout_s=timeout_s or self._settings.timeout_s,
             )
 
         try:
