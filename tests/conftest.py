@@ -36,6 +36,14 @@ def _note(report: pytest.TestReport | pytest.CollectReport) -> None:
         report.longrepr = f"{reason}\nNo tier may be skipped here (TIDEGATE_STRICT_TIERS=1)."
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--store",
+        choices=("sqlite", "postgres", "both"),
+        help="run the suites of the server over this store, in place of what each chooses",
+    )
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield

@@ -1,7 +1,6 @@
 """What every store promises, run over each back end."""
 
 import os
-import sqlite3
 import subprocess
 import sys
 import threading
@@ -13,21 +12,27 @@ from typing import Any
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Connection, func, insert, select
+from sqlalchemy import Connection, func, insert, select, text
+from tests import stores
 
 from tidegate.core.errors import BusyError, ConfigError, TidegateError
-from tidegate.server.store import Change, changes, tables
-from tidegate.server.store.sqlite import DATABASE_NAME, SqliteStore, open_store, raw_connection
+from tidegate.server.store import Change, Store, changes, tables
+
+
+@pytest.fixture(params=stores.BACK_ENDS)
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[stores.Place]:
+    with stores.place(request.param, tmp_path / "data") as made:
+        yield made
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[SqliteStore]:
-    made = open_store(tmp_path / "data")
+def store(place: stores.Place) -> Iterator[Store]:
+    made = place.open()
     yield made
     made.close()
 
 
-def _add(name: str) -> Callable[[Connection], int]:
+def added(name: str) -> Callable[[Connection], int]:
     def work(conn: Connection) -> int:
         conn.execute(insert(tables.lease).values(name=name, holder="me", expires_at=1))
         return len(name)
@@ -35,23 +40,23 @@ def _add(name: str) -> Callable[[Connection], int]:
     return work
 
 
-def _count(conn: Connection) -> int:
+def count(conn: Connection) -> int:
     return conn.execute(select(func.count()).select_from(tables.lease)).scalar_one()
 
 
-def test_what_was_written_is_read(store: SqliteStore) -> None:
-    assert store.write(_add("abc")).result(5) == 3
-    assert store.read(_count) == 1
+def test_what_was_written_is_read(store: Store) -> None:
+    assert store.write(added("abc")).result(5) == 3
+    assert store.read(count) == 1
 
 
-def test_work_that_fails_undoes_itself_alone(store: SqliteStore) -> None:
+def test_work_that_fails_undoes_itself_alone(store: Store) -> None:
     gate = threading.Event()
 
     def blocks(conn: Connection) -> None:
         gate.wait(5)
 
     def fails(conn: Connection) -> None:
-        _add("lost")(conn)
+        added("lost")(conn)
         changes.bump(conn, "gate", "lost", 1)
         raise ValueError("no")
 
@@ -59,19 +64,19 @@ def test_work_that_fails_undoes_itself_alone(store: SqliteStore) -> None:
     store.subscribe(seen.extend)
     first = store.write(blocks)
     jobs: list[Future[Any]] = [
-        store.write(_add("one")),
+        store.write(added("one")),
         store.write(fails),
-        store.write(_add("two")),
+        store.write(added("two")),
     ]
     gate.set()
     wait([first, *jobs])
     with pytest.raises(ValueError, match="no"):
         jobs[1].result()
-    assert store.read(_count) == 2
+    assert store.read(count) == 2
     assert seen == []
 
 
-def test_waiting_work_shares_one_commit(store: SqliteStore) -> None:
+def test_waiting_work_shares_one_commit(store: Store) -> None:
     gate = threading.Event()
     commits: list[int] = []
 
@@ -96,90 +101,55 @@ def test_waiting_work_shares_one_commit(store: SqliteStore) -> None:
     assert seen == [(Change("device", "d1"),)]
 
 
-def test_subscribers_hear_before_the_caller_does(store: SqliteStore) -> None:
+def test_subscribers_hear_before_the_caller_does(store: Store) -> None:
     heard: list[bool] = []
     store.subscribe(lambda _: heard.append(True))
     store.write(lambda conn: changes.bump(conn, "rollout", "r", 9)).result(5)
     assert heard == [True]
 
 
-def test_a_reader_cannot_write(store: SqliteStore) -> None:
+def test_a_reader_cannot_write(store: Store) -> None:
     with pytest.raises(TidegateError) as caught:
-        store.read(_add("no"))
+        store.read(added("no"))
     assert caught.value.code == "data.read_only"
-    assert store.read(_count) == 0
+    assert store.read(count) == 0
 
 
-def test_a_second_store_on_one_directory_is_refused(store: SqliteStore, tmp_path: Path) -> None:
-    with pytest.raises(BusyError) as caught:
-        open_store(tmp_path / "data")
-    assert caught.value.code == "data.locked"
+def test_a_newer_schema_is_refused_and_left_alone(place: stores.Place, store: Store) -> None:
+    def version(conn: Connection) -> str:
+        return str(conn.execute(text("SELECT version_num FROM alembic_version")).scalar())
 
-
-def test_a_newer_schema_is_refused_and_left_alone(tmp_path: Path) -> None:
-    open_store(tmp_path).close()
-    raw = sqlite3.connect(tmp_path / DATABASE_NAME)
-    raw.execute("UPDATE alembic_version SET version_num = '9001'")
-    raw.commit()
-    raw.close()
+    newer = text("UPDATE alembic_version SET version_num = '9001'")
+    store.write(lambda conn: conn.execute(newer)).result(5)
+    if not place.url:
+        store.close()
     with pytest.raises(ConfigError) as caught:
-        open_store(tmp_path)
+        place.open()
     assert caught.value.code == "data.newer_schema"
-    raw = sqlite3.connect(tmp_path / DATABASE_NAME)
-    assert raw.execute("SELECT version_num FROM alembic_version").fetchone() == ("9001",)
+    if place.url:
+        assert store.read(version) == "9001"
 
 
-def test_a_file_that_is_no_database_is_named_damaged(tmp_path: Path) -> None:
-    (tmp_path / DATABASE_NAME).write_bytes(b"this is not a database file at all" * 100)
-    with pytest.raises(ConfigError) as caught:
-        open_store(tmp_path)
-    assert caught.value.code == "data.damaged"
-
-
-def test_a_full_disk_has_a_code_and_loses_nothing_acknowledged(store: SqliteStore) -> None:
-    store.write(_add("kept")).result(5)
-    store.write(lambda conn: raw_connection(conn).execute("PRAGMA max_page_count = 10")).result(5)
-
-    def much(conn: Connection) -> None:
-        for number in range(100):
-            _add(f"{number}{'x' * 4000}")(conn)
-
-    with pytest.raises(TidegateError) as caught:
-        store.write(much).result(5)
-    assert caught.value.code == "data.full"
-    store.write(lambda conn: raw_connection(conn).execute("PRAGMA max_page_count = 99999")).result(
-        5
-    )
-    store.write(_add("later")).result(5)
-    assert store.read(_count) == 2
-
-
-def test_a_directory_that_cannot_be_made_is_named() -> None:
-    with pytest.raises(ConfigError) as caught:
-        open_store(Path("/proc/nowhere/data"))
-    assert caught.value.code == "data.read_only"
-
-
-def test_the_migrations_make_exactly_the_tables(store: SqliteStore) -> None:
+def test_the_migrations_make_exactly_the_tables(store: Store) -> None:
     def differences(conn: Connection) -> list[object]:
         return list(compare_metadata(MigrationContext.configure(conn), tables.metadata))
 
     assert store.read(differences) == []
 
 
-def test_after_close_work_is_refused(store: SqliteStore) -> None:
+def test_after_close_work_is_refused(store: Store) -> None:
     store.close()
     with pytest.raises(BusyError):
-        store.write(_count)
+        store.write(count)
 
 
 _KILLED = """
 import sys
 from pathlib import Path
 from sqlalchemy import insert
+from tests.stores import Place
 from tidegate.server.store import tables
-from tidegate.server.store.sqlite import open_store
-store = open_store(Path(sys.argv[1]))
+store = Place(Path(sys.argv[1]), sys.argv[2]).open()
 number = 0
 while True:
     number += 1
@@ -190,11 +160,12 @@ while True:
 """
 
 
-def test_everything_acknowledged_is_there_after_kill_9(tmp_path: Path) -> None:
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+def test_everything_acknowledged_is_there_after_kill_9(place: stores.Place) -> None:
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path.cwd()), *sys.path])}
     process = subprocess.Popen(
-        [sys.executable, "-c", _KILLED, str(tmp_path)], stdout=subprocess.PIPE, text=True, env=env
-    )
+        [sys.executable, "-c", _KILLED, str(place.folder), place.url],
+        stdout=subprocess.PIPE, text=True, env=env,
+    )  # fmt: skip
     assert process.stdout is not None
     last = 0
     for line in process.stdout:
@@ -202,14 +173,14 @@ def test_everything_acknowledged_is_there_after_kill_9(tmp_path: Path) -> None:
         if last == 40:
             process.kill()
     process.wait()
-    store = open_store(tmp_path)
+    store = place.open()
     try:
-        assert store.read(_count) >= last >= 40
+        assert store.read(count) >= last >= 40
     finally:
         store.close()
 
 
-def test_what_is_urgent_goes_before_what_waits_already(store: SqliteStore) -> None:
+def test_what_is_urgent_goes_before_what_waits_already(store: Store) -> None:
     gate = threading.Event()
     order: list[str] = []
 

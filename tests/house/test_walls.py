@@ -34,6 +34,7 @@ SEEDS = [
     ("decisions are pure: no I/O, clock or randomness", "agent/machine.py", "import os"),
     ("decisions are pure: no I/O, clock or randomness", "agent/state.py", "import socket"),
     ("door: sqlalchemy", "server/newcomer.py", "import sqlalchemy"),
+    ("door: psycopg, of the extra postgres", "server/store/raw.py", "import psycopg"),
     ("door: alembic", "server/store/sqlite.py", "import alembic"),
     ("door: tuf", "core/keys.py", "import tuf.api.metadata"),
     ("door: click", "core/keys.py", "import click"),

@@ -17,7 +17,7 @@ from tidegate.server.hot import PREFIX, HotApp
 from tidegate.server.probes import PATHS, Probes
 from tidegate.server.readiness import Readiness
 from tidegate.server.services import Services, open_services
-from tidegate.server.store.sqlite import SqliteStore
+from tidegate.server.store import Store
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -37,7 +37,7 @@ _COMPILE_S: Final = 600
 class Settled:
     """What people do is answered when it counts in every process of this server: a halt that one acknowledges, none goes past."""
 
-    def __init__(self, app: Asgi, store: SqliteStore) -> None:
+    def __init__(self, app: Asgi, store: Store) -> None:
         """Stand before `app`."""
         self._app = app
         self._store = store
@@ -77,7 +77,7 @@ class App:
         services.wake = self._wake
 
     @property
-    def store(self) -> SqliteStore:
+    def store(self) -> Store:
         """Return the store."""
         return self.services.store
 
@@ -217,7 +217,7 @@ def create_app(
     *,
     clock: Callable[[], float] = time.time,
     randomness: Callable[[int], bytes] = os.urandom,
-    store: SqliteStore | None = None,
+    store: Store | None = None,
     ticking: bool = False,
 ) -> App:
     """Open everything and compose the application.

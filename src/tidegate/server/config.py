@@ -9,6 +9,7 @@ import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
+from urllib.parse import quote, urlsplit
 
 import msgspec
 from msgspec import Meta
@@ -85,6 +86,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         data_dir: database, blobs, online keys; mode 0700; one server at a time.
+        database_url: a PostgreSQL server that holds what is known, in place of a file in `data_dir`; empty = the file. Secret, as it may hold a password.
+        database_password_file: of that server's password.
         shared: several processes serve this directory, all with this set, each on a port of its own.
         listen: host:port; port 0 takes a free one.
         external_url: what devices and browsers use, where it differs.
@@ -125,6 +128,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     data_dir: Path = Path("tidegate-data")
+    database_url: str = ""
+    database_password_file: str = ""
     shared: bool = False
     listen: str = "127.0.0.1:8440"
     external_url: str = ""
@@ -263,10 +268,30 @@ def _listen(value: object, key: str) -> str:
     return text
 
 
+def _database(value: object, key: str) -> str:
+    """Read the address of a database. Not a word of it is repeated: it may hold a password, though no file may."""
+    text = _word(value, key)
+    try:
+        found = urlsplit(text)
+        secret = bool(found.password) or "password=" in found.query
+    except ValueError:
+        raise ConfigError("config.invalid", f"{key}: this is not an address") from None
+    if found.scheme not in {"postgresql", "postgres"}:
+        raise ConfigError("config.invalid", f"{key}: postgresql://USER@HOST/DATABASE is wanted")
+    if secret and not key.startswith("TIDEGATE_"):
+        raise ConfigError(
+            "config.invalid",
+            f"{key}: no password in a file of settings: [database] password_file, or TIDEGATE_DATABASE_URL",
+        )
+    return text
+
+
 #: Every key: (table, key) → (field of `Settings`, how it is read).
 KEYS: Final[Mapping[tuple[str, str], tuple[str, Reader]]] = {
     ("data", "dir"): ("data_dir", _folder),
     ("data", "shared"): ("shared", _yes),
+    ("database", "url"): ("database_url", _database),
+    ("database", "password_file"): ("database_password_file", _word),
     ("http", "listen"): ("listen", _listen),
     ("http", "external_url"): ("external_url", _word),
     ("http", "tls_cert"): ("tls_cert", _word),
@@ -313,6 +338,23 @@ KEYS: Final[Mapping[tuple[str, str], tuple[str, Reader]]] = {
     ("status", "title"): ("status_title", _word),
     ("log", "level"): ("log_level", _choice("debug", "info", "warning", "error")),
 }
+
+
+def database_address(settings: Settings) -> str:
+    """Return where the database server is, with its password; secret. Empty = there is none.
+
+    Raises:
+        ConfigError: `config.unreadable`.
+    """
+    if not settings.database_url or not settings.database_password_file:
+        return settings.database_url
+    path = Path(settings.database_password_file)
+    try:
+        password = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError("config.unreadable", f"[database] password_file: {path}") from error
+    mark = "&" if urlsplit(settings.database_url).query else "?"
+    return f"{settings.database_url}{mark}password={quote(password, safe='')}"
 
 
 def split_listen(text: str, key: str = "[http] listen") -> tuple[str, int]:

@@ -7,8 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Final
 
 from tidegate.core.errors import BusyError
-from tidegate.server.store import Change
-from tidegate.server.store.sqlite import SqliteStore
+from tidegate.server.store import Change, Store
 
 WATCHERS_MAX: Final = 200
 _QUEUE_MAX: Final = 256
@@ -41,7 +40,7 @@ class _Watcher:
 class Live:
     """Hands the store's changes to watchers. Safe to call from any thread."""
 
-    def __init__(self, store: SqliteStore) -> None:
+    def __init__(self, store: Store) -> None:
         """Listen to a store."""
         self._watchers: set[_Watcher] = set()
         self._guard = threading.Lock()

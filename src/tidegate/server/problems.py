@@ -32,6 +32,8 @@ _STATUS: Final = {
     "blobs.refused": 500,
     "blobs.untrue": 502,
     "upload.quota": 507,
+    "data.unreachable": 503,
+    "data.outcome_unknown": 503,
     "data.full": 507,
     "data.read_only": 500,
     "data.damaged": 500,

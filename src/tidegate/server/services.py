@@ -15,16 +15,16 @@ from tidegate.core import codec
 from tidegate.core.errors import PublisherError
 from tidegate.server import keyring, online
 from tidegate.server.blobs import Blobs, open_blobs
-from tidegate.server.config import Settings
+from tidegate.server.config import Settings, database_address
 from tidegate.server.egress import Budget
 from tidegate.server.granted import Ways
 from tidegate.server.metadata import Repository
 from tidegate.server.online import OnlineKeys
 from tidegate.server.snapshot import Fleet
-from tidegate.server.store import Change, Connection
+from tidegate.server.store import Change, Connection, Store
 from tidegate.server.store import hot as hot_queries
+from tidegate.server.store.opening import open_store
 from tidegate.server.store.shared import RESYNC, starting
-from tidegate.server.store.sqlite import SqliteStore, open_store
 from tidegate.server.tokens import Tokens
 from tidegate.server.updates import Terms
 
@@ -67,7 +67,7 @@ class Services:
     """Opened parts, handed to whoever needs them. Made by `open_services`."""
 
     settings: Settings
-    store: SqliteStore
+    store: Store
     blobs: Blobs
     keys: OnlineKeys
     repository: Repository
@@ -130,7 +130,7 @@ def open_services(
     *,
     clock: Callable[[], float],
     randomness: Callable[[int], bytes],
-    store: SqliteStore | None = None,
+    store: Store | None = None,
 ) -> Services:
     """Open everything in the data directory, made as needed.
 
@@ -139,7 +139,8 @@ def open_services(
     """
     codec.prepare()
     folder = Path(settings.data_dir)
-    with starting(folder) if settings.shared else contextlib.nullcontext():
+    several = settings.shared or settings.database_url
+    with starting(folder) if several else contextlib.nullcontext():
         return _open(settings, folder, clock, randomness, store)
 
 
@@ -148,9 +149,14 @@ def _open(
     folder: Path,
     clock: Callable[[], float],
     randomness: Callable[[int], bytes],
-    store: SqliteStore | None,
+    store: Store | None,
 ) -> Services:
-    opened = store or open_store(folder, durable=settings.durable, shared=settings.shared)
+    opened = store or open_store(
+        folder,
+        url=database_address(settings),
+        durable=settings.durable,
+        shared=settings.shared,
+    )
     try:
         keys = online.open_keys(folder, randomness)
         blobs = open_blobs(settings.blobs, folder)

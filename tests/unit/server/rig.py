@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import msgspec
 from sqlalchemy import insert, update
+from tests import stores
 
 from tidegate.core import codec, keys
 from tidegate.core.authority import Mandate, ProductExtra, RootExtra
@@ -152,13 +153,17 @@ class Rig:
 
     def __post_init__(self) -> None:
         self.loop = asyncio.new_event_loop()
+        self.url = stores.url_of(self.folder)
         if not self.folder.exists():
             self.folder.mkdir(mode=0o700)
-            (self.folder / DATABASE_NAME).write_bytes(_migrated())
+            if not self.url:
+                (self.folder / DATABASE_NAME).write_bytes(_migrated())
         self.start()
 
     def start(self) -> None:
-        settings = Settings(data_dir=self.folder, durable=False, shared=self.shared)
+        settings = Settings(
+            data_dir=self.folder, durable=False, shared=self.shared, database_url=self.url
+        )
         self.app = create_app(settings, clock=lambda: self.now, randomness=self.random.randbytes)
 
     def restart(self) -> None:

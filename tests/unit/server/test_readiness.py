@@ -11,6 +11,7 @@ from tests.unit.server.rig import YEAR, Answer, Rig, ask
 
 from tidegate.core.keys import Signer
 from tidegate.server import readiness
+from tidegate.server.store.sqlite import SqliteStore
 
 
 @pytest.fixture(autouse=True)
@@ -70,7 +71,9 @@ def test_a_process_that_does_not_see_the_others_is_unready(tmp_path: Path) -> No
     rig = Rig(tmp_path / "data", shared=True)
     try:
         assert look(rig).status == 200
-        shared = rig.app.store._shared
+        store = rig.app.store
+        assert isinstance(store, SqliteStore)
+        shared = store._shared
         assert shared is not None
         shared._fresh_until = 0.0
         shared._stopping.set()

@@ -16,7 +16,8 @@ from tidegate.server.audiences import Audiences
 from tidegate.server.auth import Actor
 from tidegate.server.operations import Operations
 from tidegate.server.store import Connection, admin_log, admin_rollouts, changes, shared
-from tidegate.server.store.sqlite import open_store
+from tidegate.server.store.sqlite import SqliteStore, open_store
+from tidegate.server.store.writer import Writer
 from tidegate.server.tick import LEASE, LEASE_S, tick
 
 OLGA = Actor(name="olga", role="operator")
@@ -56,8 +57,10 @@ def pair(tmp_path: Path) -> Iterator[Pair]:
 
 def stuck(rig: Rig) -> threading.Lock:
     """Keep a server from taking in what others change, as one whose threads get no time."""
-    rig.app.store._telling.acquire()
-    return rig.app.store._telling
+    store = rig.app.store
+    assert isinstance(store, Writer)
+    store._telling.acquire()
+    return store._telling
 
 
 def within(seconds: float, holds: Callable[[], bool]) -> bool:
@@ -116,7 +119,9 @@ def test_a_process_that_cannot_look_lets_nobody_begin_and_holds_up_a_halt_for_it
     there = pair.device()[1]
     assert there.poll().work
     monkeypatch.setattr(shared, "LEASE_S", 0.5)
-    others = pair.two.app.store._shared
+    store = pair.two.app.store
+    assert isinstance(store, SqliteStore)
+    others = store._shared
     assert others is not None
     assert within(10, lambda: others._fresh_until < time.monotonic() + 0.5)
     lock = stuck(pair.two)

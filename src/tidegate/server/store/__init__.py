@@ -1,4 +1,4 @@
-"""The store: one unit-of-work API over SQLite (one writer thread, group commit) and, later, PostgreSQL.
+"""The store: one unit-of-work API over SQLite and PostgreSQL, one writer thread with group commit in each.
 
 Domain code is synchronous functions of a connection. `write` runs one on the writer inside a transaction and returns a future that is done when the commit is
 durable; what it returned was acknowledged. `read` runs one on a snapshot.
@@ -9,6 +9,8 @@ from concurrent.futures import Future
 from typing import NamedTuple, Protocol, TypeVar
 
 from sqlalchemy import Connection as Connection
+
+from tidegate.server.store.timing import Timing
 
 T = TypeVar("T")
 
@@ -36,6 +38,44 @@ class Store(Protocol):
 
     def subscribe(self, listener: Callable[[tuple["Change", ...]], None]) -> None:
         """Have `listener` called with what changed: after the commit and before its futures are done, on the writer's thread."""
+        ...
+
+    @property
+    def waiting(self) -> int:
+        """How many pieces of work wait for the writer, about."""
+        ...
+
+    @property
+    def commits(self) -> Timing:
+        """How long its transactions took."""
+        ...
+
+    @property
+    def alive(self) -> bool:
+        """Say whether there is still a writer."""
+        ...
+
+    @property
+    def seen(self) -> int | None:
+        """Return the number of the newest change of other processes that was seen here; None where there are no others."""
+        ...
+
+    def follow(self) -> None:
+        """Begin to tell subscribers what other processes on this database change; nothing to do where there are none."""
+        ...
+
+    @property
+    def shared(self) -> bool:
+        """Say whether other processes may use this database."""
+        ...
+
+    @property
+    def fresh(self) -> bool:
+        """Say whether what subscribers keep in memory is as the database is, but for a few seconds at most."""
+        ...
+
+    def settle(self) -> None:
+        """Wait until what was committed here counts in every process: it has been seen there, or nothing is begun there by what was before."""
         ...
 
     def close(self) -> None:

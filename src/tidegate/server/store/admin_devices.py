@@ -335,8 +335,8 @@ def matching_text(conn: Connection, text: str, limit: int = 20) -> list[str]:
         select(t.device.c.id)
         .where(
             or_(
-                t.device.c.id.contains(text, autoescape=True),
-                t.device.c.serial.contains(text, autoescape=True),
+                t.device.c.id.icontains(text, autoescape=True),
+                t.device.c.serial.icontains(text, autoescape=True),
             )
         )
         .order_by(t.device.c.id)

@@ -41,9 +41,17 @@ def undo(conn: Connection, position: tuple[int, int]) -> None:
     del conn.info.setdefault(_HOOKS, [])[position[1] :]
 
 
-def leave_rows(conn: Connection) -> None:
-    """Have the store write the rows of this connection's transactions, from `noted`: other processes follow them."""
-    conn.info[_ROWS_LATER] = True
+def begin(conn: Connection, *, rows_later: bool) -> None:
+    """Forget what is noted on a connection: a transaction begins.
+
+    Args:
+        conn: the writer's.
+        rows_later: the store writes the rows, from `noted`, one for all that a transaction holds: other processes follow them.
+    """
+    info = conn.info
+    info[_CHANGES], info[_HOOKS] = [], []
+    if rows_later:
+        info[_ROWS_LATER] = True
 
 
 def noted(conn: Connection) -> tuple[Change, ...]:
@@ -51,8 +59,6 @@ def noted(conn: Connection) -> tuple[Change, ...]:
     return tuple(dict.fromkeys(conn.info.get(_CHANGES, ())))
 
 
-def take(conn: Connection) -> tuple[tuple[Change, ...], list[Callable[[], None]]]:
-    """Return everything noted, each change once, and forget it."""
-    changes = noted(conn)
-    conn.info.pop(_CHANGES, None)
-    return changes, conn.info.pop(_HOOKS, [])
+def taken(conn: Connection) -> tuple[tuple[Change, ...], list[Callable[[], None]]]:
+    """Return everything noted, each change once, and what is to be called after the commit."""
+    return noted(conn), conn.info.get(_HOOKS, [])

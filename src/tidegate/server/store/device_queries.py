@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, bindparam, insert, or_, select, update
 
 from tidegate.server.store import tables
-from tidegate.server.store.sqlite import raw_connection
+from tidegate.server.store.raw import raw_connection
 
 device = tables.device
 _BY_ROW = select(device).where(device.c.row == bindparam("wanted"))
@@ -124,7 +124,7 @@ def static_members(conn: Connection) -> Iterator[tuple[int, str]]:
 FLEET_COLUMNS = (
     "row", "id", "state", "key_gen", "product", "model", "rev", "variant", "channel", "region",
     "site", "connectivity", "agent", "serial", "attributes", "running_counter", "running_version",
-    "security_floor", "held AND held_by != 'device'", "last_seen", "session_at",
+    "security_floor", "held <> 0 AND held_by <> 'device'", "last_seen", "session_at",
 )  # fmt: skip
 
 
@@ -170,7 +170,9 @@ def matching(conn: Connection, text: str, tenant: str = "default") -> list[Row[A
         select(device)
         .where(device.c.tenant == tenant)
         .where(
-            or_(device.c.id.like(pattern, escape="\\"), device.c.serial.like(pattern, escape="\\"))
+            or_(
+                device.c.id.ilike(pattern, escape="\\"), device.c.serial.ilike(pattern, escape="\\")
+            )
         )
         .limit(100)
     )

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection
 
-from tidegate.server.store.sqlite import raw_connection
+from tidegate.server.store.raw import raw_connection
 
 
 class Flying(NamedTuple):
@@ -100,7 +100,7 @@ def fullest(conn: Connection, tenant: str, attribute: str, least: int) -> list[t
         "JOIN device ON device.row = flight.device_row "
         "WHERE flight.tenant = ? AND flight.attribute = ? AND device.state = 'accepted' "
         "AND (flight.lost_at IS NULL OR device.last_seen <= flight.lost_at) "
-        "GROUP BY flight.value HAVING devices >= ? ORDER BY devices DESC, flight.value",
+        "GROUP BY flight.value HAVING count(*) >= ? ORDER BY devices DESC, flight.value",
         (tenant, attribute, least),
     )
     return [(str(value), int(count)) for value, count in found]

@@ -5,8 +5,10 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection
 
-from tidegate.server.store.sqlite import raw_connection
+from tidegate.server.store.raw import raw_connection
 
+#: No decision yet; older servers wrote no text at all, which is not JSON.
+_NONE: Final = "null"
 PART: Final = "part"
 SITE: Final = "site"
 
@@ -111,9 +113,18 @@ def tell_measured(
     """Note what a device measured, as (rollout, errors, seconds), for rollouts that are watched."""
     raw_connection(conn).executemany(
         "INSERT INTO gate_happening (tenant, rollout_id, at, device_row, what, value, seconds) "
-        "SELECT ?, rollout_id, ?, ?, 'measured', ?, ? FROM gate_state WHERE rollout_id = ? AND watched",
+        "SELECT ?, rollout_id, ?, ?, 'measured', ?, ? FROM gate_state WHERE rollout_id = ? AND watched = 1",
         [(tenant, now, device_row, errors, s, rollout) for rollout, errors, s in measured],
     )
+
+
+#: Notes a metric where the settings hold its name, or its name behind a minus: what they are without it is something else then.
+_TELL_NAMED: Final = (
+    "INSERT INTO gate_happening (tenant, rollout_id, at, device_row, what, name, amount, seconds) "
+    "SELECT ?1, rollout_id, ?2, ?3, 'measured', ?4, ?5, ?6 FROM gate_state "
+    "WHERE rollout_id = ?7 AND watched = 1 AND CAST(harm AS TEXT) != replace(replace("
+    "CAST(harm AS TEXT), '\"' || CAST(?4 AS TEXT) || '\"', ''), '\"-' || CAST(?4 AS TEXT) || '\"', '')"
+)
 
 
 def tell_named(
@@ -125,10 +136,7 @@ def tell_named(
 ) -> None:
     """Note metrics of a device's own, as (rollout, name, amount, seconds), for rollouts that are watched and whose settings name them."""
     raw_connection(conn).executemany(
-        "INSERT INTO gate_happening (tenant, rollout_id, at, device_row, what, name, amount, seconds) "
-        "SELECT ?1, rollout_id, ?2, ?3, 'measured', ?4, ?5, ?6 FROM gate_state "
-        "WHERE rollout_id = ?7 AND watched "
-        "AND (instr(harm, '\"' || ?4 || '\"') OR instr(harm, '\"-' || ?4 || '\"'))",
+        _TELL_NAMED,
         [
             (tenant, now, device_row, name, amount, s, rollout)
             for rollout, name, amount, s in measured
@@ -145,7 +153,7 @@ def watched(conn: Connection) -> dict[int, bool]:
 def set_watched(conn: Connection, rollouts: Iterable[int]) -> None:
     """Note what devices measure for these rollouts, and for no others."""
     raw = raw_connection(conn)
-    raw.execute("UPDATE gate_state SET watched = 0 WHERE watched")
+    raw.execute("UPDATE gate_state SET watched = 0 WHERE watched = 1")
     raw.executemany(
         "UPDATE gate_state SET watched = 1 WHERE rollout_id = ?", [(one,) for one in rollouts]
     )
@@ -188,7 +196,10 @@ def kept(conn: Connection, rollout_id: int) -> Kept | None:
         (rollout_id,),
     )
     row = found.fetchone()
-    return Kept(*row) if row else None
+    if row is None:
+        return None
+    state = Kept(*row)
+    return state._replace(decision=_decided(state.decision))
 
 
 def told(conn: Connection, rollout_id: int) -> Told | None:
@@ -198,12 +209,19 @@ def told(conn: Connection, rollout_id: int) -> Told | None:
         (rollout_id,),
     )
     row = found.fetchone()
-    return Told(*row) if row else None
+    if row is None:
+        return None
+    state = Told(*row)
+    return state._replace(decision=_decided(state.decision))
 
 
 def decision(conn: Connection, rollout_id: int) -> str:
     """Return the last decision, JSON text; empty = there is none."""
-    return _text(conn, "decision", rollout_id)
+    return _decided(_text(conn, "decision", rollout_id))
+
+
+def _decided(text: str) -> str:
+    return "" if text == _NONE else text
 
 
 def harm(conn: Connection, rollout_id: int) -> str:
@@ -229,9 +247,12 @@ def put_state(conn: Connection, tenant: str, rollout_id: int, state: Kept) -> No
     """Write the state that a rollout's gate begins with, in place of one that was there."""
     names = ", ".join(Kept._fields)
     marks = ", ".join("?" * len(Kept._fields))
+    anew = ", ".join(f"{name} = excluded.{name}" for name in Kept._fields)
+    kept = state._replace(decision=state.decision or _NONE)
     raw_connection(conn).execute(
-        f"INSERT OR REPLACE INTO gate_state (tenant, rollout_id, {names}) VALUES (?, ?, {marks})",  # noqa: S608
-        (tenant, rollout_id, *state),
+        f"INSERT INTO gate_state (tenant, rollout_id, {names}) VALUES (?, ?, {marks}) "  # noqa: S608
+        f"ON CONFLICT (rollout_id) DO UPDATE SET watched = 1, {anew}",
+        (tenant, rollout_id, *kept),
     )
 
 
@@ -239,10 +260,10 @@ def begin_anew(conn: Connection, rollout_id: int) -> None:
     """Drop what is known of a rollout, so that its gate opens again; what happened before is not told again."""
     raw = raw_connection(conn)
     raw.execute(
-        "UPDATE gate_state SET generation = generation + 1, snapshot = x'', decision = '', "
+        "UPDATE gate_state SET generation = generation + 1, snapshot = ?2, decision = ?3, "
         "position = (SELECT coalesce(max(seq), 0) FROM gate_happening WHERE gate_happening.rollout_id = ?1) "
         "WHERE rollout_id = ?1",
-        (rollout_id,),
+        (rollout_id, b"", _NONE),
     )
     for table in ("gate_fact", "gate_room"):
         raw.execute(f"DELETE FROM {table} WHERE rollout_id = ?", (rollout_id,))  # noqa: S608 - a name of ours
@@ -271,10 +292,12 @@ def add_facts(
     harm: str | None = None,
 ) -> None:
     """Append to a rollout's log."""
-    raw_connection(conn).execute(
+    raw = raw_connection(conn)
+    newest = raw.execute("SELECT max(seq) FROM gate_fact WHERE rollout_id = ?", (rollout_id,))
+    raw.execute(
         "INSERT INTO gate_fact (tenant, rollout_id, seq, at, body, digest, harm) "
-        "SELECT ?, ?, coalesce(max(seq), 0) + 1, ?, ?, ?, ? FROM gate_fact WHERE rollout_id = ?",
-        (tenant, rollout_id, at, body, digest, harm, rollout_id),
+        "VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (tenant, rollout_id, (newest.fetchone()[0] or 0) + 1, at, body, digest, harm),
     )
 
 
@@ -292,7 +315,8 @@ def facts(conn: Connection, rollout_id: int) -> Iterator[tuple[int, int, bytes, 
 def rooms(conn: Connection, rollout_id: int, kind: str | None = None) -> list[Room]:
     """Return what is left to whom."""
     found = raw_connection(conn).execute(
-        "SELECT kind, name, room, because FROM gate_room WHERE rollout_id = ?1 AND (?2 IS NULL OR kind = ?2)",
+        "SELECT kind, name, room, because FROM gate_room WHERE rollout_id = ?1 "
+        "AND (CAST(?2 AS TEXT) IS NULL OR kind = ?2)",
         (rollout_id, kind),
     )
     return [Room(*one) for one in found]
@@ -376,7 +400,7 @@ def recording(conn: Connection, tenant: str, product: str, at: int) -> tuple[int
     found = (
         raw_connection(conn)
         .execute(
-            "SELECT coalesce(sum(restarts_from > 0 AND restarts_from <= ?1), 0), count(*) FROM device "
+            "SELECT count(*) FILTER (WHERE restarts_from > 0 AND restarts_from <= ?1), count(*) FROM device "
             "WHERE tenant = ?2 AND product = ?3 AND state = 'accepted' AND enrolled_at <= ?1",
             (at, tenant, product),
         )
@@ -389,12 +413,13 @@ def ends(conn: Connection, rollout_id: int, late_s: int) -> list[tuple[str, int,
     """Return (connectivity, permits, of which nothing was heard for `late_s` seconds) of a rollout."""
     found = raw_connection(conn).execute(
         "SELECT device.connectivity, count(*), "
-        'sum("update".state = \'lost\' OR coalesce("update".ended_at, 0) - "update".permitted_at > ?) '
+        "count(*) FILTER (WHERE \"update\".state = 'lost' "
+        'OR coalesce("update".ended_at, 0) - "update".permitted_at > ?) '
         'FROM "update" JOIN device ON device.row = "update".device_row '
         'WHERE "update".rollout_id = ? AND "update".permitted_at IS NOT NULL GROUP BY device.connectivity',
         (late_s, rollout_id),
     )
-    return [(str(name), int(count), int(late or 0)) for name, count, late in found]
+    return [(str(name), int(count), int(late)) for name, count, late in found]
 
 
 def answers_s(conn: Connection, rollout_id: int, most: int = 10_000) -> list[tuple[str, int]]:

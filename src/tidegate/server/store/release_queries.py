@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import Connection, Row, insert, select, update
 
 from tidegate.server.store import tables
-from tidegate.server.store.sqlite import raw_connection
+from tidegate.server.store.raw import raw_connection
 
 
 class DocumentRow(NamedTuple):

@@ -5,7 +5,7 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection
 
-from tidegate.server.store.sqlite import raw_connection
+from tidegate.server.store.raw import raw_connection
 
 
 class LiveRow(NamedTuple):
@@ -153,10 +153,10 @@ def give_room(conn: Connection, rollout_id: int) -> None:
 def return_permits(conn: Connection, update_id: str, nonce: str | None) -> bool:
     """Take back the permit of one question, or (None) all of an update's; say whether that left the update without one."""
     raw = raw_connection(conn)
-    where = "update_id = ? AND state = 'granted'"
+    where = "update_id = ?1 AND state = 'granted'"
     done = raw.execute(
-        f"UPDATE permit SET state = 'returned' WHERE {where} AND (? IS NULL OR nonce = ?)",  # noqa: S608
-        (update_id, nonce, nonce),
+        f"UPDATE permit SET state = 'returned' WHERE {where} AND (CAST(?2 AS TEXT) IS NULL OR nonce = ?2)",  # noqa: S608
+        (update_id, nonce),
     )
     left = raw.execute(f"SELECT count(*) FROM permit WHERE {where}", (update_id,))  # noqa: S608
     return done.rowcount > 0 and left.fetchone()[0] == 0

@@ -29,6 +29,7 @@ from typing import Final
 
 from tidegate.core.errors import BusyError, ConfigError
 from tidegate.server.store import Change
+from tidegate.server.store.raw import Raw
 
 FOLDER: Final = "shared"
 #: How long a process may answer by what it has in memory without having looked, in seconds.
@@ -45,9 +46,7 @@ RESYNC: Final = Change("resync", "")
 _PAUSE_S: Final = 0.0005
 _ROWS_MAX: Final = 10_000
 _SEQ: Final = struct.Struct("<Q")
-_ADD: Final = (
-    "INSERT INTO change (at, kind, key) VALUES (CAST(strftime('%s', 'now') AS INTEGER), ?, ?)"
-)
+_ADD: Final = "INSERT INTO change (seq, at, kind, key) VALUES (?, ?, ?, ?)"
 _log = logging.getLogger("tidegate.store")
 
 
@@ -179,6 +178,16 @@ class Peers:
         os.close(self._file)
 
 
+def put_changes(raw: Raw, first: int, changed: tuple[Change, ...]) -> int:
+    """Write what a transaction changed, as rows from that number on; return the last. Those that nobody needs any more go."""
+    at = int(time.time())
+    raw.executemany(_ADD, [(first + n, at, *one) for n, one in enumerate(changed)])
+    last = first + len(changed) - 1
+    if first // 1_000 != last // 1_000:
+        raw.execute("DELETE FROM change WHERE seq <= ?", (last - KEPT,))
+    return last
+
+
 class Shared:
     """What one process knows of the others. Made by the store; `follow` starts the thread that looks."""
 
@@ -231,11 +240,7 @@ class Shared:
         if not changed:
             return
         first = _newest(raw) + 1
-        raw.executemany(_ADD, changed)
-        last = first + len(changed) - 1
-        if first // 1_000 != last // 1_000:
-            raw.execute("DELETE FROM change WHERE seq <= ?", (last - KEPT,))
-        self._noted = (first, last)
+        self._noted = (first, put_changes(raw, first, changed))
         self._own.append(self._noted)  # before the commit: the thread that follows may be faster
 
     def done(self, *, committed: bool) -> None:

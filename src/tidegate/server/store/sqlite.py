@@ -1,23 +1,17 @@
 """The store on SQLite: one writer thread with group commit, readers on snapshots; one process at a time, or several that know of one another (`shared`).
 
-Everything that waits when the writer is free goes into one transaction, each piece of work under its own savepoint, and is acknowledged after one COMMIT with
-synchronous=FULL: cheap and durable at once. Not decided here: what the work is.
+A commit is durable: synchronous=FULL. What it has in common with PostgreSQL is in `writer`.
 """
 
 import contextlib
 import fcntl
-import functools
-import itertools
-import logging
 import os
-import queue
 import sqlite3
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine, create_engine, event
@@ -25,27 +19,18 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from tidegate.core.errors import BusyError, ConfigError, TidegateError
-from tidegate.server.store import Change, changes
+from tidegate.server.store import changes
 from tidegate.server.store.migrations import upgrade
 from tidegate.server.store.shared import Shared
-from tidegate.server.store.timing import Timing
+from tidegate.server.store.writer import Writer
 
 T = TypeVar("T")
-Work = Callable[[Connection], Any]
-#: Waiting work: what is urgent first, then in the order of asking; no work at all = the end.
-Job = tuple[int, int, Work | None, "Future[Any]"]
 
 DATABASE_NAME: Final = "tidegate.db"
 LOCK_NAME: Final = "lock"
-#: Most pieces of work in one transaction: bounds how long the first of them waits for its acknowledgement.
-GROUP_MAX: Final = 512
-#: Nor is anything added to a transaction after so many seconds: what is urgent, and other processes, wait for it.
-GROUP_S: Final = 0.1
-_URGENT, _USUAL, _LAST = range(3)
-_log = logging.getLogger("tidegate.store")
 
 
-class SqliteStore:
+class SqliteStore(Writer):
     """A `Store` in one file. Made by `open_store`."""
 
     def __init__(self, engine: Engine, lock_fd: int, shared_dir: Path | None = None) -> None:
@@ -53,45 +38,14 @@ class SqliteStore:
 
         `shared_dir` is that directory where other processes use it too, else None.
         """
+        super().__init__()
         self._engine = engine
         self._lock_fd = lock_fd
-        self._telling = threading.Lock()
         self._shared = Shared(shared_dir, self._look, self._hear) if shared_dir else None
-        self._jobs: queue.PriorityQueue[Job] = queue.PriorityQueue()
-        self._numbers = itertools.count()
-        #: How long its transactions took.
-        self.commits = Timing()
-        self._listeners: list[Callable[[tuple[Change, ...]], None]] = []
         self._local = threading.local()
         self._readers: list[Connection] = []
-        self._guard = threading.Lock()
-        self._closed = False
-        self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
+        self._own: Connection | None = None
         self._thread.start()
-
-    def write(self, work: Callable[[Connection], T], *, urgent: bool = False) -> "Future[T]":
-        """Queue `work` for the writer; see `Store.write`.
-
-        Raises:
-            BusyError: `server.busy`: the store is closing.
-        """
-        future: Future[T] = Future()
-        with self._guard:
-            if self._closed:
-                raise BusyError("server.busy", "the server is stopping")
-            order = _URGENT if urgent else _USUAL
-            self._jobs.put((order, next(self._numbers), work, future))
-        return future
-
-    @property
-    def waiting(self) -> int:
-        """How many pieces of work wait for the writer, about."""
-        return self._jobs.qsize()
-
-    @property
-    def alive(self) -> bool:
-        """Say whether there is still a writer."""
-        return self._thread.is_alive()
 
     @property
     def seen(self) -> int | None:
@@ -110,10 +64,6 @@ class SqliteStore:
                 return work(conn)
         finally:
             conn.info.clear()
-
-    def subscribe(self, listener: Callable[[tuple[Change, ...]], None]) -> None:
-        """See `Store.subscribe`. A listener that raises is logged and goes on being called."""
-        self._listeners.append(listener)
 
     def follow(self) -> None:
         """Begin to tell subscribers what other processes on this database change; nothing to do where there are none."""
@@ -137,12 +87,8 @@ class SqliteStore:
 
     def close(self) -> None:
         """Finish what is queued, close every connection and let the directory go. Safe to repeat."""
-        with self._guard:
-            if self._closed:
-                return
-            self._closed = True
-            self._jobs.put((_LAST, 0, None, Future()))
-        self._thread.join()
+        if not self._finish():
+            return
         if self._shared is not None:
             self._shared.close()
         for conn in self._readers:
@@ -162,85 +108,44 @@ class SqliteStore:
                 self._readers.append(conn)
         return conn
 
-    def _run(self) -> None:
-        with self._engine.connect() as conn:
-            while True:
-                _, _, work, future = self._jobs.get()
-                if work is None:
-                    return
-                self._commit(conn, work, future)
-
-    def _commit(self, conn: Connection, work: Work, future: "Future[Any]") -> None:
-        """Do a piece of work, and what else waits, in one transaction."""
-        batch = [future]
-        done: list[tuple[Future[Any], Any]] = []
-        began = time.monotonic()
-        try:
-            with _translated(), self._turn(conn), conn.begin():
-                for each, waits in self._group(work, future):
-                    if waits is not future:
-                        batch.append(waits)
-                    if waits.set_running_or_notify_cancel():
-                        _perform(conn, each, waits, done)
-                if self._shared is not None:
-                    self._shared.note(raw_connection(conn), changes.noted(conn))
-        except BaseException as error:  # noqa: BLE001 - whatever it was, nothing of the group is durable: each waiter must hear it
-            changes.take(conn)
-            for waits in batch:
-                if not waits.done():
-                    waits.set_exception(error)
-            return
-        self.commits.add(time.monotonic() - began, len(batch))
-        self._tell(conn)
-        for waits, result in done:
-            waits.set_result(result)
-
-    def _group(self, work: Work, future: "Future[Any]") -> Iterator[tuple[Work, "Future[Any]"]]:
-        """Yield a piece of work, then what waits or comes while it is done, up to the bounds of a group."""
-        end = time.monotonic() + GROUP_S
-        yield work, future
-        for _ in range(GROUP_MAX - 1):
-            if time.monotonic() > end:
-                return
-            try:
-                job = self._jobs.get_nowait()
-            except queue.Empty:
-                return
-            if job[2] is None:
-                self._jobs.put(job)
-                return
-            yield job[2], job[3]
-
     @contextlib.contextmanager
-    def _turn(self, conn: Connection) -> Iterator[None]:
-        """Write when no other process does."""
-        if self._shared is None:
-            yield
-            return
-        changes.leave_rows(conn)
-        with self._shared.turn:
-            committed = False
-            try:
-                yield
-                committed = True
-            finally:
-                self._shared.done(committed=committed)
-
-    def _tell(self, conn: Connection) -> None:
-        changed, hooks = changes.take(conn)
-        self._hear(changed, hooks)
-
-    def _hear(self, changed: tuple[Change, ...], hooks: Sequence[Callable[[], None]] = ()) -> None:
-        """Call listeners, then hooks. One thread at a time: whoever comes later has read what is newer."""
-        calls: list[Callable[[], None]] = []
-        if changed:
-            calls += [functools.partial(one, changed) for one in self._listeners]
-        with self._telling:
-            for call in (*calls, *hooks):
+    def _writing(self) -> Iterator[Connection]:
+        """See `Writer`. Where other processes write too, it waits for its turn."""
+        if self._own is None:
+            self._own = self._engine.connect()
+        conn = self._own
+        changes.begin(conn, rows_later=self._shared is not None)
+        with _translated():
+            if self._shared is None:
+                with conn.begin():
+                    yield conn
+                return
+            with self._shared.turn:
+                committed = False
                 try:
-                    call()
-                except Exception:  # noqa: BLE001  # one listener must not hurt the others
-                    _log.exception("a listener of the store failed")
+                    with conn.begin():
+                        yield conn
+                    committed = True
+                finally:
+                    self._shared.done(committed=committed)
+
+    def _translated(self) -> AbstractContextManager[None]:
+        """See `Writer`."""
+        return _translated()
+
+    def _stands(self, conn: Connection) -> bool:
+        """See `Writer`: SQLite itself may have rolled everything back (disk full, say)."""
+        return raw_connection(conn).in_transaction
+
+    def _note(self, conn: Connection) -> None:
+        """See `Writer`."""
+        if self._shared is not None:
+            self._shared.note(raw_connection(conn), changes.noted(conn))
+
+    def _release(self) -> None:
+        """See `Writer`."""
+        if self._own is not None:
+            self._own.close()
 
     @contextlib.contextmanager
     def _look(self) -> Iterator[sqlite3.Connection]:
@@ -251,35 +156,8 @@ class SqliteStore:
             yield raw
 
 
-def _perform(
-    conn: Connection,
-    work: Callable[[Connection], Any],
-    future: "Future[Any]",
-    done: list[tuple["Future[Any]", Any]],
-) -> None:
-    """Run one piece of work under a savepoint, so that its failure undoes only itself."""
-    raw = raw_connection(conn)
-    raw.execute("SAVEPOINT work")
-    position = changes.mark(conn)
-    try:
-        with _translated():
-            result = work(conn)
-    except BaseException as error:
-        if not raw.in_transaction:  # SQLite itself rolled everything back (disk full, say)
-            raise
-        raw.execute("ROLLBACK TO work")
-        raw.execute("RELEASE work")
-        changes.undo(conn, position)
-        if not isinstance(error, Exception):
-            raise
-        future.set_exception(error)
-        return
-    raw.execute("RELEASE work")
-    done.append((future, result))
-
-
 def raw_connection(conn: Connection) -> sqlite3.Connection:
-    """Return the driver's own connection, for the few statements written by hand."""
+    """Return the driver's own connection, for what only SQLite has. Statements for both databases go through `raw.raw_connection`."""
     raw = conn.connection.driver_connection
     assert isinstance(raw, sqlite3.Connection)  # noqa: S101 - tells the type checker what this module itself opened
     return raw

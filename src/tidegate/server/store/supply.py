@@ -108,7 +108,7 @@ def parts_near(conn: Connection, text: str, limit: int = 8) -> list[str]:
     asked = (
         select(p.c.name)
         .distinct()
-        .where(p.c.tenant == _TENANT, p.c.name_key.contains(text, autoescape=True))
+        .where(p.c.tenant == _TENANT, p.c.name_key.icontains(text, autoescape=True))
         .order_by(p.c.name)
         .limit(limit)
     )
@@ -342,7 +342,7 @@ def loud_findings(conn: Connection, silent: Collection[str]) -> list[Row]:
         .join(t.artifact, t.artifact.c.id == f.c.artifact_id)
         .join(t.release, t.release.c.id == t.artifact.c.release_id)
         .where(f.c.status.not_in(sorted(silent)))
-        .group_by(f.c.advisory_id, f.c.artifact_id)
+        .group_by(f.c.advisory_id, t.artifact.c.id, t.release.c.id)
     )
     return _rows(conn, asked)
 

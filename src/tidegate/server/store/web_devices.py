@@ -30,7 +30,7 @@ def after(conn: Connection, row: int, limit: int, text: str = "") -> list[Row]:
     if text:
         like = "%" + text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
         columns = (t.device.c.id, t.device.c.serial, t.device.c.site)
-        asked = asked.where(or_(*(column.like(like, escape="\\") for column in columns)))
+        asked = asked.where(or_(*(column.ilike(like, escape="\\") for column in columns)))
     found = conn.execute(asked.order_by(t.device.c.row).limit(limit)).mappings()
     return [dict(one) for one in found]
 

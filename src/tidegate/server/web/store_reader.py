@@ -5,9 +5,8 @@ from typing import Final, TypeVar
 
 from tidegate.rollout.model import Rollout
 from tidegate.server import approvals
-from tidegate.server.store import Change, Connection
+from tidegate.server.store import Change, Connection, Store
 from tidegate.server.store import web_queries as rows
-from tidegate.server.store.sqlite import SqliteStore
 from tidegate.server.web.queries import (
     device,
     devices,
@@ -52,7 +51,7 @@ class StoreReader:
     """Implements `Reader`. Safe to call from any thread."""
 
     def __init__(
-        self, store: SqliteStore, count: Count, *, public: bool = False, bounds: Bounds = NO_BOUNDS
+        self, store: Store, count: Count, *, public: bool = False, bounds: Bounds = NO_BOUNDS
     ) -> None:
         """Read from `store`; `count` counts audiences; `public`: whether this server has a status page; `bounds`: what it bounds for all rollouts."""
         self._bounds = bounds

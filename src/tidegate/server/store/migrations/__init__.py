@@ -22,25 +22,19 @@ def schema_version(conn: Connection) -> str | None:
     return str(found) if found is not None else None
 
 
-def upgrade(conn: Connection) -> None:
+def upgrade(conn: Connection, *, locked: str = "SELECT 1") -> None:
     """Bring the schema to `HEAD` in one transaction; does nothing where it is there already.
+
+    Args:
+        conn: outside of a transaction.
+        locked: the statement that keeps other processes from doing the same at once, until the end of a transaction.
 
     Raises:
         ConfigError: `data.newer_schema`: a newer Tidegate made this database. Nothing was changed.
     """
     with conn.begin():
-        present = schema_version(conn)
-    if present == HEAD:
-        return
-    if present is not None and (not present.isdigit() or present > HEAD):
-        raise ConfigError(
-            "data.newer_schema",
-            f"the database has schema {present}, this Tidegate knows {HEAD}",
-        )
-    _run(conn)
-
-
-def _run(conn: Connection) -> None:
+        if not _is_older(conn):
+            return
     # alembic takes a third of a second to import: only when there is something to do
     from alembic import command
     from alembic.config import Config
@@ -49,4 +43,18 @@ def _run(conn: Connection) -> None:
     config.set_main_option("script_location", str(Path(__file__).parent))
     config.attributes["connection"] = conn
     with conn.begin():
-        command.upgrade(config, "head")
+        conn.exec_driver_sql(locked)
+        if _is_older(conn):
+            command.upgrade(config, "head")
+
+
+def _is_older(conn: Connection) -> bool:
+    present = schema_version(conn)
+    if present == HEAD:
+        return False
+    if present is not None and (not present.isdigit() or present > HEAD):
+        raise ConfigError(
+            "data.newer_schema",
+            f"the database has schema {present}, this Tidegate knows {HEAD}",
+        )
+    return True

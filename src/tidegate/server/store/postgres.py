@@ -1,0 +1,347 @@
+"""The store on PostgreSQL: one writer connection a process with group commit, readers on a small pool of snapshots; any number of processes.
+
+**One transaction writes at a time**, over all processes: each takes one advisory lock before it reads anything, and keeps it until its commit is seen by
+everybody (docs/decisions/0028). So what is decided in a transaction cannot race, numbers that are given out come to light in their order, and everything is
+as it is on SQLite, where the database itself sees to that.
+
+A commit of which nothing was heard may have happened: whoever waits for it is told so (`data.outcome_unknown`), and nobody tries again on his behalf. What
+devices send may be sent again; what people do is looked at first. Not decided here: what the work is.
+"""
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
+from functools import cached_property
+from typing import Any, Final, TypeVar
+
+import psycopg
+from psycopg.abc import Buffer
+from psycopg.adapt import Loader
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.pq import TransactionStatus
+from psycopg.types.string import TextLoader
+from sqlalchemy import Connection, Engine, create_engine
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.pool import NullPool, QueuePool
+
+from tidegate.core.errors import BusyError, ConfigError, RequestError, TidegateError
+from tidegate.server.store import changes
+from tidegate.server.store.migrations import upgrade
+from tidegate.server.store.raw import Values, dollars, raw_connection
+from tidegate.server.store.shared import put_changes
+from tidegate.server.store.writer import Writer
+
+T = TypeVar("T")
+
+#: Whoever holds it writes: "tidegate" as a number. Locks of this kind belong to one database.
+LOCK: Final = 0x7469_6465_6761_7465
+#: How long a turn is waited for, and how long a process may hold it without a word to the database, in milliseconds.
+TURN_MS: Final = 10_000
+SILENT_MS: Final = 20_000
+#: Connections for reading that are kept, and how many there may be.
+READERS: Final = 4
+READERS_MAX: Final = 24
+READER_WAIT_S: Final = 10
+#: What a connection is opened with, where its address does not say otherwise: a server that is gone without a word is noticed within seconds.
+_PATIENCE: Final = {
+    "connect_timeout": "5",
+    "keepalives_idle": "5",
+    "keepalives_interval": "2",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "10000",
+    "application_name": "tidegate",
+}
+#: What is acknowledged is durable, whatever the server's default is.
+_DURABLE: Final = (
+    "SELECT set_config('synchronous_commit', 'on', false) "
+    "WHERE current_setting('synchronous_commit') = 'off'"
+)
+_log = logging.getLogger("tidegate.store")
+
+
+class _Number(Loader):
+    """A sum of whole numbers is `numeric` to PostgreSQL; no column of ours is."""
+
+    def load(self, data: Buffer) -> int | float:
+        text = bytes(data)
+        return int(text) if text.lstrip(b"-").isdigit() else float(text)
+
+
+class _Marked:
+    """A connection that takes statements with SQLite's marks, and gives JSON as the text that it is (see `raw`)."""
+
+    def __init__(self, wire: "Wire") -> None:
+        self._wire = wire
+
+    def _cursor(self) -> "psycopg.RawCursor[Any]":
+        made = psycopg.RawCursor(self._wire)
+        made.adapters.register_loader("json", TextLoader)
+        return made
+
+    def execute(self, statement: str, values: Values = ()) -> "psycopg.RawCursor[Any]":
+        return self._cursor().execute(dollars(statement).encode(), values or None)
+
+    def executemany(self, statement: str, rows: Iterable[Values]) -> None:
+        found = list(rows)
+        if len(found) == 1:
+            self.execute(statement, found[0])
+        elif found:
+            self._cursor().executemany(dollars(statement).encode(), found)
+
+
+class Wire(psycopg.Connection[Any]):
+    """A connection to PostgreSQL."""
+
+    @cached_property
+    def marked(self) -> _Marked:
+        """Return it in the form that `raw.raw_connection` gives out."""
+        return _Marked(self)
+
+
+class PostgresStore(Writer):
+    """A `Store` on a PostgreSQL server. Made by `open_store`."""
+
+    #: Savepoints are transactions within the transaction, of which PostgreSQL remembers 64 well.
+    group_max = 60
+
+    def __init__(self, address: str, *, durable: bool = True) -> None:
+        """Take over an address whose schema is current; `durable`: False gives up safety for speed, for simulations and tests."""
+        super().__init__()
+        self._writers = _engine(address, durable=durable)
+        self._engine = _engine(address, reading=True)
+        self._own: tuple[Connection, Wire] | None = None
+        self._thread.start()
+
+    def read(self, work: Callable[[Connection], T]) -> T:
+        """Run `work` on a read-only snapshot, in the calling thread.
+
+        Raises:
+            TidegateError: the database failed (`data.*`, `server.busy`), or whatever `work` raised.
+        """
+        with _translated(), self._engine.connect() as conn, conn.begin():
+            return work(conn)
+
+    def follow(self) -> None:
+        """Begin to tell subscribers what other processes on this database change."""
+
+    @property
+    def shared(self) -> bool:
+        """Say whether other processes may use this database."""
+        return True
+
+    @property
+    def seen(self) -> int | None:
+        """Return the number of the newest change of other processes that was seen here; None where there are no others."""
+        return None
+
+    @property
+    def fresh(self) -> bool:
+        """Say whether what subscribers keep in memory is as the database is, but for a few seconds at most."""
+        return True
+
+    def settle(self) -> None:
+        """Wait until what was committed here counts in every process: it has been seen there, or nothing is begun there by what was before."""
+
+    def close(self) -> None:
+        """Finish what is queued and close every connection. Safe to repeat."""
+        if self._finish():
+            self._engine.dispose()
+            self._writers.dispose()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        """See `Writer`. It waits for its turn."""
+        with _translated():
+            conn, wire = self._connected()
+            changes.begin(conn, rows_later=True)
+            turn = conn.begin()
+            try:
+                conn.exec_driver_sql(f"SELECT pg_advisory_xact_lock({LOCK})")
+                yield conn
+            except BaseException as error:
+                with contextlib.suppress(SQLAlchemyError):
+                    turn.rollback()
+                self._drop_if_useless(error)
+                raise
+            try:
+                turn.commit()
+            except DBAPIError as error:
+                self._drop_if_useless(error)
+                if not wire.closed:
+                    raise
+                raise BusyError(
+                    "data.outcome_unknown",
+                    "the database went away before it said whether this was done",
+                ) from error
+
+    def _connected(self) -> tuple[Connection, Wire]:
+        """Return the writer's connection, made where there is none."""
+        if self._own is None:
+            conn = self._writers.connect()
+            self._own = conn, wire_of(conn)
+        return self._own
+
+    def _drop_if_useless(self, error: BaseException) -> None:
+        """Have the next group open a connection of its own, where this one is broken, or to a server that only reads."""
+        if self._own is None:
+            return
+        conn, wire = self._own
+        told = _original(error.__cause__ if isinstance(error, TidegateError) else error)
+        if not wire.closed and getattr(told, "sqlstate", "") != _READ_ONLY:
+            return
+        _log.warning("the connection to the database is given up: %s", type(told).__name__)
+        self._own = None
+        wire.close()
+        with contextlib.suppress(SQLAlchemyError):
+            conn.invalidate()
+            conn.close()
+
+    def _translated(self) -> AbstractContextManager[None]:
+        """See `Writer`."""
+        return _translated()
+
+    def _stands(self, conn: Connection) -> bool:
+        """See `Writer`."""
+        if self._own is None or conn.invalidated:
+            return False
+        status = self._own[1].info.transaction_status
+        return status in {TransactionStatus.INTRANS, TransactionStatus.INERROR}
+
+    def _note(self, conn: Connection) -> None:
+        """See `Writer`. Whoever writes is alone, so the rows are numbered without a gap."""
+        changed = changes.noted(conn)
+        if changed:
+            raw = raw_connection(conn)
+            newest = raw.execute("SELECT coalesce(max(seq), 0) FROM change").fetchone()
+            put_changes(raw, newest[0] + 1, changed)
+
+    def _release(self) -> None:
+        """See `Writer`."""
+        if self._own is not None:
+            self._own[0].close()
+
+
+def wire_of(conn: Connection) -> Wire:
+    """Return the driver's own connection, for what only PostgreSQL has."""
+    wire = conn.connection.driver_connection
+    assert isinstance(wire, Wire)  # noqa: S101 - tells the type checker what this module itself opened
+    return wire
+
+
+def open_store(address: str, *, durable: bool = True) -> PostgresStore:
+    """Open the store on a PostgreSQL server, its schema brought up to date as needed.
+
+    Args:
+        address: `postgresql://…` as libpq takes it; secret, where it holds a password.
+        durable: False gives up safety against a power cut for speed; for simulations only.
+
+    Raises:
+        BusyError: `data.unreachable`, `server.busy`.
+        ConfigError: `data.denied`, `data.read_only`, `data.newer_schema`, `config.invalid`.
+    """
+    engine = _engine(address)
+    try:
+        with _translated(), engine.connect() as conn:
+            _require_utf8(conn)
+            upgrade(conn, locked=f"SELECT pg_advisory_xact_lock({LOCK})")
+    finally:
+        engine.dispose()
+    return PostgresStore(address, durable=durable)
+
+
+def _require_utf8(conn: Connection) -> None:
+    with conn.begin():
+        encoding = conn.exec_driver_sql("SHOW server_encoding").scalar()
+    if encoding != "UTF8":
+        raise ConfigError("config.invalid", f"the database is in {encoding}; UTF8 is wanted")
+
+
+def _engine(address: str, *, reading: bool = False, durable: bool = True) -> Engine:
+    """Return an engine for reading, or for the one connection that writes."""
+    try:
+        given: dict[str, Any] = conninfo_to_dict(address)
+    except psycopg.ProgrammingError as error:
+        # not what libpq says of it: that quotes the address, password and all
+        raise ConfigError("config.invalid", "[database] url is not an address") from error
+    if not reading:
+        given.setdefault("target_session_attrs", "read-write")
+    conninfo = make_conninfo(**{**_PATIENCE, **given})
+    set_up = _DURABLE if durable else "SET synchronous_commit = off"
+    if not reading:
+        set_up += (
+            f"; SET lock_timeout = {TURN_MS}; SET idle_in_transaction_session_timeout = {SILENT_MS}"
+        )
+
+    def connect() -> Wire:
+        wire = Wire.connect(conninfo, autocommit=True)
+        wire.execute(set_up)
+        wire.adapters.register_loader("numeric", _Number)
+        wire.autocommit = False
+        if reading:
+            wire.read_only = True
+            wire.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        return wire
+
+    pool: dict[str, Any] = {"poolclass": NullPool}
+    if reading:
+        pool = {
+            "poolclass": QueuePool,
+            "pool_size": READERS,
+            "max_overflow": READERS_MAX - READERS,
+            "pool_timeout": READER_WAIT_S,
+            "pool_pre_ping": True,
+        }
+    # the address is not given to SQLAlchemy, which shows it in texts
+    return create_engine("postgresql+psycopg://", creator=connect, use_native_hstore=False, **pool)
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    """Turn PostgreSQL's words into ours, each with a code and a remedy."""
+    try:
+        yield
+    except (DBAPIError, psycopg.Error, PoolTimeoutError) as error:
+        found = translate(error)
+        if found is None:
+            raise
+        raise found from error
+
+
+_READ_ONLY: Final = "25006"
+_BUSY: Final = {"55P03", "40001", "40P01", "53200", "53300", "53400", "57014"}
+_DENIED: Final = {"28000", "28P01", "3D000", "42501"}
+#: What libpq says of an attempt to connect comes without a number.
+_DENIED_WORDS: Final = ("authentication failed", "does not exist", "pg_hba.conf", "no password")
+
+
+def _original(error: BaseException | None) -> BaseException | None:
+    """Return the driver's error in SQLAlchemy's."""
+    return error.orig if isinstance(error, DBAPIError) else error
+
+
+def translate(error: Exception) -> TidegateError | None:
+    """Return our error for a database's, or None where it is a fault in Tidegate itself. Addresses and values stay out of it."""
+    if isinstance(error, PoolTimeoutError):
+        return BusyError("server.busy", "every connection for reading is in use")
+    original = _original(error)
+    state = getattr(original, "sqlstate", None) or ""
+    text = (str(original).splitlines() or [""])[0]
+    if state == "53100":
+        return BusyError("data.full", "the disk of the database server is full")
+    if state == _READ_ONLY or "session is read-only" in text:
+        return ConfigError("data.read_only", "the database cannot be written")
+    if state in _BUSY:
+        return BusyError("server.busy", "the database is held by others")
+    if state in _DENIED or (not state and any(one in text for one in _DENIED_WORDS)):
+        return ConfigError("data.denied", f"the database refuses: {text}")
+    if state in {"XX001", "XX002"}:
+        return ConfigError("data.damaged", f"the database is damaged: {text}")
+    if state[:2] in {"08", "57", "58"} or state == "25P03":
+        return BusyError("data.unreachable", f"the database is away: {text}")
+    if state[:2] == "22" or (not state and isinstance(original, psycopg.DataError)):
+        return RequestError("request.invalid", f"a value cannot be stored: {text}")
+    if not state and isinstance(original, psycopg.OperationalError | psycopg.InterfaceError):
+        return BusyError("data.unreachable", f"the database is away: {text}")
+    return None
