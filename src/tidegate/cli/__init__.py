@@ -12,9 +12,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-import click
+try:
+    import click
+except ModuleNotFoundError as error:
+    # The program of the base install: there is nothing here that could print it any better.
+    from tidegate.cli._missing import leave
+
+    sys.exit(leave(error, sys.argv))
 
 from tidegate import __version__
+from tidegate.cli._missing import missing
 from tidegate.cli.output import fail, failed_usage
 from tidegate.core.errors import TidegateError
 from tidegate.core.nearest import nearest
@@ -135,6 +142,11 @@ def run(arguments: list[str]) -> int:
         return 0
     except click.exceptions.Exit as error:
         return error.exit_code
+    except ModuleNotFoundError as error:
+        lacking = missing(error)
+        if lacking is None:
+            return _report_bug(arguments, error)
+        return fail(lacking, as_json=as_json)
     except Exception as error:  # noqa: BLE001 - the last door: a report instead of a stack trace
         return _report_bug(arguments, error)
     return result if isinstance(result, int) else 0
