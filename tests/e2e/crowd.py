@@ -33,9 +33,12 @@ from tidegate.core.protocol import (
     PollAnswer,
     SlotState,
 )
+from tidegate.server.store.shared import AGAIN_S, LEASE_S
 
 #: How often a refused device asks for leave again before it asks what it should do.
 _STUBBORN: Final = 3
+#: So long after a stopped process goes on may it, or who waited for it, still say that it is busy: a lease, and a turn.
+THAW_S: Final = LEASE_S + AGAIN_S
 
 
 @dataclass
@@ -53,9 +56,16 @@ class Watch:
     asked_in_quiet: int = 0
     granted_in_quiet: int = 0
     offered_in_quiet: int = 0
-    #: Answers that are no answer: a server that was killed, or says that it is busy.
+    #: Answers other than 200, by status; 0 = the connection broke. `broken`: those that came while every process went on.
     broken: int = 0
     codes: dict[int, int] = field(default_factory=dict)
+    #: A process is stopped; what waited for it is answered for so long after it goes on, on the monotonic clock.
+    frozen: bool = False
+    thawed_until: float = 0.0
+
+    def thaw(self) -> None:
+        """Say that the stopped process goes on."""
+        self.frozen, self.thawed_until = False, time.monotonic() + THAW_S
 
 
 class Line:
@@ -215,8 +225,9 @@ class Device:
     def _good(self, status: int) -> bool:
         if status == 200:
             return True
-        self.watch.broken += 1
-        self.watch.codes[status] = self.watch.codes.get(status, 0) + 1
+        watch = self.watch
+        watch.broken += not watch.frozen and time.monotonic() > watch.thawed_until
+        watch.codes[status] = watch.codes.get(status, 0) + 1
         return False
 
 

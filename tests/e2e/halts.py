@@ -16,10 +16,10 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from http.client import HTTPConnection
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 from sqlalchemy import insert
@@ -28,13 +28,17 @@ from tests.e2e.served import Served
 from tests.unit.server.rig import Rig
 
 from tidegate.server import keyring
-from tidegate.server.store import Connection, tables
+from tidegate.server.store import Connection, shared, tables
 from tidegate.server.store.sqlite import DATABASE_NAME
 
 NAME: Final = "gw1-1.1.0"
 TOKEN_S: Final = 86_400
 #: How long an operator waits for an answer: far more than one should, for machines that have other work.
 _PATIENCE_S: Final = 120
+#: A halt is acknowledged when every living process has seen it, or its lease has run out (`shared.LEASE_S`); a second for the writing.
+HALT_S: Final = shared.LEASE_S + 1
+#: With a process that was stopped in the middle of a write: told once that nothing can be written, halted anew when it goes on; two seconds for what waited.
+FROZEN_S: Final = shared.TURN_S + shared.AGAIN_S + shared.LEASE_S + 2
 _ORDER: Final = """
 CREATE TABLE commit_order (seq INTEGER PRIMARY KEY AUTOINCREMENT, what TEXT NOT NULL);
 CREATE TRIGGER order_permit AFTER INSERT ON permit WHEN NEW.state = 'granted'
@@ -75,20 +79,28 @@ class Report(msgspec.Struct, kw_only=True):
     #: Halts before which nobody had been let go since the resume: they prove nothing.
     idle_halts: int
     requests_per_s: int
+    #: Answers other than 200, by status (0 = the connection broke). `broken`: those that came while every process went on.
+    refused: dict[str, int]
     broken: int
     halt_ms_median: float
+    #: While every process went on, and while one was stopped (SIGSTOP).
     halt_ms_most: float
+    halt_frozen_ms_most: float
     seconds: float
 
     @property
     def kept(self) -> bool:
-        """Say whether no permit and no offer went past a halt."""
-        return not (
+        """Say whether no permit and no offer went past a halt, each was heard in time, and nobody was sent away but for what a stopped process holds."""
+        past = (
             self.permits_after_halt
             or self.offers_after_halt
             or self.granted_in_quiet
             or self.offered_in_quiet
         )
+        in_time = (
+            self.halt_ms_most <= 1_000 * HALT_S and self.halt_frozen_ms_most <= 1_000 * FROZEN_S
+        )
+        return not past and in_time and not self.broken and set(self.refused) <= {"503"}
 
 
 def prepare(folder: Path, count: int) -> list[tuple[str, str]]:
@@ -171,6 +183,13 @@ class Replica(Served):
         super().start()
 
 
+class Halt(NamedTuple):
+    """How long one took, in seconds. `frozen`: a process was stopped meanwhile."""
+
+    took_s: float
+    frozen: bool
+
+
 class Operator:
     """Who halts and resumes, at any of the servers."""
 
@@ -216,10 +235,10 @@ async def _story(
     quiet_s: float,
     freeze_every: int,
     seed: int,
-) -> tuple[list[float], int]:
+) -> tuple[list[Halt], int]:
     chance = random.Random(seed)
     crowd = [asyncio.create_task(one.live()) for one in devices]
-    took: list[float] = []
+    took: list[Halt] = []
     idle = 0
     for number in range(halts):
         before = watch.grants
@@ -231,6 +250,7 @@ async def _story(
         idle += watch.grants == before
         frozen = running[-1] if freeze_every and number % freeze_every == freeze_every - 1 else None
         if frozen is not None:
+            watch.frozen = True
             frozen.process.send_signal(signal.SIGSTOP)
         began = time.monotonic()
         places = len(running) - (frozen is not None)
@@ -241,11 +261,12 @@ async def _story(
             status = await asyncio.to_thread(operator.act, 0, "halt")
         assert status == 200, status
         watch.quiet_since = time.monotonic()
-        took.append(watch.quiet_since - began)
+        took.append(Halt(watch.quiet_since - began, frozen=frozen is not None))
         if (
             frozen is not None
         ):  # it wakes up with what it had in memory, and with the questions that wait for it
             frozen.process.send_signal(signal.SIGCONT)
+            watch.thaw()
         await asyncio.sleep(quiet_s * (0.5 + chance.random()))
         watch.quiet_since = None
         status = await asyncio.to_thread(operator.act, chance.randrange(len(running)), "resume")
@@ -333,11 +354,17 @@ def run(
         offered_in_quiet=watch.offered_in_quiet,
         idle_halts=idle,
         requests_per_s=round(asked / seconds),
+        refused={str(status): count for status, count in sorted(watch.codes.items())},
         broken=watch.broken,
-        halt_ms_median=round(statistics.median(took) * 1_000, 1),
-        halt_ms_most=round(max(took) * 1_000, 1),
+        halt_ms_median=round(statistics.median(one.took_s for one in took) * 1_000, 1),
+        halt_ms_most=_most_ms(one for one in took if not one.frozen),
+        halt_frozen_ms_most=_most_ms(one for one in took if one.frozen),
         seconds=round(seconds, 1),
     )
+
+
+def _most_ms(took: Iterable[Halt]) -> float:
+    return round(max((one.took_s for one in took), default=0.0) * 1_000, 1)
 
 
 def main() -> int:

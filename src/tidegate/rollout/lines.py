@@ -14,6 +14,10 @@ One JSON object a line, told apart by `what`; times are unix seconds of whoever 
 | `crashed` | it crashed, or went back by itself, later; also one that is not updated | `at`, `device` |
 | `tick` | nothing happened, and time went by | `at` |
 
+**Whose time it is.** Times are the watcher's, but where they are taken over from devices one of them may be wrong. So a line that runs ahead by more than an
+hour is kept until a `tick`, or a line of another device, is there, too: one device alone cannot let the gate's time go on. In a fleet of one or two there is
+nobody to ask.
+
 `preset`: `careful`, `normal`, `fast`, `emergency`. `attributes`: names, `variant` the first; whose `region` and `class` are told is compared with its like.
 `values`: one text an attribute. `history`: a list, oldest first, of `{variant: [failures, first attempts]}`. `silence`: `{class: share}`, 0.003 = 0.3 %.
 
@@ -24,6 +28,7 @@ and nothing is permitted.
 """
 
 from collections.abc import Iterator, Mapping
+from heapq import heappop, heappush
 from typing import Annotated, Any, Final, TypeAlias
 
 import msgspec
@@ -34,7 +39,7 @@ from tidegate.core.nearest import did_you_mean
 from tidegate.rollout.evidence.baseline import from_history
 from tidegate.rollout.evidence.decide import Decision
 from tidegate.rollout.evidence.roster import Roster
-from tidegate.rollout.evidence.settings import DAY_S, PRESETS
+from tidegate.rollout.evidence.settings import DAY_S, HOUR_S, PRESETS
 from tidegate.rollout.evidence.strata import USUAL, VARIANT, divide
 from tidegate.rollout.evidence.watch import Watch
 from tidegate.rollout.gates.evidence import meter
@@ -43,6 +48,12 @@ from tidegate.rollout.gates.evidence import meter
 LINE_MAX: Final = 1 << 20
 #: Time may not jump further than this in one line: a wrong clock would be taken for months of silence.
 JUMP_MAX_S: Final = 60 * DAY_S
+#: One device may be ahead of all others by so much.
+AHEAD_S: Final = HOUR_S
+#: Devices of a fleet in which one can be asked about another.
+_ASKED: Final = 3
+#: Lines that are kept because they run ahead, at most; the earliest of more are not taken.
+_KEPT_MAX: Final = 10_000
 
 At = Annotated[int, Meta(ge=0, le=2**53)]
 Word = Annotated[str, Meta(min_length=1, max_length=200)]
@@ -111,6 +122,34 @@ _READ: Final = msgspec.json.Decoder(Line)
 _MILLION: Final = 1_000_000
 
 
+class _Times:
+    """What time it is, by all that was told: one device alone is not believed."""
+
+    def __init__(self, at: int) -> None:
+        self._sure = at
+        #: The device that is furthest ahead, and the time that some other device is at.
+        self._first = ""
+        self._first_at = self._other_at = at
+
+    def told(self, at: int) -> None:
+        """Take the word of whoever watches."""
+        self._sure = max(self._sure, at)
+
+    def told_by(self, device: str, at: int) -> None:
+        """Take the word of a device."""
+        if device == self._first:
+            self._first_at = max(self._first_at, at)
+        elif at > self._first_at:
+            self._other_at, self._first, self._first_at = self._first_at, device, at
+        else:
+            self._other_at = max(self._other_at, at)
+
+    @property
+    def latest(self) -> int:
+        """Return the time up to which lines are believed."""
+        return max(self._sure, self._other_at) + AHEAD_S
+
+
 class Gate:
     """Guards one rollout. Give it lines in their order."""
 
@@ -119,6 +158,10 @@ class Gate:
         self._fleet: list[Device] = []
         self._roster: Roster | None = None
         self._next = 0
+        self._times = _Times(0)
+        #: Lines that run ahead, the earliest first: (time, number, line).
+        self._ahead: list[tuple[int, int, Line]] = []
+        self._lines = 0
         self._said: dict[str, Any] = {}
         #: The release is to be stopped; it stays so.
         self.halted = False
@@ -148,6 +191,8 @@ class Gate:
         roster = self._started(self._begun) if self._begun else None
         if roster is not None:
             yield from self._decided(roster, roster.watch.desk.now)
+            if self._ahead:
+                roster.ignored["future"] = roster.ignored.get("future", 0) + len(self._ahead)
         yield {
             "end": True,
             "verdict": "halt" if self.halted else "go",
@@ -166,19 +211,33 @@ class Gate:
             return []
         if isinstance(line, Begin):
             raise RequestError("request.invalid", "a gate begins once: one rollout a run")
-        clock = self._roster.watch.desk.now if self._roster else begun.at
-        if line.at > clock + JUMP_MAX_S:
-            days = (line.at - clock) // DAY_S
-            raise RequestError(
-                "request.invalid", f"at: {days} days after the line before: seconds are wanted"
-            )
         if isinstance(line, Device) and self._roster is None:
+            _check_jump(begun.at, line.at)
             self._fleet.append(line)
             return []
         roster = self._started(begun)
-        decided = list(self._until(roster, line.at))
-        _tell(roster, line)
+        decided: list[dict[str, Any]] = []
+        for one in self._believed(roster, line):
+            _check_jump(roster.watch.desk.now, one.at)
+            decided += self._until(roster, one.at)
+            _tell(roster, one)
         return decided
+
+    def _believed(self, roster: Roster, line: Line) -> Iterator[Line]:
+        """Give the lines that are to be taken now, in their order: this one, if it does not run ahead, and those that waited for it."""
+        if isinstance(line, Device | _Named):
+            if line.device in roster.devices:
+                self._times.told_by(line.device, line.at)
+        else:
+            self._times.told(line.at)
+        self._lines += 1
+        heappush(self._ahead, (line.at, self._lines, line))
+        alone = len(roster.devices) < _ASKED
+        while self._ahead and (alone or self._ahead[0][0] <= self._times.latest):
+            yield heappop(self._ahead)[2]
+        if len(self._ahead) > _KEPT_MAX:
+            heappop(self._ahead)
+            roster.ignored["future"] = roster.ignored.get("future", 0) + 1
 
     def _begin(self, line: Begin) -> None:
         if line.preset not in PRESETS:
@@ -189,6 +248,7 @@ class Gate:
                 "request.invalid", f'attributes: different ones, "{VARIANT}" the first'
             )
         self._begun = line
+        self._times = _Times(line.at)
         self._next = line.at + PRESETS[line.preset].tick_s
 
     def _started(self, begun: Begin) -> Roster:
@@ -240,6 +300,13 @@ class Gate:
         if decision.blame is not None:
             said["blame"] = decision.blame.name or "the release"
         return said
+
+
+def _check_jump(clock: int, at: int) -> None:
+    if at > clock + JUMP_MAX_S:
+        days = (at - clock) // DAY_S
+        detail = f"at: {days} days after the line before: seconds are wanted"
+        raise RequestError("request.invalid", detail)
 
 
 def _tell(roster: Roster, line: Line) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tidegate.core.errors import RequestError
+from tidegate.rollout import lines as lines_module
 from tidegate.rollout.lines import Gate
 
 START = 1_795_443_600
@@ -133,3 +134,71 @@ def test_the_end_of_a_log_is_judged_too() -> None:
     gate, said = played([*fleet(), *events])
     assert not any(one["verdict"] == "halt" for one in said)
     assert [one["verdict"] for one in gate.end()] == ["halt", "halt"]
+
+
+DAY = 24 * HOUR
+
+
+def _events() -> list[str]:
+    return in_order(
+        one
+        for n in range(8)
+        for one in [
+            *update(n, 60 * n, "confirmed"),
+            line("seen", HOUR + 60 * n, device=f"d{n + 20}"),
+            line("seen", 30 * HOUR + 60 * n, device=f"d{n}"),
+        ]
+    )
+
+
+@pytest.mark.parametrize("ahead", [2 * HOUR, 50 * DAY, 900 * DAY])
+@pytest.mark.parametrize("what", ["seen", "failed", "confirmed", "crashed", "permit"])
+def test_one_device_that_is_ahead_of_all_others_moves_no_clock(what: str, ahead: int) -> None:
+    """Red before: its one line let fifty days of silence go by for everybody, or ended the run."""
+    told = [*fleet(), *_events(), line("tick", 48 * HOUR)]
+    liar = line(what, ahead, device="d399")
+    lied = [*told[:405], liar, *told[405:409], liar, *told[409:]]
+    honest, said = played(told)
+    gate, other = played(lied)
+    mine = [one for one in other if one["at"] <= START + 30 * HOUR]
+    if ahead > 48 * HOUR:
+        assert other == said
+        assert list(gate.end())[-1]["ignored"] == {"future": 2}
+    assert not gate.halted
+    assert not honest.halted
+    assert mine[0] == said[0]
+
+
+def test_a_device_that_is_always_ahead_is_heard_when_the_others_are_there() -> None:
+    lines = [*fleet(), line("permit", 60, device="d1"), line("failed", 3 * HOUR, device="d1")]
+    gate, said = played(lines)
+    assert said == [], "nothing is due yet, by anybody else's word"
+    more = list(gate.read(line("seen", 3 * HOUR + 5, device="d2")))
+    assert more
+    assert gate._roster is not None
+    assert gate._roster.watch.book.rows[0][1] == 0, "it was silent before it failed"
+    assert gate._roster.watch.book.rows[0][2] == 1
+
+
+def test_two_devices_that_agree_let_the_time_go_on_without_a_tick() -> None:
+    gate, _ = played([*fleet(), line("permit", 60, device="d1")])
+    for hours in range(2, 30, 3):
+        for name in ("d5", "d6"):
+            list(gate.read(line("seen", hours * HOUR, device=name)))
+    assert gate._roster is not None
+    assert gate._roster.watch.desk.now == START + 29 * HOUR
+
+
+def test_in_a_fleet_of_two_there_is_nobody_to_ask() -> None:
+    _, said = played(
+        [*fleet(2), line("permit", 60, device="d1"), line("seen", 5 * DAY, device="d1")]
+    )
+    assert said[-1]["at"] > START + DAY
+
+
+def test_what_runs_ahead_is_kept_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lines_module, "_KEPT_MAX", 50)
+    liar = [line("seen", 30 * DAY + n, device="d1") for n in range(200)]
+    gate, _ = played([*fleet(), *liar])
+    assert len(gate._ahead) == 50
+    assert list(gate.end())[-1]["ignored"] == {"future": 200}

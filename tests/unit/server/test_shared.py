@@ -211,6 +211,41 @@ def test_a_busy_process_does_not_keep_another_from_writing(pair: Pair) -> None:
         thread.join()
 
 
+def test_a_holder_that_does_not_go_on_is_waited_for_once_whoever_else_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Red before: both locks were waited for in full, and every batch anew, so a halt heard after 25 s that nothing could be written."""
+    monkeypatch.setattr(shared, "TURN_S", 0.6)
+    monkeypatch.setattr(shared, "AGAIN_S", 0.1)
+    stopped, *others = (shared.Turn(tmp_path) for _ in range(4))
+    waited: list[float] = []
+
+    def wait(turn: shared.Turn, times: int) -> None:
+        for _ in range(times):
+            began = time.monotonic()
+            with pytest.raises(BusyError), turn:
+                pass
+            waited.append(time.monotonic() - began)
+
+    with stopped:
+        threads = [threading.Thread(target=wait, args=(one, 3)) for one in others]
+        for one in threads:
+            one.start()
+        for one in threads:
+            one.join()
+    waited.sort()
+    assert len(waited) == 9
+    assert waited[5] < 0.5, "who was told once is told again soon"
+    assert all(0.6 <= one < 1.1 for one in waited[6:]), waited
+    for turn in others:
+        with turn:
+            pass
+    began = time.monotonic()
+    with stopped, pytest.raises(BusyError), others[0]:
+        pass
+    assert time.monotonic() - began >= 0.6, "once it had its turn it waits as long as ever"
+
+
 def test_a_plan_that_two_processes_make_at_once_is_applied_once(pair: Pair) -> None:
     pair.one.publish_trust()
     rollout = pair.one.rollout(pair.one.release(1))

@@ -101,6 +101,10 @@ class Cohorts:
             key = heappop(self._due)[2]
             yield key, self._known[key]
 
+    def owed(self) -> frozenset[int]:
+        """Return the ticks of the cohorts that are not judged yet."""
+        return frozenset(key[0] for _, _, key in self._due)
+
     def wait_longer(self, up: int, extra_s: Callable[[Profile], int]) -> None:
         """Put off every deadline that has not passed until so long from now. `up`: time during which the server was up."""
         self._due = [

@@ -354,6 +354,7 @@ class Desk:
         self.advance(now)
         for key, cohort in self._cohorts.overdue(self.now - self._down_s):
             self._mature(key, cohort)
+        self._forget_lost()
         for what, key, count in self._cohorts.ring(self.now):
             self._ring(what, key, count)
         self._out += self._hazards.tick(self.now, spent_s)
@@ -362,6 +363,19 @@ class Desk:
                 Watch(at=self.now, profile=profile, count=count, kind=kind, leave=True)
             )
         return self.drain()
+
+    def _forget_lost(self) -> None:
+        """Let go what vanished in ticks of which no cohort will be judged any more.
+
+        It is read for a cohort of the same tick alone, when that is judged, once; and no cohort is made of a tick that has gone by, as time never goes back.
+        """
+        if self._lost:
+            first, owed = self.now // self.harm.tick_s, self._cohorts.owed()
+            self._lost = {
+                where: counts
+                for where, counts in self._lost.items()
+                if where[0] >= first or where[0] in owed
+            }
 
     def drain(self) -> list[Fact]:
         """Return the facts that count at once (permits, failures, proofs of age, ranks), without letting time go on. The others wait for their tick."""

@@ -38,6 +38,8 @@ LEASE_S: Final = 5.0
 LOOK_S: Final = 0.05
 #: How long a turn, and a start, is waited for, in seconds.
 TURN_S: Final = 10.0
+#: How long a turn is waited for after one that did not come, in seconds.
+AGAIN_S: Final = 1.0
 START_S: Final = 120.0
 #: Rows of `change` that are kept for those who follow. Who is further behind reads everything anew.
 KEPT: Final = 100_000
@@ -73,7 +75,8 @@ def starting(data_dir: Path) -> Iterator[None]:
     """
     lock = os.open(make_folder(data_dir) / "start", _FLAGS, 0o600)
     try:
-        _lock(lock, START_S, BusyError("data.locked", f"{data_dir}: another server is starting"))
+        busy = BusyError("data.locked", f"{data_dir}: another server is starting")
+        _lock(lock, time.monotonic() + START_S, busy)
         yield
     finally:
         os.close(lock)
@@ -82,9 +85,8 @@ def starting(data_dir: Path) -> Iterator[None]:
 _FLAGS: Final = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
 
 
-def _lock(lock: int, most_s: float, busy: BusyError) -> None:
-    """Wait for a lock, and not for ever: its holder may be stopped in the middle."""
-    end = time.monotonic() + most_s
+def _lock(lock: int, end: float, busy: BusyError) -> None:
+    """Wait for a lock until a time on the monotonic clock, and not for ever: its holder may be stopped in the middle."""
     while True:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -99,13 +101,15 @@ def _lock(lock: int, most_s: float, busy: BusyError) -> None:
 class Turn:
     """The order in which processes write: whoever has waited goes before whoever has just been.
 
-    Two locks make it so: the one who is next holds the first while it waits for the second.
+    Two locks make it so: the one who is next holds the first while it waits for the second. Both together are waited for `TURN_S`, once: as long as somebody
+    holds the database who does not go on, whoever comes later is told so after `AGAIN_S`, instead of after all that waited before it.
     """
 
     def __init__(self, folder: Path) -> None:
         """Open the locks in `folder`."""
         self._next = os.open(folder / "next", _FLAGS, 0o600)
         self._turn = os.open(folder / "turn", _FLAGS, 0o600)
+        self._patience_s = TURN_S
 
     def __enter__(self) -> None:
         """Wait for the turn.
@@ -114,11 +118,13 @@ class Turn:
             BusyError: `server.busy`: another process has been writing for `TURN_S`.
         """
         busy = BusyError("server.busy", "another process of this server holds the database")
-        _lock(self._next, TURN_S, busy)
+        end, self._patience_s = time.monotonic() + self._patience_s, AGAIN_S
+        _lock(self._next, end, busy)
         try:
-            _lock(self._turn, TURN_S, busy)
+            _lock(self._turn, end, busy)
         finally:
             fcntl.flock(self._next, fcntl.LOCK_UN)
+        self._patience_s = TURN_S
 
     def __exit__(self, *_: object) -> None:
         """Let the next one write."""
