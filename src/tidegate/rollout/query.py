@@ -13,17 +13,18 @@ such, all other text in the order of version strings (`2.10` after `2.9`). A dur
 `tag = lab` and `group in (a, b)` are other spellings of `tag:lab` and `(group:a or group:b)`. A `*` without quotes behind `=` or `!=` is refused, since
 nobody can tell whether it is meant as a pattern: write `site ~ lyon-*` for that, `site = "lyon-*"` for the star itself.
 
-hawkBit's RSQL (FIQL) is accepted, and printed back in this form: `;` and, `,` or, `==`, `!=`, `=in=`, `=out=`, `=lt=`, `=le=`, `=gt=`, `=ge=`. In a query
-that uses any of these operators but `!=`, or a name that only hawkBit has (`controllerId`, `attribute.os`), a `*` behind `==`, `!=` is a wildcard (with
-quotes, too; `\*` is the star), `attribute.NAME` and `metadata.NAME` are `attr.NAME`, `controllerid` is `id`; fields of hawkBit that mean something else here
-(`updatestatus`, `installedds.version` …) are refused with what to write.
+hawkBit's RSQL (FIQL) is accepted, and printed back in this form: `;` and, `,` or, `==`, `!=`, `=in=`, `=out=`, `=lt=`, `=le=`, `=gt=`, `=ge=`, `=is=null`
+(`not has(NAME)`), `=not=null` (`has(NAME)`). In a query that uses any of these operators but `!=`, or a name that only hawkBit has (`controllerId`,
+`attribute.os`), a `*` behind `==`, `!=` is a wildcard (with quotes, too; `\*` is the star), `attribute.NAME` and `metadata.NAME` are `attr.NAME`,
+`controllerid` is `id`; fields of hawkBit that mean something else here (`updatestatus`, `installedds.version` …) and its moments (`${NOW_TS}`,
+`${OVERDUE_TS}`) are refused with what to write: times are ages here, `seen > 24h`.
 The grammar, lowest first; `and`, `or`, `not`, `in` are known in small and capital letters:
 
     or    = and { ("or" | ",") and }
     and   = not { ("and" | ";") not }
     not   = "not" not | "(" or ")" | test
     test  = "has" "(" name ")" | "tag:" word | "group:" word | name op value
-          | name ( [ "not" ] "in" | "=in=" | "=out=" ) "(" value { "," value } ")"
+          | name ( [ "not" ] "in" | "=in=" | "=out=" ) "(" value { "," value } ")" | name ( "=is=" | "=not=" ) "null"
     op    = "=" | "!=" | "<" | "<=" | ">" | ">=" | "~"
           | "==" | "=eq=" | "=ne=" | "=lt=" | "=le=" | "=gt=" | "=ge="
     value = word | text;  text in single or double quotes, "\" before a quote in it
@@ -66,6 +67,7 @@ _TOKEN: Final = re.compile(
     r"""\s*(?:(?P<text>"(?:[^"\\]|\\[\s\S])*"|'(?:[^'\\]|\\[\s\S])*')"""
     r"""|(?P<op>=[a-zA-Z]+=|==|!=|<=|>=|[=<>~])"""
     r"""|(?P<mark>[();,])"""
+    r"""|(?P<macro>\$\{\w*\})"""
     r"""|(?P<word>[\w.*?+/@:-]+))"""
 )
 
@@ -242,7 +244,8 @@ class _Reader:
         self.tokens = list(_tokens(text))
         self.next = 0
         self.rsql = any(
-            one.kind == "op" and one.text in rsql.OPERATORS for one in self.tokens
+            one.kind == "op" and (one.text in rsql.OPERATORS or one.text in rsql.PRESENCE)
+            for one in self.tokens
         ) or any(
             one.kind == "word" and then.kind == "op" and rsql.is_telling(one.text)
             for one, then in pairwise(self.tokens)
@@ -304,9 +307,11 @@ class _Reader:
             hint = f' (for a group: "group:{word.text}")' if word.text not in BUILT_IN else ""
             raise self._wrong(f'a comparison was expected after "{word.text}"{hint}')
         self.next += 1
+        if found.text in rsql.PRESENCE:
+            return self._presence(name, found)
         op = _OPS.get(found.text)
         if op is None:
-            known = ", ".join(rsql.OPERATORS)
+            known = ", ".join((*rsql.OPERATORS, *rsql.PRESENCE))
             raise self._wrong(
                 f'"{found.text[:40]}" is no operator; of RSQL there are {known}', found
             )
@@ -315,6 +320,18 @@ class _Reader:
         if op in {"=", "!="}:
             return self._test_of(self._equal(name, op))
         return self._test_of(Compare(name, op, (self._value(name),)))
+
+    def _presence(self, name: str, op: _Token) -> Node:
+        """Read the `null` of `=is=null` and `=not=null`: whether a device has the attribute."""
+        value = self._expect("word", None, "null was expected")
+        if value.text.lower() != "null":
+            other = "==" if op.text == "=is=" else "!="
+            raise self._wrong(
+                f"{op.text} takes null alone; write {name}{other}{value.text[:40]}", value
+            )
+        if name in _SETS:
+            raise self._wrong(f"a {name} is named whole, as in {name}:lab", op)
+        return Has(name) if rsql.PRESENCE[op.text] else Not(Has(name))
 
     def _equal(self, name: str, op: str) -> Node:
         """Read the value of `=` or `!=`: a pattern in RSQL, and with quotes only in ours where it holds a star."""
@@ -356,6 +373,8 @@ class _Reader:
 
     def _value(self, name: str) -> str:
         found = self._peek()
+        if found is not None and found.kind == "macro":
+            raise self._wrong(f'"{found.text[:40]}" is no value: {rsql.moment(found.text)}', found)
         if found is None or found.kind not in {"word", "text"}:
             raise self._wrong("a value was expected")
         self.next += 1

@@ -15,6 +15,13 @@ OPERATORS: Final[Mapping[str, str]] = {
     "==": "=", "=eq=": "=", "=ne=": "!=", "=lt=": "<", "=le=": "<=", "=gt=": ">", "=ge=": ">=",
     "=in=": "in", "=out=": "not in",
 }  # fmt: skip
+#: Operators that only RSQL has and that take nothing but `null`: whether the attribute is to be there.
+PRESENCE: Final[Mapping[str, bool]] = {"=is=": False, "=not=": True}
+#: hawkBit's moments of now. Nothing here is compared with a moment.
+_MOMENTS: Final[Mapping[str, str]] = {
+    "${NOW_TS}": "times are ages here: write seen < 24h, or seen > 24h",
+    "${OVERDUE_TS}": "how long is too long is yours to say: write seen > 24h",
+}
 #: hawkBit's fields that say the same here under another name.
 _SAME: Final[Mapping[str, str]] = {"controllerid": "id", "tag.name": "tag"}
 _PREFIXES: Final[Mapping[str, str]] = {"attribute.": "attr.", "metadata.": "attr."}
@@ -23,7 +30,7 @@ _INSTEAD: Final[Mapping[str, str]] = {
     "name": "id = gw1-0001, or attr.name for a device's own attribute",
     "description": "attr.description for a device's own attribute",
     "updatestatus": "state = confirmed (or failed, reverted, lost, staged ...)",
-    "lastcontrollerrequestat": "seen < 24h",
+    "lastcontrollerrequestat": "seen < 24h for one that was heard, seen > 24h for one that is overdue",
     "createdat": "a device's own attribute, as in attr.made",
     "createdby": "attr.createdby for a device's own attribute",
     "lastmodifiedat": "attr.lastmodifiedat for a device's own attribute",
@@ -70,6 +77,16 @@ def name_of(name: str) -> tuple[str, str]:
         if lower.startswith(prefix) and len(lower) > len(prefix):
             return ours + name[len(prefix) :], ""
     return name, ""
+
+
+def moment(written: str) -> str:
+    """Say what to write instead of one of hawkBit's macros (`${NOW_TS}`).
+
+    Args:
+        written: as it stands, with its braces; untrusted.
+    """
+    known = _MOMENTS.get(written.upper())
+    return known or f"of hawkBit's macros {' and '.join(_MOMENTS)} can be said otherwise"
 
 
 def glob_of(written: str) -> str | None:

@@ -195,3 +195,45 @@ def test_own_attributes_never_hide_a_built_in_one() -> None:
     forged: dict[str, Any] = {"group": "pilot", "tag": "lab", "model": "gw9", "seen": 0}
     attrs = cohort.attributes_of(model="gw1", revision=1, variant="gw1-r1", own=forged)
     assert not query.parse("group:pilot or tag:lab or model = gw9 or seen < 1h").matches(attrs)
+
+
+@pytest.mark.parametrize(
+    ("written", "ours"),
+    [
+        ("attribute.os=is=null", "not has(attr.os)"),
+        ("attribute.os =not= NULL", "has(attr.os)"),
+        ("site=is=null;region==eu", "not has(site) and region = eu"),
+        ("metadata.fw=not=null,controllerId==a*", "has(attr.fw) or id ~ a*"),
+    ],
+)
+def test_hawkbits_null_asks_whether_a_device_has_it(written: str, ours: str) -> None:
+    assert str(query.parse(written)) == ours
+    assert query.parse(ours) == query.parse(str(query.parse(ours)))
+
+
+def test_a_device_without_the_attribute_is_found_by_null() -> None:
+    assert query.parse("attribute.os=is=null").matches({"id": "a"})
+    assert not query.parse("attribute.os=is=null").matches({"attr.os": "linux"})
+    assert query.parse("attribute.os=not=null").matches({"attr.os": "linux"})
+
+
+@pytest.mark.parametrize(
+    ("written", "says"),
+    [
+        ("attribute.os=is=linux", "=is= takes null alone; write attr.os==linux"),
+        ("attribute.os=not=linux", "write attr.os!=linux"),
+        ("tag=is=null", "tag:lab"),
+        ("attribute.os=is=", "null was expected"),
+        ("lastcontrollerrequestat=le=${OVERDUE_TS}", "seen > 24h for one that is overdue"),
+        ("attribute.made=lt=${NOW_TS}", "times are ages here: write seen < 24h"),
+        ("attr.made < ${overdue_ts}", "write seen > 24h"),
+        ("attr.made < ${nobody}", "${NOW_TS} and ${OVERDUE_TS}"),
+        ("attr.made in (${NOW_TS})", "times are ages here"),
+    ],
+)
+def test_what_hawkbit_says_and_nobody_can_mean_here_is_refused_with_advice(
+    written: str, says: str
+) -> None:
+    with pytest.raises(RequestError) as caught:
+        query.parse(written)
+    assert says in caught.value.detail
