@@ -49,6 +49,7 @@ FAMILIES: Final[dict[str, str]] = {
     "data": "The server's data directory.",
     "blobs": "The object store: whoever runs it, or configured it.",
     "upload": "Files on their way to the server.",
+    "backup": "Backups of a server's data.",
     "serve": "Starting the server.",
     "key": "Key files.",
     "supply": "Documents of the supply chain: attachments, advisories, and what channels demand of a release's origin.",

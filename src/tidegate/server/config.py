@@ -124,6 +124,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         uploads_life_s: an upload that nobody goes on with is forgotten after this.
         uploads_direct: have publishers put their files right into the store, where it can be had.
         egress_rate, egress_site_rate: bytes a second at which downloads may begin, of all devices and of each site; none = no bound.
+        backup_warn_after_s: a last backup that is older is warned of (`tidegate doctor`).
         log_level: as in `logging`.
     """
 
@@ -180,6 +181,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     egress_rate: int = 0
     egress_site_rate: int = 0
     gate_attributes: tuple[str, ...] = ()
+    backup_warn_after_s: int = 2 * 86_400
     log_level: str = "info"
     durable: bool = True
 
@@ -336,6 +338,7 @@ KEYS: Final[Mapping[tuple[str, str], tuple[str, Reader]]] = {
     ("gate", "attributes"): ("gate_attributes", _attributes),
     ("status", "public"): ("status_public", _yes),
     ("status", "title"): ("status_title", _word),
+    ("backup", "warn_after"): ("backup_warn_after_s", parse_duration),
     ("log", "level"): ("log_level", _choice("debug", "info", "warning", "error")),
 }
 

@@ -21,7 +21,7 @@ from tidegate.core.calendar import Entry
 from tidegate.core.errors import TidegateError, TransferError
 from tidegate.core.metadata import parse_root, root_extra
 from tidegate.core.release import ReleaseTarget
-from tidegate.server import online
+from tidegate.server import backup, online
 from tidegate.server.blobs import Blobs, open_blobs
 from tidegate.server.calendar import calendar, one_signer
 from tidegate.server.config import Settings, split_listen
@@ -238,6 +238,23 @@ def _fleet(scene: Scene) -> Iterator[Check]:
     yield Check(name="fleet", level="ok", text=text)
 
 
+def _backup(scene: Scene) -> Iterator[Check]:
+    """Say when the last backup was taken; before anything is published there is nothing to lose."""
+    if not release_queries.live_ids(scene.conn):
+        return
+    last, fix = backup.last_of(scene.folder), "tidegate backup --to FOLDER"
+    if last is None:
+        text = "none was taken yet"
+        yield Check(name="backup", level="warning", text=text, fix=fix)
+        return
+    age_s = max(0, scene.now - last.at)
+    late = age_s > scene.settings.backup_warn_after_s
+    text = f"the last one is {format_duration(age_s)} old, at {last.to}"
+    yield Check(
+        name="backup", level="warning" if late else "ok", text=text, fix=fix if late else ""
+    )
+
+
 _Look = Callable[[Scene], Iterator[Check]]
 _LOOKS: Final[dict[str, _Look]] = {
     "database": _database,
@@ -245,6 +262,7 @@ _LOOKS: Final[dict[str, _Look]] = {
     "clock": _clock,
     "blobs": _blobs,
     "fleet": _fleet,
+    "backup": _backup,
 }
 
 

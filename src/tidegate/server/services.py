@@ -14,6 +14,7 @@ from typing import TypeVar
 from tidegate.core import codec
 from tidegate.core.errors import PublisherError
 from tidegate.server import keyring, online
+from tidegate.server.backup import require_held
 from tidegate.server.blobs import Blobs, open_blobs
 from tidegate.server.config import Settings, database_address
 from tidegate.server.egress import Budget
@@ -135,10 +136,11 @@ def open_services(
     """Open everything in the data directory, made as needed.
 
     Raises:
-        ConfigError, BusyError: `data.*`, `key.*`.
+        ConfigError, BusyError: `data.*`, `key.*`, `backup.not_held`.
     """
     codec.prepare()
     folder = Path(settings.data_dir)
+    require_held(folder)
     several = settings.shared or settings.database_url
     with starting(folder) if several else contextlib.nullcontext():
         return _open(settings, folder, clock, randomness, store)

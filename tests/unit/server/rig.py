@@ -245,10 +245,14 @@ class Rig:
         fallback_to: tuple[int, ...] = (),
         rev_max: int = 9,
         mandate: Mandate | None = None,
+        payload: bytes = b"",
         **says: Any,
     ) -> ReleaseTarget:
-        """Publish a release without its payload bytes: what decisions need of one."""
-        digest = hashlib.sha256(f"{product} {counter}".encode()).hexdigest()
+        """Publish a release: what decisions need of one. Without `payload` its bytes are not there."""
+        digest = hashlib.sha256(payload or f"{product} {counter}".encode()).hexdigest()
+        length = len(payload) or 4096
+        if payload:
+            self.app.services.blobs.put(digest, iter([payload]))
         version = f"1.{counter}.0"
         target = ReleaseTarget(
             product=product,
@@ -258,7 +262,7 @@ class Rig:
             channels=("stable",),
             hardware=(HardwareRange(product, 1, rev_max),),
             install=Install(size=4096, sha256=digest),
-            payloads=(PayloadRef(kind="full", sha256=digest, length=4096, index_sha256=digest),),
+            payloads=(PayloadRef(kind="full", sha256=digest, length=length, index_sha256=digest),),
             fallback_to=tuple(
                 FallbackTo(counter=one, expires=int(self.now) + YEAR) for one in fallback_to
             ),
@@ -277,7 +281,7 @@ class Rig:
             body = make_product(
                 version=len(before) + 1,
                 expires_at=int(self.now) + YEAR,
-                targets=[*before, SignedTarget(path, 4096, digest, target)],
+                targets=[*before, SignedTarget(path, length, digest, target)],
                 extra=with_mandates(ProductExtra(), [mandate] if mandate else []),
             )
             signed = sign(body, self.signer(f"product/{product}"))
@@ -297,7 +301,7 @@ class Rig:
                 conn,
                 {
                     "release_id": release_id, "path": path, "component": "rootfs",
-                    "install_sha256": digest, "install_size": 4096, "length": 4096,
+                    "install_sha256": digest, "install_size": 4096, "length": length,
                     "sha256": digest, "target": msgspec.to_builtins(target),
                 },
             )  # fmt: skip

@@ -9,6 +9,7 @@ import pytest
 from tests.unit.server.rig import Rig
 
 from tidegate.cli import run
+from tidegate.server import backup
 from tidegate.server.config import Settings
 from tidegate.server.doctor import Check, examine
 from tidegate.server.store.sqlite import DATABASE_NAME
@@ -89,3 +90,14 @@ def test_the_exit_code_says_whether_something_failed(
     rig.folder.chmod(0o777)
     assert run(["doctor", "--data", str(rig.folder)]) == 1
     assert "FAILED" in capsys.readouterr().out
+
+
+def test_a_backup_that_is_missing_or_old_is_asked_for(rig: Rig, tmp_path: Path) -> None:
+    rig.publish_trust()
+    assert "backup" not in _found(rig)
+    rig.release(1, payload=b"x" * 9)
+    assert _found(rig)["backup"].level == "warning"
+    backup.back_up(rig.folder, tmp_path / "b", int(rig.now))
+    assert _found(rig)["backup"].level == "ok"
+    old = _found(rig, rig.now + 3 * 86_400)["backup"]
+    assert (old.level, old.fix) == ("warning", "tidegate backup --to FOLDER")

@@ -69,13 +69,13 @@ def gate_epoch(conn: Connection) -> int:
     return int(found or 0)
 
 
-def raise_epoch(conn: Connection, now: int) -> int:
-    """Raise the gate epoch by one and return it. Everything granted under an older one is seen to be so."""
+def raise_epoch(conn: Connection, now: int, by: int = 1) -> int:
+    """Raise the gate epoch and return it. Everything granted under an older one is seen to be so."""
     raised = conn.execute(
-        update(t.gate).where(t.gate.c.tenant == _TENANT).values(epoch=t.gate.c.epoch + 1)
+        update(t.gate).where(t.gate.c.tenant == _TENANT).values(epoch=t.gate.c.epoch + by)
     )
     if raised.rowcount == 0:
-        conn.execute(insert(t.gate).values(tenant=_TENANT, epoch=1))
+        conn.execute(insert(t.gate).values(tenant=_TENANT, epoch=by))
     epoch = gate_epoch(conn)
     changes.bump(conn, "gate", str(epoch), now)
     return epoch

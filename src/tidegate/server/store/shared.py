@@ -230,16 +230,16 @@ class Shared:
         """Say whether this process may answer by what it has in memory."""
         return time.monotonic() < self._fresh_until
 
-    @property
-    def seen(self) -> int:
-        """Return the number of the newest change that was seen here."""
-        return self._seen
-
     def follow(self) -> None:
         """Begin to follow. On return this process is known to the others, and has seen what they did so far."""
         self._peers = Peers(self._folder)
         self._thread.start()
         self._begun.wait(START_S)
+
+    @property
+    def seen(self) -> int:
+        """Return the number of the newest change that was seen here."""
+        return self._seen
 
     def note(self, raw: sqlite3.Connection, changed: tuple[Change, ...]) -> None:
         """Write what a transaction changed into it, for the others; once, as the last thing before its commit."""
