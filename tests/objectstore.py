@@ -97,6 +97,8 @@ class Exchange:
         self.content = b""
         #: Break off after so many bytes of the body; None = send all.
         self.cut: int | None = None
+        #: Break off by a reset, which may take along what was sent before.
+        self.rst = False
         #: Wait so long before each KiB.
         self.drip_s = 0.0
 
@@ -191,8 +193,9 @@ class _Handler(BaseHTTPRequestHandler):
         for start in range(0, len(content), step):
             time.sleep(one.drip_s)
             self.wfile.write(content[start : start + step])
-        if one.cut is not None:
+        if one.rst:
             self._hang_up()
+        self.close_connection = self.close_connection or one.cut is not None
 
     def _hang_up(self) -> None:
         self.wfile.flush()

@@ -40,6 +40,7 @@ SEEDS = [
     ("door: click", "core/keys.py", "import click"),
     ("door: litestar and jinja2", "server/newcomer.py", "from litestar import get"),
     ("door: securesystemslib and cryptography", "core/codec.py", "import cryptography"),
+    ("door: boto3, of the extra s3", "server/blobs/local.py", "import boto3"),
     ("door: uvicorn", "server/app.py", "import uvicorn"),
     ("door: numpy, of the extra sim", "rollout/evidence/wealth.py", "import numpy"),
     (

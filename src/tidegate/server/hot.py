@@ -4,11 +4,10 @@ A poll touches no database and builds nothing (`polls`). Everything else is a sh
 Nothing here decides; it asks `updates`, `permits`, `telemetry` and `devices`.
 """
 
-import asyncio
 import functools
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, Final, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
 
 from tidegate.core import codec, keys
 from tidegate.core.errors import BusyError, RequestError, TidegateError
@@ -28,7 +27,18 @@ from tidegate.core.protocol import (
     TimeBody,
     TimeRequest,
 )
-from tidegate.server import devices, permits, problems, ranges, telemetry, updates
+from tidegate.server import devices, permits, telemetry, updates
+from tidegate.server.asgi import (
+    Receive,
+    Scope,
+    Send,
+    header_of,
+    read_body,
+    require_method,
+    send_all,
+    send_problem,
+)
+from tidegate.server.delivery import Delivery
 from tidegate.server.joining import ROUTES, Joining
 from tidegate.server.limits import RateLimit
 from tidegate.server.polls import Polls
@@ -37,19 +47,10 @@ from tidegate.server.snapshot import ACCEPTED, QUARANTINED, STATES
 from tidegate.server.store import Connection, changes, device_queries
 from tidegate.server.tokens import Session
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-Headers = list[tuple[bytes, bytes]]
 T = TypeVar("T")
 
 PREFIX: Final = "/d/v1/"
 _JSON: Final = (b"content-type", b"application/json")
-_PIECE: Final = 256 << 10
-#: Each piece of a request's body has to come within this, and all of it within that, in seconds.
-_PIECE_S: Final = 30
-_BODY_S: Final = 120
 #: Tokens that are remembered; about 300 bytes each.
 _SESSIONS_MAX: Final = 50_000
 _log = logging.getLogger("tidegate.hot")
@@ -68,6 +69,7 @@ class HotApp:
         self._counters = services.counters
         self.polls = Polls(services, self._row)
         self._joining = Joining(services)
+        self._delivery = Delivery(services)
         settings = services.settings
         self._reports = RateLimit(per_s=settings.events_rate, burst=settings.events_burst)
         self._sessions: dict[bytes | None, Session] = {}
@@ -85,13 +87,13 @@ class HotApp:
         path: str = scope["path"]
         try:
             if path == "/d/v1/poll":
-                _require_method(scope["method"], "GET")
+                require_method(scope["method"], "GET")
                 await self.polls(scope, send)
                 return
             await self._route(path.removeprefix(PREFIX), scope, receive, send)
         except TidegateError as error:
             self._counters.problems[error.code] += 1
-            await _send_problem(send, error)
+            await send_problem(send, error)
         except OSError as error:
             _log.warning("a request ended early: %s", error)
 
@@ -100,7 +102,7 @@ class HotApp:
         head, _, rest = path.partition("/")
         post = self._posts.get(path)
         if post is not None:
-            _require_method(method, "POST")
+            require_method(method, "POST")
             try:
                 answer = await post(scope, receive)
             except TidegateError:
@@ -108,13 +110,14 @@ class HotApp:
             except Exception as error:
                 _log.exception("a device request failed")
                 raise TidegateError("server.internal") from error
-            await _send(send, 200, codec.encode(answer), [_JSON])
+            await send_all(send, 200, codec.encode(answer), [_JSON])
         elif head == "repo" and rest:
-            _require_method(method, "GET", "HEAD")
+            require_method(method, "GET", "HEAD")
             await self._repo(rest, scope, send)
         elif head == "blobs" and rest:
-            _require_method(method, "GET", "HEAD")
-            await self._blob(rest, scope, receive, send)
+            require_method(method, "GET", "HEAD")
+            row, _ = self._device(scope)
+            await self._delivery.answer(rest, row, scope, receive, send)
         else:
             raise RequestError("request.not_found", "no such device route")
 
@@ -172,7 +175,7 @@ class HotApp:
         if not self._store.fresh:
             raise BusyError("server.busy", "this process does not see what the others do")
         now = int(self._clock())
-        row = self._row(_header(scope, b"authorization"), now, quarantined=quarantined)
+        row = self._row(header_of(scope, b"authorization"), now, quarantined=quarantined)
         self._fleet.seen[row] = now
         self._fleet.dirty.add(row)
         return row, now
@@ -200,7 +203,7 @@ class HotApp:
     async def _join(self, path: str, scope: Scope, receive: Receive) -> object:
         async def read(kind: type[T] | None) -> T | None:
             limit = self._services.settings.body_max
-            body = await _read_body(scope, receive, limit)
+            body = await read_body(scope, receive, limit)
             return None if kind is None else codec.decode(body, kind, limit)
 
         return await self._joining.answer(path, scope, read)
@@ -271,7 +274,7 @@ class HotApp:
 
     async def _body(self, scope: Scope, receive: Receive, kind: type[T]) -> T:
         limit = self._services.settings.body_max
-        return codec.decode(await _read_body(scope, receive, limit), kind, limit)
+        return codec.decode(await read_body(scope, receive, limit), kind, limit)
 
     # --- bytes ---
 
@@ -279,153 +282,10 @@ class HotApp:
         body = self._services.repository.file(name)
         if body is None:
             # Every refresh of every device ends its walk over the roots with this: no body, since nobody reads one.
-            await _send(
+            await send_all(
                 send, 404, b"", [(b"cache-control", b"no-cache"), (b"content-length", b"0")]
             )
             return
         shown = b"" if scope["method"] == "HEAD" else body
         length = (b"content-length", str(len(body)).encode())
-        await _send(send, 200, shown, [_JSON, (b"cache-control", b"no-cache"), length])
-
-    async def _blob(self, sha256: str, scope: Scope, receive: Receive, send: Send) -> None:
-        row, _ = self._device(scope)
-        self._counters.blob_requests += 1
-        blob = self._services.blobs.open(sha256)
-        if blob is None:
-            raise RequestError("request.not_found", "no such blob")
-        try:
-            etag = b'"%s"' % sha256.encode()
-            found = _headers(scope, b"range", b"if-range", b"if-none-match")
-            common: Headers = [(b"etag", etag), (b"accept-ranges", b"bytes"), *_BLOB_HEADERS]
-            if ranges.matches(found[b"if-none-match"], etag):
-                await _send(send, 304, b"", common)
-                return
-            asked = ranges.window(blob.size, found[b"range"], found[b"if-range"], etag)
-            if asked is None:
-                extent = (b"content-range", b"bytes */%d" % blob.size)
-                await _send_problem(
-                    send, RequestError("download.range", f"{blob.size} bytes"), [extent]
-                )
-                return
-            await self._send_window(blob, asked, common, row, scope, receive, send)
-        finally:
-            blob.close()
-
-    async def _send_window(
-        self,
-        blob: Any,
-        asked: ranges.Window,
-        headers: Headers,
-        row: int,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-    ) -> None:
-        headers = [*headers, (b"content-length", str(asked.stop - asked.start).encode())]
-        if asked.partial:
-            extent = b"bytes %d-%d/%d" % (asked.start, asked.stop - 1, blob.size)
-            headers.append((b"content-range", extent))
-        status = 206 if asked.partial else 200
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        offset = asked.stop if scope["method"] == "HEAD" else asked.start
-        gone = asyncio.ensure_future(_gone(receive)) if asked.stop - offset > _PIECE else None
-        state = self._fleet.state
-        try:
-            # who is revoked in the middle of a long download does not get the rest of it
-            while (
-                offset < asked.stop
-                and not (gone is not None and gone.done())
-                and state[row] == ACCEPTED
-            ):
-                piece = blob.read_at(offset, min(_PIECE, asked.stop - offset))
-                if not piece:
-                    break  # shorter than it said: the connection is closed and the device resumes
-                offset += len(piece)
-                self._counters.blob_bytes += len(piece)
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
-            await send({"type": "http.response.body", "body": b""})
-        finally:
-            if gone is not None:
-                gone.cancel()
-
-
-_BLOB_HEADERS: Final[Headers] = [
-    (b"content-type", b"application/octet-stream"),
-    (b"cache-control", b"public, max-age=31536000, immutable"),
-]
-
-
-async def _gone(receive: Receive) -> None:
-    """Return when the client has left."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
-def _require_method(method: str, *allowed: str) -> None:
-    if method not in allowed:
-        raise RequestError("request.method", f"{' or '.join(allowed)} is wanted here")
-
-
-def _header(scope: Scope, wanted: bytes) -> bytes | None:
-    for name, value in scope["headers"]:
-        if name == wanted:
-            found: bytes = value
-            return found
-    return None
-
-
-def _headers(scope: Scope, *wanted: bytes) -> dict[bytes, bytes | None]:
-    found: dict[bytes, bytes | None] = dict.fromkeys(wanted)
-    for name, value in scope["headers"]:
-        if name in found:
-            found[name] = value
-    return found
-
-
-async def _read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
-    """Read a body, and stop as soon as it is larger than it may be, or too slow: a connection that only drips holds nothing here.
-
-    Raises:
-        RequestError: `request.too_large`, `request.invalid` when the client left in the middle or was too slow.
-    """
-    declared = _header(scope, b"content-length")
-    if declared is not None and declared.isdigit() and int(declared) > limit:
-        raise RequestError("request.too_large", f"at most {limit} bytes are taken")
-    try:
-        async with asyncio.timeout(_BODY_S):
-            return await _pieces(receive, limit)
-    except TimeoutError as error:
-        raise RequestError("request.invalid", "the request came too slowly") from error
-
-
-async def _pieces(receive: Receive, limit: int) -> bytes:
-    pieces: list[bytes] = []
-    count = 0
-    while True:
-        async with asyncio.timeout(_PIECE_S):
-            message = await receive()
-        if message["type"] == "http.disconnect":
-            raise RequestError("request.invalid", "the request ended early")
-        piece = message.get("body", b"")
-        count += len(piece)
-        if count > limit:
-            raise RequestError("request.too_large", f"at most {limit} bytes are taken")
-        pieces.append(piece)
-        if not message.get("more_body", False):
-            return b"".join(pieces)
-
-
-async def _send(send: Send, status: int, body: bytes, headers: Headers) -> None:
-    if status != 304 and not any(name == b"content-length" for name, _ in headers):
-        headers = [*headers, (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
-
-
-async def _send_problem(send: Send, error: TidegateError, headers: Headers | None = None) -> None:
-    found = problems.problem(error)
-    status = 416 if error.code == "download.range" else found.status
-    extra = list(headers or [])
-    if status in {429, 503, 507}:
-        extra.append((b"retry-after", b"5"))
-    await _send(send, status, codec.encode(found), [(b"content-type", problems.TYPE), *extra])
+        await send_all(send, 200, shown, [_JSON, (b"cache-control", b"no-cache"), length])

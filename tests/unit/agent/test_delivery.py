@@ -15,6 +15,7 @@ from tests.unit.agent.test_download import Bench, head, serving, settings
 
 from tidegate.agent.events import Download, Downloaded, Progressed
 from tidegate.agent.jobs import Reply, Struck
+from tidegate.agent.net.delivery import HOPS_MAX
 from tidegate.agent.net.pacer import PauseError, Tap
 from tidegate.agent.state import Progress, Update
 from tidegate.agent.worker import Worker
@@ -378,3 +379,101 @@ def test_the_throttle_is_exact_within_a_twentieth_on_real_time_also_after_a_chan
         (last[1] - first[1] - 125_000) / 400_000 + 0.5,
     )
     assert 0.95 * at_most <= last[0] - first[0] <= 1.05 * at_least
+
+
+# --- sent on by the server ----------------------------------------------------------------------------------------------
+
+
+class Sender:
+    """A server that sends payloads' devices on."""
+
+    def __init__(self, location: str, status: str = "307 Temporary Redirect") -> None:
+        self.location, self.status = location, status
+        self.seen: list[dict[str, str]] = []
+
+    def __call__(self, headers: dict[str, str], write: Callable[[bytes], None]) -> None:
+        self.seen.append(headers)
+        write(head(self.status, 0, location=self.location))
+
+
+def test_where_the_server_sends_a_device_on_it_says_nothing_but_the_range(tmp_path: Path) -> None:
+    store = Server()
+    store.cut = lambda length: length // 2 if length == len(BODY) else None
+    with serving(store) as there, serving(Sender(f"{there}/bucket/key?X-Signature=secret")) as url:
+        bench = Slot(url, str(tmp_path))
+        _, progress, error = attempt(bench, None)
+        assert error is not None
+        assert error.code == "download.truncated"
+        assert progress is not None
+        # The tag of another server is none to ask ours by.
+        assert progress.etag == ""
+        said, _, error = attempt(bench, progress)
+    assert error is None
+    assert isinstance(said[-1], Downloaded)
+    assert bench.installed() == RELEASE.image
+    assert store.starts[1] >= len(BODY) // 2 - SEGMENT
+    told = {name for one in store.seen for name in one}
+    assert told == {"host", "accept-encoding", "range"}
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "",
+        "/d/v1/blobs/elsewhere",
+        "//other.example/x",
+        "ftp://other.example/x",
+        "file:///etc/passwd",
+        "http://other.example/x",
+        "http://127.0.0.1.other.example/x",
+        "http://localhost.other.example/x",
+        "https://user:word@other.example/x",
+        "https://other.example:0/x",
+        "https://other.example:99999/x",
+        "https://[::1/x",
+        "https:///x",
+        "https://other.example/a b",
+        "https://other.example/d/v1/poll",
+        "https://other.example/" + "a" * 8192,
+        "javascript:alert(1)",
+    ],
+)
+def test_a_device_is_not_sent_just_anywhere(location: str, tmp_path: Path) -> None:
+    sender = Sender(location)
+    with serving(sender) as url:
+        _, progress, error = attempt(Slot(url, str(tmp_path)), None)
+    assert error is not None
+    assert error.code == "download.refused"
+    assert progress is None
+    assert "secret" not in str(error)
+    assert len(sender.seen) == 1
+
+
+@pytest.mark.parametrize("status", ["301 Moved", "302 Found", "303 See Other", "308 Permanent"])
+def test_other_ways_of_sending_on_are_no_answer(status: str, tmp_path: Path) -> None:
+    store = Server()
+    with serving(store) as there, serving(Sender(f"{there}/key", status)) as url:
+        _, _, error = attempt(Slot(url, str(tmp_path)), None)
+    assert error is not None
+    assert error.code == "download.refused"
+    assert store.seen == []
+
+
+def test_a_device_is_not_sent_round_in_circles(tmp_path: Path) -> None:
+    sender = Sender("")
+    with serving(sender) as url:
+        sender.location = f"{url}/key?secret"
+        _, _, error = attempt(Slot(url, str(tmp_path)), None)
+    assert error is not None
+    assert error.code == "download.refused"
+    assert "secret" not in str(error)
+    assert len(sender.seen) == 1 + HOPS_MAX
+    assert all("authorization" not in one for one in sender.seen[1:])
+
+
+@pytest.mark.parametrize("status", ["401 Unauthorized", "403 Forbidden", "404 Not Found", "416 No"])
+def test_what_the_other_one_refuses_says_nothing_of_the_token(status: str, tmp_path: Path) -> None:
+    with serving(Sender("", status)) as there, serving(Sender(f"{there}/key")) as url:
+        _, _, error = attempt(Slot(url, str(tmp_path)), None)
+    assert error is not None
+    assert error.code == "download.refused"

@@ -150,6 +150,8 @@ class Rig:
     address: str | None = None
     #: Whether another server may be opened on the same folder.
     shared: bool = False
+    #: Further settings.
+    more: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.loop = asyncio.new_event_loop()
@@ -162,7 +164,11 @@ class Rig:
 
     def start(self) -> None:
         settings = Settings(
-            data_dir=self.folder, durable=False, shared=self.shared, database_url=self.url
+            data_dir=self.folder,
+            durable=False,
+            shared=self.shared,
+            database_url=self.url,
+            **self.more,
         )
         self.app = create_app(settings, clock=lambda: self.now, randomness=self.random.randbytes)
 

@@ -2,9 +2,14 @@
 
 It stands between an installer and the link and looks like the link, so that no installer has to know about it. A mirror is trusted with nothing: it sees the
 digest that is asked for, never a token, an ETag of the server's or the device's name, and what it gives is held against the signed digests like everything
-else. One that fails in any way is left out for the rest of the job. Imported by the worker only.
+else. One that fails in any way is left out for the rest of the job.
+
+The server may send a device on (307) for a payload, and for nothing else: to an object store, say. Whom it names is trusted as little as a mirror, and told as
+little: HTTPS only (plain HTTP to this machine itself), a few times at most. The link may be a secret, so no error repeats it. Imported by the worker only.
 """
 
+import ipaddress
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 from urllib.parse import urlsplit
@@ -18,6 +23,12 @@ from tidegate.agent.net.retry_after import wish_s
 from tidegate.agent.ports import Board, Clock, Response, Storage, Transport, World
 from tidegate.core.errors import TransferError
 
+#: How often in a row a device lets itself be sent on.
+HOPS_MAX: Final = 3
+#: Longest address that it is sent to; links that are signed have about a thousand characters.
+LINK_MAX: Final = 8192
+_SENT_ON: Final = 307
+_LINK: Final = re.compile(r"[\x21-\x7e]+")
 #: What a mirror is told of a request.
 _FOR_MIRRORS: Final = frozenset({"accept-encoding", "range"})
 
@@ -85,10 +96,14 @@ class Delivery:
             response = self._server.request(
                 method, path, headers=headers, body=body, timeout_s=timeout_s
             )
+            own = response.status != _SENT_ON
+            if not own:
+                response = self._sent_on(response, headers or {}, timeout_s)
         else:
             response = self._from_mirror(self._serving, path, headers or {}, timeout_s)
+            own = False
         self._pacer.begin()
-        return _Paced(response, self._pacer, own=self._serving is None)
+        return _Paced(response, self._pacer, own=own)
 
     def strike(self, error: TransferError) -> Struck | None:
         """Leave out the mirror that served last, if it was one: the job can go on at once. None: the server itself failed, or nobody did."""
@@ -109,16 +124,79 @@ class Delivery:
         self, mirror: str, path: str, headers: Mapping[str, str], timeout_s: float
     ) -> Response:
         parts = urlsplit(mirror)
-        if self._way is None or self._way[0] != mirror:
-            self._way = (mirror, self._connect(f"{parts.scheme}://{parts.netloc}"))
-        told = {name: value for name, value in headers.items() if name in _FOR_MIRRORS}
         where = f"{parts.path.rstrip('/')}/blobs/{path.removeprefix(BLOBS)}"
-        response = self._way[1].request("GET", where, headers=told, timeout_s=timeout_s)
+        origin = f"{parts.scheme}://{parts.netloc}"
+        return self._require_bytes(self._ask(origin, where, headers, timeout_s))
+
+    def _sent_on(
+        self, response: Response, headers: Mapping[str, str], timeout_s: float
+    ) -> Response:
+        """Go where the server says, as far as that is allowed.
+
+        Raises:
+            TransferError: `download.refused`: it is not; or whatever the link raises.
+        """
+        for _ in range(HOPS_MAX):
+            location = response.headers.get("location", "")
+            response.close()
+            origin, where = _target(location)
+            response = self._ask(origin, where, headers, timeout_s)
+            if response.status != _SENT_ON:
+                return self._require_bytes(response)
+        response.close()
+        raise TransferError("download.refused", f"sent on more than {HOPS_MAX} times")
+
+    def _ask(
+        self, origin: str, where: str, headers: Mapping[str, str], timeout_s: float
+    ) -> Response:
+        """Ask another server for bytes, and tell it nothing else."""
+        if self._way is None or self._way[0] != origin:
+            self._way = (origin, self._connect(origin))
+        told = {name: value for name, value in headers.items() if name in _FOR_MIRRORS}
+        return self._way[1].request("GET", where, headers=told, timeout_s=timeout_s)
+
+    def _require_bytes(self, response: Response) -> Response:
         if response.status not in (200, 206):
             response.close()
             wish = wish_s(response.headers, self._clock)
             raise TransferError("download.refused", f"status {response.status}", retry_after_s=wish)
         return response
+
+
+def _target(location: str) -> tuple[str, str]:
+    """Return origin, and path with query, of an address that the server (not trusted for that) sends a device to.
+
+    Raises:
+        TransferError: `download.refused`. It does not repeat the address.
+    """
+    try:
+        parts = urlsplit(location)
+        port = parts.port
+    except ValueError:
+        raise TransferError("download.refused", "sent on to what is no address") from None
+    host = parts.hostname or ""
+    if (
+        not _LINK.fullmatch(location)
+        or len(location) > LINK_MAX
+        or not host
+        or parts.username is not None
+        or port == 0
+    ):
+        raise TransferError("download.refused", "sent on to what is no address")
+    if parts.scheme != "https" and not (parts.scheme == "http" and _is_this_machine(host)):
+        raise TransferError("download.refused", f"sent on to {parts.scheme[:10]}, not https")
+    if parts.path.startswith("/d/v1/"):
+        # The link is lenient with certificates for some of these (`agent.net.link`).
+        raise TransferError("download.refused", "sent on to a path of a device's server")
+    where = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
+    return f"{parts.scheme}://{parts.netloc}", where
+
+
+def _is_this_machine(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 class _Paced:
