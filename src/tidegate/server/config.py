@@ -26,6 +26,10 @@ from tidegate.server.blobs import Where
 SEARCHED: Final = ("tidegate.toml", "/etc/tidegate/tidegate.toml")
 
 
+#: Nothing is forgotten sooner, in seconds.
+_LASTING_MIN_S: Final = 86_400
+
+
 class Webhook(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[[webhook]]`: where to call when something happens, signed by the Standard Webhooks scheme.
 
@@ -124,6 +128,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         uploads_life_s: an upload that nobody goes on with is forgotten after this.
         uploads_direct: have publishers put their files right into the store, where it can be had.
         egress_rate, egress_site_rate: bytes a second at which downloads may begin, of all devices and of each site; none = no bound.
+        keep_events_s, keep_details_s, keep_messages_s, keep_samples_s: how long each is kept (`server.retention`); 0 = for ever.
         backup_warn_after_s: a last backup that is older is warned of (`tidegate doctor`).
         log_level: as in `logging`.
     """
@@ -181,6 +186,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     egress_rate: int = 0
     egress_site_rate: int = 0
     gate_attributes: tuple[str, ...] = ()
+    keep_events_s: int = 400 * 86_400
+    keep_details_s: int = 400 * 86_400
+    keep_messages_s: int = 90 * 86_400
+    keep_samples_s: int = 35 * 86_400
     backup_warn_after_s: int = 2 * 86_400
     log_level: str = "info"
     durable: bool = True
@@ -241,6 +250,16 @@ def _yes(value: object, key: str) -> bool:
 
 def _rate(value: object, key: str) -> int:
     return 0 if is_off(value) else parse_rate(value, key)
+
+
+def _lasting(value: object, key: str) -> int:
+    """Read how long something is kept; `never` forgets nothing."""
+    if value == "never":
+        return 0
+    found = parse_duration(value, key)
+    if found < _LASTING_MIN_S:
+        raise ConfigError("config.invalid", f"{key}: at least 1d, or never")
+    return found
 
 
 def _choice(*allowed: str) -> Reader:
@@ -338,6 +357,10 @@ KEYS: Final[Mapping[tuple[str, str], tuple[str, Reader]]] = {
     ("gate", "attributes"): ("gate_attributes", _attributes),
     ("status", "public"): ("status_public", _yes),
     ("status", "title"): ("status_title", _word),
+    ("retention", "events"): ("keep_events_s", _lasting),
+    ("retention", "details"): ("keep_details_s", _lasting),
+    ("retention", "messages"): ("keep_messages_s", _lasting),
+    ("retention", "samples"): ("keep_samples_s", _lasting),
     ("backup", "warn_after"): ("backup_warn_after_s", parse_duration),
     ("log", "level"): ("log_level", _choice("debug", "info", "warning", "error")),
 }

@@ -17,6 +17,7 @@ from tidegate.server import acts, apart, planning, telemetry, widening
 from tidegate.server.gatekeeper.keeper import Keeper
 from tidegate.server.operations import audiences_of
 from tidegate.server.planning import Audience
+from tidegate.server.retention import Retention
 from tidegate.server.services import Services
 from tidegate.server.snapshot import Fleet
 from tidegate.server.store import Connection, Store, admin_log, gate_rows
@@ -70,6 +71,7 @@ def tick(services: Services, now: int) -> Ticked:
     _watch(store, begun)
     looked = [_plan_one(store, one, audience, keeper, now) for one in begun]
     store.write(lambda conn: _keep_house(conn, now)).result()
+    _forget(services, begun, now)
     store.write(lambda conn: services.repository.renew(conn, now)).result()
     return Ticked(
         leader=True,
@@ -155,6 +157,18 @@ def _lapse(conn: Connection, now: int) -> int:
             values = {"state": "draft", "because": because}
             acts.change(conn, row, values, planning.PLANNER, "lapse", text, now)
     return len(lapsed)
+
+
+def _forget(services: Services, begun: list[int], now: int) -> None:
+    """Forget what is old enough. What goes wrong with that is no reason to plan less."""
+    retention = _RETENTIONS.setdefault(services.fleet, Retention(services.settings))
+    try:
+        retention.step(services.store, begun, now)
+    except TidegateError as error:
+        _log.warning("what is old could not be forgotten: %s", error)
+
+
+_RETENTIONS: Final[WeakKeyDictionary[Fleet, Retention]] = WeakKeyDictionary()
 
 
 def _keep_house(conn: Connection, now: int) -> None:

@@ -1,0 +1,112 @@
+"""What a server forgets, and when: by age, in small steps, on whichever process plans.
+
+| table | goes | stays |
+|---|---|---|
+| `event` | older than `keep_events_s` | of rollouts that are running, watched, or the subject of an incident that is not closed |
+| `update.detail`, `permit` | of rollouts that closed `keep_details_s` ago | the update itself: state, reason, times, bytes |
+| `outbox` | settled `keep_messages_s` ago | whatever is owed |
+| `change` | older than a day | the newest 100,000, for those who follow |
+| `firmware_sample` | finer than six hours before `keep_samples_s` | the rest |
+
+Counters (`tally`, `daily`, `firmware`, `exposure`) are kept with the event that moves them and never reckoned from it again, so they stay true. The
+operators' log, plans and incidents are never touched. Each step is a transaction of its own that takes at most `STEP` rows, so that nobody waits for it.
+"""
+
+import logging
+from collections.abc import Callable, Collection
+from typing import Final
+
+from tidegate.server.config import Settings
+from tidegate.server.store import Connection, Store, retention_rows, tables
+from tidegate.server.store.shared import KEPT
+
+#: Rows in one transaction, and transactions in one go.
+STEP: Final = 500
+STEPS_MAX: Final = 40
+#: When nothing more was to be done, it is looked again after this, in seconds.
+REST_S: Final = 3_600
+_CHANGES_S: Final = 86_400
+_SAMPLE_S: Final = 6 * 3_600
+_log = logging.getLogger("tidegate.retention")
+
+#: A piece of the work: takes a connection, returns how many rows it dealt with.
+Step = Callable[[Connection], int]
+
+
+class Retention:
+    """Forgets for one server. Used by one thread at a time."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Go by these settings."""
+        self._settings = settings
+        self._again_at = 0
+        #: Rollouts whose details are gone: each is looked through once in a process's life.
+        self._bare: set[int] = set()
+
+    def step(self, store: Store, watched: Collection[int], now: int) -> int:
+        """Forget what is due, as much as fits into one go; return how many rows that were.
+
+        Args:
+            store: of the server; its planner's lease is ours.
+            watched: rollouts that the planner looks at.
+            now: unix seconds.
+        """
+        if now < self._again_at:
+            return 0
+        done = steps = 0
+        for due in self._due(store, watched, now):
+            count = STEP
+            while count and steps < STEPS_MAX:
+                count = store.write(due).result()
+                done, steps = done + count, steps + 1
+        if steps < STEPS_MAX:
+            self._again_at = now + REST_S
+        if done:
+            _log.info("forgot %s rows that were older than the settings keep them", done)
+        return done
+
+    def _due(self, store: Store, watched: Collection[int], now: int) -> list[Step]:
+        keep = self._settings
+        found: list[Step] = []
+        if keep.keep_events_s:
+            found += self._events(store, watched, now - keep.keep_events_s)
+        found += self._changes(store, now - _CHANGES_S)
+        if keep.keep_messages_s:
+            old = now - keep.keep_messages_s
+            found.append(lambda conn: retention_rows.drop_messages(conn, old, STEP))
+        if keep.keep_samples_s:
+            fine = now - keep.keep_samples_s
+            found.append(lambda conn: retention_rows.thin_samples(conn, fine, _SAMPLE_S, STEP))
+        if keep.keep_details_s:
+            found += self._details(store, watched, now - keep.keep_details_s)
+        return found
+
+    def _events(self, store: Store, watched: Collection[int], before: int) -> list[Step]:
+        below = store.read(
+            lambda conn: retention_rows.border(
+                conn, tables.event, "position", "received_at", before
+            )
+        )
+        if not below:
+            return []
+        closed = store.read(lambda conn: retention_rows.closed(conn, watched, before))
+        return [lambda conn: retention_rows.drop_events(conn, below, before, closed, STEP)]
+
+    def _changes(self, store: Store, before: int) -> list[Step]:
+        below = store.read(
+            lambda conn: retention_rows.border(conn, tables.change, "seq", "at", before)
+        )
+        return [lambda conn: retention_rows.drop_changes(conn, below, KEPT, STEP)] if below else []
+
+    def _details(self, store: Store, watched: Collection[int], before: int) -> list[Step]:
+        closed = store.read(lambda conn: retention_rows.closed(conn, watched, before))
+        return [self._bared(one) for one in closed if one not in self._bare]
+
+    def _bared(self, rollout_id: int) -> Step:
+        def bare(conn: Connection) -> int:
+            count = retention_rows.drop_details(conn, rollout_id, STEP)
+            if not count:
+                self._bare.add(rollout_id)
+            return count
+
+        return bare
