@@ -87,7 +87,10 @@ def change(
     planning.log(conn, row, generation + 1, by, action, text or action, because, now)
     if action != "halt":  # planning.stopped records those, the planner's as well
         detail = {"reason": text, "generation": generation + 1}
-        audit.record(conn, now, by, f"rollout.{action}", str(row["name"]), detail)
+        audit.record(
+            conn, now, by, f"rollout.{action}", str(row["name"]), detail,
+            before={key: row.get(key) for key in values}, after=values,
+        )  # fmt: skip
     changes.bump(conn, "rollout", str(row["name"]), now)
     return row_of(conn, str(row["name"]))
 

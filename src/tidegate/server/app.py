@@ -16,6 +16,7 @@ from tidegate.server.config import Settings
 from tidegate.server.hot import PREFIX, HotApp
 from tidegate.server.probes import PATHS, Probes
 from tidegate.server.readiness import Readiness
+from tidegate.server.requests import answer
 from tidegate.server.services import Services, open_services
 from tidegate.server.store import Store
 
@@ -103,7 +104,7 @@ class App:
         else:
             if self._admin is None:
                 await asyncio.to_thread(lambda: self.admin)
-            await self.admin(scope, receive, send)
+            await answer(self.admin, scope, receive, send)
 
     def _alive(self) -> bool:
         """Say whether everything that should run in this process does."""

@@ -130,6 +130,7 @@ def ask(
         "approval.ask",
         str(rollout["name"]),
         {"action": action, "request": request_id},
+        plan=str(row["plan_sha256"]),
     )
     changes.bump(conn, "rollout", str(rollout["name"]), now)
     return request_id
@@ -196,7 +197,8 @@ def settle(
         "request": request["id"],
         "asked_by": request["asked_by"],
     }
-    audit.record(conn, now, actor.name, action, str(rollout["name"]), detail)
+    plan = str(request["plan_sha256"])
+    audit.record(conn, now, actor.name, action, str(rollout["name"]), detail, plan=plan)
     changes.bump(conn, "rollout", str(rollout["name"]), now)
 
 

@@ -297,7 +297,10 @@ class Auth:
                 raise RequestError("request.conflict", f"{name} is the last admin")
             rows.drop_logins_of(conn, int(found["id"]))
             detail = {"role": role or str(found["role"]), "disabled": int(bool(disabled))}
-            audit.record(conn, now, actor.name, "account.edit", name, detail)
+            before = {key: found[key] for key in values}
+            audit.record(
+                conn, now, actor.name, "account.edit", name, detail, before=before, after=values
+            )
             return _account_facts(_account(conn, name))
 
         return self._store.write(work).result()

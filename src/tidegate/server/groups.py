@@ -163,9 +163,11 @@ def edit(
         rows.change_group(conn, int(found["id"]), {"query": query})
     else:
         rows.set_members(conn, int(found["id"]), _rows_of(conn, devices or []))
-    _noted(
-        conn, "group.edit", name, actor, now, {"query": query or "", "devices": len(devices or [])}
+    detail = {"query": query or "", "devices": len(devices or [])}
+    was, now_is = (
+        (found["query"], query) if query is not None else (None, sorted(set(devices or [])))
     )
+    _noted(conn, "group.edit", name, actor, now, detail, before=was, after=now_is)
     return show(conn, name)
 
 
@@ -180,8 +182,18 @@ def remove(conn: Connection, name: str, actor: Actor, now: int) -> None:
     _noted(conn, "group.remove", name, actor, now, {})
 
 
-def _noted(conn: Connection, action: str, name: str, actor: Actor, now: int, detail: Row) -> None:
-    audit.record(conn, now, actor.name, action, name, detail)
+def _noted(
+    conn: Connection,
+    action: str,
+    name: str,
+    actor: Actor,
+    now: int,
+    detail: Row,
+    *,
+    before: object = None,
+    after: object = None,
+) -> None:
+    audit.record(conn, now, actor.name, action, name, detail, before=before, after=after)
     changes.bump(conn, "group", name, now)
 
 

@@ -297,7 +297,8 @@ def edit(
         f"{key} {value or 'nobody'} (was {found[key] or 'nobody'})" for key, value in values.items()
     )
     _write(conn, found, "event", said, actor.name, now)
-    audit.record(conn, now, actor.name, "incident.edit", name, values)
+    before = {key: found[key] for key in values}
+    audit.record(conn, now, actor.name, "incident.edit", name, values, before=before, after=values)
     return show(conn, name)
 
 

@@ -13,7 +13,7 @@ import msgspec
 
 from tidegate.core.errors import TidegateError
 from tidegate.rollout import keeping
-from tidegate.server import acts, apart, planning, telemetry, widening
+from tidegate.server import acts, apart, audit, planning, telemetry, widening
 from tidegate.server.gatekeeper.keeper import Keeper
 from tidegate.server.operations import audiences_of
 from tidegate.server.planning import Audience
@@ -73,6 +73,9 @@ def tick(services: Services, now: int) -> Ticked:
     store.write(lambda conn: _keep_house(conn, now)).result()
     _forget(services, begun, now)
     store.write(lambda conn: services.repository.renew(conn, now)).result()
+    if store.read(lambda conn: audit.is_due(conn, now)):
+        signer = services.keys.audit
+        store.write(lambda conn: audit.make_checkpoint(conn, signer, now)).result()
     return Ticked(
         leader=True,
         started=started,

@@ -65,11 +65,13 @@ async def _ask(
     app: Any, method: str, path: str, headers: dict[str, str], body: bytes, query: bytes
 ) -> Answer:
     status, got, pieces, asked = 0, {}, [], False
+    done = asyncio.Event()
 
     async def receive() -> dict[str, Any]:
         nonlocal asked
         if asked:
-            await asyncio.sleep(3600)
+            await done.wait()
+            return {"type": "http.disconnect"}
         asked = True
         return {"type": "http.request", "body": body, "more_body": False}
 
@@ -80,6 +82,8 @@ async def _ask(
             got = {name.decode(): value.decode() for name, value in message["headers"]}
         else:
             pieces.append(message.get("body", b""))
+            if not message.get("more_body", False):
+                done.set()
 
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     raw = [(name.lower().encode(), value.encode()) for name, value in named.items()]

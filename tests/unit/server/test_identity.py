@@ -10,9 +10,9 @@ from tests.unit.server.rig import Answer, Device, Rig
 from tidegate.core.keys import Signer, device_key_sha256
 from tidegate.core.protocol import EventItem, Metrics, RekeyAnswer
 from tidegate.core.words import key_beginning, key_words
-from tidegate.server import devices, identity, preauthorized, telemetry
+from tidegate.server import audit, devices, identity, preauthorized, telemetry
 from tidegate.server.actors import Actor
-from tidegate.server.store import admin_devices, admin_log, device_queries
+from tidegate.server.store import admin_devices, device_queries
 
 ROOT = Actor(name="root", role="admin")
 
@@ -235,7 +235,7 @@ def test_a_device_is_told_to_make_a_new_key(rig: Rig) -> None:
     device.rekey(key("new"))
     device.key = key("new")
     assert json.loads(device.session().body)["rekey"] is False
-    acts = rig.read(lambda conn: [one["action"] for one in admin_log.audit_rows(conn)])
+    acts = rig.read(lambda conn: [one.action for one in audit.export(conn)])
     assert {"device.rekey", "device.rekeyed"} <= set(acts)
 
 

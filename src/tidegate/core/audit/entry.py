@@ -17,7 +17,7 @@ ORIGIN: Final = ""
 _ALWAYS: Final = ("seq", "at", "actor", "action", "object", "detail")
 
 
-class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class AuditRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One act.
 
     Attributes:
@@ -48,10 +48,10 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     hash: str
 
 
-_OPTIONAL: Final = tuple(one for one in Entry.__struct_fields__ if one not in {*_ALWAYS, "hash"})
+_OPTIONAL: Final = tuple(one for one in AuditRow.__struct_fields__ if one not in {*_ALWAYS, "hash"})
 
 
-def canon(entry: Entry) -> bytes:
+def canon(entry: AuditRow) -> bytes:
     """Return the canonical bytes of a row, which chain and tree are over."""
     body = {name: getattr(entry, name) for name in _ALWAYS}
     body |= {name: found for name in _OPTIONAL if (found := getattr(entry, name))}
@@ -68,24 +68,28 @@ def leaf(body: bytes) -> bytes:
     return hashlib.sha256(b"\x00" + body).digest()
 
 
+#: Stands in the tree for a number whose row had gone from a database before it had a tree, or between two servers: nothing was there.
+MISSING: Final = leaf(b"")
+
+
 def digest(thing: object) -> str:
     """Return SHA-256 (hex) over the canonical JSON of something that was changed, for `before` and `after`."""
     return hashlib.sha256(canonical(thing)).hexdigest()
 
 
-def seal(entry: Entry, before: str) -> Entry:
+def seal(entry: AuditRow, before: str) -> AuditRow:
     """Return a row with the hash that it has behind a row with the hash `before`."""
     return msgspec.structs.replace(entry, hash=link(before, canon(entry)))
 
 
-def read_row(line: bytes) -> Entry:
+def read_row(line: bytes) -> AuditRow:
     """Read one line of an export (untrusted).
 
     Raises:
         PublisherError: `audit.unreadable`.
     """
     try:
-        entry = msgspec.json.decode(line, type=Entry)
+        entry = msgspec.json.decode(line, type=AuditRow)
         canon(entry)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise PublisherError("audit.unreadable", str(error)[:200]) from error

@@ -13,7 +13,7 @@ import msgspec
 
 from tidegate.core.audit import entry as entries
 from tidegate.core.audit.checkpoint import Checkpoint, Verifier, open_note
-from tidegate.core.audit.entry import Entry
+from tidegate.core.audit.entry import AuditRow
 from tidegate.core.audit.tree import EMPTY, Frontier
 from tidegate.core.errors import PublisherError
 
@@ -109,7 +109,7 @@ class _Examination:
     def __init__(self, heads: Heads) -> None:
         self._heads = heads
         self._faults: list[Fault] = list(heads.faults)
-        self._ahead: deque[Entry] = deque()
+        self._ahead: deque[AuditRow] = deque()
         self._expected, self._prev = 1, entries.ORIGIN
         self._shift = 0
         self._frontier = Frontier()
@@ -128,7 +128,7 @@ class _Examination:
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
-    def _read(self, lines: Iterable[bytes]) -> Iterator[Entry]:
+    def _read(self, lines: Iterable[bytes]) -> Iterator[AuditRow]:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
@@ -138,7 +138,7 @@ class _Examination:
                 self._fault("unreadable", 0, 0, f"line {number} is no row: {error.detail}")
                 self._whole = False
 
-    def _fill(self, rows: Iterator[Entry]) -> bool:
+    def _fill(self, rows: Iterator[AuditRow]) -> bool:
         while len(self._ahead) < AHEAD:
             found = next(rows, None)
             if found is None:
@@ -162,11 +162,11 @@ class _Examination:
             self._out_of_place(row, place)
         self._take(row)
 
-    def _follows(self, row: Entry) -> bool:
+    def _follows(self, row: AuditRow) -> bool:
         """Say whether a row was written as number `expected`, behind `prev`, whatever number it carries now."""
         return _linked(self._prev, row, self._expected)
 
-    def _take(self, row: Entry) -> None:
+    def _take(self, row: AuditRow) -> None:
         """Go behind a row, in the state in which it was written or as near as can be told."""
         self._begins_at = self._begins_at or row.at
         self._ends_at = row.at
@@ -176,7 +176,7 @@ class _Examination:
         self._rows += 1
         self._meet(self._frontier.head() if self._frontier.size in self._heads.roots else None)
 
-    def _renumbered(self, row: Entry) -> None:
+    def _renumbered(self, row: AuditRow) -> None:
         """Look at the number that a row in its right place carries."""
         shift = row.seq - self._expected
         if shift != self._shift:
@@ -188,10 +188,10 @@ class _Examination:
             )
             self._shift = shift
 
-    def _out_of_place(self, row: Entry, place: int) -> None:
+    def _out_of_place(self, row: AuditRow, place: int) -> None:
         """Say of the rows before `row`, which comes next, whether they come later (then they were moved) or never belonged here."""
-        moved: list[Entry] = []
-        foreign: list[Entry] = []
+        moved: list[AuditRow] = []
+        foreign: list[AuditRow] = []
         for one in [self._ahead[at] for at in range(place)]:
             (moved if self._belongs(one, row) else foreign).append(one)
         if moved:
@@ -205,7 +205,7 @@ class _Examination:
             self._fault("inserted", self._expected, self._expected, text)
         self._shift = row.seq - self._expected if not moved else self._shift
 
-    def _belongs(self, row: Entry, first: Entry) -> bool:
+    def _belongs(self, row: AuditRow, first: AuditRow) -> bool:
         """Say whether a row follows one of those ahead: then it is of this log, and only its place is wrong."""
         before = [first.hash, *(one.hash for one in self._ahead)]
         numbers = range(self._expected + 1, self._expected + AHEAD + 1)
@@ -229,7 +229,7 @@ class _Examination:
         self._whole = False
         self._take(row)
 
-    def _missing(self, row: Entry) -> int:
+    def _missing(self, row: AuditRow) -> int:
         """Return how many rows are gone before `row`, by the numbers that it and the row behind it were written under; 0 when none is."""
         behind = self._ahead[0] if self._ahead else None
         plain = row.seq - self._shift - self._expected
@@ -241,7 +241,7 @@ class _Examination:
                 return gap
         return max(0, plain) if not self._rides(row) else 0
 
-    def _rides(self, row: Entry) -> bool:
+    def _rides(self, row: AuditRow) -> bool:
         """Say whether the row behind `row` was written right after number `expected`: then nothing is gone, and `row` is that number."""
         return bool(self._ahead) and _linked(row.hash, self._ahead[0], self._expected + 1)
 
@@ -287,9 +287,9 @@ class _Examination:
             self._faults.append(Fault(kind=kind, first=first, last=last, text=text))
 
 
-def _numbered(row: Entry, seq: int) -> Entry:
+def _numbered(row: AuditRow, seq: int) -> AuditRow:
     return row if row.seq == seq else msgspec.structs.replace(row, seq=seq)
 
 
-def _linked(before: str, row: Entry, seq: int) -> bool:
+def _linked(before: str, row: AuditRow, seq: int) -> bool:
     return entries.link(before, entries.canon(_numbered(row, seq))) == row.hash

@@ -19,6 +19,7 @@ from tidegate import __version__
 from tidegate.core import codec
 from tidegate.core.errors import RequestError, TidegateError
 from tidegate.server import problems
+from tidegate.server.api.audit import AuditRoutes
 from tidegate.server.api.desk import PREFIX, Desk, permission_guard
 from tidegate.server.api.devices import DeviceRoutes, FactoryRoutes
 from tidegate.server.api.fleet import FleetRoutes, openapi_document
@@ -93,6 +94,7 @@ def create_admin_app(services: Services, readiness: Readiness) -> Litestar:
             AccountRoutes,
             TokenRoutes,
             FleetRoutes,
+            AuditRoutes,
             openapi_document,
         ],
         guards=[permission_guard],

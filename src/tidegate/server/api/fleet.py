@@ -1,4 +1,4 @@
-"""The fleet over REST: status, the event log, the stream of changes, the operators' log, and the description of the API itself."""
+"""The fleet over REST: status, the event log, the stream of changes, and the description of the API itself."""
 
 from collections.abc import AsyncIterator
 from typing import Any, Final
@@ -7,7 +7,7 @@ import msgspec
 from litestar import Controller, Request, get
 from litestar.response import ServerSentEvent, ServerSentEventMessage
 
-from tidegate.server import audit, calendar, inquiry
+from tidegate.server import calendar, inquiry
 from tidegate.server.api.desk import (
     ANSWER,
     ANYBODY,
@@ -20,8 +20,7 @@ from tidegate.server.api.desk import (
     position_of,
 )
 from tidegate.server.api.openapi import describe
-from tidegate.server.api.wire import AuditRows, Calendar, Events
-from tidegate.server.audit import Verdict
+from tidegate.server.api.wire import Calendar, Events
 from tidegate.server.facts import Status
 
 HEARTBEAT_S: Final = 10.0
@@ -59,27 +58,6 @@ class FleetRoutes(Controller):
     async def stream(self, desk: DeskDep) -> ServerSentEvent:
         """Tell what changes, as server-sent events named `change`; a comment every ten seconds when nothing does."""
         return ServerSentEvent(_told(desk))
-
-    @get("/audit", opt={PERMISSION: "audit.read"}, sync_to_thread=True)
-    def audit_rows(self, desk: DeskDep, cursor: Cursor = "", limit: Limit = 50) -> AuditRows:
-        """List what operators did, newest first."""
-        before = position_of(cursor)
-        found = desk.read(lambda conn: audit.newest(conn, before=before, limit=limit + 1))
-        more = found[limit - 1].seq if len(found) > limit else 0
-        return AuditRows(items=found[:limit], next=cursor_of(more))
-
-    @get("/audit/export", opt={PERMISSION: "audit.read"}, sync_to_thread=True)
-    def audit_export(self, desk: DeskDep, cursor: Cursor = "", limit: Limit = 500) -> AuditRows:
-        """Return the operators' log in order, complete with hashes."""
-        after = position_of(cursor)
-        found = desk.read(lambda conn: audit.export(conn, after=after, limit=limit))
-        more = found[-1].seq if len(found) == limit else 0
-        return AuditRows(items=found, next=cursor_of(more))
-
-    @get("/audit/verify", opt={PERMISSION: "audit.read"}, sync_to_thread=True)
-    def audit_verify(self, desk: DeskDep) -> Verdict:
-        """Follow the hash chain of the operators' log."""
-        return desk.read(audit.verify)
 
 
 async def _told(desk: Desk) -> AsyncIterator[ServerSentEventMessage]:

@@ -60,6 +60,7 @@ _TAGS: Final = {
     "notifications": "What the world is told.",
     "approvals": "What waits for a second person.",
     "people": "Accounts, and tokens for programs.",
+    "audit": "What operators did, and what vouches for it.",
     "fleet": "What is not about one thing.",
     "device": "What devices themselves call; raw routes outside of `/api/v1`.",
 }

@@ -5,11 +5,12 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from tidegate.core.audit.entry import AuditRow
 from tidegate.core.calendar import Entry
 from tidegate.core.protocol import Envelope
 from tidegate.server.advisories import AdvisoryFacts, FindingFacts
 from tidegate.server.approvals import RequestFacts
-from tidegate.server.audit import AuditRow
+from tidegate.server.audit import Signed
 from tidegate.server.auth import AccountFacts, TokenFacts
 from tidegate.server.claims import ClaimFacts
 from tidegate.server.components import DeviceFacts, PartFacts
@@ -372,6 +373,23 @@ class AuditRows(msgspec.Struct, frozen=True, kw_only=True):
     """A page of the operators' log."""
 
     items: list[AuditRow]
+    next: str | None = None
+
+
+class AuditCheckpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """A signed head of the operators' log: `root` (hex) over `size` rows. `note` is the text that was signed, `verifier` the key on one line."""
+
+    size: int
+    root: str
+    at: int
+    note: str
+    verifier: str
+
+
+class AuditCheckpoints(msgspec.Struct, frozen=True, kw_only=True):
+    """A page of signed heads, oldest first."""
+
+    items: list[Signed]
     next: str | None = None
 
 

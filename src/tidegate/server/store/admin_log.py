@@ -1,6 +1,6 @@
-"""Statements about what was done: audit, plan log, calls owed, answers kept, the lease, the gate epoch. No decision is made here."""
+"""Statements about what was done: plan log, calls owed, answers kept, the lease, the gate epoch. No decision is made here."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from typing import Any, Final
 
 from sqlalchemy import Connection, delete, func, insert, select, update
@@ -10,35 +10,6 @@ from tidegate.server.store import tables as t
 
 Row = dict[str, Any]
 _TENANT = "default"
-
-
-def audit_head(conn: Connection) -> tuple[int, str]:
-    """Return sequence number and hash of the newest audit row; (0, "") when there is none."""
-    found = conn.execute(
-        select(t.audit.c.seq, t.audit.c.hash).order_by(t.audit.c.seq.desc()).limit(1)
-    )
-    row = found.first()
-    return (int(row.seq), str(row.hash)) if row else (0, "")
-
-
-def add_audit(conn: Connection, row: Row) -> None:
-    """Append an audit row, complete with its hash."""
-    conn.execute(insert(t.audit).values(tenant=_TENANT, **row))
-
-
-def audit_rows(conn: Connection, *, after: int = 0, limit: int | None = None) -> Iterator[Row]:
-    """Yield audit rows in order, those behind sequence number `after`."""
-    asked = select(t.audit).where(t.audit.c.seq > after).order_by(t.audit.c.seq)
-    for row in conn.execute(asked.limit(limit)).mappings():
-        yield dict(row)
-
-
-def newest_audit_rows(conn: Connection, *, before: int, limit: int) -> list[Row]:
-    """Return audit rows, newest first, those before sequence number `before` (0 = from the newest)."""
-    asked = select(t.audit).order_by(t.audit.c.seq.desc()).limit(limit)
-    if before:
-        asked = asked.where(t.audit.c.seq < before)
-    return [dict(row) for row in conn.execute(asked).mappings()]
 
 
 def add_plan_log(conn: Connection, row: Row) -> None:

@@ -19,6 +19,7 @@ from sqlalchemy import (
 
 from tidegate.server.store import audience_tables, flight_tables, gate_tables, supply_tables
 from tidegate.server.store.account_tables import account, api_token, login
+from tidegate.server.store.audit_tables import audit
 from tidegate.server.store.identity_tables import preauthorized, retired_key, session_salt
 from tidegate.server.store.incident_tables import (
     incident_followup,
@@ -33,6 +34,7 @@ __all__ = [
     "account",
     "api_token",
     "audience_tables",
+    "audit",
     "flight_tables",
     "gate_tables",
     "incident_followup",
@@ -532,20 +534,6 @@ approval_request = Table(
     Column("decided_at", BigInteger),
     Column("decided_by", String(128)),
     Index(None, "tenant", "state"),
-)
-
-audit = Table(
-    "audit",
-    metadata,
-    Column("seq", _Id, primary_key=True),
-    _tenant(),
-    Column("at", BigInteger, nullable=False),
-    Column("actor", String(128), nullable=False),
-    Column("action", String(64), nullable=False),
-    Column("object", String(200), nullable=False),
-    Column("detail", JSON, nullable=False),
-    # SHA-256 over the previous row's hash and this row's canonical JSON
-    Column("hash", String(64), nullable=False),
 )
 
 # Calls owed to the world (webhooks): written with the change that causes them, sent later, at least once.

@@ -20,6 +20,7 @@ from sqlalchemy import Connection
 
 from tidegate.core.errors import BusyError
 from tidegate.server.store import Change, changes
+from tidegate.server.store.origin import carried
 from tidegate.server.store.raw import raw_connection
 from tidegate.server.store.timing import Timing
 
@@ -87,7 +88,7 @@ class Writer(abc.ABC):
             if self._closed:
                 raise BusyError("server.busy", "the server is stopping")
             order = _URGENT if urgent else _USUAL
-            self._jobs.put((order, next(self._numbers), work, future))
+            self._jobs.put((order, next(self._numbers), carried(work), future))
         return future
 
     @property

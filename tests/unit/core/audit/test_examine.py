@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.unit.core.audit.works import OTHER, chained, held, lines, log, signed
 
-from tidegate.core.audit.entry import Entry, canon, read_row
+from tidegate.core.audit.entry import AuditRow, canon, read_row
 from tidegate.core.audit.examine import AHEAD, FAULTS_MAX, Examined, Heads, examine
 from tidegate.core.errors import PublisherError
 
@@ -20,11 +20,11 @@ def told(found: Examined) -> list[tuple[str, int, int]]:
     return [(one.kind, one.first, one.last) for one in found.faults]
 
 
-def edited(row: Entry, **values: object) -> Entry:
+def edited(row: AuditRow, **values: object) -> AuditRow:
     return msgspec.structs.replace(row, **values)
 
 
-def renumbered(rows: list[Entry]) -> list[Entry]:
+def renumbered(rows: list[AuditRow]) -> list[AuditRow]:
     return [edited(one, seq=number) for number, one in enumerate(rows, 1)]
 
 
@@ -171,7 +171,7 @@ def test_memory_does_not_grow_with_the_log() -> None:
         before = ""
         for seq in range(1, 4_001):
             row = chained(
-                [Entry(seq=seq, at=1, actor="a", action="b", object="c", detail={}, hash="")],
+                [AuditRow(seq=seq, at=1, actor="a", action="b", object="c", detail={}, hash="")],
                 before,
             )[0]
             before = row.hash
