@@ -55,7 +55,11 @@ def test_rows_tree_and_heads_agree(store: Store) -> None:
             )
         )
     for old in heads:
-        proof = store.read(lambda conn, size=old.size: audit.consistency(conn, size, 12))
+
+        def ask(conn: Connection, size: int = old.size) -> audit.Proof:
+            return audit.consistency(conn, size, 12)
+
+        proof = store.read(ask)
         assert proves_consistency(
             [bytes.fromhex(one) for one in proof.hashes],
             old=old.size, old_head=old.root, new=12, new_head=heads[-1].root,

@@ -12,7 +12,7 @@ from typing import Any, Final, Union, get_args, get_origin
 import msgspec
 from litestar import Litestar, Response
 from litestar.handlers import HTTPRouteHandler
-from litestar.response import ServerSentEvent
+from litestar.response import ServerSentEvent, Stream
 
 from tidegate import __version__
 from tidegate.core import protocol
@@ -145,7 +145,8 @@ class _Draft(msgspec.Struct, frozen=True):
         found = (
             get_args(kind) if isinstance(kind, UnionType) or get_origin(kind) is Union else (kind,)
         )
-        return tuple(one for one in found if one not in (None, type(None), bytes, ServerSentEvent))
+        raw = (None, type(None), bytes, ServerSentEvent, Stream)
+        return tuple(one for one in found if one not in raw)
 
     def operation(self, known: dict[Any, Document]) -> Document:
         """Return the operation as the document has it."""
