@@ -30,7 +30,7 @@ from tidegate import __version__
 from tidegate.core.errors import ConfigError, RequestError
 from tidegate.server import online
 from tidegate.server.blobs import Blobs
-from tidegate.server.store import Connection, admin_log, blob_rows, hot
+from tidegate.server.store import Connection, admin_log, audit_rows, blob_rows, hot
 from tidegate.server.store.migrations import HEAD, schema_version
 from tidegate.server.store.sqlite import DATABASE_NAME, damage
 from tidegate.server.store.sqlite_copy import copy, looking_at_copy
@@ -157,7 +157,7 @@ def _gather(
         named = blob_rows.named(conn)
         schema = schema_version(conn) or ""
         events, epoch = hot.newest_position(conn), admin_log.gate_epoch(conn)
-        acts, _ = admin_log.audit_head(conn)
+        acts = audit_rows.newest_seq(conn)
     if elsewhere is None:
         files += _blobs(data_dir, part, named)
     else:
