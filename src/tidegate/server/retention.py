@@ -42,6 +42,7 @@ class Retention:
         self._again_at = 0
         #: Rollouts whose details are gone: each is looked through once in a process's life.
         self._bare: set[int] = set()
+        self._more = False
 
     def step(self, store: Store, watched: Collection[int], now: int) -> int:
         """Forget what is due, as much as fits into one go; return how many rows that were.
@@ -58,8 +59,8 @@ class Retention:
             count = STEP
             while count and steps < STEPS_MAX:
                 count = store.write(due).result()
-                done, steps = done + count, steps + 1
-        if steps < STEPS_MAX:
+                done, steps = done + count, steps + bool(count)
+        if steps < STEPS_MAX and not self._more:
             self._again_at = now + REST_S
         if done:
             _log.info("forgot %s rows that were older than the settings keep them", done)
@@ -100,7 +101,9 @@ class Retention:
 
     def _details(self, store: Store, watched: Collection[int], before: int) -> list[Step]:
         closed = store.read(lambda conn: retention_rows.closed(conn, watched, before))
-        return [self._bared(one) for one in closed if one not in self._bare]
+        due = [one for one in closed if one not in self._bare]
+        self._more = len(due) > STEPS_MAX
+        return [self._bared(one) for one in due[:STEPS_MAX]]
 
     def _bared(self, rollout_id: int) -> Step:
         def bare(conn: Connection) -> int:
