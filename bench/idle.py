@@ -14,7 +14,7 @@ from urllib.request import urlopen
 from bench import mender
 from bench.device import add_claim, write_config
 from bench.figure import Figure
-from bench.process import cpu_s, private_mib, settle
+from tidegate.sim.load.process import cpu_s, private_mib, settle
 from bench.servers import POLLS_PATH, control_plane, stopping
 from tools.device_alone import environment, tree
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from bench.process import cpu_s
+from tidegate.sim.load.process import cpu_s
 
 
 @dataclass

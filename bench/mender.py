@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from bench.process import private_mib, settle
+from tidegate.sim.load.process import private_mib, settle
 from bench.servers import stopping
 
 POLLS = 5

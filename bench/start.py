@@ -6,7 +6,7 @@ from pathlib import Path
 
 from bench.figure import Figure
 from bench.fleet import fill
-from bench.process import resident_mib, settle
+from tidegate.sim.load.process import resident_mib, settle
 from bench.servers import control_plane
 
 DEVICES = 100_000

@@ -1,6 +1,6 @@
 """Statements about devices, claims and groups. The rarer ones, through SQLAlchemy; what every event needs is in `hot`."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, insert, or_, select, update
@@ -37,6 +37,16 @@ def is_held(conn: Connection, row: int) -> bool:
     """Say whether a device is held."""
     found = raw_connection(conn).execute("SELECT held FROM device WHERE row = ?", (row,)).fetchone()
     return bool(found and found[0])
+
+
+def add_many(conn: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Add devices in bulk, all columns given; nobody is told of them."""
+    conn.execute(insert(tables.device), list(rows))
+
+
+def rows_by_id(conn: Connection) -> list[int]:
+    """Return the row number of every device, in the order of their names."""
+    return list(conn.execute(select(tables.device.c.row).order_by(tables.device.c.id)).scalars())
 
 
 def add(conn: Connection, values: Mapping[str, Any]) -> int:

@@ -1,4 +1,4 @@
-"""Processor time and memory of a process."""
+"""Processor time and memory of processes on this machine (Linux)."""
 
 import time
 from pathlib import Path
