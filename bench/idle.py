@@ -14,11 +14,11 @@ from urllib.request import urlopen
 from bench import mender
 from bench.device import add_claim, write_config
 from bench.figure import Figure
-from tidegate.sim.load.process import cpu_s, private_mib, settle
 from bench.servers import POLLS_PATH, control_plane, stopping
 from tools.device_alone import environment, tree
 
 from tidegate.agent.local import Request, ask
+from tidegate.sim.load.process import cpu_s, private_mib, settle
 
 ALLOWANCE_MIB = 5.0
 START_MS = 300.0

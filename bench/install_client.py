@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import msgspec
+
 from tidegate.sim.load.process import peak_mib
 
 PIECE = 1 << 20

@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from tidegate.sim.load.process import private_mib, settle
 from bench.servers import stopping
+
+from tidegate.sim.load.process import private_mib, settle
 
 POLLS = 5
 _POLL = "/api/devices/v2/deployments/device/deployments/next"

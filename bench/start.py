@@ -6,8 +6,9 @@ from pathlib import Path
 
 from bench.figure import Figure
 from bench.fleet import fill
-from tidegate.sim.load.process import resident_mib, settle
 from bench.servers import control_plane
+
+from tidegate.sim.load.process import resident_mib, settle
 
 DEVICES = 100_000
 

@@ -13,9 +13,7 @@ def command() -> None:
 
 
 @command.command("fleet", short_help="Serve a large fleet at its usual pace.")
-@click.option(
-    "--devices", default=100_000, show_default=True, type=click.IntRange(100, 10_000_000)
-)
+@click.option("--devices", default=100_000, show_default=True, type=click.IntRange(100, 10_000_000))
 @click.option(
     "--interval",
     "interval_s",

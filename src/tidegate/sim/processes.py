@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import os
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -90,7 +91,7 @@ class Server:
         until = time.monotonic() + START_S
         while time.monotonic() < until:
             with contextlib.suppress(OSError, http.client.HTTPException):
-                connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+                connection = self._connection()
                 connection.request("GET", "/healthz")
                 answer = connection.getresponse()
                 connection.close()
@@ -100,6 +101,12 @@ class Server:
                 break
             time.sleep(0.05)
         raise ConfigError("config.invalid", f"the server did not start; its log: {self._tail()}")
+
+    def _connection(self) -> http.client.HTTPConnection:
+        if "--tls" not in self._extra:
+            return http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        context = ssl.create_default_context(cafile=str(self.data / "tls" / "ca.pem"))
+        return http.client.HTTPSConnection("127.0.0.1", self.port, timeout=5, context=context)
 
     def _tail(self) -> str:
         return self._log.read_text(errors="replace")[-1500:]
