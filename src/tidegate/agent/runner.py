@@ -78,10 +78,7 @@ from tidegate.agent.state import (
 from tidegate.agent.stick import Stick
 from tidegate.agent.waiting import Because, reasons
 from tidegate.core.errors import DeviceError, TidegateError
-from tidegate.core.protocol import (
-    EventItem,
-    Metrics,
-)
+from tidegate.core.protocol import EventItem, Metrics
 from tidegate.core.reasons import TRANSFER_FAMILIES, family, is_reason
 
 #: How often it is looked whether a round of health checks is done, in seconds.
@@ -296,20 +293,9 @@ class Runner:
 
     def _idle_s(self) -> float:
         mono = self._mono()
-        line = self._line
-        due = [
-            self._uplink.poll_due_at(self._free_s()) - mono,
-            self._refill.wait_s(self.state, mono),
-        ]
+        due = [self._uplink.poll_due_at(self._free_s()) - mono, self._own_s(mono)]
         if self.state.outbox:
-            due.append(line.retry_at - mono)
-        wait = self.state.wait
-        if wait is not None and wait.until_mono > mono:
-            due.append(wait.until_mono - mono)
-        elif self._needs_session():
-            due.append(line.retry_at - mono)
-        elif self.because():
-            due.append(self.lookout.again_s())
+            due.append(self._line.retry_at - mono)
         # A little later rather than a little early: a clock that was read a hair too soon would be asked again for ever.
         return max(0.0, min(due)) + 0.001
 
@@ -532,13 +518,17 @@ class Runner:
         busy = self._active is not None or self._effects or self.state.outbox or self._examined
         if busy or not isinstance(self.state.phase, Idle):
             return 0.0
-        mono, wait = self._mono(), self.state.wait
-        due = [self._line.token_until - mono, self._refill.wait_s(self.state, mono)]
+        mono = self._mono()
+        return max(0.0, min(self._line.token_until - mono, self._own_s(mono)))
+
+    def _own_s(self, mono: float) -> float:
+        """Return in how many seconds something of this device's own is due."""
+        due, wait = self._refill.wait_s(self.state, mono), self.state.wait
         if wait is not None and wait.until_mono > mono:
-            due.append(wait.until_mono - mono)
-        elif self.because():
-            due.append(self.lookout.again_s())
-        return max(0.0, min(due))
+            return min(due, wait.until_mono - mono)
+        if self._needs_session():
+            return min(due, self._line.retry_at - mono)
+        return min(due, self.lookout.again_s()) if self.because() else due
 
     def _needs_session(self) -> bool:
         phase = self.state.phase
