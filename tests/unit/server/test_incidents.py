@@ -1,15 +1,18 @@
 """Incidents over the API of a server in process: opened, led through, told from what devices sent, and closed."""
 
 import json
+from collections import Counter
 from typing import Any
 
 import pytest
 from markdown_it import MarkdownIt
+from tests.unit.server.light import LightFleet
 from tests.unit.server.rig import Device, Rig
 from tests.unit.server.test_api_routes import Api
 
 from tidegate.core.protocol import CheckResult
-from tidegate.server import reports
+from tidegate.server import devices, reports
+from tidegate.server.store import Connection, admin_devices, admin_incidents, tables
 
 POLICY: dict[str, Any] = {
     "preset": "lab",
@@ -226,3 +229,53 @@ def test_an_unknown_incident_is_not_found_whatever_is_asked(api: Api) -> None:
     ):
         answer = api.call(method, f"/incidents/INC-1999-001{path}", body)
         assert (answer.status, answer.code) == (404, "request.not_found"), path
+
+
+def test_outcomes_of_several_states_come_in_one_order_whichever_are_asked_for(rig: Rig) -> None:
+    fleet = LightFleet(rig, 40)
+    flow = {"in_flight": "none", "first": 0}
+    fleet.start({"guards": [], "ring": [{"name": "all"}], "flow": flow})
+    fleet.look()
+    out, ends = fleet.ask(), ("confirmed", "reverted", "failed", "confirmed")
+    for number, row in enumerate(out):
+        rig.now += number % 3 == 0  # several at the same time
+        state = ends[number % 4]
+        fleet.end([row], state, None if state == "confirmed" else "health.boot")
+    states, rollout_id = {"confirmed", "reverted", "failed", "permitted"}, fleet.id
+
+    def asked(**more: Any) -> list[tuple[int, str]]:
+        found = rig.read(
+            lambda conn: admin_incidents.outcomes(conn, rollout_id, states=states, **more)
+        )
+        return [(one.state_at, one.device) for one in found]
+
+    whole = asked()
+    assert len(whole) == len(out) >= 20
+    assert whole == sorted(whole)
+    assert asked(limit=7) == whole[:7]
+    assert asked(after=whole[6], limit=5) == whole[7:12]
+    latest = sorted(whole, key=lambda one: (-one[0], one[1]))
+    assert asked(newest_first=True, limit=5) == latest[:5]
+
+
+def test_what_is_counted_of_devices_is_what_there_is(rig: Rig) -> None:
+    fleet = LightFleet(rig, 30, says=lambda n: {"rev": 1 + n % 3})
+    fleet.start({"guards": [], "ring": [{"name": "all"}]})
+    fleet.look()
+    fleet.end(fleet.ask()[:11])
+    rig.write(lambda conn: devices.set_state(conn, 30, "revoked", fleet.now))
+
+    def truth(conn: Connection) -> tuple[dict[str, int], int]:
+        there = [
+            one
+            for one in conn.execute(tables.device.select()).mappings()
+            if one["state"] == "accepted"
+        ]
+        return dict(Counter(one["variant"] for one in there)), sum(
+            one["running_counter"] == 1 for one in there
+        )
+
+    by_variant, running = rig.read(truth)
+    assert rig.read(lambda conn: admin_devices.variant_counts(conn, "gw1")) == by_variant
+    assert rig.read(lambda conn: admin_devices.running_count(conn, "gw1", 1)) == running
+    assert sum(by_variant.values()) == 29

@@ -84,26 +84,21 @@ def running(conn: Connection, product: str, counter: int, *, after: int = 0) -> 
 
 
 def variant_counts(conn: Connection, product: str) -> dict[str, int]:
-    """Return how many accepted devices of a product there are, by variant."""
-    d = t.device.c
+    """Return how many accepted devices of a product there are, by variant; from the counters that are kept with every change, whatever the fleet's size."""
+    f = t.firmware.c
     asked = (
-        select(d.variant, func.count())
-        .where(d.state == "accepted", d.product == product)
-        .group_by(d.variant)
+        select(f.variant, func.sum(f.devices))
+        .where(f.product == product, f.devices > 0)
+        .group_by(f.variant)
     )
     return {str(variant): int(count) for variant, count in conn.execute(asked)}
 
 
 def running_count(conn: Connection, product: str, counter: int) -> int:
-    """Return how many accepted devices run a release."""
-    asked = (
-        select(func.count())
-        .select_from(t.device)
-        .where(
-            t.device.c.state == "accepted",
-            t.device.c.product == product,
-            t.device.c.running_counter == counter,
-        )
+    """Return how many accepted devices run a release; from the counters, as `variant_counts`."""
+    f = t.firmware.c
+    asked = select(func.coalesce(func.sum(f.devices), 0)).where(
+        f.product == product, f.counter == counter
     )
     return int(conn.execute(asked).scalar_one())
 

@@ -300,7 +300,7 @@ update = Table(
     UniqueConstraint("rollout_id", "device_row"),
     Index(None, "device_row"),
     Index(None, "deadline_at"),
-    Index(None, "rollout_id", "state"),
+    Index(None, "rollout_id", "state", "state_at"),
 )
 
 permit = Table(
