@@ -93,7 +93,7 @@ def test_waiting_work_shares_one_commit(store: Store) -> None:
     assert started.wait(5)
     seen: list[tuple[Change, ...]] = []
     store.subscribe(seen.append)
-    jobs = [store.write(lambda conn: changes.bump(conn, "device", "d1", 5)) for _ in range(50)]
+    jobs = [store.write(lambda conn: changes.bump(conn, "device", "d1", 5)) for _ in range(20)]
     gate.set()
     wait(jobs)
     store.write(note).result(5)

@@ -149,6 +149,7 @@ def test_a_process_that_stands_still_in_its_turn_loses_it(
         added("frozen")(conn)
         inside.set()
         gate.wait(20)
+        added("goes on after all")(conn)
 
     job = frozen.write(stands)
     assert inside.wait(10)

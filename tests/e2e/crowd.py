@@ -33,7 +33,8 @@ from tidegate.core.protocol import (
     PollAnswer,
     SlotState,
 )
-from tidegate.server.store.shared import AGAIN_S, LEASE_S
+from tidegate.server.store.shared import LEASE_S
+from tidegate.server.store.shared_files import AGAIN_S
 
 #: How often a refused device asks for leave again before it asks what it should do.
 _STUBBORN: Final = 3

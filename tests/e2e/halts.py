@@ -28,7 +28,7 @@ from tests.e2e.served import Served
 from tests.unit.server.rig import Rig
 
 from tidegate.server import keyring
-from tidegate.server.store import Connection, shared, tables
+from tidegate.server.store import Connection, shared, shared_files, tables
 from tidegate.server.store.sqlite import DATABASE_NAME
 
 NAME: Final = "gw1-1.1.0"
@@ -38,7 +38,7 @@ _PATIENCE_S: Final = 120
 #: A halt is acknowledged when every living process has seen it, or its lease has run out (`shared.LEASE_S`); a second for the writing.
 HALT_S: Final = shared.LEASE_S + 1
 #: With a process that was stopped in the middle of a write: told once that nothing can be written, halted anew when it goes on; two seconds for what waited.
-FROZEN_S: Final = shared.TURN_S + shared.AGAIN_S + shared.LEASE_S + 2
+FROZEN_S: Final = shared_files.TURN_S + shared_files.AGAIN_S + shared.LEASE_S + 2
 _ORDER: Final = """
 CREATE TABLE commit_order (seq INTEGER PRIMARY KEY AUTOINCREMENT, what TEXT NOT NULL);
 CREATE TRIGGER order_permit AFTER INSERT ON permit WHEN NEW.state = 'granted'

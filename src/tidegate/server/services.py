@@ -25,7 +25,8 @@ from tidegate.server.snapshot import Fleet
 from tidegate.server.store import Change, Connection, Store
 from tidegate.server.store import hot as hot_queries
 from tidegate.server.store.opening import open_store
-from tidegate.server.store.shared import RESYNC, starting
+from tidegate.server.store.shared import RESYNC
+from tidegate.server.store.shared_files import starting
 from tidegate.server.tokens import Tokens
 from tidegate.server.updates import Terms
 

@@ -152,10 +152,12 @@ class Rig:
     shared: bool = False
     #: Further settings.
     more: dict[str, Any] = field(default_factory=dict)
+    #: Of its database; None = as the test's store has it.
+    url: str | None = None
 
     def __post_init__(self) -> None:
         self.loop = asyncio.new_event_loop()
-        self.url = stores.url_of(self.folder)
+        self.url = stores.url_of(self.folder) if self.url is None else self.url
         if not self.folder.exists():
             self.folder.mkdir(mode=0o700)
             if not self.url:
@@ -167,7 +169,7 @@ class Rig:
             data_dir=self.folder,
             durable=False,
             shared=self.shared,
-            database_url=self.url,
+            database_url=self.url or "",
             **self.more,
         )
         self.app = create_app(settings, clock=lambda: self.now, randomness=self.random.randbytes)

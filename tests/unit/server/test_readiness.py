@@ -11,6 +11,7 @@ from tests.unit.server.rig import YEAR, Answer, Rig, ask
 
 from tidegate.core.keys import Signer
 from tidegate.server import readiness
+from tidegate.server.store.postgres import PostgresStore
 from tidegate.server.store.sqlite import SqliteStore
 
 
@@ -72,7 +73,7 @@ def test_a_process_that_does_not_see_the_others_is_unready(tmp_path: Path) -> No
     try:
         assert look(rig).status == 200
         store = rig.app.store
-        assert isinstance(store, SqliteStore)
+        assert isinstance(store, SqliteStore | PostgresStore)
         shared = store._shared
         assert shared is not None
         shared._fresh_until = 0.0

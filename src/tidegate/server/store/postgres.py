@@ -22,15 +22,16 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import TransactionStatus
 from psycopg.types.string import TextLoader
 from sqlalchemy import Connection, Engine, create_engine
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, PendingRollbackError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import NullPool, QueuePool
 
 from tidegate.core.errors import BusyError, ConfigError, RequestError, TidegateError
 from tidegate.server.store import changes
 from tidegate.server.store.migrations import upgrade
-from tidegate.server.store.raw import Values, dollars, raw_connection
-from tidegate.server.store.shared import put_changes
+from tidegate.server.store.raw import Raw, Values, dollars, raw_connection
+from tidegate.server.store.shared import Shared
+from tidegate.server.store.shared_rows import RowGround, hint
 from tidegate.server.store.writer import Writer
 
 T = TypeVar("T")
@@ -39,6 +40,8 @@ T = TypeVar("T")
 LOCK: Final = 0x7469_6465_6761_7465
 #: How long a turn is waited for, and how long a process may hold it without a word to the database, in milliseconds.
 TURN_MS: Final = 10_000
+#: How long a turn is waited for after one that did not come.
+AGAIN_MS: Final = 1_000
 SILENT_MS: Final = 20_000
 #: Connections for reading that are kept, and how many there may be.
 READERS: Final = 4
@@ -73,10 +76,10 @@ class _Marked:
     """A connection that takes statements with SQLite's marks, and gives JSON as the text that it is (see `raw`)."""
 
     def __init__(self, wire: "Wire") -> None:
-        self._wire = wire
+        self.wire = wire
 
     def _cursor(self) -> "psycopg.RawCursor[Any]":
-        made = psycopg.RawCursor(self._wire)
+        made = psycopg.RawCursor(self.wire)
         made.adapters.register_loader("json", TextLoader)
         return made
 
@@ -109,8 +112,11 @@ class PostgresStore(Writer):
     def __init__(self, address: str, *, durable: bool = True) -> None:
         """Take over an address whose schema is current; `durable`: False gives up safety for speed, for simulations and tests."""
         super().__init__()
-        self._writers = _engine(address, durable=durable)
-        self._engine = _engine(address, reading=True)
+        self._writers = _engine(_connector(address, durable=durable))
+        self._engine = _engine(_connector(address, reading=True), readers=READERS)
+        with _translated():
+            self._shared = Shared(RowGround(_connector(address, alone=True)), self._hear)
+        self._patient = True
         self._own: tuple[Connection, Wire] | None = None
         self._thread.start()
 
@@ -125,6 +131,7 @@ class PostgresStore(Writer):
 
     def follow(self) -> None:
         """Begin to tell subscribers what other processes on this database change."""
+        self._shared.follow()
 
     @property
     def shared(self) -> bool:
@@ -133,20 +140,22 @@ class PostgresStore(Writer):
 
     @property
     def seen(self) -> int | None:
-        """Return the number of the newest change of other processes that was seen here; None where there are no others."""
-        return None
+        """Return the number of the newest change of other processes that was seen here."""
+        return self._shared.seen
 
     @property
     def fresh(self) -> bool:
         """Say whether what subscribers keep in memory is as the database is, but for a few seconds at most."""
-        return True
+        return self._shared.fresh
 
     def settle(self) -> None:
         """Wait until what was committed here counts in every process: it has been seen there, or nothing is begun there by what was before."""
+        self._shared.settle()
 
     def close(self) -> None:
         """Finish what is queued and close every connection. Safe to repeat."""
         if self._finish():
+            self._shared.close()
             self._engine.dispose()
             self._writers.dispose()
 
@@ -158,9 +167,11 @@ class PostgresStore(Writer):
             changes.begin(conn, rows_later=True)
             turn = conn.begin()
             try:
-                conn.exec_driver_sql(f"SELECT pg_advisory_xact_lock({LOCK})")
+                self._wait_for_turn(conn)
                 yield conn
             except BaseException as error:
+                # the server may have ended it meanwhile, and let others write
+                self._shared.doubt() if wire.closed else self._shared.done(committed=False)
                 with contextlib.suppress(SQLAlchemyError):
                     turn.rollback()
                 self._drop_if_useless(error)
@@ -168,6 +179,7 @@ class PostgresStore(Writer):
             try:
                 turn.commit()
             except DBAPIError as error:
+                self._shared.doubt()
                 self._drop_if_useless(error)
                 if not wire.closed:
                     raise
@@ -175,6 +187,15 @@ class PostgresStore(Writer):
                     "data.outcome_unknown",
                     "the database went away before it said whether this was done",
                 ) from error
+            self._shared.done(committed=True)
+
+    def _wait_for_turn(self, conn: Connection) -> None:
+        """Take the lock. As long as somebody holds it who does not go on, whoever comes later is told so after `AGAIN_MS`."""
+        patient, self._patient = self._patient, False
+        if not patient:
+            conn.exec_driver_sql(f"SET LOCAL lock_timeout = {AGAIN_MS}")
+        conn.exec_driver_sql(f"SELECT pg_advisory_xact_lock({LOCK})")
+        self._patient = True
 
     def _connected(self) -> tuple[Connection, Wire]:
         """Return the writer's connection, made where there is none."""
@@ -209,13 +230,14 @@ class PostgresStore(Writer):
         status = self._own[1].info.transaction_status
         return status in {TransactionStatus.INTRANS, TransactionStatus.INERROR}
 
+    def _leave(self, raw: Raw) -> None:
+        """See `Writer`. The next one is made within it: one question less to the server for each piece of work."""
+
     def _note(self, conn: Connection) -> None:
         """See `Writer`. Whoever writes is alone, so the rows are numbered without a gap."""
-        changed = changes.noted(conn)
-        if changed:
-            raw = raw_connection(conn)
-            newest = raw.execute("SELECT coalesce(max(seq), 0) FROM change").fetchone()
-            put_changes(raw, newest[0] + 1, changed)
+        changed, raw = changes.noted(conn), raw_connection(conn)
+        self._shared.note(raw, changed)
+        hint(raw, changed)
 
     def _release(self) -> None:
         """See `Writer`."""
@@ -241,7 +263,7 @@ def open_store(address: str, *, durable: bool = True) -> PostgresStore:
         BusyError: `data.unreachable`, `server.busy`.
         ConfigError: `data.denied`, `data.read_only`, `data.newer_schema`, `config.invalid`.
     """
-    engine = _engine(address)
+    engine = _engine(_connector(address))
     try:
         with _translated(), engine.connect() as conn:
             _require_utf8(conn)
@@ -258,8 +280,10 @@ def _require_utf8(conn: Connection) -> None:
         raise ConfigError("config.invalid", f"the database is in {encoding}; UTF8 is wanted")
 
 
-def _engine(address: str, *, reading: bool = False, durable: bool = True) -> Engine:
-    """Return an engine for reading, or for the one connection that writes."""
+def _connector(
+    address: str, *, reading: bool = False, durable: bool = True, alone: bool = False
+) -> Callable[[], Wire]:
+    """Return what opens connections: for reading, for writing in turn, or (`alone`) for single statements that are committed at once."""
     try:
         given: dict[str, Any] = conninfo_to_dict(address)
     except psycopg.ProgrammingError as error:
@@ -278,18 +302,23 @@ def _engine(address: str, *, reading: bool = False, durable: bool = True) -> Eng
         wire = Wire.connect(conninfo, autocommit=True)
         wire.execute(set_up)
         wire.adapters.register_loader("numeric", _Number)
-        wire.autocommit = False
+        wire.autocommit = alone
         if reading:
             wire.read_only = True
             wire.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         return wire
 
+    return connect
+
+
+def _engine(connect: Callable[[], Wire], *, readers: int = 0) -> Engine:
+    """Return an engine with so many connections that stay open."""
     pool: dict[str, Any] = {"poolclass": NullPool}
-    if reading:
+    if readers:
         pool = {
             "poolclass": QueuePool,
-            "pool_size": READERS,
-            "max_overflow": READERS_MAX - READERS,
+            "pool_size": readers,
+            "max_overflow": READERS_MAX - readers,
             "pool_timeout": READER_WAIT_S,
             "pool_pre_ping": True,
         }
@@ -302,7 +331,7 @@ def _translated() -> Iterator[None]:
     """Turn PostgreSQL's words into ours, each with a code and a remedy."""
     try:
         yield
-    except (DBAPIError, psycopg.Error, PoolTimeoutError) as error:
+    except (DBAPIError, psycopg.Error, PendingRollbackError, PoolTimeoutError) as error:
         found = translate(error)
         if found is None:
             raise
@@ -310,10 +339,26 @@ def _translated() -> Iterator[None]:
 
 
 _READ_ONLY: Final = "25006"
-_BUSY: Final = {"55P03", "40001", "40P01", "53200", "53300", "53400", "57014"}
-_DENIED: Final = {"28000", "28P01", "3D000", "42501"}
+_BUSY: Final = BusyError, "server.busy", "the database is held by others"
+_AWAY: Final = BusyError, "data.unreachable", "the database is away: {}"
+_DENIED: Final = ConfigError, "data.denied", "the database refuses: {}"
+_DAMAGED: Final = ConfigError, "data.damaged", "the database is damaged: {}"
+_MEANINGS: Final[dict[str, tuple[type[TidegateError], str, str]]] = {
+    _READ_ONLY: (ConfigError, "data.read_only", "the database cannot be written"),
+    "53100": (BusyError, "data.full", "the disk of the database server is full"),
+    **dict.fromkeys(("55P03", "40001", "40P01", "53200", "53300", "53400", "57014"), _BUSY),
+    **dict.fromkeys(("28000", "28P01", "3D000", "42501"), _DENIED),
+    **dict.fromkeys(("XX001", "XX002"), _DAMAGED),
+    **dict.fromkeys(("08", "57", "58", "25P03"), _AWAY),
+    "22": (RequestError, "request.invalid", "a value cannot be stored: {}"),
+}
 #: What libpq says of an attempt to connect comes without a number.
-_DENIED_WORDS: Final = ("authentication failed", "does not exist", "pg_hba.conf", "no password")
+_SAID: Final = {
+    "session is read-only": _READ_ONLY,
+    **dict.fromkeys(
+        ("authentication failed", "does not exist", "pg_hba.conf", "no password"), "28000"
+    ),
+}
 
 
 def _original(error: BaseException | None) -> BaseException | None:
@@ -326,22 +371,19 @@ def translate(error: Exception) -> TidegateError | None:
     if isinstance(error, PoolTimeoutError):
         return BusyError("server.busy", "every connection for reading is in use")
     original = _original(error)
-    state = getattr(original, "sqlstate", None) or ""
     text = (str(original).splitlines() or [""])[0]
-    if state == "53100":
-        return BusyError("data.full", "the disk of the database server is full")
-    if state == _READ_ONLY or "session is read-only" in text:
-        return ConfigError("data.read_only", "the database cannot be written")
-    if state in _BUSY:
-        return BusyError("server.busy", "the database is held by others")
-    if state in _DENIED or (not state and any(one in text for one in _DENIED_WORDS)):
-        return ConfigError("data.denied", f"the database refuses: {text}")
-    if state in {"XX001", "XX002"}:
-        return ConfigError("data.damaged", f"the database is damaged: {text}")
-    if state[:2] in {"08", "57", "58"} or state == "25P03":
-        return BusyError("data.unreachable", f"the database is away: {text}")
-    if state[:2] == "22" or (not state and isinstance(original, psycopg.DataError)):
-        return RequestError("request.invalid", f"a value cannot be stored: {text}")
-    if not state and isinstance(original, psycopg.OperationalError | psycopg.InterfaceError):
-        return BusyError("data.unreachable", f"the database is away: {text}")
-    return None
+    state = getattr(original, "sqlstate", None) or _unnumbered(original, text)
+    found = _MEANINGS.get(state) or _MEANINGS.get(state[:2])
+    if found is None:
+        return None
+    kind, code, said = found
+    return kind(code, said.format(text))
+
+
+def _unnumbered(original: BaseException | None, text: str) -> str:
+    """Return the number that an error would have, had the server made it."""
+    if isinstance(original, psycopg.DataError):
+        return "22"
+    if isinstance(original, PendingRollbackError | psycopg.OperationalError):
+        return next((state for words, state in _SAID.items() if words in text), "08")
+    return "08" if isinstance(original, psycopg.InterfaceError) else ""

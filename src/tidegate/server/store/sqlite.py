@@ -21,7 +21,9 @@ from sqlalchemy.pool import NullPool
 from tidegate.core.errors import BusyError, ConfigError, TidegateError
 from tidegate.server.store import changes
 from tidegate.server.store.migrations import upgrade
+from tidegate.server.store.raw import Raw
 from tidegate.server.store.shared import Shared
+from tidegate.server.store.shared_files import FileGround, Turn, make_folder
 from tidegate.server.store.writer import Writer
 
 T = TypeVar("T")
@@ -41,7 +43,10 @@ class SqliteStore(Writer):
         super().__init__()
         self._engine = engine
         self._lock_fd = lock_fd
-        self._shared = Shared(shared_dir, self._look, self._hear) if shared_dir else None
+        self._shared: Shared | None = None
+        if shared_dir is not None:
+            self._turn = Turn(make_folder(shared_dir))
+            self._shared = Shared(FileGround(shared_dir, self._look), self._hear)
         self._local = threading.local()
         self._readers: list[Connection] = []
         self._own: Connection | None = None
@@ -91,6 +96,7 @@ class SqliteStore(Writer):
             return
         if self._shared is not None:
             self._shared.close()
+            self._turn.close()
         for conn in self._readers:
             conn.close()
         self._engine.dispose()
@@ -120,7 +126,7 @@ class SqliteStore(Writer):
                 with conn.begin():
                     yield conn
                 return
-            with self._shared.turn:
+            with self._turn:
                 committed = False
                 try:
                     with conn.begin():
@@ -136,6 +142,10 @@ class SqliteStore(Writer):
     def _stands(self, conn: Connection) -> bool:
         """See `Writer`: SQLite itself may have rolled everything back (disk full, say)."""
         return raw_connection(conn).in_transaction
+
+    def _leave(self, raw: Raw) -> None:
+        """See `Writer`."""
+        raw.execute("RELEASE SAVEPOINT work")
 
     def _note(self, conn: Connection) -> None:
         """See `Writer`."""
@@ -169,7 +179,7 @@ def open_store(data_dir: Path, *, durable: bool = True, shared: bool = False) ->
     Args:
         data_dir: made with mode 0700 where it is missing. One process at a time may hold it, or several that all say `shared`.
         durable: False gives up safety against a power cut for speed; for simulations only.
-        shared: whether other processes may open it too; they start one at a time (`store.shared.starting`).
+        shared: whether other processes may open it too; they start one at a time (`store.shared_files.starting`).
 
     Raises:
         BusyError: `data.locked`.

@@ -434,6 +434,17 @@ change = Table(
     sqlite_autoincrement=True,
 )
 
+# Server processes on one PostgreSQL database (`shared_rows`): how far each has followed `change`, and that it lives.
+peer = Table(
+    "peer",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    _tenant(),
+    Column("seen", BigInteger, nullable=False),
+    Column("beat", BigInteger, nullable=False),
+    Column("at", BigInteger, nullable=False),
+)
+
 lease = Table(
     "lease",
     metadata,

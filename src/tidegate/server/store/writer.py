@@ -21,7 +21,7 @@ from sqlalchemy import Connection
 from tidegate.core.errors import BusyError
 from tidegate.server.store import Change, changes
 from tidegate.server.store.origin import carried
-from tidegate.server.store.raw import raw_connection
+from tidegate.server.store.raw import Raw, raw_connection
 from tidegate.server.store.timing import Timing
 
 T = TypeVar("T")
@@ -66,6 +66,10 @@ class Writer(abc.ABC):
     @abc.abstractmethod
     def _stands(self, conn: Connection) -> bool:
         """Say whether a transaction in which something failed can go on."""
+
+    @abc.abstractmethod
+    def _leave(self, raw: Raw) -> None:
+        """Leave the savepoint `work`."""
 
     @abc.abstractmethod
     def _note(self, conn: Connection) -> None:
@@ -184,13 +188,13 @@ class Writer(abc.ABC):
             if not self._stands(conn):
                 raise
             raw.execute("ROLLBACK TO SAVEPOINT work")
-            raw.execute("RELEASE SAVEPOINT work")
+            self._leave(raw)
             changes.undo(conn, position)
             if not isinstance(error, Exception):
                 raise
             future.set_exception(error)
             return
-        raw.execute("RELEASE SAVEPOINT work")
+        self._leave(raw)
         done.append((future, result))
 
     def _hear(self, changed: tuple[Change, ...], hooks: Sequence[Callable[[], None]] = ()) -> None:
