@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from tidegate.core.errors import RequestError
 from tidegate.server.web.reader import Account
 
 ALL = frozenset(
@@ -37,6 +38,12 @@ class FixtureAuth:
             "viewer" if name == "guest" else "approver",
             frozenset() if name == "guest" else ALL,
         )
+
+    def check(self, account: Account, permission: str, about: str, name: str, now: int) -> None:
+        """Refuse who lacks the permission; everybody reads."""
+        del about, name, now
+        if permission not in account.may | {"fleet.read"}:
+            raise RequestError("request.forbidden", f"{account.name} has no {permission}")
 
     def sign_in(self, name: str, password: str, address: str, now: int) -> str | None:
         """Open a session."""

@@ -8,6 +8,7 @@ from tests.browser import weighed
 from tests.browser.records import DAY, HOSTILE, NOW, Records
 
 from tidegate.core.errors import RequestError
+from tidegate.server.actors import SEES_ALL, Sight
 from tidegate.server.reach import Reach
 from tidegate.server.web import views as v
 from tidegate.server.web.reader import Account
@@ -101,9 +102,9 @@ class FixtureStory(Records):
         """Return what grows with each change."""
         return self.at
 
-    def counts(self, now: int) -> v.Counts:
+    def counts(self, now: int, sight: Sight = SEES_ALL) -> v.Counts:
         """Return the top bar."""
-        del now
+        del now, sight
         running = (("gw1-2.5.0", "ring fleet, 40 % open"),) if self.state == "active" else ()
         return v.Counts(running=running, pending=2, incidents=1, products=("gw1",))
 
@@ -216,8 +217,9 @@ class FixtureStory(Records):
             ),
         )
 
-    def rollouts(self, now: int, cursor: str) -> v.RolloutsPage:
+    def rollouts(self, now: int, cursor: str, sight: Sight = SEES_ALL) -> v.RolloutsPage:
         """Return the list."""
+        del sight
         return v.RolloutsPage(now, self._rows(now), 31, "" if cursor else "c2")
 
     def participants(
@@ -418,9 +420,9 @@ class FixtureStory(Records):
             weighs=draft,
         )
 
-    def devices(self, query: str, cursor: str, now: int) -> v.DevicesPage:
+    def devices(self, query: str, cursor: str, now: int, sight: Sight = SEES_ALL) -> v.DevicesPage:
         """Return one page of devices."""
-        del cursor
+        del cursor, sight
         if query == "((":
             return v.DevicesPage(
                 now, query, 128_412, 121_966, 0, problem="Column 3: an attribute is missing."

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
+from tidegate.server.actors import SEES_ALL, Sight
 from tidegate.server.advisories import AdvisoryFacts, FindingFacts
 from tidegate.server.components import DeviceFacts, PartFacts
 from tidegate.server.components import GroupFacts as ComponentGroup
@@ -139,7 +140,7 @@ class Records:
             ),
         )
 
-    def releases(self, now: int) -> v.ReleasesPage:
+    def releases(self, now: int, sight: Sight = SEES_ALL) -> v.ReleasesPage:
         """Return the releases."""
         return v.ReleasesPage(
             now,
@@ -244,7 +245,7 @@ class Records:
             else replace(page, state="recalled", recalled_at=now - DAY, recall_reason="went dark")
         )
 
-    def incidents(self, now: int) -> v.IncidentsPage:
+    def incidents(self, now: int, sight: Sight = SEES_ALL) -> v.IncidentsPage:
         """Return the incidents."""
         return v.IncidentsPage(
             now,

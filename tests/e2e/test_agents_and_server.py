@@ -16,6 +16,7 @@ from tidegate.publisher.manifest import ComponentSpec, ReleaseSpec
 from tidegate.publisher.sign import sign_bundle
 from tidegate.rollout.model import Deadlines, Policy, RingSpec
 from tidegate.server import devices, releases, telemetry
+from tidegate.server.actors import Actor
 from tidegate.server.store import device_queries, hot
 from tidegate.sim.board import Catalogue, Image
 from tidegate.sim.clock import VirtualTimeline
@@ -28,6 +29,7 @@ from tidegate.sim.scheduler import Fleet, Scheduler
 
 pytestmark = pytest.mark.e2e
 
+SENDER = Actor(name="t", role="admin")
 SOURCE = b"".join(path.read_bytes() for path in sorted(Path(hashlib.__file__).parent.glob("h*.py")))
 CONTRACT = HealthContract(
     warmup_s=60,
@@ -96,7 +98,7 @@ class World:
 
     def accept(self, body: bytes) -> None:
         releases.accept_bundle(
-            self.rig.app.services, io.BytesIO(body), by="t", now=int(self.rig.now)
+            self.rig.app.services, io.BytesIO(body), actor=SENDER, now=int(self.rig.now)
         )
 
     def release(self, counter: int, kind: str = "feature") -> ReleaseTarget:

@@ -6,8 +6,9 @@ from tidegate.cli._people import API, quoted, show_lines, when
 from tidegate.cli.client import Client, with_client
 from tidegate.cli.output import Output, with_output
 from tidegate.core.amounts import parse_duration
+from tidegate.server.actors import ROLES
 
-_ROLES = click.Choice(["viewer", "uploader", "operator", "approver", "admin"])
+_ROLES = click.Choice(list(ROLES))
 
 
 @click.group("token")
@@ -33,29 +34,58 @@ def list_tokens(client: Client, out: Output) -> None:
         items
         if out.json
         else [
-            {**one, "expires": when(one["expires_at"]), "revoked": when(one["revoked_at"])}
+            {
+                **one,
+                "holds": ", ".join(one["grants"]),
+                "used": when(one["last_used_at"]),
+                "expires": when(one["expires_at"]),
+                "revoked": when(one["revoked_at"]),
+            }
             for one in items
         ]
     )
-    out.table("tokens/1", rows, ("name", "role", "created_by", "expires", "revoked"))
+    out.table("tokens/1", rows, ("name", "holds", "created_by", "used", "expires", "revoked"))
 
 
 @command.command("create")
 @click.argument("name")
 @click.option("--role", type=_ROLES, default="viewer", show_default=True)
-@click.option("--expires", default="90d", show_default=True, metavar="TIME")
+@click.option(
+    "--grant",
+    "grants",
+    multiple=True,
+    metavar="ROLE@SCOPE",
+    help="ROLE or ROLE@SCOPE, where SCOPE is product:NAME or group:NAME; may be repeated.",
+)
+@click.option(
+    "--expires", metavar="TIME", help="How long it lives.  [default: as the server says, 90d]"
+)
+@click.option(
+    "--from", "addresses", multiple=True, metavar="NETWORK", help="Good from there alone."
+)
 @with_client
 @with_output
-def create(name: str, role: str, expires: str, client: Client, out: Output) -> None:
+def create(
+    name: str,
+    role: str,
+    grants: tuple[str, ...],
+    expires: str | None,
+    addresses: tuple[str, ...],
+    client: Client,
+    out: Output,
+) -> None:
     """Make an API token; it is shown this once.
 
     \b
     tidegate token create ci --role operator
+    tidegate token create ci --grant release-uploader@product:gw1 --from 192.0.2.0/24
     """
-    body = {"name": name, "role": role, "expires_in_s": parse_duration(expires, "--expires")}
-    made = client.post(f"{API}/tokens", body)
+    body = {"name": name, "role": role, "grants": list(grants), "addresses": list(addresses)}
+    lives = parse_duration(expires, "--expires") if expires else None
+    made = client.post(f"{API}/tokens", {**body, "expires_in_s": lives})
+    held = ", ".join(made["facts"]["grants"])
     out.note(
-        f"Token {name} ({role}), until {when(made['facts']['expires_at'])} UTC. Keep it in a file:"
+        f"Token {name} ({held}), until {when(made['facts']['expires_at'])} UTC. Keep it in a file:"
     )
     show_lines(out, "token/1", made, [made["token"]])
 

@@ -5,8 +5,10 @@ import click
 from tidegate.cli._people import API, quoted, show_lines, when
 from tidegate.cli.client import Client, with_client
 from tidegate.cli.output import Output, with_output
+from tidegate.server.actors import ROLES
 
-_ROLES = click.Choice(["viewer", "uploader", "operator", "approver", "admin"])
+_ROLES = click.Choice(list(ROLES))
+_GRANT = "ROLE or ROLE@SCOPE, where SCOPE is product:NAME or group:NAME; may be repeated."
 
 
 @click.group("user")
@@ -15,6 +17,7 @@ def command() -> None:
 
     \b
     tidegate user create olga --role operator
+    tidegate user create lars --grant rollout-operator@product:gw1
     tidegate user link admin
     """
 
@@ -33,45 +36,69 @@ def list_users(client: Client, out: Output) -> None:
         items
         if out.json
         else [
-            {**one, "created": when(one["created_at"]), "disabled": when(one["disabled_at"])}
+            {
+                **one,
+                "holds": ", ".join(one["grants"]),
+                "code": "yes" if one["second_factor"] else "no",
+                "created": when(one["created_at"]),
+                "disabled": when(one["disabled_at"]),
+            }
             for one in items
         ]
     )
-    out.table("users/1", rows, ("name", "role", "created", "disabled"))
+    out.table("users/1", rows, ("name", "holds", "code", "origin", "created", "disabled"))
 
 
 @command.command("create")
 @click.argument("name")
 @click.option("--role", type=_ROLES, default="viewer", show_default=True)
+@click.option("--grant", "grants", multiple=True, metavar="ROLE@SCOPE", help=_GRANT)
+@click.option("--person", default="", metavar="NAME", help="Whose account it is, if not its own.")
 @with_client
 @with_output
-def create(name: str, role: str, client: Client, out: Output) -> None:
+def create(
+    name: str, role: str, grants: tuple[str, ...], person: str, client: Client, out: Output
+) -> None:
     """Make an account; its password is made of words and shown this once.
 
     \b
     tidegate user create olga --role operator
+    tidegate user create lars --grant rollout-operator@product:gw1 --grant viewer
     """
-    made = client.post(f"{API}/accounts", {"name": name, "role": role})
-    out.note(f"{name} ({role}) can sign in at {client.server} with the password")
+    body = {"name": name, "role": role, "grants": list(grants), "person": person}
+    made = client.post(f"{API}/accounts", body)
+    held = ", ".join(grants) or role
+    out.note(f"{name} ({held}) can sign in at {client.server} with the password")
     show_lines(out, "user/1", made, [made["password"]])
 
 
 @command.command("edit")
 @click.argument("name")
 @click.option("--role", type=_ROLES)
+@click.option("--grant", "grants", multiple=True, metavar="ROLE@SCOPE", help=_GRANT)
+@click.option("--person", metavar="NAME", help="Whose account it is.")
 @click.option("--disable/--enable", "disabled", default=None)
 @with_client
 @with_output
-def edit(name: str, role: str | None, disabled: bool | None, client: Client, out: Output) -> None:
-    """Change a role, disable or enable an account. Its sessions end.
+def edit(
+    name: str,
+    role: str | None,
+    grants: tuple[str, ...],
+    person: str | None,
+    disabled: bool | None,
+    client: Client,
+    out: Output,
+) -> None:
+    """Replace what an account holds, say whose it is, disable or enable it. Its sessions end.
 
     \b
     tidegate user edit olga --role approver
     tidegate user edit olga --disable
     """
-    found = client.patch(f"{API}/accounts/{quoted(name)}", {"role": role, "disabled": disabled})
+    body = {"role": role, "grants": list(grants) or None, "person": person, "disabled": disabled}
+    found = client.patch(f"{API}/accounts/{quoted(name)}", body)
     state = "disabled" if found["disabled_at"] else "enabled"
-    show_lines(out, "user/1", found, [f"{name}: {found['role']}, {state}"])
+    show_lines(out, "user/1", found, [f"{name}: {', '.join(found['grants'])}, {state}"])
 
 
 @command.command("reset")
@@ -102,3 +129,39 @@ def link(name: str, client: Client, out: Output) -> None:
     show_lines(
         out, "link/1", {**made, "url": client.server + made["path"]}, [client.server + made["path"]]
     )
+
+
+@command.command("sessions")
+@click.argument("name", default="")
+@with_client
+@with_output
+def sessions(name: str, client: Client, out: Output) -> None:
+    """List sessions, of one account or of all.
+
+    \b
+    tidegate user sessions
+    tidegate user sessions olga
+    """
+    items = client.get(f"{API}/sessions?account={quoted(name)}")["items"]
+    rows = (
+        items
+        if out.json
+        else [
+            {**one, "since": when(one["created_at"]), "seen": when(one["seen_at"])} for one in items
+        ]
+    )
+    out.table("sessions/1", rows, ("id", "account", "method", "address", "since", "seen"))
+
+
+@command.command("end-session")
+@click.argument("session_id", metavar="ID")
+@with_client
+@with_output
+def end_session(session_id: str, client: Client, out: Output) -> None:
+    """End a session, by its id.
+
+    \b
+    tidegate user end-session 5f0c8a1b2c3d4e5f
+    """
+    client.delete(f"{API}/sessions/{quoted(session_id)}")
+    out.note(f"{session_id} is ended.")

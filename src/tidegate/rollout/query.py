@@ -435,6 +435,12 @@ def _tokens(text: str) -> Iterator[_Token]:
         at = match.end()
 
 
+def confined_to(query: Query, kind: str) -> frozenset[str]:
+    """Return the groups (or tags: `kind`) that hold every device a query can match, as far as its form shows it: it is `group:NAME`, or `group:NAME and …`."""
+    parts = query.root.parts if isinstance(query.root, Every) else (query.root,)
+    return frozenset(one.name for one in parts if isinstance(one, Member) and one.kind == kind)
+
+
 def _names(node: Node) -> frozenset[str]:
     match node:
         case Has() | Compare():

@@ -12,8 +12,9 @@ import msgspec
 
 from tidegate.core.codec import INTEGER_MAX, canonical
 from tidegate.core.errors import RequestError
-from tidegate.server import audit
-from tidegate.server.auth import APPROVING_ROLES, Actor
+from tidegate.server import audit, scopes
+from tidegate.server.actors import Actor, Place
+from tidegate.server.people import register
 from tidegate.server.store import Connection, admin_accounts, changes, device_queries
 from tidegate.server.store import admin_rollouts as rows
 
@@ -49,32 +50,42 @@ class RequestFacts(msgspec.Struct, frozen=True, kw_only=True):
     decided_by: str | None
 
 
-def others(conn: Connection, actor: Actor) -> list[str]:
-    """Return who could approve what this actor asks for: enabled accounts with the right, without the actor and who stands behind a token."""
-    people = admin_accounts.people_with(conn, APPROVING_ROLES)
-    return [name for name in people if name not in actor.people]
+def others(conn: Connection, actor: Actor, place: Place) -> list[str]:
+    """Return who could approve what this actor asks for: enabled accounts with the right where the rollout stands, but none of the actor's own.
+
+    The actor's own are also who stands behind a token, and other accounts of the same person.
+    """
+    return [
+        one.name
+        for one in register.enabled(conn)
+        if one.allows("rollout.approve", place) and not one.people & actor.people
+    ]
 
 
 def is_single(conn: Connection) -> bool:
     """Say whether at most one person could approve anything: the two-person rule cannot be kept."""
-    widening = frozenset({"operator", "approver", "admin"})
-    people = admin_accounts.people_with(conn, widening)
-    return len(people) < 2 or not admin_accounts.people_with(conn, APPROVING_ROLES)
+    found = register.enabled(conn)
+    widening = [one for one in found if one.may & {"rollout.widen", "rollout.approve"}]
+    persons = {min(one.people) for one in widening}
+    return len(persons) < 2 or not any("rollout.approve" in one.may for one in found)
 
 
-def needed(conn: Connection, actor: Actor, devices: int, rules: Rules, act: str = "") -> bool:
+def needed(
+    conn: Connection, actor: Actor, place: Place, devices: int, rules: Rules, act: str = ""
+) -> bool:
     """Say whether a second person has to approve.
 
     Args:
         conn: any connection.
         actor: who asks.
+        place: where the rollout stands.
         devices: how many devices the act reaches.
         rules: of this server.
         act: its name in `Rules.always`.
     """
     if act not in rules.always and not _is_wide(conn, devices, rules):
         return False
-    return bool(others(conn, actor))
+    return bool(others(conn, actor, place))
 
 
 def _is_wide(conn: Connection, devices: int, rules: Rules) -> bool:
@@ -173,10 +184,10 @@ def settle(
         RequestError: `request.forbidden`: it is the actor's own, or the actor lacks the right; `request.conflict`: it was decided, ran out, or what was
             shown has changed.
     """
-    actor.require("rollout.approve")
+    actor.require("rollout.approve", scopes.place_of_rollout(conn, rollout))
     if actor.kind == "token":
         raise RequestError("request.forbidden", "a person approves, not a token")
-    if approve and str(request["asked_by"]) in actor.people:
+    if approve and _asker(conn, request) & actor.people:
         raise RequestError("request.forbidden", "the second person must be somebody else")
     if request["state"] != "open":
         raise RequestError("request.conflict", f"this request is {request['state']} already")
@@ -200,6 +211,14 @@ def settle(
     plan = str(request["plan_sha256"])
     audit.record(conn, now, actor.name, action, str(rollout["name"]), detail, plan=plan)
     changes.bump(conn, "rollout", str(rollout["name"]), now)
+
+
+def _asker(conn: Connection, request: Row) -> frozenset[str]:
+    """Return the names of who asked: the account, and others of the same person."""
+    name = str(request["asked_by"])
+    account = admin_accounts.account(conn, name)
+    found = register.actor_of(conn, account).people if account is not None else frozenset[str]()
+    return found | {name}
 
 
 def _plain(value: Any) -> Any:

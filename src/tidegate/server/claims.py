@@ -9,7 +9,7 @@ import msgspec
 from tidegate.core.errors import RequestError
 from tidegate.core.nearest import did_you_mean
 from tidegate.server import audit
-from tidegate.server.auth import Actor
+from tidegate.server.actors import Actor, Place
 from tidegate.server.store import Connection
 from tidegate.server.store import admin_devices as rows
 
@@ -68,8 +68,10 @@ def create(
     """Make a claim and its token, which is returned once.
 
     Raises:
-        RequestError: `request.invalid`; `request.conflict`: the name is taken, and revoking by it would end only one of the two.
+        RequestError: `request.invalid`; `request.forbidden`: not for this product and group; `request.conflict`: the name is
+            taken, and revoking by it would end only one of the two.
     """
+    actor.require("claim.manage", Place(product=product, groups=frozenset({group or ""} - {""})))
     if not 1 <= max_count <= COUNT_MAX:
         raise RequestError("request.invalid", f"max_count: 1 to {COUNT_MAX}")
     if expires_at <= now:
@@ -98,6 +100,11 @@ def create(
     detail = {"product": product, "max_count": max_count, "expires_at": expires_at}
     audit.record(conn, now, actor.name, "claim.create", name, detail)
     return _facts({**row, "used": 0, "revoked_at": None}), token
+
+
+def place_of(claim: ClaimFacts) -> Place:
+    """Return where a claim stands: devices that come by it are of its product, and join its group."""
+    return Place(product=claim.product, groups=frozenset({claim.group_name or ""} - {""}))
 
 
 def listed(conn: Connection) -> list[ClaimFacts]:

@@ -21,6 +21,7 @@ from tidegate.core.nearest import did_you_mean
 from tidegate.core.release import Channel
 from tidegate.core.supply.policy import IngestRule, Need, Pattern
 from tidegate.rollout import presets
+from tidegate.server.actors import ROLES
 from tidegate.server.blobs import Where
 
 SEARCHED: Final = ("tidegate.toml", "/etc/tidegate/tidegate.toml")
@@ -111,6 +112,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         clones: `quarantine` or `report`.
         timestamp_s, snapshot_s: expiry of the online roles; renewed at half.
         accounts_session_s: life of a person's session.
+        accounts_local: whether people sign in with a password here.
+        second_factor: roles whose holders need a second factor.
+        token_default_s, token_max_s: life of an API token for which nobody says one, and the longest; 0 = no bound.
         status_public: show `/status` (also `.json` and `.atom`) to everybody, without a sign-in: what was published of incidents, and nothing else.
         status_title: its heading.
         webhooks: see `Webhook`.
@@ -165,6 +169,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     timestamp_s: int = 2 * 86_400
     snapshot_s: int = 14 * 86_400
     accounts_session_s: int = 12 * 3_600
+    accounts_local: bool = True
+    second_factor: tuple[str, ...] = ()
+    token_default_s: int = 90 * 86_400
+    token_max_s: int = 366 * 86_400
     status_public: bool = False
     status_title: str = "Firmware updates"
     webhooks: tuple[Webhook, ...] = ()
@@ -262,6 +270,14 @@ def _lasting(value: object, key: str) -> int:
     return found
 
 
+def _life(value: object, key: str) -> int:
+    return 0 if is_off(value) else parse_duration(value, key)
+
+
+def _roles(value: object, key: str) -> tuple[str, ...]:
+    return tuple(_choice(*ROLES)(one, key) for one in _words(value, key))
+
+
 def _choice(*allowed: str) -> Reader:
     def read(value: object, key: str) -> str:
         word = _word(value, key)
@@ -352,6 +368,10 @@ KEYS: Final[Mapping[tuple[str, str], tuple[str, Reader]]] = {
     ("uploads", "quota"): ("uploads_quota", parse_size),
     ("uploads", "life"): ("uploads_life_s", parse_duration),
     ("uploads", "direct"): ("uploads_direct", _yes),
+    ("accounts", "local"): ("accounts_local", _yes),
+    ("accounts", "second_factor"): ("second_factor", _roles),
+    ("accounts", "token_default"): ("token_default_s", _life),
+    ("accounts", "token_max"): ("token_max_s", _life),
     ("egress", "rate"): ("egress_rate", _rate),
     ("egress", "site_rate"): ("egress_site_rate", _rate),
     ("gate", "attributes"): ("gate_attributes", _attributes),

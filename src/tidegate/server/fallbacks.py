@@ -15,7 +15,7 @@ from tidegate.core.errors import RequestError
 from tidegate.core.protocol import DeliveryPolicy
 from tidegate.rollout import cohort, engine
 from tidegate.rollout.model import GateSpec, Policy, RingSpec
-from tidegate.server import acts, approvals, audit, incidents, planning, reach
+from tidegate.server import acts, approvals, audit, incidents, planning, reach, scopes
 from tidegate.server.approvals import Rules
 from tidegate.server.auth import Actor
 from tidegate.server.groups import Book
@@ -126,7 +126,9 @@ def order(
             "request.conflict",
             f"no device that runs {row['release']} holds {found.to} in its other slot",
         )
-    if approvals.needed(conn, actor, found.reach, rules, "fallback"):
+    if approvals.needed(
+        conn, actor, scopes.place_of_rollout(conn, row), found.reach, rules, "fallback"
+    ):
         detail = {**msgspec.to_builtins(found), "devices": found.reach}
         request = approvals.ask(
             conn,

@@ -18,8 +18,10 @@ from tidegate.server import (
     fixed,
     incidents,
     planning,
+    scopes,
     snapshot,
 )
+from tidegate.server.actors import SEES_ALL, Sight
 from tidegate.server.devices import slots_now
 from tidegate.server.facts import (
     ArtifactFacts,
@@ -65,12 +67,25 @@ def rollout(conn: Connection, name: str, now: int) -> RolloutFacts:
 
 
 def rollouts(
-    conn: Connection, *, states: tuple[str, ...] = (), before: int = 0, limit: int = 50
+    conn: Connection,
+    *,
+    states: tuple[str, ...] = (),
+    before: int = 0,
+    limit: int = 50,
+    sight: Sight = SEES_ALL,
 ) -> tuple[list[RolloutFacts], int]:
-    """Return rollouts, newest first, and the cursor of the next page (0 = there is none)."""
+    """Return rollouts, newest first, and the cursor of the next page (0 = there is none).
+
+    Those out of `sight` are left out: a page may be short, or empty, and still have a next one.
+    """
     found = rows.rollouts(conn, states=states, before=before, limit=limit + 1)
     more = int(found[limit - 1]["id"]) if len(found) > limit else 0
-    return [_rollout(conn, row) for row in found[:limit]], more
+    seen = [
+        row
+        for row in found[:limit]
+        if sight.whole or sight.sees(scopes.place_of_rollout(conn, row))
+    ]
+    return [_rollout(conn, row) for row in seen], more
 
 
 def evidence(conn: Connection, name: str, audience: planning.Audience, now: int) -> EvidenceFacts:
@@ -174,12 +189,18 @@ def release(conn: Connection, name: str) -> ReleaseFacts:
 
 
 def releases(
-    conn: Connection, *, product: str = "", before: int = 0, limit: int = 50
+    conn: Connection,
+    *,
+    product: str = "",
+    before: int = 0,
+    limit: int = 50,
+    sight: Sight = SEES_ALL,
 ) -> tuple[list[ReleaseFacts], int]:
-    """Return releases, newest first, and the cursor of the next page (0 = there is none)."""
+    """Return releases, newest first, and the cursor of the next page (0 = there is none); those out of `sight` are left out."""
     found = rows.releases(conn, product=product, before=before, limit=limit + 1)
     more = int(found[limit - 1]["id"]) if len(found) > limit else 0
-    return [_release(conn, row, [], []) for row in found[:limit]], more
+    seen = [row for row in found[:limit] if sight.sees_release(str(row["product"]))]
+    return [_release(conn, row, [], []) for row in seen], more
 
 
 def _release(
@@ -228,15 +249,16 @@ def devices(
     state: str = "",
     after: int = 0,
     limit: int = 50,
+    sight: Sight = SEES_ALL,
 ) -> tuple[list[DeviceRecord], int]:
-    """Return devices that match a query (untrusted), and the cursor of the next page (0 = there is none).
+    """Return devices in `sight` that match a query (untrusted), and the cursor of the next page (0 = there is none).
 
     A request looks at a bounded number of devices: a page may be short, or empty, and still have a next one.
 
     Raises:
         RequestError: `request.invalid`: the query.
     """
-    wanted = cohort.parse(query)
+    wanted, shown = cohort.parse(query), cohort.parse(sight.query)
     book = Book(conn)
     found: list[DeviceRecord] = []
     scanned = 0
@@ -248,7 +270,8 @@ def devices(
         for row in batch:
             after = int(row["row"])
             update = newest.get(after)
-            if not wanted.matches(book.attributes(row, now, update)):
+            told = book.attributes(row, now, update)
+            if not (shown.matches(told) and wanted.matches(told)):
                 continue
             found.append(_device(row, book, update, now))
             if len(found) == limit:

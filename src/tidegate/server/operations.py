@@ -28,9 +28,11 @@ from tidegate.server.acts import Outcome
 from tidegate.server.approvals import Rules
 from tidegate.server.audiences import Audiences
 from tidegate.server.auth import Actor, Auth
+from tidegate.server.config import Settings
 from tidegate.server.drafts import Draft, draft_of
 from tidegate.server.fallbacks import WayBack
 from tidegate.server.headcount import Sample
+from tidegate.server.people.limits import Limits
 from tidegate.server.reach import Reach
 from tidegate.server.services import Services
 from tidegate.server.snapshot import Fleet
@@ -64,7 +66,7 @@ class Operations:
             RequestError: `request.invalid`, `request.not_found`, `request.conflict`, `request.forbidden`.
         """
         draft = draft_of(data)
-        actor.require("rollout.create")
+        self._read(lambda conn: rollouts.require_to_create(conn, draft, actor))
         reach, meant = self._read(
             lambda conn: (self._reach(conn, draft, now), self._fixed(conn, draft, now))
         )
@@ -92,7 +94,7 @@ class Operations:
     def preview(self, data: Mapping[str, Any], actor: Actor, now: int) -> Reach:
         """Say whom a rollout would reach; writes nothing. Raises as `create`."""
         draft = draft_of(data)
-        actor.require("rollout.create")
+        self._read(lambda conn: rollouts.require_to_create(conn, draft, actor))
         rate = self.services.settings.egress_rate
 
         def look(conn: Connection) -> Reach:
@@ -245,10 +247,22 @@ def audiences_of(services: Services) -> Audiences:
     return _AUDIENCES.setdefault(services.fleet, Audiences(services.fleet))
 
 
+def limits_of(settings: Settings) -> Limits:
+    """Return what a server's settings say about people."""
+    return Limits(
+        session_s=settings.accounts_session_s,
+        token_default_s=settings.token_default_s,
+        token_max_s=settings.token_max_s,
+        second_factor=settings.second_factor,
+        local=settings.accounts_local,
+    )
+
+
 def auth_of(services: Services) -> Auth:
     """Return accounts, logins and tokens over opened services."""
     return Auth(
         services.store,
         token_bytes=services.randomness,
-        session_s=services.settings.accounts_session_s,
+        limits=limits_of(services.settings),
+        secret=services.keys.secret,
     )

@@ -27,7 +27,7 @@ from tidegate.core.supply.documents import Document
 from tidegate.core.supply.policy import IngestRule
 from tidegate.core.ustar import Reader
 from tidegate.server import recalls, supply
-from tidegate.server.auth import Actor
+from tidegate.server.actors import FLEET, Actor, Place
 from tidegate.server.blobs import Blob, Blobs
 from tidegate.server.metadata import Repository
 from tidegate.server.services import Services
@@ -42,23 +42,26 @@ class Published(msgspec.Struct, frozen=True, kw_only=True):
     withdrawn: tuple[str, ...] = ()
 
 
-def accept_bundle(services: Services, file: IO[bytes], *, by: str, now: int) -> Published:
+def accept_bundle(services: Services, file: IO[bytes], *, actor: Actor, now: int) -> Published:
     """Take in a bundle (untrusted): check it as a device would, store its bytes, publish it. The same bundle again changes nothing.
 
     Args:
         services: the server's parts.
         file: a stream of the tar file; read once, from front to back.
-        by: who sent it, for the record.
+        actor: who sent it; needs `release.publish` for every product in it.
         now: unix seconds.
 
     Raises:
         PublisherError: the code with which a device would refuse it, or `release.*`, `supply.*`, `meta.no_root`.
+        RequestError: `request.forbidden`.
         BusyError, ConfigError: `data.*`.
     """
     stored: list[str] = []
     rules = services.settings.ingest
     try:
         documents, carried = _read(file, services.blobs, stored)
+        for place in _places(documents):
+            actor.require("release.publish", place)
         accepted = _try(services, documents, now)
         new = [target for one in accepted for target in one.new]
         kept = [target for one in accepted for target in one.kept]
@@ -67,7 +70,7 @@ def accept_bundle(services: Services, file: IO[bytes], *, by: str, now: int) -> 
             _check_payloads(services.blobs, target)
 
         def work(conn: Connection) -> Published:
-            return _publish(conn, services.repository, documents, origin, rules, by, now)
+            return _publish(conn, services.repository, documents, origin, rules, actor.name, now)
 
         return services.store.write(work).result()
     except BaseException:
@@ -113,6 +116,12 @@ def _read(
     if reader.next() is not None:
         raise PublisherError("release.malformed", "the bundle holds more than its manifest names")
     return documents, tuple(one.sha256 for one in manifest.attachments)
+
+
+def _places(documents: dict[str, bytes]) -> list[Place]:
+    """Return where what a bundle brings stands: at its products, above them if it has none."""
+    roles = [role for role in documents if role.startswith("product/")]
+    return [Place(product=one.removeprefix("product/")) for one in roles] or [FLEET]
 
 
 # --- checking ---------------------------------------------------------------------------------------------------------

@@ -17,9 +17,9 @@ from tidegate.rollout import engine
 from tidegate.rollout.cohort import Fixed
 from tidegate.rollout.lint import Scope, lint
 from tidegate.rollout.model import Policy, Rollout
-from tidegate.server import acts, audit, drafts, fixed, planning, reach, stopping, widening
+from tidegate.server import acts, audit, drafts, fixed, planning, reach, scopes, stopping, widening
+from tidegate.server.actors import FLEET, Actor
 from tidegate.server.approvals import Rules
-from tidegate.server.auth import Actor
 from tidegate.server.drafts import Draft
 from tidegate.server.headcount import Sample
 from tidegate.server.planning import Audience
@@ -88,6 +88,22 @@ def bound(conn: Connection, draft: Draft, audience: Audience, now: int, rate: in
     return _linted(draft, reach.at_most(release, draft.policy, counts, payload), now, rate)
 
 
+def require_to_create(conn: Connection, draft: Draft, actor: Actor) -> None:
+    """Insist that an actor may make a rollout of this release for this audience.
+
+    Raises:
+        RequestError: `request.not_found` (the release, also where the actor does not see it), `request.forbidden`.
+    """
+    actor.require("rollout.create")
+    if actor.allows("rollout.create", FLEET):
+        return
+    release = rows.release(conn, draft.release)
+    if release is None or not actor.sight.sees_release(str(release["product"])):
+        raise RequestError("request.not_found", f'no release "{draft.release[:64]}"')
+    place = scopes.place_of_audience(str(release["product"]), draft.audience)
+    actor.require("rollout.create", place)
+
+
 def unmade(draft: Draft) -> Rollout:
     """Return a draft as the planner would see it, to count its audience."""
     return Rollout(
@@ -138,7 +154,7 @@ def create(
     Raises:
         RequestError: as `preview`; `request.forbidden`.
     """
-    actor.require("rollout.create")
+    require_to_create(conn, draft, actor)
     release = _live_release(conn, draft.release)
     old = _existing(conn, draft)
     if old is not None:
@@ -250,7 +266,7 @@ def act(
     if permission is None:
         near = did_you_mean(verb, PERMISSIONS)
         raise RequestError("request.invalid", f'no verb "{verb[:40]}"{near}')
-    actor.require(permission)
+    actor.require(permission, scopes.place_of_rollout(conn, acts.row_of(conn, name)))
     if verb in _WANT_REASON and not reason.strip():
         raise RequestError("request.confirmation_needed", f"{verb} needs a reason")
     row = acts.row_of(conn, name)

@@ -18,6 +18,7 @@ from tidegate.server import (
     fixed,
     incidents,
     planning,
+    scopes,
     stopping,
     telemetry,
 )
@@ -44,7 +45,8 @@ def start(
             return acts.outcome(row, "start", f"already {row['state']}", already=True)
     elif row["state"] not in {"draft", "scheduled"}:
         engine.transition(row["state"], "start")
-    if approvals.needed(conn, actor, devices, rules):
+    place = scopes.place_of_rollout(conn, row)
+    if approvals.needed(conn, actor, place, devices, rules):
         waiting = acts.waits("waits for the approval of one more person", gate="approval")
         values: Row = {"state": "awaiting_approval", "because": planning.plain((waiting,))}
         after = acts.change(conn, row, values, actor.name, "ask", reason, now)
@@ -111,7 +113,8 @@ def widen(
         return acts.outcome(row, verb, "activation was let go already", already=True)
     _check_widening(row, verb, detail)
     special = "resume_after_halt" if verb == "resume" and row["state"] == "halted" else ""
-    if approvals.needed(conn, actor, devices, rules, special):
+    place = scopes.place_of_rollout(conn, row)
+    if approvals.needed(conn, actor, place, devices, rules, special):
         asked = {**detail, "devices": devices}
         return _asked(conn, row, verb, asked, actor, reason, rules, devices, now)
     done = _carry_out(conn, row, verb, detail, actor.name, reason, now)
@@ -239,7 +242,7 @@ def _asked(
     request_id = approvals.ask(
         conn, row, action=action, detail=detail, reason=reason, actor=actor, rules=rules, now=now
     )
-    people = ", ".join(approvals.others(conn, actor))
+    people = ", ".join(approvals.others(conn, actor, scopes.place_of_rollout(conn, row)))
     text = f"one more person has to approve it within {rules.expires_s // 3600} h; asked: {people}"
     return acts.outcome(row, action, text, request=request_id, reach=devices)
 
@@ -289,8 +292,10 @@ def edit(
     Raises:
         RequestError: `request.not_found`, `request.forbidden`, `request.conflict`.
     """
-    actor.require("rollout.widen")
     row = acts.row_of(conn, name)
+    actor.require("rollout.widen", scopes.place_of_rollout(conn, row))
+    meant = scopes.place_of_audience(str(row["product"]), draft.audience)
+    actor.require("rollout.widen", meant)
     if generation is not None and generation != row["generation"]:
         raise RequestError("request.conflict", f"{name} is at generation {row['generation']}")
     if row["kind"] != "install" or row["state"] in {
@@ -312,7 +317,7 @@ def edit(
         raise RequestError(
             "request.confirmation_needed", "editing a rollout that has begun needs a reason"
         )
-    if begun and approvals.needed(conn, actor, devices, rules):
+    if begun and approvals.needed(conn, actor, meant, devices, rules):
         detail = {"policy": values, "devices": devices}
         return _asked(conn, row, "edit", detail, actor, reason, rules, devices, now)
     return _edited(conn, row, values, actor.name, reason, now)

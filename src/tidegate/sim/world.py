@@ -76,7 +76,7 @@ class Desk:
     def publish(self, bundle: Path) -> None:
         """Publish a signed bundle."""
         with bundle.open("rb") as file:
-            releases.accept_bundle(self._app.services, file, by=self._actor.name, now=self._now())
+            releases.accept_bundle(self._app.services, file, actor=self._actor, now=self._now())
 
     def make_claim(self, product: str, count: int, token: str) -> None:
         """Make a claim of that token."""

@@ -21,8 +21,11 @@ from tidegate.publisher.lab import Lab, make_lab
 from tidegate.publisher.manifest import ComponentSpec, ReleaseSpec
 from tidegate.publisher.sign import sign_bundle
 from tidegate.server import advisories, releases
+from tidegate.server.actors import Actor
 from tidegate.server.advisories import ImportFacts
 from tidegate.server.releases import Published
+
+SENDER = Actor(name="test", role="admin")
 
 
 @dataclass
@@ -41,7 +44,9 @@ class Chain:
 
     def accept(self, body: bytes) -> Published:
         services = self.rig.app.services
-        return releases.accept_bundle(services, io.BytesIO(body), by="test", now=int(self.rig.now))
+        return releases.accept_bundle(
+            services, io.BytesIO(body), actor=SENDER, now=int(self.rig.now)
+        )
 
     def demand(self, *rules: IngestRule) -> None:
         services = self.rig.app.services

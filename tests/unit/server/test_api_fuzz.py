@@ -26,9 +26,9 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 from tests.e2e.attack import RAW
+from tests.unit.server.caller import ask_over as send
 from tests.unit.server.rig import Rig
 from tests.unit.server.test_api_routes import POLICY, Api
-from tests.unit.server.test_api_routes import _ask as send
 
 from tidegate.core.errors import HINTS
 from tidegate.core.reasons import REASONS

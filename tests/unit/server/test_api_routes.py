@@ -1,16 +1,15 @@
 """The REST API over a server in process: who may do what, in which form it answers, and what a repeated call does."""
 
-import asyncio
 import json
 from typing import Any, cast
 
 import pytest
 from litestar import Litestar
-from litestar.handlers import HTTPRouteHandler
+from tests.unit.server.caller import ask_over, routes
 from tests.unit.server.rig import Answer, Rig
 
 from tidegate.rollout.model import Exposure, Tally
-from tidegate.server.api.desk import ANYBODY, PERMISSION, cursor_of, position_of
+from tidegate.server.api.desk import cursor_of, position_of
 from tidegate.server.auth import COOKIE, ROLES, Actor, Auth
 from tidegate.server.facts import ExposureFacts, TallyFacts
 from tidegate.server.operations import auth_of
@@ -47,7 +46,7 @@ class Api:
             path, _, text = path.partition("?")
             query = text.encode()
         return self.rig.loop.run_until_complete(
-            _ask(self.rig.app, method, f"/api/v1{path}", sent, raw or b"", query)
+            ask_over(self.rig.app, method, f"/api/v1{path}", sent, raw or b"", query)
         )
 
     def get(self, path: str, role: str = "admin", **headers: str) -> Any:
@@ -61,93 +60,11 @@ class Api:
         return json.loads(answer.body)
 
 
-async def _ask(
-    app: Any, method: str, path: str, headers: dict[str, str], body: bytes, query: bytes
-) -> Answer:
-    status, got, pieces, asked = 0, {}, [], False
-    done = asyncio.Event()
-
-    async def receive() -> dict[str, Any]:
-        nonlocal asked
-        if asked:
-            await done.wait()
-            return {"type": "http.disconnect"}
-        asked = True
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    async def send(message: Any) -> None:
-        nonlocal status, got
-        if message["type"] == "http.response.start":
-            status = message["status"]
-            got = {name.decode(): value.decode() for name, value in message["headers"]}
-        else:
-            pieces.append(message.get("body", b""))
-            if not message.get("more_body", False):
-                done.set()
-
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    raw = [(name.lower().encode(), value.encode()) for name, value in named.items()]
-    scope = {
-        "type": "http", "method": method, "path": path, "headers": raw, "query_string": query,
-        "client": ("192.0.2.1", 1), "server": ("test", 80), "scheme": "http", "root_path": "",
-        "raw_path": path.encode(), "http_version": "1.1", "state": {},
-    }  # fmt: skip
-    await app(scope, receive, send)
-    return Answer(status, got, b"".join(pieces))
-
-
 @pytest.fixture
 def api(rig: Rig) -> Api:
     rig.publish_trust()
     rig.release(1)
     return Api(rig)
-
-
-def _routes(app: Litestar) -> list[tuple[str, str, str]]:
-    """Return (method, path, permission) of every API route."""
-    found = []
-    for route in app.routes:
-        for handler in getattr(route, "route_handlers", ()):
-            if not isinstance(handler, HTTPRouteHandler) or not route.path.startswith("/api/v1"):
-                continue
-            permission = str(handler.opt.get(PERMISSION, "MISSING"))
-            found += [
-                (method, route.path, permission)
-                for method in handler.http_methods
-                if method != "OPTIONS"
-            ]
-    return sorted(set(found))
-
-
-def test_every_route_is_refused_to_every_role_without_its_permission(api: Api) -> None:
-    routes = [one for one in _routes(api.app) if not one[1].endswith(("openapi.json", "/stream"))]
-    assert len(routes) > 55
-    wrong = []
-    for method, path, permission in routes:
-        concrete = (
-            path.removeprefix("/api/v1")
-            .replace("{name:str}", "nothing")
-            .replace("{number:int}", "9")
-        )
-        for role, may in ROLES.items():
-            answer = api.call(method, concrete, {} if method != "GET" else None, role)
-            refused = answer.status == 403 and answer.code == "request.forbidden"
-            allowed = permission == ANYBODY or permission in may
-            if refused == allowed:
-                wrong.append((method, path, role, answer.status))
-    assert wrong == []
-
-
-def test_every_route_is_refused_to_nobody(api: Api) -> None:
-    api.tokens["nobody"] = "tg_" + "0" * 64
-    for method, path, _ in _routes(api.app):
-        if path.endswith("openapi.json"):
-            continue
-        concrete = (
-            path.removeprefix("/api/v1").replace("{name:str}", "x").replace("{number:int}", "9")
-        )
-        answer = api.call(method, concrete, {} if method != "GET" else None, "nobody")
-        assert (answer.status, answer.code) == (401, "request.unauthenticated"), (method, path)
 
 
 def test_a_rollout_over_rest_from_preview_to_halt(api: Api) -> None:
@@ -265,7 +182,7 @@ def test_a_body_that_is_too_large_is_refused(api: Api) -> None:
 
 def test_a_body_that_is_no_json_is_refused_in_one_line(api: Api) -> None:
     raw = api.rig.loop.run_until_complete(
-        _ask(
+        ask_over(
             api.rig.app, "POST", "/api/v1/rollouts/x/halt",
             {"authorization": f"Bearer {api.tokens['admin']}", "content-type": "application/json"},
             b"{\xff", b"",
@@ -282,7 +199,7 @@ def test_a_session_cookie_changes_nothing_without_our_own_header(api: Api) -> No
     def call(method: str, path: str, **more: str) -> Answer:
         sent = {**cookie, "content-type": "application/json", **more}
         return api.rig.loop.run_until_complete(
-            _ask(api.rig.app, method, f"/api/v1{path}", sent, b"{}", b"")
+            ask_over(api.rig.app, method, f"/api/v1{path}", sent, b"{}", b"")
         )
 
     assert json.loads(call("GET", "/me").body)["name"] == "olga"
@@ -393,7 +310,10 @@ def test_what_was_done_stands_in_the_audit_and_the_chain_holds(api: Api) -> None
 def test_the_description_is_openapi_and_names_every_route(api: Api) -> None:
     document = api.get("/openapi.json")
     assert document["openapi"].startswith("3.1")
-    known = {path.replace(":str}", "}").replace(":int}", "}") for _, path, _ in _routes(api.app)}
+    known = {
+        path.replace(":str}", "}").replace(":int}", "}")
+        for _, path, *_ in routes(api.app, "/api/v1")
+    }
     missing = {one for one in known if one not in document["paths"]} - {"/api/v1/openapi.json"}
     assert missing == set()
     assert document["paths"]["/d/v1/permit"]["post"]["requestBody"]["required"] is True
@@ -411,10 +331,12 @@ def test_a_cursor_comes_back_as_it_was_and_foreign_ones_are_refused() -> None:
 
 def test_metrics_need_a_token_from_elsewhere_and_count_devices(api: Api) -> None:
     api.rig.device("d1")
-    nobody = api.rig.loop.run_until_complete(_ask(api.rig.app, "GET", "/metrics", {}, b"", b""))
+    nobody = api.rig.loop.run_until_complete(ask_over(api.rig.app, "GET", "/metrics", {}, b"", b""))
     assert nobody.status == 401
     headers = {"authorization": f"Bearer {api.tokens['viewer']}"}
-    found = api.rig.loop.run_until_complete(_ask(api.rig.app, "GET", "/metrics", headers, b"", b""))
+    found = api.rig.loop.run_until_complete(
+        ask_over(api.rig.app, "GET", "/metrics", headers, b"", b"")
+    )
     assert found.status == 200
     lines = found.body.decode().splitlines()
     assert 'tidegate_devices{state="accepted"} 1.0' in lines
@@ -448,7 +370,7 @@ def test_no_body_whatever_makes_the_server_fail(api: Api) -> None:
     api.rig.device("d1")
     api.post("/rollouts", {**POLICY, "release": "gw1-1.1.0"})
     failed = []
-    for method, path, _ in _routes(api.app):
+    for method, path, *_ in routes(api.app, "/api/v1"):
         if method in {"GET", "HEAD"}:
             continue
         for name in ("gw1-1.1.0", "d1"):
@@ -465,7 +387,7 @@ def test_no_body_whatever_makes_the_server_fail(api: Api) -> None:
                     "content-type": "application/json",
                 }
                 answer = api.rig.loop.run_until_complete(
-                    _ask(api.rig.app, method, f"/api/v1{concrete}", sent, body, b"")
+                    ask_over(api.rig.app, method, f"/api/v1{concrete}", sent, body, b"")
                 )
                 if answer.status >= 500:
                     failed.append((method, concrete[:40], body[:60], answer.body[:200]))
@@ -479,13 +401,13 @@ def test_no_query_whatever_makes_the_server_fail(api: Api) -> None:
         b"limit=1e9", b"state=" + b"a," * 90, b"ring=%22", b"format=../x", b"group=a%29%20or%20%28b", b"cursor=Yzk5OTk5OTk5OTk5OTk5OTk5OTk",
     ]  # fmt: skip
     failed = []
-    for method, path, _ in _routes(api.app):
+    for method, path, *_ in routes(api.app, "/api/v1"):
         if method != "GET" or path.endswith("/stream"):
             continue
         concrete = path.replace("{name:str}", "x").replace("{number:int}", "9" * 30)
         for text in queries:
             answer = api.rig.loop.run_until_complete(
-                _ask(api.rig.app, "GET", concrete, sent, b"", text)
+                ask_over(api.rig.app, "GET", concrete, sent, b"", text)
             )
             if answer.status >= 500:
                 failed.append((concrete, text[:60], answer.body[:200]))

@@ -11,6 +11,7 @@ from tidegate.core.errors import RequestError
 from tidegate.server import audit
 from tidegate.server.auth import COOKIE, ROLES, TRIES_MAX, TRIES_WINDOW_S, Actor, Auth
 from tidegate.server.passwords import WORDS, made_of_words
+from tidegate.server.people.sessions import TRIES_OF_ADDRESS, TRIES_OF_NAME
 from tidegate.server.store import Connection, admin_accounts, tables
 from tidegate.server.store.sqlite import SqliteStore, open_store
 
@@ -69,16 +70,27 @@ def test_a_wrong_password_and_an_unknown_name_get_the_same_answer(
 
 def test_whoever_guesses_too_often_waits_and_is_let_in_again_later(auth: Auth) -> None:
     auth.create_account("olga", "operator", PASSWORD, ROOT, NOW)
-    for number in range(TRIES_MAX):
-        assert auth.sign_in("olga", "wrong", f"address-{number}", NOW) is None
-    assert _code(auth.sign_in, "olga", PASSWORD, "elsewhere", NOW) == "request.rate_limited"
-    assert auth.sign_in("olga", PASSWORD, "elsewhere", NOW + TRIES_WINDOW_S) is not None
+    for _ in range(TRIES_MAX):
+        assert auth.sign_in("olga", "wrong", "192.0.2.1", NOW) is None
+    assert _code(auth.sign_in, "olga", PASSWORD, "192.0.2.1", NOW) == "request.rate_limited"
+    assert auth.sign_in("olga", PASSWORD, "192.0.2.1", NOW + TRIES_WINDOW_S) is not None
 
 
 def test_one_address_cannot_try_many_names(auth: Auth) -> None:
-    for number in range(TRIES_MAX):
-        auth.sign_in(f"name-{number}", "wrong", "one", NOW)
-    assert _code(auth.sign_in, "another", "wrong", "one", NOW) == "request.rate_limited"
+    for number in range(TRIES_OF_ADDRESS):
+        auth.sign_in(f"name-{number}", "wrong", "192.0.2.1", NOW)
+    assert _code(auth.sign_in, "another", "wrong", "192.0.2.1", NOW) == "request.rate_limited"
+    assert auth.sign_in("another", "wrong", "192.0.2.2", NOW) is None
+
+
+def test_a_crowd_that_guesses_at_one_name_does_not_keep_its_owner_out(auth: Auth) -> None:
+    auth.create_account("olga", "operator", PASSWORD, ROOT, NOW)
+    assert auth.sign_in("olga", PASSWORD, "192.0.2.1", NOW) is not None
+    for number in range(TRIES_OF_NAME):
+        assert auth.sign_in("olga", "wrong", f"198.51.100.{number}", NOW) is None
+    assert _code(auth.sign_in, "olga", PASSWORD, "203.0.113.1", NOW) == "request.rate_limited"
+    assert auth.sign_in("olga", PASSWORD, "192.0.2.1", NOW) is not None
+    assert auth.sign_in("pia", "wrong", "203.0.113.1", NOW) is None
 
 
 def test_a_disabled_account_is_out_at_once_with_its_sessions_and_tokens(auth: Auth) -> None:
@@ -164,13 +176,17 @@ def test_a_weak_password_and_an_unknown_role_are_refused(auth: Auth) -> None:
     assert _code(auth.create_account, "a", "king", PASSWORD, ROOT, NOW) == "request.invalid"
 
 
-def test_stopping_is_for_everybody_but_viewers_and_approving_is_apart() -> None:
+def test_who_may_widen_or_approve_may_stop_and_approving_is_apart() -> None:
     assert {role for role, may in ROLES.items() if "rollout.halt" in may} == {
         "operator",
+        "rollout-operator",
+        "release-manager",
+        "incident-commander",
         "approver",
+        "owner",
         "admin",
     }
-    assert "rollout.approve" not in ROLES["operator"]
+    assert "rollout.approve" not in ROLES["operator"] | ROLES["rollout-operator"]
     assert "rollout.widen" not in ROLES["approver"]
 
 

@@ -29,7 +29,7 @@ from tidegate.publisher.manifest import ComponentSpec, ReleaseSpec
 from tidegate.publisher.sign import sign_bundle
 from tidegate.publisher.staging import parse_staging
 from tidegate.server import recalls, releases
-from tidegate.server.auth import Actor
+from tidegate.server.actors import Actor
 from tidegate.server.releases import Published
 
 RITA = Actor(name="rita", role="admin")
@@ -47,7 +47,7 @@ def _lab(rig: Rig, folder: Path) -> Lab:
 
 def _accept(rig: Rig, path: Path) -> Published:
     with path.open("rb") as file:
-        return releases.accept_bundle(rig.app.services, file, by="test", now=int(rig.now))
+        return releases.accept_bundle(rig.app.services, file, actor=RITA, now=int(rig.now))
 
 
 def _bundle(rig: Rig, lab: Lab, counter: int, *, signed: bool = True, mandate: str = "") -> Path:
@@ -142,7 +142,7 @@ def test_what_a_device_would_refuse_is_refused_with_its_code(
     before = rig.app.services.repository.versions
     content = _spoiled(rig, lab, spoil)
     with pytest.raises(TidegateError) as caught:
-        releases.accept_bundle(rig.app.services, io.BytesIO(content), by="test", now=int(rig.now))
+        releases.accept_bundle(rig.app.services, io.BytesIO(content), actor=RITA, now=int(rig.now))
     assert caught.value.code == code
     assert rig.app.services.repository.versions == before
 

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 from tests.unit.core.supply import paper
+from tests.unit.server.caller import ask_over
 from tests.unit.server.chain import Chain, bom
 from tests.unit.server.rig import Answer, Rig
-from tests.unit.server.test_api_routes import Api, _ask
+from tests.unit.server.test_api_routes import Api
 
 from tidegate.core.supply.policy import IngestRule
 
@@ -58,7 +59,7 @@ def test_a_question_that_makes_no_sense_is_refused(api: Api, query: str) -> None
 def _send(api: Api, body: bytes, role: str = "operator") -> Answer:
     sent = {"authorization": f"Bearer {api.tokens[role]}", "content-type": "application/json"}
     path = "/api/v1/advisories"
-    return api.rig.loop.run_until_complete(_ask(api.rig.app, "POST", path, sent, body, b""))
+    return api.rig.loop.run_until_complete(ask_over(api.rig.app, "POST", path, sent, body, b""))
 
 
 def test_advisories_are_taken_in_told_and_forgotten(chain: Chain, api: Api) -> None:
@@ -135,7 +136,9 @@ def test_exposure_is_a_metric(chain: Chain, api: Api) -> None:
     chain.install(chain.publish(1, {"sbom": bom(OLD)}), "d1", "d2")
     chain.bring(paper.osv())
     sent = {"authorization": f"Bearer {api.tokens['viewer']}"}
-    found = api.rig.loop.run_until_complete(_ask(api.rig.app, "GET", "/metrics", sent, b"", b""))
+    found = api.rig.loop.run_until_complete(
+        ask_over(api.rig.app, "GET", "/metrics", sent, b"", b"")
+    )
     lines = found.body.decode().splitlines()
     assert "tidegate_devices_exposed 2.0" in lines
     assert "tidegate_advisories_open 1.0" in lines

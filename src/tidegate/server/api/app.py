@@ -27,7 +27,7 @@ from tidegate.server.api.groups import ClaimRoutes, GroupRoutes
 from tidegate.server.api.incidents import IncidentRoutes
 from tidegate.server.api.intake import Intake
 from tidegate.server.api.notices import NoticeRoutes
-from tidegate.server.api.people import AccountRoutes, ApprovalRoutes, TokenRoutes
+from tidegate.server.api.people import AccountRoutes, ApprovalRoutes, SessionRoutes, TokenRoutes
 from tidegate.server.api.releases import ReleaseRoutes, TrustRoutes
 from tidegate.server.api.repeats import Repeats
 from tidegate.server.api.rollouts import RolloutRoutes
@@ -61,12 +61,15 @@ class Authentication(AbstractAuthenticationMiddleware):
         headers, cookies = connection.headers, connection.cookies
         by_token = headers.get("authorization", "").lower().startswith("bearer ")
         method = str(connection.scope.get("method", "GET"))
+        caller = connection.client.host if connection.client else ""
         if not by_token and method not in _SAFE and FORM_HEADER not in headers:
-            desk.accounts.authenticate(headers, cookies, desk.now)
+            await asyncio.to_thread(desk.accounts.authenticate, headers, cookies, desk.now, caller)
             raise RequestError(
                 "request.forbidden", f"with a session cookie, send the header {FORM_HEADER}"
             )
-        actor = await asyncio.to_thread(desk.accounts.authenticate, headers, cookies, desk.now)
+        actor = await asyncio.to_thread(
+            desk.accounts.authenticate, headers, cookies, desk.now, caller
+        )
         return AuthenticationResult(user=actor, auth=None)
 
 
@@ -93,6 +96,7 @@ def create_admin_app(services: Services, readiness: Readiness) -> Litestar:
             ApprovalRoutes,
             AccountRoutes,
             TokenRoutes,
+            SessionRoutes,
             FleetRoutes,
             AuditRoutes,
             openapi_document,

@@ -14,8 +14,10 @@ from tidegate.core.codec import INTEGER_MAX
 from tidegate.core.errors import RequestError
 from tidegate.server import audit
 from tidegate.server.api.desk import (
+    ABOUT,
     ANSWER,
     PERMISSION,
+    WHOLE,
     Cursor,
     Desk,
     DeskDep,
@@ -38,7 +40,7 @@ class AuditRoutes(Controller):
 
     path = "/audit"
     tags = ("audit",)
-    opt = {PERMISSION: "audit.read"}  # noqa: RUF012 - the framework reads a class attribute
+    opt = {PERMISSION: "audit.read", ABOUT: WHOLE}  # noqa: RUF012 - the framework reads a class attribute
 
     @get(["/", "/entries"], sync_to_thread=True)
     def entries(

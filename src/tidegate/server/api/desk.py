@@ -1,5 +1,6 @@
 """What every handler works with: the opened server, its operations and accounts; and how pages, cursors and permissions are handled."""
 
+import asyncio
 import base64
 import binascii
 from collections.abc import Callable
@@ -15,21 +16,24 @@ from litestar.params import PathParameter, QueryParameter
 
 from tidegate.core.codec import INTEGER_MAX
 from tidegate.core.errors import RequestError
-from tidegate.server import audit
+from tidegate.server import audit, scopes
 from tidegate.server.auth import Actor, Auth
 from tidegate.server.live import Live
 from tidegate.server.operations import Operations
+from tidegate.server.scopes import ABOUT, ANYBODY, INSIDE, LISTED, PERMISSION, WHOLE, demanded
 from tidegate.server.services import Services
 from tidegate.server.store import Connection
+
+__all__ = [
+    "ABOUT", "ANYBODY", "INSIDE", "LISTED", "PAGE_MAX", "PERMISSION", "WHOLE",
+    "ApiRequest", "Cursor", "Desk", "DeskDep", "InState", "Limit", "Matching", "Text", "Yes",
+    "cursor_of", "permission_guard", "position_of", "wanted_generation",
+]  # fmt: skip
 
 T = TypeVar("T")
 PREFIX: Final = "/api/v1"
 ApiRequest = Request[Actor, None, State]
 PAGE_MAX: Final = 500
-#: Key of a handler's `opt` that names the permission which it takes. A handler without one is refused.
-PERMISSION: Final = "permission"
-#: Value of `PERMISSION` for handlers that anybody may call.
-ANYBODY: Final = "anybody"
 #: Keys of a handler's `opt` for the description of the API: the media type of a body that is read raw, the media types of an answer that is no JSON struct, and
 #: statuses of refusals beside those that follow from how it is called.
 BODY: Final = "body"
@@ -59,6 +63,10 @@ class Desk:
         """Run `work` on the writer, before what devices wait for; durable on return."""
         return self.services.store.write(work, urgent=True).result()
 
+    def check(self, actor: Actor, permission: str, about: str, name: str) -> None:
+        """Refuse whoever lacks a permission on a thing (`scopes.check`)."""
+        self.read(lambda conn: scopes.check(conn, actor, permission, about, name, self.now))
+
     def note(self, conn: Connection, actor: Actor, action: str, thing: str, **detail: Any) -> None:
         """Write an act into the operators' log."""
         audit.record(conn, self.now, actor.name, action, thing, detail)
@@ -77,21 +85,19 @@ Matching = Annotated[str, QueryParameter(name="query", max_length=1000)]
 Yes = Annotated[bool, QueryParameter()]
 
 
-def permission_guard(
+async def permission_guard(
     connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler
 ) -> None:
-    """Refuse whoever lacks the permission that a handler names; a handler that names none is refused to everybody.
+    """Refuse whoever lacks the permission that a handler declares on what it is about (`server.scopes`); one that declares nothing is refused to all.
 
     Raises:
-        RequestError: `request.forbidden`.
+        RequestError: `request.forbidden`, `request.not_found`.
     """
-    permission = handler.opt.get(PERMISSION)
+    permission, about, name = demanded(handler.opt, connection.path_params)
     if permission == ANYBODY:
         return
-    if permission is None:
-        raise RequestError("request.forbidden", "this route names no permission")
-    actor: Actor = connection.user
-    actor.require(str(permission))
+    desk: Desk = connection.app.state.desk
+    await asyncio.to_thread(desk.check, connection.user, permission, about, name)
 
 
 def cursor_of(position: int) -> str | None:

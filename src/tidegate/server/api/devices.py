@@ -11,7 +11,10 @@ from tidegate.core import words
 from tidegate.core.errors import RequestError
 from tidegate.server import audit, devices, identity, inquiry, preauthorized, why
 from tidegate.server.api.desk import (
+    ABOUT,
+    LISTED,
     PERMISSION,
+    WHOLE,
     ApiRequest,
     Cursor,
     Desk,
@@ -53,9 +56,10 @@ class DeviceRoutes(Controller):
     path = "/devices"
     tags = ("devices",)
 
-    @get("/", opt={PERMISSION: "fleet.read"}, sync_to_thread=True)
+    @get("/", opt={PERMISSION: "fleet.read", ABOUT: LISTED}, sync_to_thread=True)
     def list_devices(
         self,
+        request: ApiRequest,
         desk: DeskDep,
         matching: Matching = "",
         group: Text = "",
@@ -70,29 +74,37 @@ class DeviceRoutes(Controller):
             asked = f"group:{group}" + (f" and ({matching})" if matching else "")
         items, more = desk.read(
             lambda conn: inquiry.devices(
-                conn, desk.now, query=asked, state=in_state, after=after, limit=limit
+                conn,
+                desk.now,
+                query=asked,
+                state=in_state,
+                after=after,
+                limit=limit,
+                sight=request.user.sight,
             )
         )
         return Devices(items=items, next=cursor_of(more))
 
-    @get("/{name:str}", opt={PERMISSION: "fleet.read"}, sync_to_thread=True)
+    @get("/{name:str}", opt={PERMISSION: "fleet.read", ABOUT: "device"}, sync_to_thread=True)
     def show(self, desk: DeskDep, name: Name) -> DeviceRecord:
         """Return a device."""
         return desk.read(lambda conn: inquiry.device(conn, name, desk.now))
 
-    @get("/{name:str}/why", opt={PERMISSION: "fleet.read"}, sync_to_thread=True)
+    @get("/{name:str}/why", opt={PERMISSION: "fleet.read", ABOUT: "device"}, sync_to_thread=True)
     def why(self, desk: DeskDep, name: Name) -> Why:
         """Say why a device is, or is not, updating."""
         return desk.read(
             lambda conn: why.tell(conn, name, desk.now, why.bounds_of(desk.services.settings))
         )
 
-    @get("/{name:str}/updates", opt={PERMISSION: "fleet.read"}, sync_to_thread=True)
+    @get(
+        "/{name:str}/updates", opt={PERMISSION: "fleet.read", ABOUT: "device"}, sync_to_thread=True
+    )
     def updates(self, desk: DeskDep, name: Name) -> Updates:
         """Return every update of a device, newest first."""
         return Updates(items=desk.read(lambda conn: inquiry.updates_of(conn, name)))
 
-    @get("/{name:str}/log", opt={PERMISSION: "fleet.read"}, sync_to_thread=True)
+    @get("/{name:str}/log", opt={PERMISSION: "fleet.read", ABOUT: "device"}, sync_to_thread=True)
     def log(self, desk: DeskDep, name: Name, cursor: Cursor = "", limit: Limit = 100) -> Events:
         """Return what a device reported, newest first."""
         before = position_of(cursor)
@@ -101,7 +113,7 @@ class DeviceRoutes(Controller):
         )
         return Events(items=items, next=cursor_of(more))
 
-    @post("/{name:str}/accept", opt={PERMISSION: "device.manage"}, status_code=200)
+    @post("/{name:str}/accept", opt={PERMISSION: "device.manage", ABOUT: "device"}, status_code=200)
     async def accept(
         self, request: ApiRequest, desk: DeskDep, name: Name, data: JSONBody[LetIn]
     ) -> DeviceRecord:
@@ -128,7 +140,7 @@ class DeviceRoutes(Controller):
 
     @post(
         ["/{name:str}/reject", "/{name:str}/revoke", "/{name:str}/decommission"],
-        opt={PERMISSION: "device.manage"},
+        opt={PERMISSION: "device.manage", ABOUT: "device"},
         status_code=200,
     )
     async def enrolment(
@@ -152,7 +164,7 @@ class DeviceRoutes(Controller):
 
         return await _done(desk, name, work)
 
-    @post("/{name:str}/swap", opt={PERMISSION: "device.manage"}, status_code=200)
+    @post("/{name:str}/swap", opt={PERMISSION: "device.manage", ABOUT: "device"}, status_code=200)
     async def swap(
         self, request: ApiRequest, desk: DeskDep, name: Name, data: JSONBody[Swap]
     ) -> DeviceRecord:
@@ -167,7 +179,7 @@ class DeviceRoutes(Controller):
 
     @post(
         ["/{name:str}/rekey", "/{name:str}/clear"],
-        opt={PERMISSION: "device.manage"},
+        opt={PERMISSION: "device.manage", ABOUT: "device"},
         status_code=200,
     )
     async def key(
@@ -189,7 +201,7 @@ class DeviceRoutes(Controller):
 
     @post(
         ["/{name:str}/hold", "/{name:str}/unhold"],
-        opt={PERMISSION: "device.manage"},
+        opt={PERMISSION: "device.manage", ABOUT: "device"},
         status_code=200,
     )
     async def hold(
@@ -210,7 +222,9 @@ class DeviceRoutes(Controller):
 
         return await _done(desk, name, work)
 
-    @put("/{name:str}/tags", opt={PERMISSION: "device.manage"}, sync_to_thread=True)
+    @put(
+        "/{name:str}/tags", opt={PERMISSION: "device.manage", ABOUT: "device"}, sync_to_thread=True
+    )
     def tags_of(
         self, request: ApiRequest, desk: DeskDep, name: Name, data: JSONBody[Tags]
     ) -> DeviceRecord:
@@ -231,14 +245,16 @@ class FactoryRoutes(Controller):
     path = "/preauthorized"
     tags = ("devices",)
 
-    @get("/", opt={PERMISSION: "fleet.read"}, sync_to_thread=True)
+    @get("/", opt={PERMISSION: "fleet.read", ABOUT: WHOLE}, sync_to_thread=True)
     def list_entries(self, desk: DeskDep, cursor: Cursor = "", limit: Limit = 100) -> Preauthorized:
         """List the devices that the factory announced, in the order in which they came."""
         after = position_of(cursor)
         items, more = desk.read(lambda conn: preauthorized.listed(conn, after=after, limit=limit))
         return Preauthorized(items=items, next=cursor_of(more))
 
-    @post("/", opt={PERMISSION: "device.manage"}, sync_to_thread=True, status_code=200)
+    @post(
+        "/", opt={PERMISSION: "device.manage", ABOUT: WHOLE}, sync_to_thread=True, status_code=200
+    )
     def take(self, request: ApiRequest, desk: DeskDep, data: JSONBody[FactoryList]) -> Imported:
         """Add devices to the factory's list. Each entry stands or falls by itself; sending it again changes nothing."""
         return desk.write(
@@ -247,7 +263,7 @@ class FactoryRoutes(Controller):
             )
         )
 
-    @delete("/{key:str}", opt={PERMISSION: "device.manage"}, sync_to_thread=True)
+    @delete("/{key:str}", opt={PERMISSION: "device.manage", ABOUT: WHOLE}, sync_to_thread=True)
     def drop(self, request: ApiRequest, desk: DeskDep, key: Name) -> None:
         """Take a device that has not come yet off the list, by the digest of its key."""
         if not desk.write(lambda conn: preauthorized.drop(conn, key, request.user, desk.now)):

@@ -9,9 +9,11 @@ from litestar.response import ServerSentEvent, ServerSentEventMessage
 
 from tidegate.server import calendar, inquiry
 from tidegate.server.api.desk import (
+    ABOUT,
     ANSWER,
     ANYBODY,
     PERMISSION,
+    WHOLE,
     Cursor,
     Desk,
     DeskDep,
@@ -31,12 +33,12 @@ class FleetRoutes(Controller):
 
     tags = ("fleet",)
 
-    @get("/status", opt={PERMISSION: "fleet.read"}, sync_to_thread=True)
+    @get("/status", opt={PERMISSION: "fleet.read", ABOUT: WHOLE}, sync_to_thread=True)
     def status(self, desk: DeskDep) -> Status:
         """Return the fleet on one screen."""
         return desk.read(lambda conn: inquiry.status(conn, desk.now))
 
-    @get("/calendar", opt={PERMISSION: "fleet.read"}, sync_to_thread=True)
+    @get("/calendar", opt={PERMISSION: "fleet.read", ABOUT: WHOLE}, sync_to_thread=True)
     def calendar(self, desk: DeskDep) -> Calendar:
         """Return the expiry calendar: root, targets, products, online roles and grants."""
         return desk.read(
@@ -47,14 +49,14 @@ class FleetRoutes(Controller):
             )
         )
 
-    @get("/events", opt={PERMISSION: "fleet.read"}, sync_to_thread=True)
+    @get("/events", opt={PERMISSION: "fleet.read", ABOUT: WHOLE}, sync_to_thread=True)
     def events(self, desk: DeskDep, cursor: Cursor = "", limit: Limit = 100) -> Events:
         """Return the event log in order; a page that is full has a `next`."""
         after = position_of(cursor)
         items, more = desk.read(lambda conn: inquiry.events(conn, after=after, limit=limit))
         return Events(items=items, next=cursor_of(more))
 
-    @get("/stream", opt={PERMISSION: "fleet.read", ANSWER: ("text/event-stream",)})
+    @get("/stream", opt={PERMISSION: "fleet.read", ABOUT: WHOLE, ANSWER: ("text/event-stream",)})
     async def stream(self, desk: DeskDep) -> ServerSentEvent:
         """Tell what changes, as server-sent events named `change`; a comment every ten seconds when nothing does."""
         return ServerSentEvent(_told(desk))

@@ -4,7 +4,16 @@ from litestar import Controller, delete, get, post, put
 from litestar.params import JSONBody
 
 from tidegate.server import claims, groups
-from tidegate.server.api.desk import PERMISSION, ApiRequest, DeskDep, Name
+from tidegate.server.api.desk import (
+    ABOUT,
+    INSIDE,
+    LISTED,
+    PERMISSION,
+    WHOLE,
+    ApiRequest,
+    DeskDep,
+    Name,
+)
 from tidegate.server.api.wire import (
     Because,
     Claims,
@@ -24,12 +33,14 @@ class GroupRoutes(Controller):
     path = "/groups"
     tags = ("groups",)
 
-    @get("/", opt={PERMISSION: "fleet.read"}, sync_to_thread=True)
-    def list_groups(self, desk: DeskDep) -> Groups:
+    @get("/", opt={PERMISSION: "fleet.read", ABOUT: LISTED}, sync_to_thread=True)
+    def list_groups(self, request: ApiRequest, desk: DeskDep) -> Groups:
         """List groups by name."""
-        return Groups(items=desk.read(groups.listed))
+        sight = request.user.sight
+        found = desk.read(groups.listed)
+        return Groups(items=[one for one in found if sight.whole or one.name in sight.groups])
 
-    @post("/", opt={PERMISSION: "group.manage"}, sync_to_thread=True, status_code=201)
+    @post("/", opt={PERMISSION: "group.manage", ABOUT: WHOLE}, sync_to_thread=True, status_code=201)
     def create(self, request: ApiRequest, desk: DeskDep, data: JSONBody[NewGroup]) -> GroupFacts:
         """Make a group by query, or a static one."""
         return desk.write(
@@ -38,12 +49,12 @@ class GroupRoutes(Controller):
             )
         )
 
-    @get("/{name:str}", opt={PERMISSION: "fleet.read"}, sync_to_thread=True)
+    @get("/{name:str}", opt={PERMISSION: "fleet.read", ABOUT: "group"}, sync_to_thread=True)
     def show(self, desk: DeskDep, name: Name) -> GroupFacts:
         """Return a group."""
         return desk.read(lambda conn: groups.show(conn, name))
 
-    @put("/{name:str}", opt={PERMISSION: "group.manage"}, sync_to_thread=True)
+    @put("/{name:str}", opt={PERMISSION: "group.manage", ABOUT: WHOLE}, sync_to_thread=True)
     def edit(
         self, request: ApiRequest, desk: DeskDep, name: Name, data: JSONBody[GroupChange]
     ) -> GroupFacts:
@@ -54,7 +65,7 @@ class GroupRoutes(Controller):
             )
         )
 
-    @delete("/{name:str}", opt={PERMISSION: "group.manage"}, sync_to_thread=True)
+    @delete("/{name:str}", opt={PERMISSION: "group.manage", ABOUT: WHOLE}, sync_to_thread=True)
     def remove(self, request: ApiRequest, desk: DeskDep, name: Name) -> None:
         """Remove a group."""
         desk.write(lambda conn: groups.remove(conn, name, request.user, desk.now))
@@ -66,12 +77,16 @@ class ClaimRoutes(Controller):
     path = "/claims"
     tags = ("claims",)
 
-    @get("/", opt={PERMISSION: "fleet.read"}, sync_to_thread=True)
-    def list_claims(self, desk: DeskDep) -> Claims:
+    @get("/", opt={PERMISSION: "fleet.read", ABOUT: LISTED}, sync_to_thread=True)
+    def list_claims(self, request: ApiRequest, desk: DeskDep) -> Claims:
         """List claims, without their secrets."""
-        return Claims(items=desk.read(claims.listed))
+        sight = request.user.sight
+        found = desk.read(claims.listed)
+        return Claims(items=[one for one in found if sight.sees(claims.place_of(one))])
 
-    @post("/", opt={PERMISSION: "claim.manage"}, sync_to_thread=True, status_code=201)
+    @post(
+        "/", opt={PERMISSION: "claim.manage", ABOUT: INSIDE}, sync_to_thread=True, status_code=201
+    )
     def create(self, request: ApiRequest, desk: DeskDep, data: JSONBody[NewClaim]) -> MadeClaim:
         """Make a claim token. Its text is in the answer, and nowhere else."""
         name = data.name or f"{data.product[:57]}-{desk.services.randomness(3).hex()}"
@@ -93,7 +108,10 @@ class ClaimRoutes(Controller):
         return MadeClaim(name=name, token=token, claim=made)
 
     @post(
-        "/{name:str}/revoke", opt={PERMISSION: "claim.manage"}, sync_to_thread=True, status_code=200
+        "/{name:str}/revoke",
+        opt={PERMISSION: "claim.manage", ABOUT: "claim"},
+        sync_to_thread=True,
+        status_code=200,
     )
     def revoke(
         self, request: ApiRequest, desk: DeskDep, name: Name, data: JSONBody[Because]

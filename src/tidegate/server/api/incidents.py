@@ -9,11 +9,15 @@ from litestar.params import JSONBody
 from tidegate.core.errors import RequestError
 from tidegate.core.protocol import Envelope
 from tidegate.rollout.incident import POLICY
-from tidegate.server import acts, cohort_lists, grants, incidents, publication, reports
+from tidegate.server import acts, cohort_lists, grants, incidents, publication, reports, scopes
 from tidegate.server.acts import Outcome
 from tidegate.server.api.desk import (
+    ABOUT,
     ANSWER,
+    INSIDE,
+    LISTED,
     PERMISSION,
+    WHOLE,
     ApiRequest,
     Cursor,
     Desk,
@@ -52,9 +56,14 @@ class IncidentRoutes(Controller):
     path = "/incidents"
     tags = ("incidents",)
 
-    @get("/", opt={PERMISSION: "fleet.read"}, sync_to_thread=True)
+    @get("/", opt={PERMISSION: "fleet.read", ABOUT: LISTED}, sync_to_thread=True)
     def list_incidents(
-        self, desk: DeskDep, in_state: InState = "", cursor: Cursor = "", limit: Limit = 50
+        self,
+        request: ApiRequest,
+        desk: DeskDep,
+        in_state: InState = "",
+        cursor: Cursor = "",
+        limit: Limit = 50,
     ) -> Incidents:
         """List incidents, newest first; `state` is open, mitigated, closed, or `unclosed` for the first two."""
         before, unclosed = position_of(cursor), in_state == "unclosed"
@@ -64,15 +73,23 @@ class IncidentRoutes(Controller):
                 conn, state=state, unclosed=unclosed, before=before, limit=limit
             )
         )
+        sight = request.user.sight
+        items = desk.read(
+            lambda conn: [one for one in items if scopes.sees_incident(conn, sight, one.name)]
+        )
         return Incidents(items=items, next=cursor_of(more))
 
-    @post("/", opt={PERMISSION: "incident.write"}, sync_to_thread=True, status_code=201)
+    @post(
+        "/", opt={PERMISSION: "incident.write", ABOUT: INSIDE}, sync_to_thread=True, status_code=201
+    )
     def open_incident(
         self, request: ApiRequest, desk: DeskDep, data: JSONBody[NewIncident]
     ) -> IncidentFacts:
         """Open an incident by hand. Nothing else is changed by it."""
 
         def work(conn: Connection) -> IncidentFacts:
+            about, named = ("rollout", data.rollout) if data.rollout else (WHOLE, "")
+            scopes.check(conn, request.user, "incident.write", about, named, desk.now)
             name = incidents.open_by_hand(
                 conn,
                 summary=data.summary,
@@ -87,7 +104,7 @@ class IncidentRoutes(Controller):
 
         return desk.write(work)
 
-    @get("/{name:str}", opt={PERMISSION: "fleet.read"}, sync_to_thread=True)
+    @get("/{name:str}", opt={PERMISSION: "fleet.read", ABOUT: "incident"}, sync_to_thread=True)
     def show(self, desk: DeskDep, name: Name) -> IncidentAnswer:
         """Return an incident, its report as it stands now, what was written into it, and what the status page says."""
 
@@ -110,6 +127,7 @@ class IncidentRoutes(Controller):
         "/{name:str}/export",
         opt={
             PERMISSION: "fleet.read",
+            ABOUT: "incident",
             ANSWER: ("text/markdown", "text/html", "application/json"),
         },
         sync_to_thread=True,
@@ -125,7 +143,9 @@ class IncidentRoutes(Controller):
         headers = {"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff"}
         return Response(body, media_type=kind, headers=headers)
 
-    @get("/{name:str}/cohort", opt={PERMISSION: "fleet.read"}, sync_to_thread=True)
+    @get(
+        "/{name:str}/cohort", opt={PERMISSION: "fleet.read", ABOUT: "incident"}, sync_to_thread=True
+    )
     def cohort(
         self,
         desk: DeskDep,
@@ -140,7 +160,10 @@ class IncidentRoutes(Controller):
         return Cohort(items=items, next=_cursor(more))
 
     @post(
-        "/{name:str}/edit", opt={PERMISSION: "incident.write"}, sync_to_thread=True, status_code=200
+        "/{name:str}/edit",
+        opt={PERMISSION: "incident.write", ABOUT: "incident"},
+        sync_to_thread=True,
+        status_code=200,
     )
     def edit(
         self, request: ApiRequest, desk: DeskDep, name: Name, data: JSONBody[IncidentEdit]
@@ -160,7 +183,7 @@ class IncidentRoutes(Controller):
 
     @post(
         "/{name:str}/notes",
-        opt={PERMISSION: "incident.write"},
+        opt={PERMISSION: "incident.write", ABOUT: "incident"},
         sync_to_thread=True,
         status_code=200,
     )
@@ -177,7 +200,7 @@ class IncidentRoutes(Controller):
 
     @post(
         "/{name:str}/followups",
-        opt={PERMISSION: "incident.write"},
+        opt={PERMISSION: "incident.write", ABOUT: "incident"},
         sync_to_thread=True,
         status_code=200,
     )
@@ -196,7 +219,7 @@ class IncidentRoutes(Controller):
 
     @post(
         "/{name:str}/followups/{number:int}/done",
-        opt={PERMISSION: "incident.write"},
+        opt={PERMISSION: "incident.write", ABOUT: "incident"},
         sync_to_thread=True,
         status_code=200,
     )
@@ -211,19 +234,25 @@ class IncidentRoutes(Controller):
 
         return desk.write(work)
 
-    @get("/{name:str}/grants", opt={PERMISSION: "fleet.read"}, sync_to_thread=True)
+    @get(
+        "/{name:str}/grants", opt={PERMISSION: "fleet.read", ABOUT: "incident"}, sync_to_thread=True
+    )
     def list_grants(self, desk: DeskDep, name: Name) -> Grants:
         """List the grants of a way back that were drafted for an incident, newest first."""
         return Grants(items=desk.read(lambda conn: grants.of_incident(conn, name)))
 
-    @get("/{name:str}/grants/{number:int}", opt={PERMISSION: "fleet.read"}, sync_to_thread=True)
+    @get(
+        "/{name:str}/grants/{number:int}",
+        opt={PERMISSION: "fleet.read", ABOUT: "incident"},
+        sync_to_thread=True,
+    )
     def show_grant(self, desk: DeskDep, name: Name, number: Number) -> Envelope:
         """Return a grant as it travels: a DSSE envelope, without signatures as long as it is a draft."""
         return desk.read(lambda conn: grants.envelope_of(conn, name, number))
 
     @post(
         "/{name:str}/grants",
-        opt={PERMISSION: "rollout.fallback"},
+        opt={PERMISSION: "rollout.fallback", ABOUT: "incident"},
         sync_to_thread=True,
         status_code=201,
     )
@@ -236,7 +265,7 @@ class IncidentRoutes(Controller):
 
     @post(
         "/{name:str}/grants/submit",
-        opt={PERMISSION: "rollout.fallback"},
+        opt={PERMISSION: "rollout.fallback", ABOUT: "incident"},
         sync_to_thread=True,
         status_code=200,
     )
@@ -250,7 +279,7 @@ class IncidentRoutes(Controller):
 
     @post(
         "/{name:str}/mitigate",
-        opt={PERMISSION: "incident.write"},
+        opt={PERMISSION: "incident.write", ABOUT: "incident"},
         sync_to_thread=True,
         status_code=200,
     )
@@ -262,7 +291,7 @@ class IncidentRoutes(Controller):
 
     @post(
         "/{name:str}/reopen",
-        opt={PERMISSION: "incident.write"},
+        opt={PERMISSION: "incident.write", ABOUT: "incident"},
         sync_to_thread=True,
         status_code=200,
     )
@@ -274,7 +303,7 @@ class IncidentRoutes(Controller):
 
     @post(
         "/{name:str}/close",
-        opt={PERMISSION: "incident.write"},
+        opt={PERMISSION: "incident.write", ABOUT: "incident"},
         sync_to_thread=True,
         status_code=200,
     )
@@ -286,7 +315,7 @@ class IncidentRoutes(Controller):
 
     @post(
         "/{name:str}/publish",
-        opt={PERMISSION: "incident.write"},
+        opt={PERMISSION: "incident.write", ABOUT: "incident"},
         sync_to_thread=True,
         status_code=200,
     )
@@ -305,7 +334,7 @@ class IncidentRoutes(Controller):
 
     @post(
         "/{name:str}/publish/update",
-        opt={PERMISSION: "incident.write"},
+        opt={PERMISSION: "incident.write", ABOUT: "incident"},
         sync_to_thread=True,
         status_code=200,
     )
@@ -319,7 +348,7 @@ class IncidentRoutes(Controller):
 
     @post(
         "/{name:str}/unpublish",
-        opt={PERMISSION: "incident.write"},
+        opt={PERMISSION: "incident.write", ABOUT: "incident"},
         sync_to_thread=True,
         status_code=200,
     )

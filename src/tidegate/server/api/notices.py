@@ -6,7 +6,9 @@ from litestar.params import JSONBody
 
 from tidegate.server import outbox
 from tidegate.server.api.desk import (
+    ABOUT,
     PERMISSION,
+    WHOLE,
     ApiRequest,
     Cursor,
     DeskDep,
@@ -40,7 +42,7 @@ class NoticeRoutes(Controller):
     path = "/notifications"
     tags = ("notifications",)
 
-    @get("/", opt={PERMISSION: "fleet.read"}, sync_to_thread=True)
+    @get("/", opt={PERMISSION: "fleet.read", ABOUT: WHOLE}, sync_to_thread=True)
     def list_notices(
         self, desk: DeskDep, in_state: InState = "", cursor: Cursor = "", limit: Limit = 50
     ) -> Notices:
@@ -53,7 +55,7 @@ class NoticeRoutes(Controller):
 
     @post(
         "/{number:int}/replay",
-        opt={PERMISSION: "incident.write"},
+        opt={PERMISSION: "notice.manage", ABOUT: WHOLE},
         sync_to_thread=True,
         status_code=200,
     )
@@ -63,7 +65,12 @@ class NoticeRoutes(Controller):
         desk.services.wake()
         return done
 
-    @post("/test", opt={PERMISSION: "incident.write"}, sync_to_thread=True, status_code=200)
+    @post(
+        "/test",
+        opt={PERMISSION: "notice.manage", ABOUT: WHOLE},
+        sync_to_thread=True,
+        status_code=200,
+    )
     def test(self, request: ApiRequest, desk: DeskDep, data: JSONBody[NewTest]) -> NewTest:
         """Send a channel a message that says nothing but that it is one."""
         outbox.test(desk.services, data.channel, request.user, desk.now)

@@ -3,9 +3,21 @@
 from litestar import Controller, delete, get, patch, post
 from litestar.params import JSONBody
 
-from tidegate.server import approvals
+from tidegate.server import approvals, scopes
 from tidegate.server.acts import Outcome
-from tidegate.server.api.desk import ANYBODY, PERMISSION, ApiRequest, DeskDep, InState, Name, Number
+from tidegate.server.api.desk import (
+    ABOUT,
+    ANYBODY,
+    LISTED,
+    PERMISSION,
+    WHOLE,
+    ApiRequest,
+    DeskDep,
+    InState,
+    Name,
+    Number,
+    Text,
+)
 from tidegate.server.api.wire import (
     AccountChange,
     Accounts,
@@ -17,11 +29,13 @@ from tidegate.server.api.wire import (
     NewAccount,
     NewToken,
     Requests,
+    SessionList,
     Ticket,
     Tokens,
 )
 from tidegate.server.approvals import RequestFacts
-from tidegate.server.auth import AccountFacts
+from tidegate.server.auth import COOKIE, AccountFacts
+from tidegate.server.store import Connection
 
 
 class AccountRoutes(Controller):
@@ -33,33 +47,60 @@ class AccountRoutes(Controller):
     def me(self, request: ApiRequest) -> Me:
         """Say who asks, and what they may do."""
         actor = request.user
-        return Me(name=actor.name, role=actor.role, kind=actor.kind, may=sorted(actor.may))
+        return Me(
+            name=actor.name,
+            role=actor.role,
+            kind=actor.kind,
+            may=sorted(actor.may),
+            grants=tuple(str(one) for one in actor.held),
+        )
 
-    @get("/accounts", opt={PERMISSION: "account.manage"}, sync_to_thread=True)
+    @get("/accounts", opt={PERMISSION: "account.manage", ABOUT: WHOLE}, sync_to_thread=True)
     def list_accounts(self, desk: DeskDep) -> Accounts:
         """List accounts."""
         return Accounts(items=desk.accounts.accounts())
 
-    @post("/accounts", opt={PERMISSION: "account.manage"}, sync_to_thread=True, status_code=201)
+    @post(
+        "/accounts",
+        opt={PERMISSION: "account.manage", ABOUT: WHOLE},
+        sync_to_thread=True,
+        status_code=201,
+    )
     def create(self, request: ApiRequest, desk: DeskDep, data: JSONBody[NewAccount]) -> MadeAccount:
         """Make an account; a password that was made is in the answer, and nowhere else."""
         password = desk.accounts.create_account(
-            data.name, data.role, data.password, request.user, desk.now
+            data.name,
+            data.role,
+            data.password,
+            request.user,
+            desk.now,
+            grants=data.grants,
+            person=data.person,
         )
         return MadeAccount(name=data.name, password="" if data.password else password)
 
-    @patch("/accounts/{name:str}", opt={PERMISSION: "account.manage"}, sync_to_thread=True)
+    @patch(
+        "/accounts/{name:str}",
+        opt={PERMISSION: "account.manage", ABOUT: WHOLE},
+        sync_to_thread=True,
+    )
     def edit(
         self, request: ApiRequest, desk: DeskDep, name: Name, data: JSONBody[AccountChange]
     ) -> AccountFacts:
         """Change an account's role, disable or enable it."""
         return desk.accounts.edit_account(
-            name, request.user, desk.now, role=data.role, disabled=data.disabled
+            name,
+            request.user,
+            desk.now,
+            role=data.role,
+            grants=data.grants,
+            disabled=data.disabled,
+            person=data.person,
         )
 
     @post(
         "/accounts/{name:str}/reset",
-        opt={PERMISSION: "account.manage"},
+        opt={PERMISSION: "account.manage", ABOUT: WHOLE},
         sync_to_thread=True,
         status_code=200,
     )
@@ -67,12 +108,12 @@ class AccountRoutes(Controller):
         self, request: ApiRequest, desk: DeskDep, name: Name, data: JSONBody[Because]
     ) -> MadeAccount:
         """Give an account a new password, and end its sessions."""
-        password = desk.accounts.reset_password(name, request.user.name, desk.now)
+        password = desk.accounts.reset_password(name, request.user, desk.now)
         return MadeAccount(name=name, password=password)
 
     @post(
         "/accounts/{name:str}/ticket",
-        opt={PERMISSION: "account.manage"},
+        opt={PERMISSION: "account.manage", ABOUT: WHOLE},
         sync_to_thread=True,
         status_code=201,
     )
@@ -80,7 +121,7 @@ class AccountRoutes(Controller):
         self, request: ApiRequest, desk: DeskDep, name: Name, data: JSONBody[Because]
     ) -> Ticket:
         """Make a one-time sign-in link for an account, good for an hour."""
-        ticket = desk.accounts.sign_in_link_ticket(name, desk.now, by=request.user.name)
+        ticket = desk.accounts.sign_in_link_ticket(name, desk.now, actor=request.user)
         return Ticket(name=name, ticket=ticket, path=f"/sign-in/ticket?t={ticket}")
 
 
@@ -90,24 +131,65 @@ class TokenRoutes(Controller):
     path = "/tokens"
     tags = ("people",)
 
-    @get("/", opt={PERMISSION: "token.manage"}, sync_to_thread=True)
-    def list_tokens(self, desk: DeskDep) -> Tokens:
-        """List API tokens, without their secrets."""
-        return Tokens(items=desk.accounts.tokens())
+    @get("/", opt={PERMISSION: "token.manage", ABOUT: LISTED}, sync_to_thread=True)
+    def list_tokens(self, request: ApiRequest, desk: DeskDep) -> Tokens:
+        """List API tokens, without their secrets: everybody's, or the caller's own."""
+        return Tokens(items=desk.accounts.tokens(request.user))
 
-    @post("/", opt={PERMISSION: "token.manage"}, sync_to_thread=True, status_code=201)
+    @post(
+        "/", opt={PERMISSION: "token.manage", ABOUT: LISTED}, sync_to_thread=True, status_code=201
+    )
     def create(self, request: ApiRequest, desk: DeskDep, data: JSONBody[NewToken]) -> MadeToken:
         """Make an API token. Its text is in the answer, and nowhere else."""
         expires = desk.now + data.expires_in_s if data.expires_in_s is not None else None
         facts, token = desk.accounts.create_token(
-            data.name, data.role, request.user, desk.now, expires_at=expires
+            data.name,
+            data.role,
+            request.user,
+            desk.now,
+            expires_at=expires,
+            grants=data.grants,
+            addresses=data.addresses,
         )
         return MadeToken(name=data.name, token=token, facts=facts)
 
-    @delete("/{name:str}", opt={PERMISSION: "token.manage"}, sync_to_thread=True)
+    @delete("/{name:str}", opt={PERMISSION: "token.manage", ABOUT: LISTED}, sync_to_thread=True)
     def revoke(self, request: ApiRequest, desk: DeskDep, name: Name) -> None:
         """End an API token."""
         desk.accounts.revoke_token(name, request.user, desk.now)
+
+
+class SessionRoutes(Controller):
+    """Sessions of people: everybody's for who manages accounts, and the caller's own."""
+
+    tags = ("people",)
+
+    @get("/sessions", opt={PERMISSION: "account.manage", ABOUT: WHOLE}, sync_to_thread=True)
+    def list_sessions(self, desk: DeskDep, account: Text = "") -> SessionList:
+        """List sessions, the newest first; of one account, where it is named."""
+        return SessionList(items=desk.accounts.sessions(desk.now, of=account))
+
+    @delete(
+        "/sessions/{name:str}",
+        opt={PERMISSION: "account.manage", ABOUT: WHOLE},
+        sync_to_thread=True,
+    )
+    def end(self, request: ApiRequest, desk: DeskDep, name: Name) -> None:
+        """End a session by its id."""
+        desk.accounts.end_session(name, request.user, desk.now)
+
+    @get("/me/sessions", opt={PERMISSION: ANYBODY}, sync_to_thread=True)
+    def list_own(self, request: ApiRequest, desk: DeskDep) -> SessionList:
+        """List the caller's own sessions."""
+        name = request.user.owner or request.user.name
+        present = request.cookies.get(COOKIE, "")
+        return SessionList(items=desk.accounts.sessions(desk.now, of=name, present=present))
+
+    @delete("/me/sessions/{name:str}", opt={PERMISSION: ANYBODY}, sync_to_thread=True)
+    def end_own(self, request: ApiRequest, desk: DeskDep, name: Name) -> None:
+        """End one of the caller's own sessions."""
+        of = request.user.owner or request.user.name
+        desk.accounts.end_session(name, request.user, desk.now, of=of)
 
 
 class ApprovalRoutes(Controller):
@@ -116,21 +198,27 @@ class ApprovalRoutes(Controller):
     path = "/approvals"
     tags = ("approvals",)
 
-    @get("/", opt={PERMISSION: "fleet.read"}, sync_to_thread=True)
-    def list_requests(self, desk: DeskDep, in_state: InState = "open") -> Requests:
+    @get("/", opt={PERMISSION: "fleet.read", ABOUT: LISTED}, sync_to_thread=True)
+    def list_requests(
+        self, request: ApiRequest, desk: DeskDep, in_state: InState = "open"
+    ) -> Requests:
         """List requests, newest first; `state` empty = all."""
-        return Requests(
-            items=desk.operations.requests(in_state), single_operator=desk.read(approvals.is_single)
-        )
+        sight = request.user.sight
 
-    @get("/{number:int}", opt={PERMISSION: "fleet.read"}, sync_to_thread=True)
+        def work(conn: Connection) -> list[RequestFacts]:
+            found = approvals.listed(conn, state=in_state)
+            return [one for one in found if scopes.sees_rollout(conn, sight, one.rollout)]
+
+        return Requests(items=desk.read(work), single_operator=desk.read(approvals.is_single))
+
+    @get("/{number:int}", opt={PERMISSION: "fleet.read", ABOUT: "approval"}, sync_to_thread=True)
     def show(self, desk: DeskDep, number: Number) -> RequestFacts:
         """Return a request."""
         return desk.read(lambda conn: approvals.show(conn, number))
 
     @post(
         "/{number:int}/approve",
-        opt={PERMISSION: "rollout.approve"},
+        opt={PERMISSION: "rollout.approve", ABOUT: "approval"},
         sync_to_thread=True,
         status_code=200,
     )
@@ -142,7 +230,7 @@ class ApprovalRoutes(Controller):
 
     @post(
         "/{number:int}/decline",
-        opt={PERMISSION: "rollout.approve"},
+        opt={PERMISSION: "rollout.approve", ABOUT: "approval"},
         sync_to_thread=True,
         status_code=200,
     )

@@ -12,8 +12,12 @@ from litestar.params import JSONBody
 from tidegate.core.errors import RequestError, TidegateError
 from tidegate.server import audit, inquiry, recalls, releases
 from tidegate.server.api.desk import (
+    ABOUT,
     BODY,
+    INSIDE,
+    LISTED,
     PERMISSION,
+    WHOLE,
     ApiRequest,
     Cursor,
     Desk,
@@ -40,25 +44,36 @@ class ReleaseRoutes(Controller):
 
     tags = ("releases",)
 
-    @get("/releases", opt={PERMISSION: "fleet.read"}, sync_to_thread=True)
+    @get("/releases", opt={PERMISSION: "fleet.read", ABOUT: LISTED}, sync_to_thread=True)
     def list_releases(
-        self, desk: DeskDep, product: Text = "", cursor: Cursor = "", limit: Limit = 50
+        self,
+        request: ApiRequest,
+        desk: DeskDep,
+        product: Text = "",
+        cursor: Cursor = "",
+        limit: Limit = 50,
     ) -> Releases:
         """List releases, newest first."""
         before = position_of(cursor)
         items, more = desk.read(
-            lambda conn: inquiry.releases(conn, product=product, before=before, limit=limit)
+            lambda conn: inquiry.releases(
+                conn, product=product, before=before, limit=limit, sight=request.user.sight
+            )
         )
         return Releases(items=items, next=cursor_of(more))
 
-    @get("/releases/{name:str}", opt={PERMISSION: "fleet.read"}, sync_to_thread=True)
+    @get(
+        "/releases/{name:str}",
+        opt={PERMISSION: "fleet.read", ABOUT: "release"},
+        sync_to_thread=True,
+    )
     def show(self, desk: DeskDep, name: Name) -> ReleaseFacts:
         """Return a release with its artifacts and what was signed about them."""
         return desk.read(lambda conn: inquiry.release(conn, name))
 
     @post(
         "/releases/{name:str}/recall",
-        opt={PERMISSION: "release.recall"},
+        opt={PERMISSION: "release.recall", ABOUT: "release"},
         sync_to_thread=True,
         status_code=200,
     )
@@ -71,7 +86,7 @@ class ReleaseRoutes(Controller):
 
     @post(
         "/bundles",
-        opt={PERMISSION: "release.publish", BODY: "application/x-tar"},
+        opt={PERMISSION: "release.publish", ABOUT: INSIDE, BODY: "application/x-tar"},
         status_code=200,
         request_max_body_size=None,
     )
@@ -102,18 +117,26 @@ class TrustRoutes(Controller):
 
     tags = ("trust",)
 
-    @get("/online-keys", opt={PERMISSION: "fleet.read"}, sync_to_thread=False)
+    @get("/online-keys", opt={PERMISSION: "fleet.read", ABOUT: LISTED}, sync_to_thread=False)
     def online_keys(self, desk: DeskDep) -> dict[str, Any]:
         """Return the public halves of the server's keys, as the root ceremony takes them."""
         return desk.services.keys.public()
 
-    @post("/root", opt={PERMISSION: "root.publish", BODY: "application/json"}, status_code=200)
+    @post(
+        "/root",
+        opt={PERMISSION: "root.publish", ABOUT: WHOLE, BODY: "application/json"},
+        status_code=200,
+    )
     async def root(self, request: ApiRequest, desk: DeskDep) -> Version:
         """Publish a root that its holders have signed (the document as the whole body)."""
         body = await _small(request)
         return await asyncio.to_thread(_publish, desk, request.user, "root", body)
 
-    @post("/targets", opt={PERMISSION: "root.publish", BODY: "application/json"}, status_code=200)
+    @post(
+        "/targets",
+        opt={PERMISSION: "root.publish", ABOUT: WHOLE, BODY: "application/json"},
+        status_code=200,
+    )
     async def targets(self, request: ApiRequest, desk: DeskDep) -> Version:
         """Publish a targets role that its holders have signed."""
         body = await _small(request)
@@ -122,7 +145,7 @@ class TrustRoutes(Controller):
 
 def _accept(desk: Desk, actor: Actor, file: Any) -> Published:
     try:
-        done = releases.accept_bundle(desk.services, file, by=actor.name, now=desk.now)
+        done = releases.accept_bundle(desk.services, file, actor=actor, now=desk.now)
     except TidegateError as error:
         code, detail = error.code, error.detail[:300]
         desk.write(

@@ -10,6 +10,9 @@ from tidegate.core.errors import RequestError
 from tidegate.server import acts, inquiry, listing, rollouts, why
 from tidegate.server.acts import Outcome
 from tidegate.server.api.desk import (
+    ABOUT,
+    INSIDE,
+    LISTED,
     PERMISSION,
     REFUSALS,
     ApiRequest,
@@ -47,19 +50,28 @@ class RolloutRoutes(Controller):
     path = "/rollouts"
     tags = ("rollouts",)
 
-    @get("/", opt={PERMISSION: "fleet.read"}, sync_to_thread=True)
+    @get("/", opt={PERMISSION: "fleet.read", ABOUT: LISTED}, sync_to_thread=True)
     def list_rollouts(
-        self, desk: DeskDep, in_state: InState = "", cursor: Cursor = "", limit: Limit = 50
+        self,
+        request: ApiRequest,
+        desk: DeskDep,
+        in_state: InState = "",
+        cursor: Cursor = "",
+        limit: Limit = 50,
     ) -> Rollouts:
         """List rollouts, newest first. `state` takes several, separated by commas."""
         states = tuple(one for one in in_state.split(",") if one)
         before = position_of(cursor)
         items, more = desk.read(
-            lambda conn: inquiry.rollouts(conn, states=states, before=before, limit=limit)
+            lambda conn: inquiry.rollouts(
+                conn, states=states, before=before, limit=limit, sight=request.user.sight
+            )
         )
         return Rollouts(items=items, next=cursor_of(more))
 
-    @post("/", opt={PERMISSION: "rollout.create"}, sync_to_thread=True, status_code=201)
+    @post(
+        "/", opt={PERMISSION: "rollout.create", ABOUT: INSIDE}, sync_to_thread=True, status_code=201
+    )
     def create(
         self,
         request: ApiRequest,
@@ -75,13 +87,13 @@ class RolloutRoutes(Controller):
             return desk.operations.preview(data, request.user, desk.now)
         return desk.operations.create(data, request.user, reason, desk.now)
 
-    @get("/{name:str}", opt={PERMISSION: "fleet.read"}, sync_to_thread=True)
+    @get("/{name:str}", opt={PERMISSION: "fleet.read", ABOUT: "rollout"}, sync_to_thread=True)
     def show(self, desk: DeskDep, name: Name) -> Response[RolloutFacts]:
         """Return a rollout; its ETag is its generation."""
         found = desk.read(lambda conn: inquiry.rollout(conn, name, desk.now))
         return Response(found, headers={"ETag": f'"{found.generation}"'})
 
-    @put("/{name:str}", opt={PERMISSION: "rollout.widen"}, sync_to_thread=True)
+    @put("/{name:str}", opt={PERMISSION: "rollout.widen", ABOUT: "rollout"}, sync_to_thread=True)
     def edit(
         self,
         request: ApiRequest,
@@ -96,32 +108,44 @@ class RolloutRoutes(Controller):
             name, data, request.user, reason, desk.now, generation=generation
         )
 
-    @get("/{name:str}/evidence", opt={PERMISSION: "fleet.read"}, sync_to_thread=True)
+    @get(
+        "/{name:str}/evidence",
+        opt={PERMISSION: "fleet.read", ABOUT: "rollout"},
+        sync_to_thread=True,
+    )
     def evidence(self, desk: DeskDep, name: Name) -> EvidenceFacts:
         """Return all that is known: counters by ring and variant, errors against device time by arm, and the odds of the evidence gate."""
         count = desk.operations.audiences.count
         return desk.read(lambda conn: inquiry.evidence(conn, name, count, desk.now))
 
-    @get("/{name:str}/evidence/replay", opt={PERMISSION: "fleet.read"}, sync_to_thread=True)
+    @get(
+        "/{name:str}/evidence/replay",
+        opt={PERMISSION: "fleet.read", ABOUT: "rollout"},
+        sync_to_thread=True,
+    )
     def replay(self, desk: DeskDep, name: Name) -> Replayed:
         """Book the evidence gate's log anew, from the first fact, and say whether it leads to what is kept."""
         return desk.read(lambda conn: inquiry.replayed(conn, name))
 
-    @get("/{name:str}/explain", opt={PERMISSION: "fleet.read"}, sync_to_thread=True)
+    @get(
+        "/{name:str}/explain", opt={PERMISSION: "fleet.read", ABOUT: "rollout"}, sync_to_thread=True
+    )
     def explain(self, desk: DeskDep, name: Name, ring: Text = "") -> Explanation:
         """Say why a rollout, or one of its rings, is where it is."""
         bounds = why.bounds_of(desk.services.settings)
         lines = desk.read(lambda conn: why.tell_rollout(conn, name, ring, desk.now, bounds))
         return Explanation(rollout=name, lines=list(lines))
 
-    @get("/{name:str}/log", opt={PERMISSION: "fleet.read"}, sync_to_thread=True)
+    @get("/{name:str}/log", opt={PERMISSION: "fleet.read", ABOUT: "rollout"}, sync_to_thread=True)
     def log(self, desk: DeskDep, name: Name, cursor: Cursor = "", limit: Limit = 200) -> LogLines:
         """Return a rollout's story, in order."""
         after = position_of(cursor)
         items, more = desk.read(lambda conn: inquiry.story(conn, name, after=after, limit=limit))
         return LogLines(items=items, next=cursor_of(more))
 
-    @get("/{name:str}/updates", opt={PERMISSION: "fleet.read"}, sync_to_thread=True)
+    @get(
+        "/{name:str}/updates", opt={PERMISSION: "fleet.read", ABOUT: "rollout"}, sync_to_thread=True
+    )
     def updates(
         self,
         desk: DeskDep,
@@ -139,7 +163,7 @@ class RolloutRoutes(Controller):
 
     @get(
         "/{name:str}/stragglers",
-        opt={PERMISSION: "fleet.read", REFUSALS: (409,)},
+        opt={PERMISSION: "fleet.read", ABOUT: "rollout", REFUSALS: (409,)},
         sync_to_thread=True,
     )
     def stragglers(
@@ -154,7 +178,7 @@ class RolloutRoutes(Controller):
 
     @post(
         "/{name:str}/fallback",
-        opt={PERMISSION: "rollout.fallback"},
+        opt={PERMISSION: "rollout.fallback", ABOUT: "rollout"},
         sync_to_thread=True,
         status_code=200,
     )
@@ -181,7 +205,7 @@ class RolloutRoutes(Controller):
             "/{name:str}/advance",
             "/{name:str}/readmit",
         ],
-        opt={PERMISSION: "rollout.widen"},
+        opt={PERMISSION: "rollout.widen", ABOUT: "rollout"},
         status_code=200,
     )
     async def widen(
@@ -197,7 +221,7 @@ class RolloutRoutes(Controller):
 
     @post(
         ["/{name:str}/halt", "/{name:str}/pause", "/{name:str}/cancel", "/{name:str}/isolate"],
-        opt={PERMISSION: "rollout.halt"},
+        opt={PERMISSION: "rollout.halt", ABOUT: "rollout"},
         status_code=200,
     )
     async def narrow(
@@ -213,7 +237,7 @@ class RolloutRoutes(Controller):
 
     @post(
         "/{name:str}/approve",
-        opt={PERMISSION: "rollout.approve"},
+        opt={PERMISSION: "rollout.approve", ABOUT: "rollout"},
         sync_to_thread=True,
         status_code=200,
     )

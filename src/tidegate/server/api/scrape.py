@@ -6,6 +6,7 @@ from typing import Any
 from litestar import Request, Response, get
 from litestar.handlers import HTTPRouteHandler
 
+from tidegate.server.actors import FLEET
 from tidegate.server.api.desk import ANYBODY, PERMISSION, Desk
 from tidegate.server.metrics import CONTENT_TYPE, Metrics
 from tidegate.server.probes import is_here
@@ -21,9 +22,13 @@ def metrics_route(desk: Desk, readiness: Readiness) -> HTTPRouteHandler:
         """Answer with all metrics."""
         if not is_here(request.scope):
             actor = await asyncio.to_thread(
-                desk.accounts.authenticate, request.headers, request.cookies, desk.now
+                desk.accounts.authenticate,
+                request.headers,
+                request.cookies,
+                desk.now,
+                request.client.host if request.client else "",
             )
-            actor.require("fleet.read")
+            actor.require("fleet.read", FLEET)
         body = await asyncio.to_thread(metrics.render, desk.now)
         return Response(body, media_type=CONTENT_TYPE)
 

@@ -11,10 +11,13 @@ from tidegate.core.supply.documents import ADVISORY_MAX
 from tidegate.server import acts, advisories, components
 from tidegate.server.advisories import AdvisoryFacts, ImportFacts
 from tidegate.server.api.desk import (
+    ABOUT,
     ANSWER,
     BODY,
+    LISTED,
     PERMISSION,
     REFUSALS,
+    WHOLE,
     ApiRequest,
     Cursor,
     Desk,
@@ -57,7 +60,7 @@ class ComponentRoutes(Controller):
     path = "/components"
     tags = ("supply chain",)
 
-    @get("/", opt={PERMISSION: "fleet.read"}, sync_to_thread=True)
+    @get("/", opt={PERMISSION: "fleet.read", ABOUT: WHOLE}, sync_to_thread=True)
     def find(
         self,
         desk: DeskDep,
@@ -82,7 +85,7 @@ class ComponentRoutes(Controller):
             next=cursor_of(more),
         )
 
-    @get("/devices", opt={PERMISSION: "fleet.read"}, sync_to_thread=True)
+    @get("/devices", opt={PERMISSION: "fleet.read", ABOUT: WHOLE}, sync_to_thread=True)
     def devices(
         self,
         desk: DeskDep,
@@ -119,7 +122,7 @@ class AdvisoryRoutes(Controller):
     path = "/advisories"
     tags = ("supply chain",)
 
-    @get("/", opt={PERMISSION: "fleet.read", REFUSALS: (404,)}, sync_to_thread=True)
+    @get("/", opt={PERMISSION: "fleet.read", ABOUT: WHOLE, REFUSALS: (404,)}, sync_to_thread=True)
     def list_advisories(
         self,
         desk: DeskDep,
@@ -138,12 +141,14 @@ class AdvisoryRoutes(Controller):
         )
         return Advisories(items=items, next=cursor_of(more))
 
-    @get("/{number:int}", opt={PERMISSION: "fleet.read"}, sync_to_thread=True)
+    @get("/{number:int}", opt={PERMISSION: "fleet.read", ABOUT: WHOLE}, sync_to_thread=True)
     def show(self, desk: DeskDep, number: Number) -> AdvisoryFacts:
         """Return an advisory."""
         return desk.read(lambda conn: advisories.shown(conn, number))
 
-    @get("/{number:int}/findings", opt={PERMISSION: "fleet.read"}, sync_to_thread=True)
+    @get(
+        "/{number:int}/findings", opt={PERMISSION: "fleet.read", ABOUT: WHOLE}, sync_to_thread=True
+    )
     def findings(
         self, desk: DeskDep, number: Number, cursor: Cursor = "", limit: Limit = 50
     ) -> Findings:
@@ -155,7 +160,7 @@ class AdvisoryRoutes(Controller):
 
     @post(
         "/",
-        opt={PERMISSION: "release.publish", BODY: "application/json"},
+        opt={PERMISSION: "release.publish", ABOUT: WHOLE, BODY: "application/json"},
         status_code=200,
         request_max_body_size=ADVISORY_MAX + 1,
     )
@@ -170,7 +175,7 @@ class AdvisoryRoutes(Controller):
 
     @post(
         "/{number:int}/forget",
-        opt={PERMISSION: "release.publish"},
+        opt={PERMISSION: "release.publish", ABOUT: WHOLE},
         sync_to_thread=True,
         status_code=200,
     )
@@ -193,7 +198,7 @@ class OriginRoutes(Controller):
 
     tags = ("supply chain",)
 
-    @get("/ingest-rules", opt={PERMISSION: "fleet.read"}, sync_to_thread=False)
+    @get("/ingest-rules", opt={PERMISSION: "fleet.read", ABOUT: LISTED}, sync_to_thread=False)
     def rules(self, desk: DeskDep) -> IngestRules:
         """Return what this server demands of a release's origin, by channel."""
         return IngestRules(
@@ -215,7 +220,7 @@ class OriginRoutes(Controller):
 
     @get(
         "/releases/{name:str}/attachments/{digest:str}",
-        opt={PERMISSION: "fleet.read", ANSWER: ("application/octet-stream",)},
+        opt={PERMISSION: "fleet.read", ABOUT: "release", ANSWER: ("application/octet-stream",)},
         sync_to_thread=True,
     )
     def attachment(self, desk: DeskDep, name: Name, digest: Name) -> Response[bytes]:

@@ -11,7 +11,7 @@ from tidegate.core.protocol import Envelope
 from tidegate.server.advisories import AdvisoryFacts, FindingFacts
 from tidegate.server.approvals import RequestFacts
 from tidegate.server.audit import Signed
-from tidegate.server.auth import AccountFacts, TokenFacts
+from tidegate.server.auth import AccountFacts, SessionFacts, TokenFacts
 from tidegate.server.claims import ClaimFacts
 from tidegate.server.components import DeviceFacts, PartFacts
 from tidegate.server.components import GroupFacts as ComponentGroup
@@ -32,6 +32,9 @@ Reason = Annotated[str, Meta(max_length=1000)]
 Short = Annotated[str, Meta(max_length=128)]
 Query = Annotated[str, Meta(max_length=1000)]
 Seconds = Annotated[int, Meta(ge=0, le=1 << 40)]
+
+
+GrantTexts = Annotated[list[Annotated[str, Meta(max_length=112)]], Meta(max_length=32)]
 
 
 class _Strict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -148,25 +151,31 @@ class GroupChange(_Strict, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class NewAccount(_Strict, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """An account to be made; without a password one is made of words and returned once."""
+    """An account to be made; without a password one is made of words and returned once. `grants` (`ROLE`, `ROLE@SCOPE`) go before `role`."""
 
     name: Annotated[str, Meta(min_length=1, max_length=64)]
-    role: Annotated[str, Meta(max_length=16)]
+    role: Annotated[str, Meta(max_length=32)] = "viewer"
+    grants: GrantTexts = []
+    person: Annotated[str, Meta(max_length=64)] = ""
     password: Annotated[str, Meta(max_length=256)] | None = None
 
 
 class AccountChange(_Strict, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What changes about an account."""
 
-    role: Annotated[str, Meta(max_length=16)] | None = None
+    role: Annotated[str, Meta(max_length=32)] | None = None
+    grants: GrantTexts | None = None
+    person: Annotated[str, Meta(max_length=64)] | None = None
     disabled: bool | None = None
 
 
 class NewToken(_Strict, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """An API token to be made."""
+    """An API token to be made. `grants` go before `role`; `addresses` are the networks from which alone it is good."""
 
     name: Annotated[str, Meta(min_length=1, max_length=64)]
-    role: Annotated[str, Meta(max_length=16)] = "viewer"
+    role: Annotated[str, Meta(max_length=32)] = "viewer"
+    grants: GrantTexts = []
+    addresses: Annotated[list[Annotated[str, Meta(max_length=64)]], Meta(max_length=32)] = []
     expires_in_s: Annotated[int, Meta(ge=60, le=10 * 366 * 86_400)] | None = None
 
 
@@ -354,6 +363,13 @@ class Ticket(msgspec.Struct, frozen=True, kw_only=True):
     path: str
 
 
+class SessionList(msgspec.Struct, frozen=True, kw_only=True):
+    """Sessions, the newest first."""
+
+    items: list[SessionFacts]
+    next: str | None = None
+
+
 class Tokens(msgspec.Struct, frozen=True, kw_only=True):
     """Every API token, without secrets."""
 
@@ -422,6 +438,7 @@ class Me(msgspec.Struct, frozen=True, kw_only=True):
     role: str
     kind: str
     may: list[str]
+    grants: tuple[str, ...] = ()
 
 
 class Done(msgspec.Struct, frozen=True, kw_only=True):

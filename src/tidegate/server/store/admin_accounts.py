@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, or_, select, update
 
 from tidegate.server.store import tables as t
 
@@ -48,13 +48,36 @@ def account_count(conn: Connection) -> int:
 
 
 def people_with(conn: Connection, roles: frozenset[str]) -> list[str]:
-    """Return names of enabled accounts in any of these roles."""
+    """Return names of enabled accounts that hold any of these roles in everything."""
     asked = (
-        select(t.account.c.name)
-        .where(t.account.c.disabled_at.is_(None), t.account.c.role.in_(sorted(roles)))
+        select(t.account.c.name, t.account.c.role, t.account.c.grants)
+        .where(t.account.c.disabled_at.is_(None))
         .order_by(t.account.c.name)
     )
-    return [str(name) for name in conn.execute(asked).scalars()]
+    return [
+        str(name)
+        for name, role, grants in conn.execute(asked)
+        if role in roles or (role == "granted" and roles & set(grants or ()))
+    ]
+
+
+def names_of_person(conn: Connection, person: str) -> list[str]:
+    """Return names of the accounts of a person: the one of that name, and those that say so."""
+    asked = select(t.account.c.name).where(
+        t.account.c.tenant == _TENANT, or_(t.account.c.person == person, t.account.c.name == person)
+    )
+    return [str(name) for name in conn.execute(asked.order_by(t.account.c.name)).scalars()]
+
+
+def account_of_subject(conn: Connection, issuer: str, subject: str) -> Row | None:
+    """Return the account that an issuer signs in as this subject."""
+    asked = select(t.account).where(
+        t.account.c.tenant == _TENANT,
+        t.account.c.issuer == issuer,
+        t.account.c.subject == subject,
+    )
+    row = conn.execute(asked).mappings().first()
+    return dict(row) if row else None
 
 
 def add_login(conn: Connection, row: Row) -> None:
@@ -65,7 +88,14 @@ def add_login(conn: Connection, row: Row) -> None:
 def login(conn: Connection, token_sha256: str) -> Row | None:
     """Return a login with its account."""
     asked = (
-        select(t.login, t.account.c.name, t.account.c.role, t.account.c.disabled_at)
+        select(
+            t.login,
+            t.account.c.name,
+            t.account.c.role,
+            t.account.c.grants,
+            t.account.c.person,
+            t.account.c.disabled_at,
+        )
         .join(t.account, t.account.c.id == t.login.c.account_id)
         .where(t.login.c.token_sha256 == token_sha256)
     )
@@ -79,9 +109,48 @@ def drop_login(conn: Connection, token_sha256: str) -> bool:
     return done.rowcount > 0
 
 
-def drop_logins_of(conn: Connection, account_id: int) -> None:
-    """End every login of an account."""
-    conn.execute(delete(t.login).where(t.login.c.account_id == account_id))
+def sessions(conn: Connection, now: int, name: str = "") -> list[Row]:
+    """Return sessions that run, with their accounts' names, newest first; of one account, where it is named."""
+    asked = (
+        select(t.login, t.account.c.name)
+        .join(t.account, t.account.c.id == t.login.c.account_id)
+        .where(t.login.c.kind.in_(("session", "enrol")), t.login.c.expires_at > now)
+        .order_by(t.login.c.created_at.desc(), t.login.c.token_sha256)
+    )
+    if name:
+        asked = asked.where(t.account.c.name == name)
+    return [dict(row) for row in conn.execute(asked).mappings()]
+
+
+def change_login(conn: Connection, token_sha256: str, values: Row) -> bool:
+    """Change a login; say whether there is one."""
+    changed = update(t.login).where(t.login.c.token_sha256 == token_sha256).values(**values)
+    return conn.execute(changed).rowcount > 0
+
+
+def drop_logins_of(conn: Connection, account_id: int, *, but: str = "") -> None:
+    """End every login of an account, but for the one of this digest."""
+    conn.execute(
+        delete(t.login).where(t.login.c.account_id == account_id, t.login.c.token_sha256 != but)
+    )
+
+
+def add_flow(conn: Connection, row: Row) -> None:
+    """Put down a sign-in that goes to a provider."""
+    conn.execute(insert(t.sign_in_flow).values(tenant=_TENANT, **row))
+
+
+def take_flow(conn: Connection, state_sha256: str) -> Row | None:
+    """Take a sign-in that comes back from a provider: it is there once."""
+    asked = select(t.sign_in_flow).where(t.sign_in_flow.c.state_sha256 == state_sha256)
+    row = conn.execute(asked).mappings().first()
+    gone = delete(t.sign_in_flow).where(t.sign_in_flow.c.state_sha256 == state_sha256)
+    return dict(row) if row is not None and conn.execute(gone).rowcount else None
+
+
+def drop_stale_flows(conn: Connection, now: int) -> None:
+    """Forget sign-ins that did not come back in time."""
+    conn.execute(delete(t.sign_in_flow).where(t.sign_in_flow.c.expires_at < now))
 
 
 def drop_stale_logins(conn: Connection, now: int) -> None:

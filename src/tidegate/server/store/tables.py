@@ -18,7 +18,7 @@ from sqlalchemy import (
 )
 
 from tidegate.server.store import audience_tables, flight_tables, gate_tables, supply_tables
-from tidegate.server.store.account_tables import account, api_token, login
+from tidegate.server.store.account_tables import account, api_token, login, sign_in_flow
 from tidegate.server.store.audit_tables import audit
 from tidegate.server.store.identity_tables import preauthorized, retired_key, session_salt
 from tidegate.server.store.incident_tables import (
@@ -45,6 +45,7 @@ __all__ = [
     "publication_update",
     "retired_key",
     "session_salt",
+    "sign_in_flow",
     "supply_tables",
 ]
 

@@ -6,14 +6,15 @@ from typing import Any, BinaryIO, TypeVar
 from litestar import Router
 
 from tidegate.core.errors import RequestError
-from tidegate.server import advisories, audit, devices, recalls, releases
+from tidegate.server import advisories, audit, devices, recalls, releases, scopes
 from tidegate.server.advisories import ImportFacts
 from tidegate.server.auth import Actor
 from tidegate.server.auth import Auth as Accounts
 from tidegate.server.operations import Operations
 from tidegate.server.reach import Reach
+from tidegate.server.scopes import WHOLE
 from tidegate.server.services import Services
-from tidegate.server.store import Connection
+from tidegate.server.store import Connection, Store
 from tidegate.server.store import web_devices as rows
 from tidegate.server.web import incident_desk
 from tidegate.server.web.reader import Account
@@ -32,20 +33,27 @@ def create_web(services: Services, accounts: Accounts, operations: Operations) -
     bounds = bounds_of(services.settings)
     reader = StoreReader(services.store, operations.audiences.count, public=public, bounds=bounds)
     commands = DomainCommands(services, operations)
-    return create_router(reader, commands, WebAuth(accounts), services.clock)
+    return create_router(reader, commands, WebAuth(accounts, services.store), services.clock)
 
 
 class WebAuth:
     """Implements `Auth` over the accounts of the server."""
 
-    def __init__(self, accounts: Accounts) -> None:
-        """Ask these accounts."""
+    def __init__(self, accounts: Accounts, store: Store) -> None:
+        """Ask these accounts, and this store where things stand."""
         self._accounts = accounts
+        self._store = store
 
     def account(self, session: str, now: int) -> Account | None:
         """Return who a session token (untrusted) belongs to, or None."""
         actor = self._accounts.actor_of_session(session, now)
-        return None if actor is None else Account(actor.name, actor.role, actor.may)
+        return None if actor is None else Account(actor.name, actor.role, actor.may, actor)
+
+    def check(self, account: Account, permission: str, about: str, name: str, now: int) -> None:
+        """Refuse an account that lacks a permission on a thing."""
+        self._store.read(
+            lambda conn: scopes.check(conn, _actor(account), permission, about, name, now)
+        )
 
     def sign_in(self, name: str, password: str, address: str, now: int) -> str | None:
         """Return a new session token, or None."""
@@ -158,7 +166,13 @@ class DomainCommands:
     def open_incident(self, account: Account, fields: dict[str, str], now: int) -> tuple[str, str]:
         """Open an incident by hand."""
         actor = _actor(account)
-        name = self._write(lambda conn: incident_desk.open_incident(conn, fields, actor, now))
+
+        def work(conn: Connection) -> str:
+            about, named = ("rollout", fields["rollout"]) if fields.get("rollout") else (WHOLE, "")
+            scopes.check(conn, actor, "incident.write", about, named.strip(), now)
+            return incident_desk.open_incident(conn, fields, actor, now)
+
+        name = self._write(work)
         return name, f"{name} is open."
 
     def tell_incident(
@@ -170,7 +184,7 @@ class DomainCommands:
 
     def publish(self, bundle: BinaryIO, account: Account, now: int) -> tuple[str, str]:
         """Publish a bundle (untrusted), checked as a device would."""
-        done = releases.accept_bundle(self._services, bundle, by=account.name, now=now)
+        done = releases.accept_bundle(self._services, bundle, actor=_actor(account), now=now)
         if not done.releases and not done.roles:
             raise RequestError(
                 "request.conflict", "Everything in this bundle is published already."
@@ -201,7 +215,7 @@ class DomainCommands:
 
 
 def _actor(account: Account) -> Actor:
-    return Actor(name=account.name, role=account.role)
+    return account.actor or Actor(name=account.name, role=account.role)
 
 
 def _sentence(verb: str, text: str) -> str:

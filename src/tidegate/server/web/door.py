@@ -7,6 +7,7 @@ from litestar.enums import MediaType
 from litestar.params import QueryParameter
 
 from tidegate.core.errors import RequestError, TidegateError
+from tidegate.server.scopes import ANYBODY, PERMISSION
 from tidegate.server.web import guard
 from tidegate.server.web.guard import FORM_BYTES, WebRequest
 from tidegate.server.web.site import Site, SiteDep
@@ -20,6 +21,7 @@ class Door(Controller):
     """The only pages that are seen without a session."""
 
     include_in_schema = False
+    opt = {PERMISSION: ANYBODY}  # noqa: RUF012 - the framework's way
     request_max_body_size = FORM_BYTES
 
     @get("/sign-in")

@@ -15,6 +15,8 @@ from litestar.params import FromQuery, QueryParameter
 from litestar.response import Stream
 
 from tidegate.core.errors import BusyError, RequestError
+from tidegate.server.actors import Sight
+from tidegate.server.scopes import ABOUT, LISTED, PERMISSION, WHOLE
 from tidegate.server.web import guard
 from tidegate.server.web.guard import WebRequest
 from tidegate.server.web.pages import Query
@@ -29,6 +31,14 @@ REDRAW_S: Final = 15.0
 RECHECK_S: Final = 60.0
 MOST_STREAMS: Final = 500
 _MOST_VIEWS: Final = 64
+#: Page → what it is about.
+_ABOUT: Final = {
+    "fleet": WHOLE,
+    "rollouts": LISTED,
+    "rollout": "rollout",
+    "device": "device",
+    "incidents": LISTED,
+}
 
 
 @dataclass(slots=True)
@@ -38,7 +48,7 @@ class Pulse:
     streams: int = 0
     _position: int = 0
     _looked_at: float = float("-inf")
-    _views: dict[tuple[str, str, str, int, int], object] = field(default_factory=dict)
+    _views: dict[tuple[str, str, str, Sight, int, int], object] = field(default_factory=dict)
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def position(self, site: Site) -> int:
@@ -57,6 +67,7 @@ class Pulse:
             page,
             key,
             visit.account.name if page == "rollout" else "",
+            visit.account.sight,
             position,
             now // int(REDRAW_S),
         )
@@ -69,18 +80,18 @@ class Pulse:
 
 
 def _load(site: Site, visit: Visit, page: str, key: str, now: int) -> Callable[[], object]:
-    reader = site.reader
+    reader, sight = site.reader, visit.account.sight
     match page:
         case "fleet":
             return lambda: reader.fleet(now)
         case "rollouts":
-            return lambda: reader.rollouts(now, "")
+            return lambda: reader.rollouts(now, "", sight)
         case "rollout":
             return lambda: reader.rollout(key, visit.account, now)
         case "device":
             return lambda: reader.device(key, now)
         case "incidents":
-            return lambda: reader.incidents(now)
+            return lambda: reader.incidents(now, sight)
         case _:
             raise RequestError("request.not_found", "No such live page.")
 
@@ -171,7 +182,7 @@ class Live(Controller):
 
     include_in_schema = False
 
-    @get("/live")
+    @get("/live", opt={PERMISSION: "fleet.read", ABOUT: LISTED})
     async def listen(
         self,
         request: WebRequest,
@@ -185,6 +196,7 @@ class Live(Controller):
         visit = await site.visit(request)
         if page not in LIVE:
             raise RequestError("request.not_found", "No such live page.")
+        await site.check(visit, "fleet.read", _ABOUT[page], key)
         if pulse.streams >= MOST_STREAMS:
             raise BusyError("server.busy", "Too many live pages are open.")
         last = request.headers.get("last-event-id", "")

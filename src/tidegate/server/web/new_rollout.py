@@ -5,14 +5,13 @@ from typing import Any
 from litestar import Controller, Response, get, post
 
 from tidegate.core.errors import RequestError
+from tidegate.server.scopes import ABOUT, INSIDE, PERMISSION
 from tidegate.server.web.forms import reason_of
 from tidegate.server.web.guard import FORM_BYTES, WebRequest
 from tidegate.server.web.pages import Query
 from tidegate.server.web.queries import new_rollout as form
-from tidegate.server.web.site import Site, SiteDep, Visit, address, require
+from tidegate.server.web.site import Site, SiteDep, Visit, address
 from tidegate.server.web.views import NewRolloutPage
-
-PERMISSION = "rollout.create"
 
 
 class NewRollout(Controller):
@@ -21,7 +20,7 @@ class NewRollout(Controller):
     include_in_schema = False
     request_max_body_size = FORM_BYTES
 
-    @get("/new-rollout")
+    @get("/new-rollout", opt={PERMISSION: "rollout.create", ABOUT: INSIDE})
     async def ask(
         self,
         request: WebRequest,
@@ -34,7 +33,6 @@ class NewRollout(Controller):
     ) -> Response[Any]:
         """Show the form and, once a release is chosen, whom it would reach."""
         visit = await site.visit(request)
-        require(visit.account, PERMISSION)
         fields = {
             "release": release,
             "name": name,
@@ -45,10 +43,10 @@ class NewRollout(Controller):
         page = await site.run(lambda: _page(site, visit, fields))
         return await site.show(request, visit, "new_rollout", page, section="rollouts")
 
-    @post("/rollouts")
+    @post("/rollouts", opt={PERMISSION: "rollout.create", ABOUT: INSIDE})
     async def make(self, request: WebRequest, site: SiteDep) -> Response[Any]:
         """Make it."""
-        visit, fields = await site.act(request, PERMISSION)
+        visit, fields = await site.act(request)
         policy = form.policy_of(fields)
         name, text = await site.run(
             lambda: site.commands.create(policy, visit.account, reason_of(fields), visit.now)
@@ -57,7 +55,7 @@ class NewRollout(Controller):
 
 
 def _page(site: Site, visit: Visit, fields: dict[str, str]) -> NewRolloutPage:
-    listed = site.reader.releases(visit.now).rows
+    listed = site.reader.releases(visit.now, visit.account.sight).rows
     reach, problem = None, ""
     if fields["release"]:
         try:

@@ -1,18 +1,25 @@
 """The pages that are read: each takes its view from the reader and prints it."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 from urllib.parse import urlencode
 
 from litestar import Controller, Response, get
 from litestar.params import PathParameter, QueryParameter
 
 from tidegate.core.errors import RequestError
+from tidegate.server.scopes import ABOUT, LISTED, PERMISSION
 from tidegate.server.web.guard import WebRequest
 from tidegate.server.web.site import SiteDep
 
 Query = Annotated[str, QueryParameter(max_length=1000)]
 InState = Annotated[str, QueryParameter(name="state", max_length=200)]
 Name = Annotated[str, PathParameter(max_length=130)]
+
+_LISTS: Final = {PERMISSION: "fleet.read", ABOUT: LISTED}
+_ROLLOUT: Final = {PERMISSION: "fleet.read", ABOUT: "rollout"}
+_DEVICE: Final = {PERMISSION: "fleet.read", ABOUT: "device"}
+_RELEASE: Final = {PERMISSION: "fleet.read", ABOUT: "release"}
+_INCIDENT: Final = {PERMISSION: "fleet.read", ABOUT: "incident"}
 
 
 def live_address(page: str, position: int, key: str = "") -> str:
@@ -30,10 +37,12 @@ class ReadPages(Controller):
 
     include_in_schema = False
 
-    @get("/", name="web.fleet")
+    @get("/", name="web.fleet", opt=_LISTS)
     async def fleet(self, request: WebRequest, site: SiteDep) -> Response[Any]:
-        """Show the whole fleet."""
+        """Show the whole fleet; who sees a part of it begins at its rollouts."""
         visit = await site.visit(request)
+        if not visit.account.sight.whole:
+            return Response(None, status_code=303, headers={"Location": "/rollouts"})
         position, page = await site.run(
             lambda: (site.reader.position(), site.reader.fleet(visit.now))
         )
@@ -41,19 +50,22 @@ class ReadPages(Controller):
             request, visit, "fleet", page, section="fleet", live=live_address("fleet", position)
         )
 
-    @get("/rollouts")
+    @get("/rollouts", opt=_LISTS)
     async def rollouts(
         self, request: WebRequest, site: SiteDep, cursor: Query = ""
     ) -> Response[Any]:
         """List the rollouts."""
         visit = await site.visit(request)
         position, page = await site.run(
-            lambda: (site.reader.position(), site.reader.rollouts(visit.now, cursor))
+            lambda: (
+                site.reader.position(),
+                site.reader.rollouts(visit.now, cursor, visit.account.sight),
+            )
         )
         live = "" if cursor else live_address("rollouts", position)
         return await site.show(request, visit, "rollouts", page, section="rollouts", live=live)
 
-    @get("/rollouts/{name:str}")
+    @get("/rollouts/{name:str}", opt=_ROLLOUT)
     async def rollout(self, request: WebRequest, site: SiteDep, name: Name) -> Response[Any]:
         """Show one rollout."""
         visit = await site.visit(request)
@@ -73,7 +85,7 @@ class ReadPages(Controller):
             live=live_address("rollout", position, name),
         )
 
-    @get("/rollouts/{name:str}/devices")
+    @get("/rollouts/{name:str}/devices", opt=_ROLLOUT)
     async def participants(
         self,
         request: WebRequest,
@@ -89,41 +101,43 @@ class ReadPages(Controller):
             raise not_found("rollout", name)
         return await site.show(request, visit, "participants", page, section="rollouts")
 
-    @get("/halt")
+    @get("/halt", opt=_LISTS)
     async def halt(self, request: WebRequest, site: SiteDep) -> Response[Any]:
         """List what can be halted now."""
         visit = await site.visit(request)
         return await site.show(request, visit, "halt", None, section="rollouts", own_halt=True)
 
-    @get("/devices")
+    @get("/devices", opt=_LISTS)
     async def devices(
         self, request: WebRequest, site: SiteDep, q: Query = "", cursor: Query = ""
     ) -> Response[Any]:
         """Find devices."""
         visit = await site.visit(request)
-        page = await site.run(lambda: site.reader.devices(q, cursor, visit.now))
+        page = await site.run(
+            lambda: site.reader.devices(q, cursor, visit.now, visit.account.sight)
+        )
         return await site.show(request, visit, "devices", page, section="devices")
 
-    @get("/devices/{device_id:str}")
-    async def device(self, request: WebRequest, site: SiteDep, device_id: Name) -> Response[Any]:
+    @get("/devices/{name:str}", opt=_DEVICE)
+    async def device(self, request: WebRequest, site: SiteDep, name: Name) -> Response[Any]:
         """Show one device and say why it is (not) updating."""
         visit = await site.visit(request)
         position, page = await site.run(
-            lambda: (site.reader.position(), site.reader.device(device_id, visit.now))
+            lambda: (site.reader.position(), site.reader.device(name, visit.now))
         )
         if page is None:
-            raise not_found("device", device_id)
-        live = live_address("device", position, device_id)
+            raise not_found("device", name)
+        live = live_address("device", position, name)
         return await site.show(request, visit, "device", page, section="devices", live=live)
 
-    @get("/releases")
+    @get("/releases", opt=_LISTS)
     async def releases(self, request: WebRequest, site: SiteDep) -> Response[Any]:
         """List the releases."""
         visit = await site.visit(request)
-        page = await site.run(lambda: site.reader.releases(visit.now))
+        page = await site.run(lambda: site.reader.releases(visit.now, visit.account.sight))
         return await site.show(request, visit, "releases", page, section="releases")
 
-    @get("/releases/{name:str}")
+    @get("/releases/{name:str}", opt=_RELEASE)
     async def release(self, request: WebRequest, site: SiteDep, name: Name) -> Response[Any]:
         """Show one release."""
         visit = await site.visit(request)
@@ -132,17 +146,17 @@ class ReadPages(Controller):
             raise not_found("release", name)
         return await site.show(request, visit, "release", page, section="releases")
 
-    @get("/incidents")
+    @get("/incidents", opt=_LISTS)
     async def incidents(self, request: WebRequest, site: SiteDep) -> Response[Any]:
         """List the incidents."""
         visit = await site.visit(request)
         position, page = await site.run(
-            lambda: (site.reader.position(), site.reader.incidents(visit.now))
+            lambda: (site.reader.position(), site.reader.incidents(visit.now, visit.account.sight))
         )
         live = live_address("incidents", position)
         return await site.show(request, visit, "incidents", page, section="incidents", live=live)
 
-    @get("/incidents/{name:str}")
+    @get("/incidents/{name:str}", opt=_INCIDENT)
     async def incident(self, request: WebRequest, site: SiteDep, name: Name) -> Response[Any]:
         """Show one incident report."""
         visit = await site.visit(request)

@@ -6,6 +6,7 @@ All three are plain synchronous calls; the pages run them on worker threads. Eve
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Protocol
 
+from tidegate.server.actors import SEES_ALL, Actor, Sight
 from tidegate.server.reach import Reach
 from tidegate.server.web.views import (
     AdvisoriesPage,
@@ -27,11 +28,17 @@ from tidegate.server.web.views import (
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Who is signed in. `may` holds permissions by name, such as `rollout.halt`."""
+    """Who is signed in. `may` holds permissions by name, such as `rollout.halt`, wherever they are held; `actor` is who that is to the domain."""
 
     name: str
     role: str
     may: frozenset[str]
+    actor: Actor | None = None
+
+    @property
+    def sight(self) -> Sight:
+        """What is shown of lists."""
+        return SEES_ALL if self.actor is None else self.actor.sight
 
     @property
     def initials(self) -> str:
@@ -52,6 +59,14 @@ class Auth(Protocol):
         """Return who the session token (untrusted) belongs to, or None."""
         ...
 
+    def check(self, account: Account, permission: str, about: str, name: str, now: int) -> None:
+        """Refuse an account that lacks a permission on a thing (`server.scopes`).
+
+        Raises:
+            TidegateError: `request.forbidden`, `request.not_found`.
+        """
+        ...
+
     def sign_in(self, name: str, password: str, address: str, now: int) -> str | None:
         """Return a new session token, or None when name and password do not match.
 
@@ -70,13 +85,13 @@ class Auth(Protocol):
 
 
 class Reader(Protocol):
-    """One method a page. None = there is no such thing."""
+    """One method a page. None = there is no such thing. Lists and the top bar show what is in `sight`."""
 
     def position(self) -> int:
         """Return a number that grows whenever anything a page shows has changed. Cheap: it is asked about once a second."""
         ...
 
-    def counts(self, now: int) -> Counts:
+    def counts(self, now: int, sight: Sight = SEES_ALL) -> Counts:
         """Return what the top bar shows."""
         ...
 
@@ -84,7 +99,7 @@ class Reader(Protocol):
         """Return the fleet overview."""
         ...
 
-    def rollouts(self, now: int, cursor: str) -> RolloutsPage:
+    def rollouts(self, now: int, cursor: str, sight: Sight = SEES_ALL) -> RolloutsPage:
         """Return one page of the list of rollouts; `cursor` is untrusted."""
         ...
 
@@ -96,7 +111,7 @@ class Reader(Protocol):
         """Return one page of a rollout's devices by where they stand; state and cursor are untrusted."""
         ...
 
-    def devices(self, query: str, cursor: str, now: int) -> DevicesPage:
+    def devices(self, query: str, cursor: str, now: int, sight: Sight = SEES_ALL) -> DevicesPage:
         """Return one page of the devices that match `query`; query and cursor are untrusted."""
         ...
 
@@ -104,7 +119,7 @@ class Reader(Protocol):
         """Return one device."""
         ...
 
-    def releases(self, now: int) -> ReleasesPage:
+    def releases(self, now: int, sight: Sight = SEES_ALL) -> ReleasesPage:
         """Return the list of releases."""
         ...
 
@@ -112,7 +127,7 @@ class Reader(Protocol):
         """Return one release."""
         ...
 
-    def incidents(self, now: int) -> IncidentsPage:
+    def incidents(self, now: int, sight: Sight = SEES_ALL) -> IncidentsPage:
         """Return the list of incidents."""
         ...
 

@@ -6,13 +6,16 @@ from typing import Annotated, Any, Final
 from urllib.parse import urlencode
 
 from litestar import Response, Router, get
+from litestar.connection import ASGIConnection
 from litestar.datastructures import ResponseHeader
 from litestar.di import Provide
 from litestar.enums import MediaType
 from litestar.exceptions import HTTPException
+from litestar.handlers import BaseRouteHandler
 from litestar.params import FromPath, QueryParameter
 
 from tidegate.core.errors import RequestError, TidegateError
+from tidegate.server.scopes import ANYBODY, PERMISSION, demanded
 from tidegate.server.web.assets import Assets
 from tidegate.server.web.door import Door
 from tidegate.server.web.forms import Forms
@@ -56,6 +59,7 @@ def create_router(
     pulse = Pulse()
     return Router(
         path="/",
+        guards=[guard_of(site)],
         route_handlers=[ReadPages, SupplyPages, NewRollout, Forms, Door, Live, static_file],
         dependencies={
             "site": Provide(lambda: site, sync_to_thread=False),
@@ -72,7 +76,20 @@ def create_router(
     )
 
 
-@get("/static/{path:path}", include_in_schema=False)
+def guard_of(site: Site) -> Callable[[ASGIConnection[Any, Any, Any, Any], BaseRouteHandler], Any]:
+    """Make the guard of every page and form: it refuses whoever lacks the permission that a route declares on what it declares to be about."""
+
+    async def permission_guard(
+        connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler
+    ) -> None:
+        permission, about, name = demanded(handler.opt, connection.path_params)
+        if permission != ANYBODY:
+            await site.check(await site.visit(connection), permission, about, name)
+
+    return permission_guard
+
+
+@get("/static/{path:path}", include_in_schema=False, opt={PERMISSION: ANYBODY})
 async def static_file(
     request: WebRequest,
     site: SiteDep,

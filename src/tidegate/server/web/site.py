@@ -7,10 +7,10 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 from litestar import Response
+from litestar.connection import ASGIConnection
 from litestar.di import NamedDependency
 from litestar.enums import MediaType
 
-from tidegate.core.errors import RequestError
 from tidegate.server.web import guard
 from tidegate.server.web.assets import Assets
 from tidegate.server.web.guard import WebRequest
@@ -56,7 +56,7 @@ class Site:
         """Run synchronous work off the event loop."""
         return await asyncio.to_thread(work)
 
-    async def visit(self, request: WebRequest) -> Visit:
+    async def visit(self, request: ASGIConnection[Any, Any, Any, Any]) -> Visit:
         """Say who asks.
 
         Raises:
@@ -69,18 +69,25 @@ class Site:
             raise SignInNeededError
         return Visit(account, session, now)
 
-    async def act(self, request: WebRequest, permission: str) -> tuple[Visit, dict[str, str]]:
-        """Admit a form: origin, session, token and permission; return who sent it and its fields.
+    async def check(self, visit: Visit, permission: str, about: str, name: str) -> None:
+        """Refuse an account that lacks a permission on a thing.
+
+        Raises:
+            RequestError: `request.forbidden`, `request.not_found`.
+        """
+        await self.run(lambda: self.auth.check(visit.account, permission, about, name, visit.now))
+
+    async def act(self, request: WebRequest) -> tuple[Visit, dict[str, str]]:
+        """Admit a form: origin, session and token; return who sent it and its fields. Its permission was checked by the guard of its route.
 
         Raises:
             SignInNeededError: nobody is signed in.
-            RequestError: the form is not ours, or the role does not allow it.
+            RequestError: the form is not ours.
         """
         guard.check_origin(request)
         visit = await self.visit(request)
         fields = await guard.read_form(request)
         guard.check_token(fields, visit.session)
-        require(visit.account, permission)
         return visit, fields
 
     def context(self, visit: Visit, page: object, **more: object) -> dict[str, Any]:
@@ -88,7 +95,7 @@ class Site:
         return {
             "page": page,
             "account": visit.account,
-            "counts": self.reader.counts(visit.now),
+            "counts": self.reader.counts(visit.now, visit.account.sight),
             "csrf_token": guard.form_token(visit.session),
         } | more
 
@@ -113,18 +120,6 @@ class Site:
             status_code=303,
             headers={"Location": to},
             cookies=[guard.notice_cookie(request, text)],
-        )
-
-
-def require(account: Account, permission: str) -> None:
-    """Stop an account that may not.
-
-    Raises:
-        RequestError: it lacks `permission`.
-    """
-    if permission not in account.may:
-        raise RequestError(
-            "request.forbidden", f"Your role, {account.role}, lacks the permission {permission}."
         )
 
 

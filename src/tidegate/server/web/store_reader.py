@@ -5,6 +5,7 @@ from typing import Final, TypeVar
 
 from tidegate.rollout.model import Rollout
 from tidegate.server import approvals
+from tidegate.server.actors import SEES_ALL, Sight
 from tidegate.server.store import Change, Connection, Store
 from tidegate.server.store import web_queries as rows
 from tidegate.server.web.queries import (
@@ -85,17 +86,17 @@ class StoreReader:
         """Return a number that another one follows whenever something was committed. Touches no database."""
         return self._news
 
-    def counts(self, now: int) -> Counts:
+    def counts(self, now: int, sight: Sight = SEES_ALL) -> Counts:
         """Return the top bar."""
-        return self._read(lambda conn: fleet.counts(conn, approvals.is_single(conn), now))
+        return self._read(lambda conn: fleet.counts(conn, approvals.is_single(conn), now, sight))
 
     def fleet(self, now: int) -> FleetPage:
         """Return the fleet overview."""
         return self._read(lambda conn: fleet.fleet(conn, self._audience(now), self._seen, now))
 
-    def rollouts(self, now: int, cursor: str) -> RolloutsPage:
+    def rollouts(self, now: int, cursor: str, sight: Sight = SEES_ALL) -> RolloutsPage:
         """Return one page of the list of rollouts."""
-        return self._read(lambda conn: rollouts.page(conn, self._audience(now), cursor, now))
+        return self._read(lambda conn: rollouts.page(conn, self._audience(now), cursor, now, sight))
 
     def rollout(self, name: str, account: Account, now: int) -> RolloutPage | None:
         """Return one rollout."""
@@ -103,9 +104,11 @@ class StoreReader:
             lambda conn: rollout.page(conn, name, account, self._audience(now), now, self._bounds)
         )
 
-    def devices(self, query: str, cursor: str, now: int) -> DevicesPage:
+    def devices(self, query: str, cursor: str, now: int, sight: Sight = SEES_ALL) -> DevicesPage:
         """Return one page of devices."""
-        return self._read(lambda conn: devices.page(conn, query, cursor, self._seen, now))
+        if sight.whole:
+            return self._read(lambda conn: devices.page(conn, query, cursor, self._seen, now))
+        return self._read(lambda conn: devices.narrowed(conn, query, cursor, now, sight))
 
     def device(self, device_id: str, now: int) -> DevicePage | None:
         """Return one device."""
@@ -115,17 +118,17 @@ class StoreReader:
         """Return one page of a rollout's devices by where they stand."""
         return self._read(lambda conn: participants.page(conn, name, state, cursor, now))
 
-    def releases(self, now: int) -> ReleasesPage:
+    def releases(self, now: int, sight: Sight = SEES_ALL) -> ReleasesPage:
         """Return the list of releases."""
-        return self._read(lambda conn: releases.listing(conn, now))
+        return self._read(lambda conn: releases.listing(conn, now, sight))
 
     def release(self, name: str, now: int) -> ReleasePage | None:
         """Return one release."""
         return self._read(lambda conn: releases.page(conn, name, self._audience(now), now))
 
-    def incidents(self, now: int) -> IncidentsPage:
+    def incidents(self, now: int, sight: Sight = SEES_ALL) -> IncidentsPage:
         """Return the list of incidents."""
-        return self._read(lambda conn: incidents.listing(conn, now))
+        return self._read(lambda conn: incidents.listing(conn, now, sight))
 
     def incident(self, name: str, now: int) -> IncidentPage | None:
         """Return one incident report."""

@@ -7,10 +7,11 @@ from litestar.datastructures import UploadFile
 
 from tidegate.core.errors import RequestError
 from tidegate.core.supply.documents import ADVISORY_MAX
+from tidegate.server.scopes import ABOUT, PERMISSION, WHOLE
 from tidegate.server.web import guard
 from tidegate.server.web.guard import WebRequest
 from tidegate.server.web.pages import Name, Query, not_found
-from tidegate.server.web.site import SiteDep, require
+from tidegate.server.web.site import SiteDep
 
 
 class SupplyPages(Controller):
@@ -18,7 +19,7 @@ class SupplyPages(Controller):
 
     include_in_schema = False
 
-    @get("/components")
+    @get("/components", opt={PERMISSION: "fleet.read", ABOUT: WHOLE})
     async def components(
         self,
         request: WebRequest,
@@ -32,7 +33,7 @@ class SupplyPages(Controller):
         page = await site.run(lambda: site.reader.components(q, below, cursor, visit.now))
         return await site.show(request, visit, "components", page, section="devices")
 
-    @get("/advisories")
+    @get("/advisories", opt={PERMISSION: "fleet.read", ABOUT: WHOLE})
     async def advisories(
         self, request: WebRequest, site: SiteDep, cursor: Query = ""
     ) -> Response[Any]:
@@ -41,7 +42,7 @@ class SupplyPages(Controller):
         page = await site.run(lambda: site.reader.advisories(cursor, visit.now))
         return await site.show(request, visit, "advisories", page, section="releases")
 
-    @get("/advisories/{name:str}")
+    @get("/advisories/{name:str}", opt={PERMISSION: "fleet.read", ABOUT: WHOLE})
     async def advisory(self, request: WebRequest, site: SiteDep, name: Name) -> Response[Any]:
         """Show one advisory, by its number."""
         visit = await site.visit(request)
@@ -51,12 +52,15 @@ class SupplyPages(Controller):
             raise not_found("advisory", name)
         return await site.show(request, visit, "advisory", page, section="releases")
 
-    @post("/advisories", request_max_body_size=ADVISORY_MAX + (64 << 10))
+    @post(
+        "/advisories",
+        opt={PERMISSION: "release.publish", ABOUT: WHOLE},
+        request_max_body_size=ADVISORY_MAX + (64 << 10),
+    )
     async def take(self, request: WebRequest, site: SiteDep) -> Response[Any]:
         """Take in one file of advisories or statements."""
         guard.check_origin(request)
         visit = await site.visit(request)
-        require(visit.account, "release.publish")
         data = await request.form()
         token, given = data.get("csrf"), data.get("file")
         guard.check_token({"csrf": token if isinstance(token, str) else ""}, visit.session)

@@ -7,6 +7,7 @@ from tidegate.core.errors import TidegateError
 from tidegate.core.words import key_words
 from tidegate.rollout import cohort
 from tidegate.rollout.cohort import Query
+from tidegate.server.actors import Sight
 from tidegate.server.groups import Book
 from tidegate.server.outcomes import OPEN
 from tidegate.server.store import Connection, web_queries
@@ -25,6 +26,7 @@ _PENDING: Final = 10
 DAY_S: Final = 86_400
 #: Names that speak of a device's newest update.
 _OF_UPDATES: Final = ("state", "reason", "rollout")
+EVERYBODY: Final = Query()
 #: A query has one of these; anything else is a word to look for.
 _OPERATORS: Final = ("=", "<", ">", "~", ":", "(", " in ")
 
@@ -67,7 +69,48 @@ def page(conn: Connection, query: str, cursor: str, seen: Seen, now: int) -> Dev
     )
 
 
-def _scan(conn: Connection, query: Query, after: int, now: int) -> tuple[list[Row], int, bool]:
+def narrowed(conn: Connection, query: str, cursor: str, now: int, sight: Sight) -> DevicesPage:
+    """Return one page of the devices in `sight` that match (query and cursor are untrusted), without a word on the others."""
+    after = int(cursor) if cursor.isascii() and cursor.isdigit() and len(cursor) < 12 else 0
+    problem, more, exact = "", 0, True
+    found: list[Row] = []
+    try:
+        wanted = _asked(query.strip())
+        found, more, exact = _scan(conn, wanted, after, now, cohort.parse(sight.query))
+    except TidegateError as error:
+        problem = error.detail
+    return DevicesPage(
+        now=now,
+        query=query,
+        total=len(found),
+        seen_24h=sum(now - int(one["last_seen"]) < DAY_S for one in found),
+        found=len(found),
+        found_is_exact=exact and not more,
+        rows=_rows(conn, found, now),
+        next_cursor=str(more) if more else "",
+        pending=tuple(_pending(row) for row in found if row["state"] == "pending"),
+        pending_total=sum(row["state"] == "pending" for row in found),
+        groups=tuple(
+            GroupRow(row["name"], row["query"] or "", None if row["query"] else row["members"])
+            for row in rows.groups(conn)
+            if row["name"] in sight.groups
+        ),
+        variants=(),
+        problem=problem,
+    )
+
+
+def _asked(text: str) -> Query:
+    """Read a query, or a word to look for in a device's name, serial number and site."""
+    if not text or any(mark in text for mark in _OPERATORS):
+        return cohort.parse(text)
+    word = text.replace("\\", "\\\\").replace('"', '\\"')
+    return cohort.parse(" or ".join(f'{name} ~ "*{word}*"' for name in ("id", "serial", "site")))
+
+
+def _scan(
+    conn: Connection, query: Query, after: int, now: int, shown: Query = EVERYBODY
+) -> tuple[list[Row], int, bool]:
     """Go through devices behind row `after` until a page is full; return them, where to go on (0 = the end), and whether the end was reached."""
     book = Book(conn)
     found: list[Row] = []
@@ -79,7 +122,8 @@ def _scan(conn: Connection, query: Query, after: int, now: int) -> tuple[list[Ro
         updates = rows.newest_updates(conn, wanted)
         for device in batch:
             after = int(device["row"])
-            if query.matches(book.attributes(device, now, updates.get(after))):
+            told = book.attributes(device, now, updates.get(after))
+            if shown.matches(told) and query.matches(told):
                 found.append(device)
                 if len(found) == PAGE:
                     return found, after, False

@@ -5,6 +5,8 @@ from typing import Any, Final
 
 from tidegate.core.calendar import days
 from tidegate.core.reasons import family
+from tidegate.server import incidents, scopes
+from tidegate.server.actors import SEES_ALL, Sight
 from tidegate.server.calendar import calendar, one_signer
 from tidegate.server.store import Connection
 from tidegate.server.store import web_queries as rows
@@ -48,9 +50,19 @@ _OUTCOMES: Final[tuple[tuple[str, str, str, Kind], ...]] = (
 )
 
 
-def counts(conn: Connection, single_operator: bool, now: int) -> Counts:
-    """Return the top bar, and what every page warns of."""
-    running = tuple((str(row["name"]), rollouts.where_text(row)) for row in rows.running(conn))
+def counts(conn: Connection, single_operator: bool, now: int, sight: Sight = SEES_ALL) -> Counts:
+    """Return the top bar, and what every page warns of. Who sees a part of the fleet is told of the rollouts and incidents in it, and of nothing else."""
+    running = tuple(
+        (str(row["name"]), rollouts.where_text(row))
+        for row in rows.running(conn)
+        if scopes.sees_rollout(conn, sight, str(row["name"]))
+    )
+    if not sight.whole:
+        unclosed, _ = incidents.listed(conn, unclosed=True)
+        seen = [one for one in unclosed if scopes.sees_incident(conn, sight, one.name)]
+        return Counts(
+            running=running, pending=0, incidents=len(seen), single_operator=single_operator
+        )
     return Counts(
         running=running,
         pending=rows.pending_count(conn),

@@ -7,7 +7,8 @@ from tidegate.rollout.contrast import ContrastTable
 from tidegate.rollout.incident import DeviceLog, DeviceOutcome, Entry, IncidentReport, Written
 from tidegate.rollout.incident.model import Counts, FollowUp
 from tidegate.rollout.incident.text import block
-from tidegate.server import grants, publication, reports
+from tidegate.server import grants, publication, reports, scopes
+from tidegate.server.actors import SEES_ALL, Sight
 from tidegate.server.grants import GrantFacts
 from tidegate.server.store import Connection
 from tidegate.server.store import web_queries as rows
@@ -36,14 +37,15 @@ Row = dict[str, Any]
 _MOST: Final = 100
 
 
-def listing(conn: Connection, now: int) -> IncidentsPage:
-    """Return incidents that are not closed, then the newest."""
+def listing(conn: Connection, now: int, sight: Sight = SEES_ALL) -> IncidentsPage:
+    """Return incidents in `sight` that are not closed, then the newest."""
     found = rows.incidents(conn, _MOST)
+    found = [row for row in found if scopes.sees_incident(conn, sight, str(row["name"]))]
     actions = rows.action_counts(conn, [int(row["id"]) for row in found])
     return IncidentsPage(
         now,
         tuple(_row(row, actions.get(int(row["id"]), 0)) for row in found),
-        rows.incident_count(conn),
+        rows.incident_count(conn) if sight.whole else len(found),
     )
 
 

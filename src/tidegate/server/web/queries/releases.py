@@ -7,6 +7,7 @@ import msgspec
 from tidegate.core.hardware import HardwareRange, variant
 from tidegate.core.release import ReleaseTarget
 from tidegate.server import advisories
+from tidegate.server.actors import SEES_ALL, Sight
 from tidegate.server.store import Connection
 from tidegate.server.store import web_queries as rows
 from tidegate.server.web import words
@@ -26,16 +27,17 @@ from tidegate.server.web.views import (
 Row = dict[str, Any]
 
 
-def listing(conn: Connection, now: int) -> ReleasesPage:
-    """Return the newest releases."""
+def listing(conn: Connection, now: int, sight: Sight = SEES_ALL) -> ReleasesPage:
+    """Return the newest releases of those in `sight`."""
     runs = {
         (str(row["product"]), int(row["counter"])): int(row["devices"])
         for row in rows.firmware(conn)
     }
+    found = [row for row in rows.releases(conn, 100) if sight.sees_release(str(row["product"]))]
     return ReleasesPage(
         now,
-        tuple(_row(row, runs) for row in rows.releases(conn, 100)),
-        rows.release_count(conn),
+        tuple(_row(row, runs) for row in found),
+        rows.release_count(conn) if sight.whole else len(found),
         rows.root_version(conn),
     )
 

@@ -13,6 +13,8 @@ from tidegate.rollout.model import (
     Rollout,
     Tally,
 )
+from tidegate.server import scopes
+from tidegate.server.actors import SEES_ALL, Sight
 from tidegate.server.planning import model_of
 from tidegate.server.store import Connection, hot
 from tidegate.server.store import web_queries as rows
@@ -145,10 +147,14 @@ def listed(conn: Connection, row: Row, audience_of: AudienceOf) -> RolloutRow:
     )
 
 
-def page(conn: Connection, audience_of: AudienceOf, cursor: str, now: int) -> RolloutsPage:
-    """Return one page of the list; `cursor` is untrusted."""
+def page(
+    conn: Connection, audience_of: AudienceOf, cursor: str, now: int, sight: Sight = SEES_ALL
+) -> RolloutsPage:
+    """Return one page of the list, of what is in `sight`; `cursor` is untrusted."""
     before = int(cursor) if cursor.isascii() and cursor.isdigit() and len(cursor) < 12 else 0
     found = rows.rollouts(conn, before, PAGE + 1)
     more = str(found[PAGE - 1]["id"]) if len(found) > PAGE else ""
-    listing = tuple(listed(conn, row, audience_of) for row in found[:PAGE])
-    return RolloutsPage(now, listing, rows.rollout_count(conn), more)
+    seen = [row for row in found[:PAGE] if scopes.sees_rollout(conn, sight, str(row["name"]))]
+    listing = tuple(listed(conn, row, audience_of) for row in seen)
+    total = rows.rollout_count(conn) if sight.whole else len(listing)
+    return RolloutsPage(now, listing, total, more)
