@@ -37,7 +37,7 @@ R = TypeVar("R")
 
 DEFAULT_SERVER: Final = "http://127.0.0.1:8440"
 _SIGN_IN: Final = "set TIDEGATE_TOKEN (tidegate token create makes one), or, where the server runs, TIDEGATE_DATA_DIR to its data"
-_PUBLISHER: Final = frozenset({"sig", "compat", "release", "key", "meta", "supply"})
+_PUBLISHER: Final = frozenset({"sig", "compat", "release", "key", "meta", "supply", "audit"})
 _PIECE: Final = 1 << 18
 _LOCAL: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 

@@ -65,11 +65,18 @@ _BY_CODE: Final[Mapping[str, int]] = {
     "link.unreachable": 8,
     "server.busy": 8,
     "request.rate_limited": 8,
+    "audit.key": 2,
     "data.locked": 9,
     "agent.locked": 9,
     "server.internal": 70,
 }
-_BY_FAMILY: Final[Mapping[str, int]] = {"sig": 3, "compat": 3, "supply": 3, "download": 8}
+_BY_FAMILY: Final[Mapping[str, int]] = {
+    "sig": 3,
+    "compat": 3,
+    "supply": 3,
+    "download": 8,
+    "audit": 3,
+}
 
 
 class Output:

@@ -82,9 +82,9 @@ HINTS: Final[dict[str, str]] = {
     "server.internal": "report it with the log line of this request id",
     "link.unreachable": "check the address (--server, TIDEGATE_SERVER), the network and whether the server runs",
     "audit.mismatch": "keep this copy and the database as they are, take the server off the network, and compare with an older export",
-    "audit.unreadable": "give an export of the log as JSON lines, and checkpoints as signed notes",
+    "audit.unreadable": "give an export of `tidegate audit export`, and checkpoints of `tidegate audit checkpoint`",
     "audit.checkpoint_forged": "give the audit key of the root that was in force then; if it is the right one, somebody else made this checkpoint",
-    "audit.key": "give root.json, a server's online.pub.json, or a verifier key on one line: name+id+base64",
+    "audit.key": "give root.json, a server's online.pub.json, or the line that `tidegate audit checkpoint --verifier` prints",
     "agent.locked": "another agent runs with this state directory",
 }
 
