@@ -215,7 +215,7 @@ class Book:
         credited = fact.count if fact.credited is None else min(fact.count, fact.credited)
         changes = [(_PAID, credited)]
         if not fact.again:
-            changes += [(at.FAILED, credited), (at.VOID, fact.count - credited)]
+            changes.append((at.FAILED, fact.count))
         self._add(fact.profile, *changes, since=fact.granted_at)
 
     def _ok(self, fact: Ok) -> None:
@@ -230,7 +230,7 @@ class Book:
         credited = fact.count if fact.credited is None else min(fact.count, fact.credited)
         charged = fact.count if fact.charged is None else min(fact.count, fact.charged)
         charged = max(charged, credited)
-        changes = [(at.SILENT, credited), (at.VOID, fact.count - credited)]
+        changes = [(at.SILENT, fact.count)]
         if charged:
             limit = stakes.limit_ppm(fact.silence_ppm, self.harm.extra_silence_ppm)
             won, lost = stakes.gain(limit), stakes.charge()

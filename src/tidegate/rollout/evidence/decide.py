@@ -73,7 +73,8 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     decision. `rooms`: the same before whole permits are made of it. `caps`: strata with odds against them: their devices get at most so many of those.
     `limits`: what limits the speed. `at_worst`: devices out of those already exposed that could
     still be lost. `ages`: proof of health. `streams`: unweighted ln E of the fleet. `pending`: permits whose outcome is open. `held`: nothing goes on by
-    itself, and the odds stop nothing either.
+    itself, and the odds stop nothing either. `doubted`: the odds are above even, or more devices fail than is tolerated: permits go where they are evidence
+    (`Desk.site_room`).
     """
 
     at: int
@@ -94,6 +95,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     fast_worst: float = 1.0
     at_worst: int = 0
     amber: float = 1.0
+    doubted: bool = False
     credits_ppm: dict[int, int] = {}
     pending: int = 0
     held: Held | None = None
@@ -341,6 +343,7 @@ def _room(
         fast_worst=room.at_worst(harm, fleet, base_ppm),
         at_worst=_at_worst(fleet, ages),
         amber=room.amber(harm, known.of(FLEET)),
+        doubted=base.log_odds > 0 or room.doubtful(harm, fleet, base_ppm),
         credits_ppm=left_over,
         pending=fleet.pending,
         held=held.of_fleet(

@@ -59,6 +59,7 @@ class Packed(msgspec.Struct, frozen=True, array_like=True):
     risks: risks.Packed
     hazards: hazards.Packed
     sites: sites.Packed
+    doubted: bool = False
 
 
 class Desk:
@@ -86,6 +87,8 @@ class Desk:
         self._cohorts = cohorts.Cohorts(book.harm)
         self._lost: dict[tuple[int, str], tuple[int, int]] = {}
         self.sites = sites.Sites(book.harm.site_s)
+        #: Whether the last whole decision found the odds against the release above even: then permits go where they are evidence.
+        self.doubted = False
 
     # ------------------------------------------------------------------ permits and their outcomes
 
@@ -319,7 +322,7 @@ class Desk:
 
     def site_room(self, site: str) -> int:
         """Return how many more permits a site may have now (`Sites.room`)."""
-        return self.sites.room(site, self.now)
+        return self.sites.room(site, self.now, doubted=self.doubted)
 
     def _pays(self, site: str, cohort: Cohort, key: Key, count: int) -> int:
         """Return how many of a cohort's failures are evidence."""
@@ -424,12 +427,10 @@ class Desk:
                 charged=charged,
             )
         )
-        # Those that are no evidence have left every gate already (`layout.VOID`).
-        cohort.leave(silent - paid)
         wait_s = self._missed_after(profile)
         for gate, spec in enumerate(self.harm.soaks):
             of_age = cohort.granted_at + spec.age_s
-            self._cohorts.set(max(of_age, self.now + wait_s), f"quiet{gate}", key, paid)
+            self._cohorts.set(max(of_age, self.now + wait_s), f"quiet{gate}", key, silent)
 
     def _missed_after(self, profile: Profile) -> int:
         """Return how long after its last contact a device of a class counts as dark, in seconds."""
@@ -519,6 +520,7 @@ class Desk:
             risks=self.risks.pack(),
             hazards=self._hazards.pack(),
             sites=self.sites.pack(),
+            doubted=self.doubted,
         )
 
     def restore(self, packed: Packed) -> None:
@@ -534,6 +536,7 @@ class Desk:
         self.risks.restore(packed.risks)
         self._hazards.restore(packed.hazards)
         self.sites.restore(packed.sites)
+        self.doubted = packed.doubted
 
 
 def rank(value: float, others: Sequence[float]) -> int | None:

@@ -42,7 +42,10 @@ class Refund(_Profiled, frozen=True, kw_only=True):
 
 
 class Fail(_Profiled, frozen=True, kw_only=True):
-    """Install, boot or warm-up failed. `credited` of them are evidence (None = all); `again`: was booked as silent before, so only the evidence changes."""
+    """Install, boot or warm-up failed. `credited` of them are evidence (None = all); `again`: was booked as silent before, so only the evidence changes.
+
+    What is no evidence slows the next permits all the same.
+    """
 
     granted_at: At
     credited: Count | None = None

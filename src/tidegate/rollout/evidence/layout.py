@@ -12,7 +12,7 @@ from tidegate.rollout.evidence.settings import (
     Harm,
 )
 
-#: Counters of admission. `VOID`: exposed, but neither good nor bad as evidence goes (a site that is down already).
+#: Counters of admission, which looks at every device, whether or not it is evidence. `VOID`: exposed, but neither good nor bad (it left the fleet).
 EXPOSED: Final = 0
 FAILED: Final = 1
 SILENT: Final = 2

@@ -15,6 +15,8 @@ from tidegate.rollout.evidence.settings import HOUR_S, MILLION, Harm
 
 #: 95 %, one-sided.
 _NATS: Final = 3.0
+#: 92 %, one-sided: enough to doubt, not to condemn.
+_DOUBT_NATS: Final = 1.0
 _HALVINGS: Final = 28
 _ALMOST_ONE: Final = 1.0 - 1e-12
 #: The cohort of a small fleet is of age when four fifths of it are.
@@ -41,6 +43,24 @@ def upper(count: int, bad: int, halvings: int = _HALVINGS) -> float:
         else:
             high = middle
     return high
+
+
+@lru_cache(maxsize=16_384)
+def lower(count: int, bad: int) -> float:
+    """Return how small a proportion must at least be when `bad` of `count` were: the smaller solution of count · KL(bad/count ‖ L) = 1; 0 without any."""
+    if count <= 0 or bad <= 0:
+        return 0.0
+    seen = min(bad, count) / count
+    if seen >= 1.0:
+        return math.exp(-_DOUBT_NATS / count)
+    low, high = 0.0, seen
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        if count * _divergence(seen, middle) <= _DOUBT_NATS:
+            high = middle
+        else:
+            low = middle
+    return low
 
 
 def _divergence(seen: float, other: float) -> float:
@@ -81,6 +101,12 @@ def counts(row: Sequence[int]) -> Counts:
 def at_worst(harm: Harm, seen: Counts, base_ppm: float) -> float:
     """Return how many more than the baseline could still fail, as a share."""
     return upper(seen.resolved, seen.bad) - base_ppm / MILLION - harm.silence_ppm / MILLION
+
+
+def doubtful(harm: Harm, seen: Counts, base_ppm: float) -> bool:
+    """Say whether more devices fail than is tolerated, as far as all of them show, also those that are no evidence because their site has spoken already."""
+    tolerated_ppm = base_ppm + harm.silence_ppm + harm.extra_failure_ppm
+    return lower(seen.resolved, seen.bad) > tolerated_ppm / MILLION
 
 
 def fast(harm: Harm, seen: Counts, base_ppm: float, first: int) -> float:

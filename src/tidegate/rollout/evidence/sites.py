@@ -27,11 +27,22 @@ class Sites:
         #: Permits whose outcome is open, and healthy devices.
         self._counts: dict[str, list[int]] = {}
 
-    def room(self, site: str, now: int) -> int:
-        """Return how many more permits a site may have: as many out as are healthy there, one to begin with; none to begin with for a day after a failure."""
+    def room(self, site: str, now: int, *, doubted: bool = False) -> int:
+        """Return how many more permits a site may have: as many out as are healthy there, one to begin with; none to begin with for a day after a failure.
+
+        Args:
+            site: which; not empty.
+            now: unix seconds.
+            doubted: the release is suspected, so permits go where somebody learns from them: few at once, since a site pays once for all that are out; none for
+                a day after it paid; and then as many as it takes to be believed again.
+        """
         pending, healthy = self._of(site)
-        least = 0 if self._rests(site, now) else 1
-        return max(0, max(least, healthy) - pending)
+        resting = self._rests(site, now)
+        most = max(0 if resting else 1, healthy)
+        if doubted:
+            shown = self._well.get(site, 0) if self.blocked(site, now) else 0
+            most = 0 if resting else min(most, _WELL_AGAIN - shown)
+        return max(0, most - pending)
 
     def begin(self, site: str, count: int) -> None:
         """Count permits."""

@@ -61,7 +61,9 @@ class Watch:
         for fact in self.desk.tick(now):
             self._book(fact, keep)
         self._saved.clear()
-        return self._decide(now, keep)
+        decision = self._decide(now, keep)
+        self.desk.doubted = decision.doubted
+        return decision
 
     def early(self, now: int, keep: Callable[[Fact], None] | None = None) -> Decision:
         """Book what counts at once and decide again, between two ticks: as often as one likes.

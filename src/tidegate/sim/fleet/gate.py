@@ -139,6 +139,7 @@ class Gate:
         book = self.watch.book
         decision = decide(book, now, since_s=now - self._decided_at, known=self._wealth)
         self._decided_at = now
+        self.watch.desk.doubted = decision.doubted
         book.fold_all(decision.carried)
         return decision
 

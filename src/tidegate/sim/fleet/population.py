@@ -204,7 +204,7 @@ def _sites(rng: np.random.Generator, spec: FleetSpec, region: Ints) -> tuple[Int
         rng.shuffle(there)
         begin = 0
         while begin < there.size:
-            count = int(np.exp(rng.uniform(np.log(2), np.log(spec.sites.most + 1))))
+            count = int(np.exp(rng.uniform(np.log(spec.sites.least), np.log(spec.sites.most + 1))))
             mine = there[begin : begin + count]
             site[mine] = number
             kind[mine] = _draw(rng, list(spec.sites.kinds.values()), 1)[0]

@@ -257,10 +257,12 @@ def _regions(table: _Table, usual: Mapping[str, Region]) -> Mapping[str, Region]
 
 def _sites(table: _Table) -> Sites:
     usual = Sites()
+    most = table.whole("most", usual.most, 2, 100_000)
     found = Sites(
         share=table.share("share", usual.share),
-        most=table.whole("most", usual.most, 2, 100_000),
+        most=most,
         kinds=table.shares("kinds", usual.kinds),
+        least=table.whole("least", min(usual.least, most), 1, most),
     )
     table.finish()
     return found

@@ -65,11 +65,12 @@ class Region:
 
 @dataclass(frozen=True)
 class Sites:
-    """Devices that stand together: which share of the fleet, how many at one site at most, and the kinds with their shares."""
+    """Devices that stand together: which share of the fleet, how many at one site (from `least` to `most`), and the kinds with their shares."""
 
     share: float = 0.0
     most: int = 200
     kinds: Mapping[str, float] = field(default_factory=lambda: {"site": 1.0})
+    least: int = 2
 
 
 @dataclass(frozen=True)
