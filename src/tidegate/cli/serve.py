@@ -1,6 +1,5 @@
 """`tidegate serve`: the control plane. Everything it says is talk (stderr); stdout stays empty."""
 
-import logging
 import os
 import time
 from pathlib import Path
@@ -42,14 +41,11 @@ def command(config: Path | None, *, quiet: bool, **options: Any) -> None:
     tidegate serve --data ./tidegate-data --listen 0.0.0.0:8440 --tls
     tidegate serve --shared --listen 127.0.0.1:8441
     """
-    from tidegate.server import serve
+    from tidegate.server import logs, serve
     from tidegate.server.config import load
 
     settings = load(config, options=options)
-    level = getattr(logging, settings.log_level.upper())
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    for chatty in ("alembic", "tuf"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    logs.set_up(settings.log_level, settings.log_format)
     talk = _Talk(settings, quiet=quiet)
     serve.serve(settings, opened=talk.opened, ready=talk.ready)
 

@@ -13,7 +13,8 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final, cast
 
 from tidegate.server.config import Settings
-from tidegate.server.hot import PREFIX, HotApp
+from tidegate.server.hot import POLL, PREFIX, HotApp
+from tidegate.server.logs import Traced
 from tidegate.server.probes import PATHS, Probes
 from tidegate.server.readiness import Readiness
 from tidegate.server.requests import answer
@@ -62,6 +63,8 @@ class App:
         """Compose it. `ticking`: run the planner by itself while the application lives."""
         self.services = services
         self.hot = HotApp(services)
+        self._traced = Traced(self.hot)
+        self._people = Traced(self._answered, self._count)
         self.readiness = Readiness(services, ticking=ticking)
         self.probes = Probes(self.readiness, self._alive, lambda: services.now)
         self._admin: Asgi | None = None
@@ -95,16 +98,24 @@ class App:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or follow the life of the server."""
-        if scope["type"] == "http" and scope["path"].startswith(PREFIX):
+        if scope["type"] == "http" and scope["path"] == POLL:
             await self.hot(scope, receive, send)
+        elif scope["type"] == "http" and scope["path"].startswith(PREFIX):
+            await self._traced(scope, receive, send)
         elif scope["type"] == "lifespan":
             await self._live(receive, send)
         elif scope["type"] == "http" and scope["path"] in PATHS:
             await self.probes(scope, send)
         else:
-            if self._admin is None:
-                await asyncio.to_thread(lambda: self.admin)
-            await answer(self.admin, scope, receive, send)
+            await self._people(scope, receive, send)
+
+    async def _answered(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._admin is None:
+            await asyncio.to_thread(lambda: self.admin)
+        await answer(self.admin, scope, receive, send)
+
+    def _count(self, status: int) -> None:
+        self.services.counters.requests[f"{status // 100}xx" if status else "gone"] += 1
 
     def _alive(self) -> bool:
         """Say whether everything that should run in this process does."""

@@ -134,7 +134,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         egress_rate, egress_site_rate: bytes a second at which downloads may begin, of all devices and of each site; none = no bound.
         keep_events_s, keep_details_s, keep_messages_s, keep_samples_s: how long each is kept (`server.retention`); 0 = for ever.
         backup_warn_after_s: a last backup that is older is warned of (`tidegate doctor`).
-        log_level: as in `logging`.
+        log_level, log_format: as in `logging`; `text`, or `json`: one object a line.
     """
 
     data_dir: Path = Path("tidegate-data")
@@ -200,6 +200,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     keep_samples_s: int = 35 * 86_400
     backup_warn_after_s: int = 2 * 86_400
     log_level: str = "info"
+    log_format: str = "text"
     durable: bool = True
 
     @property
@@ -382,6 +383,7 @@ KEYS: Final[Mapping[tuple[str, str], tuple[str, Reader]]] = {
     ("retention", "messages"): ("keep_messages_s", _lasting),
     ("retention", "samples"): ("keep_samples_s", _lasting),
     ("backup", "warn_after"): ("backup_warn_after_s", parse_duration),
+    ("log", "format"): ("log_format", _choice("text", "json")),
     ("log", "level"): ("log_level", _choice("debug", "info", "warning", "error")),
 }
 

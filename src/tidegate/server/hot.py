@@ -50,6 +50,7 @@ from tidegate.server.tokens import Session
 T = TypeVar("T")
 
 PREFIX: Final = "/d/v1/"
+POLL: Final = f"{PREFIX}poll"
 _JSON: Final = (b"content-type", b"application/json")
 #: Tokens that are remembered; about 300 bytes each.
 _SESSIONS_MAX: Final = 50_000
@@ -86,7 +87,7 @@ class HotApp:
         """Answer one request."""
         path: str = scope["path"]
         try:
-            if path == "/d/v1/poll":
+            if path == POLL:
                 require_method(scope["method"], "GET")
                 await self.polls(scope, send)
                 return
