@@ -292,6 +292,10 @@ def standing(device: Row, digests: set[str], security_version: int) -> str:
     return "elsewhere"
 
 
+#: The least time for which an answer of a device that goes back is waited for.
+_ANSWER: Final = "15m"
+
+
 def _policy(row: Row, audience: str) -> Policy:
     parent = msgspec.convert(row["policy"], type=Policy)
     guards = tuple(_hurried(one) for one in parent.guards if one.gate in _KEPT_GUARDS)
@@ -306,10 +310,16 @@ def _policy(row: Row, audience: str) -> Policy:
 
 
 def _hurried(guard: GateSpec) -> GateSpec:
-    """Return a guard for a way back: what devices run is known to be bad, so nobody soaks for days before the next may leave it."""
+    """Return a guard for a way back: what devices run is known to be bad, so nobody soaks for days before the next may leave it.
+
+    An answer is waited for as long as these devices take (`gatekeeper.opening`), without the hour that a release has at least: nothing is downloaded between a
+    permit and its answer, and how long a restart takes is known from the way there. Where it is not, the health contract and half an hour still are. What a
+    person has set stays.
+    """
     if guard.gate != "evidence":
         return guard
-    return msgspec.structs.replace(guard, settings={**guard.settings, "preset": "emergency"})
+    settings = {"answer": _ANSWER, **guard.settings, "preset": "emergency"}
+    return msgspec.structs.replace(guard, settings=settings)
 
 
 def _free_name(conn: Connection, row: Row) -> str:

@@ -42,6 +42,9 @@ class LightFleet:
     #: What differs from device to device, by its number.
     says: Callable[[int], dict[str, Any]] = lambda _: {}
     release: int = 1
+    #: A way back that is under way, by name, and the counter that its devices leave.
+    back: str = ""
+    leaves: int = 0
     #: Rows of devices that are switched off.
     away: set[int] = field(default_factory=set)
 
@@ -57,7 +60,7 @@ class LightFleet:
 
     @property
     def name(self) -> str:
-        return f"{PRODUCT}-1.{self.release}.0"
+        return self.back or f"{PRODUCT}-1.{self.release}.0"
 
     @property
     def row(self) -> dict[str, Any]:
@@ -146,7 +149,10 @@ class LightFleet:
         if not live.admits or device is None:
             return None
         ring, _ = snapshot.ring_for(live, snapshot.facts_of(conn, device, self.now))
-        if ring is None or device.running_counter >= self.release:
+        done = device.running_counter >= self.release
+        if self.back:
+            done = device.running_counter != self.leaves
+        if ring is None or done:
             return None
         made = UpdateRow(
             id=f"u-{live.row.id}-{row}", tenant="default", rollout_id=live.row.id, device_row=row,

@@ -1,5 +1,6 @@
 """What the book of one rollout teaches the next of the same product: habits of contact, and how often devices crash or go dark anyway."""
 
+import hashlib
 from typing import Any
 
 import pytest
@@ -8,12 +9,13 @@ from tests.unit.server.rig import Rig
 from tests.unit.server.test_gatekeeper import POLICY
 
 from tidegate.core.protocol import Restart
+from tidegate.core.release import HealthContract
 from tidegate.rollout.evidence.facts import Kind, Late
 from tidegate.rollout.evidence.settings import HOUR_S
 from tidegate.server import restarts
 from tidegate.server.gatekeeper.history import Before, hazards
 from tidegate.server.gatekeeper.kept import Kept, facts_of
-from tidegate.server.store import Connection, gate_rows, hot
+from tidegate.server.store import Connection, gate_rows, hot, tables
 from tidegate.server.store.sqlite import raw_connection
 from tidegate.server.tick import keeper_of
 
@@ -157,6 +159,49 @@ def test_a_book_that_cannot_be_read_teaches_nothing_and_keeps_nobody_waiting(rig
     fleet.look(60)
     assert kept(fleet).roster.watch.desk.hazards() == {"crash": (0, 0), "dark": (0, 0)}
     assert fleet.ask() != []
+
+
+def _back(fleet: LightFleet, **evidence: str) -> int:
+    """Have a fleet go to release 1, then to release 2, and order it back; return the row of the way back."""
+    policy = {**POLICY, "guards": [{**POLICY["guards"][0], **evidence}]}
+    fleet.start(policy)
+    fleet.look()
+    fleet.live(24)
+    fleet.release = 2
+    fleet.rig.release(2, fallback_to=(1,))
+    fleet.start(policy)
+    fleet.look()
+    fleet.live(24)
+    fleet.operations.act(fleet.name, "halt", BOSS, "bad", fleet.now)
+    resident = {"A": {"state": "confirmed", "sha256": hashlib.sha256(b"gw1 1").hexdigest()}}
+    fleet.rig.write(lambda conn: conn.execute(tables.device.update().values(slots=resident)))
+    done = fleet.operations.fall_back(fleet.name, "", "exposed", BOSS, "back", fleet.now)
+    fleet.back, fleet.leaves, fleet.release = done.name, 2, 1
+    fleet.look()
+    return fleet.id
+
+
+def test_who_is_called_back_is_waited_for_as_long_as_it_took_on_the_way_there(rig: Rig) -> None:
+    """Red before: an hour and a quarter a round, whatever was known of the restart."""
+    fleet = LightFleet(rig, 80)
+    _back(fleet)
+    assert kept(fleet).harm.report_s == 900, "ten minutes were taken, and half as much again"
+    hours = fleet.live(24)
+    assert fleet.row["state"] == "completed"
+    assert hours <= 4, hours
+
+
+def test_what_a_person_set_for_an_answer_holds_for_the_way_back(rig: Rig) -> None:
+    fleet = LightFleet(rig, 80)
+    _back(fleet, answer="2h")
+    assert kept(fleet).harm.report_s == 7_200
+
+
+def test_without_a_history_a_way_back_is_waited_for_as_the_health_contract_says(rig: Rig) -> None:
+    fleet = LightFleet(rig, 12)
+    _back(fleet)
+    contract_s = HealthContract().timeout_s
+    assert kept(fleet).harm.report_s == -(-(contract_s + 1_800) // 900) * 900
 
 
 def test_old_knowledge_weighs_no_more_than_thirty_days_of_this_fleet(rig: Rig) -> None:

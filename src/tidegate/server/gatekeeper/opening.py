@@ -116,7 +116,10 @@ def open_gate(
     crowded = frozenset(name for name, count in sites.items() if count * _SITES > len(there))
     earlier = gate_rows.earlier(conn, str(row["tenant"]), asked.product, int(row["id"]), _EARLIER)
     classes = {one.values[CLASS] for one in there.values()} & _AWAY
-    harm = _patient(conn, earlier, int(row["release_id"]), asked.rollout, harm, classes)
+    # Whoever is called back restarts as it did on the way there, and its download comes before its permit either way.
+    parent = [int(row["parent_id"])] if row["kind"] == "fallback" else []
+    alike = [*parent, *earlier]
+    harm = _patient(conn, alike, int(row["release_id"]), asked.rollout, harm, classes)
     # Two polls, so that one that is lost on the way is no silence.
     again_s = min(DAY_S, max(harm.again_s, _quarters(2 * poll_s)))
     harm = msgspec.structs.replace(harm, again_s=again_s)
