@@ -140,10 +140,10 @@ class Server:
 
     @functools.cached_property
     def _migrated(self) -> str:
-        from tidegate.server.store.postgres import open_store
+        from tidegate.server.store.postgres import upgrade_schema
 
         url = self.database()
-        open_store(url).close()
+        upgrade_schema(url)
         return url.rpartition("/")[2]
 
     def migrated(self) -> str:

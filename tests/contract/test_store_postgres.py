@@ -168,7 +168,7 @@ def test_a_process_that_stands_still_in_its_turn_loses_it(
 
 
 def test_a_server_that_is_started_again_is_found_again(server: postgres.Server) -> None:
-    store = open_store(server.database())
+    store = open_store(server.migrated())
     store.write(added("kept")).result(10)
     server.stop()
     with pytest.raises(BusyError) as caught:
@@ -186,7 +186,7 @@ def test_a_server_that_is_started_again_is_found_again(server: postgres.Server) 
 def test_a_server_that_crashes_between_two_statements_loses_what_was_not_acknowledged(
     server: postgres.Server,
 ) -> None:
-    store = open_store(server.database())
+    store = open_store(server.migrated())
 
     def crash(conn: Connection) -> None:
         added("lost")(conn)

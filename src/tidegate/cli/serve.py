@@ -76,7 +76,8 @@ class _Talk:
         token = auth.local_token(services.now, known)
         if token != known:
             write_secret(path, token + "\n")
-        self.say(f"Tidegate {__version__}   data {self._folder}   database SQLite   blobs folder")
+        name = "PostgreSQL" if self._settings.database_url else "SQLite"
+        self.say(f"Tidegate {__version__}   data {self._folder}   database {name}   blobs folder")
         if services.keys.made:
             self._first()
         if password is not None:

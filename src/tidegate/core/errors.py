@@ -32,6 +32,7 @@ HINTS: Final[dict[str, str]] = {
     "data.denied": "check the user, password and name of the database in [database] url, and that it may be used from here",
     "data.full": "free disk space; nothing that was acknowledged is lost",
     "data.newer_schema": "start the newer Tidegate that made this database, or restore a backup from before",
+    "data.older_schema": "tidegate db upgrade; servers of the version before may go on meanwhile",
     "data.damaged": "keep the file as it is and restore a backup",
     "blobs.unreachable": "check the object store and the way to it; the server tries again by itself",
     "blobs.refused": "check bucket, region, credentials and their permissions; `tidegate doctor` tries each",

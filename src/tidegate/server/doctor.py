@@ -24,10 +24,15 @@ from tidegate.core.release import ReleaseTarget
 from tidegate.server import backup, online
 from tidegate.server.blobs import Blobs, open_blobs
 from tidegate.server.calendar import calendar, one_signer
-from tidegate.server.config import Settings, split_listen
-from tidegate.server.store import Connection, device_queries, release_queries, rollout_rows
+from tidegate.server.config import Settings, database_address, split_listen
+from tidegate.server.store import (
+    Connection,
+    device_queries,
+    opening,
+    release_queries,
+    rollout_rows,
+)
 from tidegate.server.store.migrations import HEAD, schema_version
-from tidegate.server.store.sqlite import DATABASE_NAME, damage, looking_at
 
 #: Less free space than this is warned of, in bytes.
 SPACE_MIN: Final = 1 << 30
@@ -62,14 +67,14 @@ def examine(settings: Settings, now: int) -> list[Check]:
     """
     folder = Path(settings.data_dir)
     found = [_directory(folder)]
-    if not (folder / DATABASE_NAME).is_file():
+    if not opening.is_there(folder, settings.database_url):
         return [
             *found,
             Check(name="database", level="warning", text="none yet; `tidegate serve` makes it"),
         ]
     found += _guarded("keys", lambda: _keys(folder))
     try:
-        with looking_at(folder) as conn:
+        with opening.looking(folder, database_address(settings)) as conn:
             scene = Scene(conn, folder, now, settings)
             for name, look in _LOOKS.items():
                 found += _guarded(name, functools.partial(look, scene))
@@ -119,18 +124,22 @@ def _keys(folder: Path) -> Iterator[Check]:
 
 def _database(scene: Scene) -> Iterator[Check]:
     version = schema_version(scene.conn)
-    size = format_size((scene.folder / DATABASE_NAME).stat().st_size)
     if version != HEAD:
         text = f"schema {version}, this Tidegate knows {HEAD}"
         level: Level = "warning" if version is not None and version < HEAD else "failed"
-        yield Check(name="database", level=level, text=text, fix="start the matching Tidegate")
+        fix = "start the matching Tidegate, or tidegate db upgrade"
+        yield Check(name="database", level=level, text=text, fix=fix)
         return
-    wrong = damage(scene.conn)
+    name, size, wrong = opening.condition(scene.conn, scene.folder)
     if wrong:
         fix = "keep the file as it is and restore a backup"
+        if scene.settings.database_url:
+            fix = "turn it on in the settings of the database server, and look whether all is there"
         yield Check(name="database", level="failed", text=wrong[:200], fix=fix)
         return
-    yield Check(name="database", level="ok", text=f"SQLite, schema {version}, {size}, whole")
+    yield Check(
+        name="database", level="ok", text=f"{name}, schema {version}, {format_size(size)}, whole"
+    )
 
 
 def _metadata(scene: Scene) -> Iterator[Check]:

@@ -1,13 +1,18 @@
 """Which store: PostgreSQL where an address is given, else a file in the data directory."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 from tidegate.core.errors import ConfigError
-from tidegate.server.store import Store, sqlite
+from tidegate.server.store import Connection, Store, sqlite
+from tidegate.server.store.migrations import schema_version
+from tidegate.server.store.raw import is_postgres
 
 
 def open_store(folder: Path, *, url: str = "", durable: bool = True, shared: bool = False) -> Store:
-    """Open the store that is meant, made and brought up to date as needed.
+    """Open the store that is meant. A file is made and brought up to date as needed; a database of a server is not (`upgrade`).
 
     Args:
         folder: the data directory.
@@ -20,10 +25,64 @@ def open_store(folder: Path, *, url: str = "", durable: bool = True, shared: boo
     """
     if not url:
         return sqlite.open_store(folder, durable=durable, shared=shared)
+    made: Store = _postgres().open_store(url, durable=durable)
+    return made
+
+
+def upgrade(folder: Path, url: str) -> None:
+    """Bring the schema up to date, or make it; nothing happens where it is current.
+
+    Raises:
+        BusyError, ConfigError: `data.*`, `config.missing`.
+    """
+    if url:
+        _postgres().upgrade_schema(url)
+    else:
+        sqlite.open_store(folder).close()
+
+
+@contextlib.contextmanager
+def looking(folder: Path, url: str) -> Iterator[Connection]:
+    """Open the database for reading only, also beside servers that run on it. Nothing is locked, made or migrated.
+
+    Raises:
+        BusyError, ConfigError: `data.*`, `config.missing`.
+    """
+    with _postgres().looking_at(url) if url else sqlite.looking_at(folder) as conn:
+        yield conn
+
+
+def is_there(folder: Path, url: str) -> bool:
+    """Say whether there is a database: a server's always is, as far as anybody knows who does not ask it."""
+    return bool(url) or (folder / sqlite.DATABASE_NAME).is_file()
+
+
+def condition(conn: Connection, folder: Path) -> tuple[str, int, str]:
+    """Return what a database is, how many bytes it takes, and what is found wrong with it (empty = nothing)."""
+    if is_postgres(conn):
+        name, size, wrong = _postgres().condition(conn)
+        return str(name), int(size), str(wrong)
+    size = (folder / sqlite.DATABASE_NAME).stat().st_size
+    return "SQLite", size, sqlite.damage(conn)
+
+
+def schema(folder: Path, url: str) -> str | None:
+    """Return the schema's version; None = there is none yet.
+
+    Raises:
+        BusyError, ConfigError: `data.*`, `config.missing`.
+    """
+    if not is_there(folder, url):
+        return None
+    with looking(folder, url) as conn:
+        return schema_version(conn)
+
+
+def _postgres() -> ModuleType:
     try:
         from tidegate.server.store import postgres
     except ImportError as error:
         raise ConfigError(
             "config.missing", "PostgreSQL wants its driver: pip install 'tidegate[postgres]'"
         ) from error
-    return postgres.open_store(url, durable=durable)
+    return postgres

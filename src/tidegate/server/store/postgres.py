@@ -28,7 +28,7 @@ from sqlalchemy.pool import NullPool, QueuePool
 
 from tidegate.core.errors import BusyError, ConfigError, RequestError, TidegateError
 from tidegate.server.store import changes
-from tidegate.server.store.migrations import upgrade
+from tidegate.server.store.migrations import require_head, upgrade
 from tidegate.server.store.raw import Raw, Values, dollars, raw_connection
 from tidegate.server.store.shared import Shared
 from tidegate.server.store.shared_rows import RowGround, hint
@@ -253,7 +253,7 @@ def wire_of(conn: Connection) -> Wire:
 
 
 def open_store(address: str, *, durable: bool = True) -> PostgresStore:
-    """Open the store on a PostgreSQL server, its schema brought up to date as needed.
+    """Open the store on a PostgreSQL server whose schema is current: no server changes a schema that others are using.
 
     Args:
         address: `postgresql://…` as libpq takes it; secret, where it holds a password.
@@ -261,16 +261,63 @@ def open_store(address: str, *, durable: bool = True) -> PostgresStore:
 
     Raises:
         BusyError: `data.unreachable`, `server.busy`.
-        ConfigError: `data.denied`, `data.read_only`, `data.newer_schema`, `config.invalid`.
+        ConfigError: `data.denied`, `data.read_only`, `data.older_schema`, `data.newer_schema`, `config.invalid`.
     """
+    with _first(address) as conn:
+        require_head(conn)
+    return PostgresStore(address, durable=durable)
+
+
+def upgrade_schema(address: str) -> None:
+    """Bring the schema up to date, or make it, in one transaction, while nobody else writes.
+
+    Raises:
+        BusyError, ConfigError: as `open_store`.
+    """
+    with _first(address) as conn:
+        upgrade(conn, locked=f"SELECT pg_advisory_xact_lock({LOCK})")
+
+
+@contextlib.contextmanager
+def looking_at(address: str) -> Iterator[Connection]:
+    """Open a database for reading only, also beside servers that run on it. Nothing is locked, made or migrated.
+
+    Raises:
+        BusyError, ConfigError: as `open_store`.
+    """
+    engine = _engine(_connector(address, reading=True))
+    try:
+        with _translated(), engine.connect() as conn, conn.begin():
+            yield conn
+    finally:
+        engine.dispose()
+
+
+def condition(conn: Connection) -> tuple[str, int, str]:
+    """Return what the server is, the size of the database in bytes, and what is wrong with how it is set (empty = nothing)."""
+    found = conn.exec_driver_sql(
+        "SELECT current_setting('server_version'), pg_database_size(current_database()), "
+        "current_setting('fsync'), current_setting('full_page_writes')"
+    ).one()
+    off = [
+        name
+        for name, value in zip(("fsync", "full_page_writes"), found[2:], strict=True)
+        if value != "on"
+    ]
+    wrong = f"{' and '.join(off)} off: a power cut may destroy everything" if off else ""
+    return f"PostgreSQL {found[0].split()[0]}", int(found[1]), wrong
+
+
+@contextlib.contextmanager
+def _first(address: str) -> Iterator[Connection]:
+    """Open a connection to a database that nothing is known of."""
     engine = _engine(_connector(address))
     try:
         with _translated(), engine.connect() as conn:
             _require_utf8(conn)
-            upgrade(conn, locked=f"SELECT pg_advisory_xact_lock({LOCK})")
+            yield conn
     finally:
         engine.dispose()
-    return PostgresStore(address, durable=durable)
 
 
 def _require_utf8(conn: Connection) -> None:

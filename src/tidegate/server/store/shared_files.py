@@ -31,13 +31,14 @@ _SEQ: Final = struct.Struct("<Q")
 
 
 def make_folder(data_dir: Path) -> Path:
-    """Return the folder of the locks, made where it is missing.
+    """Return the folder of the locks, made where it is missing, and the data directory with it.
 
     Raises:
         ConfigError: `data.read_only`.
     """
     folder = data_dir / FOLDER
     try:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         (folder / "peers").mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError("data.read_only", f"{folder}: {error.strerror}") from error

@@ -22,11 +22,26 @@ def schema_version(conn: Connection) -> str | None:
     return str(found) if found is not None else None
 
 
-def upgrade(conn: Connection, *, locked: str = "SELECT 1") -> None:
-    """Bring the schema to `HEAD` in one transaction; does nothing where it is there already.
+def require_head(conn: Connection) -> None:
+    """Make sure, outside of a transaction, that the schema is the one that this code knows.
+
+    Raises:
+        ConfigError: `data.newer_schema`, `data.older_schema`.
+    """
+    with conn.begin():
+        if _is_older(conn):
+            raise ConfigError(
+                "data.older_schema",
+                f"the database has schema {schema_version(conn) or 'none'}, this Tidegate wants {HEAD}",
+            )
+
+
+def upgrade(conn: Connection, *, locked: str = "SELECT 1", to: str = HEAD) -> None:
+    """Bring the schema to a version in one transaction; does nothing where it is `HEAD` already.
 
     Args:
         conn: outside of a transaction.
+        to: the version; others than the newest are for tests.
         locked: the statement that keeps other processes from doing the same at once, until the end of a transaction.
 
     Raises:
@@ -45,7 +60,7 @@ def upgrade(conn: Connection, *, locked: str = "SELECT 1") -> None:
     with conn.begin():
         conn.exec_driver_sql(locked)
         if _is_older(conn):
-            command.upgrade(config, "head")
+            command.upgrade(config, to)
 
 
 def _is_older(conn: Connection) -> bool:
