@@ -50,6 +50,10 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     stopped: Stopped | None = None
 
 
+class ChangedError(RequestError):
+    """It is not what whoever changes it has seen: `If-Match` names another state. The API answers with 412."""
+
+
 def row_of(conn: Connection, name: str) -> Row:
     """Return a rollout's row.
 

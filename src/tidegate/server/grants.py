@@ -32,7 +32,7 @@ from tidegate.core.metadata import RootDocument, parse_targets, product_role, ro
 from tidegate.core.protocol import Envelope
 from tidegate.core.release import ReleaseTarget
 from tidegate.rollout import cohort
-from tidegate.server import acts, audit, fallbacks, incidents, outcomes, reach
+from tidegate.server import acts, audit, fallbacks, incidents, once, outcomes, reach
 from tidegate.server.approvals import Rules
 from tidegate.server.auth import Actor
 from tidegate.server.fallbacks import WayBack
@@ -133,7 +133,7 @@ def draft(services: Services, incident: str, ask: GrantAsk, actor: Actor, now: i
         _remember(conn, incident, body, payload, envelope, found, blob, actor, now)
         return GrantDraft(envelope=envelope, way=found.way)
 
-    return services.store.write(work).result()
+    return services.store.write(once.once(work)).result()
 
 
 def submit(

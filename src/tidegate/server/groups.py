@@ -100,6 +100,15 @@ def show(conn: Connection, name: str) -> GroupFacts:
     return next(one for one in listed(conn) if one.name == name)
 
 
+def listed_members(conn: Connection, name: str) -> list[str]:
+    """Return the devices of a static group, by their ids; of a group by query none.
+
+    Raises:
+        RequestError: `request.not_found`.
+    """
+    return rows.member_ids(conn, int(_row(conn, name)["id"]))
+
+
 def members(conn: Connection, name: str, now: int) -> Iterator[Row]:
     """Yield the devices of a group, static or by query.
 

@@ -19,6 +19,7 @@ from tidegate.server import (
     approvals,
     fallbacks,
     grants,
+    once,
     planning,
     rollouts,
     stopping,
@@ -153,6 +154,7 @@ class Operations:
         now: int,
         *,
         generation: int | None = None,
+        dry_run: bool = False,
     ) -> Outcome:
         """Replace a rollout's policy by a parsed policy file (untrusted)."""
         row = self._read(lambda conn: acts.row_of(conn, name))
@@ -163,6 +165,7 @@ class Operations:
                 conn, name, draft, actor, reason, self.rules, devices, now, generation=generation
             ),
             now,
+            dry_run=dry_run,
         )
 
     def way_back(self, name: str, to: str, scope: str, now: int) -> WayBack:
@@ -191,7 +194,13 @@ class Operations:
         )
 
     def decide(
-        self, request: int, actor: Actor, reason: str, now: int, *, approve: bool
+        self,
+        request: int,
+        actor: Actor,
+        reason: str,
+        now: int,
+        *,
+        approve: bool,
     ) -> Outcome:
         """Approve or decline a request (`widening.decide`)."""
         return self._act(
@@ -205,8 +214,10 @@ class Operations:
     def _read(self, work: Callable[[Connection], T]) -> T:
         return self.services.store.read(work)
 
-    def _act(self, work: Callable[[Connection], Outcome], now: int) -> Outcome:
-        """Act, and plan what follows, in one transaction."""
+    def _act(
+        self, work: Callable[[Connection], Outcome], now: int, *, dry_run: bool = False
+    ) -> Outcome:
+        """Act, and plan what follows, in one transaction; `dry_run`: take it back."""
 
         def both(conn: Connection) -> Outcome:
             done = work(conn)
@@ -217,7 +228,10 @@ class Operations:
                     break
             return done
 
-        done = self.services.store.write(both, urgent=True).result()
+        store = self.services.store
+        if dry_run:
+            return once.rehearse(store, both)
+        done = store.write(once.once(both), urgent=True).result()
         if done.verb in {"isolate", "readmit"}:
             done = self._count_apart(done, now)
         self.services.wake()

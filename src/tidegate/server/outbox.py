@@ -15,6 +15,7 @@ from tidegate.core.nearest import did_you_mean
 from tidegate.server import audit
 from tidegate.server.auth import Actor
 from tidegate.server.channels import channels_of
+from tidegate.server.config import Settings
 from tidegate.server.messages import TEST, Channel, Message, UndeliveredError
 from tidegate.server.services import Services
 from tidegate.server.store import Connection, Store, admin_log
@@ -187,26 +188,21 @@ def replay(conn: Connection, number: int, actor: Actor, now: int) -> NoticeFacts
     return _facts({**row, **values})
 
 
-def test(services: Services, channel: str, actor: Actor, now: int) -> None:
+def test(conn: Connection, settings: Settings, channel: str, actor: Actor, now: int) -> None:
     """Owe a channel a message that says nothing but that it is one.
 
     Raises:
         RequestError: `request.not_found`: no such channel.
     """
-    known = [one.name for one in channels_of(services.settings)]
+    known = [one.name for one in channels_of(settings)]
     if channel not in known:
         near = did_you_mean(channel, known)
         raise RequestError(
             "request.not_found", f'no channel "{channel[:40]}" in the settings{near}'
         )
-
-    def work(conn: Connection) -> None:
-        payload = {"event": TEST, "only": channel, "at": now, "by": actor.name}
-        admin_log.add_outbox(conn, "event", payload, now)
-        audit.record(conn, now, actor.name, TEST, channel)
-
-    services.store.write(work).result()
-    services.wake()
+    payload = {"event": TEST, "only": channel, "at": now, "by": actor.name}
+    admin_log.add_outbox(conn, "event", payload, now)
+    audit.record(conn, now, actor.name, TEST, channel)
 
 
 def _facts(row: Row) -> NoticeFacts:

@@ -271,7 +271,7 @@ def act(
         raise RequestError("request.confirmation_needed", f"{verb} needs a reason")
     row = acts.row_of(conn, name)
     if generation is not None and generation != row["generation"]:
-        raise RequestError(
+        raise acts.ChangedError(
             "request.conflict", f"{name} is at generation {row['generation']}, not {generation}"
         )
     handler = _HANDLERS.get(verb)

@@ -297,7 +297,7 @@ def edit(
     meant = scopes.place_of_audience(str(row["product"]), draft.audience)
     actor.require("rollout.widen", meant)
     if generation is not None and generation != row["generation"]:
-        raise RequestError("request.conflict", f"{name} is at generation {row['generation']}")
+        raise acts.ChangedError("request.conflict", f"{name} is at generation {row['generation']}")
     if row["kind"] != "install" or row["state"] in {
         "completed",
         "cancelled",

@@ -260,7 +260,7 @@ def test_no_path_and_no_query_gets_an_answer_that_its_route_does_not_name(
         asked = "&".join(
             f"{one['name']}={quote(text)}"
             for one in DOCUMENT["paths"][path][method].get("parameters", ())
-            if one["in"] == "query"
+            if one.get("in") == "query"
         )
         if asked:
             wrong.append(_problems(fleet, path, method, _concrete(path), b"{}", asked))
@@ -283,13 +283,14 @@ def test_the_description_is_whole(fleet: Fleet) -> None:
     assert len({one["summary"] for one in operations}) > 80
     for path, item in DOCUMENT["paths"].items():
         for one in item.values():
-            told = {found["name"] for found in one.get("parameters", ()) if found["in"] == "path"}
+            given = one.get("parameters", ())
+            told = {found["name"] for found in given if found.get("in") == "path"}
             assert told == set(re.findall(r"\{(\w+)\}", path)), path
     text = json.dumps(DOCUMENT)
     used = set(re.findall(r'"#/components/(\w+/[^"]+)"', text))
     assert used == {
         f"{kind}/{name}"
-        for kind in ("schemas", "responses")
+        for kind in ("schemas", "responses", "parameters")
         for name in DOCUMENT["components"][kind]
     }
 

@@ -9,7 +9,7 @@ from tests.unit.server.caller import ask_over, routes
 from tests.unit.server.rig import Answer, Rig
 
 from tidegate.rollout.model import Exposure, Tally
-from tidegate.server.api.desk import cursor_of, position_of
+from tidegate.server.api.paging import cursor_of, position_of
 from tidegate.server.auth import COOKIE, ROLES, Actor, Auth
 from tidegate.server.facts import ExposureFacts, TallyFacts
 from tidegate.server.operations import auth_of

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from typing import Any, Final
 
+import msgspec
 from litestar import Litestar, Request, Response, Router
 from litestar.connection import ASGIConnection
 from litestar.di import Provide
@@ -19,6 +20,8 @@ from tidegate import __version__
 from tidegate.core import codec
 from tidegate.core.errors import RequestError, TidegateError
 from tidegate.server import problems
+from tidegate.server.acts import ChangedError
+from tidegate.server.api.answers import Answers
 from tidegate.server.api.audit import AuditRoutes
 from tidegate.server.api.desk import PREFIX, Desk, permission_guard
 from tidegate.server.api.devices import DeviceRoutes, FactoryRoutes
@@ -35,6 +38,7 @@ from tidegate.server.api.scrape import metrics_route
 from tidegate.server.api.status_page import status_routes
 from tidegate.server.api.supply import AdvisoryRoutes, ComponentRoutes, OriginRoutes
 from tidegate.server.live import Live
+from tidegate.server.once import Answered
 from tidegate.server.operations import Operations, auth_of
 from tidegate.server.readiness import Readiness
 from tidegate.server.services import Services
@@ -106,9 +110,11 @@ def create_admin_app(services: Services, readiness: Readiness) -> Litestar:
             DefineMiddleware(Authentication),
             DefineMiddleware(Intake),
             DefineMiddleware(Repeats),
+            DefineMiddleware(Answers),
         ],
         dependencies={"desk": Provide(lambda: desk, sync_to_thread=False)},
         exception_handlers={
+            Answered: show_again,
             TidegateError: show_problem,
             HTTPException: show_http_problem,
             RecursionError: show_unreadable,
@@ -137,12 +143,12 @@ def create_admin_app(services: Services, readiness: Readiness) -> Litestar:
     return app
 
 
-def show_problem(request: Request[Any, Any, Any], error: TidegateError) -> Response[bytes]:
+def show_problem(_: Request[Any, Any, Any], error: TidegateError) -> Response[bytes]:
     """Answer an error as RFC 9457 problem, with the code that it has everywhere."""
     found = problems.problem(error)
+    if isinstance(error, ChangedError):
+        found = msgspec.structs.replace(found, status=412)
     status = found.status
-    if error.code == "request.conflict" and "if-match" in request.headers:
-        status = 412
     headers = {"Cache-Control": "no-store"}
     if status in {429, 503}:
         headers["Retry-After"] = "5"
@@ -153,6 +159,16 @@ def show_problem(request: Request[Any, Any, Any], error: TidegateError) -> Respo
         status_code=status,
         media_type="application/problem+json",
         headers=headers,
+    )
+
+
+def show_again(_: Request[Any, Any, Any], error: Answered) -> Response[bytes]:
+    """Answer what an earlier call under the same idempotency key was answered."""
+    return Response(
+        error.body,
+        status_code=error.status,
+        media_type="application/json",
+        headers={"Idempotent-Replay": "true"},
     )
 
 

@@ -13,18 +13,8 @@ from tidegate.core.audit.entry import AuditRow
 from tidegate.core.codec import INTEGER_MAX
 from tidegate.core.errors import RequestError
 from tidegate.server import audit
-from tidegate.server.api.desk import (
-    ABOUT,
-    ANSWER,
-    PERMISSION,
-    WHOLE,
-    Cursor,
-    Desk,
-    DeskDep,
-    Limit,
-    cursor_of,
-    position_of,
-)
+from tidegate.server.api.desk import ABOUT, ANSWER, PERMISSION, WHOLE, Desk, DeskDep
+from tidegate.server.api.paging import Cursor, Limit, cursor_of, position_of
 from tidegate.server.api.wire import AuditCheckpoint, AuditCheckpoints, AuditRows
 from tidegate.server.audit import Proof, Verdict
 

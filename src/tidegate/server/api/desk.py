@@ -1,8 +1,6 @@
-"""What every handler works with: the opened server, its operations and accounts; and how pages, cursors and permissions are handled."""
+"""What every handler works with: the opened server, its operations and accounts; and how permissions are asked."""
 
 import asyncio
-import base64
-import binascii
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, TypeVar
@@ -16,7 +14,8 @@ from litestar.params import PathParameter, QueryParameter
 
 from tidegate.core.codec import INTEGER_MAX
 from tidegate.core.errors import RequestError
-from tidegate.server import audit, scopes
+from tidegate.server import audit, once, scopes
+from tidegate.server.api.tags import edit_of
 from tidegate.server.auth import Actor, Auth
 from tidegate.server.live import Live
 from tidegate.server.operations import Operations
@@ -25,15 +24,14 @@ from tidegate.server.services import Services
 from tidegate.server.store import Connection
 
 __all__ = [
-    "ABOUT", "ANYBODY", "INSIDE", "LISTED", "PAGE_MAX", "PERMISSION", "WHOLE",
-    "ApiRequest", "Cursor", "Desk", "DeskDep", "InState", "Limit", "Matching", "Text", "Yes",
-    "cursor_of", "permission_guard", "position_of", "wanted_generation",
+    "ABOUT", "ANSWER", "ANYBODY", "BODY", "INSIDE", "LISTED", "PERMISSION", "PREFIX", "REFUSALS", "WHOLE",
+    "ApiRequest", "Desk", "DeskDep", "DryRun", "InState", "Matching", "Name", "Number", "Text", "Yes",
+    "permission_guard", "wanted_generation",
 ]  # fmt: skip
 
 T = TypeVar("T")
 PREFIX: Final = "/api/v1"
 ApiRequest = Request[Actor, None, State]
-PAGE_MAX: Final = 500
 #: Keys of a handler's `opt` for the description of the API: the media type of a body that is read raw, the media types of an answer that is no JSON struct, and
 #: statuses of refusals beside those that follow from how it is called.
 BODY: Final = "body"
@@ -59,9 +57,15 @@ class Desk:
         """Run `work` on a snapshot."""
         return self.services.store.read(work)
 
-    def write(self, work: Callable[[Connection], T]) -> T:
-        """Run `work` on the writer, before what devices wait for; durable on return."""
-        return self.services.store.write(work, urgent=True).result()
+    def write(self, work: Callable[[Connection], T], *, dry_run: bool = False) -> T:
+        """Run `work` on the writer, before what devices wait for; durable on return. What it returns is what the call answers, and kept under its key.
+
+        `dry_run`: with all checks, and taken back.
+        """
+        store = self.services.store
+        if dry_run:
+            return once.rehearse(store, work)
+        return store.write(once.once(work), urgent=True).result()
 
     def check(self, actor: Actor, permission: str, about: str, name: str) -> None:
         """Refuse whoever lacks a permission on a thing (`scopes.check`)."""
@@ -76,13 +80,15 @@ DeskDep = NamedDependency[Desk]
 #: What stands in a path.
 Name = Annotated[str, PathParameter(min_length=1, max_length=128)]
 Number = Annotated[int, PathParameter(ge=1, le=INTEGER_MAX)]
-Limit = Annotated[int, QueryParameter(ge=1, le=PAGE_MAX)]
-Cursor = Annotated[str, QueryParameter(max_length=64)]
 Text = Annotated[str, QueryParameter(max_length=1000)]
 #: `state` and `query` are words of the framework, so the arguments have other names than the keys.
 InState = Annotated[str, QueryParameter(name="state", max_length=200)]
 Matching = Annotated[str, QueryParameter(name="query", max_length=1000)]
 Yes = Annotated[bool, QueryParameter()]
+#: On acts that change something large: all checks are made and the answer is what it would be; nothing is written.
+DryRun = Annotated[
+    bool, QueryParameter(name="dry_run", description="Check and answer, and change nothing.")
+]
 
 
 async def permission_guard(
@@ -100,30 +106,6 @@ async def permission_guard(
     await asyncio.to_thread(desk.check, connection.user, permission, about, name)
 
 
-def cursor_of(position: int) -> str | None:
-    """Return an opaque cursor; None for 0: there is no next page."""
-    if not position:
-        return None
-    return base64.urlsafe_b64encode(f"c{position}".encode()).decode().rstrip("=")
-
-
-def position_of(cursor: str | None) -> int:
-    """Return the position of a cursor (untrusted); 0 for none.
-
-    Raises:
-        RequestError: `request.invalid`.
-    """
-    if not cursor:
-        return 0
-    try:
-        plain = base64.urlsafe_b64decode(cursor[:64] + "=" * (-len(cursor) % 4)).decode("ascii")
-    except (binascii.Error, ValueError) as error:
-        raise RequestError("request.invalid", "cursor: take it from `next` of a page") from error
-    if plain[:1] != "c" or not plain[1:].isdigit() or len(plain) > 16:
-        raise RequestError("request.invalid", "cursor: take it from `next` of a page")
-    return int(plain[1:])
-
-
 def wanted_generation(request: ApiRequest) -> int | None:
     """Return the generation of `If-Match`, None where there is none or it is `*`.
 
@@ -133,7 +115,7 @@ def wanted_generation(request: ApiRequest) -> int | None:
     tag = request.headers.get("if-match", "*").strip()
     if tag == "*":
         return None
-    number = tag.removeprefix("W/").strip('"')
+    number = edit_of(tag).strip('"')
     if not number.isascii() or not number.isdigit() or len(number) > 15:
         raise RequestError("request.invalid", "If-Match: the ETag of the rollout")
     return int(number)

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Final
 
-from litestar import Controller, delete, get, post, put
+from litestar import Controller, Response, delete, get, post, put
 from litestar.params import JSONBody
 
 from tidegate.core import words
@@ -16,17 +16,15 @@ from tidegate.server.api.desk import (
     PERMISSION,
     WHOLE,
     ApiRequest,
-    Cursor,
     Desk,
     DeskDep,
     InState,
-    Limit,
     Matching,
     Name,
     Text,
-    cursor_of,
-    position_of,
 )
+from tidegate.server.api.paging import Cursor, Limit, cursor_of, position_of
+from tidegate.server.api.tags import MATCH, require_match, tag_of
 from tidegate.server.api.wire import (
     Because,
     Devices,
@@ -86,9 +84,10 @@ class DeviceRoutes(Controller):
         return Devices(items=items, next=cursor_of(more))
 
     @get("/{name:str}", opt={PERMISSION: "fleet.read", ABOUT: "device"}, sync_to_thread=True)
-    def show(self, desk: DeskDep, name: Name) -> DeviceRecord:
+    def show(self, desk: DeskDep, name: Name) -> Response[DeviceRecord]:
         """Return a device."""
-        return desk.read(lambda conn: inquiry.device(conn, name, desk.now))
+        found = desk.read(lambda conn: inquiry.device(conn, name, desk.now))
+        return Response(found, headers={"ETag": device_tag(found)})
 
     @get("/{name:str}/why", opt={PERMISSION: "fleet.read", ABOUT: "device"}, sync_to_thread=True)
     def why(self, desk: DeskDep, name: Name) -> Why:
@@ -113,7 +112,11 @@ class DeviceRoutes(Controller):
         )
         return Events(items=items, next=cursor_of(more))
 
-    @post("/{name:str}/accept", opt={PERMISSION: "device.manage", ABOUT: "device"}, status_code=200)
+    @post(
+        "/{name:str}/accept",
+        opt={PERMISSION: "device.manage", ABOUT: "device", MATCH: True},
+        status_code=200,
+    )
     async def accept(
         self, request: ApiRequest, desk: DeskDep, name: Name, data: JSONBody[LetIn]
     ) -> DeviceRecord:
@@ -136,11 +139,11 @@ class DeviceRoutes(Controller):
             detail = {"reason": data.reason, **compared}
             desk.note(conn, request.user, "device.accept", name, **detail)
 
-        return await _done(desk, name, work)
+        return await _done(request, desk, name, work)
 
     @post(
         ["/{name:str}/reject", "/{name:str}/revoke", "/{name:str}/decommission"],
-        opt={PERMISSION: "device.manage", ABOUT: "device"},
+        opt={PERMISSION: "device.manage", ABOUT: "device", MATCH: True},
         status_code=200,
     )
     async def enrolment(
@@ -162,9 +165,13 @@ class DeviceRoutes(Controller):
             devices.set_state(conn, int(row["row"]), _STATES[verb], desk.now)
             _record(conn, desk.now, request, f"device.{verb}", name, data.reason)
 
-        return await _done(desk, name, work)
+        return await _done(request, desk, name, work)
 
-    @post("/{name:str}/swap", opt={PERMISSION: "device.manage", ABOUT: "device"}, status_code=200)
+    @post(
+        "/{name:str}/swap",
+        opt={PERMISSION: "device.manage", ABOUT: "device", MATCH: True},
+        status_code=200,
+    )
     async def swap(
         self, request: ApiRequest, desk: DeskDep, name: Name, data: JSONBody[Swap]
     ) -> DeviceRecord:
@@ -175,11 +182,11 @@ class DeviceRoutes(Controller):
             beginning = words.key_beginning(data.fingerprint)
             identity.promise_key(conn, row, beginning, request.user.name, desk.now)
 
-        return await _done(desk, name, work)
+        return await _done(request, desk, name, work)
 
     @post(
         ["/{name:str}/rekey", "/{name:str}/clear"],
-        opt={PERMISSION: "device.manage", ABOUT: "device"},
+        opt={PERMISSION: "device.manage", ABOUT: "device", MATCH: True},
         status_code=200,
     )
     async def key(
@@ -197,11 +204,11 @@ class DeviceRoutes(Controller):
             act = identity.order_rekey if verb == "rekey" else identity.clear
             act(conn, row, request.user.name, data.reason, desk.now)
 
-        return await _done(desk, name, work)
+        return await _done(request, desk, name, work)
 
     @post(
         ["/{name:str}/hold", "/{name:str}/unhold"],
-        opt={PERMISSION: "device.manage", ABOUT: "device"},
+        opt={PERMISSION: "device.manage", ABOUT: "device", MATCH: True},
         status_code=200,
     )
     async def hold(
@@ -220,10 +227,12 @@ class DeviceRoutes(Controller):
                 devices.unhold(conn, int(row["row"]), desk.now)
             _record(conn, desk.now, request, f"device.{verb}", name, data.reason)
 
-        return await _done(desk, name, work)
+        return await _done(request, desk, name, work)
 
     @put(
-        "/{name:str}/tags", opt={PERMISSION: "device.manage", ABOUT: "device"}, sync_to_thread=True
+        "/{name:str}/tags",
+        opt={PERMISSION: "device.manage", ABOUT: "device", MATCH: True},
+        sync_to_thread=True,
     )
     def tags_of(
         self, request: ApiRequest, desk: DeskDep, name: Name, data: JSONBody[Tags]
@@ -235,8 +244,7 @@ class DeviceRoutes(Controller):
             devices.set_tags(conn, int(row["row"]), data.tags, desk.now)
             _record(conn, desk.now, request, "device.tag", name, ", ".join(data.tags))
 
-        desk.write(work)
-        return desk.read(lambda conn: inquiry.device(conn, name, desk.now))
+        return desk.write(_changing(request, desk, name, work))
 
 
 class FactoryRoutes(Controller):
@@ -270,9 +278,30 @@ class FactoryRoutes(Controller):
             raise RequestError("request.not_found", "no unused entry with this key")
 
 
-async def _done(desk: Desk, name: str, work: Callable[[Connection], None]) -> DeviceRecord:
-    await asyncio.to_thread(desk.write, work)
-    return await asyncio.to_thread(desk.read, lambda conn: inquiry.device(conn, name, desk.now))
+async def _done(
+    request: ApiRequest, desk: Desk, name: str, work: Callable[[Connection], None]
+) -> DeviceRecord:
+    return await asyncio.to_thread(desk.write, _changing(request, desk, name, work))
+
+
+def _changing(
+    request: ApiRequest, desk: Desk, name: str, work: Callable[[Connection], None]
+) -> Callable[[Connection], DeviceRecord]:
+    """Return `work` between a look whether the device is what the caller saw and a look at what became of it, in one transaction."""
+
+    def both(conn: Connection) -> DeviceRecord:
+        if "if-match" in request.headers:
+            require_match(request, device_tag(inquiry.device(conn, name, desk.now)))
+        work(conn)
+        return inquiry.device(conn, name, desk.now)
+
+    return both
+
+
+def device_tag(device: DeviceRecord) -> str:
+    """Return the tag of what people can edit of a device."""
+    edited = (device.id, device.state, device.tags, device.held, device.held_by)
+    return tag_of(*edited, device.key_sha256, device.key_promised, device.rekey)
 
 
 def _compare(row: dict[str, Any], fingerprint: str) -> None:

@@ -8,20 +8,9 @@ from litestar import Controller, Request, get
 from litestar.response import ServerSentEvent, ServerSentEventMessage
 
 from tidegate.server import calendar, inquiry
-from tidegate.server.api.desk import (
-    ABOUT,
-    ANSWER,
-    ANYBODY,
-    PERMISSION,
-    WHOLE,
-    Cursor,
-    Desk,
-    DeskDep,
-    Limit,
-    cursor_of,
-    position_of,
-)
+from tidegate.server.api.desk import ABOUT, ANSWER, ANYBODY, PERMISSION, WHOLE, Desk, DeskDep
 from tidegate.server.api.openapi import describe
+from tidegate.server.api.paging import Cursor, Limit, cursor_of, position_of
 from tidegate.server.api.wire import Calendar, Events
 from tidegate.server.facts import Status
 

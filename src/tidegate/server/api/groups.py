@@ -1,6 +1,6 @@
 """Groups and claim tokens over REST."""
 
-from litestar import Controller, delete, get, post, put
+from litestar import Controller, Response, delete, get, post, put
 from litestar.params import JSONBody
 
 from tidegate.server import claims, groups
@@ -12,8 +12,11 @@ from tidegate.server.api.desk import (
     WHOLE,
     ApiRequest,
     DeskDep,
+    DryRun,
     Name,
 )
+from tidegate.server.api.paging import Cursor, Limit, page
+from tidegate.server.api.tags import MATCH, require_match, tag_of
 from tidegate.server.api.wire import (
     Because,
     Claims,
@@ -25,6 +28,7 @@ from tidegate.server.api.wire import (
 )
 from tidegate.server.claims import ClaimFacts
 from tidegate.server.groups import GroupFacts
+from tidegate.server.store import Connection
 
 
 class GroupRoutes(Controller):
@@ -34,11 +38,14 @@ class GroupRoutes(Controller):
     tags = ("groups",)
 
     @get("/", opt={PERMISSION: "fleet.read", ABOUT: LISTED}, sync_to_thread=True)
-    def list_groups(self, request: ApiRequest, desk: DeskDep) -> Groups:
+    def list_groups(
+        self, request: ApiRequest, desk: DeskDep, cursor: Cursor = "", limit: Limit = 100
+    ) -> Groups:
         """List groups by name."""
         sight = request.user.sight
-        found = desk.read(groups.listed)
-        return Groups(items=[one for one in found if sight.whole or one.name in sight.groups])
+        seen = [one for one in desk.read(groups.listed) if sight.whole or one.name in sight.groups]
+        items, more = page(seen, lambda one: one.name, cursor, limit)
+        return Groups(items=items, next=more)
 
     @post("/", opt={PERMISSION: "group.manage", ABOUT: WHOLE}, sync_to_thread=True, status_code=201)
     def create(self, request: ApiRequest, desk: DeskDep, data: JSONBody[NewGroup]) -> GroupFacts:
@@ -50,25 +57,49 @@ class GroupRoutes(Controller):
         )
 
     @get("/{name:str}", opt={PERMISSION: "fleet.read", ABOUT: "group"}, sync_to_thread=True)
-    def show(self, desk: DeskDep, name: Name) -> GroupFacts:
+    def show(self, desk: DeskDep, name: Name) -> Response[GroupFacts]:
         """Return a group."""
-        return desk.read(lambda conn: groups.show(conn, name))
+        found, tag = desk.read(lambda conn: (groups.show(conn, name), _tag(conn, name)))
+        return Response(found, headers={"ETag": tag})
 
-    @put("/{name:str}", opt={PERMISSION: "group.manage", ABOUT: WHOLE}, sync_to_thread=True)
+    @put(
+        "/{name:str}",
+        opt={PERMISSION: "group.manage", ABOUT: WHOLE, MATCH: True},
+        sync_to_thread=True,
+    )
     def edit(
-        self, request: ApiRequest, desk: DeskDep, name: Name, data: JSONBody[GroupChange]
+        self,
+        request: ApiRequest,
+        desk: DeskDep,
+        name: Name,
+        data: JSONBody[GroupChange],
+        only_check: DryRun = False,
     ) -> GroupFacts:
         """Replace a group's query or its list of devices."""
-        return desk.write(
-            lambda conn: groups.edit(
+
+        def work(conn: Connection) -> GroupFacts:
+            require_match(request, _tag(conn, name))
+            return groups.edit(
                 conn, name, request.user, desk.now, query=data.query, devices=data.devices
             )
-        )
 
-    @delete("/{name:str}", opt={PERMISSION: "group.manage", ABOUT: WHOLE}, sync_to_thread=True)
-    def remove(self, request: ApiRequest, desk: DeskDep, name: Name) -> None:
+        return desk.write(work, dry_run=only_check)
+
+    @delete(
+        "/{name:str}",
+        opt={PERMISSION: "group.manage", ABOUT: WHOLE, MATCH: True},
+        sync_to_thread=True,
+    )
+    def remove(
+        self, request: ApiRequest, desk: DeskDep, name: Name, only_check: DryRun = False
+    ) -> None:
         """Remove a group."""
-        desk.write(lambda conn: groups.remove(conn, name, request.user, desk.now))
+
+        def work(conn: Connection) -> None:
+            require_match(request, _tag(conn, name))
+            groups.remove(conn, name, request.user, desk.now)
+
+        desk.write(work, dry_run=only_check)
 
 
 class ClaimRoutes(Controller):
@@ -78,11 +109,14 @@ class ClaimRoutes(Controller):
     tags = ("claims",)
 
     @get("/", opt={PERMISSION: "fleet.read", ABOUT: LISTED}, sync_to_thread=True)
-    def list_claims(self, request: ApiRequest, desk: DeskDep) -> Claims:
-        """List claims, without their secrets."""
+    def list_claims(
+        self, request: ApiRequest, desk: DeskDep, cursor: Cursor = "", limit: Limit = 100
+    ) -> Claims:
+        """List claims by name, without their secrets."""
         sight = request.user.sight
-        found = desk.read(claims.listed)
-        return Claims(items=[one for one in found if sight.sees(claims.place_of(one))])
+        seen = [one for one in desk.read(claims.listed) if sight.sees(claims.place_of(one))]
+        items, more = page(seen, lambda one: one.name, cursor, limit)
+        return Claims(items=items, next=more)
 
     @post(
         "/", opt={PERMISSION: "claim.manage", ABOUT: INSIDE}, sync_to_thread=True, status_code=201
@@ -118,3 +152,8 @@ class ClaimRoutes(Controller):
     ) -> ClaimFacts:
         """End a claim; devices that joined by it stay."""
         return desk.write(lambda conn: claims.revoke(conn, name, request.user, desk.now))
+
+
+def _tag(conn: Connection, name: str) -> str:
+    """Return the tag of a group: its facts, and who is in it."""
+    return tag_of(groups.show(conn, name), groups.listed_members(conn, name))

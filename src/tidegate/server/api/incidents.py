@@ -1,12 +1,8 @@
 """Incidents over REST: open, look, write into, lead through, close, publish, export."""
 
-import base64
-import binascii
-
 from litestar import Controller, Response, get, post
 from litestar.params import JSONBody
 
-from tidegate.core.errors import RequestError
 from tidegate.core.protocol import Envelope
 from tidegate.rollout.incident import POLICY
 from tidegate.server import acts, cohort_lists, grants, incidents, publication, reports, scopes
@@ -19,16 +15,12 @@ from tidegate.server.api.desk import (
     PERMISSION,
     WHOLE,
     ApiRequest,
-    Cursor,
     Desk,
     DeskDep,
     InState,
-    Limit,
     Name,
     Number,
     Text,
-    cursor_of,
-    position_of,
 )
 from tidegate.server.api.incident_wire import (
     Cohort,
@@ -42,6 +34,15 @@ from tidegate.server.api.incident_wire import (
     NewUpdate,
     Withdrawal,
 )
+from tidegate.server.api.paging import (
+    Cursor,
+    Limit,
+    cursor_of,
+    cursor_of_place,
+    place_of,
+    position_of,
+)
+from tidegate.server.api.tags import MATCH, require_match, tag_of
 from tidegate.server.api.wire import Because, Grants, NewGrant, SignedGrant
 from tidegate.server.auth import Actor
 from tidegate.server.grants import GrantAsk, GrantDraft
@@ -105,7 +106,7 @@ class IncidentRoutes(Controller):
         return desk.write(work)
 
     @get("/{name:str}", opt={PERMISSION: "fleet.read", ABOUT: "incident"}, sync_to_thread=True)
-    def show(self, desk: DeskDep, name: Name) -> IncidentAnswer:
+    def show(self, desk: DeskDep, name: Name) -> Response[IncidentAnswer]:
         """Return an incident, its report as it stands now, what was written into it, and what the status page says."""
 
         def work(conn: Connection) -> IncidentAnswer:
@@ -121,7 +122,8 @@ class IncidentRoutes(Controller):
                 public=desk.services.settings.status_public,
             )
 
-        return desk.read(work)
+        found = desk.read(work)
+        return Response(found, headers={"ETag": tag_of(found.incident)})
 
     @get(
         "/{name:str}/export",
@@ -155,13 +157,13 @@ class IncidentRoutes(Controller):
         limit: Limit = 500,
     ) -> Cohort:
         """List an incident's devices: `affected`, `exposed`, `past-return` (of no return) or `stopped` (before they activated)."""
-        after = _place(cursor)
+        after = place_of(cursor)
         items, more = desk.read(lambda conn: cohort_lists.page(conn, name, which, after, limit))
-        return Cohort(items=items, next=_cursor(more))
+        return Cohort(items=items, next=cursor_of_place(more))
 
     @post(
         "/{name:str}/edit",
-        opt={PERMISSION: "incident.write", ABOUT: "incident"},
+        opt={PERMISSION: "incident.write", ABOUT: "incident", MATCH: True},
         sync_to_thread=True,
         status_code=200,
     )
@@ -169,8 +171,10 @@ class IncidentRoutes(Controller):
         self, request: ApiRequest, desk: DeskDep, name: Name, data: JSONBody[IncidentEdit]
     ) -> IncidentFacts:
         """Set severity, owner or summary."""
-        return desk.write(
-            lambda conn: incidents.edit(
+
+        def work(conn: Connection) -> IncidentFacts:
+            require_match(request, tag_of(incidents.show(conn, name)))
+            return incidents.edit(
                 conn,
                 name,
                 request.user,
@@ -179,7 +183,8 @@ class IncidentRoutes(Controller):
                 owner=data.owner,
                 summary=data.summary,
             )
-        )
+
+        return desk.write(work)
 
     @post(
         "/{name:str}/notes",
@@ -363,26 +368,3 @@ class IncidentRoutes(Controller):
 
 def _move(desk: Desk, name: str, verb: str, actor: Actor, reason: str) -> IncidentFacts:
     return desk.write(lambda conn: incidents.move(conn, name, verb, actor, reason, desk.now))
-
-
-def _cursor(place: tuple[int, str] | None) -> str | None:
-    """Return an opaque cursor of a place in a cohort."""
-    if place is None:
-        return None
-    return base64.urlsafe_b64encode(f"{place[0]} {place[1]}".encode()).decode().rstrip("=")
-
-
-def _place(cursor: str) -> tuple[int, str]:
-    """Return the place of a cursor (untrusted).
-
-    Raises:
-        RequestError: `request.invalid`.
-    """
-    if not cursor:
-        return 0, ""
-    try:
-        plain = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode("ascii")
-        at, _, device = plain.partition(" ")
-        return int(at), device
-    except (binascii.Error, ValueError) as error:
-        raise RequestError("request.invalid", "cursor: take it from `next` of a page") from error

@@ -5,21 +5,11 @@ from litestar import Controller, get, post
 from litestar.params import JSONBody
 
 from tidegate.server import outbox
-from tidegate.server.api.desk import (
-    ABOUT,
-    PERMISSION,
-    WHOLE,
-    ApiRequest,
-    Cursor,
-    DeskDep,
-    InState,
-    Limit,
-    Number,
-    cursor_of,
-    position_of,
-)
+from tidegate.server.api.desk import ABOUT, PERMISSION, WHOLE, ApiRequest, DeskDep, InState, Number
+from tidegate.server.api.paging import Cursor, Limit, cursor_of, position_of
 from tidegate.server.api.wire import Short
 from tidegate.server.outbox import ChannelFacts, NoticeFacts
+from tidegate.server.store import Connection
 
 
 class Notices(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,5 +63,11 @@ class NoticeRoutes(Controller):
     )
     def test(self, request: ApiRequest, desk: DeskDep, data: JSONBody[NewTest]) -> NewTest:
         """Send a channel a message that says nothing but that it is one."""
-        outbox.test(desk.services, data.channel, request.user, desk.now)
-        return data
+
+        def work(conn: Connection) -> NewTest:
+            outbox.test(conn, desk.services.settings, data.channel, request.user, desk.now)
+            return data
+
+        done = desk.write(work)
+        desk.services.wake()
+        return done

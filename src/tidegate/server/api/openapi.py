@@ -6,11 +6,10 @@ anything may be refused for its form or for who asks, what is named in the path 
 """
 
 import inspect
-from types import UnionType
-from typing import Any, Final, Union, get_args, get_origin
+from typing import Any, Final
 
 import msgspec
-from litestar import Litestar, Response
+from litestar import Litestar
 from litestar.handlers import HTTPRouteHandler
 from litestar.response import ServerSentEvent, Stream
 
@@ -20,8 +19,11 @@ from tidegate.core.errors import HINTS
 from tidegate.core.protocol import Problem
 from tidegate.core.reasons import REASONS
 from tidegate.server import problems
+from tidegate.server.api import fields
+from tidegate.server.api.answers import kinds_of
 from tidegate.server.api.desk import ANSWER, ANYBODY, BODY, PERMISSION, PREFIX, REFUSALS
 from tidegate.server.api.examples import BODIES, PATHS
+from tidegate.server.api.tags import MATCH
 from tidegate.server.auth import COOKIE
 
 Document = dict[str, Any]
@@ -48,6 +50,47 @@ _STATUSES: Final = {
 _ALWAYS: Final = (400, 401, 403, 405, 429, 500, 503)
 _CHANGES: Final = (404, 409, 412, 413, 422, 507)
 _LATER: Final = frozenset({429, 503})
+_TAG: Final = {
+    "description": "What the answer is; send it in `If-None-Match` to be spared it, in `If-Match` to change only what you saw.",
+    "schema": {"type": "string"},
+}
+_UNCHANGED: Final = {"description": "It is what `If-None-Match` names.", "headers": {"ETag": _TAG}}
+_FIELDS, _IF_NONE_MATCH, _IF_MATCH, _IDEMPOTENCY_KEY = (
+    "fields",
+    "IfNoneMatch",
+    "IfMatch",
+    "IdempotencyKey",
+)
+_PARAMETERS: Final = {
+    _FIELDS: {
+        "name": fields.FIELDS,
+        "in": "query",
+        "required": False,
+        "description": "Only these fields, separated by commas, with dots into what they hold; of a page, of each of its items.",
+        "schema": {"type": "string", "maxLength": fields.FIELDS_MAX},
+    },
+    _IF_NONE_MATCH: {
+        "name": "If-None-Match",
+        "in": "header",
+        "required": False,
+        "description": "ETags that are known; the answer to one of them is 304.",
+        "schema": {"type": "string", "maxLength": 2000},
+    },
+    _IF_MATCH: {
+        "name": "If-Match",
+        "in": "header",
+        "required": False,
+        "description": "ETag of what is to be changed, as it was read; when it changed meanwhile the answer is 412.",
+        "schema": {"type": "string", "maxLength": 200},
+    },
+    _IDEMPOTENCY_KEY: {
+        "name": "Idempotency-Key",
+        "in": "header",
+        "required": False,
+        "description": "The same call sent again under the same key is answered with the first answer, for 24 hours.",
+        "schema": {"type": "string", "minLength": 1, "maxLength": 100, "pattern": "^[!-~]+$"},
+    },
+}
 _TAGS: Final = {
     "rollouts": "One release on its way to a group of devices.",
     "releases": "Signed, immutable sets of artifacts.",
@@ -115,6 +158,7 @@ def describe(app: Litestar) -> Document:
                     "description": "A device's session token, of `POST /d/v1/session`.",
                 },
             },
+            "parameters": _PARAMETERS,
             "responses": {f"Refused{status}": _refusal(status) for status in used},
             "schemas": dict(sorted(schemas.items())),
         },
@@ -139,14 +183,13 @@ class _Draft(msgspec.Struct, frozen=True):
     @property
     def gives(self) -> tuple[Any, ...]:
         """Return the types of the answer; none where it is empty or raw."""
-        kind = self.handler.parsed_return_field.annotation
-        if get_origin(kind) is Response:
-            kind = get_args(kind)[0]
-        found = (
-            get_args(kind) if isinstance(kind, UnionType) or get_origin(kind) is Union else (kind,)
-        )
-        raw = (None, type(None), bytes, ServerSentEvent, Stream)
-        return tuple(one for one in found if one not in raw)
+        raw = (bytes, ServerSentEvent, Stream)
+        return tuple(one for one in kinds_of(self.handler) if one not in raw)
+
+    @property
+    def shaped(self) -> bool:
+        """Say whether the answer is JSON that `fields` and ETags apply to."""
+        return self.method == "GET" and ANSWER not in self.handler.opt
 
     def operation(self, known: dict[Any, Document]) -> Document:
         """Return the operation as the document has it."""
@@ -166,12 +209,14 @@ class _Draft(msgspec.Struct, frozen=True):
             found["description"] = "\n\n".join(told)
         if opt.get("exclude_from_auth"):
             found["security"] = []
-        parameters = [*self.parameters, *_headers(self.method, opt)]
+        parameters = [*self.parameters, *self._common()]
         if parameters:
             found["parameters"] = parameters
         if body := self._body(known):
             found["requestBody"] = body
         success = {"description": "Done.", **self._answer(known)}
+        if self.shaped:
+            success["headers"] = {"ETag": _TAG}
         refused = set(_ALWAYS) | set(opt.get(REFUSALS, ()))
         if self.method != "GET":
             refused |= set(_CHANGES)
@@ -179,9 +224,21 @@ class _Draft(msgspec.Struct, frozen=True):
             refused.add(404)
         found["responses"] = {
             str(self.handler.status_code): success,
+            **({"304": _UNCHANGED} if self.shaped else {}),
             **{str(status): _to_refusal(status) for status in sorted(refused)},
         }
         return found
+
+    def _common(self) -> list[Document]:
+        """Return the parameters that many routes heed in the same way."""
+        found = []
+        if self.shaped:
+            found += [_FIELDS, _IF_NONE_MATCH]
+        if self.method == "POST":
+            found.append(_IDEMPOTENCY_KEY)
+        if MATCH in self.handler.opt:
+            found.append(_IF_MATCH)
+        return [{"$ref": f"#/components/parameters/{one}"} for one in found]
 
     def _is_list(self) -> bool:
         return any("items" in getattr(one, "__struct_fields__", ()) for one in self.gives)
@@ -275,22 +332,6 @@ def _parameter(path: str, told: Document) -> Document:
         elif schema.get("type") == "integer":
             found["example"] = 1
     return found
-
-
-def _headers(method: str, opt: dict[str, Any]) -> list[Document]:
-    """Return the headers that a route heeds beside those of everyone."""
-    del opt
-    if method != "POST":
-        return []
-    return [
-        {
-            "name": "Idempotency-Key",
-            "in": "header",
-            "required": False,
-            "description": "The same call sent again under the same key is answered with the first answer, for 24 hours.",
-            "schema": {"type": "string", "minLength": 1, "maxLength": 100, "pattern": "^[!-~]+$"},
-        }
-    ]
 
 
 def _to_refusal(status: int) -> Document:

@@ -19,16 +19,14 @@ from tidegate.server.api.desk import (
     PERMISSION,
     WHOLE,
     ApiRequest,
-    Cursor,
     Desk,
     DeskDep,
-    Limit,
+    DryRun,
     Name,
     Text,
     Yes,
-    cursor_of,
-    position_of,
 )
+from tidegate.server.api.paging import Cursor, Limit, cursor_of, position_of
 from tidegate.server.api.wire import Because, Releases, Version
 from tidegate.server.auth import Actor
 from tidegate.server.facts import ReleaseFacts
@@ -78,11 +76,19 @@ class ReleaseRoutes(Controller):
         status_code=200,
     )
     def recall(
-        self, request: ApiRequest, desk: DeskDep, name: Name, data: JSONBody[Because]
+        self,
+        request: ApiRequest,
+        desk: DeskDep,
+        name: Name,
+        data: JSONBody[Because],
+        only_check: DryRun = False,
     ) -> Recalled:
         """Never offer a release again, and end every rollout of it. It cannot be undone."""
         actor = request.user
-        return desk.write(lambda conn: recalls.recall(conn, name, data.reason, actor, desk.now))
+        return desk.write(
+            lambda conn: recalls.recall(conn, name, data.reason, actor, desk.now),
+            dry_run=only_check,
+        )
 
     @post(
         "/bundles",

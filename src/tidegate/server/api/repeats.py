@@ -1,7 +1,8 @@
 """Idempotency keys: the same POST sent again is answered with the first answer, for 24 h.
 
-The key is bound to who sends it and to the request. What an answer shows only once (tokens, passwords, tickets) is not kept, since it would then lie in the
-database; there a repeated call makes another. A crash between act and answer may let the act happen twice; the acts themselves are safe to repeat.
+The key is bound to who sends it and to the request. The answer is kept in the transaction of the act (`server.once`); where it says more than the act itself
+knew, that is added afterwards. What an answer shows only once (tokens, passwords, tickets) is not kept, since it would then lie in the database; there a
+repeated call makes another, or finds the name taken.
 """
 
 import asyncio
@@ -11,12 +12,14 @@ from typing import Any, Final
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from tidegate.core.errors import RequestError
+from tidegate.server import once
 from tidegate.server.api.desk import Desk
 from tidegate.server.api.intake import again, whole
 from tidegate.server.auth import Actor
-from tidegate.server.store import admin_log
+from tidegate.server.store import Connection, admin_log
 
-KEPT_MAX: Final = 256 << 10
+#: Header of an answer that was given before.
+REPEATED: Final = b"idempotent-replay"
 _KEY_MAX: Final = 100
 #: Answers under these paths hold secrets, or the request is a stream.
 _PASSED_OVER: Final = (
@@ -28,7 +31,6 @@ _PASSED_OVER: Final = (
     "/targets",
     "/advisories",
 )
-_CONTENT: Final = b"application/json"
 
 
 class Repeats:
@@ -60,27 +62,28 @@ class Repeats:
         desk: Desk = scope["litestar_app"].state.desk
         body = await whole(receive, desk.services.settings.body_max)
         asked = f"POST {scope['path']}?".encode() + scope["query_string"] + b"\n" + body
-        digest = hashlib.sha256(asked).hexdigest()
-        kept = await asyncio.to_thread(desk.read, lambda conn: admin_log.kept_answer(conn, key))
-        if kept is not None:
-            if kept["request_sha256"] != digest:
-                raise RequestError(
-                    "request.conflict", "this idempotency key was used for another call"
-                )
-            await _answer(send, int(kept["status"]), bytes(kept["body"]))
-            return
+        handler: Any = scope["route_handler"]
+        call = once.Key(key, hashlib.sha256(asked).hexdigest(), handler.status_code, desk.now)
+        await asyncio.to_thread(desk.read, lambda conn: once.kept(conn, call))
         answer = _Answer(send)
-        await self.app(scope, again(body, receive), answer)
-        if answer.status < 400 and len(answer.body) <= KEPT_MAX:
-            row = {
-                "key": key,
-                "request_sha256": digest,
-                "status": answer.status,
-                "body": bytes(answer.body),
-                "at": desk.now,
-            }
-            await asyncio.to_thread(desk.write, lambda conn: admin_log.keep_answer(conn, row))
+        before = once.KEY.set(call)
+        try:
+            await self.app(scope, again(body, receive), answer)
+        finally:
+            once.KEY.reset(before)
+        if answer.status < 400 and not answer.repeated:
+            await keep_late(desk, call, bytes(answer.body))
         await answer.release()
+
+
+async def keep_late(desk: Desk, call: once.Key, body: bytes) -> None:
+    """Keep the answer as it was sent: where an act went around `once`, or the answer says more than the act knew."""
+    store = desk.services.store
+
+    def work(conn: Connection) -> None:
+        admin_log.keep_answer(conn, call.row(body))
+
+    await asyncio.to_thread(lambda: store.write(work, urgent=True).result())
 
 
 class _Answer:
@@ -91,12 +94,14 @@ class _Answer:
         self._held: list[Message] = []
         self.status = 500
         self.body = bytearray()
+        self.repeated = False
 
     async def __call__(self, message: Message) -> None:
         """Take one message of the answer."""
         self._held.append(message)
         if message["type"] == "http.response.start":
             self.status = message["status"]
+            self.repeated = any(name.lower() == REPEATED for name, _ in message["headers"])
         elif message["type"] == "http.response.body":
             self.body += message.get("body", b"")
 
@@ -121,13 +126,3 @@ def _key_of(scope: Scope) -> str:
                 )
             return key
     return ""
-
-
-async def _answer(send: Send, status: int, body: bytes) -> None:
-    headers = [
-        (b"content-type", _CONTENT),
-        (b"content-length", str(len(body)).encode()),
-        (b"idempotent-replay", b"true"),
-    ]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body, "more_body": False})

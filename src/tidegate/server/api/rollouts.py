@@ -16,18 +16,17 @@ from tidegate.server.api.desk import (
     PERMISSION,
     REFUSALS,
     ApiRequest,
-    Cursor,
     Desk,
     DeskDep,
+    DryRun,
     InState,
-    Limit,
     Name,
     Text,
     Yes,
-    cursor_of,
-    position_of,
     wanted_generation,
 )
+from tidegate.server.api.paging import Cursor, Limit, cursor_of, position_of
+from tidegate.server.api.tags import MATCH
 from tidegate.server.api.wire import (
     Act,
     Explanation,
@@ -93,19 +92,30 @@ class RolloutRoutes(Controller):
         found = desk.read(lambda conn: inquiry.rollout(conn, name, desk.now))
         return Response(found, headers={"ETag": f'"{found.generation}"'})
 
-    @put("/{name:str}", opt={PERMISSION: "rollout.widen", ABOUT: "rollout"}, sync_to_thread=True)
+    @put(
+        "/{name:str}",
+        opt={PERMISSION: "rollout.widen", ABOUT: "rollout", MATCH: True},
+        sync_to_thread=True,
+    )
     def edit(
         self,
         request: ApiRequest,
         desk: DeskDep,
         name: Name,
         data: JSONBody[dict[str, Any]],
+        only_check: DryRun = False,
     ) -> Outcome:
         """Replace a rollout's policy by a policy file's content, with `reason` beside it."""
         reason = str(data.pop("reason", ""))[:1000]
         generation = wanted_generation(request)
         return desk.operations.edit(
-            name, data, request.user, reason, desk.now, generation=generation
+            name,
+            data,
+            request.user,
+            reason,
+            desk.now,
+            generation=generation,
+            dry_run=only_check,
         )
 
     @get(
@@ -205,7 +215,7 @@ class RolloutRoutes(Controller):
             "/{name:str}/advance",
             "/{name:str}/readmit",
         ],
-        opt={PERMISSION: "rollout.widen", ABOUT: "rollout"},
+        opt={PERMISSION: "rollout.widen", ABOUT: "rollout", MATCH: True},
         status_code=200,
     )
     async def widen(
@@ -221,7 +231,7 @@ class RolloutRoutes(Controller):
 
     @post(
         ["/{name:str}/halt", "/{name:str}/pause", "/{name:str}/cancel", "/{name:str}/isolate"],
-        opt={PERMISSION: "rollout.halt", ABOUT: "rollout"},
+        opt={PERMISSION: "rollout.halt", ABOUT: "rollout", MATCH: True},
         status_code=200,
     )
     async def narrow(
@@ -237,7 +247,7 @@ class RolloutRoutes(Controller):
 
     @post(
         "/{name:str}/approve",
-        opt={PERMISSION: "rollout.approve", ABOUT: "rollout"},
+        opt={PERMISSION: "rollout.approve", ABOUT: "rollout", MATCH: True},
         sync_to_thread=True,
         status_code=200,
     )

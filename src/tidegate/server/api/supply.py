@@ -19,16 +19,13 @@ from tidegate.server.api.desk import (
     REFUSALS,
     WHOLE,
     ApiRequest,
-    Cursor,
     Desk,
     DeskDep,
-    Limit,
     Name,
     Number,
     Text,
-    cursor_of,
-    position_of,
 )
+from tidegate.server.api.paging import Cursor, Limit, cursor_of, position_of
 from tidegate.server.api.wire import (
     Advisories,
     Because,

@@ -235,6 +235,17 @@ def set_members(conn: Connection, group_id: int, rows: Collection[int]) -> None:
         add_member(conn, group_id, row)
 
 
+def member_ids(conn: Connection, group_id: int) -> list[str]:
+    """Return the ids of the static members of a group, in order."""
+    asked = (
+        select(t.device.c.id)
+        .join(t.group_member, t.group_member.c.device_row == t.device.c.row)
+        .where(t.group_member.c.group_id == group_id)
+        .order_by(t.device.c.id)
+    )
+    return [str(one) for one in conn.execute(asked).scalars()]
+
+
 def add_member(conn: Connection, group_id: int, row: int) -> None:
     """Put a device into a group; nothing happens when it is in it."""
     member = (t.group_member.c.group_id == group_id, t.group_member.c.device_row == row)
