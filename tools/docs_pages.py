@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any, Final, Literal, cast, get_args, get_origin, get_type_hints
 
 import click
+import docs_api
 import msgspec
 
 from tidegate import cli
@@ -422,6 +423,7 @@ def openapi() -> str:
 
 PAGES: Final[dict[str, Callable[[], str]]] = {
     "openapi.json": openapi,
+    "api-verbs.md": docs_api.page,
     "errors.md": errors,
     "states.md": states,
     "queries.md": queries,

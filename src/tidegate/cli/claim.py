@@ -78,7 +78,7 @@ def list_claims(client: Client, out: Output) -> None:
     \b
     tidegate claim list
     """
-    items = client.get(f"{API}/claims")["items"]
+    items = list(client.pages(f"{API}/claims"))
     rows = (
         items
         if out.json

@@ -30,7 +30,7 @@ def list_groups(client: Client, out: Output) -> None:
     \b
     tidegate group list
     """
-    items = client.get(f"{API}/groups")["items"]
+    items = list(client.pages(f"{API}/groups"))
     rows = items if out.json else [{**one, "created": when(one["created_at"])} for one in items]
     out.table("groups/1", rows, ("name", "query", "members", "created", "created_by"))
 

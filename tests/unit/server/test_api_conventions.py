@@ -11,7 +11,7 @@ from tests.unit.server.test_api_routes import POLICY, Api, api
 from tidegate.core.errors import RequestError
 from tidegate.server.api import fields, paging, repeats, tags
 from tidegate.server.api.wire import Groups
-from tidegate.server.store import admin_log
+from tidegate.server.store import admin_log, audit_rows
 
 __all__ = ["api"]
 
@@ -25,7 +25,7 @@ LISTS = (
     "/incidents",
     "/events",
     "/audit",
-    "/audit/export",
+    "/audit/entries",
     "/rollouts/gw1-1.1.0/log",
     "/rollouts/gw1-1.1.0/updates",
     "/devices/e1/log",
@@ -285,9 +285,9 @@ def test_what_an_isolation_counted_afterwards_stands_in_the_answer_that_is_kept(
 
 
 def _rehearsed(api: Api, method: str, path: str, body: Any) -> Answer:
-    before = api.rig.read(admin_log.audit_head)
+    before = api.rig.read(audit_rows.head)
     answer = api.call(method, f"{path}?dry_run=true", body)
-    assert api.rig.read(admin_log.audit_head) == before
+    assert api.rig.read(audit_rows.head) == before
     return answer
 
 

@@ -13,7 +13,7 @@ from tidegate.core.audit.entry import AuditRow
 from tidegate.core.codec import INTEGER_MAX
 from tidegate.core.errors import RequestError
 from tidegate.server import audit
-from tidegate.server.api.desk import ABOUT, ANSWER, PERMISSION, WHOLE, Desk, DeskDep
+from tidegate.server.api.desk import ABOUT, ANSWER, PERMISSION, REFUSALS, WHOLE, Desk, DeskDep
 from tidegate.server.api.paging import Cursor, Limit, cursor_of, position_of
 from tidegate.server.api.wire import AuditCheckpoint, AuditCheckpoints, AuditRows
 from tidegate.server.audit import Proof, Verdict
@@ -61,7 +61,7 @@ class AuditRoutes(Controller):
         """Hold every row against chain, tree and newest checkpoint, as far as the server's own database can say."""
         return desk.read(audit.verify)
 
-    @get("/checkpoint", sync_to_thread=True)
+    @get("/checkpoint", opt={REFUSALS: (404,)}, sync_to_thread=True)
     def checkpoint(self, desk: DeskDep) -> AuditCheckpoint:
         """Return the newest signed head of the log, with the key that signed it.
 

@@ -1,0 +1,85 @@
+"""Every verb of the command line and of the pages has a route, or a reason why not; and every route is somebody's."""
+
+import importlib.util
+import inspect
+import json
+import re
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENT: dict[str, Any] = json.loads((ROOT / "docs/reference/openapi.json").read_text())
+OPERATIONS = {
+    one["operationId"]: path
+    for path, item in DOCUMENT["paths"].items()
+    for one in item.values()
+    if path.startswith("/api/v1/")
+}
+
+
+def _table() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("docs_api", ROOT / "tools/docs_api.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def table() -> ModuleType:
+    return _table()
+
+
+def test_every_command_calls_a_route_or_says_why_not(table: ModuleType) -> None:
+    commands = table.commands()
+    assert len(commands) > 100
+    assert [one for one in commands if one not in table.CALLS and not table.why_local(one)] == []
+    assert sorted(set(table.CALLS) - set(commands)) == []
+
+
+def test_every_route_that_is_named_is_there(table: ModuleType) -> None:
+    named = {one for calls in (*table.CALLS.values(), *table.FORMS.values()) for one in calls}
+    assert sorted(named - set(OPERATIONS)) == []
+    beginnings = tuple(table.ROUTES_ALONE)
+    assert [one for one in beginnings if not any(o.startswith(one) for o in OPERATIONS)] == []
+
+
+def test_every_route_is_called_or_says_what_for(table: ModuleType) -> None:
+    named = {one for calls in (*table.CALLS.values(), *table.FORMS.values()) for one in calls}
+    alone = tuple(table.ROUTES_ALONE)
+    assert [one for one in sorted(set(OPERATIONS) - named) if not one.startswith(alone)] == []
+
+
+def test_every_form_of_the_pages_has_a_route_or_says_why_not(table: ModuleType) -> None:
+    posts: set[str] = set()
+    for file in (ROOT / "src/tidegate/server/web").rglob("*.py"):
+        found = re.findall(r'@post\(\s*"([^"]+)"', file.read_text())
+        posts |= {re.sub(r"\{[^}]*\}", "{}", one) for one in found}
+    assert len(posts) >= 10
+    missing = [
+        one
+        for one in sorted(posts)
+        if one not in table.FORMS and not one.startswith(tuple(table.FORMS_ALONE))
+    ]
+    assert missing == []
+
+
+def test_what_commands_call_is_what_their_files_say(table: ModuleType) -> None:
+    """The table is written by hand; here the paths in the files of the commands are held against it."""
+    told: dict[ModuleType, set[str]] = {}
+    for name, command in table.commands().items():
+        module = inspect.getmodule(inspect.unwrap(command.callback))
+        assert module is not None
+        nouns = told.setdefault(module, set())
+        nouns |= {OPERATIONS[one].split("/")[3] for one in table.CALLS.get(name, ())}
+    said = {
+        module: set(re.findall(r"(?:/api/v1|\{API\})/([a-z-]+)", inspect.getsource(module)))
+        for module in told
+    }
+    wrong = {module.__name__: sorted(said[module] - told[module]) for module in told}
+    assert {name: nouns for name, nouns in wrong.items() if nouns} == {}
+    assert len([nouns for nouns in said.values() if nouns]) > 12
