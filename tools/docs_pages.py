@@ -30,6 +30,7 @@ from tidegate.server.config import Settings
 from tidegate.server.messages import EVENTS
 from tidegate.server.metric_families import FAMILIES as METRICS
 from tidegate.server.metric_families import RELEASES_MAX, ROLLOUTS_MAX
+from tidegate.server.people.limits import Oidc
 
 #: Who must act, by the family of the code (the part before the dot).
 FAMILIES: Final[dict[str, str]] = {
@@ -46,6 +47,7 @@ FAMILIES: Final[dict[str, str]] = {
     "agent": "The agent's own state.",
     "clock": "Time could not be established.",
     "security": "Noticed and reported; not the end of an update.",
+    "auth": "Signing in.",
     "config": "Configuration; raised at start only.",
     "data": "The server's data directory.",
     "blobs": "The object store: whoever runs it, or configured it.",
@@ -219,6 +221,12 @@ def server_settings() -> str:
             ),
             _table(("key of [[webhook]]", "default", "means"), _channel(server_config.Webhook)),
             _table(("key of [[mail]]", "default", "means"), _channel(server_config.Mail)),
+            "## `[oidc]`",
+            (
+                "Sign-in by an OpenID provider ([guide](../guides/single-sign-on.md)). `[oidc.groups]` gives a group its roles, "
+                '`"gateway-team" = ["rollout-operator@product:gw1", "viewer"]`. Needs `[http] external_url`.'
+            ),
+            _table(("key", "default", "means"), _channel(Oidc)),
             "## `[[ingest]]`",
             (
                 "What a channel demands of a release's origin; as many as wanted, and a release must meet each that guards one of its "
@@ -232,7 +240,8 @@ def server_settings() -> str:
 def _channel(kind: type[msgspec.Struct]) -> Iterable[tuple[str, str, str]]:
     told = _attributes(kind.__doc__ or "")
     for field in msgspec.structs.fields(kind):
-        given = "" if field.required or field.default in ("", (), 0) else f"`{field.default}`"
+        value = " ".join(field.default) if isinstance(field.default, tuple) else field.default
+        given = "" if field.required or value in ("", 0, msgspec.NODEFAULT) else f"`{value}`"
         yield f"`{field.encode_name}`", given, told.get(field.name, "")
 
 

@@ -26,6 +26,9 @@ class FixtureAuth:
     """Two accounts that live in memory; a session token is `session-NAME`."""
 
     sessions: set[str] = field(default_factory=set)
+    people: None = None
+    single: None = None
+    local: bool = True
 
     def account(self, session: str, now: int) -> Account | None:
         """Return the account of a session that was opened."""
@@ -45,15 +48,17 @@ class FixtureAuth:
         if permission not in account.may | {"fleet.read"}:
             raise RequestError("request.forbidden", f"{account.name} has no {permission}")
 
-    def sign_in(self, name: str, password: str, address: str, now: int) -> str | None:
+    def sign_in(
+        self, name: str, password: str, address: str, now: int, *, agent: str = ""
+    ) -> str | None:
         """Open a session."""
-        del address, now
+        del address, now, agent
         if password != PASSWORD:
             return None
         self.sessions.add(f"session-{name}")
         return f"session-{name}"
 
-    def redeem(self, ticket: str, now: int) -> str | None:
+    def redeem(self, ticket: str, now: int, *, address: str = "", agent: str = "") -> str | None:
         """Open a session for the one good ticket, once."""
         if ticket != "good" or "session-jonas.weber" in self.sessions:
             return None

@@ -73,6 +73,8 @@ HINTS: Final[dict[str, str]] = {
     "request.conflict": "look at the present state, then try again",
     "request.confirmation_needed": "answer on a terminal, or give the options that --help names for scripts",
     "request.rate_limited": "wait as Retry-After says",
+    "auth.provider": "begin the sign-in again; if it stays so, whoever runs this server compares [oidc] with the provider",
+    "auth.second_factor": "enter the present code of your authenticator app, or a recovery code that was not used",
     "device.unknown": "enrol the device first",
     "device.revoked": "if it is to come back, approve a new key for it: `tidegate device swap`",
     "device.pending": "accept the device: `tidegate device approve`",

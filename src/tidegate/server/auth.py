@@ -10,12 +10,12 @@ from tidegate.core.errors import RequestError
 from tidegate.server.actors import ROLES, Actor
 from tidegate.server.people.accounts import AccountFacts, Accounts
 from tidegate.server.people.register import PASSWORD_MAX, PASSWORD_MIN, digest
+from tidegate.server.people.second_factor import SecondFactor
 from tidegate.server.people.sessions import (
     TICKET_S,
     TRIES_MAX,
     TRIES_WINDOW_S,
     SessionFacts,
-    Sessions,
 )
 from tidegate.server.people.tokens import TOKEN_PREFIX, USE_NOTED_S, ApiTokens, TokenFacts
 
@@ -40,7 +40,7 @@ __all__ = [
 COOKIE: Final = "tidegate_session"
 
 
-class Auth(Sessions, Accounts, ApiTokens):
+class Auth(SecondFactor, Accounts, ApiTokens):
     """Accounts, sessions and tokens over a store. Safe to call from any thread."""
 
     def authenticate(

@@ -21,8 +21,9 @@ from tidegate.core.nearest import did_you_mean
 from tidegate.core.release import Channel
 from tidegate.core.supply.policy import IngestRule, Need, Pattern
 from tidegate.rollout import presets
-from tidegate.server.actors import ROLES
+from tidegate.server.actors import ROLES, read_grants
 from tidegate.server.blobs import Where
+from tidegate.server.people.limits import Oidc
 
 SEARCHED: Final = ("tidegate.toml", "/etc/tidegate/tidegate.toml")
 
@@ -113,6 +114,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         timestamp_s, snapshot_s: expiry of the online roles; renewed at half.
         accounts_session_s: life of a person's session.
         accounts_local: whether people sign in with a password here.
+        oidc: `[oidc]`, sign-in by an OpenID provider; see `people.limits.Oidc`.
         second_factor: roles whose holders need a second factor.
         token_default_s, token_max_s: life of an API token for which nobody says one, and the longest; 0 = no bound.
         status_public: show `/status` (also `.json` and `.atom`) to everybody, without a sign-in: what was published of incidents, and nothing else.
@@ -170,6 +172,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     snapshot_s: int = 14 * 86_400
     accounts_session_s: int = 12 * 3_600
     accounts_local: bool = True
+    oidc: Oidc | None = None
     second_factor: tuple[str, ...] = ()
     token_default_s: int = 90 * 86_400
     token_max_s: int = 366 * 86_400
@@ -467,12 +470,14 @@ def _read_tables(
     tables: Mapping[str, Any], path: Path, values: dict[str, Any], mistakes: list[ConfigError]
 ) -> None:
     file = path.name
-    known_tables = {table for table, _ in KEYS} | {"webhook", "mail", "ingest", "cap"}
+    known_tables = {table for table, _ in KEYS} | {"webhook", "mail", "ingest", "cap", "oidc"}
     for table, content in tables.items():
         if table in _CHANNELS:
             _collect(mistakes, functools.partial(_set_channels, values, table, content, file))
         elif table == "ingest":
             _collect(mistakes, functools.partial(_set_ingest, values, content, path))
+        elif table == "oidc":
+            _collect(mistakes, functools.partial(_set_oidc, values, content, file))
         elif table == "cap" and isinstance(content, dict):
             _collect(mistakes, functools.partial(_set_caps, values, content, file))
         elif table not in known_tables or not isinstance(content, dict):
@@ -530,6 +535,18 @@ def _set_caps(values: dict[str, Any], content: dict[str, Any], file: str) -> Non
         values["caps"] = values.get("caps", {}) | presets.caps(content, f"{file}: [cap]")
     except RequestError as error:
         raise ConfigError("config.invalid", error.detail) from error
+
+
+def _set_oidc(values: dict[str, Any], content: object, file: str) -> None:
+    try:
+        found = msgspec.convert(content, type=Oidc)
+        for grants in found.groups.values():
+            read_grants(grants)
+    except msgspec.ValidationError as error:
+        raise ConfigError("config.invalid", f"{file}: [oidc]: {error}") from error
+    except RequestError as error:
+        raise ConfigError("config.invalid", f"{file}: [oidc.groups]: {error.detail}") from error
+    values["oidc"] = found
 
 
 def _set_ingest(values: dict[str, Any], content: object, path: Path) -> None:

@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 
 import msgspec
 
+from tidegate.core.errors import ConfigError
 from tidegate.core.protocol import Envelope
 from tidegate.rollout.cohort import Fixed
 from tidegate.rollout.model import Rollout
@@ -34,6 +35,8 @@ from tidegate.server.drafts import Draft, draft_of
 from tidegate.server.fallbacks import WayBack
 from tidegate.server.headcount import Sample
 from tidegate.server.people.limits import Limits
+from tidegate.server.people.provider import Provider
+from tidegate.server.people.single_sign_on import SingleSignOn
 from tidegate.server.reach import Reach
 from tidegate.server.services import Services
 from tidegate.server.snapshot import Fleet
@@ -270,6 +273,27 @@ def limits_of(settings: Settings) -> Limits:
         second_factor=settings.second_factor,
         local=settings.accounts_local,
     )
+
+
+def single_sign_on_of(services: Services, auth: Auth) -> SingleSignOn | None:
+    """Return sign-in by the provider that the settings name, or None.
+
+    Raises:
+        ConfigError: `config.missing`: browsers could not be sent back; `config.invalid`, `config.unreadable`.
+    """
+    settings = services.settings
+    if settings.oidc is None:
+        if not settings.accounts_local:
+            raise ConfigError(
+                "config.missing", "[oidc]: nobody could sign in, since [accounts] local is off"
+            )
+        return None
+    if not settings.external_url:
+        raise ConfigError(
+            "config.missing", "[http] external_url: where [oidc] sends browsers back to"
+        )
+    provider = Provider(settings.oidc)
+    return SingleSignOn(services.store, auth, provider, settings.external_url)
 
 
 def auth_of(services: Services) -> Auth:

@@ -29,3 +29,31 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     def wants_second_factor(self, held: tuple[Grant, ...]) -> bool:
         """Say whether who holds this must have a second factor."""
         return any(one.role in self.second_factor for one in held)
+
+
+class Oidc(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[oidc]`: sign-in by an OpenID provider.
+
+    Attributes:
+        issuer: its name, an https address, exactly as it calls itself.
+        client_id: of this server there.
+        client_secret_file: a file with the client's secret; none = a public client (PKCE is used either way).
+        scopes: what is asked for.
+        name_claim: which claim becomes the account's name.
+        groups_claim: which claim lists the person's groups.
+        groups: group → roles, `ROLE` or `ROLE@SCOPE`; who is in none of them does not get in.
+        label: what the button says.
+        ca_file: authorities to believe instead of the system's.
+        leeway: how far the two clocks may differ, in seconds.
+    """
+
+    issuer: str
+    client_id: str
+    client_secret_file: str = ""
+    scopes: tuple[str, ...] = ("openid", "profile", "email")
+    name_claim: str = "preferred_username"
+    groups_claim: str = "groups"
+    groups: dict[str, tuple[str, ...]] = {}
+    label: str = "Sign in with single sign-on"
+    ca_file: str = ""
+    leeway: int = 60

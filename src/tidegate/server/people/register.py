@@ -53,6 +53,10 @@ class Register:
         self._limits = limits or Limits()
         self._secret = secret or token_bytes(32)
 
+    def secret_text(self) -> str:
+        """Return a fresh secret of 256 bits as text."""
+        return self._random(32).hex()
+
     def _hash(self, password: str) -> str:
         with self._pool:
             return self._hasher.hash(password)

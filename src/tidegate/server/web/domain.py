@@ -10,7 +10,9 @@ from tidegate.server import advisories, audit, devices, recalls, releases, scope
 from tidegate.server.advisories import ImportFacts
 from tidegate.server.auth import Actor
 from tidegate.server.auth import Auth as Accounts
-from tidegate.server.operations import Operations
+from tidegate.server.operations import Operations, single_sign_on_of
+from tidegate.server.people.sessions import Origin
+from tidegate.server.people.single_sign_on import SingleSignOn
 from tidegate.server.reach import Reach
 from tidegate.server.scopes import WHOLE
 from tidegate.server.services import Services
@@ -33,14 +35,21 @@ def create_web(services: Services, accounts: Accounts, operations: Operations) -
     bounds = bounds_of(services.settings)
     reader = StoreReader(services.store, operations.audiences.count, public=public, bounds=bounds)
     commands = DomainCommands(services, operations)
-    return create_router(reader, commands, WebAuth(accounts, services.store), services.clock)
+    single = single_sign_on_of(services, accounts)
+    auth = WebAuth(accounts, services.store, single, local=services.settings.accounts_local)
+    return create_router(reader, commands, auth, services.clock)
 
 
 class WebAuth:
     """Implements `Auth` over the accounts of the server."""
 
-    def __init__(self, accounts: Accounts, store: Store) -> None:
-        """Ask these accounts, and this store where things stand."""
+    def __init__(
+        self, accounts: Accounts, store: Store, single: SingleSignOn | None, *, local: bool
+    ) -> None:
+        """Ask these accounts, and this store where things stand; `single`: by a provider; `local`: by a password."""
+        self.people = accounts
+        self.single = single
+        self.local = local
         self._accounts = accounts
         self._store = store
 
@@ -55,13 +64,16 @@ class WebAuth:
             lambda conn: scopes.check(conn, _actor(account), permission, about, name, now)
         )
 
-    def sign_in(self, name: str, password: str, address: str, now: int) -> str | None:
+    def sign_in(
+        self, name: str, password: str, address: str, now: int, *, agent: str = ""
+    ) -> str | None:
         """Return a new session token, or None."""
-        return self._accounts.sign_in(name, password, address, now)
+        return self._accounts.sign_in(name, password, address, now, agent=agent)
 
-    def redeem(self, ticket: str, now: int) -> str | None:
+    def redeem(self, ticket: str, now: int, *, address: str = "", agent: str = "") -> str | None:
         """Exchange a one-time ticket (untrusted)."""
-        return self._accounts.redeem(ticket, now)
+        origin = Origin(address=address, agent=agent)
+        return self._accounts.redeem(ticket, now, origin=origin)
 
     def sign_out(self, session: str, now: int) -> None:
         """End the session."""

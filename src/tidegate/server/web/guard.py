@@ -13,6 +13,8 @@ from tidegate.core.errors import RequestError
 
 SESSION: Final = "tidegate_session"
 NOTICE: Final = "tidegate_notice"
+HALF: Final = "tidegate_half"
+FLOW: Final = "tidegate_flow"
 FORM_BYTES: Final = 65_536
 _NOTICE_BYTES: Final = 1_500
 
@@ -74,8 +76,30 @@ async def read_form(request: WebRequest) -> dict[str, str]:
 
 def session_cookie(request: WebRequest, token: str, *, keep_s: int) -> Cookie:
     """Make the cookie of a session: never readable by script, never sent along from another site."""
+    return _strict(request, SESSION, token, keep_s)
+
+
+def half_cookie(request: WebRequest, token: str, *, keep_s: int) -> Cookie:
+    """Make the cookie of half a sign-in, whose second factor is still asked for."""
+    return _strict(request, HALF, token, keep_s)
+
+
+def flow_cookie(request: WebRequest, secret: str, *, keep_s: int) -> Cookie:
+    """Make the cookie that binds a sign-in at a provider to this browser. It must come along when the provider sends the browser back: lax, not strict."""
     return Cookie(
-        key=SESSION,
+        key=FLOW,
+        value=secret,
+        max_age=keep_s,
+        path="/sign-in",
+        httponly=True,
+        samesite="lax",
+        secure=request.url.scheme == "https",
+    )
+
+
+def _strict(request: WebRequest, key: str, token: str, keep_s: int) -> Cookie:
+    return Cookie(
+        key=key,
         value=token,
         max_age=keep_s,
         path="/",

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO, Protocol
 
 from tidegate.server.actors import SEES_ALL, Actor, Sight
+from tidegate.server.auth import Auth as Accounts
+from tidegate.server.people.single_sign_on import SingleSignOn
 from tidegate.server.reach import Reach
 from tidegate.server.web.views import (
     AdvisoriesPage,
@@ -53,7 +55,22 @@ class Account:
 
 
 class Auth(Protocol):
-    """Accounts and their sessions."""
+    """Accounts and their sessions.
+
+    Attributes:
+        people: what the pages of people and of one's own account act on; None where there are none.
+        single: sign-in by a provider, where there is one.
+        local: whether people sign in with a password.
+    """
+
+    @property
+    def people(self) -> Accounts | None: ...  # noqa: D102
+
+    @property
+    def single(self) -> SingleSignOn | None: ...  # noqa: D102
+
+    @property
+    def local(self) -> bool: ...  # noqa: D102
 
     def account(self, session: str, now: int) -> Account | None:
         """Return who the session token (untrusted) belongs to, or None."""
@@ -67,7 +84,9 @@ class Auth(Protocol):
         """
         ...
 
-    def sign_in(self, name: str, password: str, address: str, now: int) -> str | None:
+    def sign_in(
+        self, name: str, password: str, address: str, now: int, *, agent: str = ""
+    ) -> str | None:
         """Return a new session token, or None when name and password do not match.
 
         Raises:
@@ -75,7 +94,7 @@ class Auth(Protocol):
         """
         ...
 
-    def redeem(self, ticket: str, now: int) -> str | None:
+    def redeem(self, ticket: str, now: int, *, address: str = "", agent: str = "") -> str | None:
         """Exchange a one-time sign-in ticket (untrusted) for a session token; None when it is not good, or no longer."""
         ...
 

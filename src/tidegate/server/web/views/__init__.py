@@ -16,8 +16,10 @@ from tidegate.server.web.views.devices import (
     WhyRow,
 )
 from tidegate.server.web.views.door import (
+    CodePage,
     Notice,
     Problem,
+    SignedInPage,
     SignInPage,
 )
 from tidegate.server.web.views.evidence import (
@@ -102,6 +104,7 @@ __all__ = [
     "Chart",
     "CheckRow",
     "Chip",
+    "CodePage",
     "CohortRow",
     "ComponentsPage",
     "ContrastRow",
@@ -153,6 +156,7 @@ __all__ = [
     "Series",
     "Shares",
     "SignInPage",
+    "SignedInPage",
     "SignerRow",
     "Slot",
     "Target",

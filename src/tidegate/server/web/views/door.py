@@ -13,6 +13,24 @@ class SignInPage:
     next: str = "/"
     name: str = ""
     problem: str = ""
+    local: bool = True
+    single: str = ""
+    way_out: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CodePage:
+    """The second step of the door: a code is asked for."""
+
+    next: str
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SignedInPage:
+    """A session was opened by a way that came from elsewhere; the page leads on."""
+
+    next: str
 
 
 @dataclass(frozen=True, slots=True)
