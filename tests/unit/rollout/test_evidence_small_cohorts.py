@@ -20,3 +20,25 @@ def test_a_gate_opens_when_four_fifths_of_a_tenth_are_of_age(of_age: int, *, ope
     day, four_days = decide(book, 0).ages
     assert day.open is opened
     assert not four_days.open
+
+
+@pytest.mark.parametrize(
+    ("of_age", "dead", "opened"),
+    [
+        (33, 0, True),
+        (32, 1, True),
+        (30, 3, False),
+        (25, 8, False),
+        (57, 8, False),
+        (58, 8, True),
+    ],
+)
+def test_a_cohort_of_which_many_died_opens_nothing_until_another_is_of_age(
+    of_age: int, dead: int, *, opened: bool
+) -> None:
+    census: dict[Profile, int] = {("v1", "eu", "always"): 407}
+    book = Book(divide(census), PRESETS["normal"], Baseline(failure_ppm={"other": 10_000}))
+    for row in (book.rows[0], book.rows[book.scheme.variants["v1"]]):
+        row[at.EXPOSED] = row[at.HEALTHY] = of_age + dead
+        row[at.ALIVE], row[at.DEAD] = of_age, dead
+    assert decide(book, 0).ages[0].open is opened

@@ -21,6 +21,8 @@ _HALVINGS: Final = 28
 _ALMOST_ONE: Final = 1.0 - 1e-12
 #: The cohort of a small fleet is of age when four fifths of it are.
 _ENOUGH, _WHOLE = 4, 5
+#: Cohorts of a small fleet that open its gate whatever became of them: evidence decides then.
+_TWICE: Final = 2
 
 
 @lru_cache(maxsize=16_384)
@@ -152,8 +154,11 @@ def _age(harm: Harm, gate: int, row: Sequence[int], eligible: int, hazard_ppb: i
     benign = spec.age_s / HOUR_S * hazard_ppb / 1e9
     worst = max(upper(matured, dead) - benign, 1e-6)
     few = harm.soak_most_ppm * eligible / MILLION
-    # Some of a small cohort are rarely there, and come of age much later.
-    enough = matured > 0 and matured * _WHOLE >= few * _ENOUGH
+    # Some of a small cohort are rarely there, and come of age much later. If many of it are dead, another cohort must come of age first; no more than that, as
+    # an outage darkens devices that are well.
+    known, needed = matured * _WHOLE, few * _ENOUGH
+    well = lower(matured, dead) - benign <= spec.open_ppm / MILLION
+    enough = matured > 0 and known >= needed and (well or known >= _TWICE * needed)
     opened = worst <= spec.open_ppm / MILLION or enough
     room = None
     if not opened:
