@@ -183,7 +183,7 @@ FORMS_ALONE: Final[dict[str, str]] = {
 ROUTES_ALONE: Final[dict[str, str]] = {
     "approvals_show": "for programs that follow one request",
     "audit": "for archives, witnesses and checks of one's own; the page of the log reads the same rows",
-    "events_list": "for programs that fold the log themselves",
+    "events": "for programs that fold the log themselves, or follow what happens",
     "me": "for programs that ask what their token may do",
     "openapi": "the description itself",
 }

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Final
 
 from tidegate.core.errors import BusyError
@@ -63,7 +63,7 @@ class Live:
             ):  # its loop has ended; the stream's own end removes it
                 watcher.loop.call_soon_threadsafe(watcher.put, told)
 
-    async def stream(self, heartbeat_s: float) -> AsyncIterator[Change | None]:
+    async def stream(self, heartbeat_s: float) -> AsyncGenerator[Change | None]:
         """Yield changes as they happen; None when nothing happened for `heartbeat_s` seconds.
 
         Raises:

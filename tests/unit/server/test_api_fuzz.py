@@ -47,7 +47,7 @@ CHECKS = [
     response_schema_conformance,
 ]
 #: Answers without end.
-ENDLESS = {"/api/v1/stream"}
+ENDLESS = {"/api/v1/stream", "/api/v1/events/stream"}
 OPERATIONS = sorted(
     (path, method)
     for path, item in DOCUMENT["paths"].items()

@@ -334,7 +334,7 @@ def test_a_watcher_hears_of_changes_in_order_and_of_silence(rig: Rig) -> None:
         await asyncio.wrap_future(rig.app.store.write(_bump("inner", "x")))
         await asyncio.wrap_future(rig.app.store.write(_bump("incident", "b")))
         heard = [await first, await anext(stream), await anext(stream)]
-        await stream.aclose()  # type: ignore[attr-defined]
+        await stream.aclose()
         return heard
 
     heard = rig.loop.run_until_complete(watch())
@@ -357,7 +357,7 @@ def test_a_watcher_that_falls_behind_is_told_to_look_anew(rig: Rig) -> None:
             await asyncio.wrap_future(rig.app.store.write(_bump("device", str(number))))
         await asyncio.sleep(0.05)
         heard = await anext(stream)
-        await stream.aclose()  # type: ignore[attr-defined]
+        await stream.aclose()
         return heard
 
     assert rig.loop.run_until_complete(watch()) == RESYNC

@@ -36,6 +36,7 @@ from tidegate.server.api.repeats import Repeats
 from tidegate.server.api.rollouts import RolloutRoutes
 from tidegate.server.api.scrape import metrics_route
 from tidegate.server.api.status_page import status_routes
+from tidegate.server.api.stream import StreamRoutes
 from tidegate.server.api.supply import AdvisoryRoutes, ComponentRoutes, OriginRoutes
 from tidegate.server.live import Live
 from tidegate.server.once import Answered
@@ -102,6 +103,7 @@ def create_admin_app(services: Services, readiness: Readiness) -> Litestar:
             TokenRoutes,
             SessionRoutes,
             FleetRoutes,
+            StreamRoutes,
             AuditRoutes,
             openapi_document,
         ],

@@ -161,3 +161,19 @@ def mark_written(conn: Connection, holder: str, now: int) -> None:
 def position(conn: Connection) -> int:
     """Return the number of the newest change, which grows with every one."""
     return int(conn.execute(select(func.max(t.change.c.seq))).scalar() or 0)
+
+
+def oldest_change(conn: Connection) -> int:
+    """Return the number of the oldest change that is kept; 0 = none is."""
+    return int(conn.execute(select(func.min(t.change.c.seq))).scalar() or 0)
+
+
+def changes_after(conn: Connection, after: int, limit: int) -> list[Row]:
+    """Return changes in their order, behind a number."""
+    asked = select(t.change).where(t.change.c.seq > after).order_by(t.change.c.seq).limit(limit)
+    return [dict(row) for row in conn.execute(asked).mappings()]
+
+
+def last_event(conn: Connection) -> int:
+    """Return the position of the newest event; 0 = there is none."""
+    return int(conn.execute(select(func.max(t.event.c.position))).scalar() or 0)
