@@ -51,6 +51,7 @@ from tidegate.core.protocol import (
     AssignmentAnswer,
     AssignmentBody,
     AssignmentRequest,
+    AuditNews,
     DeliveryPolicy,
     EnrolAnswer,
     EnrolBody,
@@ -144,6 +145,8 @@ class Plane:
     mandates: tuple[Mandate, ...] = ()
     #: The director's clock runs ahead of everybody else's by so many seconds.
     skew_s: int = 0
+    #: What is shown of the operators' log; None = an older server.
+    audit: Callable[[AssignmentRequest], AuditNews | msgspec.UnsetType] | None = None
     #: The director that root names; `director` is who signs.
     named: PublicKey = field(default_factory=lambda: signer("director").public)
 
@@ -308,7 +311,8 @@ class Plane:
             repo=RepoBinding(root_min=1, timestamp_min=1, snapshot_min=1),
             policy=order.policy,
         )
-        return AssignmentAnswer(envelope=self.assign(signed_body))
+        news = msgspec.UNSET if self.audit is None else self.audit(request)
+        return AssignmentAnswer(envelope=self.assign(signed_body), audit=news)
 
     def assign(self, body: AssignmentBody) -> Envelope:
         """Sign an assignment; what a thief overrides."""

@@ -40,6 +40,7 @@ from tidegate.agent.events import (
     ReleaseAsked,
     RevertAsked,
     Started,
+    Witnessed,
 )
 from tidegate.agent.machine import step
 from tidegate.agent.state import (
@@ -51,6 +52,7 @@ from tidegate.agent.state import (
     SlotRecord,
     State,
     Update,
+    Witness,
     durable,
 )
 from tidegate.agent.waiting import reasons
@@ -139,7 +141,8 @@ EVENTS: st.SearchStrategy[Any] = st.one_of(
     st.builds(ApplyAsked, now=NOW),
     st.builds(ConfirmAsked, now=NOW),
     st.builds(RevertAsked, now=NOW, reason=st.just("x")),
-    st.builds(Noticed, now=NOW, reason=st.just("security.freeze")),
+    st.builds(Noticed, now=NOW, reason=st.just("security.freeze"), log=st.sampled_from(["", "x"])),
+    st.builds(Witnessed, witness=st.builds(Witness, note=st.sampled_from(["a", "b"]))),
 )
 
 

@@ -8,7 +8,7 @@ from typing import Literal
 import msgspec
 
 from tidegate.agent.ports import Bases, SlotMark, SlotName
-from tidegate.agent.state import Order, Progress, Update
+from tidegate.agent.state import Order, Progress, Update, Witness
 from tidegate.core.protocol import Metrics
 from tidegate.core.release import HealthContract, Part
 
@@ -304,6 +304,13 @@ class Noticed(msgspec.Struct, frozen=True, kw_only=True, tag="noticed"):
     now: int
     reason: str
     detail: str = ""
+    log: str = ""
+
+
+class Witnessed(msgspec.Struct, frozen=True, kw_only=True, tag="witnessed"):
+    """A head of the operators' log that the device remembers from now on."""
+
+    witness: Witness
 
 
 #: What a worker may answer.
@@ -319,6 +326,7 @@ Answer = (
     | Permitted
     | PermitRefused
     | Noticed
+    | Witnessed
     | Changed
 )
 Event = (

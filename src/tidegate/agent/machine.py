@@ -17,7 +17,7 @@ What follows from that:
 What it does not decide: whether a signature holds (`core.verify`, in the worker), when a window is open (`core.schedule`, in the runner).
 """
 
-from typing import Final, assert_never
+from typing import Any, Final, assert_never
 
 import msgspec
 
@@ -62,6 +62,7 @@ from tidegate.agent.events import (
     ReleaseAsked,
     RevertAsked,
     Started,
+    Witnessed,
 )
 from tidegate.agent.state import (
     Activating,
@@ -97,7 +98,7 @@ _RANK: Final = (
 #: Events that may come for weeks while an update waits for good reason; they say nothing about going in circles.
 _PATIENT: Final = (
     Looked, Acked, Beat, PermitRefused, HoldAsked, DeferAsked, ReleaseAsked, Ordered, Assigned, Deferred, Refused,
-    Noticed,
+    Noticed, Witnessed,
 )  # fmt: skip
 
 
@@ -158,7 +159,10 @@ def _react(state: State, event: Event) -> Step:  # noqa: C901, PLR0911, PLR0912 
         ):
             return trial.asked(state, event), ()
         case Noticed():
-            return ledger.notice(state, event.now, event.reason, event.detail), ()
+            about: dict[str, Any] = {"log": event.log} if event.log else {}
+            return ledger.notice(state, event.now, event.reason, event.detail, **about), ()
+        case Witnessed():
+            return _replace(state, witness=event.witness), ()
         case _ as never:
             assert_never(never)
 

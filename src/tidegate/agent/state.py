@@ -174,6 +174,22 @@ class Wait(msgspec.Struct, frozen=True, kw_only=True):
     answered: bool = False
 
 
+class Witness(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What this device remembers of the log of what the server's operators did, as its witness.
+
+    Attributes:
+        note: the last signed head that it believed.
+        epoch: of the authorities in root at that time: a later one begins a log anew.
+        fork: a signed head that does not go on from `note`, the newest one that was shown.
+        fork_at: since when (unix seconds).
+    """
+
+    note: str
+    epoch: int = 1
+    fork: str = ""
+    fork_at: int = 0
+
+
 # --- phases -----------------------------------------------------------------------------------------------------------
 
 
@@ -358,6 +374,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         components: what was confirmed of each component beside the slots.
         leftovers: updates that came to an end, whose components still have to clean up.
         attended: an agent that stays keeps a record of how this boot ends: `always` since the device was new, `later`; "" = nobody does.
+        witness: the log of the server's operators, as far as it was seen.
         watchdog_before: the hardware blamed its watchdog for a reset before the trial under way; such a word may stick, and then it says nothing.
     """
 
@@ -386,6 +403,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     leftovers: tuple[Update, ...] = ()
     watchdog_before: bool = False
     attended: str = ""
+    witness: Witness | None = None
     boot_id: str = ""
     current: SlotName = ""
     beat: Report | None = None

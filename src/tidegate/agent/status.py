@@ -64,6 +64,7 @@ def describe(runner: Runner) -> dict[str, Any]:
         "refuses": [{"sha256": one.sha256, "reason": one.reason} for one in state.refused],
         "owed": len(state.outbox),
         "damaged": state.damaged,
+        "audit": _witness(state),
         "last_contact_at": runner.contact_at,
         "next_poll_s": round(runner.next_poll_s),
         "enrolled": runner.enrolled,
@@ -71,6 +72,14 @@ def describe(runner: Runner) -> dict[str, Any]:
         "fingerprint_next": _fingerprint(runner, NEXT_FINGERPRINT_NAME),
         "problem": runner.problem,
     }
+
+
+def _witness(state: State) -> dict[str, Any] | None:
+    """Return the heads of the operators' log that this device holds, as `tidegate audit verify` takes them."""
+    seen = state.witness
+    if seen is None:
+        return None
+    return {"note": seen.note, "fork": seen.fork, "fork_at": seen.fork_at}
 
 
 def _fingerprint(runner: Runner, name: str) -> str:
@@ -115,6 +124,8 @@ def lines(found: dict[str, Any]) -> list[str]:
     if found["fingerprint_next"]:
         waits = found["fingerprint_next"]
         said.append(f"New key   {key_words(waits)}   {waits}, waits for the server")
+    if (found.get("audit") or {}).get("fork"):
+        said.append("Audit     the server showed two histories of its log: status --json has both")
     return [line.encode("ascii", "replace").decode() for line in said]
 
 

@@ -237,11 +237,19 @@ class DeviceState(msgspec.Struct, frozen=True, kw_only=True):
     fallback_last: GrantUse = GrantUse()
 
 
+#: A signed head of the operators' log (C2SP checkpoint), signatures and all.
+AuditNote = Annotated[str, Meta(min_length=1, max_length=4096)]
+
+
 class AssignmentRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """`POST /d/v1/assignment`: the worker's question, with its own nonce (16 random bytes, hex)."""
+    """`POST /d/v1/assignment`: the worker's question, with its own nonce (16 random bytes, hex).
+
+    `audit_seen` is the last head of the operators' log that the device believed: what it is a witness of.
+    """
 
     nonce: Nonce
     state: DeviceState
+    audit_seen: AuditNote | msgspec.UnsetType = msgspec.UNSET
 
 
 class AssignedTarget(msgspec.Struct, frozen=True, kw_only=True):
@@ -323,10 +331,21 @@ class AssignmentBody(msgspec.Struct, frozen=True, kw_only=True):
     crit: tuple[str, ...] = ()
 
 
+class AuditNews(msgspec.Struct, frozen=True, kw_only=True):
+    """The newest signed head of the operators' log, and the proof (RFC 6962, section 2.1.2) that it goes on from the one that the device has seen.
+
+    Not the director's word: the audit key signs the head. Whoever leaves it out makes a device no witness, and nothing else.
+    """
+
+    checkpoint: AuditNote
+    proof: Annotated[tuple[Sha256, ...], Meta(max_length=64)] = ()
+
+
 class AssignmentAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """The director's answer."""
+    """The director's answer; `audit` where there is a head of the log that the device has not seen."""
 
     envelope: Envelope
+    audit: AuditNews | msgspec.UnsetType = msgspec.UNSET
 
 
 # --- permit -----------------------------------------------------------------------------------------------------------

@@ -9,6 +9,8 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
+from msgspec import UNSET
+
 from tidegate.core import codec, keys
 from tidegate.core.errors import BusyError, RequestError, TidegateError
 from tidegate.core.protocol import (
@@ -18,6 +20,7 @@ from tidegate.core.protocol import (
     AssignmentAnswer,
     AssignmentBody,
     AssignmentRequest,
+    AuditNews,
     EventsAnswer,
     EventsRequest,
     PermitAnswer,
@@ -27,7 +30,7 @@ from tidegate.core.protocol import (
     TimeBody,
     TimeRequest,
 )
-from tidegate.server import devices, permits, telemetry, updates
+from tidegate.server import devices, permits, telemetry, updates, witnesses
 from tidegate.server.asgi import (
     Receive,
     Scope,
@@ -218,16 +221,19 @@ class HotApp:
         fleet, version = self._fleet, self._fleet.plan.version
         terms = self._services.terms
 
-        def work(conn: Connection) -> AssignmentBody:
+        key = self._services.keys.audit.public
+        seen = None if request.audit_seen is UNSET else request.audit_seen
+
+        def work(conn: Connection) -> tuple[AssignmentBody, AuditNews | None]:
             body, settled = updates.assign(conn, row, request, terms, now)
             if settled:
                 changes.after_commit(conn, functools.partial(fleet.silence, row, version))
-            return body
+            return body, witnesses.hear(conn, row, seen, key, now)
 
-        body = await self._services.write(work)
+        body, news = await self._services.write(work)
         self._counters.assignments += 1
         envelope = keys.sign_document(body, ASSIGNMENT_TYPE, self._services.keys.director)
-        return AssignmentAnswer(envelope=envelope)
+        return AssignmentAnswer(envelope=envelope, audit=UNSET if news is None else news)
 
     async def _permit(self, scope: Scope, receive: Receive) -> object:
         row, now = self._device(scope)

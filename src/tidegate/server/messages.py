@@ -21,6 +21,7 @@ EVENTS: Final = (
     "incident.closed",
     "incident.reopened",
     "incident.published",
+    "audit.forked",
 )
 TEST: Final = "notify.test"
 #: For the whole of one delivery, in seconds.

@@ -13,7 +13,7 @@ from tidegate.core.keys import PublicKey, open_document
 from tidegate.core.protocol import EVENT_TYPE, SIGNED_KINDS, EventBody, EventItem, Restart
 from tidegate.core.reasons import is_reason
 from tidegate.rollout.model import Evidence, Exposure, Tally
-from tidegate.server import devices, identity, outcomes, permits, restarts
+from tidegate.server import devices, identity, outcomes, permits, restarts, witnesses
 from tidegate.server.gatekeeper import rooms
 from tidegate.server.store import (
     Connection,
@@ -198,6 +198,8 @@ class _Fold:
         if body.kind == "security" and body.update is None:
             name = f"reason:{body.reason}" if body.reason else "security"
             self._days[name] = self._days.get(name, 0) + 1
+            if body.reason == witnesses.FORK:
+                witnesses.tell(self.conn, self.device.row, f"it says: {body.detail}", self.now)
         if body.update is not None:
             self._move(body, body.update)
         if body.running_counter and body.running_counter != self.device.running_counter:

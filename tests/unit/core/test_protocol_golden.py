@@ -45,6 +45,7 @@ STATE = p.DeviceState(
     },
     refuses=("cd" * 32,),
 )
+NOTE = f"tidegate/audit/default\n12\n{'A' * 43}=\n\n\u2014 tidegate/audit/default {'A' * 91}=\n"
 TARGET = p.AssignedTarget(
     path="gw1/2.4.1/rootfs-gw1",
     length=1000,
@@ -93,6 +94,10 @@ MESSAGES: dict[str, msgspec.Struct] = {
         device_id="gw1-1", device_key=D, seq=9, issued=1, expires=2, nonce=N, action="none"
     ),
     "assignment_answer": p.AssignmentAnswer(envelope=ENVELOPE),
+    "assignment_request_witness": p.AssignmentRequest(nonce=N, state=STATE, audit_seen=NOTE),
+    "assignment_answer_audit": p.AssignmentAnswer(
+        envelope=ENVELOPE, audit=p.AuditNews(checkpoint=NOTE, proof=(D, D))
+    ),
     "permit_request": p.PermitRequest(
         nonce=N, update="u-1", attempt=1, slot_sha256=D, release_counter=118
     ),

@@ -1,5 +1,7 @@
 """What the director orders, checked: an assignment is fetched, verified, held against the product role and against the device itself."""
 
+import msgspec
+
 from tidegate.agent.events import Assigned, Deferred, Noticed, Ordered, Refused
 from tidegate.agent.install.placing import placed
 from tidegate.agent.jobs import Reply, Task
@@ -10,7 +12,7 @@ from tidegate.agent.rules import components_of, own_refusal
 from tidegate.agent.settings import Settings
 from tidegate.agent.state import Order, SlotRecord, State, Update
 from tidegate.agent.timekeeping import Timekeeper
-from tidegate.agent.trust import enrol, mandates
+from tidegate.agent.trust import enrol, mandates, witness
 from tidegate.agent.trust.store import TrustStore
 from tidegate.agent.trust.way_back import granted, moment, use_of
 from tidegate.core.director import (
@@ -46,12 +48,13 @@ class Orders:
         self._world = world
         self._settings = settings
         self._time = Timekeeper(world, settings)
+        self._witnessed: tuple[Reply, ...] = ()
 
     def refresh(self, task: Task) -> tuple[Reply, ...]:
         """Walk the roots, ask the director with a fresh nonce, and check its answer against the product role and this device's own rules.
 
         Returns:
-            What is wrong with the device's clock, if anything, and then the answer.
+            What is wrong with the device's clock or the server's log, if anything, and then the answer.
 
         Raises:
             DeviceError: before an assignment was read: the link failed, say.
@@ -66,13 +69,13 @@ class Orders:
             complaint = self._time.proved(task.state)
             if complaint:
                 noticed += (Noticed(now=now, reason="clock.untrusted", detail=complaint),)
-            return (*noticed, self._answer(task.state, store, body, now))
+            return (*noticed, *self._witnessed, self._answer(task.state, store, body, now))
         except PublisherError as error:
-            return (*noticed, _refused(now, body, error))
+            return (*noticed, *self._witnessed, _refused(now, body, error))
         except DeviceError as error:
             if body is None:
                 raise
-            return (*noticed, _refused(now, body, error))
+            return (*noticed, *self._witnessed, _refused(now, body, error))
         finally:
             self._time.keep()
 
@@ -117,8 +120,11 @@ class Orders:
     def _assignment(self, task: Task, store: TrustStore) -> AssignmentBody:
         world, settings = self._world, self._settings
         nonce, mono = world.clock.random_bytes(16).hex(), world.clock.monotonic()
+        seen = task.state.witness
         request = AssignmentRequest(
-            nonce=nonce, state=self._device_state(task, store.trusted.root.version)
+            nonce=nonce,
+            state=self._device_state(task, store.trusted.root.version),
+            audit_seen=msgspec.UNSET if seen is None else seen.note,
         )
         answer = api.post(
             world.transport,
@@ -129,6 +135,7 @@ class Orders:
             token=task.token,
         )
         root = store.trusted.root
+        self._witnessed = witness.look(seen, answer.audit, root, self._now())
         body = open_assignment(answer.envelope, root)
         public = enrol.device_signer(world, settings).public
         check_assignment(
