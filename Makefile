@@ -6,7 +6,7 @@ BIN := .venv/bin
 ARGS ?=
 export PYTHON
 
-.PHONY: help setup demo test check format docs bench disasters gate-results sim-agree sim-compare breakit fuzz halt-load lab deb lock clean
+.PHONY: help setup demo test check format docs bench disasters gate-results sim-agree sim-compare breakit fuzz halt-load fault-load lab deb lock clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,6 +63,10 @@ lab: setup  ## boot real loaders and the real agent in QEMU, and cut their power
 
 halt-load: setup  ## halt a rollout a hundred times while 5,000 devices ask three server processes, and count who goes past it
 	nice $(BIN)/python -m tests.e2e.halts $(ARGS)
+
+fault-load: setup  ## kill replicas and their PostgreSQL, cut the network and fill the disk under load, and count what was lost (ten minutes)
+	@tools/apt-needs
+	nice $(BIN)/python -m tests.e2e.faults $(ARGS)
 
 lab-breakit: setup  ## break loader and agent on purpose and see the boot lab turn red (half an hour)
 	@tools/apt-needs lab
