@@ -15,9 +15,10 @@ from typing import Any, Final, cast
 from tidegate.server.config import Settings
 from tidegate.server.hot import POLL, PREFIX, HotApp
 from tidegate.server.logs import Traced
+from tidegate.server.pace import paced
 from tidegate.server.probes import PATHS, Probes
+from tidegate.server.proxies import Proxies
 from tidegate.server.readiness import Readiness
-from tidegate.server.requests import answer
 from tidegate.server.services import Services, open_services
 from tidegate.server.store import Store
 
@@ -63,8 +64,9 @@ class App:
         """Compose it. `ticking`: run the planner by itself while the application lives."""
         self.services = services
         self.hot = HotApp(services)
+        self._proxies = Proxies(services.settings.trusted_proxies)
         self._traced = Traced(self.hot)
-        self._people = Traced(self._answered, self._count)
+        self._people = Traced(paced(self._answered), self._count)
         self.readiness = Readiness(services, ticking=ticking)
         self.probes = Probes(self.readiness, self._alive, lambda: services.now)
         self._admin: Asgi | None = None
@@ -98,6 +100,8 @@ class App:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or follow the life of the server."""
+        if self._proxies and scope["type"] == "http":
+            self._proxies.look_through(scope)
         if scope["type"] == "http" and scope["path"] == POLL:
             await self.hot(scope, receive, send)
         elif scope["type"] == "http" and scope["path"].startswith(PREFIX):
@@ -112,7 +116,7 @@ class App:
     async def _answered(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._admin is None:
             await asyncio.to_thread(lambda: self.admin)
-        await answer(self.admin, scope, receive, send)
+        await self.admin(scope, receive, send)
 
     def _count(self, status: int) -> None:
         self.services.counters.requests[f"{status // 100}xx" if status else "gone"] += 1

@@ -4,6 +4,7 @@ No file at all is a working configuration. Secrets have no inline form.
 """
 
 import functools
+import ipaddress
 import os
 import tomllib
 from collections.abc import Callable, Mapping
@@ -99,6 +100,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         external_url: what devices and browsers use, where it differs.
         tls: make an own certificate authority for a local network and use it.
         tls_cert, tls_key: files of a certificate and its key instead.
+        trusted_proxies: networks of the proxies whose `X-Forwarded-For` and `-Proto` are believed; none = nobody's.
+        connections_per_address: most connections that one address may hold, but for those proxies; a site behind one address is one. 0 = no bound.
         body_max, upload_max: most bytes of a request body, and of an uploaded bundle.
         poll_interval_s, poll_spread_bp: told to devices, and how much it may differ between them.
         poll_wait_max_s, poll_waiters_max: how long a device that stays connected may wait for news, and how many may at a time in this process; 0 = nobody.
@@ -148,6 +151,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     tls: bool = False
     tls_cert: str = ""
     tls_key: str = ""
+    trusted_proxies: tuple[str, ...] = ()
+    connections_per_address: int = 4_096
     body_max: int = 1 << 20
     upload_max: int = 20 << 30
     poll_interval_s: int = 300
@@ -264,6 +269,13 @@ def _rate(value: object, key: str) -> int:
     return 0 if is_off(value) else parse_rate(value, key)
 
 
+def _networks(value: object, key: str) -> tuple[str, ...]:
+    try:
+        return tuple(str(ipaddress.ip_network(one)) for one in _words(value, key))
+    except ValueError as error:
+        raise ConfigError("config.invalid", f"{key}: {error}") from error
+
+
 def _lasting(value: object, key: str) -> int:
     """Read how long something is kept; `never` forgets nothing."""
     if value == "never":
@@ -337,6 +349,8 @@ KEYS: Final[Mapping[tuple[str, str], tuple[str, Reader]]] = {
     ("http", "external_url"): ("external_url", _word),
     ("http", "tls_cert"): ("tls_cert", _word),
     ("http", "tls_key"): ("tls_key", _word),
+    ("http", "trusted_proxies"): ("trusted_proxies", _networks),
+    ("http", "connections_per_address"): ("connections_per_address", _number),
     ("http", "body_max"): ("body_max", parse_size),
     ("http", "upload_max"): ("upload_max", parse_size),
     ("poll", "interval"): ("poll_interval_s", parse_duration),

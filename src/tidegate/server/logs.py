@@ -6,13 +6,13 @@ Requests of people are a line each; polls and what else devices ask is counted (
 import datetime as dt
 import json
 import logging
-import re
 import sys
 import time
-import uuid
 from collections.abc import Awaitable, Callable, MutableMapping
-from contextvars import ContextVar
 from typing import Any, Final
+
+from tidegate.server.requests import HEADER, origin_of
+from tidegate.server.store.origin import ORIGIN
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -20,12 +20,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-HEADER: Final = b"x-request-id"
 TEXT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s%(request)s"
-#: An id that a proxy or a caller gave is taken over when it looks like one.
-_ID: Final = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._-]{7,63}")
 _PATH_MAX: Final = 200
-_request: ContextVar[str] = ContextVar("tidegate_request", default="")
 _log = logging.getLogger("tidegate.access")
 
 
@@ -33,7 +29,8 @@ class _Numbered(logging.Filter):
     """Puts the id of the request into each record."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        found = _request.get()
+        origin = ORIGIN.get()
+        found = origin.request if origin is not None else ""
         record.request_id = found
         record.request = f" [{found}]" if found else ""
         return True
@@ -87,15 +84,15 @@ class Traced:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        name = _id_of(scope)
-        before = _request.set(name)
+        origin = origin_of(scope)
+        before = ORIGIN.set(origin)
         began, status = time.monotonic(), 0
 
         async def named(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = [*message.get("headers", ()), (HEADER, name.encode())]
+                headers = [*message.get("headers", ()), (HEADER, origin.request.encode())]
                 message = {**message, "headers": headers}
             await send(message)
 
@@ -105,14 +102,7 @@ class Traced:
             if self._told is not None:
                 self._told(status)
                 _line(scope, status, time.monotonic() - began)
-            _request.reset(before)
-
-
-def _id_of(scope: Scope) -> str:
-    for header, value in scope["headers"]:
-        if header == HEADER and _ID.fullmatch(value):
-            return str(value.decode())
-    return uuid.uuid4().hex
+            ORIGIN.reset(before)
 
 
 def _line(scope: Scope, status: int, took_s: float) -> None:

@@ -18,6 +18,8 @@ from tidegate.core.errors import BusyError, ConfigError
 from tidegate.server import tls
 from tidegate.server.app import App, create_app
 from tidegate.server.config import Settings, split_listen
+from tidegate.server.connections import Bounds, guarded
+from tidegate.server.proxies import Proxies
 
 _BACKLOG: Final = 2_048
 #: How long requests under way may take after a stop was asked for.
@@ -132,12 +134,16 @@ class _Server(uvicorn.Server):
 def _config(app: App, context: ssl.SSLContext | None) -> uvicorn.Config:
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     application: Any = app
+    settings = app.services.settings
+    bounds = Bounds(settings.connections_per_address, Proxies(settings.trusted_proxies))
     config = uvicorn.Config(
         application,
         loop="uvloop",
-        http="httptools",
+        http=guarded(bounds),
+        ws="none",
         lifespan="on",
         access_log=False,
+        proxy_headers=False,
         log_config=None,
         server_header=False,
         date_header=False,
