@@ -99,6 +99,9 @@ class Exchange:
         self.cut: int | None = None
         #: Break off by a reset, which may take along what was sent before.
         self.rst = False
+        #: Pass on so many bytes of the request's body, then hang up on both sides, and do `then`.
+        self.lose: int | None = None
+        self.then: Callable[[], None] = lambda: None
         #: Wait so long before each KiB.
         self.drip_s = 0.0
 
@@ -161,15 +164,25 @@ class _Handler(BaseHTTPRequestHandler):
         if times:
             double.refuse = (status, times - 1)
             one.status = status
-        else:
-            self._ask(one)
+        elif not self._ask(one):
+            self._hang_up()
+            return
         self._answer(one)
 
-    def _ask(self, one: Exchange) -> None:
+    def _ask(self, one: Exchange) -> bool:
         if self.double.before is not None:
             self.double.before(one)
         connection = http.client.HTTPConnection(self.double.place, timeout=60)
         sent = {name: value for name, value in one.headers.items() if name.lower() != "expect"}
+        if one.lose is not None:
+            connection.putrequest(one.method, one.path, skip_host=True, skip_accept_encoding=True)
+            for name, value in sent.items():
+                connection.putheader(name, value)
+            connection.endheaders(one.body[: one.lose])
+            time.sleep(0.2)
+            connection.close()
+            one.then()
+            return False
         connection.request(one.method, one.path, one.body, sent)
         answer = connection.getresponse()
         one.status, one.content = answer.status, answer.read()
@@ -178,6 +191,7 @@ class _Handler(BaseHTTPRequestHandler):
         connection.close()
         if self.double.after is not None:
             self.double.after(one)
+        return True
 
     def _answer(self, one: Exchange) -> None:
         one.answer.setdefault("content-length", str(len(one.content)))

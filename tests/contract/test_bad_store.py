@@ -5,12 +5,17 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 
+import msgspec
 import pytest
-from tests.objectstore import Exchange, Faulty, blobs_at, raw_client
+from tests.objectstore import Exchange, Faulty, blobs_at, raw_client, settings_for
 
 from tidegate.core.errors import BusyError, ConfigError, TidegateError, TransferError
-from tidegate.server.blobs import s3
+from tidegate.server.blobs import Blob, s3
+from tidegate.server.doctor import Check, examine
+from tidegate.server.nearby import Nearby
+from tidegate.server.store.sqlite import open_store
 
 CONTENT = os.urandom(300_000)
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
@@ -272,6 +277,81 @@ def test_the_second_writer_of_one_blob_changes_nothing(
     writes = [one for one in faulty.seen if one.method == "PUT"]
     assert [one.headers.get("If-None-Match") for one in writes] == ["*"]
     assert [one.status for one in writes] == [412]
+
+
+def test_the_doctor_tries_the_store_and_says_what_does_not_work(
+    faulty: Faulty, store: tuple[str, str], tmp_path: Path
+) -> None:
+    def flip(one: Exchange) -> None:
+        if one.method == "GET":
+            one.content = bytes([one.content[0] ^ 1]) + one.content[1:]
+
+    open_store(tmp_path).close()
+    settings = msgspec.structs.replace(
+        settings_for(faulty.address, store[1]), data_dir=tmp_path, listen="127.0.0.1:1"
+    )
+
+    def tried() -> dict[str, Check]:
+        return {one.name: one for one in examine(settings, 1_800_000_000)}
+
+    assert tried()["object store"].level == "ok"
+    faulty.after = flip
+    assert (tried()["blobs"].level, tried()["blobs"].fix != "") == ("failed", True)
+    faulty.after, faulty.refuse = None, (403, 1000)
+    assert "blobs.refused" in tried()["blobs"].text
+    assert raw_client(store[0]).list_objects_v2(Bucket=store[1])["KeyCount"] == 1
+
+
+def test_what_is_read_inside_a_transaction_is_fetched_beside_and_its_digest_asked(
+    faulty: Faulty, store: tuple[str, str], tmp_path: Path
+) -> None:
+    nearby = Nearby(blobs_at(faulty.address, store[1]), tmp_path / "near")
+
+    def opened(sha256: str) -> Blob | None:
+        until = time.monotonic() + 20
+        while True:
+            begun = time.monotonic()
+            try:
+                return nearby.open(sha256)
+            except BusyError:
+                # whoever asks does not wait for the store
+                assert time.monotonic() - begun < 1
+                assert time.monotonic() < until
+                time.sleep(0.02)
+
+    faulty.go.clear()
+    with pytest.raises(BusyError) as caught:
+        nearby.open(DIGEST)
+    assert caught.value.code == "server.busy"
+    faulty.go.set()
+    blob = opened(DIGEST)
+    assert blob is not None
+    assert blob.read_at(0, len(CONTENT)) == CONTENT
+    asked = len(faulty.seen)
+    assert nearby.open(DIGEST) is not None
+    assert len(faulty.seen) == asked
+    assert opened("0" * 64) is None
+
+
+def test_what_was_changed_on_its_way_is_not_kept_nearby(
+    faulty: Faulty, store: tuple[str, str], tmp_path: Path
+) -> None:
+    def flip(one: Exchange) -> None:
+        one.content = one.content[:-1] + bytes([one.content[-1] ^ 1])
+
+    faulty.after = _of_objects(flip)
+    nearby = Nearby(blobs_at(faulty.address, store[1]), tmp_path / "near")
+    until = time.monotonic() + 20
+    while not [one for one in faulty.seen if one.method == "GET"]:
+        with pytest.raises(BusyError):
+            nearby.open(DIGEST)
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    time.sleep(0.2)
+    with pytest.raises(BusyError):
+        nearby.open(DIGEST)
+    kept = [one for one in (tmp_path / "near").rglob("*") if one.is_file()]
+    assert [one for one in kept if one.name == DIGEST] == []
 
 
 def test_credentials_go_in_no_url_but_a_signed_link(faulty: Faulty, store: tuple[str, str]) -> None:

@@ -16,7 +16,7 @@ import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, ParamSpec, TypeVar
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import SplitResult, urlencode, urlsplit
 
 import click
 
@@ -151,8 +151,43 @@ class Client:
         size = file.stat().st_size
         with file.open("rb") as source:
             headers = {"Content-Type": content_type, "Content-Length": str(size)}
-            body = _pieces(source.read, size, progress)
+            body = _pieces(source.read, 0, size, size, progress)
             return self._exchange("POST", _target(path, query), body, headers)
+
+    def send_part(
+        self, path: str, file: Path, offset: int, count: int, progress: Progress | None = None
+    ) -> Any:
+        """Stream `count` bytes of a file, from `offset` on, as the body of a PATCH to `path?offset=…`; the decoded answer."""
+        headers = {"Content-Type": "application/octet-stream", "Content-Length": str(count)}
+        with file.open("rb") as source:
+            source.seek(offset)
+            body = _pieces(source.read, offset, count, file.stat().st_size, progress)
+            return self._exchange("PATCH", _target(path, {"offset": offset}), body, headers)
+
+    def put_part(
+        self, url: str, file: Path, offset: int, count: int, progress: Progress | None = None
+    ) -> None:
+        """Stream `count` bytes of a file, from `offset` on, to a link that is a secret: nothing of ours is told there, and no error repeats it.
+
+        Raises:
+            TransferError: `link.unreachable`: nobody took them.
+        """
+        parts = urlsplit(url)
+        target = f"{parts.path}?{parts.query}"
+        where = f"{parts.scheme}://{parts.hostname}"
+        connection = self._connect(parts)
+        try:
+            with file.open("rb") as source, contextlib.suppress(BrokenPipeError):
+                source.seek(offset)
+                body = _pieces(source.read, offset, count, file.stat().st_size, progress)
+                connection.request("PUT", target, body, {"Content-Length": str(count)})
+            status = connection.getresponse().status
+        except (OSError, http.client.HTTPException) as error:
+            raise TransferError("link.unreachable", f"{where}: {type(error).__name__}") from None
+        finally:
+            connection.close()
+        if status >= 300:
+            raise TransferError("link.unreachable", f"{where}: status {status}")
 
     def lines(self, path: str, query: Mapping[str, object] | None = None) -> Iterator[str]:
         """Yield the lines of a stream (server-sent events) until it ends."""
@@ -200,11 +235,15 @@ class Client:
             raise problem(answer.status, found)
         return found, answer.getheader("Content-Type", "") or ""
 
-    def _connect(self) -> http.client.HTTPConnection:
-        host, port = self._parts.hostname or "", self._parts.port
-        if self._parts.scheme == "http":
+    def _connect(self, elsewhere: SplitResult | None = None) -> http.client.HTTPConnection:
+        """Connect to the server, or to where it sends parts: there the system's authorities are believed beside its own."""
+        parts = elsewhere or self._parts
+        host, port = parts.hostname or "", parts.port
+        if parts.scheme == "http":
             return http.client.HTTPConnection(host, port, timeout=self._timeout_s)
         context = ssl.create_default_context(cafile=str(self._ca) if self._ca else None)
+        if elsewhere is not None:
+            context.load_default_certs()
         return http.client.HTTPSConnection(host, port, timeout=self._timeout_s, context=context)
 
     def _headers(self) -> dict[str, str]:
@@ -246,7 +285,7 @@ def error_of(code: str, detail: str) -> TidegateError:
         return PublisherError(code, detail)
     if family in ("download", "link"):
         return TransferError(code, detail)
-    if code in ("server.busy", "request.rate_limited", "data.locked"):
+    if code in ("server.busy", "request.rate_limited", "data.locked", "blobs.unreachable"):
         return BusyError(code, detail)
     return RequestError(code, detail)
 
@@ -280,13 +319,16 @@ def _target(path: str, query: Mapping[str, object] | None) -> str:
     return f"{path}?{urlencode(given, doseq=True)}" if given else path
 
 
-def _pieces(read: Callable[[int], bytes], size: int, progress: Progress | None) -> Iterator[bytes]:
+def _pieces(
+    read: Callable[[int], bytes], start: int, count: int, size: int, progress: Progress | None
+) -> Iterator[bytes]:
+    """Yield the next `count` bytes, and say of how many of `size` they are the last."""
     done = 0
-    while piece := read(_PIECE):
+    while done < count and (piece := read(min(_PIECE, count - done))):
         yield piece
         done += len(piece)
         if progress is not None:
-            progress(done, size)
+            progress(start + done, size)
 
 
 # --- which server, who asks ---------------------------------------------------------------------------------------------

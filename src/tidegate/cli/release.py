@@ -35,8 +35,8 @@ from tidegate.publisher.bundle import Built, build, read
 from tidegate.publisher.keyfile import read_public
 from tidegate.publisher.manifest import read_release, source_date_epoch
 from tidegate.publisher.pack import LAB_LEVEL, PUBLISH_LEVEL
-from tidegate.publisher.publish import publish_bundle
 from tidegate.publisher.restage import restage as restage_bundle
+from tidegate.publisher.sending import send_bundle
 from tidegate.publisher.sign import (
     Summary,
     bundle_progress,
@@ -275,6 +275,8 @@ def check(
 def publish(bundle: Path, dry_run: bool, root: Path | None, client: Client, out: Output) -> None:
     """Send a bundle; the server checks it as a device would.
 
+    It goes in parts: after a cut, or when this command was stopped, it goes on where it was.
+
     \b
     tidegate release publish gw1-1.0.0.bundle
     """
@@ -293,7 +295,7 @@ def publish(bundle: Path, dry_run: bool, root: Path | None, client: Client, out:
         _check(bundle, body, before, rules_of(None, client, out), out)
         out.note("It would be accepted. Nothing was changed.")
         return
-    publish_bundle(client, bundle, progress=out.progress("uploading"))
+    send_bundle(client, bundle, progress=out.progress("uploading"))
     name = f"{manifest.product}-{manifest.version}" if manifest.product else bundle.name
     size = format_size(bundle.stat().st_size)
     if manifest.product:

@@ -19,8 +19,8 @@ from tidegate.core.grant import (
 from tidegate.core.merkle import CohortProof, prove
 from tidegate.core.metadata import RootDocument, SignedTarget, parse_targets, product_role
 from tidegate.core.protocol import Envelope
-from tidegate.server.blobs import Blobs
 from tidegate.server.metadata import Repository
+from tidegate.server.nearby import Nearby
 from tidegate.server.store import Connection, grant_rows, release_queries
 
 
@@ -48,10 +48,10 @@ class Ways:
 
     Args:
         repository: what is published.
-        blobs: where cohorts are kept.
+        blobs: where cohorts are read, inside of a transaction.
     """
 
-    def __init__(self, repository: Repository, blobs: Blobs) -> None:
+    def __init__(self, repository: Repository, blobs: Nearby) -> None:
         self._repository = repository
         self._blobs = blobs
         self._opened: tuple[object, dict[int, Opened | str]] = (None, {})

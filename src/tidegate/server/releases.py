@@ -19,7 +19,7 @@ from tidegate.core.bundle import (
     require_member,
 )
 from tidegate.core.content import check_content
-from tidegate.core.errors import PublisherError
+from tidegate.core.errors import PublisherError, TidegateError
 from tidegate.core.metadata import SignedTarget, product_extra
 from tidegate.core.payload import HEADER_SIZE, Index, decode_segment, head_size
 from tidegate.core.release import Part, ReleaseTarget, release_sha256
@@ -75,7 +75,9 @@ def accept_bundle(services: Services, file: IO[bytes], *, actor: Actor, now: int
         return services.store.write(work).result()
     except BaseException:
         for digest in stored:
-            services.blobs.delete(digest)
+            # the place that cannot be reached may be why it failed, and that is what is told
+            with contextlib.suppress(TidegateError):
+                services.blobs.delete(digest)
         raise
 
 

@@ -20,6 +20,7 @@ from tidegate.server.config import Settings, database_address
 from tidegate.server.egress import Budget
 from tidegate.server.granted import Ways
 from tidegate.server.metadata import Repository
+from tidegate.server.nearby import Nearby
 from tidegate.server.online import OnlineKeys
 from tidegate.server.snapshot import Fleet
 from tidegate.server.store import Change, Connection, Store
@@ -172,7 +173,7 @@ def _open(
             blobs=blobs,
             keys=keys,
             repository=repository,
-            ways=Ways(repository, blobs),
+            ways=Ways(repository, Nearby(blobs, folder / "near")),
             fleet=Fleet(),
             tokens=Tokens(keys.secret, randomness),
             clock=clock,

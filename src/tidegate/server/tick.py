@@ -13,7 +13,7 @@ import msgspec
 
 from tidegate.core.errors import TidegateError
 from tidegate.rollout import keeping
-from tidegate.server import acts, apart, audit, planning, telemetry, widening
+from tidegate.server import acts, apart, audit, planning, telemetry, uploads, widening
 from tidegate.server.gatekeeper.keeper import Keeper
 from tidegate.server.operations import audiences_of
 from tidegate.server.planning import Audience
@@ -72,6 +72,7 @@ def tick(services: Services, now: int) -> Ticked:
     looked = [_plan_one(store, one, audience, keeper, now) for one in begun]
     store.write(lambda conn: _keep_house(conn, now)).result()
     _forget(services, begun, now)
+    uploads.sweep(services, now)
     store.write(lambda conn: services.repository.renew(conn, now)).result()
     if store.read(lambda conn: audit.is_due(conn, now)):
         signer = services.keys.audit

@@ -106,6 +106,8 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     api.post("/claims", {"name": "line-4", "product": "gw1"})
     api.post("/accounts", {"name": "olga", "role": "operator"})
     api.post("/tokens", {"name": "ci", "role": "viewer"})
+    upload = api.post("/uploads", {"sha256": "0" * 64, "length": 10 << 20})
+    THERE["uploads"] = (upload["id"],)
     api.post("/rollouts", {**POLICY, "release": "gw1-1.1.0"})
     api.post("/rollouts", {**POLICY, "release": "gw1-1.2.0", "name": "draft", "draft": True})
     for device in devices[:2]:

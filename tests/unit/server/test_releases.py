@@ -50,9 +50,17 @@ def _accept(rig: Rig, path: Path) -> Published:
         return releases.accept_bundle(rig.app.services, file, actor=RITA, now=int(rig.now))
 
 
-def _bundle(rig: Rig, lab: Lab, counter: int, *, signed: bool = True, mandate: str = "") -> Path:
+def _bundle(
+    rig: Rig,
+    lab: Lab,
+    counter: int,
+    *,
+    signed: bool = True,
+    mandate: str = "",
+    content: bytes = b"",
+) -> Path:
     image = lab.folder / f"image-{counter}"
-    image.write_bytes(Path(hashlib.__file__).read_bytes() * 20 + bytes(counter))
+    image.write_bytes(content or Path(hashlib.__file__).read_bytes() * 20 + bytes(counter))
     files = rig.app.services.repository
     version = files.versions.get("product/gw1", (0, 0))[0]
     made = build(

@@ -38,11 +38,13 @@ from tidegate.server.api.scrape import metrics_route
 from tidegate.server.api.status_page import status_routes
 from tidegate.server.api.stream import StreamRoutes
 from tidegate.server.api.supply import AdvisoryRoutes, ComponentRoutes, OriginRoutes
+from tidegate.server.api.uploads import UploadRoutes
 from tidegate.server.live import Live
 from tidegate.server.once import Answered
 from tidegate.server.operations import Operations, auth_of
 from tidegate.server.readiness import Readiness
 from tidegate.server.services import Services
+from tidegate.server.uploads import Uploads
 from tidegate.server.web.domain import create_web
 
 #: Sent with a session cookie by scripts of our own pages; another site's page cannot add a header to a form.
@@ -82,13 +84,14 @@ def create_admin_app(services: Services, readiness: Readiness) -> Litestar:
     """Make the application for people over opened services."""
     operations = Operations(services)
     accounts = auth_of(services)
-    desk = Desk(services, operations, accounts, Live(services.store))
+    desk = Desk(services, operations, accounts, Live(services.store), Uploads(services))
     api = Router(
         path=PREFIX,
         route_handlers=[
             RolloutRoutes,
             ReleaseRoutes,
             TrustRoutes,
+            UploadRoutes,
             OriginRoutes,
             ComponentRoutes,
             AdvisoryRoutes,

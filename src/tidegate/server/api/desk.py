@@ -22,6 +22,7 @@ from tidegate.server.operations import Operations
 from tidegate.server.scopes import ABOUT, ANYBODY, INSIDE, LISTED, PERMISSION, WHOLE, demanded
 from tidegate.server.services import Services
 from tidegate.server.store import Connection
+from tidegate.server.uploads import Uploads
 
 __all__ = [
     "ABOUT", "ANSWER", "ANYBODY", "BODY", "INSIDE", "LISTED", "PERMISSION", "PREFIX", "REFUSALS", "WHOLE",
@@ -47,6 +48,7 @@ class Desk:
     operations: Operations
     accounts: Auth
     live: Live
+    uploads: Uploads
 
     @property
     def now(self) -> int:

@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from tidegate.server.api import incident_wire, notices, wire
+from tidegate.server.api import incident_wire, notices, uploads, wire
 
 #: What stands in paths, by the noun and the parameter's name.
 PATHS: Final[dict[tuple[str, str], str]] = {
@@ -16,6 +16,7 @@ PATHS: Final[dict[tuple[str, str], str]] = {
     ("incidents", "name"): "INC-2027-001",
     ("accounts", "name"): "olga",
     ("tokens", "name"): "ci",
+    ("uploads", "name"): "0" * 32,
 }
 _POLICY: Final[dict[str, Any]] = {
     "release": "gw1-1.1.0",
@@ -55,5 +56,7 @@ BODIES: Final[dict[Any, Any]] = {
     incident_wire.NewPublication: incident_wire.NewPublication(title="Modems of gw1"),
     incident_wire.NewUpdate: incident_wire.NewUpdate(text="The way back is ordered."),
     incident_wire.Withdrawal: incident_wire.Withdrawal(reason="published by mistake"),
+    uploads.NewUpload: uploads.NewUpload(sha256="0" * 64, length=10_000_000_000),
+    uploads.WantedLinks: uploads.WantedLinks(offset=0),
     notices.NewTest: notices.NewTest(channel="ops"),
 }

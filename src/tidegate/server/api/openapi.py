@@ -44,6 +44,7 @@ _STATUSES: Final = {
     422: "What was sent in is refused: a signature, a document or a rule.",
     429: "Too often; see `Retry-After`.",
     500: "A fault in the server.",
+    502: "What is behind the server answered wrongly.",
     503: "Busy; see `Retry-After`.",
     507: "The disk is full; nothing acknowledged is lost.",
 }
@@ -94,6 +95,7 @@ _PARAMETERS: Final = {
 _TAGS: Final = {
     "rollouts": "One release on its way to a group of devices.",
     "releases": "Signed, immutable sets of artifacts.",
+    "uploads": "Large bundles on their way here, in parts.",
     "trust": "What is published above the products, and the server's public keys.",
     "supply chain": "What releases are made of, and what is known against it.",
     "devices": "Devices, their tags, and who is let in.",

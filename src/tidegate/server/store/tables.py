@@ -17,7 +17,13 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-from tidegate.server.store import audience_tables, flight_tables, gate_tables, supply_tables
+from tidegate.server.store import (
+    audience_tables,
+    flight_tables,
+    gate_tables,
+    supply_tables,
+    upload_tables,
+)
 from tidegate.server.store.account_tables import account, api_token, login, sign_in_flow
 from tidegate.server.store.audit_tables import audit
 from tidegate.server.store.identity_tables import preauthorized, retired_key, session_salt
@@ -47,6 +53,7 @@ __all__ = [
     "session_salt",
     "sign_in_flow",
     "supply_tables",
+    "upload_tables",
 ]
 
 device = Table(
