@@ -9,6 +9,10 @@ from tidegate import cli
 
 #: Command → operations of the API (`operationId`).
 CALLS: Final[dict[str, tuple[str, ...]]] = {
+    "audit checkpoint": ("audit_checkpoint",),
+    "audit export": ("audit_export", "audit_checkpoints_list"),
+    "audit list": ("audit_entries_list",),
+    "audit watch": ("audit_checkpoint", "audit_proofs_consistency"),
     "advisories forget": ("advisories_forget",),
     "advisories import": ("advisories_create",),
     "advisories list": ("advisories_list",),
