@@ -428,6 +428,17 @@ def test_a_part_with_odds_against_it_is_held_and_a_site_goes_one_by_one(rig: Rig
     assert fleet.replayed().same
 
 
+def test_a_site_that_rests_because_of_doubt_says_so(rig: Rig) -> None:
+    fleet = LightFleet(rig, 40, lambda number: {"site": f"s{number % 10}"})
+    fleet.start(POLICY)
+    fleet.look()
+    fleet.end(fleet.ask()[:2], "reverted", "boot.no_return")
+    fleet.look(900)
+    rollout_id = fleet.id
+    found = rig.read(lambda conn: gate_rows.rooms(conn, rollout_id, gate_rows.SITE))
+    assert any("there is doubt about the release" in one.because for one in found)
+
+
 def test_harm_that_comes_after_completion_halts_and_names_the_way_back(rig: Rig) -> None:
     fleet = LightFleet(rig, 40)
     fleet.start(POLICY)

@@ -299,7 +299,7 @@ def _sites(kept: Kept) -> list[tuple[str, int, str]]:
         room = desk.site_room(site)
         if site in kept.touched or kept.site_rooms[site] != room:
             kept.site_rooms[site] = room
-            found.append((site, room, rooms.at_site(site)))
+            found.append((site, room, rooms.at_site(site, doubted=desk.doubted)))
     kept.touched.clear()
     kept.all_sites = False
     return found

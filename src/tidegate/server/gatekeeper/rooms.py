@@ -168,6 +168,8 @@ def _held(
     return parts, site, gate_rows.rooms_of(conn, rollout_id, parts, site)
 
 
-def at_site(site: str) -> str:
+def at_site(site: str, *, doubted: bool = False) -> str:
     """Say why a site has no more room."""
+    if doubted:
+        return f"site {site}: there is doubt about the release; five at once at the most, and none for a day after a device failed there"
     return f"site {site}: as many are on their way as are proved healthy there"
