@@ -358,15 +358,24 @@ class Sessions(Register):
         found = self._store.read(lambda conn: rows.login(conn, digest(session)))
         return found is not None and now - found["proved_at"] < FRESH_S
 
+    def came_by_link(self, session: str, now: int) -> bool:
+        """Say whether a session was opened by a one-time link within the last quarter of an hour: its owner may have no password yet."""
+        found = self._store.read(lambda conn: rows.login(conn, digest(session)))
+        return (
+            found is not None and found["method"] == "link" and now - found["created_at"] < FRESH_S
+        )
+
     def change_password(self, session: str, old: str, new: str, now: int) -> None:
-        """Change a person's own password; their other sessions end.
+        """Change a person's own password; their other sessions end. Who came by a one-time link just now needs no old one.
 
         Raises:
             RequestError: `request.forbidden`: the old one does not fit; `request.invalid`; `request.rate_limited`.
         """
         check_password(new)
         account = self._account_of(session, now)
-        if account is None or not self.prove(session, old, now):
+        if account is None or account["issuer"]:
+            raise RequestError("request.forbidden", "this account has no password here")
+        if not self.came_by_link(session, now) and not self.prove(session, old, now):
             raise RequestError("request.forbidden", "the present password does not fit")
         hashed, name = self._hash(new), str(account["name"])
 

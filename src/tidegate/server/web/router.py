@@ -23,9 +23,10 @@ from tidegate.server.web.guard import HEADERS, WebRequest
 from tidegate.server.web.live import Live, Pulse
 from tidegate.server.web.new_rollout import NewRollout
 from tidegate.server.web.pages import ReadPages
+from tidegate.server.web.people import OwnAccount, PeoplePages, is_enrolling
 from tidegate.server.web.reader import Auth, Commands, Reader
 from tidegate.server.web.render import Renderer
-from tidegate.server.web.site import SignInNeededError, Site, SiteDep
+from tidegate.server.web.site import SecondFactorNeededError, SignInNeededError, Site, SiteDep
 from tidegate.server.web.supply import SupplyPages
 from tidegate.server.web.views import Problem
 
@@ -60,13 +61,24 @@ def create_router(
     return Router(
         path="/",
         guards=[guard_of(site)],
-        route_handlers=[ReadPages, SupplyPages, NewRollout, Forms, Door, Live, static_file],
+        route_handlers=[
+            ReadPages,
+            SupplyPages,
+            NewRollout,
+            Forms,
+            Door,
+            OwnAccount,
+            PeoplePages,
+            Live,
+            static_file,
+        ],
         dependencies={
             "site": Provide(lambda: site, sync_to_thread=False),
             "pulse": Provide(lambda: pulse, sync_to_thread=False),
         },
         exception_handlers={
             SignInNeededError: to_the_door,
+            SecondFactorNeededError: to_the_second_factor,
             TidegateError: show_problem,
             HTTPException: show_http_problem,
         },
@@ -84,7 +96,10 @@ def guard_of(site: Site) -> Callable[[ASGIConnection[Any, Any, Any, Any], BaseRo
     ) -> None:
         permission, about, name = demanded(handler.opt, connection.path_params)
         if permission != ANYBODY:
-            await site.check(await site.visit(connection), permission, about, name)
+            visit = await site.visit(connection)
+            if is_enrolling(visit):
+                raise SecondFactorNeededError
+            await site.check(visit, permission, about, name)
 
     return permission_guard
 
@@ -109,6 +124,12 @@ async def static_file(
     if request.headers.get("if-none-match") == etag:
         return Response(b"", status_code=304, headers=headers, media_type=asset.media_type)
     return Response(asset.body, headers=headers, media_type=asset.media_type)
+
+
+def to_the_second_factor(request: WebRequest, _: SecondFactorNeededError) -> Response[Any]:
+    """Have somebody set up the second factor that their roles want."""
+    del request
+    return Response(None, status_code=303, headers={"Location": "/account"} | HEADERS)
 
 
 def to_the_door(request: WebRequest, _: SignInNeededError) -> Response[Any]:

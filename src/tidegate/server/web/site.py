@@ -25,6 +25,10 @@ class SignInNeededError(Exception):
     """Nobody is signed in; the page is asked for again afterwards."""
 
 
+class SecondFactorNeededError(Exception):
+    """Somebody's roles want a second factor that is not set up yet."""
+
+
 @dataclass(frozen=True, slots=True)
 class Visit:
     """One request by one signed-in account."""

@@ -1,7 +1,9 @@
 """The door over HTTP, with the server's real accounts: cookies, forms from elsewhere, where a sign-in leads, and the second factor."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from argon2 import PasswordHasher
@@ -12,7 +14,7 @@ from tests.unit.server import evil_provider as evil
 from tests.unit.server.evil_provider import CLIENT, EvilProvider
 
 from tidegate.server.actors import Actor
-from tidegate.server.auth import Auth
+from tidegate.server.auth import Auth, digest
 from tidegate.server.people import totp
 from tidegate.server.people.limits import Limits, Oidc
 from tidegate.server.people.provider import Provider
@@ -20,7 +22,7 @@ from tidegate.server.people.second_factor import RECOVERY_CODES
 from tidegate.server.people.single_sign_on import SingleSignOn
 from tidegate.server.store.sqlite import SqliteStore, open_store
 from tidegate.server.web.domain import WebAuth
-from tidegate.server.web.guard import FLOW, HALF, SESSION
+from tidegate.server.web.guard import FLOW, HALF, SESSION, form_token
 from tidegate.server.web.router import create_router
 
 Client = TestClient[Litestar]
@@ -123,8 +125,6 @@ def test_a_session_that_somebody_planted_is_not_the_one_that_is_opened(door: Doo
 
 
 def test_signing_out_ends_the_session_on_the_server(door: Door) -> None:
-    from tidegate.server.web.guard import form_token
-
     with door.client() as client:
         _sign_in(client)
         session = str(client.cookies[SESSION])
@@ -268,6 +268,122 @@ def test_codes_are_those_of_rfc_6238() -> None:
         assert totp.code_at(secret, now // 30) == code
         assert totp.step_of(secret, code, now, 0) == now // 30
         assert totp.step_of(secret, code, now + 61, 0) is None
+
+
+# --- pages of people ---------------------------------------------------------------------------------------------------
+
+
+class Person:
+    """A browser of somebody who is signed in."""
+
+    def __init__(self, client: Client, session: str) -> None:
+        self.client, self.session = client, session
+        client.cookies.set(SESSION, session)
+
+    def post(self, path: str, **fields: str) -> Any:
+        data = {"csrf": form_token(self.session), **fields}
+        return self.client.post(path, data=data, follow_redirects=False)
+
+
+def test_one_changes_ones_own_password_and_sets_up_a_second_factor_on_pages(door: Door) -> None:
+    first, other = (door.auth.sign_in("olga", PASSWORD, "", NOW) for _ in range(2))
+    assert first is not None
+    assert other is not None
+    with door.client() as client:
+        olga = Person(client, first)
+        assert (
+            olga.post("/account/password", old="wrong", new="x" * 12, again="x" * 12).status_code
+            == 403
+        )
+        assert (
+            olga.post("/account/password", old=PASSWORD, new="x" * 12, again="y" * 12).status_code
+            == 400
+        )
+        assert (
+            olga.post("/account/password", old=PASSWORD, new="x" * 12, again="x" * 12).status_code
+            == 303
+        )
+        assert door.auth.actor_of_session(other, NOW) is None
+        shown = client.get("/account/second-factor").text
+        assert "<svg" in shown
+        assert "style=" not in shown.partition("<main")[2]
+        account = door.auth._account_of(first, NOW)
+        assert account is not None
+        secret = door.auth._secret_of(account)
+        assert totp.shown(secret) in shown.replace(" ", "")
+        codes = olga.post("/account/second-factor", code=totp.code_at(secret, NOW // 30))
+        assert codes.status_code == 200
+        assert codes.headers["cache-control"] == "no-store"
+        assert olga.post("/account/remove-second-factor", old="wrong").status_code == 403
+        assert olga.post("/account/remove-second-factor", old="x" * 12).status_code == 303
+        assert client.post("/account/end-sessions", data={"csrf": "x"}).status_code == 403
+
+
+def test_who_has_to_set_up_a_second_factor_is_led_there(store: SqliteStore) -> None:
+    door = Door(store, limits=Limits(second_factor=("operator",)))
+    session = door.auth.sign_in("olga", PASSWORD, "", NOW)
+    assert session is not None
+    with door.client() as client:
+        olga = Person(client, session)
+        led = client.get("/rollouts", follow_redirects=False)
+        assert (led.status_code, led.headers["location"]) == (303, "/account")
+        assert "Set up a second factor first" in client.get("/account").text
+        assert olga.post("/rollouts/x/halt", reason="x").headers["location"] == "/account"
+        assert client.get("/account/second-factor").status_code == 200
+
+
+def test_somebody_is_invited_by_a_link_and_chooses_a_password(door: Door) -> None:
+    door.auth.create_account("root", "owner", PASSWORD, ROOT, NOW)
+    session = door.auth.sign_in("root", PASSWORD, "", NOW)
+    assert session is not None
+    with door.client() as client:
+        root = Person(client, session)
+        made = root.post("/people", name="lars", grants="viewer\napprover@product:gw1")
+        assert made.status_code == 200
+        page = client.get("/people").text
+        assert "approver@product:gw1" in page
+        assert root.post("/people/lars/edit", grants="viewer").status_code == 303
+        assert root.post("/people/lars/edit", grants="king").status_code == 400
+        # Whatever was open for lars before ends with the change, the first link too.
+        link = re.search(r"/sign-in/ticket\?t=t_[0-9a-f]+", root.post("/people/lars/link").text)
+        assert link is not None
+        assert link[0] not in made.text
+        token = root.post("/tokens", name="ci", grants="viewer", days="9", addresses="192.0.2.0/24")
+        secret = re.search(r"tg_[0-9a-f]{64}", token.text)
+        assert secret is not None
+        assert door.auth.actor_of_token(secret[0], NOW, "192.0.2.7") is not None
+        assert door.auth.actor_of_token(secret[0], NOW, "198.51.100.7") is None
+        assert secret[0] not in client.get("/tokens").text
+        assert root.post("/tokens/ci/revoke").status_code == 303
+        assert door.auth.actor_of_token(secret[0], NOW, "192.0.2.7") is None
+    with door.client() as client:
+        assert client.get(link[0]).status_code == 200
+        lars = Person(client, str(client.cookies[SESSION]))
+        assert "Present password" not in client.get("/account").text
+        assert lars.post("/account/password", new="x" * 12, again="x" * 12).status_code == 303
+        assert client.get("/people", follow_redirects=False).status_code == 403
+        assert client.get("/tokens", follow_redirects=False).status_code == 403
+    assert door.auth.sign_in("lars", "x" * 12, "", NOW) is not None
+
+
+def test_a_session_is_ended_by_its_owner_and_by_who_manages_accounts(door: Door) -> None:
+    door.auth.create_account("root", "owner", PASSWORD, ROOT, NOW)
+    olgas = [door.auth.sign_in("olga", PASSWORD, "", NOW) for _ in range(3)]
+    roots = door.auth.sign_in("root", PASSWORD, "", NOW)
+    assert roots is not None
+    first, second, third = (str(one) for one in olgas)
+    ids = {token: digest(token)[:16] for token in (first, second, third, roots)}
+    with door.client() as client:
+        olga = Person(client, first)
+        assert olga.post(f"/account/sessions/{ids[second]}/end").status_code == 303
+        assert olga.post(f"/account/sessions/{ids[roots]}/end").status_code == 404
+        assert olga.post(f"/people/sessions/{ids[roots]}/end").status_code == 403
+    with door.client() as client:
+        assert Person(client, roots).post(f"/people/sessions/{ids[third]}/end").status_code == 303
+    alive = [
+        door.auth.actor_of_session(one, NOW) is not None for one in (first, second, third, roots)
+    ]
+    assert alive == [True, False, False, True]
 
 
 # --- single sign-on ----------------------------------------------------------------------------------------------------

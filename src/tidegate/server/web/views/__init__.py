@@ -67,6 +67,14 @@ from tidegate.server.web.views.parts import (
     TimelineRow,
     VariantRow,
 )
+from tidegate.server.web.views.people import (
+    AccountPage,
+    PeoplePage,
+    SecondFactorPage,
+    Shown,
+    ShownPage,
+    TokensPage,
+)
 from tidegate.server.web.views.releases import (
     ArtifactRow,
     ReleasePage,
@@ -95,6 +103,7 @@ from tidegate.server.web.views.supply import (
 )
 
 __all__ = [
+    "AccountPage",
     "AdvisoriesPage",
     "AdvisoryPage",
     "ArtifactRow",
@@ -139,6 +148,7 @@ __all__ = [
     "ParticipantRow",
     "ParticipantsPage",
     "PendingRow",
+    "PeoplePage",
     "PermitRow",
     "PresetChoice",
     "Problem",
@@ -153,8 +163,11 @@ __all__ = [
     "RolloutRow",
     "RolloutsPage",
     "RunsRow",
+    "SecondFactorPage",
     "Series",
     "Shares",
+    "Shown",
+    "ShownPage",
     "SignInPage",
     "SignedInPage",
     "SignerRow",
@@ -162,6 +175,7 @@ __all__ = [
     "Target",
     "TimelineGroup",
     "TimelineRow",
+    "TokensPage",
     "Undecided",
     "VariantRow",
     "VersionRow",

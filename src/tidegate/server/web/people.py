@@ -1,0 +1,320 @@
+"""Pages of people: one's own account (password, second factor, sessions), and for who manages accounts or tokens, everybody's."""
+
+import io
+from collections.abc import Callable
+from typing import Any, Final
+
+import segno
+from litestar import Controller, Response, get, post
+
+from tidegate.core.errors import RequestError
+from tidegate.server.auth import Auth as Accounts
+from tidegate.server.auth import TokenFacts
+from tidegate.server.people.second_factor import Enrolment
+from tidegate.server.scopes import ABOUT, ANYBODY, LISTED, PERMISSION, WHOLE
+from tidegate.server.web.guard import FORM_BYTES, WebRequest
+from tidegate.server.web.pages import Name
+from tidegate.server.web.site import Site, SiteDep, Visit
+from tidegate.server.web.views import (
+    AccountPage,
+    PeoplePage,
+    SecondFactorPage,
+    Shown,
+    ShownPage,
+    TokensPage,
+)
+
+#: What one does to one's own account.
+OWN_VERBS: Final = ("password", "remove-second-factor", "end-sessions")
+PERSON_VERBS: Final = dict.fromkeys(
+    ("edit", "disable", "enable", "link", "reset-second-factor", "end-sessions"), "account.manage"
+)
+_ACCOUNTS: Final = {PERMISSION: "account.manage", ABOUT: WHOLE}
+_TOKENS: Final = {PERMISSION: "token.manage", ABOUT: LISTED}
+
+
+class OwnAccount(Controller):
+    """`/account`: everybody's own."""
+
+    include_in_schema = False
+    opt = {PERMISSION: ANYBODY}  # noqa: RUF012 - the framework's way
+    request_max_body_size = FORM_BYTES
+
+    @get("/account")
+    async def show(self, request: WebRequest, site: SiteDep) -> Response[Any]:
+        """Show one's own account."""
+        visit = await site.visit(request)
+        people = people_of(site)
+
+        def look() -> AccountPage:
+            name = visit.account.name
+            return AccountPage(
+                now=visit.now,
+                account=people.account_of(name),
+                sessions=tuple(people.sessions(visit.now, of=name, present=visit.session)),
+                must=is_enrolling(visit),
+                by_link=people.came_by_link(visit.session, visit.now),
+            )
+
+        return await site.show(request, visit, "account", await site.run(look), section="account")
+
+    @get("/account/second-factor")
+    async def set_up(self, request: WebRequest, site: SiteDep) -> Response[Any]:
+        """Show the picture for an authenticator app."""
+        visit = await site.visit(request)
+        people = people_of(site)
+        made = await site.run(
+            lambda: people.begin_second_factor(visit.session, _issuer(request), visit.now)
+        )
+        page = SecondFactorPage(secret=_spaced(made), picture=picture(made.address))
+        return await site.show(request, visit, "second_factor", page, section="account")
+
+    @post("/account/second-factor", status_code=200)
+    async def confirm(self, request: WebRequest, site: SiteDep) -> Response[Any]:
+        """Have a second factor count, since a code of it was shown; the recovery codes are shown this once."""
+        visit, fields = await site.act(request)
+        people, code = people_of(site), fields.get("code", "")[:32]
+        codes = await site.run(lambda: people.confirm_second_factor(visit.session, code, visit.now))
+        page = ShownPage(
+            title="Recovery codes",
+            text="Each signs you in once when your phone is lost. They are shown this once: keep them where the phone is not.",
+            shown=(Shown("Codes", "\n".join(codes)),),
+            back="/account",
+        )
+        return await site.show(request, visit, "shown", page, section="account")
+
+    @post("/account/{verb:str}")
+    async def act(self, request: WebRequest, site: SiteDep, verb: Name) -> Response[Any]:
+        """Change one's own password, remove a second factor, end one's other sessions."""
+        if verb not in OWN_VERBS:
+            raise RequestError("request.not_found", "There is no such act.")
+        visit, fields = await site.act(request)
+        people, session, now = people_of(site), visit.session, visit.now
+        if verb == "password":
+            old, new = fields.get("old", "")[:1000], fields.get("new", "")[:1000]
+            if new != fields.get("again", ""):
+                raise RequestError("request.invalid", "The two new passwords differ.")
+            await site.run(lambda: people.change_password(session, old, new, now))
+            text = "Your password is changed; your other sessions are ended."
+        elif verb == "remove-second-factor":
+            password = fields.get("old", "")[:1000]
+            await site.run(lambda: people.remove_second_factor(session, password, now))
+            text = "Your second factor is removed."
+        else:
+            name, actor = visit.account.name, actor_of(visit)
+            await site.run(lambda: people.end_sessions_of(name, actor, now, present=session))
+            text = "Your other sessions are ended."
+        return site.done(request, "/account", text)
+
+    @post("/account/sessions/{name:str}/end")
+    async def end(self, request: WebRequest, site: SiteDep, name: Name) -> Response[Any]:
+        """End one of one's own sessions."""
+        visit, _ = await site.act(request)
+        people, actor = people_of(site), actor_of(visit)
+        own = visit.account.name
+        await site.run(lambda: people.end_session(name, actor, visit.now, of=own))
+        return site.done(request, "/account", "The session is ended.")
+
+
+class PeoplePages(Controller):
+    """`/people` and `/tokens`: everybody's."""
+
+    include_in_schema = False
+    request_max_body_size = FORM_BYTES
+
+    @get("/people", opt=_ACCOUNTS)
+    async def people(self, request: WebRequest, site: SiteDep) -> Response[Any]:
+        """List accounts and sessions."""
+        visit = await site.visit(request)
+        people = people_of(site)
+
+        def look() -> PeoplePage:
+            sessions = people.sessions(visit.now, present=visit.session)
+            return PeoplePage(
+                now=visit.now, accounts=tuple(people.accounts()), sessions=tuple(sessions)
+            )
+
+        return await site.show(request, visit, "people", await site.run(look), section="account")
+
+    @post("/people", opt=_ACCOUNTS, status_code=200)
+    async def invite(self, request: WebRequest, site: SiteDep) -> Response[Any]:
+        """Make an account; a link that signs its owner in once is shown."""
+        visit, fields = await site.act(request)
+        people, actor = people_of(site), actor_of(visit)
+        name, grants = fields.get("name", "").strip()[:64], _grants(fields)
+
+        def make() -> str:
+            person = fields.get("person", "").strip()[:64]
+            people.create_account(name, "", None, actor, visit.now, grants=grants, person=person)
+            return people.sign_in_link_ticket(name, visit.now, actor=actor)
+
+        return await _link(request, site, visit, name, make)
+
+    @post(
+        "/people/{name:str}/{verb:str}",
+        opt={PERMISSION: PERSON_VERBS, ABOUT: WHOLE},
+        status_code=200,
+    )
+    async def act(
+        self, request: WebRequest, site: SiteDep, name: Name, verb: Name
+    ) -> Response[Any]:
+        """Change an account."""
+        visit, fields = await site.act(request)
+        people, actor, now = people_of(site), actor_of(visit), visit.now
+        if verb == "link":
+            return await _link(
+                request,
+                site,
+                visit,
+                name,
+                lambda: people.sign_in_link_ticket(name, now, actor=actor),
+            )
+        acts: dict[str, tuple[Callable[[], object], str]] = {
+            "edit": (
+                lambda: people.edit_account(name, actor, now, grants=_grants(fields)),
+                f"{name} has new roles, and has to sign in again.",
+            ),
+            "disable": (
+                lambda: people.edit_account(name, actor, now, disabled=True),
+                f"{name} is disabled, and signed out.",
+            ),
+            "enable": (
+                lambda: people.edit_account(name, actor, now, disabled=False),
+                f"{name} may sign in again.",
+            ),
+            "reset-second-factor": (
+                lambda: people.reset_second_factor(name, actor, now),
+                f"{name} has no second factor any more.",
+            ),
+            "end-sessions": (
+                lambda: people.end_sessions_of(name, actor, now, present=visit.session),
+                f"The sessions of {name} are ended.",
+            ),
+        }
+        work, text = acts[verb]
+        await site.run(work)
+        return site.done(request, "/people", text)
+
+    @post("/people/sessions/{name:str}/end", opt=_ACCOUNTS)
+    async def end(self, request: WebRequest, site: SiteDep, name: Name) -> Response[Any]:
+        """End a session."""
+        visit, _ = await site.act(request)
+        people, actor = people_of(site), actor_of(visit)
+        await site.run(lambda: people.end_session(name, actor, visit.now))
+        return site.done(request, "/people", "The session is ended.")
+
+    @get("/tokens", opt=_TOKENS)
+    async def tokens(self, request: WebRequest, site: SiteDep) -> Response[Any]:
+        """List tokens."""
+        visit = await site.visit(request)
+        people, actor = people_of(site), actor_of(visit)
+
+        def look() -> TokensPage:
+            found = sorted(
+                people.tokens(actor), key=lambda one: (_is_over(one, visit.now), -one.id)
+            )
+            return TokensPage(now=visit.now, tokens=tuple(found))
+
+        return await site.show(request, visit, "tokens", await site.run(look), section="account")
+
+    @post("/tokens", opt=_TOKENS, status_code=200)
+    async def create(self, request: WebRequest, site: SiteDep) -> Response[Any]:
+        """Make a token; its text is shown this once."""
+        visit, fields = await site.act(request)
+        people, actor = people_of(site), actor_of(visit)
+        name, days = fields.get("name", "").strip()[:64], fields.get("days", "").strip()
+        if days and not (days.isascii() and days.isdigit() and 0 < len(days) < 5):
+            raise RequestError("request.invalid", "Days: a whole number.")
+        expires = visit.now + int(days) * 86_400 if days else None
+        addresses = fields.get("addresses", "").replace(",", " ").split()
+        _, token = await site.run(
+            lambda: people.create_token(
+                name, "", actor, visit.now,
+                expires_at=expires, grants=_grants(fields), addresses=addresses,
+            )
+        )  # fmt: skip
+        page = ShownPage(
+            title=f"Token {name}",
+            text="It is shown this once: put it into a file that only its program reads.",
+            shown=(Shown("Token", token),),
+            back="/tokens",
+        )
+        return await site.show(request, visit, "shown", page, section="account")
+
+    @post("/tokens/{name:str}/revoke", opt=_TOKENS)
+    async def revoke(self, request: WebRequest, site: SiteDep, name: Name) -> Response[Any]:
+        """End a token."""
+        visit, _ = await site.act(request)
+        people, actor = people_of(site), actor_of(visit)
+        await site.run(lambda: people.revoke_token(name, actor, visit.now))
+        return site.done(request, "/tokens", f"{name} is revoked.")
+
+
+def people_of(site: Site) -> Accounts:
+    """Return the accounts.
+
+    Raises:
+        RequestError: this site has none.
+    """
+    if site.auth.people is None:
+        raise RequestError("request.not_found", "There are no accounts here.")
+    return site.auth.people
+
+
+def actor_of(visit: Visit) -> Any:
+    """Return who acts.
+
+    Raises:
+        RequestError: `request.forbidden`: a second factor has to be set up first.
+    """
+    if visit.account.actor is None or is_enrolling(visit):
+        raise RequestError("request.forbidden", "Set up a second factor first.")
+    return visit.account.actor
+
+
+def is_enrolling(visit: Visit) -> bool:
+    """Say whether somebody has yet to set up the second factor that their roles want."""
+    return visit.account.actor is not None and visit.account.actor.kind == "enrol"
+
+
+def picture(address: str) -> str:
+    """Return a QR code as SVG without styles or scripts: a safe fragment of our own."""
+    out = io.BytesIO()
+    made = segno.make(address, error="m", micro=False)
+    made.save(out, kind="svg", xmldecl=False, svgns=True, scale=4, border=3, omitsize=True,
+              dark="#000", light="#fff", svgclass="qr", lineclass=None)  # fmt: skip
+    return out.getvalue().decode()
+
+
+async def _link(
+    request: WebRequest, site: Site, visit: Visit, name: str, make: Callable[[], str]
+) -> Response[Any]:
+    ticket = await site.run(make)
+    base = f"{request.url.scheme}://{request.headers.get('host', '')}"
+    page = ShownPage(
+        title=f"A link for {name}",
+        text="It signs its owner in once, within an hour; they set a password or a second factor then. Give it to nobody else.",
+        shown=(Shown("Link", f"{base}/sign-in/ticket?t={ticket}"),),
+        back="/people",
+    )
+    return await site.show(request, visit, "shown", page, section="account")
+
+
+def _grants(fields: dict[str, str]) -> list[str]:
+    """Read roles as they are typed: one a line, or separated by commas or blanks (untrusted)."""
+    return fields.get("grants", "")[:4000].replace(",", " ").split()
+
+
+def _issuer(request: WebRequest) -> str:
+    return f"Tidegate {request.headers.get('host', '')[:60]}".strip()
+
+
+def _spaced(made: Enrolment) -> str:
+    text = made.secret
+    return " ".join(text[at : at + 4] for at in range(0, len(text), 4))
+
+
+def _is_over(token: TokenFacts, now: int) -> bool:
+    return token.revoked_at is not None or (
+        token.expires_at is not None and token.expires_at <= now
+    )
