@@ -68,7 +68,14 @@ CALLS: Final[dict[str, tuple[str, ...]]] = {
     "notify test": ("notifications_test",),
     "product publish": ("bundles_create",),
     "release list": ("releases_list",),
-    "release publish": ("bundles_create", "ingest_rules_list"),
+    "release publish": (
+        "uploads_create",
+        "uploads_change",
+        "uploads_links",
+        "uploads_show",
+        "uploads_complete",
+        "ingest_rules_list",
+    ),
     "release fetch": ("releases_show", "releases_attachments_show"),
     "release recall": ("releases_recall",),
     "release show": ("releases_show",),
@@ -190,6 +197,8 @@ ROUTES_ALONE: Final[dict[str, str]] = {
     "events": "for programs that fold the log themselves, or follow what happens",
     "me": "for programs that ask what their token may do",
     "openapi": "the description itself",
+    "uploads_remove": "for programs that give up; what nobody goes on with is forgotten by itself",
+    "uploads_list": "for programs that look after what is on its way",
 }
 
 
