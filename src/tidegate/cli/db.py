@@ -18,6 +18,7 @@ def command() -> None:
     \b
     tidegate db upgrade --check
     tidegate db upgrade
+    tidegate db copy --from ./tidegate-data
     """
 
 
@@ -36,12 +37,12 @@ def upgrade(config: Path | None, data_dir: Path | None, check: bool, out: Output
     tidegate db upgrade --check
     TIDEGATE_DATABASE_URL=postgresql://tidegate@db.example/tidegate tidegate db upgrade
     """
-    from tidegate.server.config import database_address, load
+    from tidegate.server.config import load
     from tidegate.server.store import opening
     from tidegate.server.store.migrations import HEAD
 
     settings = load(config, options={"data_dir": data_dir})
-    folder, url = Path(settings.data_dir), database_address(settings)
+    folder, url = Path(settings.data_dir), settings.database_address
     before = opening.schema(folder, url)
     if check:
         if before is None or before < HEAD:
@@ -57,3 +58,47 @@ def upgrade(config: Path | None, data_dir: Path | None, check: bool, out: Output
         opening.upgrade(folder, url)
     text = f"schema {HEAD}, as it was" if before == HEAD else f"schema {before or 'none'} -> {HEAD}"
     out.data("db-upgrade/1", {"before": before, "after": HEAD}, text)
+
+
+@command.command("copy")
+@click.option(
+    "--from",
+    "source",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    required=True,
+    help="Data directory of a server on SQLite that was stopped.",
+)
+@click.option("--to", "target", help="postgresql://USER@HOST/DATABASE, without a password.")
+@_CONFIG
+@with_output
+def copy(source: Path, target: str | None, config: Path | None, out: Output) -> None:
+    """Copy everything from SQLite to an empty PostgreSQL database: all of it, or nothing.
+
+    Each table is read back and compared with what was sent before anything is kept. The file stays as it is; keys and payloads stay in their folders.
+    Where --to is not given, it is the database of the server's settings. A password comes from there, too, or from where libpq looks for one (PGPASSFILE).
+
+    \b
+    tidegate db copy --from ./tidegate-data --to postgresql://tidegate@db.example/tidegate
+    """
+    from tidegate.server.address import require_no_password
+    from tidegate.server.config import load
+    from tidegate.server.store import opening
+
+    if target is not None:
+        require_no_password(target, "--to")
+    settings = load(config, options={"database_url": target})
+    url = settings.database_address
+    if not url:
+        raise ConfigError("config.missing", "--to, [database] url or TIDEGATE_DATABASE_URL")
+    found = opening.copy(
+        source,
+        url,
+        lambda one: out.note(f"  {one.table:20} {one.rows:>12,} rows  {one.digest[:16]}"),
+    )
+    rows = sum(one.rows for one in found)
+    body = {"rows": rows, "tables": [one._asdict() for one in found]}
+    text = (
+        f"copied {rows:,} rows of {len(found)} tables\n"
+        "Next:  start the server with [database] url, and not on the file any more"
+    )
+    out.data("db-copy/1", body, text)

@@ -46,14 +46,14 @@ def command(
     """
     from tidegate.server import held, online
     from tidegate.server.backup import bring_back, mark_held
-    from tidegate.server.config import database_address, load
+    from tidegate.server.config import load
     from tidegate.server.store.opening import open_store
 
     now, url = int(time.time()), ""
     if hold_only and source is None and target is None:
         settings = load(config, options={"data_dir": data_dir})
         folder, made_at = Path(settings.data_dir), None
-        url = database_address(settings)
+        url = settings.database_address
     elif source is not None and target is not None and not hold_only:
         folder, made_at = target, bring_back(source, target).made_at
     else:

@@ -10,7 +10,6 @@ import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
-from urllib.parse import quote, urlsplit
 
 import msgspec
 from msgspec import Meta
@@ -22,6 +21,7 @@ from tidegate.core.nearest import did_you_mean
 from tidegate.core.release import Channel
 from tidegate.core.supply.policy import IngestRule, Need, Pattern
 from tidegate.rollout import presets
+from tidegate.server import address
 from tidegate.server.actors import ROLES, read_grants
 from tidegate.server.blobs import Where
 from tidegate.server.people.limits import Oidc
@@ -223,6 +223,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             ca_file=self.blobs_ca_file,
         )
 
+    @property
+    def database_address(self) -> str:
+        """Return where the database server is, with its password; secret. Empty = there is none.
+
+        Raises:
+            ConfigError: `config.unreadable`.
+        """
+        return address.with_password(self.database_url, self.database_password_file)
+
 
 Reader = Callable[[object, str], Any]
 
@@ -321,29 +330,11 @@ def _listen(value: object, key: str) -> str:
     return text
 
 
-def _database(value: object, key: str) -> str:
-    """Read the address of a database. Not a word of it is repeated: it may hold a password, though no file may."""
-    text = _word(value, key)
-    try:
-        found = urlsplit(text)
-        secret = bool(found.password) or "password=" in found.query
-    except ValueError:
-        raise ConfigError("config.invalid", f"{key}: this is not an address") from None
-    if found.scheme not in {"postgresql", "postgres"}:
-        raise ConfigError("config.invalid", f"{key}: postgresql://USER@HOST/DATABASE is wanted")
-    if secret and not key.startswith("TIDEGATE_"):
-        raise ConfigError(
-            "config.invalid",
-            f"{key}: no password in a file of settings: [database] password_file, or TIDEGATE_DATABASE_URL",
-        )
-    return text
-
-
 #: Every key: (table, key) → (field of `Settings`, how it is read).
 KEYS: Final[Mapping[tuple[str, str], tuple[str, Reader]]] = {
     ("data", "dir"): ("data_dir", _folder),
     ("data", "shared"): ("shared", _yes),
-    ("database", "url"): ("database_url", _database),
+    ("database", "url"): ("database_url", address.read),
     ("database", "password_file"): ("database_password_file", _word),
     ("http", "listen"): ("listen", _listen),
     ("http", "external_url"): ("external_url", _word),
@@ -403,23 +394,6 @@ KEYS: Final[Mapping[tuple[str, str], tuple[str, Reader]]] = {
     ("log", "format"): ("log_format", _choice("text", "json")),
     ("log", "level"): ("log_level", _choice("debug", "info", "warning", "error")),
 }
-
-
-def database_address(settings: Settings) -> str:
-    """Return where the database server is, with its password; secret. Empty = there is none.
-
-    Raises:
-        ConfigError: `config.unreadable`.
-    """
-    if not settings.database_url or not settings.database_password_file:
-        return settings.database_url
-    path = Path(settings.database_password_file)
-    try:
-        password = path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError("config.unreadable", f"[database] password_file: {path}") from error
-    mark = "&" if urlsplit(settings.database_url).query else "?"
-    return f"{settings.database_url}{mark}password={quote(password, safe='')}"
 
 
 def split_listen(text: str, key: str = "[http] listen") -> tuple[str, int]:

@@ -24,7 +24,7 @@ from tidegate.core.release import ReleaseTarget
 from tidegate.server import backup, online
 from tidegate.server.blobs import Blobs, open_blobs
 from tidegate.server.calendar import calendar, one_signer
-from tidegate.server.config import Settings, database_address, split_listen
+from tidegate.server.config import Settings, split_listen
 from tidegate.server.store import (
     Connection,
     device_queries,
@@ -74,7 +74,7 @@ def examine(settings: Settings, now: int) -> list[Check]:
         ]
     found += _guarded("keys", lambda: _keys(folder))
     try:
-        with opening.looking(folder, database_address(settings)) as conn:
+        with opening.looking(folder, settings.database_address) as conn:
             scene = Scene(conn, folder, now, settings)
             for name, look in _LOOKS.items():
                 found += _guarded(name, functools.partial(look, scene))

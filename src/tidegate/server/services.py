@@ -16,7 +16,7 @@ from tidegate.core.errors import PublisherError
 from tidegate.server import keyring, online
 from tidegate.server.backup import require_held
 from tidegate.server.blobs import Blobs, open_blobs
-from tidegate.server.config import Settings, database_address
+from tidegate.server.config import Settings
 from tidegate.server.egress import Budget
 from tidegate.server.granted import Ways
 from tidegate.server.metadata import Repository
@@ -157,7 +157,7 @@ def _open(
 ) -> Services:
     opened = store or open_store(
         folder,
-        url=database_address(settings),
+        url=settings.database_address,
         durable=settings.durable,
         shared=settings.shared,
     )

@@ -194,7 +194,7 @@ class Rig:
         return made.render(int(self.now if now is None else now)).decode()
 
     def write(self, work: Any) -> Any:
-        return self.app.store.write(work).result(10)
+        return self.app.store.write(work).result(60)
 
     def read(self, work: Any) -> Any:
         return self.app.store.read(work)

@@ -1,14 +1,18 @@
 """Which store: PostgreSQL where an address is given, else a file in the data directory."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from tidegate.core.errors import ConfigError
 from tidegate.server.store import Connection, Store, sqlite
 from tidegate.server.store.migrations import schema_version
 from tidegate.server.store.raw import is_postgres
+
+if TYPE_CHECKING:
+    from tidegate.server.store.copying import Copied
 
 
 def open_store(folder: Path, *, url: str = "", durable: bool = True, shared: bool = False) -> Store:
@@ -64,6 +68,20 @@ def condition(conn: Connection, folder: Path) -> tuple[str, int, str]:
         return str(name), int(size), str(wrong)
     size = (folder / sqlite.DATABASE_NAME).stat().st_size
     return "SQLite", size, sqlite.damage(conn)
+
+
+def copy(
+    folder: Path, url: str, told: "Callable[[Copied], None]" = lambda _: None
+) -> "list[Copied]":
+    """Copy a file's content to a PostgreSQL server; see `copying.copy`.
+
+    Raises:
+        BusyError, ConfigError, RequestError: as there; `config.missing`.
+    """
+    _postgres()
+    from tidegate.server.store import copying
+
+    return copying.copy(folder, url, told)
 
 
 def schema(folder: Path, url: str) -> str | None:

@@ -114,7 +114,7 @@ class PostgresStore(Writer):
         super().__init__()
         self._writers = _engine(_connector(address, durable=durable))
         self._engine = _engine(_connector(address, reading=True), readers=READERS)
-        with _translated():
+        with translated():
             self._shared = Shared(RowGround(_connector(address, alone=True)), self._hear)
         self._patient = True
         self._own: tuple[Connection, Wire] | None = None
@@ -126,7 +126,7 @@ class PostgresStore(Writer):
         Raises:
             TidegateError: the database failed (`data.*`, `server.busy`), or whatever `work` raised.
         """
-        with _translated(), self._engine.connect() as conn, conn.begin():
+        with translated(), self._engine.connect() as conn, conn.begin():
             return work(conn)
 
     def follow(self) -> None:
@@ -162,7 +162,7 @@ class PostgresStore(Writer):
     @contextlib.contextmanager
     def _writing(self) -> Iterator[Connection]:
         """See `Writer`. It waits for its turn."""
-        with _translated():
+        with translated():
             conn, wire = self._connected()
             changes.begin(conn, rows_later=True)
             turn = conn.begin()
@@ -221,7 +221,7 @@ class PostgresStore(Writer):
 
     def _translated(self) -> AbstractContextManager[None]:
         """See `Writer`."""
-        return _translated()
+        return translated()
 
     def _stands(self, conn: Connection) -> bool:
         """See `Writer`."""
@@ -279,6 +279,19 @@ def upgrade_schema(address: str) -> None:
 
 
 @contextlib.contextmanager
+def loading(address: str) -> Iterator[Connection]:
+    """Open a transaction in which nobody else writes, kept at the end; the schema is made first where there is none.
+
+    Raises:
+        BusyError, ConfigError: as `open_store`.
+    """
+    upgrade_schema(address)
+    with _first(address) as conn, conn.begin():
+        conn.exec_driver_sql(f"SELECT pg_advisory_xact_lock({LOCK})")
+        yield conn
+
+
+@contextlib.contextmanager
 def looking_at(address: str) -> Iterator[Connection]:
     """Open a database for reading only, also beside servers that run on it. Nothing is locked, made or migrated.
 
@@ -287,7 +300,7 @@ def looking_at(address: str) -> Iterator[Connection]:
     """
     engine = _engine(_connector(address, reading=True))
     try:
-        with _translated(), engine.connect() as conn, conn.begin():
+        with translated(), engine.connect() as conn, conn.begin():
             yield conn
     finally:
         engine.dispose()
@@ -313,7 +326,7 @@ def _first(address: str) -> Iterator[Connection]:
     """Open a connection to a database that nothing is known of."""
     engine = _engine(_connector(address))
     try:
-        with _translated(), engine.connect() as conn:
+        with translated(), engine.connect() as conn:
             _require_utf8(conn)
             yield conn
     finally:
@@ -374,7 +387,7 @@ def _engine(connect: Callable[[], Wire], *, readers: int = 0) -> Engine:
 
 
 @contextlib.contextmanager
-def _translated() -> Iterator[None]:
+def translated() -> Iterator[None]:
     """Turn PostgreSQL's words into ours, each with a code and a remedy."""
     try:
         yield

@@ -302,6 +302,23 @@ def looking_at(data_dir: Path) -> Iterator[Connection]:
         engine.dispose()
 
 
+@contextlib.contextmanager
+def alone(data_dir: Path) -> Iterator[Connection]:
+    """Open the database of a data directory for reading, with no server on it meanwhile.
+
+    Raises:
+        BusyError: `data.locked`. ConfigError: `data.read_only`, `data.damaged`.
+    """
+    lock_fd = _lock(data_dir, shared=False)
+    engine = _engine(data_dir / DATABASE_NAME, durable=True, looking=True)
+    try:
+        with _translated(), engine.connect().execution_options(tidegate_read=True) as conn:
+            yield conn
+    finally:
+        engine.dispose()
+        os.close(lock_fd)
+
+
 def damage(conn: Connection) -> str:
     """Return what SQLite's quick check finds wrong, or an empty string."""
     found = raw_connection(conn).execute("PRAGMA quick_check(1)").fetchone()
