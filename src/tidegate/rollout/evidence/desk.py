@@ -332,6 +332,11 @@ class Desk:
 
     # ------------------------------------------------------------------ time
 
+    @property
+    def ticked(self) -> int:
+        """Return the time of the last tick."""
+        return self._ticked
+
     def missed(self, now: int) -> int:
         """Return for how long nobody ticked until now, beyond a tick: the server was down, or its clock stepped forward."""
         elapsed = now - self._ticked

@@ -96,7 +96,7 @@ class Keeper:
             return
         self._keep_out(conn, kept, model)
         harm = _patient(guard.harm, kept.harm)
-        if now < kept.stepped_at + kept.harm.tick_s and harm == kept.harm:
+        if not kept.is_due(now) and harm == kept.harm:
             return
         asked = opening.wanted(conn, row, model, self._attributes)
         muster = Muster(self._fleet, asked)

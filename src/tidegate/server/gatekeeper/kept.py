@@ -33,6 +33,8 @@ ISOLATED: Final = "isolate"
 CRASHED: Final = "crashed"
 #: A device told of its errors; weighed when a window is over.
 MEASURED: Final = "measured"
+#: So many ticks a moment between two steps may be ahead of the last one.
+AHEAD_TICKS: Final = 2
 #: What they are called in the settings.
 METRIC: Final = "errors"
 #: A device was kept out by a query that no stratum is the same as.
@@ -92,7 +94,8 @@ class Kept:
         #: Of the row that was read or written last; 0 = there is none yet.
         self.generation = 0
         self.position = 0
-        self.stepped_at = 0
+        #: When the last whole step was taken, by the server's clock; the book's own time of it is `desk.ticked`.
+        self.stepped_at = opened_at
         self.decision: Decision | None = None
         #: The rollout's generation that it was decided for.
         self.decided_for = 0
@@ -134,6 +137,21 @@ class Kept:
         """Return the book."""
         return self.roster.watch.book
 
+    # ------------------------------------------------------------------ whose time it is
+
+    def time_of(self, at: int) -> int:
+        """Return the book's time of a moment of the server's clock.
+
+        The book's time never goes back: when the clock does, no time has gone by, and it goes on from where it was. Nor does a moment between two steps run
+        ahead of the last one by more than what counts as a time in which nobody looked (`Desk.missed`): a clock that was wrong for a minute ages nobody.
+        """
+        desk = self.roster.watch.desk
+        return min(desk.ticked + at - self.stepped_at, desk.ticked + AHEAD_TICKS * self.harm.tick_s)
+
+    def is_due(self, now: int) -> bool:
+        """Say whether it is time for a whole step: a tick has gone by, or the clock has stepped back."""
+        return not self.stepped_at <= now < self.stepped_at + self.harm.tick_s
+
     # ------------------------------------------------------------------ what happens
 
     def feed(self, news: Iterable[Happening], introduce: Introduce) -> None:
@@ -145,9 +163,10 @@ class Kept:
         """
         for one in news:
             # The times are this server's own: a pause of the planner makes none of them one from the future.
-            self.roster.watch.desk.advance(one.at)
+            at = self.time_of(one.at)
+            self.roster.watch.desk.advance(at)
             if one.what == EARLY:
-                self.decision = self.roster.early(one.at, self._log.append)
+                self.decision = self.roster.early(at, self._log.append)
                 self.undecided = False
                 self.position = one.seq
                 continue
@@ -157,10 +176,10 @@ class Kept:
                 self.position = one.seq
                 value = one.value if one.amount is None else one.amount
                 name = one.name or METRIC
-                self.roster.measured(str(one.device_row), one.at, name, value, one.seconds)
+                self.roster.measured(str(one.device_row), at, name, value, one.seconds)
                 continue
             else:
-                self._tell(one, introduce)
+                self._tell(one._replace(at=at), introduce)
             self.undecided = True
             self.position = one.seq
 
@@ -225,7 +244,7 @@ class Kept:
         roster = self.roster
         crowd, devices, desk = roster.crowd, roster.devices, roster.watch.desk
         for row, at in contacts:
-            name, heard_at = str(row), min(at, now)
+            name, heard_at = str(row), self.time_of(min(at, now))
             number = devices.get(name)
             desk.advance(heard_at)
             if number is not None and crowd.state[number] != LEFT:
@@ -257,10 +276,11 @@ class Kept:
     # ------------------------------------------------------------------ deciding
 
     def step(self, now: int) -> Decision:
-        """Take a whole step and make ready what is to be stored of it."""
-        self.decision = self.roster.step(now, self._log.append)
+        """Take a whole step and make ready what is to be stored of it. Where the clock has stepped back no time has gone by since the last."""
+        ticked = self.roster.watch.desk.ticked
+        self.decision = self.roster.step(ticked + max(0, now - self.stepped_at), self._log.append)
         self.undecided = False
-        self.stepped_at = max(self.stepped_at, now)
+        self.stepped_at = now
         self.all_sites = True
         self.save()
         return self.decision

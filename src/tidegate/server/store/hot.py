@@ -94,7 +94,7 @@ _PUT_EVENTS: Final = (
 _PUT_SEEN: Final = (
     "UPDATE device SET last_seen = seen.at "
     "FROM unnest(?::bigint[], ?::bigint[]) AS seen (at, number) "
-    "WHERE device.row = seen.number AND device.last_seen < seen.at"
+    "WHERE device.row = seen.number AND (device.last_seen < seen.at OR device.last_seen > seen.at + 3600)"
 )
 _ADD_TALLY: Final = (
     "INSERT INTO tally (tenant, rollout_id, ring, variant, name, value) VALUES (?, ?, ?, ?, ?, ?) "
@@ -298,13 +298,20 @@ def watching(conn: Connection, tenant: str, product: str) -> list[tuple[int, int
 
 
 def put_seen(conn: Connection, seen: Iterable[tuple[int, int]]) -> None:
-    """Write when devices were last heard, as (time, row)."""
+    """Write when devices were last heard, as (time, row).
+
+    What stands there of more than an hour later was written while the clock was ahead, and would hide every contact until then.
+    """
     raw = raw_connection(conn)
     if is_postgres(conn):
         times, rows = zip(*seen, strict=True)
         raw.execute(_PUT_SEEN, (list(times), list(rows)))
         return
-    raw.executemany("UPDATE device SET last_seen = ?1 WHERE row = ?2 AND last_seen < ?1", seen)
+    raw.executemany(
+        "UPDATE device SET last_seen = ?1 "
+        "WHERE row = ?2 AND (last_seen < ?1 OR last_seen > ?1 + 3600)",
+        seen,
+    )
 
 
 def newest_position(conn: Connection) -> int:
