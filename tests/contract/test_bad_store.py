@@ -233,6 +233,27 @@ def test_a_store_that_keeps_less_than_it_was_given_keeps_nothing(
     assert blobs_at(*store).size(digest) is None
 
 
+def test_what_was_there_before_is_not_deleted_by_a_lie(
+    faulty: Faulty, store: tuple[str, str]
+) -> None:
+    def lie(one: Exchange) -> None:
+        if one.method == "HEAD":
+            one.answer["content-length"] = "17"
+
+    faulty.after = lie
+    with pytest.raises(TransferError) as caught:
+        blobs_at(faulty.address, store[1]).put(DIGEST, [CONTENT])
+    assert caught.value.code == "blobs.untrue"
+    assert blobs_at(*store).size(DIGEST) == len(CONTENT)
+
+
+def test_a_large_one_that_is_there_leaves_no_parts_behind(store: tuple[str, str]) -> None:
+    for _ in range(2):
+        assert blobs_at(*store).put(LARGE_DIGEST, [LARGE]) == len(LARGE)
+    client = raw_client(store[0])
+    assert not client.list_multipart_uploads(Bucket=store[1]).get("Uploads")
+
+
 def test_parts_that_fail_leave_no_upload_behind(faulty: Faulty, store: tuple[str, str]) -> None:
     def refuse_second(one: Exchange) -> None:
         if "partNumber=2" in one.path:

@@ -209,11 +209,11 @@ def test_whoever_carries_the_bytes_for_the_server_is_told_no_more_than_the_range
 
 def test_ranges_at_the_front_door(way: Way) -> None:
     if way.rig.app.services.settings.artifacts == "redirect":
-        status, headers, body = way.get()
+        status, headers, body = way.get(tidegate_follows="307")
         assert (status, body) == (307, b"")
         assert headers["cache-control"] == "no-store"
         assert "X-Amz-Signature=" in headers["location"]
-        return
+        # an agent that knows no links gets its bytes, too: the same answers as by any other way
     status, headers, body = way.get()
     assert (status, body) == (200, BODY)
     tag = headers["etag"]

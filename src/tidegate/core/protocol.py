@@ -47,6 +47,9 @@ PERMIT_TYPE: Final = "application/vnd.tidegate.permit.v1+json"
 TIME_TYPE: Final = "application/vnd.tidegate.time.v1+json"
 EVENT_TYPE: Final = "application/vnd.tidegate.event.v1+json"
 
+#: Header by which a device that asks for a payload says which status it lets itself be sent on by.
+FOLLOWS_HEADER: Final = "tidegate-follows"
+
 #: Leave that is given ahead is good for this long at most (ADR 0018).
 OFFLINE_PERMIT_MAX_S: Final = 7 * 86_400
 #: Leave to activate is good for this long after the device made its nonce, on the device's own monotonic clock (ADR 0011).

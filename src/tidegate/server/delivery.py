@@ -1,7 +1,8 @@
 """Payload bytes to devices, by one of three ways: `[delivery] artifacts`.
 
 - `stream`: we read and send them, from either back end; ranges, tags, and nothing more for who is revoked in the middle.
-- `redirect`: 307 to a link into the object store that lives for minutes. The link is the leave: it stands in no log.
+- `redirect`: 307 to a link into the object store that lives for minutes, to devices that say that they follow it; others are streamed to. The link is the
+  leave: it stands in no log.
 - `accel`: nginx in front of us reads the folder (`X-Accel-Redirect`), ranges included; it is told the tag, so that a device resumes by either way.
 
 What a device gets is untrusted by all of them: it holds every segment against signed digests. A store that is asked over a network is asked in threads of its
@@ -15,8 +16,18 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final, ParamSpec, TypeVar
 
 from tidegate.core.errors import ConfigError, RequestError, TidegateError
+from tidegate.core.protocol import FOLLOWS_HEADER
 from tidegate.server import ranges
-from tidegate.server.asgi import Headers, Receive, Scope, Send, headers_of, send_all, send_problem
+from tidegate.server.asgi import (
+    Headers,
+    Receive,
+    Scope,
+    Send,
+    header_of,
+    headers_of,
+    send_all,
+    send_problem,
+)
 from tidegate.server.blobs import Blob, Blobs
 from tidegate.server.config import Settings
 from tidegate.server.services import Services
@@ -87,7 +98,7 @@ class Delivery:
             TidegateError: `blobs.*`, before anything was sent.
         """
         self._counters.blob_requests += 1
-        if self._settings.artifacts == "redirect" and scope["method"] == "GET":
+        if self._settings.artifacts == "redirect" and _follows(scope):
             await self._redirect(sha256, send)
             return
         blob = await self._call(self._blobs.open, sha256)
@@ -174,6 +185,11 @@ class Delivery:
             return function(*args, **kwargs)
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, lambda: function(*args, **kwargs))
+
+
+def _follows(scope: Scope) -> bool:
+    """Say whether whoever asks can be sent on: an agent of before there were such ways has to get its bytes all the same."""
+    return scope["method"] == "GET" and header_of(scope, FOLLOWS_HEADER.encode()) == b"307"
 
 
 def _absent() -> RequestError:

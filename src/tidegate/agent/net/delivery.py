@@ -22,12 +22,15 @@ from tidegate.agent.net.pacer import Pacer, PauseError
 from tidegate.agent.net.retry_after import wish_s
 from tidegate.agent.ports import Board, Clock, Response, Storage, Transport, World
 from tidegate.core.errors import TransferError
+from tidegate.core.protocol import FOLLOWS_HEADER
 
 #: How often in a row a device lets itself be sent on.
 HOPS_MAX: Final = 3
 #: Longest address that it is sent to; links that are signed have about a thousand characters.
 LINK_MAX: Final = 8192
 _SENT_ON: Final = 307
+#: Tells the server that this device lets itself be sent on; earlier agents did not.
+FOLLOWS: Final = {FOLLOWS_HEADER: str(_SENT_ON)}
 _LINK: Final = re.compile(r"[\x21-\x7e]+")
 #: What a mirror is told of a request.
 _FOR_MIRRORS: Final = frozenset({"accept-encoding", "range"})
@@ -94,7 +97,7 @@ class Delivery:
         self._serving = self._left[0] if self._left else None
         if self._serving is None:
             response = self._server.request(
-                method, path, headers=headers, body=body, timeout_s=timeout_s
+                method, path, headers={**(headers or {}), **FOLLOWS}, body=body, timeout_s=timeout_s
             )
             own = response.status != _SENT_ON
             if not own:

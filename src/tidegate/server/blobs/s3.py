@@ -173,16 +173,21 @@ class S3Blobs:
         first, second = next(parts, b""), next(parts, None)
         if second is None:
             _require_digest(hashlib.sha256(first).hexdigest(), sha256)
-            self._once("put", self._client.put_object, Key=key, Body=first)
+            written = self._once("put", self._client.put_object, Key=key, Body=first)
             count = len(first)
         else:
-            count = self._put_parts(sha256, key, first, second, parts)
-        self._require_size(sha256, count)
+            written, count = self._put_parts(sha256, key, first, second, parts)
+        stored = self.size(sha256)
+        if stored != count:
+            if written:
+                self.delete(sha256)
+            raise TransferError("blobs.untrue", f"{count} bytes were put, {stored} are there")
         return count
 
     def _put_parts(
         self, sha256: str, key: str, first: bytes, second: bytes, rest: Iterator[bytes]
-    ) -> int:
+    ) -> tuple[bool, int]:
+        """Put a blob part by part; whether it was not there before, and how many bytes it has."""
         where = {"Bucket": self._bucket, "Key": key}
         with _asking("begin an upload"):
             handle = str(self._client.create_multipart_upload(**where)["UploadId"])
@@ -193,7 +198,7 @@ class S3Blobs:
                 count += len(part)
                 made.append(self._put_part(key, handle, number, part))
             _require_digest(digest.hexdigest(), sha256)
-            self._once(
+            written = self._once(
                 "complete an upload",
                 self._client.complete_multipart_upload,
                 Key=key,
@@ -203,7 +208,9 @@ class S3Blobs:
         except BaseException:
             self._abort(key, handle)
             raise
-        return count
+        if not written:
+            self._abort(key, handle)
+        return written, count
 
     def _put_part(self, key: str, handle: str, number: int, part: bytes) -> dict[str, Any]:
         with _asking("write a part"):
@@ -351,26 +358,21 @@ class S3Blobs:
         except ClientError:
             return None
 
-    def _once(self, what: str, call: Any, **given: Any) -> None:
-        """Write an object, unless it is there already."""
+    def _once(self, what: str, call: Any, **given: Any) -> bool:
+        """Write an object, unless it is there already; say whether it was written."""
         if self._conditional:
             try:
                 with _asking(what, spare=_THERE | _UNKNOWN):
                     call(Bucket=self._bucket, **given, IfNoneMatch="*")
             except ClientError as error:
                 if _code(error) in _THERE or _status(error) in _THERE:
-                    return
+                    return False
                 self._conditional = False
             else:
-                return
+                return True
         with _asking(what):
             call(Bucket=self._bucket, **given)
-
-    def _require_size(self, sha256: str, count: int) -> None:
-        stored = self.size(sha256)
-        if stored != count:
-            self.delete(sha256)
-            raise TransferError("blobs.untrue", f"{count} bytes were written, {stored} are there")
+        return True
 
     def _head(self, key: str) -> _Head | None:
         try:
