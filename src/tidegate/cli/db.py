@@ -102,3 +102,44 @@ def copy(source: Path, target: str | None, config: Path | None, out: Output) -> 
         "Next:  start the server with [database] url, and not on the file any more"
     )
     out.data("db-copy/1", body, text)
+
+
+@command.command("adopt-keys")
+@_CONFIG
+@_DATA
+@with_output
+def adopt_keys(config: Path | None, data_dir: Path | None, out: Output) -> None:
+    """Say that the online keys were replaced on purpose: those in this data directory count from now on.
+
+    Servers of one database must all have the same keys, so one that has others does not start. Stop all of them, replace the keys, say so with this, and
+    copy the folder `online` to the data directories of the others. Devices believe new keys when a new root names them.
+
+    \b
+    tidegate db adopt-keys --data /var/lib/tidegate
+    """
+    import os
+    import time
+
+    from tidegate.server import audit, online
+    from tidegate.server.config import load
+    from tidegate.server.store import Connection, opening, server_rows
+
+    settings = load(config, options={"data_dir": data_dir})
+    folder, url = Path(settings.data_dir), settings.database_address
+    keys = online.open_keys(folder, os.urandom)
+    now = int(time.time())
+
+    def adopt(conn: Connection) -> bool:
+        if server_rows.keys_held(conn) == keys.digest:
+            return False
+        server_rows.hold_keys(conn, keys.digest, now)
+        audit.record(conn, now, "tidegate", "online_keys.adopt", keys.digest[:16])
+        return True
+
+    store = opening.open_store(folder, url=url)
+    try:
+        changed = store.write(adopt).result()
+    finally:
+        store.close()
+    text = "these keys count from now on" if changed else "these keys counted already"
+    out.data("db-adopt-keys/1", {"changed": changed, "digest": keys.digest}, text)

@@ -49,6 +49,7 @@ HINTS: Final[dict[str, str]] = {
     "key.passphrase": "try again, or name a file with TIDEGATE_KEY_PASSPHRASE_FILE",
     "key.malformed": "the file is not a Tidegate key; restore it from its backup",
     "key.foreign": "bring it in with `tidegate keys import NAME --from FILE`",
+    "key.other_server": "copy the folder `online` from the data directory of another server of this database; replaced on purpose: `tidegate db adopt-keys`",
     "key.library": "install the library named",
     "key.token": "check that the token is plugged in, PYKCS11LIB names its library, and the URI its key",
     "key.exposed": "chmod 600 the file; if somebody may have read it, `tidegate-agent rekey`",

@@ -3,6 +3,8 @@
 They are what a thief of the server gets; what each can and cannot do stands in SECURITY.md. Everything that decides what code runs is signed offline.
 """
 
+import hashlib
+import hmac
 import json
 import os
 from collections.abc import Callable
@@ -39,11 +41,26 @@ class OnlineKeys:
             if isinstance(signer := getattr(self, role), Signer)
         }
 
+    @property
+    def digest(self) -> str:
+        """Return what tells whether two servers have the same keys, and tells no key."""
+        of_all = hashlib.sha256(json.dumps(self.public(), sort_keys=True).encode())
+        of_all.update(hmac.digest(self.secret, b"which online keys", "sha256"))
+        return of_all.hexdigest()
 
-def open_keys(data_dir: Path, randomness: Callable[[int], bytes]) -> OnlineKeys:
+
+def open_keys(
+    data_dir: Path, randomness: Callable[[int], bytes], *, held: str | None = None
+) -> OnlineKeys:
     """Load the online keys; make all of them when there is none yet.
 
+    Args:
+        data_dir: of this server.
+        randomness: source of unpredictable bytes.
+        held: the digest of the keys that other servers of the same database have: these must be those, and none are made. None = there are no others.
+
     Raises:
+        ConfigError: `key.other_server`: they are others, or not there, than those of the other servers.
         ConfigError: `key.missing`: some are there and some are not: restore the folder, since new keys would need a new root.
             `data.read_only`: they cannot be written.
     """
@@ -51,6 +68,10 @@ def open_keys(data_dir: Path, randomness: Callable[[int], bytes]) -> OnlineKeys:
     names = [*(f"{role}.key" for role in ROLES), SECRET_NAME]
     there = [name for name in names if (folder / name).is_file()]
     made = not there
+    if made and held is not None:
+        raise ConfigError(
+            "key.other_server", f"{folder}: the keys of this database's servers are not there"
+        )
     try:
         if made:
             _make(folder, randomness)
@@ -64,11 +85,25 @@ def open_keys(data_dir: Path, randomness: Callable[[int], bytes]) -> OnlineKeys:
     if len(secret) != _SECRET_BYTES:
         raise ConfigError("key.malformed", f"{folder / SECRET_NAME}: not {_SECRET_BYTES} bytes")
     keys = OnlineKeys(**signers, secret=secret, made=made)
+    require(keys, held, data_dir)
     text = json.dumps(keys.public(), indent=2) + "\n"
     path = data_dir / PUBLIC_NAME
     if not path.is_file() or path.read_text() != text:
         path.write_text(text)
     return keys
+
+
+def require(keys: OnlineKeys, held: str | None, data_dir: Path) -> None:
+    """Insist that these are the keys with the digest `held`, where there is one.
+
+    Raises:
+        ConfigError: `key.other_server`.
+    """
+    if held not in {None, keys.digest}:
+        raise ConfigError(
+            "key.other_server",
+            f"{data_dir / FOLDER}: not the keys that the other servers of this database have",
+        )
 
 
 def _load(path: Path) -> Signer:

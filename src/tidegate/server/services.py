@@ -23,7 +23,7 @@ from tidegate.server.metadata import Repository
 from tidegate.server.nearby import Nearby
 from tidegate.server.online import OnlineKeys
 from tidegate.server.snapshot import Fleet
-from tidegate.server.store import Change, Connection, Store
+from tidegate.server.store import Change, Connection, Store, server_rows
 from tidegate.server.store import hot as hot_queries
 from tidegate.server.store.opening import open_store
 from tidegate.server.store.shared import RESYNC
@@ -162,7 +162,7 @@ def _open(
         shared=settings.shared,
     )
     try:
-        keys = online.open_keys(folder, randomness)
+        keys = _keys(settings, opened, folder, clock, randomness)
         blobs = open_blobs(settings.blobs, folder)
         repository = Repository(
             keys, timestamp_s=settings.timestamp_s, snapshot_s=settings.snapshot_s
@@ -191,6 +191,26 @@ def _open(
         opened.close()
         raise
     return services
+
+
+def _keys(
+    settings: Settings,
+    opened: Store,
+    folder: Path,
+    clock: Callable[[], float],
+    randomness: Callable[[int], bytes],
+) -> OnlineKeys:
+    """Open the online keys. Servers of one PostgreSQL database must have the same: a device that met two would believe one of them at most."""
+    if not settings.database_url:
+        return online.open_keys(folder, randomness)
+    held = opened.read(server_rows.keys_held)
+    keys = online.open_keys(folder, randomness, held=held)
+    if held is None:
+        first = opened.write(
+            lambda conn: server_rows.first_keys(conn, keys.digest, int(clock()))
+        ).result()
+        online.require(keys, first, folder)
+    return keys
 
 
 def _begin(services: Services) -> None:

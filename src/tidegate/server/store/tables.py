@@ -21,6 +21,7 @@ from tidegate.server.store import (
     audience_tables,
     flight_tables,
     gate_tables,
+    server_tables,
     supply_tables,
     upload_tables,
 )
@@ -50,6 +51,7 @@ __all__ = [
     "publication",
     "publication_update",
     "retired_key",
+    "server_tables",
     "session_salt",
     "sign_in_flow",
     "supply_tables",
