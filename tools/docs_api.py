@@ -188,6 +188,8 @@ FORMS: Final[dict[str, tuple[str, ...]]] = {
 FORMS_ALONE: Final[dict[str, str]] = {
     "/sign-in": "makes a browser's session; a program has a token",
     "/sign-out": "ends a browser's session; `tokens_remove` ends a token",
+    "/people": "accounts and what they may do; over the API `accounts_*` and `sessions_*`",
+    "/tokens": "over the API `tokens_create` and `tokens_remove`",
     "/account": "a person's own second factor and sessions; a program has a token",
 }
 #: Operation, or the beginning of some, that neither a command nor a form has to call → why it is there.
@@ -195,6 +197,7 @@ ROUTES_ALONE: Final[dict[str, str]] = {
     "approvals_show": "for programs that follow one request",
     "audit": "for archives, witnesses and checks of one's own; the page of the log reads the same rows",
     "events": "for programs that fold the log themselves, or follow what happens",
+    "jobs": "for scripts that act on many devices; a person acts on one at a time",
     "me": "for programs that ask what their token may do",
     "openapi": "the description itself",
     "uploads_remove": "for programs that give up; what nobody goes on with is forgotten by itself",

@@ -13,7 +13,7 @@ WATCHERS_MAX: Final = 200
 _QUEUE_MAX: Final = 256
 #: Kinds that are told; the rest is inner business of the server.
 KINDS: Final = frozenset(
-    {"rollout", "release", "device", "group", "incident", "gate", "update", "because"}
+    {"rollout", "release", "device", "group", "incident", "gate", "update", "because", "job"}
 )
 #: What a watcher gets that fell behind.
 RESYNC: Final = Change("resync", "")

@@ -13,7 +13,7 @@ import msgspec
 
 from tidegate.core.errors import TidegateError
 from tidegate.rollout import keeping
-from tidegate.server import acts, apart, audit, planning, telemetry, uploads, widening
+from tidegate.server import acts, apart, audit, jobs, planning, telemetry, uploads, widening
 from tidegate.server.gatekeeper.keeper import Keeper
 from tidegate.server.operations import audiences_of
 from tidegate.server.planning import Audience
@@ -70,6 +70,7 @@ def tick(services: Services, now: int) -> Ticked:
     keeper.retain(begun)
     _watch(store, begun)
     looked = [_plan_one(store, one, audience, keeper, now) for one in begun]
+    _go_on(services, now)
     store.write(lambda conn: _keep_house(conn, now)).result()
     _forget(services, begun, now)
     uploads.sweep(services, now)
@@ -161,6 +162,14 @@ def _lapse(conn: Connection, now: int) -> int:
             values = {"state": "draft", "because": because}
             acts.change(conn, row, values, planning.PLANNER, "lapse", text, now)
     return len(lapsed)
+
+
+def _go_on(services: Services, now: int) -> None:
+    """Go on with acts on many devices. What goes wrong with them is no reason to plan less."""
+    try:
+        jobs.step(services, now)
+    except TidegateError as error:
+        _log.warning("jobs wait: %s", error)
 
 
 def _forget(services: Services, begun: list[int], now: int) -> None:

@@ -12,7 +12,7 @@ import pytest
 from tests import stores
 from tests.unit.server.rig import Rig
 
-OVER_BOTH: Final = frozenset({"test_device_side", "test_shared"})
+OVER_BOTH: Final = frozenset({"test_device_side", "test_jobs", "test_shared"})
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

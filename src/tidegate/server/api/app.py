@@ -29,6 +29,7 @@ from tidegate.server.api.fleet import FleetRoutes, openapi_document
 from tidegate.server.api.groups import ClaimRoutes, GroupRoutes
 from tidegate.server.api.incidents import IncidentRoutes
 from tidegate.server.api.intake import Intake
+from tidegate.server.api.jobs import JobRoutes
 from tidegate.server.api.notices import NoticeRoutes
 from tidegate.server.api.people import AccountRoutes, ApprovalRoutes, SessionRoutes, TokenRoutes
 from tidegate.server.api.releases import ReleaseRoutes, TrustRoutes
@@ -100,6 +101,7 @@ def create_admin_app(services: Services, readiness: Readiness) -> Litestar:
             ClaimRoutes,
             GroupRoutes,
             IncidentRoutes,
+            JobRoutes,
             NoticeRoutes,
             ApprovalRoutes,
             AccountRoutes,

@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from tidegate.server.api import incident_wire, notices, uploads, wire
+from tidegate.server.api import incident_wire, jobs, notices, uploads, wire
 
 #: What stands in paths, by the noun and the parameter's name.
 PATHS: Final[dict[tuple[str, str], str]] = {
@@ -58,5 +58,6 @@ BODIES: Final[dict[Any, Any]] = {
     incident_wire.Withdrawal: incident_wire.Withdrawal(reason="published by mistake"),
     uploads.NewUpload: uploads.NewUpload(sha256="0" * 64, length=10_000_000_000),
     uploads.WantedLinks: uploads.WantedLinks(offset=0),
+    jobs.NewJob: jobs.NewJob(act="tag", query="site = lab", tags=("lab",), confirm=12),
     notices.NewTest: notices.NewTest(channel="ops"),
 }

@@ -101,6 +101,7 @@ _TAGS: Final = {
     "devices": "Devices, their tags, and who is let in.",
     "groups": "Groups of devices, static or by query.",
     "claims": "Claim tokens, by which devices join.",
+    "jobs": "Acts on many devices at once.",
     "incidents": "A halt and all that followed.",
     "notifications": "What the world is told.",
     "approvals": "What waits for a second person.",

@@ -248,11 +248,16 @@ def member_ids(conn: Connection, group_id: int) -> list[str]:
 
 def add_member(conn: Connection, group_id: int, row: int) -> None:
     """Put a device into a group; nothing happens when it is in it."""
-    member = (t.group_member.c.group_id == group_id, t.group_member.c.device_row == row)
-    if conn.execute(select(t.group_member.c.group_id).where(*member)).first() is None:
+    if not is_member(conn, group_id, row):
         conn.execute(
             insert(t.group_member).values(tenant=_TENANT, group_id=group_id, device_row=row)
         )
+
+
+def is_member(conn: Connection, group_id: int, row: int) -> bool:
+    """Say whether a device is in a static group."""
+    member = (t.group_member.c.group_id == group_id, t.group_member.c.device_row == row)
+    return conn.execute(select(t.group_member.c.group_id).where(*member)).first() is not None
 
 
 def drop_member(conn: Connection, group_id: int, row: int) -> None:
