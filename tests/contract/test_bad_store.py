@@ -58,7 +58,8 @@ def _ignore_range(one: Exchange) -> None:
 
 def _other_range(one: Exchange) -> None:
     start, end = one.headers["Range"].removeprefix("bytes=").split("-")
-    one.headers["Range"] = f"bytes={int(start) + 1}-{end}"
+    # as long as the one that was asked for, one byte before it
+    one.headers["Range"] = f"bytes={int(start) - 1}-{int(end) - 1}"
 
 
 def _other_tag(one: Exchange) -> None:
