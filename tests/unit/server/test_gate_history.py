@@ -16,7 +16,7 @@ from tidegate.server import restarts
 from tidegate.server.gatekeeper.history import Before, hazards
 from tidegate.server.gatekeeper.kept import Kept, facts_of
 from tidegate.server.store import Connection, gate_rows, hot, tables
-from tidegate.server.store.sqlite import raw_connection
+from tidegate.server.store.raw import raw_connection
 from tidegate.server.tick import keeper_of
 
 #: Nobody asks for a permit: all of them are only watched.
@@ -152,7 +152,9 @@ def test_a_book_that_cannot_be_read_teaches_nothing_and_keeps_nobody_waiting(rig
     days(fleet, 3, slow=range(0), every_h=1)
     next_release(fleet)
     rig.write(
-        lambda conn: raw_connection(conn).execute("UPDATE gate_state SET snapshot = x'01ffee'")
+        lambda conn: raw_connection(conn).execute(
+            "UPDATE gate_state SET snapshot = ?", (b"\x01\xff\xee",)
+        )
     )
     fleet.heard()
     fleet.start(PATIENT)

@@ -19,7 +19,7 @@ from tidegate.server.gatekeeper.kept import Kept, decision_of
 from tidegate.server.gatekeeper.replay import Replayed, replay
 from tidegate.server.operations import Operations
 from tidegate.server.store import admin_rollouts, gate_rows
-from tidegate.server.store.sqlite import raw_connection
+from tidegate.server.store.raw import raw_connection
 from tidegate.server.tick import keeper_of, tick
 
 NAME = "gw1-1.1.0"

@@ -121,7 +121,7 @@ def tell_measured(
 #: Notes a metric where the settings hold its name, or its name behind a minus: what they are without it is something else then.
 _TELL_NAMED: Final = (
     "INSERT INTO gate_happening (tenant, rollout_id, at, device_row, what, name, amount, seconds) "
-    "SELECT ?1, rollout_id, ?2, ?3, 'measured', ?4, ?5, ?6 FROM gate_state "
+    "SELECT ?1, rollout_id, ?2, ?3, 'measured', CAST(?4 AS TEXT), ?5, ?6 FROM gate_state "
     "WHERE rollout_id = ?7 AND watched = 1 AND CAST(harm AS TEXT) != replace(replace("
     "CAST(harm AS TEXT), '\"' || CAST(?4 AS TEXT) || '\"', ''), '\"-' || CAST(?4 AS TEXT) || '\"', '')"
 )
