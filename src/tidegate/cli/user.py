@@ -165,3 +165,33 @@ def end_session(session_id: str, client: Client, out: Output) -> None:
     """
     client.delete(f"{API}/sessions/{quoted(session_id)}")
     out.note(f"{session_id} is ended.")
+
+
+@command.command("requests")
+@with_client
+@with_output
+def requests(client: Client, out: Output) -> None:
+    """List what waits for a second person before an account is made, widened or taken over.
+
+    \b
+    tidegate user requests
+    """
+    items = client.get(f"{API}/consents")["items"]
+    rows = items if out.json else [{**one, "holds": ", ".join(one["grants"])} for one in items]
+    out.table("consents/1", rows, ("id", "act", "account", "holds", "asked_by", "state"))
+
+
+@command.command("consent")
+@click.argument("number", type=int)
+@click.option("--decline", is_flag=True, help="Decline it instead.")
+@with_client
+@with_output
+def consent(number: int, decline: bool, client: Client, out: Output) -> None:
+    """Consent to what somebody else wants to do to an account; they do the same again then.
+
+    \b
+    tidegate user consent 3
+    """
+    verb = "decline" if decline else "approve"
+    done = client.post(f"{API}/consents/{number}/{verb}", {})
+    show_lines(out, "consent/1", done, [f"{done['act']} {done['account']}: {done['state']}"])

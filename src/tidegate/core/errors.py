@@ -73,6 +73,7 @@ HINTS: Final[dict[str, str]] = {
     "request.unauthenticated": "sign in, or send a valid token",
     "request.conflict": "look at the present state, then try again",
     "request.confirmation_needed": "answer on a terminal, or give the options that --help names for scripts",
+    "request.approval_needed": "have somebody else consent (`tidegate user consent NUMBER`, or the page of people), then do the same again within a day",
     "request.rate_limited": "wait as Retry-After says",
     "auth.provider": "begin the sign-in again; if it stays so, whoever runs this server compares [oidc] with the provider",
     "auth.second_factor": "enter the present code of your authenticator app, or a recovery code that was not used",

@@ -30,7 +30,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
 
     above_devices: int = 10_000
     above_share_bp: int = 10_000
-    always: tuple[str, ...] = ("resume_after_halt",)
+    always: tuple[str, ...] = ("resume_after_halt", "disable_gate")
     expires_s: int = 86_400
 
 
@@ -101,6 +101,9 @@ def bound_to(rollout: Row, action: str, detail: Row) -> str:
         "release": rollout["release_sha256"],
         "policy": rollout["policy"],
         "isolated": rollout["isolated"],
+        "audience": rollout["audience"],
+        "delivery": rollout["delivery"],
+        "start_at": rollout["start_at"],
         "action": action,
         "detail": {key: value for key, value in detail.items() if key != "devices"},
     }
@@ -187,7 +190,7 @@ def settle(
     actor.require("rollout.approve", scopes.place_of_rollout(conn, rollout))
     if actor.kind == "token":
         raise RequestError("request.forbidden", "a person approves, not a token")
-    if approve and _asker(conn, request) & actor.people:
+    if approve and names_of(conn, str(request["asked_by"])) & actor.people:
         raise RequestError("request.forbidden", "the second person must be somebody else")
     if request["state"] != "open":
         raise RequestError("request.conflict", f"this request is {request['state']} already")
@@ -213,9 +216,11 @@ def settle(
     changes.bump(conn, "rollout", str(rollout["name"]), now)
 
 
-def _asker(conn: Connection, request: Row) -> frozenset[str]:
-    """Return the names of who asked: the account, and others of the same person."""
-    name = str(request["asked_by"])
+def names_of(conn: Connection, name: str) -> frozenset[str]:
+    """Return the names of who acted under one: the account, and others of the same person; of a token, those of its owner."""
+    token = admin_accounts.live_token_named(conn, name.removeprefix("token:"))
+    if name.startswith("token:") and token is not None:
+        name = str(token["created_by"])
     account = admin_accounts.account(conn, name)
     found = register.actor_of(conn, account).people if account is not None else frozenset[str]()
     return found | {name}

@@ -116,6 +116,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         clones: `quarantine` or `report`.
         timestamp_s, snapshot_s: expiry of the online roles; renewed at half.
         accounts_session_s: life of a person's session.
+        approval_accounts: whether making, widening and taking over accounts takes two people, where there are two.
         accounts_local: whether people sign in with a password here.
         oidc: `[oidc]`, sign-in by an OpenID provider; see `people.limits.Oidc`.
         second_factor: roles whose holders need a second factor.
@@ -170,6 +171,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     approval_above_devices: int = 10_000
     approval_above_bp: int = 1_000
     approval_expires_s: int = 86_400
+    approval_accounts: bool = True
     enrol: tuple[str, ...] = ("claim", "approval")
     session_s: int = 86_400
     clones: str = "quarantine"
@@ -359,6 +361,7 @@ KEYS: Final[Mapping[tuple[str, str], tuple[str, Reader]]] = {
     ("approval", "above_devices"): ("approval_above_devices", _number),
     ("approval", "above_share"): ("approval_above_bp", parse_share),
     ("approval", "expires"): ("approval_expires_s", parse_duration),
+    ("approval", "accounts"): ("approval_accounts", _yes),
     ("device", "enrol"): ("enrol", _choices("claim", "approval")),
     ("device", "session"): ("session_s", parse_duration),
     ("device", "clones"): ("clones", _choice("quarantine", "report")),

@@ -272,6 +272,8 @@ def limits_of(settings: Settings) -> Limits:
         token_max_s=settings.token_max_s,
         second_factor=settings.second_factor,
         local=settings.accounts_local,
+        consent=settings.approval_accounts,
+        consent_s=settings.approval_expires_s,
     )
 
 

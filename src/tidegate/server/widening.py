@@ -212,9 +212,16 @@ def approve(conn: Connection, row: Row, actor: Actor, reason: str, now: int) -> 
             continue
         if not any(gate.gate == "approval" for gate in spec.gates):
             break
+        place = scopes.place_of_rollout(conn, row)
+        actor.require("rollout.approve", place)
+        if actor.kind == "token":
+            raise RequestError("request.forbidden", "a person approves, not a token")
+        made_by = approvals.names_of(conn, str(row["created_by"]))
+        if made_by & actor.people and approvals.others(conn, actor, place):
+            raise RequestError("request.forbidden", "the second person must be somebody else")
         mine = Approval(ring=spec.name, step=progress.step, by=actor.name, at=now)
         if any(
-            (one.ring, one.step, one.by) == (mine.ring, mine.step, mine.by)
+            (one.ring, one.step) == (mine.ring, mine.step) and one.by in actor.people
             for one in model.approvals
         ):
             return acts.outcome(
@@ -317,10 +324,22 @@ def edit(
         raise RequestError(
             "request.confirmation_needed", "editing a rollout that has begun needs a reason"
         )
-    if begun and approvals.needed(conn, actor, meant, devices, rules):
+    gone = begun and bool(_gates(row["policy"]) - _gates(values["policy"]))
+    special = "disable_gate" if gone else ""
+    if begun and approvals.needed(conn, actor, meant, devices, rules, special):
         detail = {"policy": values, "devices": devices}
         return _asked(conn, row, "edit", detail, actor, reason, rules, devices, now)
     return _edited(conn, row, values, actor.name, reason, now)
+
+
+def _gates(policy: Row) -> frozenset[tuple[str, str]]:
+    """Return the gates of a stored policy, each with its ring; guards are of none."""
+    rings = {
+        (str(ring["name"]), str(one["gate"]))
+        for ring in policy["rings"]
+        for one in ring.get("gates", ())
+    }
+    return frozenset(rings | {("", str(one["gate"])) for one in policy.get("guards", ())})
 
 
 def _edited(

@@ -7,6 +7,7 @@ from litestar import Litestar
 from litestar.handlers import HTTPRouteHandler
 from tests.unit.server.rig import Answer
 
+from tidegate.server.api.desk import ANSWER
 from tidegate.server.scopes import ABOUT, ANYBODY, PERMISSION
 
 
@@ -17,6 +18,8 @@ class Route(NamedTuple):
     path: str
     permission: str
     about: str
+    #: Whether it answers without end once somebody is let in.
+    streams: bool = False
 
     @property
     def is_open(self) -> bool:
@@ -42,10 +45,11 @@ def routes(app: Litestar, under: str = "") -> list[Route]:
             told = handler.opt.get(PERMISSION, "")
             verbs = told if isinstance(told, dict) else {"": told}
             for verb, permission in verbs.items():
-                path = route.path.replace("{verb:str}", verb)
+                path = route.path.replace("{verb:str}", verb or "{verb:str}")
                 for method in handler.http_methods - {"OPTIONS", "HEAD"}:
                     about = str(handler.opt.get(ABOUT, ""))
-                    found.add(Route(str(method), path, str(permission), about))
+                    streams = "text/event-stream" in handler.opt.get(ANSWER, ())
+                    found.add(Route(str(method), path, str(permission), about, streams))
     return sorted(found)
 
 

@@ -230,3 +230,62 @@ def test_signing_in_stands_in_the_log(auth: Auth, store: SqliteStore) -> None:
     auth.sign_in("olga", PASSWORD, "here", NOW)
     assert [row.action for row in store.read(audit.export)] == ["account.create", "account.sign_in"]
     assert store.read(admin_accounts.account_count) == 1
+
+
+def test_a_token_never_has_more_than_its_owner_has_by_now(auth: Auth) -> None:
+    auth.create_account("root", "owner", PASSWORD, ROOT, NOW)
+    auth.create_account("olga", "operator", PASSWORD, ROOT, NOW)
+    olga = Actor(name="olga", role="operator")
+    _, token = auth.create_token("t", "operator", olga, NOW)
+    auth.edit_account("olga", ROOT, NOW, grants=["operator@product:gw1", "viewer"])
+    actor = auth.actor_of_token(token, NOW)
+    assert actor is not None
+    assert actor.may == frozenset()
+    _, narrow = auth.create_token("n", "", olga, NOW, grants=["operator@product:gw1", "auditor"])
+    actor = auth.actor_of_token(narrow, NOW)
+    assert actor is not None
+    assert [str(one) for one in actor.held] == ["operator@product:gw1"]
+
+
+def test_a_token_lives_as_the_server_says_and_is_good_from_its_networks_alone(auth: Auth) -> None:
+    made, token = auth.create_token(
+        "t", "viewer", ROOT, NOW, addresses=["192.0.2.0/24", "2001:db8::1"]
+    )
+    assert made.expires_at == NOW + 90 * 86_400
+    assert auth.actor_of_token(token, NOW, "192.0.2.200") is not None
+    assert auth.actor_of_token(token, NOW, "::ffff:192.0.2.200") is not None
+    assert auth.actor_of_token(token, NOW, "2001:db8::1") is not None
+    for elsewhere in ("198.51.100.1", "2001:db8::2", "", "nonsense"):
+        assert auth.actor_of_token(token, NOW, elsewhere) is None
+    late = NOW + 367 * 86_400
+    assert _code(auth.create_token, "u", "viewer", ROOT, NOW, expires_at=late) == "request.invalid"
+    assert _code(auth.create_token, "u", "viewer", ROOT, NOW, addresses=["x"]) == "request.invalid"
+
+
+def test_nobody_gives_more_than_they_have_and_what_is_taken_over_counts(auth: Auth) -> None:
+    auth.create_account("root", "owner", PASSWORD, ROOT, NOW)
+    auth.create_account("olga", "operator", PASSWORD, ROOT, NOW)
+    sam = Actor(name="sam", role="security-admin")
+    assert _code(auth.create_account, "x", "approver", None, sam, NOW) == "request.forbidden"
+    assert auth.create_account("x", "viewer", None, sam, NOW)
+    assert _code(auth.edit_account, "x", sam, NOW, role="owner") == "request.forbidden"
+    for call in (auth.reset_password, auth.reset_second_factor):
+        assert _code(call, "olga", sam, NOW) == "request.forbidden"
+    with pytest.raises(RequestError, match="may more than"):
+        auth.sign_in_link_ticket("root", NOW, actor=sam)
+    # Taking away is always possible.
+    auth.edit_account("olga", sam, NOW, role="viewer")
+    auth.edit_account("olga", sam, NOW, disabled=True)
+    assert _code(auth.edit_account, "root", sam, NOW, disabled=True) == "request.conflict"
+
+
+def test_a_role_that_an_older_server_wrote_is_believed(auth: Auth, store: SqliteStore) -> None:
+    auth.create_account("olga", "", PASSWORD, ROOT, NOW, grants=["approver@product:gw1"])
+    session = auth.sign_in("olga", PASSWORD, "here", NOW)
+    assert session is not None
+    store.write(
+        lambda conn: admin_accounts.change_account(conn, "olga", {"role": "viewer"})
+    ).result()
+    actor = auth.actor_of_session(session, NOW)
+    assert actor is not None
+    assert [str(one) for one in actor.held] == ["viewer"]

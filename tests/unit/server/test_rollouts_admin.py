@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 from tests.unit.server.rig import Device, Rig
 
@@ -20,6 +21,7 @@ from tidegate.server.tick import tick
 OLGA = Actor(name="olga", role="operator")
 PIA = Actor(name="pia", role="approver")
 EVE = Actor(name="eve", role="viewer")
+OLGA_ROOT = Actor(name="root", role="admin")
 ONE_RING: dict[str, Any] = {
     "preset": "lab",
     "guards": [{"type": "failure_rate", "max": "20%", "sample": 3}],
@@ -325,6 +327,56 @@ def test_one_person_alone_can_go_on_and_is_told_so(desk: Desk) -> None:
     assert desk.create().state == "active"
     desk.people("pia")
     assert desk.rig.read(approvals.is_single) is False
+
+
+def test_taking_a_gate_out_takes_a_second_person_whatever_its_reach(desk: Desk) -> None:
+    desk.rig.device()
+    desk.create(ring=[{"name": "all", "gates": [{"type": "soak", "time": "1h"}]}])
+    desk.people("pia", "olga")
+    keeps = {**ONE_RING, "ring": [{"name": "all", "gates": [{"type": "soak", "time": "2h"}]}]}
+    operations = desk.operations
+    # One device is all of this fleet: the limits of reach are put out of the way.
+    operations.rules = msgspec.structs.replace(operations.rules, above_share_bp=10_000)
+    assert operations.edit("gw1-1.1.0", keeps, OLGA, "slower", desk.now).request is None
+    assert operations.edit("gw1-1.1.0", {**ONE_RING}, OLGA, "hurry", desk.now).request is not None
+    asked = operations.edit("gw1-1.1.0", {**keeps, "guards": []}, OLGA, "hurry", desk.now)
+    assert asked.request is not None
+    assert desk.row()["policy"]["rings"][0]["gates"]
+    assert operations.decide(asked.request, PIA, "seen", desk.now, approve=True).verb == "edit"
+    assert desk.row()["policy"]["guards"] == []
+
+
+def test_a_ring_that_waits_for_approval_is_not_approved_by_who_made_it(desk: Desk) -> None:
+    auth = desk.people("pia")
+    auth.create_account("olga", "admin", "correct horse battery", OLGA_ROOT, desk.now)
+    desk.rig.device()
+    pilot = {"name": "pilot", "audience": "revision = 1", "gates": [{"type": "approval"}]}
+    made = desk.create(ring=[pilot, {"name": "all"}])
+    if made.request is not None:
+        desk.operations.decide(made.request, PIA, "seen", desk.now, approve=True)
+    olga = Actor(name="olga", role="admin")
+    token = Actor(name="token:ci", role="admin", kind="token", owner="pia")
+    for actor in (olga, msgspec.structs.replace(olga, name="olga.sso", aliases=("olga",)), token):
+        assert _code(desk.act, "approve", actor=actor) == "request.forbidden"
+    assert desk.act("approve", actor=PIA).verb == "approve"
+
+
+def test_a_second_account_of_the_same_person_is_no_second_person(desk: Desk) -> None:
+    auth = desk.people("pia")
+    root = Actor(name="root", role="admin")
+    auth.create_account("olga", "operator", "correct horse battery", root, desk.now)
+    auth.create_account(
+        "olga.sso", "approver", "correct horse battery", root, desk.now, person="olga"
+    )
+    desk.rig.device()
+    made = desk.create()
+    assert made.request is not None
+    other = Actor(name="olga.sso", role="approver", aliases=("olga",))
+    assert (
+        _code(desk.operations.decide, made.request, other, "", desk.now, approve=True)
+        == "request.forbidden"
+    )
+    assert "olga.sso" not in made.text
 
 
 def test_an_edit_voids_what_was_asked_for(desk: Desk) -> None:

@@ -31,7 +31,13 @@ from tidegate.server.api.incidents import IncidentRoutes
 from tidegate.server.api.intake import Intake
 from tidegate.server.api.jobs import JobRoutes
 from tidegate.server.api.notices import NoticeRoutes
-from tidegate.server.api.people import AccountRoutes, ApprovalRoutes, SessionRoutes, TokenRoutes
+from tidegate.server.api.people import (
+    AccountRoutes,
+    ApprovalRoutes,
+    ConsentRoutes,
+    SessionRoutes,
+    TokenRoutes,
+)
 from tidegate.server.api.releases import ReleaseRoutes, TrustRoutes
 from tidegate.server.api.repeats import Repeats
 from tidegate.server.api.rollouts import RolloutRoutes
@@ -107,6 +113,7 @@ def create_admin_app(services: Services, readiness: Readiness) -> Litestar:
             AccountRoutes,
             TokenRoutes,
             SessionRoutes,
+            ConsentRoutes,
             FleetRoutes,
             StreamRoutes,
             AuditRoutes,

@@ -22,6 +22,7 @@ from tidegate.server.api.wire import (
     AccountChange,
     Accounts,
     Because,
+    ConsentList,
     Decision,
     MadeAccount,
     MadeToken,
@@ -35,6 +36,7 @@ from tidegate.server.api.wire import (
 )
 from tidegate.server.approvals import RequestFacts
 from tidegate.server.auth import COOKIE, AccountFacts
+from tidegate.server.people.consent import ConsentFacts
 from tidegate.server.store import Connection
 
 
@@ -190,6 +192,42 @@ class SessionRoutes(Controller):
         """End one of the caller's own sessions."""
         of = request.user.owner or request.user.name
         desk.accounts.end_session(name, request.user, desk.now, of=of)
+
+
+class ConsentRoutes(Controller):
+    """What waits for a second person before an account is made, widened or taken over."""
+
+    path = "/consents"
+    tags = ("people",)
+
+    @get("/", opt={PERMISSION: "account.manage", ABOUT: WHOLE}, sync_to_thread=True)
+    def list_consents(self, desk: DeskDep) -> ConsentList:
+        """List requests that are open, or approved and not used yet."""
+        return ConsentList(items=desk.accounts.consents(desk.now))
+
+    @post(
+        "/{number:int}/approve",
+        opt={PERMISSION: "account.manage", ABOUT: WHOLE},
+        sync_to_thread=True,
+        status_code=200,
+    )
+    def approve(
+        self, request: ApiRequest, desk: DeskDep, number: Number, data: JSONBody[Decision]
+    ) -> ConsentFacts:
+        """Consent to a request of somebody else; they do the same act again then."""
+        return desk.accounts.consent(number, request.user, desk.now, approve=True)
+
+    @post(
+        "/{number:int}/decline",
+        opt={PERMISSION: "account.manage", ABOUT: WHOLE},
+        sync_to_thread=True,
+        status_code=200,
+    )
+    def decline(
+        self, request: ApiRequest, desk: DeskDep, number: Number, data: JSONBody[Decision]
+    ) -> ConsentFacts:
+        """Decline a request."""
+        return desk.accounts.consent(number, request.user, desk.now, approve=False)
 
 
 class ApprovalRoutes(Controller):

@@ -26,6 +26,7 @@ from tidegate.server.facts import (
 from tidegate.server.grants import GrantFacts
 from tidegate.server.groups import GroupFacts
 from tidegate.server.listing import Participant, Straggler
+from tidegate.server.people.consent import ConsentFacts
 from tidegate.server.preauthorized import BATCH_MAX, Listed
 
 Reason = Annotated[str, Meta(max_length=1000)]
@@ -361,6 +362,13 @@ class Ticket(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     ticket: str
     path: str
+
+
+class ConsentList(msgspec.Struct, frozen=True, kw_only=True):
+    """Requests for consent, the newest first."""
+
+    items: list[ConsentFacts]
+    next: str | None = None
 
 
 class SessionList(msgspec.Struct, frozen=True, kw_only=True):

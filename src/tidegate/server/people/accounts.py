@@ -8,8 +8,8 @@ from tidegate.core.errors import RequestError
 from tidegate.server import audit
 from tidegate.server.actors import OWNING, Actor, Grant, read_grant, read_grants, role_of
 from tidegate.server.passwords import made_of_words
+from tidegate.server.people.consent import Consents
 from tidegate.server.people.register import (
-    Register,
     Row,
     account_row,
     check_name,
@@ -45,7 +45,7 @@ class AccountFacts(msgspec.Struct, frozen=True, kw_only=True):
     disabled_at: int | None
 
 
-class Accounts(Register):
+class Accounts(Consents):
     """Accounts of people."""
 
     def first_account(self, now: int, name: str = "admin") -> str | None:
@@ -95,7 +95,10 @@ class Accounts(Register):
             check_name(person)
         held = read_grants(grants) if grants else (read_grant(role),)
         actor.require_all_of(held)
+        if self._store.read(lambda conn: rows.account(conn, name)) is not None:
+            raise RequestError("request.conflict", f"there is an account {name} already")
         chosen = made_of_words(self._random) if password is None else check_password(password)
+        self.require_consent("create", name, held, actor, now, person=person)
         hashed = self._hash(chosen)
 
         def work(conn: Connection) -> None:
@@ -142,6 +145,15 @@ class Accounts(Register):
         if wanted is None and disabled is None and person is None:
             raise RequestError("request.invalid", "say what is to change: role, person or disabled")
 
+        present = self._store.read(lambda conn: account_row(conn, name))
+        more = [one for one in wanted or () if one not in held_by(present)]
+        takes_over = disabled is False or person is not None
+        actor.require_all_of([*more, *(held_by(present) if takes_over else ())])
+        if more or takes_over:
+            gives = wanted if wanted is not None else held_by(present)
+            act = "enable" if disabled is False else "edit"
+            self.require_consent(act, name, gives, actor, now, person=person)
+
         def work(conn: Connection) -> AccountFacts:
             found = account_row(conn, name)
             before = held_by(found)
@@ -187,6 +199,8 @@ class Accounts(Register):
             RequestError: `request.not_found`, `request.invalid`, `request.forbidden`.
         """
         chosen = made_of_words(self._random) if password is None else check_password(password)
+        if isinstance(actor, Actor):
+            self.require_to_take_over("reset", name, actor, now)
         hashed = self._hash(chosen)
 
         def work(conn: Connection) -> None:

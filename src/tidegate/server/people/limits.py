@@ -18,6 +18,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         token_max_s: longest life of a token; 0 = no bound.
         second_factor: roles whose holders must have a second factor before they can do anything.
         local: whether people sign in with a password here.
+        consent: whether making, widening and taking over accounts takes two people, where there are two; `consent_s`: how long a request waits.
     """
 
     session_s: int = SESSION_S
@@ -25,6 +26,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     token_max_s: int = 366 * 86_400
     second_factor: tuple[str, ...] = ()
     local: bool = True
+    consent: bool = True
+    consent_s: int = 86_400
 
     def wants_second_factor(self, held: tuple[Grant, ...]) -> bool:
         """Say whether who holds this must have a second factor."""

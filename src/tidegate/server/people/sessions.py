@@ -14,8 +14,8 @@ import msgspec
 from tidegate.core.errors import RequestError
 from tidegate.server import audit
 from tidegate.server.actors import GRANTED, Actor
+from tidegate.server.people.consent import Consents
 from tidegate.server.people.register import (
-    Register,
     account_row,
     actor_of,
     check_password,
@@ -104,7 +104,7 @@ class Throttle:
             self._failed.pop(source, None)
 
 
-class Sessions(Register):
+class Sessions(Consents):
     """Sign-ins by password or one-time link, and sessions."""
 
     def __init__(self, *given: Any, **named: Any) -> None:
@@ -163,6 +163,8 @@ class Sessions(Register):
             RequestError: `request.not_found`, `request.forbidden`.
         """
         ticket = TICKET_PREFIX + self._random(24).hex()
+        if actor is not None:
+            self.require_to_take_over("link", name, actor, now)
 
         def work(conn: Connection) -> None:
             found = account_row(conn, name)

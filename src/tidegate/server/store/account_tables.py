@@ -51,6 +51,27 @@ login = Table(
     Column("proved_at", BigInteger, nullable=False, server_default="0"),
 )
 
+#: Acts on accounts that wait for a second person.
+account_request = Table(
+    "account_request",
+    metadata,
+    Column("id", Id, primary_key=True),
+    tenant(),
+    # create, edit, enable, reset, link, second_factor
+    Column("act", String(16), nullable=False),
+    Column("account", String(64), nullable=False),
+    Column("grants", JSON, nullable=False),
+    Column("person", String(64), nullable=False, server_default=""),
+    Column("plan_sha256", String(64), nullable=False),
+    Column("asked_at", BigInteger, nullable=False),
+    Column("asked_by", String(128), nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    # open, approved, declined, used
+    Column("state", String(16), nullable=False),
+    Column("decided_at", BigInteger),
+    Column("decided_by", String(128)),
+)
+
 #: Sign-ins that are under way at a provider: each is used once.
 sign_in_flow = Table(
     "sign_in_flow",

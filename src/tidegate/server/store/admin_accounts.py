@@ -192,3 +192,37 @@ def add_token(conn: Connection, row: Row) -> int:
 def change_token(conn: Connection, token_id: int, values: Row) -> None:
     """Change an API token."""
     conn.execute(update(t.api_token).where(t.api_token.c.id == token_id).values(**values))
+
+
+def add_consent(conn: Connection, row: Row) -> int:
+    """Put down a request for consent and return its number."""
+    made = insert(t.account_request).values(tenant=_TENANT, **row).returning(t.account_request.c.id)
+    return int(conn.execute(made).scalar_one())
+
+
+def consent(conn: Connection, number: int) -> Row | None:
+    """Return a request for consent."""
+    asked = select(t.account_request).where(t.account_request.c.id == number)
+    row = conn.execute(asked).mappings().first()
+    return dict(row) if row else None
+
+
+def consents(conn: Connection, now: int) -> list[Row]:
+    """Return the newest requests for consent that have not run out, newest first."""
+    asked = (
+        select(t.account_request)
+        .where(t.account_request.c.expires_at > now)
+        .order_by(t.account_request.c.id.desc())
+        .limit(200)
+    )
+    return [dict(row) for row in conn.execute(asked).mappings()]
+
+
+def settle_consent(conn: Connection, number: int, state: str, values: Row) -> bool:
+    """Change a request that is in a state; False when it is in another one."""
+    changed = (
+        update(t.account_request)
+        .where(t.account_request.c.id == number, t.account_request.c.state == state)
+        .values(**values)
+    )
+    return conn.execute(changed).rowcount > 0

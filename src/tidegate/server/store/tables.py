@@ -26,7 +26,13 @@ from tidegate.server.store import (
     supply_tables,
     upload_tables,
 )
-from tidegate.server.store.account_tables import account, api_token, login, sign_in_flow
+from tidegate.server.store.account_tables import (
+    account,
+    account_request,
+    api_token,
+    login,
+    sign_in_flow,
+)
 from tidegate.server.store.audit_tables import audit
 from tidegate.server.store.identity_tables import preauthorized, retired_key, session_salt
 from tidegate.server.store.incident_tables import (
@@ -40,6 +46,7 @@ from tidegate.server.store.table_parts import tenant as _tenant
 
 __all__ = [
     "account",
+    "account_request",
     "api_token",
     "audience_tables",
     "audit",

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import segno
 from litestar import Controller, Response, get, post
+from litestar.params import FromPath
 
 from tidegate.core.errors import RequestError
 from tidegate.server.auth import Auth as Accounts
@@ -29,6 +30,7 @@ OWN_VERBS: Final = ("password", "remove-second-factor", "end-sessions")
 PERSON_VERBS: Final = dict.fromkeys(
     ("edit", "disable", "enable", "link", "reset-second-factor", "end-sessions"), "account.manage"
 )
+CONSENT_VERBS: Final = dict.fromkeys(("approve", "decline"), "account.manage")
 _ACCOUNTS: Final = {PERMISSION: "account.manage", ABOUT: WHOLE}
 _TOKENS: Final = {PERMISSION: "token.manage", ABOUT: LISTED}
 
@@ -131,7 +133,10 @@ class PeoplePages(Controller):
         def look() -> PeoplePage:
             sessions = people.sessions(visit.now, present=visit.session)
             return PeoplePage(
-                now=visit.now, accounts=tuple(people.accounts()), sessions=tuple(sessions)
+                now=visit.now,
+                accounts=tuple(people.accounts()),
+                sessions=tuple(sessions),
+                consents=tuple(people.consents(visit.now)),
             )
 
         return await site.show(request, visit, "people", await site.run(look), section="account")
@@ -202,6 +207,19 @@ class PeoplePages(Controller):
         people, actor = people_of(site), actor_of(visit)
         await site.run(lambda: people.end_session(name, actor, visit.now))
         return site.done(request, "/people", "The session is ended.")
+
+    @post("/consents/{number:int}/{verb:str}", opt={PERMISSION: CONSENT_VERBS, ABOUT: WHOLE})
+    async def consent(
+        self, request: WebRequest, site: SiteDep, number: FromPath[int], verb: Name
+    ) -> Response[Any]:
+        """Consent to what somebody else wants to do to an account, or decline it."""
+        visit, _ = await site.act(request)
+        people, actor = people_of(site), actor_of(visit)
+        done = await site.run(
+            lambda: people.consent(number, actor, visit.now, approve=verb == "approve")
+        )
+        text = f"{done.asked_by} may do it now, once." if verb == "approve" else "It is declined."
+        return site.done(request, "/people", text)
 
     @get("/tokens", opt=_TOKENS)
     async def tokens(self, request: WebRequest, site: SiteDep) -> Response[Any]:

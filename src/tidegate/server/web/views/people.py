@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from tidegate.server.auth import AccountFacts, SessionFacts, TokenFacts
+from tidegate.server.people.consent import ConsentFacts
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,7 @@ class PeoplePage:
     now: int
     accounts: tuple[AccountFacts, ...]
     sessions: tuple[SessionFacts, ...]
+    consents: tuple[ConsentFacts, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
