@@ -4,6 +4,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
+WORKERS ?= 2
 export PYTHON
 
 .PHONY: help setup demo test check format docs bench disasters gate-results sim-agree sim-compare breakit fuzz halt-load fault-load lab deb lock clean
@@ -18,11 +19,11 @@ demo:  ## a fleet takes a good release and stops bad ones; ARGS="--exit" ends it
 	@tools/setup server
 	@$(BIN)/tidegate demo $(ARGS)
 
-test: setup  ## set up what is missing, then run every tier of tests
+test: setup  ## set up what is missing, then run every tier of tests, file by file on two workers; WORKERS=0 for one after the other
 	@tools/apt-needs
 	@tools/setup moto
 	$(BIN)/python tools/agent-alone
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 check: setup  ## format, lint, types, walls and generated pages; changes nothing
 	$(BIN)/ruff format --check

@@ -20,20 +20,25 @@ def _strict() -> bool:
 
 
 def _reason(report: pytest.TestReport | pytest.CollectReport) -> str:
-    """Return the skip's reason without pytest's own prefix."""
-    if not report.skipped or not isinstance(report.longrepr, tuple):
+    """Return the reason of a skip without pytest's own prefix, also once it was made a failure."""
+    if isinstance(report.longrepr, str):
+        return report.longrepr.partition("\n")[0]
+    if not report.skipped or not isinstance(report.longrepr, tuple | list):
         return ""
     return str(report.longrepr[2]).removeprefix("Skipped: ")
 
 
-def _note(report: pytest.TestReport | pytest.CollectReport) -> None:
+def _judge(report: pytest.TestReport | pytest.CollectReport) -> None:
     reason = _reason(report)
-    if not reason.startswith((_TIER, _FOREIGN)):
-        return
-    _skipped.append(reason)
     if _strict() and reason.startswith(_TIER):
         report.outcome = "failed"
         report.longrepr = f"{reason}\nNo tier may be skipped here (TIDEGATE_STRICT_TIERS=1)."
+
+
+def _note(report: pytest.TestReport | pytest.CollectReport) -> None:
+    reason = _reason(report)
+    if reason.startswith((_TIER, _FOREIGN)):
+        _skipped.append(reason)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -47,15 +52,24 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
-    _note(report)
+    _judge(report)
     return report
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
     report = yield
-    _note(report)
+    _judge(report)
     return report
+
+
+# Heard where the summary is written: with several workers (`-n`), not where the test ran.
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    _note(report)
+
+
+def pytest_collectreport(report: pytest.CollectReport) -> None:
+    _note(report)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

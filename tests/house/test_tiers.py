@@ -28,25 +28,36 @@ def test_passes():
 """
 
 
-def _run(folder: Path, text: str, strict: str) -> subprocess.CompletedProcess[str]:
+WORKERS = [(), ("-n", "1")]
+
+
+def _run(folder: Path, text: str, strict: str, *more: str) -> subprocess.CompletedProcess[str]:
     shutil.copy(ROOT / "tests" / "conftest.py", folder)
     (folder / "test_it.py").write_text(text)
     (folder / "pytest.ini").write_text("[pytest]\n")
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "."]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *more, "."]
     env = {**os.environ, "TIDEGATE_STRICT_TIERS": strict}
     return subprocess.run(
         command, cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=60
     )
 
 
+@pytest.mark.parametrize("workers", WORKERS)
 @pytest.mark.parametrize("text", [IN_A_TEST, IN_A_MODULE])
-def test_a_skipped_tier_fails_where_none_may_be_missing(text: str, tmp_path: Path) -> None:
-    assert _run(tmp_path, text, "1").returncode not in (0, 5)
+def test_a_skipped_tier_fails_where_none_may_be_missing(
+    text: str, workers: tuple[str, ...], tmp_path: Path
+) -> None:
+    result = _run(tmp_path, text, "1", *workers)
+    assert result.returncode not in (0, 5)
+    assert "install the Debian package chromium" in result.stdout
 
 
+@pytest.mark.parametrize("workers", WORKERS)
 @pytest.mark.parametrize("text", [IN_A_TEST, IN_A_MODULE])
-def test_a_skipped_tier_is_named_loudly_elsewhere(text: str, tmp_path: Path) -> None:
-    result = _run(tmp_path, text, "0")
+def test_a_skipped_tier_is_named_loudly_elsewhere(
+    text: str, workers: tuple[str, ...], tmp_path: Path
+) -> None:
+    result = _run(tmp_path, text, "0", *workers)
     assert result.returncode in (0, 5)
     assert "TIERS NOT RUN" in result.stdout
     assert "install the Debian package chromium" in result.stdout
