@@ -44,7 +44,7 @@ HINTS: Final[dict[str, str]] = {
     "backup.not_held": "tidegate restore --hold-only --data DIRECTORY: halts after the backup are not known to it",
     "backup.damaged": "use another backup; nothing was brought back from this one",
     "serve.port_taken": "choose another port with --listen, or stop the program that has it",
-    "serve.no_tls": "listen on 127.0.0.1, or give --tls",
+    "serve.no_tls": "listen on 127.0.0.1, give --tls, or name the proxies that end TLS ([http] trusted_proxies): then nobody else may connect",
     "key.missing": "name the key file that is meant; `tidegate keys new` makes a new one, and a server's online.pub.json lies in its data directory",
     "key.passphrase": "try again, or name a file with TIDEGATE_KEY_PASSPHRASE_FILE",
     "key.malformed": "the file is not a Tidegate key; restore it from its backup",

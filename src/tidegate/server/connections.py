@@ -5,6 +5,7 @@ A head that takes too long is looked for once a second over all connections, so 
 """
 
 import asyncio
+import ipaddress
 from collections import Counter
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final, NamedTuple
@@ -27,11 +28,12 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
 class Bounds(NamedTuple):
-    """What connections are held to. `per_address` of those that come from no trusted proxy; 0 = no bound."""
+    """What connections are held to. `per_address` of those that come from no trusted proxy; 0 = no bound. `proxies_only`: nobody else, and this machine."""
 
     per_address: int
     proxies: Proxies
     head_s: float = HEAD_S
+    proxies_only: bool = False
 
 
 def guarded(bounds: Bounds) -> type[HttpToolsProtocol]:
@@ -65,6 +67,8 @@ class _Guarded(HttpToolsProtocol):
         address = self.client[0] if self.client else ""
         self._name = "" if self._bounds.proxies.trust(address) else prefix(address)
         self._known.held[self._name] += 1
+        if self._name and self._bounds.proxies_only and not _is_loopback(address):
+            transport.abort()
         if self._name and 0 < self._bounds.per_address < self._known.held[self._name]:
             transport.abort()
         if not self._known.sweeping:
@@ -129,6 +133,13 @@ class _Guarded(HttpToolsProtocol):
             self.loop.call_later(_SWEEP_S, self._sweep)
         else:
             self._known.sweeping = False
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False
 
 
 async def _too_many(_scope: object, _receive: object, send: Send) -> None:

@@ -5,6 +5,7 @@ The port is taken before the data directory is touched, so that a start that can
 
 import contextlib
 import logging
+import os
 import signal
 import socket
 import ssl
@@ -34,7 +35,8 @@ def bind(settings: Settings) -> socket.socket:
     """
     host, port = split_listen(settings.listen)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    if not _is_local(host) and not (settings.tls or settings.tls_cert):
+    plain = not (settings.tls or settings.tls_cert)
+    if plain and not _is_local(host) and not settings.trusted_proxies:
         raise ConfigError("serve.no_tls", f"{settings.listen} can be reached from other machines")
     taken = socket.socket(family, socket.SOCK_STREAM)
     taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -125,17 +127,34 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         if self.started:
             self._ready()
+            _tell_supervisor("READY=1")
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        _tell_supervisor("STOPPING=1")
         self._stopping()
         await super().shutdown(sockets)
+
+
+def _tell_supervisor(state: str) -> None:
+    """Tell systemd, where it asks to be told (sd_notify(3))."""
+    name = os.environ.get("NOTIFY_SOCKET", "")
+    if not name:
+        return
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
+        told.sendto(state.encode(), f"\0{name[1:]}" if name.startswith("@") else name)
 
 
 def _config(app: App, context: ssl.SSLContext | None) -> uvicorn.Config:
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     application: Any = app
     settings = app.services.settings
-    bounds = Bounds(settings.connections_per_address, Proxies(settings.trusted_proxies))
+    host, _ = split_listen(settings.listen)
+    bounds = Bounds(
+        settings.connections_per_address,
+        Proxies(settings.trusted_proxies),
+        # in plain, on an address that others can reach: for the proxies alone that end TLS
+        proxies_only=context is None and not _is_local(host),
+    )
     config = uvicorn.Config(
         application,
         loop="uvloop",
