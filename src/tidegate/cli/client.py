@@ -12,6 +12,7 @@ import http.client
 import json
 import os
 import ssl
+import time
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -39,6 +40,11 @@ DEFAULT_SERVER: Final = "http://127.0.0.1:8440"
 _SIGN_IN: Final = "set TIDEGATE_TOKEN (tidegate token create makes one), or, where the server runs, TIDEGATE_DATA_DIR to its data"
 _PUBLISHER: Final = frozenset({"sig", "compat", "release", "key", "meta", "supply", "audit"})
 _PIECE: Final = 1 << 18
+#: A call is sent so often in all while the server is busy; between two of them it is waited as long as the server asks for, but not longer than that.
+TRIES: Final = 3
+WAIT_MAX_S: Final = 30.0
+#: Codes that say that nothing was done, and that it may be soon.
+_BUSY: Final = frozenset({"server.busy", "request.rate_limited"})
 _LOCAL: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 
 Progress = Callable[[int, int], None]
@@ -54,6 +60,7 @@ class Client:
         *,
         ca: Path | None = None,
         timeout_s: float = 30,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         """Prepare; nothing is connected yet.
 
@@ -62,6 +69,7 @@ class Client:
             token: bearer token; None = nobody.
             ca: PEM file of the only authority to be trusted, for servers with their own.
             timeout_s: longest silence, in seconds.
+            sleep: how to wait, in seconds.
 
         Raises:
             ConfigError: `config.invalid`: not a URL of a server.
@@ -74,6 +82,7 @@ class Client:
         self._token = token
         self._ca = ca
         self._timeout_s = timeout_s
+        self._sleep = sleep
 
     def get(self, path: str, query: Mapping[str, object] | None = None) -> Any:
         """Read `path` (`/api/v1/…`); the decoded JSON."""
@@ -215,6 +224,20 @@ class Client:
     def _raw(
         self, method: str, target: str, body: bytes | Iterator[bytes], headers: Mapping[str, str]
     ) -> tuple[bytes, str]:
+        """Send a request; where the server is busy and says so, the same one again, after as long as it asks for. A body that streams is sent once."""
+        tries = TRIES if isinstance(body, bytes) else 1
+        while True:
+            status, found, told = self._sent(method, target, body, headers)
+            if status < 400:
+                return found, told.get("Content-Type", "") or ""
+            error, tries = problem(status, found), tries - 1
+            if tries <= 0 or error.code not in _BUSY:
+                raise error
+            self._sleep(wait_of(told.get("Retry-After")))
+
+    def _sent(
+        self, method: str, target: str, body: bytes | Iterator[bytes], headers: Mapping[str, str]
+    ) -> tuple[int, bytes, http.client.HTTPMessage]:
         connection = self._connect()
         try:
             # a server that refuses an upload answers and closes before it took all of it
@@ -226,14 +249,11 @@ class Client:
                     headers={**self._headers(), **headers},
                 )
             answer = connection.getresponse()
-            found = answer.read()
+            return answer.status, answer.read(), answer.headers
         except (OSError, http.client.HTTPException) as error:
             raise self._unreachable(error) from error
         finally:
             connection.close()
-        if answer.status >= 400:
-            raise problem(answer.status, found)
-        return found, answer.getheader("Content-Type", "") or ""
 
     def _connect(self, elsewhere: SplitResult | None = None) -> http.client.HTTPConnection:
         """Connect to the server, or to where it sends parts: there the system's authorities are believed beside its own."""
@@ -259,6 +279,14 @@ class Client:
 
     def _unreachable(self, error: Exception) -> TransferError:
         return TransferError("link.unreachable", f"{self.server}: {error}")
+
+
+def wait_of(retry_after: str | None) -> float:
+    """Return for how many seconds to wait, of a `Retry-After` (untrusted); one where it says nothing that can be read."""
+    text = (retry_after or "").strip()
+    if not text.isascii() or not text.isdigit() or len(text) > 6:
+        return 1.0
+    return min(float(text), WAIT_MAX_S)
 
 
 def problem(status: int, body: bytes) -> TidegateError:

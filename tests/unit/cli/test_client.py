@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tidegate.cli.client import Client, find_client, problem, save_token
+from tidegate.cli.client import TRIES, Client, find_client, problem, save_token, wait_of
 from tidegate.core.errors import (
     BusyError,
     ConfigError,
@@ -16,6 +16,9 @@ from tidegate.core.errors import (
     TidegateError,
     TransferError,
 )
+
+#: Idempotency keys of the calls to a server that is busy.
+_keys: list[str] = []
 
 
 class _Answers(BaseHTTPRequestHandler):
@@ -32,11 +35,18 @@ class _Answers(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.path.startswith("/api/v1/busy"):
+            _keys.append(str(self.headers.get("Idempotency-Key")))
+            if len(_keys) < 3 or "always" in self.path:
+                self._say(503, {"code": "server.busy"}, {"Retry-After": "7"})
+                return
         self._say(200, {"length": len(body), "key": self.headers.get("Idempotency-Key")})
 
-    def _say(self, status: int, value: Any) -> None:
+    def _say(self, status: int, value: Any, headers: dict[str, str] | None = None) -> None:
         body = json.dumps(value).encode()
         self.send_response(status)
+        for name, text in (headers or {}).items():
+            self.send_header(name, text)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -90,6 +100,31 @@ def test_two_posts_have_two_keys_unless_one_is_given(url: str) -> None:
     client = Client(url)
     assert client.post("/api/v1/a", {})["key"] != client.post("/api/v1/a", {})["key"]
     assert client.post("/api/v1/a", {}, idempotency_key="k")["key"] == "k"
+
+
+def test_a_busy_server_is_asked_again_when_it_says_and_with_the_same_key(url: str) -> None:
+    _keys.clear()
+    waited: list[float] = []
+    found = Client(url, sleep=waited.append).post("/api/v1/busy", {"a": 1})
+    assert waited == [7.0, 7.0]
+    assert len(set(_keys)) == 1
+    assert (len(_keys), found["key"]) == (3, _keys[0])
+
+
+def test_a_server_that_stays_busy_is_told_so_after_a_few_tries(url: str) -> None:
+    _keys.clear()
+    waited: list[float] = []
+    with pytest.raises(BusyError):
+        Client(url, sleep=waited.append).post("/api/v1/busy/always", {})
+    assert len(_keys) == TRIES
+    assert waited == [7.0] * (TRIES - 1)
+
+
+@pytest.mark.parametrize(
+    ("said", "wait_s"), [(None, 1), ("x", 1), ("-3", 1), ("0", 0), ("9999", 30), ("9" * 99, 1)]
+)
+def test_what_a_server_asks_for_is_believed_within_reason(said: str | None, wait_s: float) -> None:
+    assert wait_of(said) == wait_s
 
 
 def test_no_server_is_one_clear_error() -> None:

@@ -98,9 +98,11 @@ def test_what_happens_is_told_with_its_name_and_where_the_reader_stands(api: Api
             await asyncio.to_thread(_group, api, "g1")
             await asyncio.to_thread(_group, api, "g2")
             found = await one.until("event: change", 2)
+            assert one.text.count("data: ") == 2
         assert one.headers["content-type"].startswith("text/event-stream")
         return found
 
+    # a comment is no event: a browser would be told of one without a name and without content
     first, second = api.rig.loop.run_until_complete(story())
     assert (first["event"], first["kind"], first["key"]) == ("change", "group", "g1")
     assert second["key"] == "g2"

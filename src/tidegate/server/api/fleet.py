@@ -54,7 +54,7 @@ class FleetRoutes(Controller):
 async def _told(desk: Desk) -> AsyncIterator[ServerSentEventMessage]:
     async for change in desk.live.stream(HEARTBEAT_S):
         if change is None:
-            yield ServerSentEventMessage(comment="nothing new")
+            yield ServerSentEventMessage(comment="nothing new", data=None)
         else:
             plain = {"kind": change.kind, "key": change.key}
             yield ServerSentEventMessage(data=msgspec.json.encode(plain).decode(), event="change")

@@ -122,7 +122,7 @@ async def _told(
         await asyncio.sleep(
             0
         )  # whoever waits is told of what happens from here on, so nothing falls between the first look and the waiting
-        yield ServerSentEventMessage(comment="follow", id=str(place), retry=_AGAIN_MS)
+        yield ServerSentEventMessage(comment="follow", data=None, id=str(place), retry=_AGAIN_MS)
         while True:
             found, place, more = await asyncio.to_thread(_look, desk, place, kinds, reports)
             for behind, told in found:
@@ -136,7 +136,7 @@ async def _told(
             if change is not None:
                 await asyncio.sleep(GATHER_S)
             elif await asyncio.to_thread(_may, request, desk):
-                yield ServerSentEventMessage(comment="nothing new")
+                yield ServerSentEventMessage(comment="nothing new", data=None)
             else:
                 return
     finally:
