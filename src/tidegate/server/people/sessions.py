@@ -41,7 +41,7 @@ TRIES_WINDOW_S: Final = 300
 _REMEMBERED_MAX: Final = 10_000
 #: The last use of a session is written down this often at most, in seconds.
 SEEN_NOTED_S: Final = 300
-#: An act that wants proof of who sits there takes a session whose owner signed in so recently, in seconds.
+#: Who came by a one-time link may choose a password without an old one for so long, in seconds.
 FRESH_S: Final = 900
 
 
@@ -354,11 +354,6 @@ class Sessions(Consents):
         key = digest(session)
         self._store.write(lambda conn: rows.change_login(conn, key, {"proved_at": now})).result()
         return True
-
-    def is_fresh(self, session: str, now: int) -> bool:
-        """Say whether a session's owner proved within the last quarter of an hour that they sit there."""
-        found = self._store.read(lambda conn: rows.login(conn, digest(session)))
-        return found is not None and now - found["proved_at"] < FRESH_S
 
     def came_by_link(self, session: str, now: int) -> bool:
         """Say whether a session was opened by a one-time link within the last quarter of an hour: its owner may have no password yet."""
