@@ -1,12 +1,16 @@
 """The commands and the pages beside the routes of the API: what each of them calls, and why some call nothing. A test holds both sides to be whole."""
 
+import json
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Final
 
 import click
 
 from tidegate import cli
 
+DESCRIPTION: Final = Path(__file__).resolve().parent.parent / "docs/reference/openapi.json"
 #: Command → operations of the API (`operationId`).
 CALLS: Final[dict[str, tuple[str, ...]]] = {
     "audit checkpoint": ("audit_checkpoint",),
@@ -113,6 +117,8 @@ CALLS: Final[dict[str, tuple[str, ...]]] = {
     "user edit": ("accounts_change",),
     "user end-session": ("sessions_remove",),
     "user sessions": ("sessions_list",),
+    "user consent": ("consents_approve", "consents_decline"),
+    "user requests": ("consents_list",),
     "user link": ("accounts_ticket",),
     "user list": ("accounts_list",),
     "user reset": ("accounts_reset",),
@@ -170,6 +176,7 @@ FORMS: Final[dict[str, tuple[str, ...]]] = {
         "incidents_publish",
         "incidents_unpublish",
     ),
+    "/consents/{}/{}": ("consents_approve", "consents_decline"),
     "/releases/{}/recall": ("releases_recall",),
     "/rollouts/{}/{}": (
         "rollouts_halt",
@@ -217,8 +224,29 @@ def why_local(command: str) -> str:
     return next((LOCAL[one] for one in tries if one in LOCAL), "")
 
 
+def operations() -> list[str]:
+    """Return every operation of the API, as the description has them that stands in the repository."""
+    paths = json.loads(DESCRIPTION.read_text())["paths"]
+    return sorted(
+        one["operationId"]
+        for path, item in paths.items()
+        for one in item.values()
+        if path.startswith("/api/v1/")
+    )
+
+
+def unexplained() -> list[str]:
+    """Return commands that call nothing without a reason, and operations that nothing calls without one."""
+    named = {one for calls in (*CALLS.values(), *FORMS.values()) for one in calls}
+    alone = tuple(ROUTES_ALONE)
+    silent = [one for one in commands() if one not in CALLS and not why_local(one)]
+    return silent + [one for one in operations() if one not in named and not one.startswith(alone)]
+
+
 def page() -> str:
     """The page: commands, forms and routes side by side."""
+    if left := unexplained():
+        sys.exit("tools/docs_api.py has no line for: " + ", ".join(left))
     parts = [
         "# Commands beside the API",
         (
