@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests import stores
 from tests.unit.server.rig import Rig
 
 from tidegate.core.errors import PublisherError
@@ -88,24 +89,28 @@ def sign_anew(rig: Rig) -> None:
     rig.write(lambda conn: repository.complete(conn, now))
 
 
-@pytest.fixture
-def replicas(tmp_path: Path) -> Iterator[tuple[Services, Services, Rig]]:
-    """Two servers with the same keys on one database file."""
-    rig = Rig(tmp_path / "data")
-    rig.publish_trust()
-    rig.release(1)
-    other = tmp_path / "other"
-    other.mkdir()
-    shutil.copytree(tmp_path / "data" / "online", other / "online")
-    (other / DATABASE_NAME).symlink_to(tmp_path / "data" / DATABASE_NAME)
-    services = open_services(
-        Settings(data_dir=other, durable=False),
-        clock=lambda: rig.now,
-        randomness=rig.random.randbytes,
-    )
-    yield rig.app.services, services, rig
-    services.close()
-    rig.close()
+@pytest.fixture(params=stores.BACK_ENDS)
+def replicas(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> Iterator[tuple[Services, Services, Rig]]:
+    """Two servers with the same keys on one database."""
+    with stores.place(request.param, tmp_path / "data") as place:
+        rig = Rig(tmp_path / "data", url=place.url)
+        rig.publish_trust()
+        rig.release(1)
+        other = tmp_path / "other"
+        other.mkdir()
+        shutil.copytree(tmp_path / "data" / "online", other / "online")
+        if not place.url:
+            (other / DATABASE_NAME).symlink_to(tmp_path / "data" / DATABASE_NAME)
+        services = open_services(
+            Settings(data_dir=other, durable=False, database_url=place.url),
+            clock=lambda: rig.now,
+            randomness=rig.random.randbytes,
+        )
+        yield rig.app.services, services, rig
+        services.close()
+        rig.close()
 
 
 def test_two_replicas_that_sign_at_once_never_give_one_version_two_contents(

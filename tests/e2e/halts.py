@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import msgspec
+import psycopg
 from sqlalchemy import insert
 from tests.e2e.crowd import Device, Watch, device_key
 from tests.e2e.served import Served
@@ -50,6 +51,18 @@ CREATE TRIGGER order_again AFTER UPDATE OF state ON "update"
   BEGIN INSERT INTO commit_order (what) VALUES ('offer'); END;
 CREATE TRIGGER order_state AFTER UPDATE OF state ON rollout WHEN NEW.state <> OLD.state
   BEGIN INSERT INTO commit_order (what) VALUES (NEW.state); END;
+"""
+_POSTGRES_ORDER: Final = """
+CREATE TABLE commit_order (seq BIGSERIAL PRIMARY KEY, what TEXT NOT NULL);
+CREATE FUNCTION note_order() RETURNS trigger LANGUAGE plpgsql AS $$
+  BEGIN INSERT INTO commit_order (what) VALUES (coalesce(TG_ARGV[0], NEW.state)); RETURN NULL; END $$;
+CREATE TRIGGER order_permit AFTER INSERT ON permit FOR EACH ROW
+  WHEN (NEW.state = 'granted') EXECUTE FUNCTION note_order('permit');
+CREATE TRIGGER order_offer AFTER INSERT ON "update" FOR EACH ROW EXECUTE FUNCTION note_order('offer');
+CREATE TRIGGER order_again AFTER UPDATE OF state ON "update" FOR EACH ROW
+  WHEN (NEW.state = 'offered' AND OLD.state <> 'offered') EXECUTE FUNCTION note_order('offer');
+CREATE TRIGGER order_state AFTER UPDATE OF state ON rollout FOR EACH ROW
+  WHEN (NEW.state <> OLD.state) EXECUTE FUNCTION note_order();
 """
 _CONFIG: Final = """
 [data]
@@ -103,9 +116,9 @@ class Report(msgspec.Struct, kw_only=True):
         return not past and in_time and not self.broken and set(self.refused) <= {"503"}
 
 
-def prepare(folder: Path, count: int) -> list[tuple[str, str]]:
-    """Make a data directory with a release and `count` devices that hold a key; return their names and tokens."""
-    rig = Rig(folder, now=int(time.time()))
+def prepare(folder: Path, count: int, url: str = "") -> list[tuple[str, str]]:
+    """Make a data directory (and, at `url`, a database) with a release and `count` devices that hold a key; return their names and tokens."""
+    rig = Rig(folder, now=int(time.time()), url=url)
     rig.publish_trust()
     rig.release(1)
     now, services = int(rig.now), rig.app.services
@@ -124,8 +137,12 @@ def prepare(folder: Path, count: int) -> list[tuple[str, str]]:
 
     tokens = rig.write(fill)
     rig.close()
-    with contextlib.closing(sqlite3.connect(folder / DATABASE_NAME)) as raw:
-        raw.executescript(_ORDER)
+    if url:
+        with psycopg.connect(url) as conn:
+            conn.execute(_POSTGRES_ORDER)
+    else:
+        with contextlib.closing(sqlite3.connect(folder / DATABASE_NAME)) as raw:
+            raw.executescript(_ORDER)
     return list(zip(names, tokens, strict=True))
 
 
@@ -151,10 +168,10 @@ def _row(name: str, now: int) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def serving(data: Path, count: int) -> Iterator[list[Served]]:
-    """Run `count` server processes on one data directory."""
+def serving(data: Path, count: int, url: str = "") -> Iterator[list[Served]]:
+    """Run `count` server processes on one data directory, or on one database."""
     config = data.with_name("tidegate.toml")
-    config.write_text(_CONFIG)
+    config.write_text(_CONFIG + (f'[database]\nurl = "{url}"\n' if url else ""))
     running: list[Served] = []
     try:
         for number in range(count):
@@ -276,19 +293,27 @@ async def _story(
     return took, idle
 
 
-def count_order(data: Path) -> dict[str, int]:
-    """Count permits and offers, and those that the database wrote behind a halt and before the next resume."""
-    counts = dict.fromkeys(("permit", "offer", "permit_late", "offer_late"), 0)
-    halted = False
+def _order(data: Path, url: str) -> list[tuple[str]]:
+    asked = "SELECT what FROM commit_order ORDER BY seq"
+    if url:
+        with psycopg.connect(url) as conn:
+            return conn.execute(asked).fetchall()
     with contextlib.closing(
         sqlite3.connect(f"file:{data / DATABASE_NAME}?mode=ro", uri=True)
     ) as raw:
-        for (what,) in raw.execute("SELECT what FROM commit_order ORDER BY seq"):
-            if what in ("permit", "offer"):
-                counts[what] += 1
-                counts[f"{what}_late"] += halted
-            else:
-                halted = what == "halted"
+        return raw.execute(asked).fetchall()
+
+
+def count_order(data: Path, url: str = "") -> dict[str, int]:
+    """Count permits and offers, and those that the database wrote behind a halt and before the next resume."""
+    counts = dict.fromkeys(("permit", "offer", "permit_late", "offer_late"), 0)
+    halted = False
+    for (what,) in _order(data, url):
+        if what in ("permit", "offer"):
+            counts[what] += 1
+            counts[f"{what}_late"] += halted
+        else:
+            halted = what == "halted"
     return counts
 
 
@@ -303,6 +328,7 @@ def run(
     quiet_s: float = 0.3,
     freeze_every: int = 0,
     seed: int = 1,
+    url: str = "",
 ) -> Report:
     """Tell the whole story once.
 
@@ -315,11 +341,12 @@ def run(
         open_s, quiet_s: how long the rollout is open, and halted, on average.
         freeze_every: every so many halts one process is stopped in its tracks before the halt and let go after it; 0 = never.
         seed: of the moments.
+        url: of a database on a PostgreSQL server, its schema current; empty = SQLite.
     """
     data = folder / "data"
-    known = prepare(data, devices)
+    known = prepare(data, devices, url)
     watch = Watch()
-    with serving(data, servers) as running:
+    with serving(data, servers, url) as running:
         ports = [one.port for one in running]
         operator = Operator(running, (data / "bootstrap.token").read_text().strip())
         operator.create()
@@ -339,7 +366,7 @@ def run(
             )
         )
         seconds = time.monotonic() - began
-    counts = count_order(data)
+    counts = count_order(data, url)
     asked = watch.polls + watch.offers + 2 * watch.grants + watch.refusals
     return Report(
         devices=devices,

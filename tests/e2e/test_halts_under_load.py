@@ -3,13 +3,18 @@
 from pathlib import Path
 
 import pytest
+from tests import stores
 from tests.e2e import halts
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 
 
-def test_after_a_halt_no_process_gives_a_permit_or_makes_an_offer(tmp_path: Path) -> None:
-    report = halts.run(tmp_path, devices=200, halts=10, open_s=0.3, quiet_s=0.2)
+@pytest.mark.parametrize("back_end", stores.BACK_ENDS)
+def test_after_a_halt_no_process_gives_a_permit_or_makes_an_offer(
+    tmp_path: Path, back_end: str
+) -> None:
+    with stores.place(back_end, tmp_path) as made:
+        report = halts.run(tmp_path, devices=200, halts=10, open_s=0.3, quiet_s=0.2, url=made.url)
     assert report.kept, report
     # All of it would hold if nobody had asked.
     assert not report.idle_halts, report
