@@ -12,7 +12,17 @@ import pytest
 from tests import stores
 from tests.unit.server.rig import Rig
 
-OVER_BOTH: Final = frozenset({"test_device_side", "test_jobs", "test_shared"})
+OVER_BOTH: Final = frozenset(
+    {
+        "test_caps",
+        "test_device_side",
+        "test_incidents",
+        "test_jobs",
+        "test_named_metrics",
+        "test_shared",
+        "test_supply",
+    }
+)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
