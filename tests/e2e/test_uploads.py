@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests import stores
 from tests.e2e.served import serving
 from tests.e2e.test_ways_of_bytes import listening
 from tests.objectstore import Exchange, Faulty, bucket, moto, raw_client, settings_for
@@ -78,12 +79,14 @@ class Shop:
         return found
 
 
-@pytest.fixture(params=["folder", "store", "direct"])
+@pytest.fixture(params=["folder", "postgres", "store", "direct"])
 def shop(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Shop]:
     place, more, store = request.param, {}, None
     with contextlib.ExitStack() as stack:
         line: Faulty | None = None
-        if place != "folder":
+        if place == "postgres":
+            stack.enter_context(stores.present("postgres"))
+        elif place != "folder":
             store = (request.getfixturevalue("moto"), request.getfixturevalue("bucket"))
             more = {
                 "blobs_url": settings_for(*store).blobs_url,
@@ -104,7 +107,7 @@ def shop(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Shop]:
             url = line.address
         stack.callback(line.close)
         client = Client(url, _token(rig, "admin"))
-        folder = tmp_path / "data" / "blobs" if place == "folder" else None
+        folder = tmp_path / "data" / "blobs" if store is None else None
         yield Shop(rig, client, line, bundle, folder, store)
 
 

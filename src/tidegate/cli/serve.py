@@ -77,7 +77,8 @@ class _Talk:
         if token != known:
             write_secret(path, token + "\n")
         name = "PostgreSQL" if self._settings.database_url else "SQLite"
-        self.say(f"Tidegate {__version__}   data {self._folder}   database {name}   blobs folder")
+        kept = self._settings.blobs_url or "folder"
+        self.say(f"Tidegate {__version__}   data {self._folder}   database {name}   blobs {kept}")
         if services.keys.made:
             self._first()
         if password is not None:
