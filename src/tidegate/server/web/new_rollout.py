@@ -8,7 +8,6 @@ from tidegate.core.errors import RequestError
 from tidegate.server.scopes import ABOUT, INSIDE, PERMISSION
 from tidegate.server.web.forms import reason_of
 from tidegate.server.web.guard import FORM_BYTES, WebRequest
-from tidegate.server.web.pages import Query
 from tidegate.server.web.queries import new_rollout as form
 from tidegate.server.web.site import Site, SiteDep, Visit, address
 from tidegate.server.web.views import NewRolloutPage
@@ -21,25 +20,10 @@ class NewRollout(Controller):
     request_max_body_size = FORM_BYTES
 
     @get("/new-rollout", opt={PERMISSION: "rollout.create", ABOUT: INSIDE})
-    async def ask(
-        self,
-        request: WebRequest,
-        site: SiteDep,
-        release: Query = "",
-        name: Query = "",
-        preset: Query = "normal",
-        audience: Query = "",
-        holdback: Query = "none",
-    ) -> Response[Any]:
+    async def ask(self, request: WebRequest, site: SiteDep) -> Response[Any]:
         """Show the form and, once a release is chosen, whom it would reach."""
         visit = await site.visit(request)
-        fields = {
-            "release": release,
-            "name": name,
-            "preset": preset,
-            "audience": audience,
-            "holdback": holdback,
-        }
+        fields = form.sent(request.query_params)
         page = await site.run(lambda: _page(site, visit, fields))
         return await site.show(request, visit, "new_rollout", page, section="rollouts")
 
@@ -73,6 +57,9 @@ def _page(site: Site, visit: Visit, fields: dict[str, str]) -> NewRolloutPage:
         preset=fields["preset"],
         audience=fields["audience"],
         holdback=fields["holdback"],
+        levels=form.LEVELS,
+        sent=fields,
+        changed=any(fields[name] for name in form.MORE),
         reach=reach,
         variants=tuple(sorted(variants)),
         problem=problem,

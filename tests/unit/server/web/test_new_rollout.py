@@ -88,3 +88,83 @@ def test_what_cannot_be_made_is_said_on_the_form_and_nothing_is_made(rig: Rig) -
         assert office.post("/rollouts", release=NAME) == 403
         assert "New rollout" not in office.page("/rollouts")
     assert rig.read(lambda conn: admin_rollouts.rollout(conn, NAME)) is None
+
+
+CHANGES = {
+    "pilot": "revision = 2",
+    "steps": "1%, 20%,100%",
+    "approval": "1",
+    "activate": "Sat 02:00-05:00; Sun 02:00-05:00",
+    "level": "required-by",
+    "deadline": "2027-12-24T02:00:00Z",
+    "odds": "200",
+    "failures": "2%",
+}
+
+
+def test_what_changes_a_preset_is_the_preset_with_that_changed() -> None:
+    data = new_rollout.policy_of({"release": "r", "preset": "normal", **CHANGES})
+    internal, pilot, fleet = data["ring"]
+    written = presets.PRESETS["normal"]
+    assert (internal["audience"], pilot["audience"]) == ("group:internal", "revision = 2")
+    assert fleet["steps"] == ["1%", "20%", "100%"]
+    assert [one["gates"][-1]["type"] for one in (internal, pilot)] == ["approval"] * 2
+    assert fleet["gates"] == written["ring"][-1]["gates"]
+    evidence, *others = data["guards"]
+    assert evidence == {**written["guards"][0], "odds": 200, "failures": "2%"}
+    assert others == written["guards"][1:]
+    assert presets.PRESETS["normal"]["ring"][0]["gates"] != internal["gates"], "not changed itself"
+    presets.policy_from_dict(data, also=("release", "windows", "delivery"))
+    plain = {"release": "r", "preset": "normal"}
+    assert new_rollout.policy_of({**plain, **dict.fromkeys(CHANGES, "")}) == plain
+
+
+def test_a_changed_preset_is_shown_made_and_kept_as_it_was_asked_for(rig: Rig) -> None:
+    rig.publish_trust()
+    rig.release(1)
+    for n in range(5):
+        rig.device(f"d{n}", rev=1 + n % 2)
+    with opened(rig) as office:
+        page = asked(office, release=NAME, **CHANGES)
+        assert "with changes" in page
+        assert "This cannot be made" not in page
+        assert 'value="Sat 02:00-05:00; Sun 02:00-05:00"' in page
+        fields = {"release": NAME, "preset": "normal", "draft": "1", **CHANGES}
+        assert office.post("/rollouts", **fields, reason="try it") == 303
+    made = rig.read(lambda conn: admin_rollouts.rollout(conn, NAME))
+    assert made is not None
+    rings = made["policy"]["rings"]
+    assert rings[1]["audience"] == "revision = 2"
+    assert rings[2]["shares"] == [100, 2000, 10000]
+    assert [any(one["gate"] == "approval" for one in ring["gates"]) for ring in rings] == [
+        True,
+        True,
+        False,
+    ]
+    assert made["delivery"]["activate_window"] == ["Sat 02:00-05:00", "Sun 02:00-05:00"]
+    assert made["delivery"]["deadline"] > 0
+    guards = {one["gate"]: one["settings"] for one in made["policy"]["guards"]}
+    assert (guards["evidence"]["odds"], guards["evidence"]["failures"]) == (200, "2%")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "says"),
+    [
+        ("steps", "50%, 10%", "steps must rise"),
+        ("pilot", "model =", "pilot, audience"),
+        ("activate", "someday", "windows"),
+        ("level", "required-by", "deadline"),
+        ("odds", "many", "odds"),
+    ],
+)
+def test_a_change_that_makes_no_sense_is_said_where_it_was_typed(
+    rig: Rig, field: str, value: str, says: str
+) -> None:
+    rig.publish_trust()
+    rig.release(1)
+    rig.device("d0")
+    with opened(rig) as office:
+        page = asked(office, release=NAME, **{field: value})
+        assert "This cannot be made" in page
+        assert says in page
+        assert f'value="{value}"' in page or field == "level"
