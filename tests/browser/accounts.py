@@ -9,6 +9,7 @@ ALL = frozenset(
     {
         "rollout.create",
         "rollout.halt",
+        "audit.read",
         "rollout.widen",
         "rollout.approve",
         "rollout.fallback",

@@ -104,9 +104,16 @@ class FixtureStory(Records):
 
     def counts(self, now: int, sight: Sight = SEES_ALL) -> v.Counts:
         """Return the top bar."""
-        del now, sight
+        del sight
         running = (("gw1-2.5.0", "ring fleet, 40 % open"),) if self.state == "active" else ()
-        return v.Counts(running=running, pending=2, incidents=1, products=("gw1",))
+        return v.Counts(
+            running=running,
+            pending=2,
+            incidents=1,
+            products=("gw1",),
+            audit_size=48_112,
+            audit_at=now,
+        )
 
     def fleet(self, now: int) -> v.FleetPage:
         """Return the fleet."""

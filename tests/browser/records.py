@@ -4,8 +4,10 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
+from tidegate.core.audit.entry import AuditRow
 from tidegate.server.actors import SEES_ALL, Sight
 from tidegate.server.advisories import AdvisoryFacts, FindingFacts
+from tidegate.server.audit import Signed, Verdict
 from tidegate.server.components import DeviceFacts, PartFacts
 from tidegate.server.components import GroupFacts as ComponentGroup
 from tidegate.server.web import views as v
@@ -453,6 +455,30 @@ class Records:
         """Return two advisories."""
         listed = tuple(self._advisory(now, number) for number in (1, 2))
         return v.AdvisoriesPage(now, listed, 61, 23_929, 1, next_cursor="2")
+
+    def audit(
+        self, actor: str, action: str, thing: str, cursor: str, now: int, *, check: bool
+    ) -> v.AuditPage:
+        """Return a log of three acts, one of them by somebody hostile."""
+        rows = tuple(
+            AuditRow(
+                seq=48_115 - number, at=now - 900 * number, actor=who, action=act, object=what,
+                detail={"reason": why}, request="5f1e6c0d9a3b7788", ip="2001:db8::17", hash="0" * 64,
+            )
+            for number, (who, act, what, why) in enumerate(
+                (
+                    ("ana.ruiz", "rollout.halt", "gw1-2.5.0", "two sites report restarts"),
+                    ("tidegate", "audit.fork", "gw1-7F3A-91", "it holds a signed head that is not of this log"),
+                    (HOSTILE, "group.edit", HOSTILE, HOSTILE),
+                )
+            )
+        )  # fmt: skip
+        note = f"tidegate/audit/default\n48112\n{'A' * 43}=\n\n\u2014 tidegate/audit/default {'A' * 91}=\n"
+        signed = Signed(size=48_112, root="ab" * 32, at=now - 60, note=note)
+        verdict = Verdict(ok=False, rows=17_092, head="0" * 64, broken_at=17_093)
+        return v.AuditPage(
+            now, rows, actor, action, thing, 48_115, signed, verdict if check else None, "48112"
+        )
 
     def advisory(self, number: int, now: int) -> v.AdvisoryPage | None:
         """Return an advisory with a finding that stands and one that is silenced."""

@@ -64,6 +64,8 @@ PAGES = (
     "/components?q=pkg:%25",
     "/advisories",
     "/advisories/1",
+    "/audit",
+    "/audit?check=1",
     "/sign-in",
     "/rollouts/nope",
 )

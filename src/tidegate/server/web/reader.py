@@ -13,6 +13,7 @@ from tidegate.server.reach import Reach
 from tidegate.server.web.views import (
     AdvisoriesPage,
     AdvisoryPage,
+    AuditPage,
     ComponentsPage,
     Counts,
     DevicePage,
@@ -152,6 +153,12 @@ class Reader(Protocol):
 
     def incident(self, name: str, now: int) -> IncidentPage | None:
         """Return one incident report."""
+        ...
+
+    def audit(
+        self, actor: str, action: str, thing: str, cursor: str, now: int, *, check: bool
+    ) -> AuditPage:
+        """Return one page of the operators' log; all that is asked for is untrusted. `check` holds every row against chain, tree and checkpoint."""
         ...
 
     def components(self, name: str, below: str, cursor: str, now: int) -> ComponentsPage:

@@ -17,6 +17,7 @@ from litestar.params import FromPath, QueryParameter
 from tidegate.core.errors import RequestError, TidegateError
 from tidegate.server.scopes import ANYBODY, PERMISSION, demanded
 from tidegate.server.web.assets import Assets
+from tidegate.server.web.audit import AuditPages
 from tidegate.server.web.door import Door
 from tidegate.server.web.forms import Forms
 from tidegate.server.web.guard import HEADERS, WebRequest
@@ -64,6 +65,7 @@ def create_router(
         route_handlers=[
             ReadPages,
             SupplyPages,
+            AuditPages,
             NewRollout,
             Forms,
             Door,

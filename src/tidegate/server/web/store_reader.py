@@ -9,6 +9,7 @@ from tidegate.server.actors import SEES_ALL, Sight
 from tidegate.server.store import Change, Connection, Store
 from tidegate.server.store import web_queries as rows
 from tidegate.server.web.queries import (
+    audit,
     device,
     devices,
     fleet,
@@ -25,6 +26,7 @@ from tidegate.server.web.reader import Account
 from tidegate.server.web.views import (
     AdvisoriesPage,
     AdvisoryPage,
+    AuditPage,
     ComponentsPage,
     Counts,
     DevicePage,
@@ -133,6 +135,14 @@ class StoreReader:
     def incident(self, name: str, now: int) -> IncidentPage | None:
         """Return one incident report."""
         return self._read(lambda conn: incidents.page(conn, name, now, public=self._public))
+
+    def audit(
+        self, actor: str, action: str, thing: str, cursor: str, now: int, *, check: bool
+    ) -> AuditPage:
+        """Return one page of the operators' log."""
+        return self._read(
+            lambda conn: audit.page(conn, actor, action, thing, cursor, now, check=check)
+        )
 
     def components(self, name: str, below: str, cursor: str, now: int) -> ComponentsPage:
         """Return the releases and devices that have a part."""

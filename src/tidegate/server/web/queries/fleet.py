@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from tidegate.core.calendar import days
 from tidegate.core.reasons import family
-from tidegate.server import incidents, scopes
+from tidegate.server import audit, incidents, scopes
 from tidegate.server.actors import SEES_ALL, Sight
 from tidegate.server.calendar import calendar, one_signer
 from tidegate.server.store import Connection
@@ -63,8 +63,11 @@ def counts(conn: Connection, single_operator: bool, now: int, sight: Sight = SEE
         return Counts(
             running=running, pending=0, incidents=len(seen), single_operator=single_operator
         )
+    head = audit.newest_checkpoint(conn)
     return Counts(
         running=running,
+        audit_size=head.size if head else 0,
+        audit_at=head.at if head else 0,
         pending=rows.pending_count(conn),
         incidents=rows.open_incident_count(conn),
         single_operator=single_operator,

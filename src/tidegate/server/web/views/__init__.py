@@ -5,6 +5,7 @@ Templates print these and nothing else; a `Reader` fills them. States are the co
 escaped where it is printed.
 """
 
+from tidegate.server.web.views.audit import AuditPage
 from tidegate.server.web.views.devices import (
     Chip,
     DevicePage,
@@ -109,6 +110,7 @@ __all__ = [
     "ArtifactRow",
     "Ask",
     "AttachmentRow",
+    "AuditPage",
     "BecauseRow",
     "Chart",
     "CheckRow",

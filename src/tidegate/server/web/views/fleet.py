@@ -29,6 +29,8 @@ class Counts:
     single_operator: bool = False
     expiring: tuple[Expiring, ...] = ()
     one_signer: tuple[str, ...] = ()
+    audit_size: int = 0
+    audit_at: int = 0
 
 
 @dataclass(frozen=True, slots=True)
