@@ -122,6 +122,7 @@ CALLS: Final[dict[str, tuple[str, ...]]] = {
     "user link": ("accounts_ticket",),
     "user list": ("accounts_list",),
     "user reset": ("accounts_reset",),
+    "user reset-second-factor": ("accounts_reset_second_factor",),
 }
 _FILES: Final = "works on files that no server may need to see"
 _KEYS: Final = "works with secret keys, which never come near a server"

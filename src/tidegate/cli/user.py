@@ -115,6 +115,20 @@ def reset(name: str, client: Client, out: Output) -> None:
     show_lines(out, "user/1", made, [made["password"]])
 
 
+@command.command("reset-second-factor")
+@click.argument("name")
+@with_client
+@with_output
+def reset_second_factor(name: str, client: Client, out: Output) -> None:
+    """Take away the second factor of somebody who lost it. Their sessions end.
+
+    \b
+    tidegate user reset-second-factor olga
+    """
+    found = client.post(f"{API}/accounts/{quoted(name)}/reset-second-factor", {})
+    show_lines(out, "user/1", found, [f"{name} has no second factor any more."])
+
+
 @command.command("link")
 @click.argument("name", default="admin")
 @with_client

@@ -166,6 +166,9 @@ def test_a_chosen_name_never_takes_over_a_local_account(site: Site, provider: Ev
     # The two are taken for one person: nobody is their own second person.
     assert "olga" in actor.people
     assert site.auth.sign_in(actor.name, "", "192.0.2.1", site.now) is None
+    with pytest.raises(RequestError) as caught:
+        site.auth.reset_password(actor.name, ROOT, site.now)
+    assert caught.value.code == "request.conflict"
 
 
 def test_groups_are_asked_for_where_the_token_does_not_say_them(

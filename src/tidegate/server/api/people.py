@@ -114,6 +114,19 @@ class AccountRoutes(Controller):
         return MadeAccount(name=name, password=password)
 
     @post(
+        "/accounts/{name:str}/reset-second-factor",
+        opt={PERMISSION: "account.manage", ABOUT: WHOLE},
+        sync_to_thread=True,
+        status_code=200,
+    )
+    def reset_second_factor(
+        self, request: ApiRequest, desk: DeskDep, name: Name, data: JSONBody[Because]
+    ) -> AccountFacts:
+        """Take away somebody's second factor, who lost it, and end their sessions."""
+        desk.accounts.reset_second_factor(name, request.user, desk.now)
+        return desk.accounts.account_of(name)
+
+    @post(
         "/accounts/{name:str}/ticket",
         opt={PERMISSION: "account.manage", ABOUT: WHOLE},
         sync_to_thread=True,

@@ -196,9 +196,12 @@ class Accounts(Consents):
             password: None = one is made.
 
         Raises:
-            RequestError: `request.not_found`, `request.invalid`, `request.forbidden`.
+            RequestError: `request.not_found`, `request.invalid`, `request.forbidden`, `request.approval_needed`; `request.conflict`: it has no password here,
+                and a password would go round its provider.
         """
         chosen = made_of_words(self._random) if password is None else check_password(password)
+        if self._store.read(lambda conn: account_row(conn, name))["issuer"]:
+            raise RequestError("request.conflict", f"{name} signs in by single sign-on")
         if isinstance(actor, Actor):
             self.require_to_take_over("reset", name, actor, now)
         hashed = self._hash(chosen)
