@@ -7,12 +7,13 @@ import functools
 import hashlib
 import http.client
 import os
+import resource
 import shutil
 import stat
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple, cast
 
 import msgspec
 
@@ -21,13 +22,17 @@ from tidegate.core.calendar import Entry
 from tidegate.core.errors import TidegateError, TransferError
 from tidegate.core.metadata import parse_root, root_extra
 from tidegate.core.release import ReleaseTarget
-from tidegate.server import backup, online
+from tidegate.rollout.model import RingProgress
+from tidegate.server import backup, online, tls
 from tidegate.server.blobs import Blobs, open_blobs
 from tidegate.server.calendar import calendar, one_signer
 from tidegate.server.config import Settings, split_listen
+from tidegate.server.readiness import Answer
 from tidegate.server.store import (
     Connection,
+    blob_rows,
     device_queries,
+    metric_rows,
     opening,
     release_queries,
     rollout_rows,
@@ -37,6 +42,12 @@ from tidegate.server.store.migrations import HEAD, schema_version
 #: Less free space than this is warned of, in bytes.
 SPACE_MIN: Final = 1 << 30
 _DAY_S: Final = 86_400
+#: A message that is owed for longer, a planner that has not looked for longer, a certificate that lapses sooner, fewer open files, are warned of.
+_OWED_S: Final = 3_600
+_PLANNED_S: Final = 600
+_CERTIFICATE_S: Final = 21 * _DAY_S
+_FILES_MIN: Final = 4_096
+_ROLLOUTS_MAX: Final = 200
 Level = Literal["ok", "warning", "failed"]
 
 
@@ -80,7 +91,12 @@ def examine(settings: Settings, now: int) -> list[Check]:
                 found += _guarded(name, functools.partial(look, scene))
     except TidegateError as error:
         found.append(Check(name="database", level="failed", text=error.detail, fix=error.hint))
-    return [*found, *_guarded("server", lambda: _process(settings))]
+    return [
+        *found,
+        *_guarded("open files", _files),
+        *_guarded("tls", lambda: _certificate(settings, now)),
+        *_guarded("server", lambda: _process(settings)),
+    ]
 
 
 def _guarded(name: str, look: Callable[[], Iterator[Check]]) -> list[Check]:
@@ -249,8 +265,8 @@ def _fleet(scene: Scene) -> Iterator[Check]:
 
 def _backup(scene: Scene) -> Iterator[Check]:
     """Say when the last backup was taken; before anything is published there is nothing to lose."""
-    if not release_queries.live_ids(scene.conn):
-        return
+    if scene.settings.database_url or not release_queries.live_ids(scene.conn):
+        return  # PostgreSQL's own backups are not seen from here
     last, fix = backup.last_of(scene.folder), "tidegate backup --to FOLDER"
     if last is None:
         text = "none was taken yet"
@@ -264,6 +280,75 @@ def _backup(scene: Scene) -> Iterator[Check]:
     )
 
 
+def _orphans(scene: Scene) -> Iterator[Check]:
+    """Look for blobs of the folder that nothing names: left behind by a publication that was cut off, or by something else."""
+    folder = scene.folder / "blobs"
+    if scene.settings.blobs_url or not folder.is_dir():
+        return
+    named = blob_rows.named(scene.conn)
+    lost = [one for one in folder.glob("[0-9a-f][0-9a-f]/*") if one.name not in named]
+    if lost:
+        size = format_size(sum(one.stat().st_size for one in lost))
+        text = f"{len(lost)} blobs ({size}) are named by nothing, {lost[0].name[:12]} for one"
+        fix = "nothing asks for them: remove them when no publication is under way"
+        yield Check(name="orphans", level="warning", text=text, fix=fix)
+
+
+def _messages(scene: Scene) -> Iterator[Check]:
+    counts, oldest = metric_rows.owed(scene.conn, ("webhook", "mail"))
+    by = {"waiting": 0, "retrying": 0, "dead": 0}
+    for (_, state), count in counts.items():
+        by[state] += count
+    text = f"{by['waiting'] + by['retrying']} messages are owed, {by['dead']} were given up"
+    late = bool(oldest) and scene.now - oldest > _OWED_S
+    if by["dead"] or late:
+        yield Check(name="messages", level="warning", text=text, fix="tidegate notify list")
+        return
+    yield Check(name="messages", level="ok", text=text)
+
+
+def _rollouts(scene: Scene) -> Iterator[Check]:
+    """Say where rings stand, and whether anybody looks at them."""
+    rings: dict[str, int] = {}
+    for row in metric_rows.shown_rollouts(scene.conn, _ROLLOUTS_MAX):
+        if row["state"] == "active":
+            for one in msgspec.convert(row["rings"], tuple[RingProgress, ...]):
+                rings[one.state] = rings.get(one.state, 0) + 1
+    shown = ", ".join(f"{count} {state}" for state, count in sorted(rings.items()))
+    text = f"rings of active rollouts: {shown or 'none'}"
+    until = metric_rows.leases(scene.conn).get("reconciler", 0)
+    if rings and until < scene.now - _PLANNED_S:
+        fix = "tidegate serve; where it runs, look for `a tick failed` in its log"
+        text = f"{text}; nobody has planned for {format_duration(scene.now - until)}"
+        yield Check(name="rollouts", level="failed", text=text, fix=fix)
+        return
+    yield Check(name="rollouts", level="ok", text=text)
+
+
+def _files() -> Iterator[Check]:
+    """Look at this process's limit of open files: a server that is started in the same way has the same."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    text = f"at most {limit} open files, a connection each"
+    if limit < _FILES_MIN:
+        fix = "LimitNOFILE= in the unit, or ulimit -n 65536"
+        yield Check(name="open files", level="warning", text=text, fix=fix)
+        return
+    yield Check(name="open files", level="ok", text=text)
+
+
+def _certificate(settings: Settings, now: int) -> Iterator[Check]:
+    if not settings.tls_cert:
+        return
+    left = tls.expires_at(Path(settings.tls_cert)) - now
+    if left <= 0:
+        text, level = f"{settings.tls_cert} expired {format_duration(-left)} ago", "failed"
+    else:
+        text = f"{settings.tls_cert} is good for {format_duration(left)}"
+        level = "warning" if left < _CERTIFICATE_S else "ok"
+    fix = "" if level == "ok" else "renew it, then restart the server"
+    yield Check(name="tls", level=cast("Level", level), text=text, fix=fix)
+
+
 _Look = Callable[[Scene], Iterator[Check]]
 _LOOKS: Final[dict[str, _Look]] = {
     "database": _database,
@@ -271,6 +356,9 @@ _LOOKS: Final[dict[str, _Look]] = {
     "clock": _clock,
     "blobs": _blobs,
     "fleet": _fleet,
+    "orphans": _orphans,
+    "rollouts": _rollouts,
+    "messages": _messages,
     "backup": _backup,
 }
 
@@ -282,8 +370,9 @@ def _process(settings: Settings) -> Iterator[Check]:
         return
     connection = http.client.HTTPConnection(host, port, timeout=5)
     try:
-        connection.request("GET", "/healthz")
-        status = connection.getresponse().status
+        connection.request("GET", "/readyz?strict")
+        answer = connection.getresponse()
+        status, body = answer.status, answer.read(65_536)
     except OSError:
         fix = "tidegate serve"
         yield Check(
@@ -292,5 +381,15 @@ def _process(settings: Settings) -> Iterator[Check]:
         return
     finally:
         connection.close()
-    level: Level = "ok" if status == 200 else "failed"
-    yield Check(name="server", level=level, text=f"answers at {settings.listen} with {status}")
+    text = f"answers at {settings.listen} with {status}"
+    if status == 200:
+        yield Check(name="server", level="ok", text=text)
+        return
+    try:
+        said = msgspec.json.decode(body, type=Answer)
+    except msgspec.DecodeError:
+        yield Check(name="server", level="failed", text=text, fix="look at its log")
+        return
+    wrong = "; ".join(f"{one.name}: {one.text}" for one in said.checks if one.level != "ok")
+    level: Level = "warning" if said.ready else "failed"
+    yield Check(name="server", level=level, text=f"{text}: {wrong}", fix="look at its log")

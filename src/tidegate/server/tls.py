@@ -167,3 +167,16 @@ def _write_key(path: Path, private: ec.EllipticCurvePrivateKey) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(body)
+
+
+def expires_at(path: Path) -> int:
+    """Return when the first certificate of a PEM file lapses, unix seconds.
+
+    Raises:
+        ConfigError: `config.unreadable`.
+    """
+    try:
+        found = x509.load_pem_x509_certificate(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ConfigError("config.unreadable", f"{path}: no certificate: {error}") from error
+    return int(found.not_valid_after_utc.timestamp())

@@ -1,6 +1,9 @@
 """The doctor: says what is wrong and what to do, and changes nothing."""
 
+import hashlib
+import resource
 import sqlite3
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,9 +12,10 @@ import pytest
 from tests.unit.server.rig import Rig
 
 from tidegate.cli import run
-from tidegate.server import backup
+from tidegate.server import backup, tls
 from tidegate.server.config import Settings
 from tidegate.server.doctor import Check, examine
+from tidegate.server.store import admin_log
 from tidegate.server.store.sqlite import DATABASE_NAME
 
 
@@ -101,3 +105,57 @@ def test_a_backup_that_is_missing_or_old_is_asked_for(rig: Rig, tmp_path: Path) 
     assert _found(rig)["backup"].level == "ok"
     old = _found(rig, rig.now + 3 * 86_400)["backup"]
     assert (old.level, old.fix) == ("warning", "tidegate backup --to FOLDER")
+
+
+def _levels(rig: Rig, now: float | None = None) -> dict[str, str]:
+    return {name: one.level for name, one in _found(rig, now).items()}
+
+
+def test_blobs_that_nothing_names_are_told_of(rig: Rig) -> None:
+    rig.publish_trust()
+    rig.release(1, payload=b"x" * 9)
+    assert "orphans" not in _found(rig)
+    digest = hashlib.sha256(b"left behind").hexdigest()
+    rig.app.services.blobs.put(digest, iter([b"left behind"]))
+    found = _found(rig)["orphans"]
+    assert found.level == "warning"
+    assert digest[:12] in found.text
+
+
+def test_messages_that_were_given_up_or_wait_for_long_are_told_of(rig: Rig) -> None:
+    assert _levels(rig)["messages"] == "ok"
+    rig.write(lambda conn: admin_log.add_outbox(conn, "webhook", {}, int(rig.now)))
+    assert _levels(rig)["messages"] == "ok"
+    assert _levels(rig, rig.now + 3_601)["messages"] == "warning"
+
+
+def test_active_rollouts_that_nobody_plans_are_a_failure(rig: Rig) -> None:
+    rig.publish_trust()
+    rig.device()
+    rig.rollout(rig.release(1))
+    rig.app.tick(int(rig.now))
+    found = _found(rig)["rollouts"]
+    assert found.level == "ok"
+    assert found.text == "rings of active rollouts: 1 passed"
+    assert _levels(rig, rig.now + 3_600)["rollouts"] == "failed"
+
+
+def test_few_open_files_are_warned_of(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    for limit, level in ((1_024, "warning"), (65_536, "ok")):
+        monkeypatch.setattr(resource, "getrlimit", lambda _, n=limit: (n, n))
+        assert _levels(rig)["open files"] == level
+
+
+def test_a_certificate_is_warned_of_before_it_lapses(rig: Rig, tmp_path: Path) -> None:
+    made = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+    made += ["-nodes", "-keyout", "k.pem", "-out", "c.pem", "-days", "40", "-subj", "/CN=x"]
+    subprocess.run(made, cwd=tmp_path, check=True, capture_output=True)
+    settings = msgspec.structs.replace(
+        rig.app.services.settings, tls_cert=str(tmp_path / "c.pem"), listen="127.0.0.1:1"
+    )
+    lapses = tls.expires_at(tmp_path / "c.pem")
+    for left, level in ((30 * 86_400, "ok"), (20 * 86_400, "warning"), (-1, "failed")):
+        found = {one.name: one for one in examine(settings, lapses - left)}
+        assert found["tls"].level == level
+    (tmp_path / "c.pem").write_text("junk")
+    assert {one.name: one.level for one in examine(settings, lapses)}["tls"] == "failed"
