@@ -198,6 +198,7 @@ def test_the_tag_of_a_group_knows_who_is_in_it(full: Api) -> None:
     full.post("/groups", {"name": "s", "devices": ["d1"]})
     tag = full.call("GET", "/groups/s").headers["etag"]
     assert full.call("PUT", "/groups/s", {"devices": ["d2"]}, if_match=tag).status == 200
+    assert full.call("PUT", "/groups/s", {"devices": ["d3"]}, if_match=tag).status == 412
     assert full.call("DELETE", "/groups/s", if_match=tag).status == 412
     assert full.call("DELETE", "/groups/s").status == 204
 
