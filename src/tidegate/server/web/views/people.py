@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from markupsafe import Markup
+
 from tidegate.server.auth import AccountFacts, SessionFacts, TokenFacts
 from tidegate.server.people.consent import ConsentFacts
 
@@ -22,7 +24,7 @@ class SecondFactorPage:
     """A second factor that is being set up: as text, and as a picture (SVG made here)."""
 
     secret: str
-    picture: str
+    picture: Markup
 
 
 @dataclass(frozen=True, slots=True)
