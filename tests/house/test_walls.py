@@ -41,6 +41,8 @@ SEEDS = [
     ("door: litestar and jinja2", "server/newcomer.py", "from litestar import get"),
     ("door: securesystemslib and cryptography", "core/codec.py", "import cryptography"),
     ("door: boto3, of the extra s3", "server/blobs/local.py", "import boto3"),
+    ("door: joserfc", "server/auth.py", "import joserfc.jwt"),
+    ("door: segno", "server/auth.py", "import segno"),
     ("door: uvicorn", "server/app.py", "import uvicorn"),
     ("door: numpy, of the extra sim", "rollout/evidence/wealth.py", "import numpy"),
     (
