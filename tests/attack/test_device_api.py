@@ -37,7 +37,7 @@ from tidegate.core.protocol import (
 )
 from tidegate.rollout.gates.metric import Metric
 from tidegate.rollout.view import View
-from tidegate.server import devices, hot, identity, online, telemetry
+from tidegate.server import asgi, devices, identity, online, telemetry
 from tidegate.server.auth import Actor
 from tidegate.server.limits import Door
 from tidegate.server.store import device_queries, identity_rows
@@ -490,8 +490,8 @@ def test_an_oversized_body_is_refused_before_it_was_read(rig: Rig) -> None:
 
 
 def test_a_body_that_drips_or_stalls_is_given_up(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hot, "_PIECE_S", 0.2)
-    monkeypatch.setattr(hot, "_BODY_S", 0.5)
+    monkeypatch.setattr(asgi, "_PIECE_S", 0.2)
+    monkeypatch.setattr(asgi, "_BODY_S", 0.5)
     asked = 0
 
     async def post(pause_s: float) -> int:

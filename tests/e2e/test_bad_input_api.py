@@ -11,7 +11,7 @@ from tests.e2e.served import Served, serving
 pytestmark = pytest.mark.e2e
 
 #: Answers without end, or bytes instead of JSON.
-STREAMS = {"/api/v1/stream"}
+STREAMS = {"/api/v1/stream", "/api/v1/events/stream"}
 ODD: tuple[Any, ...] = (None, [], {}, -1, 1 << 63, 1 << 400, True, 1.5, *TEXTS)
 
 
