@@ -142,7 +142,8 @@ def test_a_process_that_cannot_look_lets_nobody_begin_and_holds_up_a_halt_for_it
         lock.release()
     assert within(10, lambda: pair.two.app.store.fresh)
     pair.act("resume")
-    assert there.poll().work
+    # a lease of half a second runs out on a busy machine, and that may delay a start
+    assert within(10, lambda: there.poll().work)
 
 
 def test_who_is_too_far_behind_reads_everything_anew(
