@@ -15,6 +15,7 @@ from tests.unit.server.rig import Rig
 OVER_BOTH: Final = frozenset(
     {
         "test_caps",
+        "test_consent",
         "test_device_side",
         "test_incidents",
         "test_jobs",

@@ -5,13 +5,16 @@ from pathlib import Path
 
 import pytest
 from argon2 import PasswordHasher
+from tests import stores
 
 from tidegate.core.errors import RequestError
+from tidegate.server import audit
 from tidegate.server.actors import Actor
 from tidegate.server.auth import Auth
 from tidegate.server.people.limits import Limits
 from tidegate.server.people.register import account_row, actor_of
-from tidegate.server.store.sqlite import SqliteStore, open_store
+from tidegate.server.store import Store
+from tidegate.server.store.opening import open_store
 
 NOW = 1_800_000_000
 PASSWORD = "correct horse battery"
@@ -21,7 +24,7 @@ ROOT = Actor(name="root", role="admin")
 class Office:
     """Two owners, olga and pia, an approver vera and a viewer."""
 
-    def __init__(self, store: SqliteStore, *, limits: Limits | None = None) -> None:
+    def __init__(self, store: Store, *, limits: Limits | None = None) -> None:
         self.store = store
         hasher = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
         self.auth = Auth(store, hasher=hasher, limits=limits, secret=b"x")
@@ -52,9 +55,13 @@ class Office:
 
 @pytest.fixture
 def office(tmp_path: Path) -> Iterator[Office]:
-    store = open_store(tmp_path / "data", durable=False)
+    store = _open(tmp_path)
     yield Office(store)
     store.close()
+
+
+def _open(folder: Path) -> Store:
+    return open_store(folder / "data", url=stores.url_of(folder / "data"), durable=False)
 
 
 ACTS: dict[str, Callable[[Auth, Actor], object]] = {
@@ -88,6 +95,49 @@ def test_what_could_make_a_second_person_takes_one(office: Office, act: str) -> 
     assert office.auth.consents(NOW) == []
     if act not in {"create", "edit", "another person"}:
         office.waits(lambda: ACTS[act](office.auth, olga))
+
+
+@pytest.mark.parametrize("act", ACTS)
+def test_an_act_that_fails_leaves_its_consent_as_it_was(
+    office: Office, act: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    olga = office.actor("olga")
+    number = office.waits(lambda: ACTS[act](office.auth, olga))
+    office.auth.consent(number, office.actor("pia"), NOW, approve=True)
+
+    def full(*_: object, **__: object) -> str:
+        raise OSError("no space left")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(audit, "record", full)  # the last thing that an act does
+        with pytest.raises(OSError, match="no space"):
+            ACTS[act](office.auth, olga)
+    assert [(one.id, one.state) for one in office.auth.consents(NOW)] == [(number, "approved")]
+    ACTS[act](office.auth, olga)
+    assert [one.state for one in office.auth.consents(NOW, every=True)] == ["used"]
+
+
+def test_one_consent_is_spent_by_one_of_two_acts_at_once(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    auth, olga = office.auth, office.actor("olga")
+    number = office.waits(lambda: auth.reset_password("vera", olga, NOW))
+    auth.consent(number, office.actor("pia"), NOW, approve=True)
+    hashing = auth._hash
+
+    def meanwhile(password: str) -> str:
+        # Between the look at the consent and the act, the same act comes in from elsewhere.
+        monkeypatch.setattr(auth, "_hash", hashing)
+        auth.reset_password("vera", olga, NOW, "the other password")
+        return hashing(password)
+
+    monkeypatch.setattr(auth, "_hash", meanwhile)
+    assert (
+        office.code(lambda: auth.reset_password("vera", olga, NOW, "this one's password"))
+        == "request.approval_needed"
+    )
+    assert auth.sign_in("vera", "the other password", "", NOW)
+    assert auth.sign_in("vera", "this one's password", "", NOW) is None
 
 
 def test_a_consent_is_for_this_act_this_account_this_asker_and_a_day(office: Office) -> None:
@@ -166,15 +216,13 @@ def test_one_person_alone_goes_on(office: Office) -> None:
 
 
 def test_it_can_be_turned_off(tmp_path: Path) -> None:
-    store = open_store(tmp_path / "data", durable=False)
+    store = _open(tmp_path)
     office = Office(store, limits=Limits(consent=False))
     assert office.auth.reset_password("vera", office.actor("olga"), NOW)
     store.close()
 
 
 def test_asking_and_consenting_stand_in_the_log(office: Office) -> None:
-    from tidegate.server import audit
-
     number = office.waits(lambda: office.auth.reset_password("vera", office.actor("olga"), NOW))
     office.auth.consent(number, office.actor("pia"), NOW, approve=True)
     rows = office.store.read(audit.export)[-2:]

@@ -8,7 +8,7 @@ from tidegate.core.errors import RequestError
 from tidegate.server import audit
 from tidegate.server.actors import OWNING, Actor, Grant, read_grant, read_grants, role_of
 from tidegate.server.passwords import made_of_words
-from tidegate.server.people.consent import Consents
+from tidegate.server.people.consent import Consents, Spend, free
 from tidegate.server.people.register import (
     Row,
     account_row,
@@ -98,12 +98,13 @@ class Accounts(Consents):
         if self._store.read(lambda conn: rows.account(conn, name)) is not None:
             raise RequestError("request.conflict", f"there is an account {name} already")
         chosen = made_of_words(self._random) if password is None else check_password(password)
-        self.require_consent("create", name, held, actor, now, person=person)
+        spend = self.require_consent("create", name, held, actor, now, person=person)
         hashed = self._hash(chosen)
 
         def work(conn: Connection) -> None:
             if rows.account(conn, name) is not None:
                 raise RequestError("request.conflict", f"there is an account {name} already")
+            spend(conn)
             row = {
                 "name": name,
                 "password_hash": hashed,
@@ -149,13 +150,15 @@ class Accounts(Consents):
         more = [one for one in wanted or () if one not in held_by(present)]
         takes_over = disabled is False or person is not None
         actor.require_all_of([*more, *(held_by(present) if takes_over else ())])
+        spend: Spend = free
         if more or takes_over:
             gives = wanted if wanted is not None else held_by(present)
             act = "enable" if disabled is False else "edit"
-            self.require_consent(act, name, gives, actor, now, person=person)
+            spend = self.require_consent(act, name, gives, actor, now, person=person)
 
         def work(conn: Connection) -> AccountFacts:
             found = account_row(conn, name)
+            spend(conn)
             before = held_by(found)
             values: Row = {}
             if wanted is not None:
@@ -202,12 +205,14 @@ class Accounts(Consents):
         chosen = made_of_words(self._random) if password is None else check_password(password)
         if self._store.read(lambda conn: account_row(conn, name))["issuer"]:
             raise RequestError("request.conflict", f"{name} signs in by single sign-on")
+        spend: Spend = free
         if isinstance(actor, Actor):
-            self.require_to_take_over("reset", name, actor, now)
+            spend = self.require_to_take_over("reset", name, actor, now)
         hashed = self._hash(chosen)
 
         def work(conn: Connection) -> None:
             found = account_row(conn, name)
+            spend(conn)
             if isinstance(actor, Actor):
                 actor.require_all_of(held_by(found))
             by = actor.name if isinstance(actor, Actor) else actor

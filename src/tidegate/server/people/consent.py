@@ -7,7 +7,7 @@ interface says so (`approvals.is_single`).
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import msgspec
@@ -27,6 +27,8 @@ from tidegate.server.people.register import (
 from tidegate.server.store import Connection
 from tidegate.server.store import admin_accounts as rows
 
+#: Uses a consent up, in the transaction of the act.
+Spend = Callable[[Connection], None]
 #: What who only looks holds: giving it makes nobody a second person.
 _LOOKING: Final = frozenset({"fleet.read", "audit.read"})
 
@@ -60,6 +62,33 @@ class ConsentFacts(msgspec.Struct, frozen=True, kw_only=True):
     plan_sha256: str
 
 
+class _Need(msgspec.Struct, frozen=True, kw_only=True):
+    """An act that takes a second person."""
+
+    act: str
+    name: str
+    grants: tuple[Grant, ...]
+    actor: Actor
+    person: str
+
+    @property
+    def asker(self) -> str:
+        """The person behind it."""
+        return self.actor.owner or self.actor.name
+
+    def people(self, conn: Connection) -> list[str]:
+        """Return who could consent; nobody where the rule cannot be kept."""
+        if self.actor.kind == "account" and rows.account(conn, self.actor.name) is None:
+            return []  # nobody signs in as somebody without an account: that is a program in this process
+        return others(conn, self.actor, self.grants)
+
+    def digest(self, conn: Connection) -> str:
+        """Return what a consent to it is bound to, as the account is now."""
+        account = rows.account(conn, self.name)
+        before = written(held_by(account)) if account is not None else []
+        return _digest(self.act, self.name, written(self.grants), self.person, before)
+
+
 class Consents(Register):
     """Requests for consent, and what they allow."""
 
@@ -72,8 +101,8 @@ class Consents(Register):
         now: int,
         *,
         person: str | None = None,
-    ) -> None:
-        """Use up the consent that an act needs, or ask for it.
+    ) -> Spend:
+        """Insist on the consent that an act needs, or ask for it. It is used up in the transaction of the act, by what is returned.
 
         Args:
             act: as in `ConsentFacts`.
@@ -83,68 +112,77 @@ class Consents(Register):
             now: unix seconds.
             person: whose account it is said to be.
 
+        Returns:
+            What the act calls in its own transaction, before it changes anything: an act that fails leaves the consent as it was.
+
         Raises:
-            RequestError: `request.approval_needed`: it was asked for.
+            RequestError: `request.approval_needed`: it was asked for; the same from what is returned, where the consent is gone or does not fit any more.
         """
-        if not self._limits.consent:
-            return
         grants = tuple(sorted(gives))
-        if not person and all(one.may <= _LOOKING for one in grants):
-            return
+        if not self._limits.consent or (not person and all(one.may <= _LOOKING for one in grants)):
+            return free
+        need = _Need(act=act, name=name, grants=grants, actor=actor, person=person or "")
 
-        def work(conn: Connection) -> tuple[int, list[str]] | None:
-            people = others(conn, actor, grants)
-            in_process = actor.kind == "account" and rows.account(conn, actor.name) is None
-            if not people or in_process:
-                return None  # nobody signs in as somebody without an account: that is a program in this process
-            account = rows.account(conn, name)
-            now_held = written(held_by(account)) if account is not None else []
-            digest = _digest(act, name, written(grants), person or "", now_held)
-            asker = actor.owner or actor.name
-            for row in rows.consents(conn, now):
-                if row["plan_sha256"] != digest or row["asked_by"] != asker:
-                    continue
-                if row["state"] == "approved" and rows.settle_consent(
-                    conn, int(row["id"]), "approved", {"state": "used"}
-                ):
-                    return None
-                if row["state"] == "open":
-                    return int(row["id"]), people
-            number = rows.add_consent(
-                conn,
-                {
-                    "act": act,
-                    "account": name,
-                    "grants": written(grants),
-                    "person": person or "",
-                    "plan_sha256": digest,
-                    "asked_at": now,
-                    "asked_by": asker,
-                    "expires_at": now + self._limits.consent_s,
-                    "state": "open",
-                },
-            )
-            detail = {"act": act, "request": number}
-            audit.record(conn, now, actor.name, "consent.ask", name, detail, plan=digest)
-            return number, people
+        def ask(conn: Connection) -> tuple[int, list[str]] | None:
+            people = need.people(conn)
+            if not people or _request(conn, need, "approved", now) is not None:
+                return None
+            waiting = _request(conn, need, "open", now)
+            return waiting or self._ask(conn, need, now), people
 
-        waits = self._store.write(work).result()
+        def spend(conn: Connection) -> None:
+            if not need.people(conn):
+                return
+            number = _request(conn, need, "approved", now)
+            used = {"state": "used"}
+            if number is None or not rows.settle_consent(conn, number, "approved", used):
+                raise RequestError(
+                    "request.approval_needed",
+                    "the consent was used meanwhile, or what it was given for has changed; ask again",
+                )
+
+        waits = self._store.write(ask).result()
         if waits is not None:
             raise RequestError(
                 "request.approval_needed",
                 f"request {waits[0]}: one more person has to consent: {', '.join(waits[1])[:200]}",
             )
+        return spend
 
-    def require_to_take_over(self, act: str, name: str, actor: Actor, now: int) -> None:
+    def _ask(self, conn: Connection, need: _Need, now: int) -> int:
+        digest = need.digest(conn)
+        number = rows.add_consent(
+            conn,
+            {
+                "act": need.act,
+                "account": need.name,
+                "grants": written(need.grants),
+                "person": need.person,
+                "plan_sha256": digest,
+                "asked_at": now,
+                "asked_by": need.asker,
+                "expires_at": now + self._limits.consent_s,
+                "state": "open",
+            },
+        )
+        detail = {"act": need.act, "request": number}
+        audit.record(conn, now, need.actor.name, "consent.ask", need.name, detail, plan=digest)
+        return number
+
+    def require_to_take_over(self, act: str, name: str, actor: Actor, now: int) -> Spend:
         """Insist that an actor may bring an account into their own hands: they hold all that it holds, and one more person consents, unless it is theirs.
+
+        Returns:
+            What the act calls in its transaction, as `require_consent`.
 
         Raises:
             RequestError: `request.not_found`, `request.forbidden`, `request.approval_needed`.
         """
         held = held_by(self._store.read(lambda conn: account_row(conn, name)))
         actor.require_all_of(held)
-        if name not in actor.people:
-            self.require_consent(act, name, held, actor, now)
+        if name in actor.people:
+            return free
+        return self.require_consent(act, name, held, actor, now)
 
     def consents(self, now: int, *, every: bool = False) -> list[ConsentFacts]:
         """Return requests that are open or approved and not used yet; with `every`, those of before as well. The newest first."""
@@ -205,6 +243,19 @@ def others(conn: Connection, actor: Actor, grants: Iterable[Grant]) -> list[str]
         and all(one.holds(grant) for grant in wanted)
         and not one.people & actor.people
     ]
+
+
+def free(_: Connection) -> None:
+    """Spend nothing: nobody has to consent."""
+
+
+def _request(conn: Connection, need: _Need, state: str, now: int) -> int | None:
+    """Return the newest request for exactly this act that is in a state."""
+    digest = need.digest(conn)
+    for row in rows.consents(conn, now):
+        if (row["plan_sha256"], row["asked_by"]) == (digest, need.asker) and row["state"] == state:
+            return int(row["id"])
+    return None
 
 
 def _digest(act: str, name: str, grants: list[str], person: str, before: list[str]) -> str:

@@ -167,10 +167,11 @@ class SecondFactor(Sessions):
         Raises:
             RequestError: `request.not_found`, `request.forbidden`.
         """
-        self.require_to_take_over("second_factor", name, actor, now)
+        spend = self.require_to_take_over("second_factor", name, actor, now)
 
         def work(conn: Connection) -> None:
             account = account_row(conn, name)
+            spend(conn)
             _forget(conn, account, actor.name, now)
             rows.drop_logins_of(conn, int(account["id"]))
 

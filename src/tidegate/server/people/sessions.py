@@ -14,7 +14,7 @@ import msgspec
 from tidegate.core.errors import RequestError
 from tidegate.server import audit
 from tidegate.server.actors import GRANTED, Actor
-from tidegate.server.people.consent import Consents
+from tidegate.server.people.consent import Consents, Spend, free
 from tidegate.server.people.register import (
     account_row,
     actor_of,
@@ -163,11 +163,13 @@ class Sessions(Consents):
             RequestError: `request.not_found`, `request.forbidden`.
         """
         ticket = TICKET_PREFIX + self._random(24).hex()
+        spend: Spend = free
         if actor is not None:
-            self.require_to_take_over("link", name, actor, now)
+            spend = self.require_to_take_over("link", name, actor, now)
 
         def work(conn: Connection) -> None:
             found = account_row(conn, name)
+            spend(conn)
             if actor is not None:
                 actor.require_all_of(held_by(found))
             rows.drop_stale_logins(conn, now)
