@@ -7,7 +7,7 @@ ARGS ?=
 WORKERS ?= 2
 export PYTHON
 
-.PHONY: help setup demo test check format docs bench disasters gate-results sim-agree sim-compare breakit fuzz halt-load fault-load lab deb lock clean
+.PHONY: help setup demo test check format docs bench disasters gate-results sim-agree sim-compare breakit fuzz halt-load fault-load rolling-load lab deb lock clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,6 +68,10 @@ halt-load: setup  ## halt a rollout a hundred times while 5,000 devices ask thre
 fault-load: setup  ## kill replicas and their PostgreSQL, cut the network and fill the disk under load, and count what was lost (ten minutes)
 	@tools/apt-needs
 	nice $(BIN)/python -m tests.e2e.faults $(ARGS)
+
+rolling-load: setup  ## replace replicas of the version before by this one under load, and count what was lost (minutes); ARGS="--store sqlite" picks
+	@tools/apt-needs
+	nice $(BIN)/python -m tests.e2e.rolling $(ARGS)
 
 lab-breakit: setup  ## break loader and agent on purpose and see the boot lab turn red (half an hour)
 	@tools/apt-needs lab

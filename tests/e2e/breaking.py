@@ -150,9 +150,9 @@ def fill(folder: Path) -> Path:
 class Replica(Served):
     """One of several, which whoever minds it starts again until it runs."""
 
-    def __init__(self, data: Path, config: Path, log: Path) -> None:
+    def __init__(self, data: Path, config: Path, log: Path, *, code: Path | None = None) -> None:
         self._log = log
-        super().__init__(data, "--config", str(config))
+        super().__init__(data, "--config", str(config), code=code)
 
     def start(self) -> None:
         """Start it, also again."""

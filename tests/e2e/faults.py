@@ -21,16 +21,17 @@ from typing import Any, Final
 
 import msgspec
 import psycopg
+from tests.e2e import ledger
 from tests.e2e.breaking import Breaker, Cable, Database, Replica, disk
 from tests.e2e.crowd import Device, Watch
-from tests.e2e.halts import _POSTGRES_ORDER, TOKEN_S, Operator, _row, count_order
+from tests.e2e.halts import _POSTGRES_ORDER, TOKEN_S, Operator, _row
+from tests.e2e.ledger import Lost
 from tests.unit.server.rig import Rig
 
 from tidegate.core import codec
 from tidegate.core.protocol import EventBody, EventItem, EventsAnswer, EventsRequest, Metrics
-from tidegate.server import audit, keyring, outcomes
-from tidegate.server.store import Connection, device_queries, hot
-from tidegate.server.store.postgres import open_store
+from tidegate.server import keyring
+from tidegate.server.store import Connection, device_queries
 
 #: A server that forgets nothing which it acknowledged, unlike the one that tests share.
 _KEEPS: Final = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
@@ -44,40 +45,15 @@ level = "warning"
 """
 
 
-class Report(msgspec.Struct, kw_only=True):
-    """What was done, and what was counted. What must be 0: everything from `missing` on."""
+class Report(Lost, kw_only=True):
+    """What was done, and what was counted."""
 
     devices: int
     replicas: int
     faults: dict[str, int]
     halts: int
-    events: int
-    permits: int
-    offers: int
-    asked_in_quiet: int
     refused: dict[str, int]
     seconds: float
-    #: Events that were acknowledged and are not there, or are otherwise than they were sent.
-    missing: int
-    changed: int
-    #: Events that are there twice.
-    twice: int
-    #: Counters of rollouts that are not what the updates' rows say.
-    wrong_counters: int
-    #: Devices that are not there any more, or not accepted, or not counted among those that run a release.
-    lost_devices: int
-    permits_after_halt: int
-    offers_after_halt: int
-    granted_in_quiet: int
-    offered_in_quiet: int
-    #: 1: the log of what people did does not hold together.
-    log_broken: int
-
-    @property
-    def kept(self) -> bool:
-        """Say whether nothing was lost, and nobody went past a halt."""
-        names = self.__struct_fields__
-        return not any(getattr(self, name) for name in names[names.index("missing") :])
 
 
 # --- the crowd ---------------------------------------------------------------------------------------------------------
@@ -240,58 +216,6 @@ async def _story(
             await asyncio.to_thread(replica.kill)
 
 
-# --- what is counted ---------------------------------------------------------------------------------------------------
-
-
-def _events(conn: "psycopg.Connection[Any]", devices: list[Teller]) -> tuple[int, int, int, int]:
-    """Return how many events there are, are missing, are others, are there twice."""
-    there: dict[tuple[str, int], str] = {}
-    count = 0
-    for name, seq, body in conn.execute(
-        "SELECT device.id, event.seq, event.body FROM event JOIN device ON device.row = event.device_row"
-    ):
-        count += 1
-        text = body if isinstance(body, str) else json.dumps(body)
-        there[name, seq] = json.loads(text).get("detail", "")
-    missing = changed = 0
-    for one in devices:
-        for seq, detail in one.acked.items():
-            found = there.get((one.name, seq))
-            missing += found is None
-            changed += found is not None and found != detail
-    return count, missing, changed, count - len(there)
-
-
-def _wrong_counters(conn: "psycopg.Connection[Any]") -> int:
-    """Return how many counters are not what the rows of the updates say."""
-    names = ", ".join(hot.UpdateRow._fields)
-    wanted: Counter[tuple[int, str, str, str]] = Counter()
-    for row in conn.execute(f'SELECT {names} FROM "update"'.encode()):
-        update = hot.UpdateRow(*row)
-        for name, value in outcomes.contributions(update).items():
-            wanted[update.rollout_id, update.ring, update.variant, name] += value
-    found: Counter[tuple[int, str, str, str]] = Counter()
-    for rollout, ring, variant, name, value in conn.execute(
-        "SELECT rollout_id, ring, variant, name, value FROM tally"
-    ):
-        if not name.endswith("_at"):
-            found[rollout, ring, variant, name] += value
-    return sum(wanted[key] != found[key] for key in wanted.keys() | found.keys())
-
-
-def _lost_devices(conn: "psycopg.Connection[Any]", count: int) -> int:
-    there = conn.execute("SELECT count(*) FROM device WHERE state = 'accepted'").fetchone()
-    assert there is not None
-    return abs(count - int(there[0]))
-
-
-def _log_broken(url: str) -> int:
-    """Read the log of acts from its beginning, and see whether everything hangs together."""
-    with contextlib.closing(open_store(url)) as store:
-        verdict = store.read(audit.verify)
-    return int(not verdict.ok)
-
-
 def run(
     folder: Path,
     *,
@@ -331,31 +255,15 @@ def run(
                     fault_s=fault_s, halt_s=halt_s, pause_s=pause_s, seed=seed,
                 )
             )  # fmt: skip
-            with psycopg.connect(url, autocommit=True) as conn:
-                order = count_order(folder, url)
-                count, missing, changed, twice = _events(conn, tellers)
-                return Report(
-                    devices=devices,
-                    replicas=replicas,
-                    faults=dict(sorted(done.items())),
-                    halts=halts,
-                    events=count,
-                    permits=order["permit"],
-                    offers=order["offer"],
-                    asked_in_quiet=watch.asked_in_quiet,
-                    refused={str(one): found for one, found in sorted(watch.codes.items())},
-                    seconds=round(time.monotonic() - began, 1),
-                    missing=missing,
-                    changed=changed,
-                    twice=twice,
-                    wrong_counters=_wrong_counters(conn),
-                    lost_devices=_lost_devices(conn, devices),
-                    permits_after_halt=order["permit_late"],
-                    offers_after_halt=order["offer_late"],
-                    granted_in_quiet=watch.granted_in_quiet,
-                    offered_in_quiet=watch.offered_in_quiet,
-                    log_broken=_log_broken(url),
-                )
+            return Report(
+                devices=devices,
+                replicas=replicas,
+                faults=dict(sorted(done.items())),
+                halts=halts,
+                refused={str(one): found for one, found in sorted(watch.codes.items())},
+                seconds=round(time.monotonic() - began, 1),
+                **ledger.count(folder / "data", tellers, watch, url),
+            )
         finally:
             database.close()
 

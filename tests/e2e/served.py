@@ -18,10 +18,13 @@ START_S = 30
 
 
 class Served:
-    """One server process; it can be killed and started again on the same data and port."""
+    """One server process; it can be killed and started again on the same data and port, with other code if need be."""
 
-    def __init__(self, data: Path, *options: str, port: int | None = None) -> None:
+    def __init__(
+        self, data: Path, *options: str, port: int | None = None, code: Path | None = None
+    ) -> None:
         self.data = data
+        self.code = code
         self.port = port or free_port()
         self.options = options
         self.log = data.with_name(f"{data.name}.log")
@@ -31,7 +34,9 @@ class Served:
         command = [sys.executable, "-m", "tidegate.cli", "serve", "--data", str(self.data)]
         command += ["--listen", f"127.0.0.1:{self.port}", *self.options]
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, env=environment())
+            self.process = subprocess.Popen(
+                command, stdout=log, stderr=log, env=environment(self.code)
+            )
         until = time.monotonic() + START_S
         while time.monotonic() < until and self.process.poll() is None:
             with contextlib.suppress(OSError):
@@ -78,8 +83,10 @@ class Served:
         return json.loads(body)
 
 
-def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(one for one in sys.path if one)}
+def environment(code: Path | None = None) -> dict[str, str]:
+    """Return the surroundings of a process with the code that runs here, or with that in the tree `code`."""
+    paths = [] if code is None else [str(code / "src"), str(code)]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths + [one for one in sys.path if one])}
 
 
 def free_port() -> int:
