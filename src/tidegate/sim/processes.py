@@ -38,8 +38,17 @@ class Server:
         kills: how often it died and was started again.
     """
 
-    def __init__(self, data: Path, port: int, log: Path, extra: Sequence[str] = ()) -> None:
-        """Start on `data`; returns when it answers."""
+    def __init__(
+        self,
+        data: Path,
+        port: int,
+        log: Path,
+        extra: Sequence[str] = (),
+        *,
+        start_s: float = START_S,
+    ) -> None:
+        """Start on `data`; returns when it answers, which it has to within `start_s` seconds."""
+        self._start_s = start_s
         self.data, self.port, self.kills = data, port, 0
         self._log = log
         self._extra = tuple(extra)
@@ -88,7 +97,7 @@ class Server:
                     self._restart()
 
     def _wait_ready(self) -> None:
-        until = time.monotonic() + START_S
+        until = time.monotonic() + self._start_s
         while time.monotonic() < until:
             with contextlib.suppress(OSError, http.client.HTTPException):
                 connection = self._connection()

@@ -39,6 +39,10 @@ _IMAGE_BYTES: Final = 1 << 20
 #: A connection is held so long that nobody leaves before the halt, in seconds.
 _HOLD_S: Final = 50
 _TURNS: Final = 8
+#: A million devices are read before the server answers; on a busy machine that takes long, in seconds.
+_START_S: Final = 600.0
+#: How long the server is watched while nobody asks, at most, in seconds.
+_IDLE_S: Final = 10.0
 Say = Callable[[str], None]
 
 
@@ -85,13 +89,15 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         stocked_s: how long it took to write the fleet.
+        sockets: open at a time, at most, under the steady load.
         database_bytes: of it.
         start_s: until the server answered.
         memory_bytes: private to the server, with the fleet in it and no load.
         turns: begun, and answered as they should be.
         pace: turns a second, wanted and reached.
-        turn_us: the server's processor time for one, in microseconds.
-        cores: of the server's processor under this load.
+        idle_cores: of the server's processor with the fleet in it and nobody asking.
+        turn_us: the server's processor time for one beyond that, in microseconds.
+        cores: of the server's processor under this load, all in all.
         devices_a_core: that one core would carry at this interval, saturated.
         tls_poll_us: the server's processor time for a poll over a fresh TLS connection; 0 = not measured.
         devices_a_core_tls: that one core would carry if each poll were one.
@@ -109,6 +115,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     pace: float
     poll: Percentiles
     heartbeat: Percentiles
+    idle_cores: float
     turn_us: float
     cores: float
     devices_a_core: int
@@ -155,12 +162,14 @@ def _measure(load: Load, folder: Path, say: Say) -> Report:
         start_s = time.monotonic() - began
         settle(server.pid)  # what is made beside the first requests is no part of them
         memory = int(private_mib(server.pid) * (1 << 20))
+        idle_cores = _idle(server, min(_IDLE_S, load.seconds), say)
         tags = _tags(server.port, fleet)
         pace = load.devices / load.interval_s
         sockets = min(load.sockets, load.devices)
         say(f"{pace:,.0f} turns a second over {sockets:,} connections, for {load.seconds:.0f} s")
         with contextlib.closing(Wires(server.port, sockets)) as wires:
             steady = _steady(server, fleet, tags, wires, pace=pace, seconds=load.seconds)
+            most_open = wires.most_open
             say("a halt while all of them wait")
             held = _halt(server, folder, fleet, tags, wires)
     tls_us = 0.0
@@ -169,10 +178,11 @@ def _measure(load: Load, folder: Path, say: Say) -> Report:
         with _serving(data, folder / "server.log", "--tls") as server:
             settle(server.pid)
             tls_us = _tls(server, data, fleet, load.tls_s)
+    busy_s = max(1e-9, steady.cpu_s - idle_cores * steady.took_s)
     return Report(
         devices=load.devices,
         interval_s=load.interval_s,
-        sockets=sockets,
+        sockets=most_open,
         stocked_s=stocked_s,
         database_bytes=database,
         start_s=start_s,
@@ -182,9 +192,10 @@ def _measure(load: Load, folder: Path, say: Say) -> Report:
         pace=steady.turns / steady.took_s,
         poll=_percentiles(steady.answers_s[0]),
         heartbeat=_percentiles(steady.answers_s[1]),
-        turn_us=1e6 * steady.cpu_s / max(1, steady.turns),
+        idle_cores=idle_cores,
+        turn_us=1e6 * busy_s / max(1, steady.turns),
         cores=steady.cpu_s / steady.took_s,
-        devices_a_core=int(load.interval_s * steady.turns / max(steady.cpu_s, 1e-9)),
+        devices_a_core=int(load.interval_s * steady.turns / busy_s * max(0.0, 1 - idle_cores)),
         held=held,
         tls_poll_us=tls_us,
         devices_a_core_tls=int(load.interval_s * 1e6 / tls_us) if tls_us else 0,
@@ -193,7 +204,11 @@ def _measure(load: Load, folder: Path, say: Say) -> Report:
 
 @contextlib.contextmanager
 def _serving(data: Path, log: Path, *extra: str) -> Iterator[Server]:
-    server = Server(data, free_port(), log, extra)
+    # The whole fleet comes from one address here, which a server would hold to what one site may keep open.
+    settings = log.with_name("tidegate.toml")
+    settings.write_text("[http]\nconnections_per_address = 0\n")
+    arguments = ("--config", str(settings), *extra)
+    server = Server(data, free_port(), log, arguments, start_s=_START_S)
     try:
         yield server
     finally:
@@ -217,6 +232,13 @@ class _Steady:
             raise TransferError("download.refused", f"{answer.status}: {answer.body[:200]!r}")
         self.answers_s[answer.step].append(answer.took_s)
         self.turns += answer.step
+
+
+def _idle(server: Server, seconds: float, say: Say) -> float:
+    say(f"nobody asks, for {seconds:.0f} s")
+    before, began = cpu_s(server.pid), time.monotonic()
+    time.sleep(seconds)
+    return (cpu_s(server.pid) - before) / (time.monotonic() - began)
 
 
 def _steady(
@@ -408,7 +430,7 @@ def lines(report: Report) -> list[str]:
         f"  turns done         {one.turns:8,}      {one.pace:,.0f} a second, {100 * one.pace / one.pace_wanted:.0f} % of what was wanted",
         f"  poll answered      {one.poll.p50_ms:8.1f} ms   p99 {one.poll.p99_ms:.1f} ms, most {one.poll.max_ms:.0f} ms",
         f"  heartbeat durable  {one.heartbeat.p50_ms:8.1f} ms   p99 {one.heartbeat.p99_ms:.1f} ms, most {one.heartbeat.max_ms:.0f} ms",
-        f"  server's processor {one.cores:8.2f} cores {one.turn_us:.0f} µs a turn",
+        f"  server's processor {one.cores:8.2f} cores   {one.idle_cores:.3f} of them when nobody asks, and {one.turn_us:.0f} µs a turn",
         f"  one core, full     {one.devices_a_core:8,} devices at this interval; plan with half",
     ]
     if one.held is not None:
@@ -425,10 +447,10 @@ def lines(report: Report) -> list[str]:
 
 def table(reports: list[Report]) -> list[str]:
     """Return what a device costs as the fleet grows."""
-    head = f"{'devices':>10}  {'start s':>8}  {'MiB':>7}  {'KB/device':>9}  {'µs/turn':>8}  {'p99 ms':>7}  {'cores':>6}"
+    head = f"{'devices':>10}  {'start s':>8}  {'MiB':>7}  {'KB/device':>9}  {'idle':>6}  {'µs/turn':>8}  {'p99 ms':>7}  {'cores':>6}"
     rows = [
         f"{one.devices:>10,}  {one.start_s:>8.1f}  {one.memory_bytes / 2**20:>7.0f}  "
-        f"{one.memory_bytes / one.devices / 1e3:>9.2f}  {one.turn_us:>8.0f}  {one.poll.p99_ms:>7.1f}  {one.cores:>6.2f}"
+        f"{one.memory_bytes / one.devices / 1e3:>9.2f}  {one.idle_cores:>6.3f}  {one.turn_us:>8.0f}  {one.poll.p99_ms:>7.1f}  {one.cores:>6.2f}"
         for one in reports
     ]
     return [head, *rows]

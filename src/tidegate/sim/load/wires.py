@@ -4,7 +4,6 @@ How long an answer took is counted from the moment at which it was due: a server
 omission", Gil Tene, *How NOT to Measure Latency*).
 """
 
-import contextlib
 import selectors
 import socket
 import time
@@ -52,23 +51,17 @@ class Answer:
 
 @dataclass(slots=True, eq=False)
 class _Wire:
-    """One connection, and the turn that it carries."""
+    """One connection, and the turn that it carries; none is open before the first, nor after the server ended one that carried none."""
 
-    sock: socket.socket
+    sock: socket.socket | None = None
+    fresh: bool = True  # nothing was answered over this connection yet
     buffer: bytearray = field(default_factory=bytearray)
     turn: Turn = ()
     step: int = 0
     due: float = 0.0
 
-    def ask(self) -> None:
-        self.buffer.clear()
-        self.sock.sendall(self.turn[self.step])
-
-    def answer(self) -> Answer | None:
-        """Read what has come; return the answer once it is whole."""
-        piece = self.sock.recv(_READ)
-        if not piece:
-            raise TransferError("download.truncated", "the server closed a connection")
+    def answer(self, piece: bytes) -> Answer | None:
+        """Take what has come; return the answer once it is whole."""
         self.buffer += piece
         head, found, body = self.buffer.partition(b"\r\n\r\n")
         if not found:
@@ -80,31 +73,29 @@ class _Wire:
 
 
 class Wires:
-    """Connections to one server on this machine."""
+    """Connections to one server on this machine. Each is opened when it is first wanted, and again after the server ended it for want of use, as a device does.
+
+    Attributes:
+        most_open: how many were open at a time.
+        opened: how often one was opened.
+    """
 
     def __init__(self, port: int, count: int) -> None:
-        """Open `count` of them.
-
-        Raises:
-            OSError: they cannot be opened.
-        """
+        """Prepare `count` of them."""
+        self._port = port
         self._selector = selectors.DefaultSelector()
-        self._wires: list[_Wire] = []
-        for _ in range(count):
-            sock = socket.create_connection(("127.0.0.1", port), timeout=_SILENT_S)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._wires.append(_Wire(sock))
-            self._selector.register(sock, selectors.EVENT_READ, self._wires[-1])
+        self._wires = [_Wire() for _ in range(count)]
+        self._open = self.most_open = self.opened = 0
 
     def __len__(self) -> int:
         return len(self._wires)
 
     def close(self) -> None:
         """Close them all. Safe to repeat."""
-        with contextlib.suppress(Exception):
-            self._selector.close()
         for wire in self._wires:
-            wire.sock.close()
+            if wire.sock is not None:
+                self._drop(wire, wire.sock)
+        self._selector.close()
 
     def play(
         self,
@@ -135,7 +126,7 @@ class Wires:
             while free and begun < total and start + begun / per_s <= now:
                 wire = free.popleft()
                 wire.turn, wire.step, wire.due = turn(begun), 0, start + begun / per_s
-                wire.ask()
+                self._ask(wire)
                 begun += 1
             rest_s = start + begun / per_s - now if free and begun < total else _LOOK_S
             for wire, answer in self._answers(max(0.0, min(rest_s, _LOOK_S))):
@@ -144,8 +135,9 @@ class Wires:
                 wire.step += 1
                 if wire.step < len(wire.turn):
                     wire.due = heard
-                    wire.ask()
+                    self._ask(wire)
                 else:
+                    wire.turn = ()
                     free.append(wire)
             if time.monotonic() - heard > _SILENT_S:
                 raise TransferError("download.timeout", f"no answer for {_SILENT_S:.0f} s")
@@ -156,7 +148,7 @@ class Wires:
         now = time.monotonic()
         for wire, request in zip(self._wires, asks, strict=False):
             wire.turn, wire.step, wire.due = (request,), 0, now
-            wire.ask()
+            self._ask(wire)
 
     def gather(self, count: int, since: float, limit_s: float) -> list[float]:
         """Wait for `count` answers to what was held; return when each came, in seconds after `since` (monotonic)."""
@@ -166,9 +158,57 @@ class Wires:
             found += [time.monotonic() - since for _ in self._answers(_LOOK_S)]
         return found
 
+    def _ask(self, wire: _Wire) -> None:
+        """Send the request of a wire's step; anew over a fresh connection where the server has just ended this one."""
+        wire.buffer.clear()
+        request = wire.turn[wire.step]
+        if wire.sock is not None:
+            try:
+                wire.sock.sendall(request)
+            except (BrokenPipeError, ConnectionResetError):
+                self._drop(wire, wire.sock)
+            else:
+                return
+        self._connect(wire).sendall(request)
+
+    def _connect(self, wire: _Wire) -> socket.socket:
+        sock = socket.create_connection(("127.0.0.1", self._port), timeout=_SILENT_S)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        wire.sock, wire.fresh = sock, True
+        self._selector.register(sock, selectors.EVENT_READ, wire)
+        self.opened += 1
+        self._open += 1
+        self.most_open = max(self.most_open, self._open)
+        return sock
+
+    def _drop(self, wire: _Wire, sock: socket.socket) -> None:
+        self._selector.unregister(sock)
+        sock.close()
+        wire.sock = None
+        self._open -= 1
+
     def _answers(self, wait_s: float) -> Iterator[tuple[_Wire, Answer]]:
         for key, _ in self._selector.select(wait_s):
             wire: _Wire = key.data
-            answer = wire.answer()
-            if answer is not None:
-                yield wire, answer
+            sock = wire.sock
+            if sock is None:
+                continue
+            piece = _read(sock)
+            if piece:
+                answer = wire.answer(piece)
+                if answer is not None:
+                    wire.fresh = False
+                    yield wire, answer
+                continue
+            self._drop(wire, sock)
+            if wire.turn and (wire.buffer or wire.fresh):
+                raise TransferError("download.truncated", "the server closed a connection")
+            if wire.turn:
+                self._ask(wire)  # it closed an idle connection while the request was on its way
+
+
+def _read(sock: socket.socket) -> bytes:
+    try:
+        return sock.recv(_READ)
+    except ConnectionResetError:
+        return b""
