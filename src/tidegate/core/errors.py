@@ -33,6 +33,7 @@ HINTS: Final[dict[str, str]] = {
     "data.full": "free disk space; nothing that was acknowledged is lost",
     "data.newer_schema": "start the newer Tidegate that made this database, or restore a backup from before",
     "data.older_schema": "tidegate db upgrade; servers of the version before may go on meanwhile",
+    "data.other_tenant": "start the server with the folder or database of the tenant that it is meant for; nothing was changed",
     "data.damaged": "keep the file as it is and restore a backup",
     "blobs.unreachable": "check the object store and the way to it; the server tries again by itself",
     "blobs.refused": "check bucket, region, credentials and their permissions; `tidegate doctor` tries each",

@@ -24,7 +24,8 @@ from tidegate.server.store import audit_rows as rows
 #: A head is signed when the newest one is so old (seconds) and there is something new, or so many rows behind.
 CHECKPOINT_S: Final = 300
 CHECKPOINT_ROWS: Final = 1_000
-TENANT: Final = "default"
+#: The name of every tenant's log: their keys differ, and agents expect this one.
+ORIGIN: Final = notes.origin_of("default")
 _PAGE: Final = 500
 _log = logging.getLogger("tidegate.audit")
 
@@ -217,7 +218,7 @@ def make_checkpoint(conn: Connection, signer: Signer, now: int) -> Signed | None
     except RequestError as error:
         _log.error("no checkpoint can be made: %s", error.detail)
         return None
-    head = Checkpoint(origin=notes.origin_of(TENANT), size=size, root=root)
+    head = Checkpoint(origin=ORIGIN, size=size, root=root)
     made = Signed(size=size, root=root.hex(), at=now, note=notes.sign(head, signer))
     rows.add_checkpoint(conn, size=size, root=made.root, note=made.note, at=now)
     changes.after_commit(conn, lambda: _log.info("%s", notes.log_line(made.note)))

@@ -19,6 +19,7 @@ from tidegate.core.words import key_words
 from tidegate.server import audit, devices, keyring, snapshot
 from tidegate.server.store import Connection, changes, device_queries, hot, identity_rows
 from tidegate.server.store.hot import EventRow
+from tidegate.server.store.scope import tenant_of
 from tidegate.server.tokens import Tokens, nonce_made
 from tidegate.server.trail import Trail, Visit, follow, hinted_by_events
 
@@ -89,10 +90,10 @@ def _take_in(
         row = known.row
         device_queries.change(conn, row, values)
     if claimed is not None and claimed.group_name:
-        device_queries.join_group(conn, claimed.tenant, claimed.group_name, row, now)
+        device_queries.join_group(conn, claimed.group_name, row, now)
         changes.bump(conn, "group", claimed.group_name, now)
     if state == "accepted":
-        hot.add_firmware(conn, "default", body.product, body.hardware.variant, 0, "", 1)
+        hot.add_firmware(conn, tenant_of(conn), body.product, body.hardware.variant, 0, "", 1)
     changes.bump(conn, "device", str(row), now)
     return EnrolAnswer(device_id=body.device_id, state=_told(state))
 

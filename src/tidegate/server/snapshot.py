@@ -24,6 +24,7 @@ from tidegate.rollout.model import Approval, Policy, RingProgress, Rollout, prec
 from tidegate.server import fixed, outcomes
 from tidegate.server.store import Connection, device_queries, hot, rollout_rows
 from tidegate.server.store.rollout_rows import LiveRow
+from tidegate.server.store.scope import tenant_of
 
 STATES: Final = ("pending", "accepted", "rejected", "revoked", "quarantined", "decommissioned")
 ACCEPTED: Final = STATES.index("accepted")
@@ -301,7 +302,7 @@ class Fleet:
         queries = device_queries.query_groups(conn)
         self.plan = Plan(
             version=next(self._versions),
-            gate_epoch=hot.gate_epoch(conn, "default"),
+            gate_epoch=hot.gate_epoch(conn, tenant_of(conn)),
             products={name: tuple(lives) for name, lives in products.items()},
             group_queries=tuple((name, cohort.parse(text)) for name, text in queries),
             members={row: frozenset(names) for row, names in members.items()},
@@ -457,7 +458,7 @@ def facts_of(conn: Connection, device: Any, now: int) -> Facts:
         security_floor=device.security_floor,
         seen_s=max(0, now - device.last_seen) if device.last_seen else None,
     )  # fmt: skip
-    queries = device_queries.query_groups(conn, device.tenant)
+    queries = device_queries.query_groups(conn)
     attrs = with_query_groups(attrs, [(name, cohort.parse(q)) for name, q in queries])
     return Facts(
         device.id, device.product, hardware, device.channel, device.running_counter, attrs, device.row

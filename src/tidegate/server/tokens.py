@@ -22,8 +22,6 @@ DAY_S: Final = 86_400
 NONCE_S: Final = 120
 #: A token may have been issued so many seconds ahead of this server's clock, by another replica.
 SKEW_S: Final = 300
-#: The number of the only tenant that this server serves.
-TENANT: Final = 0
 
 
 class Session(NamedTuple):
@@ -38,9 +36,12 @@ class Session(NamedTuple):
 class Tokens:
     """Issues and checks tokens and nonces."""
 
-    def __init__(self, secret: bytes, randomness: Callable[[int], bytes]) -> None:
-        """Take the server's secret (32 bytes or more) and a source of unpredictable bytes."""
+    def __init__(
+        self, secret: bytes, randomness: Callable[[int], bytes], tenant_number: int = 0
+    ) -> None:
+        """Take the server's secret (32 bytes or more), a source of unpredictable bytes, and the number of the devices' tenant; 0 = the default one."""
         self._secret = secret
+        self._tenant_number = tenant_number
         self._randomness = randomness
         self._ring: dict[int, bytes] = {}
         self._used: dict[str, int] = {}
@@ -66,7 +67,9 @@ class Tokens:
             KeyError: the ring has no key of today's (`keyring.turn` makes it).
         """
         day = now // DAY_S
-        head = _FIELDS.pack(row, TENANT, key_gen & 0xFFFF, now, now + lifetime_s, day & 0xFF)
+        head = _FIELDS.pack(
+            row, self._tenant_number, key_gen & 0xFFFF, now, now + lifetime_s, day & 0xFF
+        )
         mac = hmac.digest(self._ring[day], head, "sha256")[:_MAC]
         return (_PREFIX + base64.urlsafe_b64encode(head + mac)).decode()
 
@@ -89,7 +92,7 @@ class Tokens:
         mac = hmac.digest(key, head, "sha256")[:_MAC]
         if not hmac.compare_digest(mac, raw[-_MAC:]):
             return None
-        if tenant != TENANT or not issued - SKEW_S <= now < expires:
+        if tenant != self._tenant_number or not issued - SKEW_S <= now < expires:
             return None
         return Session(row, key_gen, expires, issued)
 

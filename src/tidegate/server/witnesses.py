@@ -110,9 +110,8 @@ def _read(note: str | None) -> Checkpoint | None:
 
 
 def _signed(note: str, key: PublicKey) -> bool:
-    origin = notes.origin_of(audit.TENANT)
     try:
-        notes.open_note(note, [notes.verifier_of(origin, key)], origin)
+        notes.open_note(note, [notes.verifier_of(audit.ORIGIN, key)], audit.ORIGIN)
     except PublisherError:
         return False
     return True

@@ -163,7 +163,7 @@ def test_permits_asked_for_at_once_never_pass_the_cap(rig: Rig) -> None:
             granted.append(job.result(60))
             other.close()
             return
-        engine = sqlite._engine(rig.folder / sqlite.DATABASE_NAME, durable=False)
+        engine = sqlite._engine(rig.folder / sqlite.DATABASE_NAME, durable=False, tenant="default")
         with engine.connect() as conn, conn.begin():
             granted.append(permits.permit(conn, row, request, int(rig.now)))
         engine.dispose()

@@ -71,8 +71,7 @@ class AuditRoutes(Controller):
         found = desk.read(audit.newest_checkpoint)
         if found is None:
             raise RequestError("request.not_found", "no checkpoint was signed yet")
-        origin = notes.origin_of(audit.TENANT)
-        key = notes.verifier_of(origin, desk.services.keys.audit.public)
+        key = notes.verifier_of(audit.ORIGIN, desk.services.keys.audit.public)
         return AuditCheckpoint(
             size=found.size, root=found.root, at=found.at, note=found.note, verifier=key.text
         )

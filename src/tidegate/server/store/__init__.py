@@ -41,6 +41,11 @@ class Store(Protocol):
         ...
 
     @property
+    def tenant(self) -> str:
+        """Return whose database it is."""
+        ...
+
+    @property
     def waiting(self) -> int:
         """How many pieces of work wait for the writer, about."""
         ...

@@ -5,9 +5,9 @@ from typing import Any
 from sqlalchemy import Connection, delete, func, insert, or_, select, update
 
 from tidegate.server.store import tables as t
+from tidegate.server.store.scope import tenant_of
 
 Row = dict[str, Any]
-_TENANT = "default"
 
 
 def accounts(conn: Connection) -> list[Row]:
@@ -19,7 +19,7 @@ def accounts(conn: Connection) -> list[Row]:
 
 def account(conn: Connection, name: str) -> Row | None:
     """Return an account by name."""
-    asked = select(t.account).where(t.account.c.tenant == _TENANT, t.account.c.name == name)
+    asked = select(t.account).where(t.account.c.tenant == tenant_of(conn), t.account.c.name == name)
     row = conn.execute(asked).mappings().first()
     return dict(row) if row else None
 
@@ -32,7 +32,7 @@ def account_by_id(conn: Connection, account_id: int) -> Row | None:
 
 def add_account(conn: Connection, row: Row) -> int:
     """Add an account and return its row number."""
-    done = conn.execute(insert(t.account).values(tenant=_TENANT, **row).returning(t.account.c.id))
+    done = conn.execute(insert(t.account).values(**row).returning(t.account.c.id))
     return int(done.scalar_one())
 
 
@@ -64,7 +64,8 @@ def people_with(conn: Connection, roles: frozenset[str]) -> list[str]:
 def names_of_person(conn: Connection, person: str) -> list[str]:
     """Return names of the accounts of a person: the one of that name, and those that say so."""
     asked = select(t.account.c.name).where(
-        t.account.c.tenant == _TENANT, or_(t.account.c.person == person, t.account.c.name == person)
+        t.account.c.tenant == tenant_of(conn),
+        or_(t.account.c.person == person, t.account.c.name == person),
     )
     return [str(name) for name in conn.execute(asked.order_by(t.account.c.name)).scalars()]
 
@@ -72,7 +73,7 @@ def names_of_person(conn: Connection, person: str) -> list[str]:
 def account_of_subject(conn: Connection, issuer: str, subject: str) -> Row | None:
     """Return the account that an issuer signs in as this subject."""
     asked = select(t.account).where(
-        t.account.c.tenant == _TENANT,
+        t.account.c.tenant == tenant_of(conn),
         t.account.c.issuer == issuer,
         t.account.c.subject == subject,
     )
@@ -82,7 +83,7 @@ def account_of_subject(conn: Connection, issuer: str, subject: str) -> Row | Non
 
 def add_login(conn: Connection, row: Row) -> None:
     """Add a login session or one-time ticket by the digest of its token."""
-    conn.execute(insert(t.login).values(tenant=_TENANT, **row))
+    conn.execute(insert(t.login).values(**row))
 
 
 def login(conn: Connection, token_sha256: str) -> Row | None:
@@ -137,7 +138,7 @@ def drop_logins_of(conn: Connection, account_id: int, *, but: str = "") -> None:
 
 def add_flow(conn: Connection, row: Row) -> None:
     """Put down a sign-in that goes to a provider."""
-    conn.execute(insert(t.sign_in_flow).values(tenant=_TENANT, **row))
+    conn.execute(insert(t.sign_in_flow).values(**row))
 
 
 def take_flow(conn: Connection, state_sha256: str) -> Row | None:
@@ -183,9 +184,7 @@ def live_token_named(conn: Connection, name: str) -> Row | None:
 
 def add_token(conn: Connection, row: Row) -> int:
     """Add an API token and return its row number."""
-    done = conn.execute(
-        insert(t.api_token).values(tenant=_TENANT, **row).returning(t.api_token.c.id)
-    )
+    done = conn.execute(insert(t.api_token).values(**row).returning(t.api_token.c.id))
     return int(done.scalar_one())
 
 
@@ -196,7 +195,7 @@ def change_token(conn: Connection, token_id: int, values: Row) -> None:
 
 def add_consent(conn: Connection, row: Row) -> int:
     """Put down a request for consent and return its number."""
-    made = insert(t.account_request).values(tenant=_TENANT, **row).returning(t.account_request.c.id)
+    made = insert(t.account_request).values(**row).returning(t.account_request.c.id)
     return int(conn.execute(made).scalar_one())
 
 

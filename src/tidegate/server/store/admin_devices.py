@@ -6,14 +6,14 @@ from typing import Any
 from sqlalchemy import Connection, delete, func, insert, or_, select, update
 
 from tidegate.server.store import tables as t
+from tidegate.server.store.scope import tenant_of
 
 Row = dict[str, Any]
-_TENANT = "default"
 
 
 def device(conn: Connection, device_id: str) -> Row | None:
     """Return a device by id."""
-    asked = select(t.device).where(t.device.c.tenant == _TENANT, t.device.c.id == device_id)
+    asked = select(t.device).where(t.device.c.tenant == tenant_of(conn), t.device.c.id == device_id)
     row = conn.execute(asked).mappings().first()
     return dict(row) if row else None
 
@@ -164,7 +164,7 @@ def events(conn: Connection, *, after: int = 0, limit: int = 100) -> list[Row]:
 
 def add_claim(conn: Connection, row: Row) -> int:
     """Add a claim and return its row number."""
-    made = insert(t.claim).values(tenant=_TENANT, **row).returning(t.claim.c.id)
+    made = insert(t.claim).values(**row).returning(t.claim.c.id)
     return int(conn.execute(made).scalar_one())
 
 
@@ -205,7 +205,7 @@ def groups(conn: Connection) -> list[Row]:
 def group(conn: Connection, name: str) -> Row | None:
     """Return a group by name."""
     asked = select(t.device_group).where(
-        t.device_group.c.tenant == _TENANT, t.device_group.c.name == name
+        t.device_group.c.tenant == tenant_of(conn), t.device_group.c.name == name
     )
     row = conn.execute(asked).mappings().first()
     return dict(row) if row else None
@@ -213,7 +213,7 @@ def group(conn: Connection, name: str) -> Row | None:
 
 def add_group(conn: Connection, row: Row) -> int:
     """Add a group and return its row number."""
-    made = insert(t.device_group).values(tenant=_TENANT, **row).returning(t.device_group.c.id)
+    made = insert(t.device_group).values(**row).returning(t.device_group.c.id)
     return int(conn.execute(made).scalar_one())
 
 
@@ -249,9 +249,7 @@ def member_ids(conn: Connection, group_id: int) -> list[str]:
 def add_member(conn: Connection, group_id: int, row: int) -> None:
     """Put a device into a group; nothing happens when it is in it."""
     if not is_member(conn, group_id, row):
-        conn.execute(
-            insert(t.group_member).values(tenant=_TENANT, group_id=group_id, device_row=row)
-        )
+        conn.execute(insert(t.group_member).values(group_id=group_id, device_row=row))
 
 
 def is_member(conn: Connection, group_id: int, row: int) -> bool:
@@ -301,7 +299,6 @@ def sample_firmware(conn: Connection, at: int) -> None:
     for (product, counter), (version, devices) in sorted(sums.items()):
         conn.execute(
             insert(t.firmware_sample).values(
-                tenant=_TENANT,
                 at=at,
                 product=product,
                 counter=counter,

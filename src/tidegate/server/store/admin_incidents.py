@@ -10,7 +10,6 @@ from sqlalchemy import Connection, case, func, insert, or_, select, update
 from tidegate.server.store import tables as t
 
 Row = dict[str, Any]
-_TENANT = "default"
 _INCIDENT = (
     select(t.incident, t.rollout.c.name.label("rollout"), t.release.c.name.label("release"))
     .outerjoin(t.rollout, t.rollout.c.id == t.incident.c.rollout_id)
@@ -38,7 +37,7 @@ class Outcome(NamedTuple):
 
 def add(conn: Connection, row: Row) -> int:
     """Add an incident and return its row number."""
-    made = insert(t.incident).values(tenant=_TENANT, **row).returning(t.incident.c.id)
+    made = insert(t.incident).values(**row).returning(t.incident.c.id)
     return int(conn.execute(made).scalar_one())
 
 
@@ -97,7 +96,7 @@ def change(conn: Connection, incident_id: int, values: Row) -> None:
 
 def add_note(conn: Connection, row: Row) -> None:
     """Write into an incident."""
-    conn.execute(insert(t.incident_note).values(tenant=_TENANT, **row))
+    conn.execute(insert(t.incident_note).values(**row))
 
 
 def notes(conn: Connection, incident_id: int) -> list[Row]:
@@ -118,7 +117,7 @@ def add_followup(conn: Connection, incident_id: int, row: Row) -> int:
     table = t.incident_followup
     newest = select(func.max(table.c.number)).where(table.c.incident_id == incident_id)
     number = int(conn.execute(newest).scalar() or 0) + 1
-    values = {"tenant": _TENANT, "incident_id": incident_id, "number": number, **row}
+    values = {"incident_id": incident_id, "number": number, **row}
     conn.execute(insert(table).values(**values))
     return number
 
@@ -249,7 +248,7 @@ def put_publication(conn: Connection, incident_id: int, row: Row) -> None:
     """Write what the status page says of an incident, in place of what it said."""
     mine = t.publication.c.incident_id == incident_id
     if conn.execute(update(t.publication).where(mine).values(**row)).rowcount == 0:
-        values = {"tenant": _TENANT, "incident_id": incident_id, **row}
+        values = {"incident_id": incident_id, **row}
         conn.execute(insert(t.publication).values(**values))
 
 
@@ -267,7 +266,7 @@ def publications(conn: Connection, limit: int) -> list[Row]:
 
 def add_publication_update(conn: Connection, row: Row) -> None:
     """Add a line below what the status page says of an incident."""
-    conn.execute(insert(t.publication_update).values(tenant=_TENANT, **row))
+    conn.execute(insert(t.publication_update).values(**row))
 
 
 def publication_updates(conn: Connection, incident_ids: Collection[int]) -> dict[int, list[Row]]:

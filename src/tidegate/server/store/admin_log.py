@@ -7,14 +7,14 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 
 from tidegate.server.store import changes
 from tidegate.server.store import tables as t
+from tidegate.server.store.scope import tenant_of
 
 Row = dict[str, Any]
-_TENANT = "default"
 
 
 def add_plan_log(conn: Connection, row: Row) -> None:
     """Append a line to a rollout's story."""
-    conn.execute(insert(t.plan_log).values(tenant=_TENANT, **row))
+    conn.execute(insert(t.plan_log).values(**row))
 
 
 def plan_log(conn: Connection, rollout_id: int, *, after: int = 0, limit: int = 500) -> list[Row]:
@@ -36,17 +36,17 @@ def planned_at(conn: Connection, rollout_id: int) -> int:
 
 def gate_epoch(conn: Connection) -> int:
     """Return the gate epoch."""
-    found = conn.execute(select(t.gate.c.epoch).where(t.gate.c.tenant == _TENANT)).scalar()
+    found = conn.execute(select(t.gate.c.epoch).where(t.gate.c.tenant == tenant_of(conn))).scalar()
     return int(found or 0)
 
 
 def raise_epoch(conn: Connection, now: int, by: int = 1) -> int:
     """Raise the gate epoch and return it. Everything granted under an older one is seen to be so."""
     raised = conn.execute(
-        update(t.gate).where(t.gate.c.tenant == _TENANT).values(epoch=t.gate.c.epoch + by)
+        update(t.gate).where(t.gate.c.tenant == tenant_of(conn)).values(epoch=t.gate.c.epoch + by)
     )
     if raised.rowcount == 0:
-        conn.execute(insert(t.gate).values(tenant=_TENANT, epoch=by))
+        conn.execute(insert(t.gate).values(epoch=by))
     epoch = gate_epoch(conn)
     changes.bump(conn, "gate", str(epoch), now)
     return epoch
@@ -54,11 +54,7 @@ def raise_epoch(conn: Connection, now: int, by: int = 1) -> int:
 
 def add_outbox(conn: Connection, kind: str, payload: Row, now: int) -> None:
     """Owe the world a call, in the transaction of what causes it."""
-    conn.execute(
-        insert(t.outbox).values(
-            tenant=_TENANT, kind=kind, payload=payload, created_at=now, next_at=now
-        )
-    )
+    conn.execute(insert(t.outbox).values(kind=kind, payload=payload, created_at=now, next_at=now))
 
 
 def due_outbox(conn: Connection, kinds: Collection[str], now: int, limit: int = 50) -> list[Row]:
@@ -118,7 +114,7 @@ def kept_answer(conn: Connection, key: str) -> Row | None:
 def keep_answer(conn: Connection, row: Row) -> None:
     """Keep an answer under its idempotency key, in place of an older one."""
     conn.execute(delete(t.idempotency).where(t.idempotency.c.key == row["key"]))
-    conn.execute(insert(t.idempotency).values(tenant=_TENANT, **row))
+    conn.execute(insert(t.idempotency).values(**row))
 
 
 def forget_answers(conn: Connection, before: int) -> None:

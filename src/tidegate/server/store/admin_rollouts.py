@@ -6,9 +6,9 @@ from typing import Any
 from sqlalchemy import Connection, func, insert, or_, select, update
 
 from tidegate.server.store import tables as t
+from tidegate.server.store.scope import tenant_of
 
 Row = dict[str, Any]
-_TENANT = "default"
 _BEGUN = ("active", "paused", "completed")
 
 _ROLLOUT = select(
@@ -24,7 +24,7 @@ _ROLLOUT = select(
 
 def release(conn: Connection, name: str) -> Row | None:
     """Return a release by name."""
-    asked = select(t.release).where(t.release.c.tenant == _TENANT, t.release.c.name == name)
+    asked = select(t.release).where(t.release.c.tenant == tenant_of(conn), t.release.c.name == name)
     row = conn.execute(asked).mappings().first()
     return dict(row) if row else None
 
@@ -32,7 +32,7 @@ def release(conn: Connection, name: str) -> Row | None:
 def release_by_counter(conn: Connection, product: str, counter: int) -> Row | None:
     """Return a product's release by its counter."""
     asked = select(t.release).where(
-        t.release.c.tenant == _TENANT,
+        t.release.c.tenant == tenant_of(conn),
         t.release.c.product == product,
         t.release.c.counter == counter,
     )
@@ -66,7 +66,7 @@ def artifacts(conn: Connection, release_id: int) -> list[Row]:
 
 def rollout(conn: Connection, name: str) -> Row | None:
     """Return a rollout with its release's name, digest, counter and state."""
-    asked = _ROLLOUT.where(t.rollout.c.tenant == _TENANT, t.rollout.c.name == name)
+    asked = _ROLLOUT.where(t.rollout.c.tenant == tenant_of(conn), t.rollout.c.name == name)
     row = conn.execute(asked).mappings().first()
     return dict(row) if row else None
 
@@ -162,7 +162,7 @@ def using_release(conn: Connection, release_id: int) -> list[Row]:
 
 def add_rollout(conn: Connection, row: Row) -> int:
     """Add a rollout and return its row number."""
-    done = conn.execute(insert(t.rollout).values(tenant=_TENANT, **row).returning(t.rollout.c.id))
+    done = conn.execute(insert(t.rollout).values(**row).returning(t.rollout.c.id))
     return int(done.scalar_one())
 
 
@@ -295,9 +295,7 @@ _REQUEST = select(t.approval_request, t.rollout.c.name.label("rollout")).join(
 
 def add_request(conn: Connection, row: Row) -> int:
     """Add a request for approval and return its row number."""
-    made = (
-        insert(t.approval_request).values(tenant=_TENANT, **row).returning(t.approval_request.c.id)
-    )
+    made = insert(t.approval_request).values(**row).returning(t.approval_request.c.id)
     return int(conn.execute(made).scalar_one())
 
 

@@ -7,9 +7,9 @@ from sqlalchemy import Connection, Select, and_, delete, func, insert, or_, sele
 
 from tidegate.core.audit.entry import AuditRow
 from tidegate.server.store import audit_tables as t
+from tidegate.server.store.scope import tenant_of
 
 Row = dict[str, Any]
-_TENANT: Final = "default"
 #: Fields of an entry that have another name in the database.
 _COLUMNS: Final = {
     "plan": "plan_sha256",
@@ -26,7 +26,9 @@ _NODES: Final = 200
 def head(conn: Connection) -> tuple[int, str]:
     """Return how many rows the tree holds, and the hash of the last of them; (0, "") before the first."""
     row = conn.execute(
-        select(t.audit_head.c.size, t.audit_head.c.hash).where(t.audit_head.c.tenant == _TENANT)
+        select(t.audit_head.c.size, t.audit_head.c.hash).where(
+            t.audit_head.c.tenant == tenant_of(conn)
+        )
     ).first()
     return (int(row.size), str(row.hash)) if row else (0, "")
 
@@ -35,10 +37,10 @@ def set_head(conn: Connection, size: int, hash_: str) -> None:
     """Note how far the tree reaches now."""
     values = {"size": size, "hash": hash_}
     changed = conn.execute(
-        update(t.audit_head).where(t.audit_head.c.tenant == _TENANT).values(**values)
+        update(t.audit_head).where(t.audit_head.c.tenant == tenant_of(conn)).values(**values)
     )
     if changed.rowcount == 0:
-        conn.execute(insert(t.audit_head).values(tenant=_TENANT, **values))
+        conn.execute(insert(t.audit_head).values(**values))
 
 
 def newest_seq(conn: Connection) -> int:
@@ -49,17 +51,14 @@ def newest_seq(conn: Connection) -> int:
 def add(conn: Connection, entry: AuditRow) -> None:
     """Append a row, complete with its hash."""
     values = {_COLUMNS.get(name, name): getattr(entry, name) for name in AuditRow.__struct_fields__}
-    conn.execute(insert(t.audit).values(tenant=_TENANT, **values))
+    conn.execute(insert(t.audit).values(**values))
 
 
 def add_nodes(conn: Connection, nodes: Iterable[tuple[int, int, bytes]]) -> None:
     """Keep roots of complete subtrees: (level, number, digest)."""
     conn.execute(
         insert(t.audit_node),
-        [
-            {"tenant": _TENANT, "level": level, "number": number, "hash": digest}
-            for level, number, digest in nodes
-        ],
+        [{"level": level, "number": number, "hash": digest} for level, number, digest in nodes],
     )
 
 
@@ -158,9 +157,7 @@ def _entry(row: Any) -> AuditRow:
 
 def add_checkpoint(conn: Connection, *, size: int, root: str, note: str, at: int) -> None:
     """Keep a signed head."""
-    conn.execute(
-        insert(t.audit_checkpoint).values(tenant=_TENANT, size=size, root=root, note=note, at=at)
-    )
+    conn.execute(insert(t.audit_checkpoint).values(size=size, root=root, note=note, at=at))
 
 
 def checkpoint(conn: Connection, size: int | None = None) -> Row | None:

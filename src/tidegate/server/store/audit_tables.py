@@ -2,6 +2,7 @@
 
 from sqlalchemy import JSON, BigInteger, Column, Integer, LargeBinary, String, Table, Text
 
+from tidegate.server.store.scope import tenant_of_row
 from tidegate.server.store.table_parts import Id, metadata, tenant
 
 
@@ -42,7 +43,7 @@ audit_node = Table(
 audit_head = Table(
     "audit_head",
     metadata,
-    Column("tenant", String(64), primary_key=True),
+    Column("tenant", String(64), primary_key=True, default=tenant_of_row),
     Column("size", BigInteger, nullable=False),
     Column("hash", String(64), nullable=False),
 )

@@ -12,10 +12,10 @@ _HOOKS = "tidegate.hooks"
 _ROWS_LATER = "tidegate.rows_later"
 
 
-def bump(conn: Connection, kind: str, key: str, now: int, tenant: str = "default") -> None:
+def bump(conn: Connection, kind: str, key: str, now: int) -> None:
     """Note in this transaction that `kind` `key` changed. Subscribers of the store hear of it after the commit."""
     if _ROWS_LATER not in conn.info:
-        conn.execute(insert(change_table).values(tenant=tenant, at=now, kind=kind, key=key))
+        conn.execute(insert(change_table).values(at=now, kind=kind, key=key))
     notify(conn, kind, key)
 
 

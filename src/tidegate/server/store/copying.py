@@ -17,6 +17,7 @@ from tidegate.server.store import sqlite
 from tidegate.server.store.migrations import require_head
 from tidegate.server.store.postgres import loading, translated
 from tidegate.server.store.raw import Raw, raw_connection
+from tidegate.server.store.scope import DEFAULT
 from tidegate.server.store.tables import metadata
 
 _PAGE: Final = 2_000
@@ -53,7 +54,10 @@ class Sum:
 
 
 def copy(
-    data_dir: Path, address: str, told: Callable[[Copied], None] = lambda _: None
+    data_dir: Path,
+    address: str,
+    told: Callable[[Copied], None] = lambda _: None,
+    tenant: str = DEFAULT,
 ) -> list[Copied]:
     """Copy the database of a data directory to a PostgreSQL server; all of it is there on return, or nothing.
 
@@ -61,6 +65,7 @@ def copy(
         data_dir: whose database it is; no server may be running on it.
         address: of a database without rows, its schema made here where there is none; secret, where it holds a password.
         told: called with each table as soon as it was copied and compared.
+        tenant: whose it is.
 
     Raises:
         BusyError: `data.locked`: a server runs on it; `data.unreachable`. ConfigError: `data.*`. RequestError: `request.conflict`: the target is in use;
@@ -68,9 +73,9 @@ def copy(
     """
     if not (data_dir / sqlite.DATABASE_NAME).is_file():
         raise ConfigError("config.missing", f"{data_dir} holds no {sqlite.DATABASE_NAME}")
-    with sqlite.alone(data_dir) as source:
+    with sqlite.alone(data_dir, tenant) as source:
         require_head(source)
-        with loading(address) as target, source.begin():
+        with loading(address, tenant) as target, source.begin():
             _require_empty(target)
             found = [_table(source, target, one, told) for one in metadata.sorted_tables]
             _count_on(target)

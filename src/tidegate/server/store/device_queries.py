@@ -7,6 +7,7 @@ from sqlalchemy import Connection, Row, bindparam, insert, or_, select, update
 
 from tidegate.server.store import tables
 from tidegate.server.store.raw import raw_connection
+from tidegate.server.store.scope import tenant_of
 
 device = tables.device
 _BY_ROW = select(device).where(device.c.row == bindparam("wanted"))
@@ -28,9 +29,9 @@ def by_row(conn: Connection, row: int) -> Row[Any] | None:
     return conn.execute(_BY_ROW, {"wanted": row}).one_or_none()
 
 
-def by_id(conn: Connection, device_id: str, tenant: str = "default") -> Row[Any] | None:
+def by_id(conn: Connection, device_id: str) -> Row[Any] | None:
     """Return a device by its id (untrusted text), or None."""
-    return conn.execute(_BY_ID, {"wanted": device_id, "of": tenant}).one_or_none()
+    return conn.execute(_BY_ID, {"wanted": device_id, "of": tenant_of(conn)}).one_or_none()
 
 
 def is_held(conn: Connection, row: int) -> bool:
@@ -78,13 +79,13 @@ def use_claim(conn: Connection, claim_id: int) -> bool:
     return conn.execute(statement).rowcount == 1
 
 
-def join_group(conn: Connection, tenant: str, name: str, row: int, now: int) -> None:
+def join_group(conn: Connection, name: str, row: int, now: int) -> None:
     """Put a device into a static group, made where it is missing."""
     group = tables.device_group
-    where = (group.c.tenant == tenant, group.c.name == name)
+    where = (group.c.tenant == tenant_of(conn), group.c.name == name)
     group_id = conn.execute(select(group.c.id).where(*where)).scalar()
     if group_id is None:
-        values = {"tenant": tenant, "name": name, "created_at": now, "created_by": "claim"}
+        values = {"name": name, "created_at": now, "created_by": "claim"}
         made = conn.execute(insert(group).values(**values)).inserted_primary_key
         group_id = made[0] if made is not None else None
     member = tables.group_member
@@ -92,7 +93,7 @@ def join_group(conn: Connection, tenant: str, name: str, row: int, now: int) -> 
         member.c.group_id == group_id, member.c.device_row == row
     )
     if conn.execute(there).first() is None:
-        conn.execute(insert(member).values(tenant=tenant, group_id=group_id, device_row=row))
+        conn.execute(insert(member).values(group_id=group_id, device_row=row))
 
 
 def static_groups(conn: Connection, row: int) -> frozenset[str]:
@@ -100,12 +101,12 @@ def static_groups(conn: Connection, row: int) -> frozenset[str]:
     return frozenset(conn.execute(_STATIC_GROUPS, {"wanted": row}).scalars())
 
 
-def not_accepted(conn: Connection, tenant: str = "default") -> Iterator[int]:
+def not_accepted(conn: Connection) -> Iterator[int]:
     """Yield rows of the devices that are not, or no longer, part of the fleet."""
     found = raw_connection(conn).execute(
         "SELECT row FROM device WHERE tenant = ? AND state IN "
         "('pending', 'rejected', 'revoked', 'quarantined', 'decommissioned')",
-        (tenant,),
+        (tenant_of(conn),),
     )
     return (int(row) for (row,) in found)
 
@@ -116,9 +117,11 @@ def serials(conn: Connection) -> dict[int, str]:
     return dict(found.fetchall())
 
 
-def query_groups(conn: Connection, tenant: str = "default") -> list[tuple[str, str]]:
+def query_groups(conn: Connection) -> list[tuple[str, str]]:
     """Return (name, query) of the groups that are defined by a query."""
-    return [(str(one[0]), str(one[1])) for one in conn.execute(_QUERY_GROUPS, {"of": tenant})]
+    return [
+        (str(one[0]), str(one[1])) for one in conn.execute(_QUERY_GROUPS, {"of": tenant_of(conn)})
+    ]
 
 
 def static_members(conn: Connection) -> Iterator[tuple[int, str]]:
@@ -155,10 +158,10 @@ def variants(conn: Connection, tenant: str, product: str) -> dict[str, int]:
     return dict(found)
 
 
-def accepted(conn: Connection, tenant: str = "default") -> int:
+def accepted(conn: Connection) -> int:
     """Return how many accepted devices there are; as `variants`."""
     found = raw_connection(conn).execute(
-        "SELECT coalesce(sum(devices), 0) FROM firmware WHERE tenant = ?", (tenant,)
+        "SELECT coalesce(sum(devices), 0) FROM firmware WHERE tenant = ?", (tenant_of(conn),)
     )
     return int(found.fetchone()[0])
 
@@ -173,12 +176,12 @@ def open_updates(conn: Connection) -> Iterator[tuple[int]]:
     )
 
 
-def matching(conn: Connection, text: str, tenant: str = "default") -> list[Row[Any]]:
+def matching(conn: Connection, text: str) -> list[Row[Any]]:
     """Return devices whose id or serial number begins with `text` (untrusted)."""
     pattern = text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
     statement = (
         select(device)
-        .where(device.c.tenant == tenant)
+        .where(device.c.tenant == tenant_of(conn))
         .where(
             or_(
                 device.c.id.ilike(pattern, escape="\\"), device.c.serial.ilike(pattern, escape="\\")

@@ -2,13 +2,13 @@
 
 from sqlalchemy import BigInteger, Column, Index, String, Table
 
-from tidegate.server.store.table_parts import Id, metadata
+from tidegate.server.store.table_parts import Id, metadata, tenant
 
 # Devices on their way, by attribute, for caps (`server.caps`): one row an attribute that is kept count of.
 flight = Table(
     "flight",
     metadata,
-    Column("tenant", String(64), primary_key=True, server_default="default"),
+    tenant(primary_key=True),
     Column("attribute", String(100), primary_key=True),
     Column("value", String(512), primary_key=True),
     Column("device_row", Id, primary_key=True),
@@ -21,7 +21,7 @@ flight = Table(
 flight_attribute = Table(
     "flight_attribute",
     metadata,
-    Column("tenant", String(64), primary_key=True, server_default="default"),
+    tenant(primary_key=True),
     Column("attribute", String(100), primary_key=True),
 )
 
@@ -29,7 +29,7 @@ flight_attribute = Table(
 egress = Table(
     "egress",
     metadata,
-    Column("tenant", String(64), primary_key=True, server_default="default"),
+    tenant(primary_key=True),
     Column("site", String(64), primary_key=True),
     Column("free_at_ms", BigInteger, nullable=False),
 )

@@ -1,13 +1,13 @@
 """Statements about grants of a way back. No decision is made here."""
 
-from typing import Any, Final
+from typing import Any
 
 from sqlalchemy import Connection, func, insert, select, update
 
 from tidegate.server.store import tables as t
+from tidegate.server.store.scope import tenant_of
 
 Row = dict[str, Any]
-_TENANT: Final = "default"
 _GRANT = (
     select(
         t.fallback_grant,
@@ -23,7 +23,7 @@ _GRANT = (
 
 def add(conn: Connection, row: Row) -> int:
     """Add a draft and return its row number."""
-    made = insert(t.fallback_grant).values(tenant=_TENANT, **row).returning(t.fallback_grant.c.id)
+    made = insert(t.fallback_grant).values(**row).returning(t.fallback_grant.c.id)
     return int(conn.execute(made).scalar_one())
 
 
@@ -31,7 +31,7 @@ def last_serial(conn: Connection, product: str, epoch: int) -> int:
     """Return the highest serial given out for a product in an epoch; 0 for none."""
     g = t.fallback_grant.c
     asked = select(func.max(g.serial)).where(
-        g.tenant == _TENANT, g.product == product, g.epoch == epoch
+        g.tenant == tenant_of(conn), g.product == product, g.epoch == epoch
     )
     return int(conn.execute(asked).scalar_one() or 0)
 
@@ -60,7 +60,7 @@ def in_force(conn: Connection, now: int) -> list[tuple[str, int, int]]:
     """Return the accepted grants that have not ended at `now`: product, serial, and when they end (unix seconds)."""
     g = t.fallback_grant.c
     asked = select(g.product, g.serial, g.expires_at).where(
-        g.tenant == _TENANT, g.state == "accepted", g.expires_at > now
+        g.tenant == tenant_of(conn), g.state == "accepted", g.expires_at > now
     )
     return [(str(row[0]), int(row[1]), int(row[2])) for row in conn.execute(asked)]
 

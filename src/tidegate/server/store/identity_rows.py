@@ -6,9 +6,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
 from tidegate.server.store import tables as t
-
-_TENANT = "default"
-
+from tidegate.server.store.scope import tenant_of
 
 # --- keys ------------------------------------------------------------------------------------------------------------
 
@@ -18,7 +16,7 @@ def retire_key(conn: Connection, key_sha256: str, row: int, reason: str, now: in
     if retired(conn, key_sha256) is None:
         conn.execute(
             insert(t.retired_key).values(
-                tenant=_TENANT, key_sha256=key_sha256, device_row=row, reason=reason, at=now
+                key_sha256=key_sha256, device_row=row, reason=reason, at=now
             )
         )
 
@@ -37,7 +35,9 @@ def holders(conn: Connection, key_sha256: str) -> list[Row[Any]]:
 
 def pending_count(conn: Connection) -> int:
     """Return how many devices wait for a person."""
-    asked = select(func.count()).where(t.device.c.tenant == _TENANT, t.device.c.state == "pending")
+    asked = select(func.count()).where(
+        t.device.c.tenant == tenant_of(conn), t.device.c.state == "pending"
+    )
     return int(conn.execute(asked).scalar_one())
 
 
@@ -65,7 +65,7 @@ def add_salt(conn: Connection, day: int, salt: bytes) -> None:
     """Store a day's salt, unless another replica did."""
     asked = select(t.session_salt.c.day).where(t.session_salt.c.day == day)
     if conn.execute(asked).first() is None:
-        conn.execute(insert(t.session_salt).values(tenant=_TENANT, day=day, salt=salt))
+        conn.execute(insert(t.session_salt).values(day=day, salt=salt))
 
 
 def drop_salts(conn: Connection, before: int) -> None:
@@ -79,7 +79,7 @@ def drop_salts(conn: Connection, before: int) -> None:
 def listed_key(conn: Connection, key_sha256: str) -> Row[Any] | None:
     """Return the entry of a key, or None."""
     asked = select(t.preauthorized).where(
-        t.preauthorized.c.tenant == _TENANT, t.preauthorized.c.key_sha256 == key_sha256
+        t.preauthorized.c.tenant == tenant_of(conn), t.preauthorized.c.key_sha256 == key_sha256
     )
     return conn.execute(asked).one_or_none()
 
@@ -87,14 +87,14 @@ def listed_key(conn: Connection, key_sha256: str) -> Row[Any] | None:
 def listed_id(conn: Connection, device_id: str) -> list[Row[Any]]:
     """Return the entries that name a device id."""
     asked = select(t.preauthorized).where(
-        t.preauthorized.c.tenant == _TENANT, t.preauthorized.c.device_id == device_id
+        t.preauthorized.c.tenant == tenant_of(conn), t.preauthorized.c.device_id == device_id
     )
     return list(conn.execute(asked.limit(8)))
 
 
 def add_listed(conn: Connection, values: Mapping[str, Any]) -> None:
     """Add an entry."""
-    conn.execute(insert(t.preauthorized).values(tenant=_TENANT, **values))
+    conn.execute(insert(t.preauthorized).values(**values))
 
 
 def use_listed(conn: Connection, entry: int, now: int) -> None:
@@ -105,7 +105,7 @@ def use_listed(conn: Connection, entry: int, now: int) -> None:
 def drop_listed(conn: Connection, key_sha256: str) -> bool:
     """Remove an entry that nobody used; say whether there was one."""
     gone = delete(t.preauthorized).where(
-        t.preauthorized.c.tenant == _TENANT,
+        t.preauthorized.c.tenant == tenant_of(conn),
         t.preauthorized.c.key_sha256 == key_sha256,
         t.preauthorized.c.used_at.is_(None),
     )
@@ -115,6 +115,6 @@ def drop_listed(conn: Connection, key_sha256: str) -> bool:
 def listed(conn: Connection, *, after: int, limit: int) -> list[Row[Any]]:
     """Return entries behind one, in the order in which they came."""
     asked = select(t.preauthorized).where(
-        t.preauthorized.c.tenant == _TENANT, t.preauthorized.c.id > after
+        t.preauthorized.c.tenant == tenant_of(conn), t.preauthorized.c.id > after
     )
     return list(conn.execute(asked.order_by(t.preauthorized.c.id).limit(limit)))

@@ -9,22 +9,18 @@ from tidegate.server.store import tables as t
 from tidegate.server.store.job_tables import job, job_item
 
 Row = dict[str, Any]
-_TENANT: Final = "default"
 _PIECE: Final = 1_000
 
 
 def add(conn: Connection, values: Row, rows: Sequence[int]) -> int:
     """Add a job about these rows of devices, in their order; return its number."""
-    made = conn.execute(
-        insert(job).values(tenant=_TENANT, devices=len(rows), **values).returning(job.c.id)
-    )
+    made = conn.execute(insert(job).values(devices=len(rows), **values).returning(job.c.id))
     number = int(made.scalar_one())
     for start in range(0, len(rows), _PIECE):
         conn.execute(
             insert(job_item),
             [
                 {
-                    "tenant": _TENANT,
                     "job_id": number,
                     "place": start + count + 1,
                     "device_row": row,

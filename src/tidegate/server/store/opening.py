@@ -10,12 +10,20 @@ from tidegate.core.errors import ConfigError
 from tidegate.server.store import Connection, Store, sqlite
 from tidegate.server.store.migrations import schema_version
 from tidegate.server.store.raw import is_postgres
+from tidegate.server.store.scope import DEFAULT
 
 if TYPE_CHECKING:
     from tidegate.server.store.copying import Copied
 
 
-def open_store(folder: Path, *, url: str = "", durable: bool = True, shared: bool = False) -> Store:
+def open_store(
+    folder: Path,
+    *,
+    url: str = "",
+    durable: bool = True,
+    shared: bool = False,
+    tenant: str = DEFAULT,
+) -> Store:
     """Open the store that is meant. A file is made and brought up to date as needed; a database of a server is not (`upgrade`).
 
     Args:
@@ -23,36 +31,38 @@ def open_store(folder: Path, *, url: str = "", durable: bool = True, shared: boo
         url: of a PostgreSQL server, with its password; secret. Empty = SQLite.
         durable: False gives up safety against a power cut for speed; for simulations only.
         shared: whether other processes may open the folder's database too; any number may always use one server.
+        tenant: whose it is.
 
     Raises:
         BusyError, ConfigError: `data.*`, `config.missing`.
     """
     if not url:
-        return sqlite.open_store(folder, durable=durable, shared=shared)
-    made: Store = _postgres().open_store(url, durable=durable)
+        return sqlite.open_store(folder, durable=durable, shared=shared, tenant=tenant)
+    made: Store = _postgres().open_store(url, durable=durable, tenant=tenant)
     return made
 
 
-def upgrade(folder: Path, url: str) -> None:
+def upgrade(folder: Path, url: str, tenant: str = DEFAULT) -> None:
     """Bring the schema up to date, or make it; nothing happens where it is current.
 
     Raises:
         BusyError, ConfigError: `data.*`, `config.missing`.
     """
     if url:
-        _postgres().upgrade_schema(url)
+        _postgres().upgrade_schema(url, tenant)
     else:
-        sqlite.open_store(folder).close()
+        sqlite.open_store(folder, tenant=tenant).close()
 
 
 @contextlib.contextmanager
-def looking(folder: Path, url: str) -> Iterator[Connection]:
+def looking(folder: Path, url: str, tenant: str = DEFAULT) -> Iterator[Connection]:
     """Open the database for reading only, also beside servers that run on it. Nothing is locked, made or migrated.
 
     Raises:
         BusyError, ConfigError: `data.*`, `config.missing`.
     """
-    with _postgres().looking_at(url) if url else sqlite.looking_at(folder) as conn:
+    found = _postgres().looking_at(url, tenant) if url else sqlite.looking_at(folder, tenant)
+    with found as conn:
         yield conn
 
 
@@ -71,7 +81,10 @@ def condition(conn: Connection, folder: Path) -> tuple[str, int, str]:
 
 
 def copy(
-    folder: Path, url: str, told: "Callable[[Copied], None]" = lambda _: None
+    folder: Path,
+    url: str,
+    told: "Callable[[Copied], None]" = lambda _: None,
+    tenant: str = DEFAULT,
 ) -> "list[Copied]":
     """Copy a file's content to a PostgreSQL server; see `copying.copy`.
 
@@ -81,10 +94,10 @@ def copy(
     _postgres()
     from tidegate.server.store import copying
 
-    return copying.copy(folder, url, told)
+    return copying.copy(folder, url, told, tenant)
 
 
-def schema(folder: Path, url: str) -> str | None:
+def schema(folder: Path, url: str, tenant: str = DEFAULT) -> str | None:
     """Return the schema's version; None = there is none yet.
 
     Raises:
@@ -92,7 +105,7 @@ def schema(folder: Path, url: str) -> str | None:
     """
     if not is_there(folder, url):
         return None
-    with looking(folder, url) as conn:
+    with looking(folder, url, tenant) as conn:
         return schema_version(conn)
 
 

@@ -9,11 +9,13 @@ devices send may be sent again; what people do is looked at first. Not decided h
 """
 
 import contextlib
+import hashlib
 import logging
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from functools import cached_property
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import psycopg
 from psycopg.abc import Buffer
@@ -27,7 +29,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import NullPool, QueuePool
 
 from tidegate.core.errors import BusyError, ConfigError, RequestError, TidegateError
-from tidegate.server.store import changes
+from tidegate.server.store import cell_rows, changes, scope
 from tidegate.server.store.migrations import require_head, upgrade
 from tidegate.server.store.raw import Raw, Values, dollars, raw_connection
 from tidegate.server.store.shared import Shared
@@ -62,6 +64,25 @@ _DURABLE: Final = (
     "WHERE current_setting('synchronous_commit') = 'off'"
 )
 _log = logging.getLogger("tidegate.store")
+
+
+class Place(NamedTuple):
+    """Where a tenant's rows are: in a schema of the database with this address; secret, where it holds a password."""
+
+    address: str
+    tenant: str
+
+
+def schema_of(tenant: str) -> str:
+    """Return the name of a tenant's schema; that of the default tenant is the one that its address leads to."""
+    return f"tidegate_{tenant.replace('-', '_')}"
+
+
+def lock_of(tenant: str) -> int:
+    """Return the number of the lock that a tenant's writers take: tenants do not wait for one another."""
+    if tenant == scope.DEFAULT:
+        return LOCK
+    return int.from_bytes(hashlib.sha256(f"tidegate/{tenant}".encode()).digest()[:8], signed=True)
 
 
 class _Number(Loader):
@@ -109,13 +130,15 @@ class PostgresStore(Writer):
     #: Savepoints are transactions within the transaction, of which PostgreSQL remembers 64 well.
     group_max = 60
 
-    def __init__(self, address: str, *, durable: bool = True) -> None:
-        """Take over an address whose schema is current; `durable`: False gives up safety for speed, for simulations and tests."""
-        super().__init__()
-        self._writers = _engine(_connector(address, durable=durable))
-        self._engine = _engine(_connector(address, reading=True), readers=READERS)
+    def __init__(self, place: Place, *, durable: bool = True) -> None:
+        """Take over a place whose schema is current; `durable`: False gives up safety for speed, for simulations and tests."""
+        super().__init__(place.tenant)
+        self._writers = _engine(place, _connector(place, durable=durable))
+        self._engine = _engine(place, _connector(place, reading=True), readers=READERS)
+        self._lock = lock_of(place.tenant)
         with translated():
-            self._shared = Shared(RowGround(_connector(address, alone=True)), self._hear)
+            ground = RowGround(_connector(place, alone=True), place.tenant)
+            self._shared = Shared(ground, self._hear, place.tenant)
         self._patient = True
         self._own: tuple[Connection, Wire] | None = None
         self._thread.start()
@@ -194,7 +217,7 @@ class PostgresStore(Writer):
         patient, self._patient = self._patient, False
         if not patient:
             conn.exec_driver_sql(f"SET LOCAL lock_timeout = {AGAIN_MS}")
-        conn.exec_driver_sql(f"SELECT pg_advisory_xact_lock({LOCK})")
+        conn.exec_driver_sql(f"SELECT pg_advisory_xact_lock({self._lock})")
         self._patient = True
 
     def _connected(self) -> tuple[Connection, Wire]:
@@ -237,7 +260,7 @@ class PostgresStore(Writer):
         """See `Writer`. Whoever writes is alone, so the rows are numbered without a gap."""
         changed, raw = changes.noted(conn), raw_connection(conn)
         self._shared.note(raw, changed)
-        hint(raw, changed)
+        hint(raw, changed, self.tenant)
 
     def _release(self) -> None:
         """See `Writer`."""
@@ -252,55 +275,66 @@ def wire_of(conn: Connection) -> Wire:
     return wire
 
 
-def open_store(address: str, *, durable: bool = True) -> PostgresStore:
+def open_store(address: str, *, durable: bool = True, tenant: str = scope.DEFAULT) -> PostgresStore:
     """Open the store on a PostgreSQL server whose schema is current: no server changes a schema that others are using.
 
     Args:
         address: `postgresql://…` as libpq takes it; secret, where it holds a password.
         durable: False gives up safety against a power cut for speed; for simulations only.
+        tenant: whose it is: each has a schema of its own in one database.
 
     Raises:
         BusyError: `data.unreachable`, `server.busy`.
-        ConfigError: `data.denied`, `data.read_only`, `data.older_schema`, `data.newer_schema`, `config.invalid`.
+        ConfigError: `data.denied`, `data.read_only`, `data.older_schema`, `data.newer_schema`, `data.other_tenant`, `config.invalid`.
     """
-    with _first(address) as conn:
+    place = Place(address, tenant)
+    with _first(place) as conn:
         require_head(conn)
-    return PostgresStore(address, durable=durable)
+        with conn.begin():
+            conn.exec_driver_sql(_locked(tenant))
+            cell_rows.claim(conn, int(time.time()))
+    return PostgresStore(place, durable=durable)
 
 
-def upgrade_schema(address: str) -> None:
+def upgrade_schema(address: str, tenant: str = scope.DEFAULT) -> None:
     """Bring the schema up to date, or make it, in one transaction, while nobody else writes.
 
     Raises:
         BusyError, ConfigError: as `open_store`.
     """
-    with _first(address) as conn:
-        upgrade(conn, locked=f"SELECT pg_advisory_xact_lock({LOCK})")
+    place = Place(address, tenant)
+    if tenant != scope.DEFAULT:
+        with _first(Place(address, scope.DEFAULT)) as conn, conn.begin():
+            conn.exec_driver_sql(f'CREATE SCHEMA IF NOT EXISTS "{schema_of(tenant)}"')
+    with _first(place) as conn:
+        upgrade(conn, locked=_locked(tenant))
 
 
 @contextlib.contextmanager
-def loading(address: str) -> Iterator[Connection]:
+def loading(address: str, tenant: str = scope.DEFAULT) -> Iterator[Connection]:
     """Open a transaction in which nobody else writes, kept at the end; the schema is made first where there is none.
 
     Raises:
         BusyError, ConfigError: as `open_store`.
     """
-    upgrade_schema(address)
-    with _first(address) as conn, conn.begin():
-        conn.exec_driver_sql(f"SELECT pg_advisory_xact_lock({LOCK})")
+    upgrade_schema(address, tenant)
+    with _first(Place(address, tenant)) as conn, conn.begin():
+        conn.exec_driver_sql(_locked(tenant))
         yield conn
 
 
 @contextlib.contextmanager
-def looking_at(address: str) -> Iterator[Connection]:
+def looking_at(address: str, tenant: str = scope.DEFAULT) -> Iterator[Connection]:
     """Open a database for reading only, also beside servers that run on it. Nothing is locked, made or migrated.
 
     Raises:
         BusyError, ConfigError: as `open_store`.
     """
-    engine = _engine(_connector(address, reading=True))
+    place = Place(address, tenant)
+    engine = _engine(place, _connector(place, reading=True))
     try:
         with translated(), engine.connect() as conn, conn.begin():
+            cell_rows.require_own(conn)
             yield conn
     finally:
         engine.dispose()
@@ -322,9 +356,9 @@ def condition(conn: Connection) -> tuple[str, int, str]:
 
 
 @contextlib.contextmanager
-def _first(address: str) -> Iterator[Connection]:
+def _first(place: Place) -> Iterator[Connection]:
     """Open a connection to a database that nothing is known of."""
-    engine = _engine(_connector(address))
+    engine = _engine(place, _connector(place))
     try:
         with translated(), engine.connect() as conn:
             _require_utf8(conn)
@@ -340,17 +374,26 @@ def _require_utf8(conn: Connection) -> None:
         raise ConfigError("config.invalid", f"the database is in {encoding}; UTF8 is wanted")
 
 
+def _locked(tenant: str) -> str:
+    """Return the statement that waits for the turn to write, until the end of a transaction."""
+    return f"SELECT pg_advisory_xact_lock({lock_of(tenant)})"
+
+
 def _connector(
-    address: str, *, reading: bool = False, durable: bool = True, alone: bool = False
+    place: Place, *, reading: bool = False, durable: bool = True, alone: bool = False
 ) -> Callable[[], Wire]:
     """Return what opens connections: for reading, for writing in turn, or (`alone`) for single statements that are committed at once."""
     try:
-        given: dict[str, Any] = conninfo_to_dict(address)
+        given: dict[str, Any] = conninfo_to_dict(place.address)
     except psycopg.ProgrammingError as error:
         # not what libpq says of it: that quotes the address, password and all
         raise ConfigError("config.invalid", "[database] url is not an address") from error
     if not reading:
         given.setdefault("target_session_attrs", "read-write")
+    if place.tenant != scope.DEFAULT:
+        # part of how a session begins, which nothing that is said in it later undoes
+        path = f"-c search_path={schema_of(place.tenant)}"
+        given["options"] = f"{given.get('options', '')} {path}".strip()
     conninfo = make_conninfo(**{**_PATIENCE, **given})
     set_up = _DURABLE if durable else "SET synchronous_commit = off"
     if not reading:
@@ -371,11 +414,11 @@ def _connector(
     return connect
 
 
-def _engine(connect: Callable[[], Wire], *, readers: int = 0) -> Engine:
-    """Return an engine with so many connections that stay open."""
-    pool: dict[str, Any] = {"poolclass": NullPool}
+def _engine(place: Place, connect: Callable[[], Wire], *, readers: int = 0) -> Engine:
+    """Return a tenant's engine with so many connections that stay open."""
+    pool: dict[str, Any] = {"poolclass": NullPool, "execution_options": scope.options(place.tenant)}
     if readers:
-        pool = {
+        pool |= {
             "poolclass": QueuePool,
             "pool_size": readers,
             "max_overflow": READERS_MAX - readers,

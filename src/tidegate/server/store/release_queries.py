@@ -8,6 +8,7 @@ from sqlalchemy import Connection, Row, insert, select, update
 
 from tidegate.server.store import tables
 from tidegate.server.store.raw import raw_connection
+from tidegate.server.store.scope import tenant_of
 
 
 class DocumentRow(NamedTuple):
@@ -35,9 +36,9 @@ def put_document(conn: Connection, row: DocumentRow) -> bool:
     """
     raw = raw_connection(conn)
     raw.execute(
-        "INSERT INTO repository (role, version, body, sha256, expires_at, created_at) "
-        "VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (role, version) DO NOTHING",
-        (row.role, row.version, row.body, row.sha256, row.expires_at, row.created_at),
+        "INSERT INTO repository (tenant, role, version, body, sha256, expires_at, created_at) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (role, version) DO NOTHING",
+        (tenant_of(conn), row.role, row.version, row.body, row.sha256, *row[3:]),
     )
     found = raw.execute(
         "SELECT sha256 FROM repository WHERE role = ? AND version = ?", (row.role, row.version)
@@ -113,10 +114,10 @@ def add_artifact(conn: Connection, values: Mapping[str, Any]) -> int:
     return int(made[0])
 
 
-def release_by_name(conn: Connection, name: str, tenant: str = "default") -> Row[Any] | None:
+def release_by_name(conn: Connection, name: str) -> Row[Any] | None:
     """Return a release by its name (untrusted text), or None."""
     release = tables.release
-    statement = select(release).where(release.c.tenant == tenant, release.c.name == name)
+    statement = select(release).where(release.c.tenant == tenant_of(conn), release.c.name == name)
     return conn.execute(statement).one_or_none()
 
 
@@ -124,7 +125,9 @@ def release_by_counter(conn: Connection, product: str, counter: int) -> Row[Any]
     """Return a product's release by its counter, or None."""
     release = tables.release
     statement = select(release).where(
-        release.c.tenant == "default", release.c.product == product, release.c.counter == counter
+        release.c.tenant == tenant_of(conn),
+        release.c.product == product,
+        release.c.counter == counter,
     )
     return conn.execute(statement).one_or_none()
 
@@ -143,7 +146,7 @@ def releases_of(conn: Connection, product: str) -> list[Row[Any]]:
     release = tables.release
     statement = (
         select(release)
-        .where(release.c.tenant == "default", release.c.product == product)
+        .where(release.c.tenant == tenant_of(conn), release.c.product == product)
         .order_by(release.c.counter.desc())
     )
     return list(conn.execute(statement))
@@ -159,8 +162,8 @@ def recalled(conn: Connection) -> list[str]:
 def put_mandate(conn: Connection, product: str, counter: int, mandate: str | None) -> None:
     """Write the staging schedule (JSON text) that the product role now has for a release; None = none."""
     raw_connection(conn).execute(
-        "UPDATE release SET mandate = ? WHERE tenant = 'default' AND product = ? AND counter = ?",
-        (mandate, product, counter),
+        "UPDATE release SET mandate = ? WHERE tenant = ? AND product = ? AND counter = ?",
+        (mandate, tenant_of(conn), product, counter),
     )
 
 

@@ -6,6 +6,7 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import Connection
 
 from tidegate.server.store.raw import raw_connection
+from tidegate.server.store.scope import tenant_of
 
 
 class LiveRow(NamedTuple):
@@ -57,11 +58,11 @@ _LIVE: Final = (
 )
 
 
-def live(conn: Connection, product: str | None = None, tenant: str = "default") -> list[LiveRow]:
+def live(conn: Connection, product: str | None = None) -> list[LiveRow]:
     """Return the rollouts that devices may have to do with: ways back first, then the newest release first."""
-    where, values = "AND rollout.tenant = ?", [tenant]
+    where, values = "AND rollout.tenant = ?", [tenant_of(conn)]
     if product is not None:
-        where, values = where + " AND rollout.product = ?", [tenant, product]
+        where, values = where + " AND rollout.product = ?", [tenant_of(conn), product]
     order = " ORDER BY rollout.kind = 'fallback' DESC, release.counter DESC, rollout.id DESC"
     return [LiveRow(*one) for one in raw_connection(conn).execute(_LIVE + where + order, values)]
 
@@ -114,23 +115,22 @@ def targets_of_counter(conn: Connection, tenant: str, product_name: str, counter
     return [one[0] for one in found]
 
 
-def audience(conn: Connection, sha256: str, tenant: str = "default") -> tuple[int, bytes] | None:
+def audience(conn: Connection, sha256: str) -> tuple[int, bytes] | None:
     """Return a fixed audience by its digest, (size when unpacked, packed), or None."""
     found = raw_connection(conn).execute(
-        "SELECT size, rings FROM fixed_audience WHERE sha256 = ? AND tenant = ?", (sha256, tenant)
+        "SELECT size, rings FROM fixed_audience WHERE sha256 = ? AND tenant = ?",
+        (sha256, tenant_of(conn)),
     )
     row = found.fetchone()
     return (row[0], row[1]) if row else None
 
 
-def put_audience(
-    conn: Connection, sha256: str, size: int, packed: bytes, tenant: str = "default"
-) -> None:
+def put_audience(conn: Connection, sha256: str, size: int, packed: bytes) -> None:
     """Keep a fixed audience; one that is kept already stays."""
     raw_connection(conn).execute(
         "INSERT INTO fixed_audience (sha256, tenant, size, rings) VALUES (?, ?, ?, ?) "
         "ON CONFLICT DO NOTHING",
-        (sha256, tenant, size, packed),
+        (sha256, tenant_of(conn), size, packed),
     )
 
 

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Final, Protocol
 
-from tidegate.server.store import Change
+from tidegate.server.store import Change, scope
 from tidegate.server.store.raw import Raw
 
 #: How long a process may answer by what it has in memory without having looked, in seconds.
@@ -36,7 +36,7 @@ RESYNC: Final = Change("resync", "")
 _AGAIN_S: Final = 0.5
 _SETTLE_S: Final = 0.01
 _ROWS_MAX: Final = 10_000
-_ADD: Final = "INSERT INTO change (seq, at, kind, key) VALUES (?, ?, ?, ?)"
+_ADD: Final = "INSERT INTO change (tenant, seq, at, kind, key) VALUES (?, ?, ?, ?, ?)"
 _log = logging.getLogger("tidegate.store")
 
 
@@ -45,10 +45,10 @@ def clock_s() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-def put_changes(raw: Raw, first: int, changed: tuple[Change, ...]) -> int:
+def put_changes(raw: Raw, tenant: str, first: int, changed: tuple[Change, ...]) -> int:
     """Write what a transaction changed, as rows from that number on; return the last. Those that nobody needs any more go."""
     at = int(time.time())
-    raw.executemany(_ADD, [(first + n, at, *one) for n, one in enumerate(changed)])
+    raw.executemany(_ADD, [(tenant, first + n, at, *one) for n, one in enumerate(changed)])
     last = first + len(changed) - 1
     if first // 1_000 != last // 1_000:
         raw.execute("DELETE FROM change WHERE seq <= ?", (last - KEPT,))
@@ -98,13 +98,20 @@ class Ground(Protocol):
 class Shared:
     """What one process knows of the others. Made by the store; `follow` starts the thread that looks."""
 
-    def __init__(self, ground: Ground, tell: Callable[[tuple[Change, ...]], None]) -> None:
+    def __init__(
+        self,
+        ground: Ground,
+        tell: Callable[[tuple[Change, ...]], None],
+        tenant: str = scope.DEFAULT,
+    ) -> None:
         """Take part. What is read into memory afterwards is kept as others change it, from `follow` on.
 
         Args:
             ground: of a database whose schema is current.
             tell: is told what others changed, on the thread that follows.
+            tenant: whose database it is.
         """
+        self._tenant = tenant
         self._ground = ground
         self._tell = tell
         self._own: deque[tuple[int, int]] = deque()
@@ -141,7 +148,7 @@ class Shared:
         if not changed:
             return
         first = self._ground.newest(raw) + 1
-        self._noted = (first, put_changes(raw, first, changed))
+        self._noted = (first, put_changes(raw, self._tenant, first, changed))
         self._own.append(self._noted)  # before the commit: the thread that follows may be faster
 
     def done(self, *, committed: bool) -> None:

@@ -17,7 +17,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from tidegate.server.store import Change
+from tidegate.server.store import Change, scope
 from tidegate.server.store import shared as leases
 from tidegate.server.store.raw import Raw
 
@@ -31,7 +31,7 @@ GONE_S: Final = 3_600
 _HINTED: Final = frozenset({"rollout", "release", "gate", "group", "metadata", "salt"})
 _NEWEST: Final = "SELECT coalesce(max(seq), 0) FROM change"
 _PUT: Final = (
-    "INSERT INTO peer (name, seen, beat, at) VALUES (?, ?, 1, extract(epoch FROM now())::bigint) "
+    "INSERT INTO peer (tenant, name, seen, beat, at) VALUES (?, ?, ?, 1, extract(epoch FROM now())::bigint) "
     "ON CONFLICT (name) DO UPDATE SET seen = excluded.seen, beat = peer.beat + 1, at = excluded.at"
 )
 _CLEAR: Final = "DELETE FROM peer WHERE at < extract(epoch FROM now())::bigint - ?"
@@ -41,9 +41,10 @@ _PEERS: Final = "SELECT name, seen, beat FROM peer WHERE name <> ?"
 class RowGround:
     """A `shared.Ground` of rows."""
 
-    def __init__(self, connect: Callable[[], Any]) -> None:
-        """Take part in a database whose schema is current; `connect` opens a connection (`postgres.Wire`) that commits each statement."""
+    def __init__(self, connect: Callable[[], Any], tenant: str = scope.DEFAULT) -> None:
+        """Take part in a tenant's database whose schema is current; `connect` opens a connection (`postgres.Wire`) that commits each statement."""
         self._connect = connect
+        self._tenant = tenant
         self._name = uuid.uuid4().hex
         self._beaten = (-1, 0.0)
         #: The beat of each other process, and when it was first seen.
@@ -58,7 +59,7 @@ class RowGround:
         """See `shared.Ground`."""
         wire = self._connect()
         try:
-            wire.execute(f"LISTEN {CHANNEL}")
+            wire.execute(f"LISTEN {channel_of(self._tenant)}")
             self._beaten = (-1, 0.0)
             yield wire.marked
         finally:
@@ -87,7 +88,7 @@ class RowGround:
         return True
 
     def _say(self, raw: Raw, seq: int) -> None:
-        raw.execute(_PUT, (self._name, seq))
+        raw.execute(_PUT, (self._tenant, self._name, seq))
         raw.execute(_CLEAR, (GONE_S,))
 
     def _observe(self, raw: Raw) -> dict[str, int]:
@@ -143,7 +144,12 @@ class RowGround:
         os.close(self._waker)
 
 
-def hint(raw: Raw, changed: tuple[Change, ...]) -> None:
+def channel_of(tenant: str) -> str:
+    """Return the channel of a tenant's hints: channels belong to a database, which several tenants may share."""
+    return CHANNEL if tenant == scope.DEFAULT else f"{CHANNEL}_{tenant.replace('-', '_')}"
+
+
+def hint(raw: Raw, changed: tuple[Change, ...], tenant: str = scope.DEFAULT) -> None:
     """Have the others look at once, when this is committed and is worth it."""
     if any(one.kind in _HINTED for one in changed):
-        raw.execute("SELECT pg_notify(?, '')", (CHANNEL,))
+        raw.execute("SELECT pg_notify(?, '')", (channel_of(tenant),))

@@ -8,6 +8,7 @@ import fcntl
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -19,7 +20,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from tidegate.core.errors import BusyError, ConfigError, TidegateError
-from tidegate.server.store import changes
+from tidegate.server.store import cell_rows, changes, scope
 from tidegate.server.store.migrations import upgrade
 from tidegate.server.store.raw import Raw
 from tidegate.server.store.shared import Shared
@@ -35,18 +36,20 @@ LOCK_NAME: Final = "lock"
 class SqliteStore(Writer):
     """A `Store` in one file. Made by `open_store`."""
 
-    def __init__(self, engine: Engine, lock_fd: int, shared_dir: Path | None = None) -> None:
-        """Take over an engine whose schema is current, and the descriptor that holds the lock of its directory.
+    def __init__(
+        self, engine: Engine, lock_fd: int, tenant: str, shared_dir: Path | None = None
+    ) -> None:
+        """Take over a tenant's engine whose schema is current, and the descriptor that holds the lock of its directory.
 
         `shared_dir` is that directory where other processes use it too, else None.
         """
-        super().__init__()
+        super().__init__(tenant)
         self._engine = engine
         self._lock_fd = lock_fd
         self._shared: Shared | None = None
         if shared_dir is not None:
             self._turn = Turn(make_folder(shared_dir))
-            self._shared = Shared(FileGround(shared_dir, self._look), self._hear)
+            self._shared = Shared(FileGround(shared_dir, self._look), self._hear, tenant)
         self._local = threading.local()
         self._readers: list[Connection] = []
         self._own: Connection | None = None
@@ -173,32 +176,37 @@ def raw_connection(conn: Connection) -> sqlite3.Connection:
     return raw
 
 
-def open_store(data_dir: Path, *, durable: bool = True, shared: bool = False) -> SqliteStore:
+def open_store(
+    data_dir: Path, *, durable: bool = True, shared: bool = False, tenant: str = scope.DEFAULT
+) -> SqliteStore:
     """Open the store of a data directory, made and migrated as needed.
 
     Args:
         data_dir: made with mode 0700 where it is missing. One process at a time may hold it, or several that all say `shared`.
         durable: False gives up safety against a power cut for speed; for simulations only.
         shared: whether other processes may open it too; they start one at a time (`store.shared_files.starting`).
+        tenant: whose it is.
 
     Raises:
         BusyError: `data.locked`.
-        ConfigError: `data.read_only`, `data.newer_schema`, `data.damaged`.
+        ConfigError: `data.read_only`, `data.newer_schema`, `data.damaged`, `data.other_tenant`.
     """
     lock_fd = _lock(data_dir, shared=shared)
     try:
         path = data_dir / DATABASE_NAME
         fresh = not path.exists()
-        engine = _engine(path, durable=durable)
+        engine = _engine(path, durable=durable, tenant=tenant)
         with _translated(), engine.connect() as conn:
             upgrade(conn)
+            with conn.begin():
+                cell_rows.claim(conn, int(time.time()))
         if fresh:
             path.chmod(0o600)
             _sync_directory(data_dir)
     except BaseException:
         os.close(lock_fd)
         raise
-    return SqliteStore(engine, lock_fd, data_dir if shared else None)
+    return SqliteStore(engine, lock_fd, tenant, data_dir if shared else None)
 
 
 def _lock(data_dir: Path, *, shared: bool) -> int:
@@ -223,10 +231,11 @@ def _sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def _engine(path: Path, *, durable: bool, looking: bool = False) -> Engine:
+def _engine(path: Path, *, durable: bool, tenant: str, looking: bool = False) -> Engine:
     engine = create_engine(
         f"sqlite+pysqlite:///file:{quote(str(path))}?mode={'ro' if looking else 'rwc'}&uri=true",
         poolclass=NullPool,
+        execution_options=scope.options(tenant),
         connect_args={
             "check_same_thread": False,
             "timeout": 10,
@@ -284,35 +293,38 @@ def translate(error: Exception) -> TidegateError | None:
 
 
 @contextlib.contextmanager
-def looking_at(data_dir: Path) -> Iterator[Connection]:
-    """Open the database of a data directory for reading only, also beside a server that runs on it. Nothing is locked, made or migrated.
+def looking_at(data_dir: Path, tenant: str = scope.DEFAULT) -> Iterator[Connection]:
+    """Open the database of a tenant's data directory for reading only, also beside a server that runs on it. Nothing is locked, made or migrated.
 
     Raises:
-        ConfigError: `data.read_only`, `data.damaged`.
+        ConfigError: `data.read_only`, `data.damaged`, `data.other_tenant`.
     """
-    engine = _engine(data_dir / DATABASE_NAME, durable=True, looking=True)
+    engine = _engine(data_dir / DATABASE_NAME, durable=True, looking=True, tenant=tenant)
     try:
         with (
             _translated(),
             engine.connect().execution_options(tidegate_read=True) as conn,
             conn.begin(),
         ):
+            cell_rows.require_own(conn)
             yield conn
     finally:
         engine.dispose()
 
 
 @contextlib.contextmanager
-def alone(data_dir: Path) -> Iterator[Connection]:
-    """Open the database of a data directory for reading, with no server on it meanwhile.
+def alone(data_dir: Path, tenant: str = scope.DEFAULT) -> Iterator[Connection]:
+    """Open the database of a tenant's data directory for reading, with no server on it meanwhile.
 
     Raises:
-        BusyError: `data.locked`. ConfigError: `data.read_only`, `data.damaged`.
+        BusyError: `data.locked`. ConfigError: `data.read_only`, `data.damaged`, `data.other_tenant`.
     """
     lock_fd = _lock(data_dir, shared=False)
-    engine = _engine(data_dir / DATABASE_NAME, durable=True, looking=True)
+    engine = _engine(data_dir / DATABASE_NAME, durable=True, looking=True, tenant=tenant)
     try:
         with _translated(), engine.connect().execution_options(tidegate_read=True) as conn:
+            with conn.begin():
+                cell_rows.require_own(conn)
             yield conn
     finally:
         engine.dispose()

@@ -7,9 +7,9 @@ from sqlalchemy import Connection, Select, delete, func, insert, or_, select, tu
 
 from tidegate.server.store import supply_tables as s
 from tidegate.server.store import tables as t
+from tidegate.server.store.scope import tenant_of
 
 Row = dict[str, Any]
-_TENANT: Final = "default"
 #: Values in one `IN (…)`.
 _IN_MAX: Final = 500
 #: An artifact and its release, as every answer here names them.
@@ -46,7 +46,7 @@ def _pieces(values: Iterable[Any]) -> Iterator[list[Any]]:
 
 def add_attachment(conn: Connection, values: Mapping[str, Any]) -> None:
     """Add a document of an artifact."""
-    conn.execute(insert(s.attachment).values(tenant=_TENANT, **values))
+    conn.execute(insert(s.attachment).values(**values))
 
 
 def attachments(conn: Connection, release_id: int) -> list[Row]:
@@ -70,7 +70,7 @@ def has_parts(conn: Connection, sbom_sha256: str) -> bool:
 def add_parts(conn: Connection, rows: list[Row]) -> None:
     """Add parts of a bill of materials."""
     if rows:
-        conn.execute(insert(s.sbom_part), [{"tenant": _TENANT, **row} for row in rows])
+        conn.execute(insert(s.sbom_part), [{**row} for row in rows])
 
 
 def _with_sboms(*columns: Any) -> Select[Any]:
@@ -90,7 +90,7 @@ def parts_called(
 ) -> list[Row]:
     """Return parts by name (in small letters) or by package, each with the artifact that it is in; the newest release first."""
     p = s.sbom_part
-    asked = _with_sboms(*p.c, *_ARTIFACT).where(p.c.tenant == _TENANT)
+    asked = _with_sboms(*p.c, *_ARTIFACT).where(p.c.tenant == tenant_of(conn))
     if key:
         asked = asked.where(or_(p.c.key == key, p.c.source_key == key))
     if name:
@@ -108,7 +108,7 @@ def parts_near(conn: Connection, text: str, limit: int = 8) -> list[str]:
     asked = (
         select(p.c.name)
         .distinct()
-        .where(p.c.tenant == _TENANT, p.c.name_key.icontains(text, autoescape=True))
+        .where(p.c.tenant == tenant_of(conn), p.c.name_key.icontains(text, autoescape=True))
         .order_by(p.c.name)
         .limit(limit)
     )
@@ -157,10 +157,10 @@ def put_advisory(
     """Add an advisory, or put it in the place of the one of that name; return its id."""
     a = s.advisory
     known = conn.execute(
-        select(a.c.id).where(a.c.tenant == _TENANT, a.c.name == values["name"])
+        select(a.c.id).where(a.c.tenant == tenant_of(conn), a.c.name == values["name"])
     ).scalar()
     if known is None:
-        made = conn.execute(insert(a).values(tenant=_TENANT, **values)).inserted_primary_key
+        made = conn.execute(insert(a).values(**values)).inserted_primary_key
         assert made is not None  # noqa: S101 - one row was inserted
         number = int(made[0])
     else:
@@ -172,9 +172,7 @@ def put_advisory(
         (s.advisory_package, "key", keys),
         (s.advisory_name, "name", names),
     ):
-        rows = [
-            {"tenant": _TENANT, "advisory_id": number, column: one} for one in sorted(set(texts))
-        ]
+        rows = [{"advisory_id": number, column: one} for one in sorted(set(texts))]
         if rows:
             conn.execute(insert(table), rows)
     return number
@@ -189,7 +187,7 @@ def advisory(conn: Connection, number: int) -> Row | None:
 def advisory_named(conn: Connection, name: str) -> Row | None:
     """Return the advisory of that id or, with no other of that alias, alias (untrusted text); None for none."""
     a, n = s.advisory, s.advisory_name
-    exact = _rows(conn, select(a).where(a.c.tenant == _TENANT, a.c.name == name))
+    exact = _rows(conn, select(a).where(a.c.tenant == tenant_of(conn), a.c.name == name))
     if exact:
         return exact[0]
     asked = select(a).join(n, n.c.advisory_id == a.c.id).where(n.c.name == name.upper()).limit(2)
@@ -207,7 +205,7 @@ def advisories(
 ) -> list[Row]:
     """Return advisories, the most recently imported first; of a release, the worst first."""
     a, f = s.advisory, s.finding
-    asked = select(a).where(a.c.tenant == _TENANT)
+    asked = select(a).where(a.c.tenant == tenant_of(conn))
     if rank >= 0:
         asked = asked.where(a.c.rank <= rank)
     if before:
@@ -258,11 +256,9 @@ def drop_advisory(conn: Connection, number: int) -> None:
 
 def add_statement(conn: Connection, values: Mapping[str, Any], names: Iterable[str]) -> None:
     """Add a statement under the names of its vulnerability, in capitals."""
-    made = conn.execute(
-        insert(s.vex_statement).values(tenant=_TENANT, **values)
-    ).inserted_primary_key
+    made = conn.execute(insert(s.vex_statement).values(**values)).inserted_primary_key
     assert made is not None  # noqa: S101 - one row was inserted
-    rows = [{"tenant": _TENANT, "statement_id": made[0], "name": one} for one in sorted(set(names))]
+    rows = [{"statement_id": made[0], "name": one} for one in sorted(set(names))]
     if rows:
         conn.execute(insert(s.vex_name), rows)
 
@@ -271,12 +267,14 @@ def drop_statements(conn: Connection, document: str) -> set[str]:
     """Forget what was imported from a document of that name; return the names of what it spoke of."""
     v, n = s.vex_statement, s.vex_name
     mine = select(v.c.id).where(
-        v.c.tenant == _TENANT, v.c.document == document, v.c.artifact_id.is_(None)
+        v.c.tenant == tenant_of(conn), v.c.document == document, v.c.artifact_id.is_(None)
     )
     names = {str(one) for one in conn.execute(select(n.c.name).where(n.c.statement_id.in_(mine))).scalars()}  # fmt: skip
     conn.execute(delete(n).where(n.c.statement_id.in_(mine)))
     conn.execute(
-        delete(v).where(v.c.tenant == _TENANT, v.c.document == document, v.c.artifact_id.is_(None))
+        delete(v).where(
+            v.c.tenant == tenant_of(conn), v.c.document == document, v.c.artifact_id.is_(None)
+        )
     )
     return names
 
@@ -304,9 +302,7 @@ def put_findings(
         where.append(f.c.artifact_id == artifact_id)
     conn.execute(delete(f).where(*where))
     if rows:
-        conn.execute(
-            insert(f), [{"tenant": _TENANT, "advisory_id": advisory_id, **row} for row in rows]
-        )
+        conn.execute(insert(f), [{"advisory_id": advisory_id, **row} for row in rows])
 
 
 def findings(
@@ -443,5 +439,5 @@ def device_row(conn: Connection, device_id: str) -> Row | None:
     """Return what a device runs (untrusted id), or None."""
     d = t.device
     columns = (d.c.row, d.c.product, d.c.running_counter.label("counter"), d.c.variant)
-    found = _rows(conn, select(*columns).where(d.c.tenant == _TENANT, d.c.id == device_id))
+    found = _rows(conn, select(*columns).where(d.c.tenant == tenant_of(conn), d.c.id == device_id))
     return found[0] if found else None

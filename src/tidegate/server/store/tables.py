@@ -24,6 +24,7 @@ from tidegate.server.store import (
     job_tables,
     server_tables,
     supply_tables,
+    tenant_tables,
     upload_tables,
 )
 from tidegate.server.store.account_tables import (
@@ -40,6 +41,7 @@ from tidegate.server.store.incident_tables import (
     publication,
     publication_update,
 )
+from tidegate.server.store.scope import tenant_of_row
 from tidegate.server.store.table_parts import Id as _Id
 from tidegate.server.store.table_parts import metadata
 from tidegate.server.store.table_parts import tenant as _tenant
@@ -64,6 +66,7 @@ __all__ = [
     "session_salt",
     "sign_in_flow",
     "supply_tables",
+    "tenant_tables",
     "upload_tables",
 ]
 
@@ -436,7 +439,7 @@ firmware_sample = Table(
 gate = Table(
     "gate",
     metadata,
-    Column("tenant", String(64), primary_key=True),
+    Column("tenant", String(64), primary_key=True, default=tenant_of_row),
     Column("epoch", BigInteger, nullable=False),
 )
 
@@ -468,6 +471,7 @@ lease = Table(
     "lease",
     metadata,
     Column("name", String(64), primary_key=True),
+    _tenant(),
     Column("holder", String(64), nullable=False),
     Column("expires_at", BigInteger, nullable=False),
 )

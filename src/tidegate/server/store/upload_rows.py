@@ -1,23 +1,23 @@
 """Statements about files on their way here. How far one came is asked of the place that keeps its parts, not of these rows."""
 
-from typing import Any, Final
+from typing import Any
 
 from sqlalchemy import Connection, delete, func, insert, or_, select, update
 
+from tidegate.server.store.scope import tenant_of
 from tidegate.server.store.upload_tables import upload
 
 Row = dict[str, Any]
-_TENANT: Final = "default"
 
 
 def add(conn: Connection, row: Row) -> None:
     """Note a new file."""
-    conn.execute(insert(upload).values(tenant=_TENANT, **row))
+    conn.execute(insert(upload).values(**row))
 
 
 def find(conn: Connection, name: str) -> Row | None:
     """Return a file's row, or None."""
-    asked = select(upload).where(upload.c.tenant == _TENANT, upload.c.id == name)
+    asked = select(upload).where(upload.c.tenant == tenant_of(conn), upload.c.id == name)
     found = conn.execute(asked).mappings().first()
     return dict(found) if found is not None else None
 
@@ -27,7 +27,7 @@ def underway(conn: Connection, sha256: str, length: int, by: str) -> Row | None:
     asked = (
         select(upload)
         .where(
-            upload.c.tenant == _TENANT,
+            upload.c.tenant == tenant_of(conn),
             upload.c.sha256 == sha256,
             upload.c.length == length,
             upload.c.created_by == by,
@@ -42,7 +42,7 @@ def underway(conn: Connection, sha256: str, length: int, by: str) -> Row | None:
 
 def listed(conn: Connection, limit: int) -> list[Row]:
     """Return the newest rows."""
-    asked = select(upload).where(upload.c.tenant == _TENANT)
+    asked = select(upload).where(upload.c.tenant == tenant_of(conn))
     asked = asked.order_by(upload.c.created_at.desc(), upload.c.id).limit(limit)
     return [dict(row) for row in conn.execute(asked).mappings()]
 
@@ -50,7 +50,7 @@ def listed(conn: Connection, limit: int) -> list[Row]:
 def promised_bytes(conn: Connection) -> int:
     """Return how many bytes the files under way have, those that are still to come included."""
     asked = select(func.coalesce(func.sum(upload.c.length), 0)).where(
-        upload.c.tenant == _TENANT, upload.c.state.in_(("open", "checking"))
+        upload.c.tenant == tenant_of(conn), upload.c.state.in_(("open", "checking"))
     )
     return int(conn.execute(asked).scalar_one())
 
@@ -58,7 +58,9 @@ def promised_bytes(conn: Connection) -> int:
 def put(conn: Connection, name: str, values: Row) -> None:
     """Change a row."""
     conn.execute(
-        update(upload).where(upload.c.tenant == _TENANT, upload.c.id == name).values(**values)
+        update(upload)
+        .where(upload.c.tenant == tenant_of(conn), upload.c.id == name)
+        .values(**values)
     )
 
 
@@ -67,7 +69,7 @@ def take(conn: Connection, name: str, holder: str, now: int, until: int) -> bool
     done = conn.execute(
         update(upload)
         .where(
-            upload.c.tenant == _TENANT,
+            upload.c.tenant == tenant_of(conn),
             upload.c.id == name,
             or_(
                 upload.c.state == "open",

@@ -5,14 +5,14 @@ from typing import Any
 from sqlalchemy import Connection, func, or_, select
 
 from tidegate.server.store import tables as t
+from tidegate.server.store.scope import tenant_of
 
 Row = dict[str, Any]
-_TENANT = "default"
 
 
 def device(conn: Connection, device_id: str) -> Row | None:
     """Return a device by id (untrusted)."""
-    asked = select(t.device).where(t.device.c.tenant == _TENANT, t.device.c.id == device_id)
+    asked = select(t.device).where(t.device.c.tenant == tenant_of(conn), t.device.c.id == device_id)
     row = conn.execute(asked).mappings().first()
     return dict(row) if row else None
 
@@ -39,7 +39,7 @@ def pending(conn: Connection, limit: int) -> list[Row]:
     """Return devices that ask to be enrolled, oldest first."""
     asked = (
         select(t.device)
-        .where(t.device.c.tenant == _TENANT, t.device.c.state == "pending")
+        .where(t.device.c.tenant == tenant_of(conn), t.device.c.state == "pending")
         .order_by(t.device.c.enrolled_at, t.device.c.row)
         .limit(limit)
     )

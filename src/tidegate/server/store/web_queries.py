@@ -6,9 +6,9 @@ from typing import Any
 from sqlalchemy import Connection, Select, case, func, or_, select
 
 from tidegate.server.store import tables as t
+from tidegate.server.store.scope import tenant_of
 
 Row = dict[str, Any]
-_TENANT = "default"
 #: States of a rollout that somebody still looks at, the most urgent first.
 LOOKED_AT = ("halted", "falling_back", "active", "paused", "awaiting_approval", "scheduled")
 
@@ -57,7 +57,9 @@ def running(conn: Connection) -> list[Row]:
 def pending_count(conn: Connection) -> int:
     """Return how many devices ask to be enrolled."""
     asked = select(func.count()).select_from(t.device)
-    return _count(conn, asked.where(t.device.c.tenant == _TENANT, t.device.c.state == "pending"))
+    return _count(
+        conn, asked.where(t.device.c.tenant == tenant_of(conn), t.device.c.state == "pending")
+    )
 
 
 def open_incident_count(conn: Connection) -> int:
@@ -166,7 +168,7 @@ def security_events(conn: Connection, since: int, limit: int) -> list[Row]:
 def quarantined(conn: Connection, limit: int) -> list[Row]:
     """Return devices in quarantine."""
     asked = select(t.device.c.id, t.device.c.last_seen).where(
-        t.device.c.tenant == _TENANT, t.device.c.state == "quarantined"
+        t.device.c.tenant == tenant_of(conn), t.device.c.state == "quarantined"
     )
     return _rows(conn, asked.limit(limit))
 
@@ -176,7 +178,9 @@ def quarantined(conn: Connection, limit: int) -> list[Row]:
 
 def rollout(conn: Connection, name: str) -> Row | None:
     """Return a rollout with its release."""
-    return _one(conn, _ROLLOUT.where(t.rollout.c.tenant == _TENANT, t.rollout.c.name == name))
+    return _one(
+        conn, _ROLLOUT.where(t.rollout.c.tenant == tenant_of(conn), t.rollout.c.name == name)
+    )
 
 
 def rollouts_looked_at(conn: Connection, limit: int) -> list[Row]:
@@ -289,7 +293,8 @@ def release_count(conn: Connection) -> int:
 def release(conn: Connection, name: str) -> Row | None:
     """Return a release by name."""
     return _one(
-        conn, select(t.release).where(t.release.c.tenant == _TENANT, t.release.c.name == name)
+        conn,
+        select(t.release).where(t.release.c.tenant == tenant_of(conn), t.release.c.name == name),
     )
 
 
@@ -346,7 +351,9 @@ def incident_count(conn: Connection) -> int:
 
 def incident(conn: Connection, name: str) -> Row | None:
     """Return an incident by name."""
-    return _one(conn, _INCIDENT.where(t.incident.c.tenant == _TENANT, t.incident.c.name == name))
+    return _one(
+        conn, _INCIDENT.where(t.incident.c.tenant == tenant_of(conn), t.incident.c.name == name)
+    )
 
 
 def action_counts(conn: Connection, incident_ids: Collection[int]) -> dict[int, int]:

@@ -41,8 +41,9 @@ class Writer(abc.ABC):
     #: Most pieces of work in one transaction: bounds how long the first of them waits for its acknowledgement.
     group_max = 512
 
-    def __init__(self) -> None:
-        """Nothing waits, and nobody listens."""
+    def __init__(self, tenant: str) -> None:
+        """Nothing waits, and nobody listens; `tenant` is whose database it is."""
+        self.tenant = tenant
         self._jobs: queue.PriorityQueue[Job] = queue.PriorityQueue()
         self._numbers = itertools.count()
         self._listeners: list[Callable[[tuple[Change, ...]], None]] = []
