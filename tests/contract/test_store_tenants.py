@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 from sqlalchemy import Connection, func, select, text
-from tests import postgres, stores
+from tests import stores
 
 from tidegate.core.errors import ConfigError
 from tidegate.server.store import (
@@ -100,7 +101,7 @@ def test_a_database_is_opened_for_nobody_else(pair: Pair) -> None:
     pair.open("acme").close()
     if pair.url:
         # the rows of one tenant in the schema of another, as a copy that went wrong would leave them
-        with postgres.psycopg.connect(pair.url, autocommit=True) as conn:
+        with psycopg.connect(pair.url, autocommit=True) as conn:
             conn.execute("UPDATE tidegate_rival_2.cell SET tenant = 'acme'")
             conn.execute("INSERT INTO tidegate_rival_2.cell VALUES ('acme', 1)")
         folder, tenant = pair.folder_of("rival-2"), "rival-2"
@@ -136,9 +137,9 @@ def test_what_was_in_use_before_there_were_tenants_is_the_default_ones(tmp_path:
 def test_tenants_do_not_wait_for_one_another(pair: Pair) -> None:
     acme, rival = pair.open("acme"), pair.open("rival-2")
 
-    def inside(conn: Connection) -> int:
+    def inside(conn: Connection) -> None:
         _fill(conn)
-        return rival.write(_fill).result(30) or 0
+        rival.write(_fill).result(30)
 
     acme.write(inside).result(60)
     assert set(acme.read(_tenants)) >= {"account"}
