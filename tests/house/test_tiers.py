@@ -38,7 +38,7 @@ def _run(folder: Path, text: str, strict: str, *more: str) -> subprocess.Complet
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *more, "."]
     env = {**os.environ, "TIDEGATE_STRICT_TIERS": strict}
     return subprocess.run(
-        command, cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=60
+        command, cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=300
     )
 
 
