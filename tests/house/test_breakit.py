@@ -1,8 +1,6 @@
 """The patches that break Tidegate on purpose stay usable: each still fits the code and names tests that exist."""
 
-import os
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -19,14 +17,10 @@ def _header(patch: Path, word: str) -> list[str]:
 
 
 @pytest.mark.parametrize("patch", [*PATCHES, *LAB_PATCHES], ids=lambda patch: patch.stem)
-def test_a_patch_still_fits_the_code(patch: Path, tmp_path: Path) -> None:
-    shutil.copytree(ROOT / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(ROOT / "boot", tmp_path / "boot")
-    env = {**os.environ, "GIT_CEILING_DIRECTORIES": str(tmp_path.parent)}
+def test_a_patch_still_fits_the_code(patch: Path) -> None:
     result = subprocess.run(
         ["git", "apply", "--check", str(patch)],
-        cwd=tmp_path,
-        env=env,
+        cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
