@@ -1,6 +1,7 @@
 """The commands of operators over real HTTP, against a server with real devices behind it."""
 
 import json
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -256,3 +257,12 @@ def test_what_waits_for_a_second_person_is_listed_and_no_token_decides_it(
     assert "waits for the approval of one more person" in cli("rollout", "show", "gw1-1.1.0")[1]
     assert cli("rollout", "approve", "gw1-1.1.0")[0] == 4
     assert cli("rollout", "decline", "gw1-1.1.0", "--reason", "no")[0] == 4
+
+
+@pytest.mark.usefixtures("served")
+def test_a_demo_does_not_bring_throw_away_keys_to_a_server_that_lives(cli: Cli) -> None:
+    address = os.environ["TIDEGATE_SERVER"]
+    code, _, err = cli("demo", "--exit", "--server", address, "--data", "demo")
+    assert code == 1
+    assert "has devices or releases; the demo wants a server for itself" in err
+    assert [one["name"] for one in find_client(None, None).get("/api/v1/releases")["items"]] == ["gw1-1.1.0"]  # fmt: skip

@@ -79,8 +79,8 @@ class Client:
             raise ConfigError("config.invalid", f"{server!r} is not the URL of a server")
         self.server = server.rstrip("/")
         self._parts = parts
-        self._token = token
-        self._ca = ca
+        self.token = token
+        self.ca = ca
         self._timeout_s = timeout_s
         self._sleep = sleep
 
@@ -261,15 +261,15 @@ class Client:
         host, port = parts.hostname or "", parts.port
         if parts.scheme == "http":
             return http.client.HTTPConnection(host, port, timeout=self._timeout_s)
-        context = ssl.create_default_context(cafile=str(self._ca) if self._ca else None)
+        context = ssl.create_default_context(cafile=str(self.ca) if self.ca else None)
         if elsewhere is not None:
             context.load_default_certs()
         return http.client.HTTPSConnection(host, port, timeout=self._timeout_s, context=context)
 
     def _headers(self) -> dict[str, str]:
         headers = {"Accept": "application/json", "User-Agent": f"tidegate/{__version__}"}
-        if self._token:
-            headers["Authorization"] = f"Bearer {self._token}"
+        if self.token:
+            headers["Authorization"] = f"Bearer {self.token}"
         return headers
 
     def _key(self, method: str, path: str, payload: bytes) -> str:

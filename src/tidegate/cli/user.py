@@ -140,9 +140,9 @@ def link(name: str, client: Client, out: Output) -> None:
     tidegate user link admin
     """
     made = client.post(f"{API}/accounts/{quoted(name)}/ticket", {})
-    show_lines(
-        out, "link/1", {**made, "url": client.server + made["path"]}, [client.server + made["path"]]
-    )
+    # the server may know better than we do how browsers reach it
+    url = made.get("url") or client.server + made["path"]
+    show_lines(out, "link/1", {**made, "url": url}, [url])
 
 
 @command.command("sessions")

@@ -58,7 +58,7 @@ DEAD: Final = ReleasePlan(
     "shelve.py",
     revs=(3, 6),
     behaviours={name: Behaviour(boots=False) for name in UNBENCHED},
-    back_to=(3,),
+    back_to=(2, 3),
 )
 NOISY: Final = ReleasePlan(
     5,
@@ -66,9 +66,9 @@ NOISY: Final = ReleasePlan(
     "statistics.py",
     revs=(3, 6),
     behaviours={"*": Behaviour(errors_per_hour=30.0, calm_s=120.0)},
-    back_to=(3,),
+    back_to=(2, 3),
 )
-SOUND: Final = ReleasePlan(6, "1.5.0", "textwrap.py", revs=(3, 6), back_to=(3,))
+SOUND: Final = ReleasePlan(6, "1.5.0", "textwrap.py", revs=(3, 6), back_to=(2, 3))
 RELEASES: Final = (FACTORY, GOOD, FRAGILE, DEAD, NOISY, SOUND)
 
 

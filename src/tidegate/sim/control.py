@@ -133,6 +133,10 @@ class Control:
         """Yield every device."""
         yield from self.api.pages("/devices", limit=500)
 
+    def lives(self) -> bool:
+        """Say whether there are devices or releases."""
+        return any(self.api.get(path, limit=1)["items"] for path in ("/devices", "/releases"))
+
     def device_log(self, name: str) -> list[dict[str, Any]]:
         """Return what a device reported."""
         return list(self.api.pages(f"/devices/{name}/log"))

@@ -20,10 +20,10 @@ from tidegate.sim.clock import AcceleratedTimeline
 from tidegate.sim.device import Factory, SimDevice
 from tidegate.sim.faults import Behaviour, Cut, CutMode, Truth
 from tidegate.sim.lies import Lie, lying_wire
-from tidegate.sim.link import HttpWire
 from tidegate.sim.population import PopulationSpec, populate
 from tidegate.sim.report import device_truth
 from tidegate.sim.scheduler import Fleet, Scheduler
+from tidegate.sim.venue import Venue
 
 #: Orders are looked for this often, in accelerated seconds.
 SLICE_S: Final = 10.0
@@ -32,8 +32,7 @@ SLICE_S: Final = 10.0
 class CrewSpec(msgspec.Struct, frozen=True, kw_only=True):
     """What a crew is made of. Paths are of this machine; of a population, a crew is every `parts`-th device from `part` on."""
 
-    host: str
-    port: int
+    venue: Venue
     seed: int
     speed: float
     population: PopulationSpec
@@ -92,7 +91,7 @@ class Crew:
         self.catalogue = Catalogue()
         self.catalogue.add(spec.factory)
         self.truth = Truth()
-        self.wire = HttpWire(spec.host, spec.port)
+        self.wire = spec.venue.wire()
         factory = Factory(
             anchor=Path(spec.anchor).read_bytes(),
             image=Path(spec.factory_image).read_bytes(),

@@ -13,8 +13,9 @@ from typing import Final
 from tidegate.core.errors import ConfigError, TidegateError
 from tidegate.publisher.image import find_tool
 from tidegate.sim.stage import Stage, StageOptions
-from tidegate.sim.story import Story
+from tidegate.sim.story import STEPS, Story
 from tidegate.sim.teller import Row, Teller, table
+from tidegate.sim.venue import Venue
 
 MINUTE_S: Final = 60
 
@@ -30,6 +31,8 @@ class DemoOptions:
         kill_server: `kill -9` the server in the middle of the first step.
         data: where everything is kept; None = a temporary directory that is removed.
         as_json: the verdict as one JSON value on stdout.
+        steps: which steps of the story are told.
+        venue, token: a server that is there already and empty, and who asks there; None = one of the demo's own.
     """
 
     exit_when_done: bool = False
@@ -39,6 +42,9 @@ class DemoOptions:
     kill_server: bool = True
     data: Path | None = None
     as_json: bool = False
+    steps: tuple[int, ...] = STEPS
+    venue: Venue | None = None
+    token: str = ""
 
 
 def run_demo(options: DemoOptions) -> int:
@@ -57,7 +63,12 @@ def run_demo(options: DemoOptions) -> int:
     teller = Teller(sys.stderr)
     stage = Stage(
         StageOptions(
-            folder=folder.resolve(), devices=options.devices, speed=options.speed, seed=options.seed
+            folder=folder.resolve(),
+            devices=options.devices,
+            speed=options.speed,
+            seed=options.seed,
+            venue=options.venue,
+            token=options.token,
         ),
         teller,
     )
@@ -83,7 +94,7 @@ def _play(stage: Stage, teller: Teller, options: DemoOptions) -> int:
     )
     teller.line(f"Look on:  {stage.sign_in_link()}")
     teller.line()
-    story = Story(stage, teller, kill_server=options.kill_server)
+    story = Story(stage, teller, kill_server=options.kill_server, steps=options.steps)
     true = story.play()
     _verdict(story.rows, teller, true=true, as_json=options.as_json)
     for line in stage.report(story.incidents):

@@ -5,6 +5,7 @@ Wires can lie: `Tampered` and its like sit where a hostile proxy would, and chan
 
 import asyncio
 import http.client
+import ssl
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from random import Random
@@ -99,11 +100,19 @@ class AsgiWire:
 
 
 class HttpWire:
-    """Real HTTP to a server on this machine, on one kept-alive connection."""
+    """Real HTTP to a server, on one kept-alive connection; over TLS where a `context` says whom to believe."""
 
-    def __init__(self, host: str, port: int, *, timeout_s: float = 30.0) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        timeout_s: float = 30.0,
+        context: ssl.SSLContext | None = None,
+    ) -> None:
         """Connect to `host:port` when first needed."""
         self._host, self._port, self._timeout_s = host, port, timeout_s
+        self._context = context
         self._connection: http.client.HTTPConnection | None = None
 
     def send(
@@ -136,13 +145,18 @@ class HttpWire:
         self, method: str, path: str, headers: Mapping[str, str], body: bytes | None
     ) -> Answer:
         if self._connection is None:
-            self._connection = http.client.HTTPConnection(
-                self._host, self._port, timeout=self._timeout_s
-            )
+            self._connection = self._opened()
         self._connection.request(method, path, body=body, headers=dict(headers))
         answer = self._connection.getresponse()
         found = {name.lower(): value for name, value in answer.getheaders()}
         return Answer(answer.status, found, answer.read())
+
+    def _opened(self) -> http.client.HTTPConnection:
+        if self._context is None:
+            return http.client.HTTPConnection(self._host, self._port, timeout=self._timeout_s)
+        return http.client.HTTPSConnection(
+            self._host, self._port, timeout=self._timeout_s, context=self._context
+        )
 
 
 def _translate(error: Exception) -> TransferError:

@@ -18,11 +18,11 @@ from tidegate.sim.board import Image
 from tidegate.sim.control import Control
 from tidegate.sim.crew import CrewSpec, Known
 from tidegate.sim.images import BUILT_AT, TreeSpec, make_tree
-from tidegate.sim.link import HttpWire
 from tidegate.sim.population import DevicePlan, PopulationSpec, populate
 from tidegate.sim.processes import Crews, Server, free_port
 from tidegate.sim.report import DeviceTruth
 from tidegate.sim.teller import Teller
+from tidegate.sim.venue import Venue
 from tidegate.sim.virtual_board import BoardSpec, VirtualBoard, make_board, slot_path, wait_for
 from tidegate.sim.workshop import Recipe, Workshop, contract
 
@@ -44,12 +44,19 @@ interval = "1s"
 
 @dataclass(frozen=True, kw_only=True)
 class StageOptions:
-    """Where and how large."""
+    """Where and how large.
+
+    Attributes:
+        venue: a server that is there already, with nothing on it; None = one of the stage's own.
+        token: of somebody who may do everything there.
+    """
 
     folder: Path
     devices: int
     speed: float
     seed: int
+    venue: Venue | None = None
+    token: str = ""
 
 
 class Stage:
@@ -57,10 +64,11 @@ class Stage:
 
     Attributes:
         plans: the simulated devices on paper.
-        server, control, crew, board: there after `set`.
+        server: the stage's own; None where it plays on another.
+        venue, control, crew, board: there after `set`.
     """
 
-    server: Server
+    venue: Venue
     control: Control
     crew: Crews
     board: VirtualBoard
@@ -69,6 +77,7 @@ class Stage:
     def __init__(self, options: StageOptions, teller: Teller) -> None:
         """Plan the fleet; nothing is started yet."""
         self._options = options
+        self.server: Server | None = None
         self._teller = teller
         self._folder = options.folder
         self._spec = PopulationSpec(
@@ -95,8 +104,7 @@ class Stage:
                 for release in cast.RELEASES
                 for model in self._models(release)
             }
-            self._teller.progress("starting the control plane")
-            self._start_server()
+            self._open_venue()
             self._wait_for_images(making)
         self._publish()
         self._start_devices()
@@ -110,13 +118,28 @@ class Stage:
     @property
     def url(self) -> str:
         """Where the control plane listens."""
-        return f"http://127.0.0.1:{self.server.port}"
+        return self.venue.url
 
     def sign_in_link(self) -> str:
         """Return a link that signs its holder in, once."""
         return f"{self.url}{self.control.sign_in_path()}"
 
+    def _open_venue(self) -> None:
+        """Start a server of our own, or see that nothing lives on the one that was named: the demo brings a root of trust that anybody may sign with."""
+        given = self._options.venue
+        if given is None:
+            self._start_server()
+            return
+        self.venue = given
+        self.control = Control(Api(given.wire(), self._options.token))
+        if self.control.lives():
+            raise ConfigError(
+                "config.invalid",
+                f"{given.url} has devices or releases; the demo wants a server for itself, and publishes a root of trust made of throw-away keys",
+            )
+
     def _start_server(self) -> None:
+        self._teller.progress("starting the control plane")
         data = self._folder / "data"
         config = self._folder / "tidegate.toml"
         config.write_text(_SERVER_TOML)
@@ -124,7 +147,8 @@ class Stage:
         self.server = Server(data, free_port(), log, ("--config", str(config)))
         self._open.append(self.server)
         token = (data / "bootstrap.token").read_text().strip()
-        self.control = Control(Api(HttpWire("127.0.0.1", self.server.port), token))
+        self.venue = Venue(url=f"http://127.0.0.1:{self.server.port}")
+        self.control = Control(Api(self.venue.wire(), token))
 
     # --- images ----------------------------------------------------------------------------------------------------
 
@@ -179,7 +203,7 @@ class Stage:
         board = self._folder / "board"
         return [
             {"type": "boot", "by": f"marker:{board / 'booted'}"},
-            {"type": "network", "needs": [f"tcp:127.0.0.1:{self.server.port}"]},
+            {"type": "network", "needs": [f"tcp:{self.venue.host}:{self.venue.port}"]},
             {"type": "services", "pid_files": [str(board / "core.pid")]},
         ]
 
@@ -188,7 +212,9 @@ class Stage:
         return self._workshop.assigned(release.counter, model)
 
     def director_key(self) -> str:
-        """Steal the director's private key, as somebody would who got into the server; hex."""
+        """Steal the director's private key, as somebody would who got into the server; hex. Empty where nobody can."""
+        if self.server is None:
+            return ""
         return (self._folder / "data" / "online" / "director.key").read_bytes().hex()
 
     # --- devices ---------------------------------------------------------------------------------------------------
@@ -201,8 +227,7 @@ class Stage:
         anchor.write_bytes(root)
         factory = self._images[(cast.FACTORY.counter, cast.MODEL)]
         spec = CrewSpec(
-            host="127.0.0.1",
-            port=self.server.port,
+            venue=self.venue,
             seed=self._options.seed,
             speed=self._options.speed,
             population=self._spec,
@@ -255,6 +280,7 @@ class Stage:
             slot_size=LARGE,
             attributes={"stage": "pilot", "region": "here", "site": "desk"},
             poll_s=REAL_POLL_S,
+            ca=Path(self.venue.ca) if self.venue.ca else None,
         )
         make_board(folder, spec)
         self.board = VirtualBoard(folder)

@@ -45,6 +45,7 @@ class BoardSpec:
         anchor: root metadata that the image carries.
         slot_size: bytes of each slot file, in whole MiB.
         poll_s: how often the agent asks.
+        ca: the only authority whose certificates the agent believes; None = those of this machine.
     """
 
     device_id: str
@@ -59,6 +60,7 @@ class BoardSpec:
     slot_size: int
     attributes: dict[str, str]
     poll_s: int = 2
+    ca: Path | None = None
 
 
 def make_board(folder: Path, spec: BoardSpec) -> None:
@@ -105,6 +107,7 @@ def _configuration(folder: Path, spec: BoardSpec) -> str:
         for name in SLOTS
     )
     attributes = "".join(f"{k} = {json.dumps(v)}\n" for k, v in sorted(spec.attributes.items()))
+    ca = f"ca = {json.dumps(str(spec.ca))}\n" if spec.ca else ""
     return f"""# A virtual board, made by `tidegate sim board`.
 [device]
 id = {json.dumps(spec.device_id)}
@@ -116,7 +119,7 @@ installed_file = {json.dumps(str(folder / "installed.json"))}
 {attributes}
 [server]
 url = {json.dumps(spec.server)}
-root = {json.dumps(str(folder / "root.json"))}
+{ca}root = {json.dumps(str(folder / "root.json"))}
 claim_file = {json.dumps(str(folder / "claim"))}
 [state]
 dir = {json.dumps(str(folder / "state"))}

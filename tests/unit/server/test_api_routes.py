@@ -1,6 +1,7 @@
 """The REST API over a server in process: who may do what, in which form it answers, and what a repeated call does."""
 
 import json
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -285,6 +286,17 @@ def test_a_ticket_signs_in_once(api: Api) -> None:
     assert made["path"].startswith("/sign-in/ticket?t=t_")
     assert api.accounts.redeem(made["ticket"], int(api.rig.now)) is not None
     assert api.accounts.redeem(made["ticket"], int(api.rig.now)) is None
+
+
+def test_a_ticket_names_the_address_that_browsers_use(api: Api, tmp_path: Path) -> None:
+    outside = Rig(tmp_path / "outside", more={"external_url": "https://ota.example.com/"})
+    for one, base in ((api, ""), (Api(outside), "https://ota.example.com")):
+        one.accounts.create_account(
+            "olga", "viewer", "correct horse battery", ROOT, int(one.rig.now)
+        )
+        made = one.post("/accounts/olga/ticket")
+        assert made["url"] == (f"{base}{made['path']}" if base else "")
+    outside.close()
 
 
 def test_the_status_adds_up(api: Api) -> None:

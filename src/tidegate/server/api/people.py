@@ -137,7 +137,9 @@ class AccountRoutes(Controller):
     ) -> Ticket:
         """Make a one-time sign-in link for an account, good for an hour."""
         ticket = desk.accounts.sign_in_link_ticket(name, desk.now, actor=request.user)
-        return Ticket(name=name, ticket=ticket, path=f"/sign-in/ticket?t={ticket}")
+        path = f"/sign-in/ticket?t={ticket}"
+        base = desk.services.settings.external_url.rstrip("/")
+        return Ticket(name=name, ticket=ticket, path=path, url=f"{base}{path}" if base else "")
 
 
 class TokenRoutes(Controller):

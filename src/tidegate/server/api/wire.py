@@ -357,11 +357,12 @@ class MadeAccount(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ticket(msgspec.Struct, frozen=True, kw_only=True):
-    """A one-time way to sign in: open `path` on this server within an hour."""
+    """A one-time way to sign in: open `path` on this server within an hour. `url` is for browsers; empty where the server does not know how they reach it."""
 
     name: str
     ticket: str
     path: str
+    url: str = ""
 
 
 class ConsentList(msgspec.Struct, frozen=True, kw_only=True):
