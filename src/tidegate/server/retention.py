@@ -2,14 +2,16 @@
 
 | table | goes | stays |
 |---|---|---|
-| `event` | older than `keep_events_s` | of rollouts that are running, watched, or the subject of an incident that is not closed |
+| `event` | older than `keep_events_s`, by rows or whole pieces | of rollouts that are running, watched, or the subject of an incident that is not closed |
 | `update.detail`, `permit` | of rollouts that closed `keep_details_s` ago | the update itself: state, reason, times, bytes |
 | `outbox` | settled `keep_messages_s` ago | whatever is owed |
 | `change` | older than a day | the newest 100,000, for those who follow |
 | `firmware_sample` | finer than six hours before `keep_samples_s` | the rest |
 
-Counters (`tally`, `daily`, `firmware`, `exposure`) are kept with the event that moves them and never reckoned from it again, so they stay true. The
-operators' log, plans and incidents are never touched. Each step is a transaction of its own that takes at most `STEP` rows, so that nobody waits for it.
+Where the log has pieces (`store.partitions`), they are made ahead here, and go as a whole when all of one is old: with the largest settings up to two weeks
+later. Counters (`tally`, `daily`, `firmware`, `exposure`) are kept with the event that moves them and never reckoned from it again, so they stay true. The
+operators' log, plans and incidents are never touched. Each step is a transaction of its own that takes at most `STEP` rows, or a piece, so that nobody waits
+for it.
 """
 
 import logging
@@ -17,7 +19,8 @@ from collections.abc import Callable, Collection
 from typing import Final
 
 from tidegate.server.config import Settings
-from tidegate.server.store import Connection, Store, retention_rows, tables
+from tidegate.server.store import Connection, Store, hot, partitions, retention_rows, tables
+from tidegate.server.store.partitions import Piece
 from tidegate.server.store.shared import KEPT
 
 #: Rows in one transaction, and transactions in one go.
@@ -25,8 +28,13 @@ STEP: Final = 500
 STEPS_MAX: Final = 40
 #: When nothing more was to be done, it is looked again after this, in seconds.
 REST_S: Final = 3_600
+#: How often it is looked whether pieces of the log have to be made, in seconds.
+AHEAD_S: Final = 60
+#: Most events that are moved out of a piece that goes; where more have to stay, it loses the others row by row.
+MOVED_MAX: Final = 20_000
 _CHANGES_S: Final = 86_400
 _SAMPLE_S: Final = 6 * 3_600
+_border = retention_rows.border
 _log = logging.getLogger("tidegate.retention")
 
 #: A piece of the work: takes a connection, returns how many rows it dealt with.
@@ -40,6 +48,7 @@ class Retention:
         """Go by these settings."""
         self._settings = settings
         self._again_at = 0
+        self._ahead_at = 0
         #: Rollouts whose details are gone: each is looked through once in a process's life.
         self._bare: set[int] = set()
         self._more = False
@@ -52,6 +61,9 @@ class Retention:
             watched: rollouts that the planner looks at.
             now: unix seconds.
         """
+        if not self._ahead_at - AHEAD_S <= now < self._ahead_at:
+            self._make_ahead(store, now)
+            self._ahead_at = now + AHEAD_S
         if now < self._again_at:
             return 0
         done = steps = 0
@@ -82,21 +94,63 @@ class Retention:
             found += self._details(store, watched, now - keep.keep_details_s)
         return found
 
+    def _make_ahead(self, store: Store, now: int) -> None:
+        """Have pieces of the log ready before events come that belong into them."""
+
+        def wanted(conn: Connection) -> int:
+            """Return the width of the pieces that are missing; 0 = none is."""
+            if not partitions.pieces(conn):
+                return 0
+            newest = hot.newest_position(conn)
+            since = _border(conn, tables.event, "position", "received_at", now - partitions.SPAN_S)
+            width = min(max(newest - since, partitions.WIDTH_MIN), partitions.WIDTH_MAX)
+            return width if partitions.missing(conn, newest, width) else 0
+
+        width = store.read(wanted)
+        if width:
+            store.write(
+                lambda conn: partitions.grow(conn, hot.newest_position(conn), width)
+            ).result()
+
     def _events(self, store: Store, watched: Collection[int], before: int) -> list[Step]:
         below = store.read(
-            lambda conn: retention_rows.border(
-                conn, tables.event, "position", "received_at", before
-            )
+            lambda conn: _border(conn, tables.event, "position", "received_at", before)
         )
         if not below:
             return []
         closed = store.read(lambda conn: retention_rows.closed(conn, watched, before))
-        return [lambda conn: retention_rows.drop_events(conn, below, before, closed, STEP)]
+        pieces = store.read(partitions.pieces)
+        young = store.read(lambda conn: hot.next_position(conn, below)) if pieces else 0
+        due = [
+            self._dropped(store, one, before, watched, closed)
+            for one in pieces
+            if one.high <= young
+        ]
+        begun = [one for one in pieces if one.low < below < one.high]
+        if begun and begun[0].high - begun[0].low > partitions.WIDTH_MIN:
+            below = begun[0].low  # it goes as a whole, soon
+        return [*due, lambda conn: retention_rows.drop_events(conn, below, before, closed, STEP)]
+
+    def _dropped(
+        self, store: Store, piece: Piece, before: int, watched: Collection[int], closed: list[int]
+    ) -> Step:
+        """Return what takes a piece away, once it was read what has to stay of it; nobody writes to so old a piece any more."""
+
+        def drop(conn: Connection) -> int:
+            if set(closed) - set(retention_rows.closed(conn, watched, before)):
+                return 0  # somebody came back to a rollout meanwhile
+            if kept is None or not partitions.retire(conn, piece, kept):
+                return 0
+            _log.info("dropped %s: the events before position %s", piece.name, piece.high)
+            return 1
+
+        kept = store.read(
+            lambda conn: retention_rows.lasting_events(conn, piece, before, closed, MOVED_MAX)
+        )
+        return drop
 
     def _changes(self, store: Store, before: int) -> list[Step]:
-        below = store.read(
-            lambda conn: retention_rows.border(conn, tables.change, "seq", "at", before)
-        )
+        below = store.read(lambda conn: _border(conn, tables.change, "seq", "at", before))
         return [lambda conn: retention_rows.drop_changes(conn, below, KEPT, STEP)] if below else []
 
     def _details(self, store: Store, watched: Collection[int], before: int) -> list[Step]:

@@ -134,7 +134,7 @@ def accept(
     devices.require_reporting(device.state)
     if any(_contradicts(conn, device, one) for one in opened if one.envelope is not None):
         identity.contradicted(conn, row, now, quarantine=quarantine)
-    fresh = sorted((one for one in opened if one.body.seq > device.acked_seq), key=_seq)
+    fresh = _fresh(opened, device.acked_seq)
     hot.put_events(conn, [_event_row(device, one, now) for one in fresh])
     fold = _Fold(conn, device, now)
     for one in fresh:
@@ -164,8 +164,13 @@ def _told(body: EventBody) -> tuple[object, ...]:
     return (body.kind, body.at, body.update, body.attempt, body.reason)
 
 
-def _seq(one: Opened) -> int:
-    return one.body.seq
+def _fresh(opened: Sequence[Opened], acked_seq: int) -> list[Opened]:
+    """Return what is behind the number up to which everything was taken, in order, each number once: this alone says what counts (decisions/0038)."""
+    by_seq: dict[int, Opened] = {}
+    for one in opened:
+        if one.body.seq > acked_seq:
+            by_seq.setdefault(one.body.seq, one)
+    return [by_seq[seq] for seq in sorted(by_seq)]
 
 
 def _event_row(device: DeviceRow, one: Opened, now: int) -> EventRow:

@@ -17,6 +17,7 @@ OVER_BOTH: Final = frozenset(
         "test_caps",
         "test_consent",
         "test_device_side",
+        "test_exactly_once",
         "test_incidents",
         "test_jobs",
         "test_named_metrics",

@@ -226,3 +226,19 @@ def test_a_digest_is_of_the_rows_and_not_of_their_order() -> None:
         other.add(row)
     assert (one.digest, one.rows) == (two.digest, two.rows)
     assert one.digest != other.digest
+
+
+def test_a_long_log_is_spread_over_pieces(halfway: tuple[Rig, list[Device]], url: str) -> None:
+    rig, _ = halfway
+    far = 40_000_000
+    row = {"position": far, "device_row": 1, "seq": 900, "received_at": 1, "at": 1}
+    rig.write(
+        lambda conn: conn.execute(insert(tables.event).values(**row, kind="heartbeat", body="{}"))
+    )
+    rig.close()
+    copy(rig.folder, url)
+    with looking_at(url) as conn:
+        asked = "SELECT DISTINCT tableoid::regclass::text FROM event"
+        found = {str(one) for one in conn.exec_driver_sql(asked).scalars()}
+        assert "event_rest" not in found
+        assert len(found) == 2

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import JSON, Connection, Table, func, select
 
 from tidegate.core.errors import ConfigError, RequestError
-from tidegate.server.store import sqlite
+from tidegate.server.store import hot, partitions, sqlite
 from tidegate.server.store.migrations import require_head
 from tidegate.server.store.postgres import loading, translated
 from tidegate.server.store.raw import Raw, raw_connection
@@ -77,6 +77,7 @@ def copy(
         require_head(source)
         with loading(address, tenant) as target, source.begin():
             _require_empty(target)
+            partitions.reach(target, hot.newest_position(source))
             found = [_table(source, target, one, told) for one in metadata.sorted_tables]
             _count_on(target)
     return found

@@ -320,6 +320,14 @@ def newest_position(conn: Connection) -> int:
     return int(found[0] or 0)
 
 
+def next_position(conn: Connection, position: int) -> int:
+    """Return the position of the first event at or behind this one, or 0."""
+    found = raw_connection(conn).execute(
+        "SELECT min(position) FROM event WHERE position >= ?", (position,)
+    )
+    return int(found.fetchone()[0] or 0)
+
+
 def event_log(conn: Connection) -> list[str]:
     """Return every event, in the order in which it was received: position, time of receipt and body."""
     found = raw_connection(conn).execute(

@@ -42,9 +42,9 @@ def pending_count(conn: Connection) -> int:
 
 
 def event(conn: Connection, row: int, seq: int) -> Row[Any] | None:
-    """Return a device's event by its number, or None."""
+    """Return a device's event by its number, the first where there are several, or None."""
     asked = select(t.event).where(t.event.c.device_row == row, t.event.c.seq == seq)
-    return conn.execute(asked).one_or_none()
+    return conn.execute(asked.order_by(t.event.c.position).limit(1)).one_or_none()
 
 
 def has_event(conn: Connection, row: int, seq: int) -> bool:

@@ -29,7 +29,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import NullPool, QueuePool
 
 from tidegate.core.errors import BusyError, ConfigError, RequestError, TidegateError
-from tidegate.server.store import cell_rows, changes, scope
+from tidegate.server.store import cell_rows, changes, partitions, scope
 from tidegate.server.store.migrations import require_head, upgrade
 from tidegate.server.store.raw import Raw, Values, dollars, raw_connection
 from tidegate.server.store.shared import Shared
@@ -297,7 +297,7 @@ def open_store(address: str, *, durable: bool = True, tenant: str = scope.DEFAUL
 
 
 def upgrade_schema(address: str, tenant: str = scope.DEFAULT) -> None:
-    """Bring the schema up to date, or make it, in one transaction, while nobody else writes.
+    """Bring the schema up to date, or make it, in one transaction, while nobody else writes; what takes long is done before it, beside servers that run.
 
     Raises:
         BusyError, ConfigError: as `open_store`.
@@ -307,6 +307,7 @@ def upgrade_schema(address: str, tenant: str = scope.DEFAULT) -> None:
         with _first(Place(address, scope.DEFAULT)) as conn, conn.begin():
             conn.exec_driver_sql(f'CREATE SCHEMA IF NOT EXISTS "{schema_of(tenant)}"')
     with _first(place) as conn:
+        partitions.prepare(conn)
         upgrade(conn, locked=_locked(tenant))
 
 

@@ -7,9 +7,10 @@ looking at rows that stay.
 from collections.abc import Collection
 from typing import Any
 
-from sqlalchemy import Column, Connection, Select, Table, delete, func, select, update
+from sqlalchemy import Column, Connection, Select, Table, and_, delete, func, or_, select, update
 
 from tidegate.server.store import tables as t
+from tidegate.server.store.partitions import Piece
 
 
 def closed(conn: Connection, kept: Collection[int], before: int) -> list[int]:
@@ -61,6 +62,27 @@ def drop_events(
         .limit(most)
     )
     return _drop(conn, t.event, e.position, asked)
+
+
+def lasting_events(
+    conn: Connection, piece: Piece, before: int, rollouts: Collection[int], most: int
+) -> list[int] | None:
+    """Return the positions in a piece of the log that `drop_events` would not remove; None = more than `most`."""
+    e, u = t.event.c, t.update.c
+    asked = (
+        select(e.position)
+        .outerjoin_from(t.event, t.update, u.id == e.update_id)
+        .where(e.position >= piece.low, e.position < piece.high)
+        .where(
+            or_(
+                e.received_at >= before,
+                and_(u.rollout_id.is_not(None), u.rollout_id.not_in(sorted(rollouts))),
+            )
+        )
+        .limit(most + 1)
+    )
+    found = [int(one) for one in conn.execute(asked).scalars()]
+    return None if len(found) > most else found
 
 
 def drop_changes(conn: Connection, below: int, kept: int, most: int) -> int:
