@@ -75,9 +75,12 @@ class Server:
 
     def _command(self, name: str, *arguments: str) -> list[str]:
         assert self._bin is not None
-        command = [str(self._bin / name), *arguments]
-        # PostgreSQL refuses to be run by root
-        return ["setpriv", f"--reuid={_USER}", f"--regid={_USER}", "--init-groups", *command] if os.getuid() == 0 else command  # fmt: skip
+        return self.as_its_user(str(self._bin / name), *arguments)
+
+    @staticmethod
+    def as_its_user(*command: str) -> list[str]:
+        """Return a command that runs as the server does: PostgreSQL refuses to be run by root."""
+        return ["setpriv", f"--reuid={_USER}", f"--regid={_USER}", "--init-groups", *command] if os.getuid() == 0 else [*command]  # fmt: skip
 
     def _run(self, name: str, *arguments: str) -> None:
         done = subprocess.run(
@@ -104,6 +107,11 @@ class Server:
             if time.monotonic() > until or self._process.poll() is not None:
                 raise AssertionError((self._folder / "log").read_text())
             time.sleep(0.05)
+
+    def move(self, data: Path, *, without: tuple[str, ...] = ()) -> None:
+        """Run on another data folder from the next start on, and without some of the settings."""
+        self._data = data
+        self._options = {name: one for name, one in self._options.items() if name not in without}
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
         """End it: SIGINT = at once but in order, SIGQUIT = as in a crash."""
