@@ -50,7 +50,7 @@ from tidegate.rollout.evidence.strata import CLASS, VARIANT, Profile, Scheme
 _KIND: Final[dict[Kind, int]] = {"crash": 0, "dark": 1}
 _NEVER: Final = -1
 #: Failures credited, by profile; becomes the six sums of the failure stream when it is settled.
-_PAID: Final = -1
+PAID: Final = -1
 
 Row = list[int]
 
@@ -91,6 +91,10 @@ class Book:
         self.versions: list[int] = [0] * len(scheme.strata)
         self._homes: dict[Profile, Home] = {}
         self._moved: set[Profile] = set()
+        #: Whether some of what moved is who is under watch.
+        self._rewatched = False
+        #: Late events expected of each device under watch that no row has yet, by kind, in 10⁻⁹.
+        self._expected = [0] * len(KINDS)
         self._restart = _NEVER
         self._play: tuple[tuple[int, ...], tuple[int, ...]] = ((), tuple(range(len(scheme.strata))))
         self._folds: dict[type, Callable[[Any], None]] = {
@@ -162,6 +166,7 @@ class Book:
 
     def _add_old(self, home: Home, changes: tuple[tuple[int, int], ...], since: int) -> None:
         """Add what belongs to a permit that is older than some restart, stratum by stratum."""
+        self._expect()
         for where, amount in changes:
             if 0 <= where < at.TRACKED:
                 home.total[where] += amount
@@ -174,6 +179,12 @@ class Book:
 
     def settle(self) -> None:
         """Give what was added by profile to the strata; after this `rows` are right."""
+        self._expect()
+        self._rewatched = False
+        if self._moved:
+            self._give_all()
+
+    def _give_all(self) -> None:
         for profile in self._moved:
             home = self._homes[profile]
             pending, home.pending = home.pending, {}
@@ -192,7 +203,7 @@ class Book:
         self._moved.clear()
 
     def _give(self, row: Row, home: Home, where: int, amount: int) -> None:
-        if where != _PAID:
+        if where != PAID:
             row[where] += amount
             return
         for index, worth in enumerate(home.credit):
@@ -213,7 +224,7 @@ class Book:
 
     def _fail(self, fact: Fail) -> None:
         credited = fact.count if fact.credited is None else min(fact.count, fact.credited)
-        changes = [(_PAID, credited)]
+        changes = [(PAID, credited)]
         if not fact.again:
             changes.append((at.FAILED, fact.count))
         self._add(fact.profile, *changes, since=fact.granted_at)
@@ -254,6 +265,7 @@ class Book:
 
     def _watch(self, fact: Watch) -> None:
         amount = -fact.count if fact.leave else fact.count
+        self._rewatched = True
         self._add(fact.profile, (at.WATCHED + _KIND[fact.kind], amount), since=fact.at)
 
     def _late(self, fact: Late) -> None:
@@ -278,14 +290,26 @@ class Book:
         self.versions[stratum] += 1
 
     def _rate(self, fact: Rate) -> None:
-        """Let expected late events grow with the devices that were under watch meanwhile."""
-        self.settle()
+        """Let expected late events grow with the devices that were under watch meanwhile: at once for all strata, when somebody looks."""
+        if self._rewatched:
+            self.settle()
         self._lay(fact.at)
-        kind = _KIND[fact.kind]
+        self._expected[_KIND[fact.kind]] += fact.expected_ppb
+
+    def _expect(self) -> None:
+        """Give the strata the late events that were expected since they last got them; who is under watch has not changed meanwhile."""
+        if not any(self._expected):
+            return
+        expected, self._expected = self._expected, [0] * len(KINDS)
+        for kind, ppb in enumerate(expected):
+            if ppb:
+                self._grow(kind, ppb)
+
+    def _grow(self, kind: int, ppb: int) -> None:
         watched, expected, today = at.WATCHED + kind, at.EXPECTED + kind, at.EXPECTED_TODAY + kind
         for stratum, row in enumerate(self.rows):
             if row[watched] > 0:
-                more = row[watched] * fact.expected_ppb
+                more = row[watched] * ppb
                 row[expected] += more
                 row[today] += more
                 self.versions[stratum] += 1
@@ -299,14 +323,18 @@ class Book:
         self.laid = (count + 1, period)
         if not count:
             return
-        floor, days = stakes.afresh(), DAY_S // LATER_S
+        self.settle()
+        days = DAY_S // LATER_S
+        self._stake(stakes.afresh(), new_day=period // days > before // days)
+
+    def _stake(self, floor: int, *, new_day: bool) -> None:
         first, last = at.RACE, at.RACE + len(KINDS) * len(THETAS_PCT)
         for stratum, row in enumerate(self.rows):
             race = row[first:last]
             if min(race) < floor:
                 row[first:last] = [max(one, floor) for one in race]
                 self.versions[stratum] += 1
-            if period // days > before // days and any(row[at.EXPECTED_TODAY : at.FAILURE]):
+            if new_day and any(row[at.EXPECTED_TODAY : at.FAILURE]):
                 row[at.EXPECTED_TODAY : at.FAILURE] = [0] * (at.FAILURE - at.EXPECTED_TODAY)
                 self.versions[stratum] += 1
 
@@ -339,8 +367,9 @@ class Book:
                 self._leave(home, fact.stratum)
         for stratum in self.overlapping(fact.stratum):
             row = self.rows[stratum]
-            kept = [*row[: at.ADMISSION], 0, *row[at.WATCHED : at.EXPECTED]]
-            self.rows[stratum] = kept + [0] * (len(row) - len(kept))
+            for where in range(at.ADMISSION, len(row)):
+                if where not in _COUNTED:
+                    row[where] = 0
             self.restarted[stratum] = fact.at
             self.versions[stratum] += 1
         self._restart = max(self._restart, fact.at)

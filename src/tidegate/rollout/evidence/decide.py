@@ -140,7 +140,7 @@ def decide(
         raise ValueError("this wealth is another book's")
     known.refresh()
     play = book.in_play()
-    weighted = {one: known.weighted(one) for one in play}
+    weighted = known.all_weighted(play)
     log_odds = wealth.total(weighted.values())
     streams = dict(zip(book.layout.streams, known.streams(FLEET), strict=True))
     needles = _needles(book, known, weighted)
@@ -156,11 +156,12 @@ def decide(
     if log_odds >= wealth.rounded(math.log(book.harm.odds)):
         return _blamed(book, known, weighted, base)
     elapsed = book.harm.tick_s if since_s is None else max(0, min(since_s, HOUR_S))
-    return _room(book, known, play, base, elapsed, waiting or {})
+    return _room(book, known, weighted, base, elapsed, waiting or {})
 
 
 def _needles(book: Book, known: Wealth, weighted: dict[int, float]) -> tuple[Needle, ...]:
-    highest = sorted(weighted, key=lambda one: (-weighted[one], one))[:_NEEDLES]
+    # Of equal ones the first: strata in play come in their order, and a sort keeps it.
+    highest = sorted(weighted, key=weighted.__getitem__, reverse=True)[:_NEEDLES]
     return tuple(
         Needle(
             stratum=one,
@@ -175,8 +176,9 @@ def _needles(book: Book, known: Wealth, weighted: dict[int, float]) -> tuple[Nee
 
 def _stream(book: Book, known: Wealth, stratum: int) -> str:
     """Return the stream that carries most of a stratum's evidence."""
-    pairs = zip(known.streams(stratum), book.layout.weights, book.layout.streams, strict=True)
-    terms = [(log + math.log(weight), name) for log, weight, name in pairs if weight > 0]
+    layout = book.layout
+    pairs = zip(known.streams(stratum), layout.log_weights, layout.streams, strict=True)
+    terms = [(log + weight, name) for log, weight, name in pairs if weight > -math.inf]
     return max(terms, key=lambda one: one[0])[1] if terms else ""
 
 
@@ -270,14 +272,13 @@ def _calm_without(book: Book, weighted: dict[int, float], guilty: int) -> bool:
 def _room(
     book: Book,
     known: Wealth,
-    play: tuple[int, ...],
+    weighted: dict[int, float],
     base: Decision,
     elapsed_s: int,
     waiting: Mapping[str, int],
 ) -> Decision:
     harm, rows = book.harm, book.rows
-    chosen = set(play)
-    variants = {name: one for name, one in book.scheme.variants.items() if one in chosen}
+    variants = {name: one for name, one in book.scheme.variants.items() if one in weighted}
     sizes = _eligible(book, variants)
     eligible = sum(sizes.values())
     fleet = room.counts(rows[FLEET])
@@ -292,7 +293,7 @@ def _room(
         for name, one in variants.items()
     }
     whole = sum(left.values())
-    leads = {one: _lead(book, known, one) for one in play}
+    leads = _leads(book, weighted)
     # Of a handful of devices none may be left for an answer: that is a person's decision.
     few = held.is_handful(harm, eligible)
     stuck = few and held.nobody_well(rows[FLEET])
@@ -318,12 +319,11 @@ def _room(
         if saved:
             left_over[one] = saved
     caps: dict[int, int] = {}
-    for one in play:
-        named = one != FLEET and book.scheme.strata[one].attributes != (VARIANT,)
-        if not named or leads[one] <= 0.0:
+    for one, lead in leads.items():
+        if lead <= 0.0 or one not in book.scheme.narrow:
             continue
         seen, saved = room.counts(rows[one]), book.credits.get(one, 0)
-        own = room.fast(harm, seen, base_ppm, harm.first_variant) * room.amber(harm, leads[one])
+        own = room.fast(harm, seen, base_ppm, harm.first_variant) * room.amber(harm, lead)
         caps[one], kept = _whole(own, saved, elapsed_s)
         if not caps[one] and not seen.pending:
             caps[one], kept = _whole(1.0 - 1e-9, saved, elapsed_s)
@@ -376,12 +376,11 @@ def _mean_base(book: Book, sizes: dict[str, int]) -> float:
     return sum(book.baseline.failure(name) * size for name, size in sizes.items()) / whole
 
 
-def _lead(book: Book, known: Wealth, stratum: int) -> float:
-    """Return the ln E of a stratum at its weight relative to the fleet's."""
-    logs = book.scheme.log_weights
-    if logs[stratum] == -math.inf:
-        return 0.0
-    return known.of(stratum) + logs[stratum] - (logs[FLEET] if logs[FLEET] > -math.inf else 0.0)
+def _leads(book: Book, weighted: Mapping[int, float]) -> dict[int, float]:
+    """Return the ln E of each stratum in play at its weight relative to the fleet's; 0 where it has no weight."""
+    whole = book.scheme.log_weights[FLEET]
+    whole = whole if whole > -math.inf else 0.0
+    return {one: log - whole if log > -math.inf else 0.0 for one, log in weighted.items()}
 
 
 def _whole(rate: float, saved_ppm: int, elapsed_s: int) -> tuple[int, int]:

@@ -1,5 +1,6 @@
 """Where each number of a stratum stands: one flat list of integers, at most 100 with one metric and 15 more for each further one."""
 
+import math
 from functools import lru_cache
 from typing import Final
 
@@ -44,11 +45,12 @@ STREAMS: Final = ("failure", "silence", "crash", "dark", "crash_rate", "dark_rat
 
 
 class Layout(msgspec.Struct, frozen=True):
-    """What depends on the settings: how long a row is, and the names and weights of its streams (natural logarithms, of weights that sum to 1)."""
+    """What depends on the settings: how long a row is, the names and weights of its streams, which sum to 1, and their logarithms; -inf of none."""
 
     width: int
     streams: tuple[str, ...]
     weights: tuple[float, ...]
+    log_weights: tuple[float, ...]
 
 
 @lru_cache(maxsize=64)
@@ -74,7 +76,9 @@ def layout(harm: Harm) -> Layout:
             weights.append(weight / metrics)
     whole = sum(weights) or 1.0
     width = METRIC + len(LAMBDAS_PCT) * len(harm.windows_s) * len(harm.metrics)
-    return Layout(width, tuple(names), tuple(one / whole for one in weights))
+    shares = tuple(one / whole for one in weights)
+    logs = tuple(math.log(one) if one else -math.inf for one in shares)
+    return Layout(width, tuple(names), shares, logs)
 
 
 def metric_at(harm: Harm, metric: int, window: int) -> int:

@@ -78,6 +78,12 @@ class Scheme(msgspec.Struct, frozen=True, kw_only=True, dict=True):
             one.values[0]: at for at, one in enumerate(self.strata) if one.attributes == (VARIANT,)
         }
 
+    @cached_property
+    def narrow(self) -> frozenset[int]:
+        """Return the strata that are neither the fleet nor a hardware variant."""
+        whole = ((), (VARIANT,))
+        return frozenset(at for at, one in enumerate(self.strata) if one.attributes not in whole)
+
     @property
     def size(self) -> int:
         """Return how many devices there were at the start."""

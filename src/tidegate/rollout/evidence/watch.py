@@ -43,8 +43,9 @@ class Watch:
         baseline: Baseline,
         start: int,
         past: dict[Kind, tuple[int, int]] | None = None,
+        kind: type[Book] = Book,
     ) -> None:
-        self.book = Book(scheme, harm, baseline)
+        self.book = kind(scheme, harm, baseline)
         self.desk = Desk(self.book, start, past)
         self.wealth = Wealth(self.book)
         self._decided_at = start

@@ -59,9 +59,10 @@ class Wealth:
         """Return the ln E of a stratum, all streams together."""
         return self._whole[stratum]
 
-    def weighted(self, stratum: int) -> float:
-        """Return ln(w · E) of a stratum; -inf when it has no weight."""
-        return self._whole[stratum] + self.book.scheme.log_weights[stratum]
+    def all_weighted(self, strata: Iterable[int]) -> dict[int, float]:
+        """Return ln(w · E) of strata, in their order; -inf of one that has no weight."""
+        whole, weights = self._whole, self.book.scheme.log_weights
+        return {one: whole[one] + weights[one] for one in strata}
 
 
 def of_row(
@@ -159,7 +160,7 @@ def total(logs: Iterable[float]) -> float:
     if not known:
         return -math.inf
     top = max(known)
-    return rounded(top + math.log(math.fsum(math.exp(one - top) for one in known)))
+    return rounded(top + math.log(math.fsum([math.exp(one - top) for one in known])))
 
 
 def rounded(log: float) -> float:

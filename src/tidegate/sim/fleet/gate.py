@@ -5,18 +5,17 @@ to those that ask, in the order of the salted hash.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Final
+from typing import Final, cast
 
 import numpy as np
 
 from tidegate.rollout.evidence.baseline import from_history
 from tidegate.rollout.evidence.decide import Decision, decide
-from tidegate.rollout.evidence.desk import rank
 from tidegate.rollout.evidence.facts import Kind
 from tidegate.rollout.evidence.settings import CONTROLS, HOUR_S, MILLION, Harm
 from tidegate.rollout.evidence.strata import CLASS, REGION, VARIANT, divide
 from tidegate.rollout.evidence.watch import Watch
-from tidegate.sim.fleet.arrays import ArrayWealth
+from tidegate.sim.fleet.arrays import ArrayBook, ArrayWealth
 from tidegate.sim.fleet.errors import WINDOWS_H
 from tidegate.sim.fleet.policy import News, Orders, View
 from tidegate.sim.fleet.population import NEVER, Bools, Floats, Ints
@@ -39,6 +38,8 @@ SAMPLE: Final = 150
 _ANSWER: Final = 5
 _DEADLINE: Final = 6
 _ALWAYS: Final = ("always", "night")
+#: So many numbers are counted faster without numpy.
+_FEW: Final = 48
 
 
 class Gate:
@@ -49,6 +50,14 @@ class Gate:
     def __init__(self, harm: Harm) -> None:
         """Take the settings."""
         self._harm = harm
+        #: Ages and windows that nothing is decided by are not listened to.
+        self.hears = frozenset(
+            {
+                *("ok", "failed", "crashed", "vanished", "returned"),
+                *(f"age{one.age_s // HOUR_S}" for one in harm.soaks),
+                *(f"metric{one // HOUR_S}" for one in harm.windows_s),
+            }
+        )
         self._decision: Decision | None = None
 
     def begin(self, view: View) -> None:
@@ -90,16 +99,22 @@ class Gate:
             from_history(past, silence if known else None),
             self._start,
             late if known else None,
+            kind=ArrayBook,
         )
-        self._wealth = ArrayWealth(self.watch.book)
+        self._wealth = ArrayWealth(cast("ArrayBook", self.watch.book))
         for profile, count in zip(self._profiles, counts, strict=True):
             self.watch.desk.control(profile, count)
         size = fleet.size
         self._granted = np.full(size, NEVER)
+        #: Profile and site as one number.
+        self._sites = int(fleet.site.max(initial=-1)) + 2
+        self._place = self._profile * self._sites + fleet.site + 1
         self._well, self._gone = np.zeros(size, bool), np.zeros(size, bool)
         self._missing = np.zeros(size, bool)
         self._waiting = self._queues()
-        self._asks_at = fleet.next_asking(np.arange(size), view.staged)
+        asks_at = fleet.next_asking(np.arange(size), view.staged)
+        #: When each device of a queue asks next.
+        self._asks_at = {name: asks_at[queue] for name, queue in self._waiting.items()}
         self._given_at = self._given = 0
         self._decided_at = self._start
         self._blocked: Bools = np.zeros(len(self._profiles), bool)
@@ -209,15 +224,9 @@ class Gate:
         fresh = ~self._gone[idx] & self._well[idx]
         scored, others = self._controls.draw(idx[fresh], window)
         values = _ratio(after, before)[np.searchsorted(idx, scored)]
-        booked: dict[tuple[int, int], int] = {}
-        for device, value, row in zip(
-            scored.tolist(), values.tolist(), others.tolist(), strict=True
-        ):
-            found = rank(value, row)
-            if found is not None:
-                key = (int(self._profile[device]), found)
-                booked[key] = booked.get(key, 0) + 1
-        for (profile, found), count in booked.items():
+        ranks = _ranks(values, others)
+        for key, count in _counted(self._profile[scored] * (2 * CONTROLS + 1) + ranks):
+            profile, found = divmod(key, 2 * CONTROLS + 1)
             self.watch.desk.scored(
                 self._profiles[profile], windows.index(hours), found, count=count
             )
@@ -253,14 +262,10 @@ class Gate:
         """Yield (profile, unix time of the permit, site, count) of devices that are alike."""
         if not idx.size:
             return
-        fleet = self._view.fleet
-        sites = int(fleet.site.max(initial=-1)) + 2
-        granted = np.minimum(self._granted[idx], NEVER)
-        key = (granted * len(self._profiles) + self._profile[idx]) * sites + fleet.site[idx] + 1
-        keys, counts = np.unique(key, return_counts=True)
-        for one, count in zip(keys.tolist(), counts.tolist(), strict=True):
+        sites, profiles = self._sites, len(self._profiles)
+        for one, count in _counted(self._granted[idx] * (profiles * sites) + self._place[idx]):
             rest, site = divmod(one, sites)
-            tick, profile = divmod(rest, len(self._profiles))
+            tick, profile = divmod(rest, profiles)
             yield self._profiles[profile], self._now(tick), str(site) if site else "", count
 
     # --- who may ----------------------------------------------------------------------------------------------------------
@@ -325,17 +330,20 @@ class Gate:
 
     def _asking(self, name: str, permits: int, tick: int) -> Ints:
         """Return up to so many devices of a variant that ask now, and take them out of the queue."""
-        queue = self._waiting[name]
-        able = queue[self._asks_at[queue] <= tick]
-        able = able[~self._blocked[self._profile[able]]]
+        queue, asks_at = self._waiting[name], self._asks_at[name]
+        places = np.flatnonzero(asks_at <= tick)
+        able = queue[places]
+        if self._blocked.any():
+            free = ~self._blocked[self._profile[able]]
+            places, able = places[free], able[free]
         fleet, view = self._view.fleet, self._view
         chosen: list[Ints] = []
         begin, width, left = 0, 4 * permits + 64, permits
         while left > 0 and begin < able.size:
             part = able[begin : begin + width]
             asks = fleet.asking(part, tick) & (fleet.left(part, tick) >= LEAST_ONLINE)
-            later = part[~asks]
-            self._asks_at[later] = fleet.next_asking(later, tick + 1)
+            later = places[begin : begin + width][~asks]
+            asks_at[later] = fleet.next_asking(queue[later], tick + 1)
             part = part[asks]
             part = self._within_caps(part[view.heard(part, tick, tick)])
             taken = self._permitted(part, left)
@@ -347,7 +355,9 @@ class Gate:
         found = np.concatenate(chosen) if chosen else np.empty(0, np.int64)
         if found.size:
             self._granted[found] = tick
-            self._waiting[name] = queue[self._granted[queue] == NEVER]
+            stays = np.ones(queue.size, bool)
+            stays[places[:begin]] = self._granted[able[:begin]] == NEVER
+            self._waiting[name], self._asks_at[name] = queue[stays], asks_at[stays]
         return found
 
     def _permitted(self, able: Ints, most: int) -> Ints:
@@ -410,6 +420,25 @@ class _Controls:
         devices, table = devices[order], table[order]
         since = np.broadcast_to(self._granted[devices][:, None], table.shape)
         return devices, _ratio(*self._view.errors.control(table, since, window))
+
+
+def _counted(keys: Ints) -> Iterator[tuple[int, int]]:
+    """Yield each number, rising, and how often it comes."""
+    if keys.size > _FEW:
+        found, counts = np.unique(keys, return_counts=True)
+        yield from zip(found.tolist(), counts.tolist(), strict=True)
+        return
+    few: dict[int, int] = {}
+    for key in sorted(keys.tolist()):
+        few[key] = few.get(key, 0) + 1
+    yield from few.items()
+
+
+def _ranks(values: Floats, others: Floats) -> Ints:
+    """Return what `desk.rank` says of each value among its row of others."""
+    worse, tied = values[:, None] > others, values[:, None] == others
+    found: Ints = 2 * worse.sum(axis=1) + tied.sum(axis=1)
+    return found
 
 
 def _ratio(after: Ints, before: Ints) -> Floats:

@@ -54,6 +54,7 @@ class Play:
         self.harm_at = np.full(size, NEVER)
         #: From here on a device says nothing any more.
         self.dead_at = self.truth.dark_at.copy()
+        self._told = frozenset({"activate", *policy.hears})
         self._calendar: dict[int, list[tuple[str, Ints]]] = defaultdict(list)
         self._personal = np.array(
             [round(PERSONAL_H[one] * TICKS_H) for one in self.fleet.names["class"]], np.int64
@@ -122,10 +123,13 @@ class Play:
             if idx.size:
                 found.setdefault(kind, []).append(idx)
         # Each device once: whoever would have died anyway was due already, and one contact may tell of two crashes.
-        return {kind: np.unique(np.concatenate(all_)) for kind, all_ in found.items()}
+        return {kind: _once(all_) for kind, all_ in found.items()}
 
     def _heard(self, idx: Ints, first: int, last: int) -> Bools:
         """Say which devices a server hears of from one tick to another, both inclusive."""
+        if first == last:
+            there = self.fleet.online(idx, first)
+            return there & (self.dead_at[idx] > first)
         when = self.fleet.next_online(idx, first)
         found: Bools = (when <= last) & (self.dead_at[idx] > when)
         return found
@@ -137,22 +141,29 @@ class Play:
         return found
 
     def _schedule(self, kind: str, devices: Ints, due: Ints) -> None:
-        """Put devices into the calendar, each at its own tick; what lies beyond the horizon is dropped."""
+        """Put devices into the calendar, each at its own tick; what lies beyond the horizon, or nobody listens to, is dropped."""
+        if kind not in self._told:
+            return
         keep = due < self.scenario.ticks
         idx, when = devices[keep], due[keep]
         if not idx.size:
             return
         order = np.argsort(when, kind="stable")
         idx, when = idx[order], when[order]
-        cuts = np.flatnonzero(np.diff(when)) + 1
-        for part, at in zip(np.split(idx, cuts), when[np.r_[0, cuts]].tolist(), strict=True):
-            self._calendar[at].append((kind, part))
+        cuts = (np.flatnonzero(when[1:] != when[:-1]) + 1).tolist()
+        begins = [0, *cuts]
+        ends = [*cuts, idx.size]
+        for begin, end, at in zip(begins, ends, when[begins].tolist(), strict=True):
+            self._calendar[at].append((kind, idx[begin:end]))
 
     def _prepare(self, everybody: Ints) -> None:
         """Schedule what happens without any update: crashes, devices that fall silent, outages that are noticed as silence."""
-        crash = self.truth.crash_at
-        mine = everybody[crash < NEVER]
-        self._schedule("crashed", mine, self.fleet.next_online(mine, crash[mine] + 1))
+        if "crashed" in self._told:
+            mine = everybody[self.truth.crash_at < NEVER]
+            due = self.fleet.next_online(mine, self.truth.crash_at[mine] + 1)
+            self._schedule("crashed", mine, due)
+        if "vanished" not in self._told:
+            return
         self._vanishing(everybody[self.dead_at < NEVER])
         for outage in self.fleet.outages:
             if outage.devices.all():
@@ -166,8 +177,9 @@ class Play:
             self._schedule("returned", idx, back)
 
     def _vanishing(self, idx: Ints) -> None:
-        last = self.fleet.last_online(idx, self.dead_at[idx] - 1)
-        self._schedule("vanished", idx, last + self._personal[idx])
+        if "vanished" in self._told and idx.size:
+            last = self.fleet.last_online(idx, self.dead_at[idx] - 1)
+            self._schedule("vanished", idx, last + self._personal[idx])
 
     # --- what is ordered --------------------------------------------------------------------------------------------------
 
@@ -184,7 +196,7 @@ class Play:
         fate, lies = truth.fate[idx], truth.lies[idx]
         crash = np.where(truth.night[idx], first_night(fleet, self.scenario, idx, tick), NEVER)
         crash = np.minimum(crash, truth.crash[idx])
-        runs = np.isin(fate, (OK, SLOW))
+        runs = (fate == OK) | (fate == SLOW)
         # A crash inside the warm-up is a failed attempt, which the device takes back.
         early = runs & (crash < DEADLINE)
         fate = np.where(early, REVERTED, fate)
@@ -199,7 +211,7 @@ class Play:
         self._vanishing(idx[(fate == BRICKED) | dies])
 
         wait = np.full(idx.size, DEADLINE)
-        bad = np.isin(fate, (INSTALL_FAILED, REVERTED))
+        bad = (fate == INSTALL_FAILED) | (fate == REVERTED)
         wait[(fate == INSTALL_FAILED) & ~lies] = INSTALL_REPORT
         wait[(fate == REVERTED) & ~lies] = REVERT_REPORT
         wait = wait + np.where(fate == SLOW, truth.back[idx], 0) + truth.delay[idx]
@@ -217,11 +229,14 @@ class Play:
     def _later(self, idx: Ints, crash: Ints, tick: int) -> None:
         """Schedule late crashes, and the contacts at each age and after each metric window, of devices that run the release."""
         hit = crash < NEVER
-        self._schedule("crashed", idx[hit], self.fleet.next_online(idx[hit], tick + crash[hit] + 1))
+        if "crashed" in self._told and hit.any():
+            due = self.fleet.next_online(idx[hit], tick + crash[hit] + 1)
+            self._schedule("crashed", idx[hit], due)
         for kind, hours in (("age", AGES_H), ("metric", WINDOWS_H)):
             for age in hours:
-                due = self.fleet.next_online(idx, tick + age * TICKS_H)
-                self._schedule(f"{kind}{age}", idx, due)
+                if f"{kind}{age}" in self._told and tick + age * TICKS_H < self.scenario.ticks:
+                    due = self.fleet.next_online(idx, tick + age * TICKS_H)
+                    self._schedule(f"{kind}{age}", idx, due)
 
     def _finish_groups(self, tick: int) -> None:
         """After a pause: what is assigned goes on, and nobody watches."""
@@ -229,6 +244,13 @@ class Play:
             starting = [idx for kind, idx in self._calendar[at] if kind == "activate"]
             if starting:
                 self._activate(np.concatenate(starting), at)
+
+
+def _once(parts: list[Ints]) -> Ints:
+    """Return the devices of all parts, each once, by number."""
+    whole = np.sort(np.concatenate(parts) if len(parts) > 1 else parts[0])
+    new = whole[1:] != whole[:-1]
+    return whole if new.all() else whole[np.r_[True, new]]
 
 
 def down_ticks(scenario: Scenario) -> frozenset[int]:

@@ -4,9 +4,9 @@ A policy sees what a server sees: attributes of the devices, history, reports an
 that; Tidegate stages everywhere and permits the activation of devices that ask.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 import numpy as np
 
@@ -20,6 +20,8 @@ from tidegate.sim.fleet.truth import History
 #: `metric12` …: a contact after that window is complete.
 News = Mapping[str, Ints]
 
+#: What peers listen to: reports on first attempts.
+REPORTS: Final = frozenset({"ok", "failed"})
 #: How a rollout stopped. `paused`: what is assigned goes on; `halted`: nothing starts any more.
 Stop = Literal["", "paused", "halted"]
 
@@ -63,9 +65,16 @@ class View:
 
 
 class Policy(Protocol):
-    """Decides, tick by tick. `human` adds the charitable people of the studies, who stop what harms visibly."""
+    """Decides, tick by tick. `human` adds the charitable people of the studies, who stop what harms visibly.
+
+    `hears`: kinds of news that it listens to; others are not worked out for it.
+    """
 
     human: bool
+
+    @property
+    def hears(self) -> Collection[str]:
+        """Return kinds of `News`."""
 
     def begin(self, view: View) -> None:
         """Get to know the fleet. Called once."""

@@ -94,6 +94,8 @@ class Fleet:
         """Say which of these devices can be reached at a tick (or each at its own)."""
         found: Bools = (tick - self.opens[idx]) % self.period[idx] < self.length[idx]
         for outage in self.outages:
+            if isinstance(tick, int) and not outage.start <= tick < outage.end:
+                continue
             found &= ~(outage.devices[idx] & (tick >= outage.start) & (tick < outage.end))
         return found
 
@@ -132,17 +134,30 @@ class Fleet:
         return found
 
     def _next(self, idx: Ints, tick: int | Ints, period: Ints, opens: Ints, length: Ints) -> Ints:
-        def regular(at: Ints) -> Ints:
-            phase = (at - opens[idx]) % period[idx]
-            return at + np.where(phase < length[idx], 0, period[idx] - phase)
-
-        found = regular(np.broadcast_to(np.asarray(tick, np.int64), idx.shape).copy())
+        every, since, lasts = period[idx], opens[idx], length[idx]
+        found: Ints = tick + _wait(tick - since, every, lasts)
         # One outage may end in the next: as many rounds as there are outages settle it.
-        for _ in self.outages:
+        for _ in self.outages if found.size else ():
+            moved = False
             for outage in self.outages:
-                out = outage.devices[idx] & (found >= outage.start) & (found < outage.end)
-                found = np.where(out, regular(np.full_like(found, outage.end)), found)
+                if found.max() < outage.start or found.min() >= outage.end:
+                    continue
+                inside = (found >= outage.start) & (found < outage.end)
+                out = np.flatnonzero(outage.devices[idx] & inside)
+                if out.size:
+                    wait = _wait(outage.end - since[out], every[out], lasts[out])
+                    found[out] = outage.end + wait
+                    moved = True
+            if not moved:
+                break
         return found
+
+
+def _wait(since: Ints, every: Ints, lasts: Ints) -> Ints:
+    """Return how long it is until a device is there: it is every so many ticks, and stays for `lasts`."""
+    phase = since % every
+    found: Ints = np.where(phase < lasts, 0, every - phase)
+    return found
 
 
 def populate(scenario: Scenario, rng: np.random.Generator) -> Fleet:

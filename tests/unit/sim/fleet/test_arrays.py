@@ -1,34 +1,53 @@
-"""Wealth by arrays says what wealth one stratum at a time says."""
+"""The book and its wealth by arrays hold and say what those of one stratum at a time do."""
 
+from collections import Counter
 from collections.abc import Mapping
 
+import numpy as np
 import pytest
 
+from tidegate.rollout.evidence.book import Book
 from tidegate.rollout.evidence.decide import Decision
-from tidegate.rollout.evidence.settings import PRESETS
+from tidegate.rollout.evidence.desk import rank
+from tidegate.rollout.evidence.facts import Fact
+from tidegate.rollout.evidence.settings import CONTROLS, PRESETS
 from tidegate.rollout.evidence.wealth import Wealth
-from tidegate.sim.fleet.gate import Gate
+from tidegate.sim.fleet.gate import Gate, _counted, _ranks
 from tidegate.sim.fleet.play import Play
+from tidegate.sim.fleet.policy import View
 from tidegate.sim.fleet.spec import Fault, FleetSpec, Scenario, Sites
 
 
 class _Both(Gate):
-    """The gate, with the wealth of the product worked out beside it at every decision."""
+    """The gate, with the book of the product beside it, which is given the same facts, and its wealth worked out at every decision."""
 
-    plain: Wealth | None = None
     looked = 0
 
+    def begin(self, view: View) -> None:
+        super().begin(view)
+        book = self.watch.book
+        self.beside = Book(book.scheme, book.harm, book.baseline)
+        self.plain = Wealth(self.beside)
+        fold = book.fold
+
+        def both(fact: Fact) -> None:
+            self.beside.fold(fact)
+            fold(fact)
+
+        book.fold = both  # type: ignore[method-assign]
+
     def _decide(self, now: int) -> Decision:
-        self.plain = self.plain or Wealth(self.watch.book)
         decision = super()._decide(now)
         self._wealth.refresh()
         self.plain.refresh()
-        for stratum in range(len(self.watch.book.rows)):
+        everywhere = range(len(self.watch.book.rows))
+        assert self._wealth.all_weighted(everywhere) == self.plain.all_weighted(everywhere)
+        for stratum in everywhere:
             assert self._wealth.of(stratum) == self.plain.of(stratum)
-            assert self._wealth.weighted(stratum) == self.plain.weighted(stratum)
             assert self._wealth.streams(stratum) == pytest.approx(
                 self.plain.streams(stratum), abs=1e-12
             )
+        assert [list(row) for row in self.watch.book.rows] == self.beside.rows
         self.looked += 1
         return decision
 
@@ -47,3 +66,13 @@ def test_every_stratum_is_worth_the_same_at_every_decision(where: Mapping[str, s
     outcome = Play(Scenario("x", days=6, fleet=fleet, faults=faults), gate, "normal", 3).run()
     assert outcome.stopped_h is not None
     assert gate.looked > 5
+
+
+def test_ranks_and_counts_are_those_of_the_product() -> None:
+    rng = np.random.default_rng(4)
+    values, others = rng.integers(0, 4, 300) / 4, rng.integers(0, 4, (300, CONTROLS)) / 4
+    said = [rank(one, row.tolist()) for one, row in zip(values, others, strict=True)]
+    assert _ranks(values, others).tolist() == said
+    for size in (0, 1, 30, 300):  # few are counted without numpy
+        keys = rng.integers(0, 9, size)
+        assert list(_counted(keys)) == sorted(Counter(keys.tolist()).items())

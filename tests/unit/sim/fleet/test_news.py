@@ -4,8 +4,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from tidegate.sim.fleet.errors import WINDOWS_H
 from tidegate.sim.fleet.peers.mender import big_bang
-from tidegate.sim.fleet.play import Play
+from tidegate.sim.fleet.play import AGES_H, Play
 from tidegate.sim.fleet.policy import News, Orders, View
 from tidegate.sim.fleet.population import NEVER
 from tidegate.sim.fleet.spec import (
@@ -24,6 +25,16 @@ class _Listener:
     """Gives the release to everybody and notes what it hears."""
 
     human = False
+    hears = frozenset(
+        {
+            *("ok", "failed", "crashed", "vanished", "returned"),
+            *(
+                f"{kind}{hours}"
+                for kind, every in (("age", AGES_H), ("metric", WINDOWS_H))
+                for hours in every
+            ),
+        }
+    )
 
     def __init__(self) -> None:
         self.heard: list[tuple[int, str, np.ndarray[tuple[int], np.dtype[np.int64]]]] = []

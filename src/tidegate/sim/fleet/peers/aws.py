@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from tidegate.core.errors import ConfigError
-from tidegate.sim.fleet.policy import News, Orders, View
+from tidegate.sim.fleet.policy import REPORTS, News, Orders, View
 from tidegate.sim.fleet.spec import TICK_H
 
 
@@ -17,6 +17,7 @@ class AwsJobs:
     """Base rate a minute, growth factor for every `every` devices notified, abort at `percent` of at least `least`."""
 
     human = True
+    hears = REPORTS
 
     def __init__(
         self, base: float, *, factor: float, every: float, percent: float, least: int

@@ -10,13 +10,14 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from tidegate.sim.fleet.policy import News, Orders, View
+from tidegate.sim.fleet.policy import REPORTS, News, Orders, View
 
 
 class HawkBit:
     """Groups by cumulative share, an error and a success threshold in percent."""
 
     human = True
+    hears = REPORTS
 
     def __init__(self, shares: tuple[float, ...], *, error: int, success: int) -> None:
         """Take cumulative shares in percent, the last one 100."""

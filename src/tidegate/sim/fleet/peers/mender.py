@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 
-from tidegate.sim.fleet.policy import News, Orders, View
+from tidegate.sim.fleet.policy import REPORTS, News, Orders, View
 from tidegate.sim.fleet.spec import TICKS_H
 
 LOOK_H: Final = 12
@@ -21,6 +21,7 @@ class Mender:
     """Phases: cumulative share in percent → hour at which it starts. `looks`: whether somebody looks at the reports."""
 
     human = True
+    hears = REPORTS
 
     def __init__(self, phases: tuple[tuple[float, float], ...], *, looks: bool = True) -> None:
         """Take (cumulative share in percent, hours from the start), in order."""
