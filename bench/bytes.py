@@ -12,11 +12,11 @@ from hashlib import sha256
 from pathlib import Path
 
 from bench.figure import Figure
-from bench.fleet import fill
 from bench.servers import control_plane, stopping
 
 from tidegate.server.blobs.local import LocalBlobs
 from tidegate.sim.load.process import cpu_s, peak_mib
+from tidegate.sim.load.stock import fill
 
 SIZE = 256 << 20
 CONNECTIONS = 8
@@ -73,10 +73,10 @@ def measure() -> list[Figure]:
     with tempfile.TemporaryDirectory() as scratch:
         content = os.urandom(1 << 20) * (SIZE >> 20)
         name = sha256(content).hexdigest()
-        tokens = fill(Path(scratch), CONNECTIONS, sessions=CONNECTIONS)
+        fleet = fill(Path(scratch), CONNECTIONS, int(time.time()), 3600)
         blobs = LocalBlobs(Path(scratch) / "blobs")
         blobs.put(name, [content])
-        requests = [_request(name, token) for token in tokens]
+        requests = [_request(name, fleet.token(number)) for number in range(CONNECTIONS)]
         folder = Path(scratch) / "blobs" / name[:2]
         command = [sys.executable, "-m", "bench.file_server", str(folder)]
         process = subprocess.Popen(

@@ -18,13 +18,13 @@ from pathlib import Path
 
 import msgspec
 from bench.figure import Figure
-from bench.fleet import fill
 from bench.servers import control_plane, stopping
 
 from tidegate.core.hardware import HardwareRange
 from tidegate.core.release import Install, PayloadRef, ReleaseTarget
 from tidegate.publisher.pack import pack
 from tidegate.server.blobs.local import LocalBlobs
+from tidegate.sim.load.stock import fill
 
 SIZE = 512_000_000
 ROUNDS = 3
@@ -114,10 +114,9 @@ def client(*words: str) -> dict[str, float]:
 
 def publish(data: Path, payload: Path) -> str:
     """Put the payload into the data directory of a control plane that does not run; return a device's token."""
-    (token,) = fill(data, 1, sessions=1)
     with payload.open("rb") as file:
         LocalBlobs(data / "blobs").put(payload.name, iter(lambda: file.read(1 << 20), b""))
-    return token
+    return fill(data, 1, int(time.time()), 3600).token(0)
 
 
 def make_bundle(folder: Path, image: Path) -> Path:

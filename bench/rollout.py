@@ -7,7 +7,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -56,6 +56,11 @@ def seed(conn: Connection, count: int) -> None:
     conn.execute(insert(tables.device_group).values(**group))
     members = [{"group_id": 1, "device_row": row} for row in range(1, 11)]
     conn.execute(insert(tables.group_member), members)
+    publish(conn)
+
+
+def publish(conn: Connection) -> None:
+    """Write a release, as if it had been published."""
     digest = "ab" * 32
     target = ReleaseTarget(
         product="gw1",
@@ -86,10 +91,10 @@ def seed(conn: Connection, count: int) -> None:
     )  # fmt: skip
 
 
-def opened(folder: Path) -> Services:
+def opened(folder: Path, clock: Callable[[], float] = lambda: float(NOW)) -> Services:
     """Open a server on a folder."""
     settings = Settings(data_dir=folder, approval_above_devices=10**9, approval_above_bp=10_000)
-    return open_services(settings, clock=lambda: float(NOW), randomness=bytes)
+    return open_services(settings, clock=clock, randomness=bytes)
 
 
 def rows_written(conn: Connection) -> int:

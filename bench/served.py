@@ -1,5 +1,9 @@
-"""The control plane on an inherited listening socket: `python -m bench.served DATA POLL_INTERVAL_S FD`. The server's own settings of uvicorn."""
+"""The control plane on an inherited listening socket: `python -m bench.served SETTINGS COUNTING FD`, as the product serves it, without the planner.
 
+SETTINGS are those of `Settings`, as JSON. COUNTING = 1 has it count polls.
+"""
+
+import json
 import socket
 import sys
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -9,8 +13,10 @@ from typing import Any
 import uvicorn
 from bench.servers import POLLS_PATH
 
+from tidegate.server import tls
 from tidegate.server.app import create_app
 from tidegate.server.config import Settings
+from tidegate.server.serve import config_of
 
 _POLL_PATH = "/d/v1/poll"
 _Message = MutableMapping[str, Any]
@@ -35,16 +41,19 @@ def counting(app: _App) -> _App:
     return counted
 
 
-def main(data: Path, poll_interval_s: int, listener: int) -> None:
-    """Serve a data directory, without the planner."""
-    settings = Settings(data_dir=data, events_burst=1 << 40, poll_interval_s=poll_interval_s or 300)
+def main(words: dict[str, Any], counts: bool, listener: int) -> None:
+    """Serve a data directory. One machine is the whole fleet here, so that no bound for an address or a device holds."""
+    settings = Settings(
+        **{**words, "data_dir": Path(words["data_dir"])},
+        events_burst=1 << 40,
+        connections_per_address=0,
+    )
     app = create_app(settings)
-    config = uvicorn.Config(
-        counting(app) if poll_interval_s else app,
-        log_level="error", access_log=False, lifespan="on", loop="uvloop", http="httptools",
-    )  # fmt: skip
+    config = config_of(app, tls.context_for(settings))
+    if counts:
+        config.app = counting(app)
     uvicorn.Server(config).run(sockets=[socket.socket(fileno=listener)])
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+    main(json.loads(sys.argv[1]), sys.argv[2] == "1", int(sys.argv[3]))

@@ -5,10 +5,10 @@ import time
 from pathlib import Path
 
 from bench.figure import Figure
-from bench.fleet import fill
 from bench.servers import control_plane
 
 from tidegate.sim.load.process import resident_mib, settle
+from tidegate.sim.load.stock import fill
 
 DEVICES = 100_000
 
@@ -24,8 +24,8 @@ def _start(data: Path) -> tuple[float, float]:
 def measure() -> list[Figure]:
     """Measure a full and an empty control plane."""
     with tempfile.TemporaryDirectory() as empty, tempfile.TemporaryDirectory() as full:
-        fill(Path(full), DEVICES, sessions=0)
-        fill(Path(empty), 0, sessions=0)
+        fill(Path(full), DEVICES, int(time.time()), 3600)
+        fill(Path(empty), 0, int(time.time()), 3600)
         empty_s, empty_mib = _start(Path(empty))
         full_s, full_mib = _start(Path(full))
     against = "with no device"

@@ -1,6 +1,7 @@
 """A PostgreSQL server for one run of the tests: in a folder of its own, reached over a Unix socket and a loopback port that the system chose.
 
-It is started when a test first asks and stopped when the process ends, and it forgets on purpose: fsync is off. Each test gets a database of its own.
+It is started when a test first asks and stopped when the process ends, and it forgets on purpose: fsync is off. Each test gets a database of its own, which
+nobody used before or which is again as it was then.
 """
 
 import atexit
@@ -20,6 +21,7 @@ from typing import Any, Final
 
 import psycopg
 import pytest
+from tests import wiping
 
 #: Any database of the test server, for making others.
 _DEFAULT: Final = "postgres"
@@ -67,6 +69,8 @@ class Server:
         self._options = {**_OPTIONS, **options}
         self._names = itertools.count()
         self._process: subprocess.Popen[bytes] | None = None
+        self._lent: set[str] = set()
+        self._clean: list[str] = []
         self._run(
             "initdb", "--pgdata", str(self._data), "--username", _USER, "--auth", "trust",
             "--encoding", "UTF8", "--locale", "C.UTF-8", "--no-sync",
@@ -113,6 +117,12 @@ class Server:
         self._data = data
         self._options = {name: one for name, one in self._options.items() if name not in without}
 
+    @property
+    def pid(self) -> int:
+        """The process that all others of the server come from."""
+        assert self._process is not None
+        return self._process.pid
+
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
         """End it: SIGINT = at once but in order, SIGQUIT = as in a crash."""
         if self._process is not None:
@@ -142,21 +152,32 @@ class Server:
         return self.url(name)
 
     def drop(self, url: str) -> None:
-        """Remove a database, whoever is in it."""
+        """Take a database back: one that was `migrated` is lent again where it can be made as it was, all others are removed, whoever is in them."""
+        name = url.rpartition("/")[2]
+        if url in self._lent:
+            self._lent.remove(url)
+            with self.connect(name) as conn:
+                if wiping.wipe(conn, self._migrated[1]):
+                    self._clean.append(url)
+                    return
         with self.connect() as conn:
-            conn.execute(f"DROP DATABASE {url.rpartition('/')[2]} WITH (FORCE)")
+            conn.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
     @functools.cached_property
-    def _migrated(self) -> str:
+    def _migrated(self) -> tuple[str, wiping.Fresh]:
         from tidegate.server.store.postgres import upgrade_schema
 
         url = self.database()
         upgrade_schema(url)
-        return url.rpartition("/")[2]
+        name = url.rpartition("/")[2]
+        with self.connect(name) as conn:
+            return name, wiping.look(conn)
 
     def migrated(self) -> str:
-        """Make a database whose schema is current, and return its address."""
-        return self.database(self._migrated)
+        """Return the address of a database whose schema is current and that holds nothing."""
+        url = self._clean.pop() if self._clean else self.database(self._migrated[0])
+        self._lent.add(url)
+        return url
 
 
 def _free_port() -> int:

@@ -12,7 +12,7 @@ from tests import postgres
 from tests.contract.test_store import added, count
 
 from tidegate.core.errors import BusyError, ConfigError, RequestError, TidegateError
-from tidegate.server.store import changes, hot, tables
+from tidegate.server.store import changes, hot, raw, tables
 from tidegate.server.store import postgres as back_end
 from tidegate.server.store.hot import EventRow
 from tidegate.server.store.postgres import PostgresStore, open_store, wire_of
@@ -304,6 +304,12 @@ def test_marks_are_put_into_the_drivers_form(ours: str, theirs: str) -> None:
     assert dollars(ours) == theirs
 
 
+def test_statements_that_are_remembered_do_not_grow_without_bound() -> None:
+    for many in range(1, 2 * raw.KNOWN_MAX):
+        dollars("SELECT 1 WHERE 1 IN (" + ", ".join("?" * many) + ")")
+    assert dollars.cache_info().currsize <= raw.KNOWN_MAX
+
+
 def test_json_is_text_and_sums_are_whole_numbers(store: PostgresStore) -> None:
     def work(conn: Connection) -> tuple[object, ...]:
         conn.execute(
@@ -319,3 +325,23 @@ def test_json_is_text_and_sums_are_whole_numbers(store: PostgresStore) -> None:
     assert text == '{"x": [1]}'
     assert (total, type(total)) == (1, int)
     assert value == {"x": [1]}
+
+
+def test_a_database_that_a_test_used_is_lent_again_as_if_it_were_new() -> None:
+    shared = postgres.server()
+    url = shared.migrated()
+    with psycopg.connect(url, autocommit=True) as conn:
+        conn.execute("INSERT INTO change (tenant, at, kind, key) VALUES ('default', 1, 'a', 'b')")
+        conn.execute("INSERT INTO gate (tenant, epoch) VALUES ('default', 7)")
+    shared.drop(url)
+    again = shared.migrated()
+    assert again == url
+    with psycopg.connect(again, autocommit=True) as conn:
+        assert conn.execute("SELECT count(*) FROM change, gate").fetchone() == (0,)
+        conn.execute("INSERT INTO change (tenant, at, kind, key) VALUES ('default', 1, 'a', 'b')")
+        assert conn.execute("SELECT seq FROM change").fetchone() == (1,)
+        conn.execute("CREATE INDEX one_more ON gate (epoch)")
+    shared.drop(again)
+    other = shared.migrated()
+    assert other != url
+    shared.drop(other)

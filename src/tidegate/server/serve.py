@@ -90,7 +90,7 @@ def serve(
         opened(app)
         url = url_of(settings, taken)
         server = _Server(
-            _config(app, context), lambda: ready(app, url), app.hot.polls.waiters.close
+            config_of(app, context), lambda: ready(app, url), app.hot.polls.waiters.close
         )
         with _quiet_end():
             server.run(sockets=[taken])
@@ -144,7 +144,8 @@ def _tell_supervisor(state: str) -> None:
         told.sendto(state.encode(), f"\0{name[1:]}" if name.startswith("@") else name)
 
 
-def _config(app: App, context: ssl.SSLContext | None) -> uvicorn.Config:
+def config_of(app: App, context: ssl.SSLContext | None) -> uvicorn.Config:
+    """Return how uvicorn is to serve: with our bounds of a connection, and TLS where there is a context."""
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     application: Any = app
     settings = app.services.settings

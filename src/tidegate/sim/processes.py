@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import os
+import re
 import socket
 import ssl
 import subprocess
@@ -20,6 +21,8 @@ from tidegate.sim.crew import CrewSpec, CutOrder, Known, LieOrder, Order
 from tidegate.sim.report import DeviceTruth
 
 START_S: Final = 30.0
+#: What a server's first start says once; errors are shown, copied and kept.
+_PASSWORD: Final = re.compile(r"(password:[ \t]*)\S.*")
 T = TypeVar("T", CutOrder, LieOrder)
 
 
@@ -118,7 +121,9 @@ class Server:
         return http.client.HTTPSConnection("127.0.0.1", self.port, timeout=5, context=context)
 
     def _tail(self) -> str:
-        return self._log.read_text(errors="replace")[-1500:]
+        text = self._log.read_text(errors="replace")
+        # before it is cut: half a line would not be known as one that holds a secret
+        return _PASSWORD.sub(r"\1(kept back)", text)[-1500:]
 
 
 class CrewProcess:

@@ -13,6 +13,8 @@ from typing import Any, Final, Protocol
 from sqlalchemy import Connection
 
 Values = Sequence[Any]
+#: Statements that are remembered in their other form. Nearly all stand in the code; some have as many marks as a list has members, and a server runs for years.
+KNOWN_MAX: Final = 512
 #: Texts and names in quotes are left alone.
 _MARK: Final = re.compile(r"""'[^']*'|"[^"]*"|\?(\d*)""")
 
@@ -64,7 +66,7 @@ def is_postgres(conn: Connection) -> bool:
     return conn.dialect.name == "postgresql"
 
 
-@functools.cache
+@functools.lru_cache(KNOWN_MAX)
 def dollars(statement: str) -> str:
     """Return a statement with PostgreSQL's marks in place of SQLite's."""
     number = 0

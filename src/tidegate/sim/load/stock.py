@@ -69,19 +69,20 @@ def device(number: int, now: int) -> dict[str, Any]:
     }
 
 
-def fill(folder: Path, count: int, now: int, life_s: int) -> Stock:
-    """Put `count` accepted devices into a data directory that no server has open.
+def fill(folder: Path, count: int, now: int, life_s: int, *, url: str = "") -> Stock:
+    """Put `count` accepted devices into a data directory that no server has open, or into the PostgreSQL database that goes with it.
 
     Args:
         folder: made where it is missing.
         count: of devices.
         now: unix seconds.
         life_s: of the tokens, in seconds.
+        url: of the database; empty = a file in the folder.
 
     Raises:
         ConfigError, BusyError: `data.*`.
     """
-    app = create_app(Settings(data_dir=folder))
+    app = create_app(Settings(data_dir=folder, database_url=url))
     with contextlib.closing(app):
         services = app.services
 
