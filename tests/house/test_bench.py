@@ -22,7 +22,7 @@ def run() -> ModuleType:
 
 
 def test_each_figure_stands_beside_its_bar_its_reference_and_the_verdict() -> None:
-    rows = [
+    rows: list[Figure | Failure] = [
         Figure(name="polls", value=31_234.4, unit="polls/s", reference=44_000, against="bare", bar=20_000),
         Figure(name="answer", value=12.34, unit="ms", reference=4, bar=10, at_most=True),
         Figure(name="memory", value=0.5, unit="MiB"),
