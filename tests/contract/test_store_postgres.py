@@ -4,6 +4,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import psycopg
 import pytest
@@ -308,6 +309,47 @@ def test_statements_that_are_remembered_do_not_grow_without_bound() -> None:
     for many in range(1, 2 * raw.KNOWN_MAX):
         dollars("SELECT 1 WHERE 1 IN (" + ", ".join("?" * many) + ")")
     assert dollars.cache_info().currsize <= raw.KNOWN_MAX
+
+
+def test_columns_are_sent_and_stored_as_they_are(store: PostgresStore) -> None:
+    texts = [
+        "",
+        "a'b\"c\\d{e,f}",
+        "NULL",
+        "\u00fc\u4e2d\U0001f512",
+        "line\nline\t\x01",
+        "x" * 70_000,
+    ]
+    rows = [
+        EventRow(
+            "default", 1, seq, 0, at, "heartbeat", text[:64] if seq % 2 else None, -seq, None, text, None
+        )
+        for seq, (text, at) in enumerate(zip(texts, (0, -1, 2**63 - 1, -(2**63), 1, 2), strict=True))
+    ]  # fmt: skip
+    store.write(lambda conn: hot.put_events(conn, rows)).result()
+    found = store.read(
+        lambda conn: conn.execute(
+            select(*(tables.event.c[name] for name in EventRow._fields)).order_by(
+                tables.event.c.seq
+            )
+        ).all()
+    )
+    assert [EventRow(*one) for one in found] == rows
+    store.write(lambda conn: hot.put_events(conn, [])).result()
+
+
+@pytest.mark.parametrize("change", [{"at": 2**63}, {"body": "a\0b"}, {"attempt": 2**31}])
+def test_a_value_that_fits_no_column_hurts_only_the_one_who_sent_it(
+    store: PostgresStore, change: dict[str, Any]
+) -> None:
+    bad = _event(1, 1)._replace(**change)
+    refused = store.write(lambda conn: hot.put_events(conn, [bad]))
+    taken = store.write(lambda conn: hot.put_events(conn, [_event(1, 2)]))
+    with pytest.raises(RequestError) as told:
+        refused.result()
+    assert told.value.code == "request.invalid"
+    taken.result()
+    assert len(store.read(hot.event_log)) == 1
 
 
 def test_json_is_text_and_sums_are_whole_numbers(store: PostgresStore) -> None:

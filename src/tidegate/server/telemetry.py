@@ -143,7 +143,9 @@ def accept(
     seqs = [one.body.seq for one in fresh] + [seq for seq, _ in refused]
     acked = max([device.acked_seq, *seqs])
     boot_id = fresh[-1].body.boot_id if fresh else ""
-    hot.touch_device(conn, row, acked_seq=acked, boot_id=boot_id, now=now)
+    hot.touch_device(
+        conn, row, acked_seq=acked, boot_id=boot_id, measured_until=fold.until, now=now
+    )
     if fold.moved:
         changes.notify(conn, "outcome", "")
     return Accepted(acked, fold.device is not device, frozenset(fold.moved), fold.harmed)
@@ -194,7 +196,7 @@ class _Fold:
         self._exposed: dict[tuple[int, str], list[int]] = {}
         self._measured: list[tuple[int, int, int]] = []
         self._named: list[tuple[int, str, float, int]] = []
-        self._until = device.measured_until
+        self.until = device.measured_until
         self._days: dict[str, int] = {}
 
     def take(self, body: EventBody) -> None:
@@ -233,8 +235,6 @@ class _Fold:
             gate_rows.tell_measured(self.conn, device.tenant, device.row, self._measured, self.now)
         if self._named:
             gate_rows.tell_named(self.conn, device.tenant, device.row, self._named, self.now)
-        if self._until != device.measured_until:
-            hot.measure_until(self.conn, device.row, self._until)
         if self._days:
             day = self.now // outcomes.DAY_S
             hot.add_daily(self.conn, device.tenant, day, device.product, self._days.items())
@@ -384,9 +384,9 @@ class _Fold:
 
     def _believed(self, errors: int, device_s: int) -> tuple[int, int]:
         """Return what counts of a device's word: no more time than it can have lived, and no more errors than say something."""
-        start = max(self._until, self.device.enrolled_at)
+        start = max(self.until, self.device.enrolled_at)
         lived = max(0, min(device_s, self.now + _AHEAD_S - start))
-        self._until = start + lived
+        self.until = start + lived
         return min(errors, _ERRORS_AT_ONCE + lived * _ERRORS_AN_HOUR // 3600), lived
 
 

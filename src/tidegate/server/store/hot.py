@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from sqlalchemy import Connection
 
 from tidegate.server.store import tables
-from tidegate.server.store.raw import is_postgres, raw_connection
+from tidegate.server.store.raw import Numbers, Texts, is_postgres, raw_connection
 
 
 class UpdateRow(NamedTuple):
@@ -85,12 +85,16 @@ _PUT_EVENT: Final = (
     f"INSERT INTO event ({', '.join(EventRow._fields)}) "  # noqa: S608
     f"VALUES ({', '.join('?' * len(EventRow._fields))}) ON CONFLICT DO NOTHING"
 )
-#: The same for PostgreSQL, as one statement for all: four times as fast there.
+#: The same for PostgreSQL, as one statement for all: many times as fast there.
 _PUT_EVENTS: Final = (
     f"INSERT INTO event ({', '.join(EventRow._fields)}) SELECT * FROM unnest("  # noqa: S608
     "?::text[], ?::bigint[], ?::bigint[], ?::bigint[], ?::bigint[], ?::text[], "
-    "?::text[], ?::integer[], ?::text[], ?::text[], ?::text[]) ON CONFLICT DO NOTHING"
+    "?::text[], ?::bigint[], ?::text[], ?::text[], ?::text[]) ON CONFLICT DO NOTHING"
 )
+#: What the columns of an event hold, in their order.
+_EVENT_COLUMNS: Final = (
+    Texts, Numbers, Numbers, Numbers, Numbers, Texts, Texts, Numbers, Texts, Texts, Texts,
+)  # fmt: skip
 _PUT_SEEN: Final = (
     "UPDATE device SET last_seen = seen.at "
     "FROM unnest(?::bigint[], ?::bigint[]) AS seen (at, number) "
@@ -144,18 +148,21 @@ def put_events(conn: Connection, events: Iterable[EventRow]) -> None:
     if is_postgres(conn):
         columns = list(zip(*events, strict=True))
         if columns:
-            raw.execute(_PUT_EVENTS, [list(column) for column in columns])
+            kinds = zip(_EVENT_COLUMNS, columns, strict=True)
+            raw.execute(_PUT_EVENTS, [kind(column) for kind, column in kinds])
         return
     raw.executemany(_PUT_EVENT, events)
 
 
-def touch_device(conn: Connection, row: int, *, acked_seq: int, boot_id: str, now: int) -> None:
-    """Note how far a device's events are stored and that it was heard."""
+def touch_device(
+    conn: Connection, row: int, *, acked_seq: int, boot_id: str, measured_until: int, now: int
+) -> None:
+    """Note how far a device's events are stored, up to when it has claimed device time, and that it was heard."""
     raw_connection(conn).execute(
-        "UPDATE device SET acked_seq = ?1, "
-        "last_seen = CASE WHEN last_seen < ?2 THEN ?2 ELSE last_seen END, "
-        "boot_id = CASE WHEN ?3 = '' THEN boot_id ELSE ?3 END WHERE row = ?4",
-        (acked_seq, now, boot_id, row),
+        "UPDATE device SET acked_seq = ?1, measured_until = ?2, "
+        "last_seen = CASE WHEN last_seen < ?3 THEN ?3 ELSE last_seen END, "
+        "boot_id = CASE WHEN ?4 = '' THEN boot_id ELSE ?4 END WHERE row = ?5",
+        (acked_seq, measured_until, now, boot_id, row),
     )
 
 
@@ -261,11 +268,6 @@ def noisiest(conn: Connection, rollout_id: int) -> dict[str, int]:
     return dict(found)
 
 
-def measure_until(conn: Connection, row: int, until: int) -> None:
-    """Note up to when a device has claimed device time."""
-    raw_connection(conn).execute("UPDATE device SET measured_until = ? WHERE row = ?", (until, row))
-
-
 def ends_of(conn: Connection, row: int) -> tuple[int, int, int, int, str, str]:
     """Return what is kept of restarts that nobody asked for (`server.restarts.Ends`)."""
     found = raw_connection(conn).execute(
@@ -305,7 +307,7 @@ def put_seen(conn: Connection, seen: Iterable[tuple[int, int]]) -> None:
     raw = raw_connection(conn)
     if is_postgres(conn):
         times, rows = zip(*seen, strict=True)
-        raw.execute(_PUT_SEEN, (list(times), list(rows)))
+        raw.execute(_PUT_SEEN, (Numbers(times), Numbers(rows)))
         return
     raw.executemany(
         "UPDATE device SET last_seen = ?1 "

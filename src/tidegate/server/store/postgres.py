@@ -29,7 +29,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import NullPool, QueuePool
 
 from tidegate.core.errors import BusyError, ConfigError, RequestError, TidegateError
-from tidegate.server.store import cell_rows, changes, partitions, scope
+from tidegate.server.store import arrays, cell_rows, changes, partitions, scope
 from tidegate.server.store.migrations import require_head, upgrade
 from tidegate.server.store.raw import Raw, Values, dollars, raw_connection
 from tidegate.server.store.shared import Shared
@@ -406,6 +406,7 @@ def _connector(
         wire = Wire.connect(conninfo, autocommit=True)
         wire.execute(set_up)
         wire.adapters.register_loader("numeric", _Number)
+        arrays.register(wire.adapters)
         wire.autocommit = alone
         if reading:
             wire.read_only = True

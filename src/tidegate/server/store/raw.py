@@ -52,6 +52,18 @@ class Raw(Protocol):
         ...
 
 
+class Texts(tuple[str | None, ...]):
+    """A column of texts, as one value of a statement for PostgreSQL: an array in the driver's shortest form."""
+
+    __slots__ = ()
+
+
+class Numbers(tuple[int, ...]):
+    """A column of whole numbers up to 64 bits, none of them missing; as `Texts`."""
+
+    __slots__ = ()
+
+
 def raw_connection(conn: Connection) -> Raw:
     """Return the driver's own connection, for statements written by hand."""
     raw: Any = conn.connection.driver_connection
