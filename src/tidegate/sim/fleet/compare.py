@@ -16,7 +16,7 @@ from typing import TypeAlias
 import msgspec
 
 from tidegate.core.errors import ConfigError
-from tidegate.sim.fleet.catalog import make_policy, ours
+from tidegate.sim.fleet.catalog import NAMED, make_policy, ours
 from tidegate.sim.fleet.draw import Half, draw
 from tidegate.sim.fleet.nulls import Kind, null_set
 from tidegate.sim.fleet.outcome import Outcome
@@ -39,7 +39,9 @@ class Job:
         """Return what names the result of this job, with this code."""
         plain = msgspec.json.encode(self.scenario, order="deterministic")
         code = code_digest(gate=self.policy in ours())
-        text = b"\0".join((plain, self.policy.encode(), str(self.seed).encode(), code.encode()))
+        # A name may come to mean other settings: a peer's result belongs to its settings.
+        policy = NAMED.get(self.policy, self.policy)
+        text = b"\0".join((plain, policy.encode(), str(self.seed).encode(), code.encode()))
         return hashlib.sha256(text).hexdigest()[:32]
 
     def run(self) -> Outcome:
@@ -87,21 +89,34 @@ class Cache:
 
 @cache
 def code_digest(*, gate: bool) -> str:
-    """Return a digest of the sources that a result depends on."""
-    here = Path(__file__).parent
-    folders = [here, here.parents[1] / "rollout" / "evidence"] if gate else [here]
+    """Return a digest of the sources that a result depends on: of the gate's, or of any peer's."""
     whole = hashlib.sha256()
-    for folder in folders:
-        for path in sorted(folder.rglob("*.py")):
-            if path.name not in _BESIDE and (gate or path.name not in _OURS):
-                whole.update(path.name.encode() + b"\0" + path.read_bytes())
+    for path in sources(gate=gate):
+        whole.update(path.name.encode() + b"\0" + path.read_bytes())
     return whole.hexdigest()
 
 
-#: Files that no result depends on, and those that no peer's result depends on.
+def sources(*, gate: bool) -> list[Path]:
+    """Return the files that a result depends on."""
+    here = Path(__file__).parent
+    package = here.parents[1]
+    found = [*_python(here), *_python(package / "rollout" / "evidence")] if gate else _python(here)
+    kept = [one for one in found if one.name not in _BESIDE and (gate or one.name not in _OURS)]
+    return [*kept, package / "core" / "bucket.py"] if gate else kept
+
+
+def _python(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*.py"))
+
+
+#: Files that no result depends on: they draw, read and sum up, or keep the server's single devices.
 _BESIDE = frozenset(
-    {"compare.py", "summary.py", "page.py", "plots.py", "draw.py", "nulls.py", "reader.py"}
+    {
+        *("compare.py", "summary.py", "page.py", "draw.py", "nulls.py", "reader.py"),
+        *("roster.py", "pairs.py"),
+    }
 )
+#: Files that no peer's result depends on.
 _OURS = frozenset({"gate.py", "arrays.py", "errors.py", "catalog.py"})
 
 

@@ -1,12 +1,15 @@
 """Comparisons: draws, what is kept, figures worked by hand, and the page."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from tidegate.cli import run
 from tidegate.sim.fleet import summary
-from tidegate.sim.fleet.compare import Cache, Job, jobs_of, run_all
+from tidegate.sim.fleet.catalog import NAMED
+from tidegate.sim.fleet.compare import Cache, Job, jobs_of, run_all, sources
 from tidegate.sim.fleet.draw import BAD, GOOD, draw
 from tidegate.sim.fleet.outcome import Outcome
 from tidegate.sim.fleet.page import page
@@ -61,6 +64,20 @@ def test_a_result_belongs_to_its_scenario_policy_and_seed() -> None:
     other = Scenario("tiny", days=3, fleet=TINY.fleet, faults=(Fault("boot_failure", 0.31),))
     jobs = [Job(TINY, "hawk80", 1), Job(TINY, "hawk80", 2), Job(TINY, "hawk93", 1)]
     assert len({one.key for one in (*jobs, Job(other, "hawk80", 1))}) == 4
+
+
+def test_a_result_belongs_to_the_code_that_it_comes_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "import sys, tidegate.sim.fleet.gate, tidegate.sim.fleet.play\n"
+    code += "print(*(one.__file__ for n, one in sys.modules.items() if n.startswith('tidegate.')))"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    used = {Path(one) for one in said.stdout.split() if not one.endswith("__init__.py")}
+    assert len(used) > 20
+    assert used <= set(sources(gate=True))
+    # What only the gate uses does not play its peers again.
+    assert not {"gate.py", "decide.py", "book.py"} & {one.name for one in sources(gate=False)}
+    before = Job(TINY, "hawk80", 1).key
+    monkeypatch.setitem(NAMED, "hawk80", "hawkbit:1/100:error=5:success=80")
+    assert Job(TINY, "hawk80", 1).key != before
 
 
 def test_two_processes_find_what_one_does(tmp_path: Path) -> None:
