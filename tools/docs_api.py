@@ -90,7 +90,7 @@ CALLS: Final[dict[str, tuple[str, ...]]] = {
     "rollout create": ("rollouts_create",),
     "rollout decline": ("approvals_decline",),
     "rollout devices": ("rollouts_updates_list",),
-    "rollout edit": ("rollouts_show", "rollouts_replace"),
+    "rollout edit": ("rollouts_show", "rollouts_replace", "rollouts_change"),
     "rollout evidence": ("rollouts_evidence", "rollouts_evidence_replay"),
     "rollout explain": ("rollouts_explain",),
     "rollout fallback": ("rollouts_fallback",),

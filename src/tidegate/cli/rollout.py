@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from tidegate.cli import _evidence_text, _rollout_text
+from tidegate.cli import _edit, _evidence_text, _rollout_text
 from tidegate.cli._people import API, confirm, need_reason, quoted, read_toml, show_lines, when
 from tidegate.cli._stop import narrow
 from tidegate.cli.client import Client, with_client
@@ -453,26 +453,38 @@ def readmit(
 
 @command.command("edit")
 @click.argument("name")
-@click.argument("file", type=_FILE)
+@click.argument("file", type=_FILE, required=False)
+@_edit.parts
 @click.option("--yes", is_flag=True, help="Do not ask; needs --reason.")
 @click.option("--reason", metavar="TEXT", help="Why.")
 @with_client
 @with_output
-def edit(name: str, file: Path, yes: bool, reason: str | None, client: Client, out: Output) -> None:
-    """Replace a rollout's policy by a file's.
+def edit(
+    name: str,
+    file: Path | None,
+    yes: bool,
+    reason: str | None,
+    client: Client,
+    out: Output,
+    **given: Any,
+) -> None:
+    """Replace a rollout's policy by a file's, or change parts of it, also while it runs.
+
+    What is open of a ring stays open. What only narrows is one person's act.
 
     \b
     tidegate rollout edit gw1-2.4.1 rollout.toml --yes --reason "longer soak"
+    tidegate rollout edit gw1-2.4.1 --steps fleet=1%,5%,20%,100% --in-flight 50 --yes --reason "slower"
     """
-    body = read_toml(file)
+    method, body = _edit.body_of(file, given)
     path = f"{API}/rollouts/{quoted(name)}"
     found = client.get(path)
-    what = f"This replaces the policy of {name}, which is {found['state']}."
+    what = f"This {'changes' if file is None else 'replaces'} the policy of {name}, which is {found['state']}."
     evidence = client.get(f"{path}/evidence")
     devices = sum(int(one["audience"]) for one in evidence["tallies"])
     reason = confirm(client, out, what, devices, yes=yes, reason=reason)
     headers = {"If-Match": f'"{found["generation"]}"'}
-    _rollout_text.told(out, client.call("PUT", path, {**body, "reason": reason}, headers=headers))
+    _rollout_text.told(out, client.call(method, path, {**body, "reason": reason}, headers=headers))
 
 
 @command.command("fallback")

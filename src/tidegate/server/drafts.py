@@ -58,7 +58,7 @@ def draft_of(data: Mapping[str, Any]) -> Draft:
     audience = _text(data, "audience")
     try:
         written = str(cohort.parse(audience)) if audience.strip() not in {"", "rest"} else ""
-        delivery = _delivery(data)
+        delivery = delivery_of(data)
         start_at = _start(data.get("start", "at once"))
     except ConfigError as error:
         raise RequestError("request.invalid", error.detail) from error
@@ -93,7 +93,12 @@ def _within(policy: Policy, audience: str) -> Policy:
     return msgspec.structs.replace(policy, rings=tuple(rings))
 
 
-def _delivery(data: Mapping[str, Any]) -> DeliveryPolicy:
+def delivery_of(data: Mapping[str, Any]) -> DeliveryPolicy:
+    """Read the tables `windows` and `delivery` of a policy file.
+
+    Raises:
+        RequestError: `request.invalid`. ConfigError: `config.invalid`: an amount that cannot be read.
+    """
     windows = _table(data, "windows", _WINDOW_KEYS)
     delivery = _table(data, "delivery", _DELIVERY_KEYS)
     zone = windows.get("zone", "device")

@@ -27,6 +27,7 @@ from tidegate.server import (
     widening,
 )
 from tidegate.server.acts import Outcome
+from tidegate.server.amendments import amended
 from tidegate.server.approvals import Rules
 from tidegate.server.audiences import Audiences
 from tidegate.server.auth import Actor, Auth
@@ -162,6 +163,37 @@ class Operations:
         """Replace a rollout's policy by a parsed policy file (untrusted)."""
         row = self._read(lambda conn: acts.row_of(conn, name))
         draft = draft_of({"release": row["release"], **data, "name": name})
+        return self._edit(draft, actor, reason, now, generation, dry_run=dry_run)
+
+    def amend(
+        self,
+        name: str,
+        data: Mapping[str, Any],
+        actor: Actor,
+        reason: str,
+        now: int,
+        *,
+        generation: int | None = None,
+        dry_run: bool = False,
+    ) -> Outcome:
+        """Change some parts of a rollout's policy (`amendments`; untrusted)."""
+        row = self._read(lambda conn: acts.row_of(conn, name))
+        if generation is None:  # what is not named comes from this reading of it
+            generation = int(row["generation"])
+        draft = amended(row, data)
+        return self._edit(draft, actor, reason, now, generation, dry_run=dry_run)
+
+    def _edit(
+        self,
+        draft: Draft,
+        actor: Actor,
+        reason: str,
+        now: int,
+        generation: int | None,
+        *,
+        dry_run: bool,
+    ) -> Outcome:
+        name = draft.name
         devices = self.reach_of(name, "edit", {}, now)
         return self._act(
             lambda conn: widening.edit(

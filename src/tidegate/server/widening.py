@@ -3,13 +3,15 @@
 The state of an approval is `server.approvals`; what is approved is carried out here, in the transaction of the approval.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from tidegate.core.errors import RequestError
 from tidegate.core.nearest import did_you_mean
-from tidegate.rollout import engine
+from tidegate.core.protocol import DeliveryPolicy
+from tidegate.rollout import edits, engine
 from tidegate.rollout.model import Approval, Policy
 from tidegate.server import (
     acts,
@@ -278,7 +280,8 @@ def decide(
         way = msgspec.convert(request["detail"], type=fallbacks.WayBack)
         return fallbacks.carry_out(conn, row, way, by, text, now)
     if action == "edit":
-        return _edited(conn, row, request["detail"]["policy"], by, text, now)
+        detail = request["detail"]
+        return _edited(conn, row, detail["policy"], by, text, now, detail.get("wider", ()))
     return _carry_out(conn, row, action, request["detail"], by, text, now)
 
 
@@ -294,7 +297,10 @@ def edit(
     *,
     generation: int | None = None,
 ) -> acts.Outcome:
-    """Replace a rollout's policy. Its release stays; rings that have begun keep their names and order. Open requests become void.
+    """Replace a rollout's policy. Its release stays. Open requests become void.
+
+    Of one that has begun rings keep their names, their order and what is open of them (`rollout.edits`). What only narrows is one person's act, however many
+    devices it is for.
 
     Raises:
         RequestError: `request.not_found`, `request.forbidden`, `request.conflict`.
@@ -324,12 +330,18 @@ def edit(
         raise RequestError(
             "request.confirmation_needed", "editing a rollout that has begun needs a reason"
         )
-    gone = begun and bool(_gates(row["policy"]) - _gates(values["policy"]))
-    special = "disable_gate" if gone else ""
-    if begun and approvals.needed(conn, actor, meant, devices, rules, special):
-        detail = {"policy": values, "devices": devices}
-        return _asked(conn, row, "edit", detail, actor, reason, rules, devices, now)
-    return _edited(conn, row, values, actor.name, reason, now)
+    if not begun:
+        return _edited(conn, row, values, actor.name, reason, now)
+    model = planning.model_of(row)
+    edits.refitted(model.policy, draft.policy, model.rings)
+    delivery = msgspec.convert(row["delivery"], type=DeliveryPolicy)
+    wider = edits.wider((model.policy, delivery), (draft.policy, draft.delivery))
+    special = "disable_gate" if _gates(row["policy"]) - _gates(values["policy"]) else ""
+    if wider and approvals.needed(conn, actor, meant, devices, rules, special):
+        detail = {"policy": values, "devices": devices, "wider": list(wider)}
+        asked = _asked(conn, row, "edit", detail, actor, reason, rules, devices, now)
+        return msgspec.structs.replace(asked, text=f"{asked.text}. Wider: {'; '.join(wider)}")
+    return _edited(conn, row, values, actor.name, reason, now, wider)
 
 
 def _gates(policy: Row) -> frozenset[tuple[str, str]]:
@@ -343,21 +355,26 @@ def _gates(policy: Row) -> frozenset[tuple[str, str]]:
 
 
 def _edited(
-    conn: Connection, row: Row, values: Row, by: str, reason: str, now: int
+    conn: Connection,
+    row: Row,
+    values: Row,
+    by: str,
+    reason: str,
+    now: int,
+    wider: Sequence[str] = (),
 ) -> acts.Outcome:
     policy = msgspec.convert(values["policy"], type=Policy)
-    old = [str(ring["name"]) for ring in row["policy"]["rings"]]
-    new = [ring.name for ring in policy.rings]
+    model = planning.model_of(row)
     change = dict(values)
     if row["started_at"] is None:
         change["rings"] = planning.plain(engine.first_rings(policy))
         if row["state"] == "awaiting_approval":
             change["state"] = "draft"
-    elif old != new:
-        raise RequestError(
-            "request.conflict", "the rings of a rollout that has begun keep their names and order"
-        )
-    fixed.require_same(row["fixed"], msgspec.convert(row["policy"], type=Policy), policy)
-    text = acts.with_reason("policy edited", reason)
+    else:
+        change["rings"] = planning.plain(edits.refitted(model.policy, policy, model.rings))
+        change["approvals"] = planning.plain(edits.kept(model.policy, policy, model.approvals))
+    fixed.require_same(row["fixed"], model.policy, policy)
+    done = f"policy edited, wider: {'; '.join(wider)}" if wider else "policy edited"
+    text = acts.with_reason(done, reason)
     after = acts.change(conn, row, change, by, "edit", text, now)
     return acts.outcome(after, "edit", text)

@@ -7,7 +7,7 @@ from tests.unit.server.rig import Rig
 from tidegate.core.errors import RequestError
 from tidegate.core.protocol import OFFLINE_PERMIT_MAX_S, DeliveryPolicy
 from tidegate.server import telemetry
-from tidegate.server.drafts import _delivery
+from tidegate.server.drafts import delivery_of
 
 HOUR = 3600
 
@@ -97,11 +97,11 @@ def test_a_device_that_is_in_reach_hears_of_a_halt(rig: Rig) -> None:
 
 @pytest.mark.parametrize(("text", "seconds"), [("72h", 72 * HOUR), ("none", 0), ("7d", 168 * HOUR)])
 def test_a_policy_says_for_how_long(text: str, seconds: int) -> None:
-    assert _delivery({"delivery": {"offline_permit": text}}).offline_permit_s == seconds
+    assert delivery_of({"delivery": {"offline_permit": text}}).offline_permit_s == seconds
 
 
 def test_a_policy_cannot_say_for_ever() -> None:
     assert OFFLINE_PERMIT_MAX_S == 7 * 24 * HOUR
     with pytest.raises(RequestError) as caught:
-        _delivery({"delivery": {"offline_permit": "8d"}})
+        delivery_of({"delivery": {"offline_permit": "8d"}})
     assert "at most 7 d" in caught.value.detail

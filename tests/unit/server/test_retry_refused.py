@@ -7,7 +7,7 @@ from tests.unit.server.test_rollouts_admin import OLGA, ONE_RING, Desk
 
 from tidegate.core.errors import RequestError
 from tidegate.core.protocol import DeliveryPolicy
-from tidegate.server.drafts import _delivery
+from tidegate.server.drafts import delivery_of
 
 
 def gone_back(rig: Rig) -> Device:
@@ -52,7 +52,7 @@ def test_the_preview_counts_it_where_the_policy_says_so(rig: Rig) -> None:
 
 
 def test_only_yes_or_no_is_understood() -> None:
-    assert _delivery({"delivery": {"retry_refused": True}}).retry_refused
-    assert not _delivery({}).retry_refused
+    assert delivery_of({"delivery": {"retry_refused": True}}).retry_refused
+    assert not delivery_of({}).retry_refused
     with pytest.raises(RequestError):
-        _delivery({"delivery": {"retry_refused": "yes"}})
+        delivery_of({"delivery": {"retry_refused": "yes"}})

@@ -32,6 +32,11 @@ _POLICY: Final[dict[str, Any]] = {
 BODIES: Final[dict[Any, Any]] = {
     "rollouts_create": _POLICY,
     "rollouts_replace": _POLICY,
+    "rollouts_change": {
+        "steps": {"fleet": ["1%", "5%", "20%", "100%"]},
+        "flow": {"in_flight": 50},
+        "reason": "slower, the lines are busy",
+    },
     "rollouts_isolate": wire.Act(reason="screens stay black", variant="gw1-r3"),
     "rollouts_readmit": wire.Act(reason="fixed in 1.1.1", variant="gw1-r3"),
     wire.Act: wire.Act(reason="screens stay black"),

@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any
 
-from litestar import Controller, Response, get, post, put
+from litestar import Controller, Response, get, patch, post, put
 from litestar.params import JSONBody
 
 from tidegate.core.errors import RequestError
@@ -109,6 +109,35 @@ class RolloutRoutes(Controller):
         reason = str(data.pop("reason", ""))[:1000]
         generation = wanted_generation(request)
         return desk.operations.edit(
+            name,
+            data,
+            request.user,
+            reason,
+            desk.now,
+            generation=generation,
+            dry_run=only_check,
+        )
+
+    @patch(
+        "/{name:str}",
+        opt={PERMISSION: "rollout.widen", ABOUT: "rollout", MATCH: True},
+        sync_to_thread=True,
+    )
+    def amend(
+        self,
+        request: ApiRequest,
+        desk: DeskDep,
+        name: Name,
+        data: JSONBody[dict[str, Any]],
+        only_check: DryRun = False,
+    ) -> Outcome:
+        """Change parts of a rollout's policy, with `reason` beside them: `preset`, `steps` by ring, `flow`, `priority`, `windows`, `delivery`.
+
+        What only narrows is done at once; what widens may ask for a second person, and says how it is wider.
+        """
+        reason = str(data.pop("reason", ""))[:1000]
+        generation = wanted_generation(request)
+        return desk.operations.amend(
             name,
             data,
             request.user,

@@ -1,0 +1,159 @@
+"""A rollout that is edited while it runs: what is open stays open, narrowing takes one person, widening two."""
+
+from typing import Any
+
+import msgspec
+import pytest
+from tests.unit.server.rig import Rig
+from tests.unit.server.test_rollouts_admin import OLGA, ONE_RING, PIA, Desk
+
+from tidegate.core.errors import RequestError
+from tidegate.rollout import cohort
+from tidegate.server import inquiry, planning
+from tidegate.server.acts import ChangedError, Outcome
+
+STEPS: dict[str, Any] = {
+    **ONE_RING,
+    "ring": [{"name": "all", "steps": ["1%", "10%", "100%"], "gates": ["approval"]}],
+    "flow": {"in_flight": 50},
+}
+
+
+@pytest.fixture
+def desk(rig: Rig) -> Desk:
+    rig.publish_trust()
+    rig.release(1)
+    desk = Desk(rig)
+    for _ in range(3):
+        rig.device()
+    made = desk.create(**STEPS)
+    desk.people("pia", "olga")
+    assert made.state == "active"
+    # One device more is beyond one person's reach.
+    desk.operations.rules = msgspec.structs.replace(desk.operations.rules, above_devices=0)
+    return desk
+
+
+def _amend(desk: Desk, **parts: Any) -> Outcome:
+    return desk.operations.amend("gw1-1.1.0", parts, OLGA, "because", desk.now)
+
+
+def _share(desk: Desk) -> int:
+    return cohort.share_of(planning.model_of(desk.row()), 0)
+
+
+def test_steps_that_change_open_nothing_by_themselves(desk: Desk) -> None:
+    desk.act("approve", actor=PIA)
+    desk.tick()
+    assert _share(desk) == 1_000
+    done = _amend(desk, steps={"all": ["1%", "2%", "5%", "10%", "100%"]})
+    assert done.request is None
+    assert _share(desk) == 1_000
+    assert desk.row()["rings"][0]["step"] == 3
+    # The second step of these is all of the ring: by number alone it would be open now.
+    asked = _amend(desk, steps={"all": ["10%", "100%"]})
+    assert asked.request is not None
+    assert "begins at 10" in asked.text
+    desk.operations.decide(asked.request, PIA, "seen", desk.now, approve=True)
+    assert _share(desk) == 1_000
+    desk.tick()
+    assert _share(desk) == 1_000  # and the approval of the step before is none of this one
+    with pytest.raises(RequestError, match="its steps begin there or below"):
+        _amend(desk, steps={"all": ["50%", "100%"]})
+
+
+@pytest.mark.parametrize(
+    ("parts", "says"),
+    [
+        ({"flow": {"in_flight": 10}}, ""),
+        ({"windows": {"activate": ["02:00-04:00"]}}, ""),
+        ({"delivery": {"rate": "50KiB/s"}}, ""),
+        ({"priority": -2}, ""),
+        ({"flow": {"in_flight": "none"}}, "no bound, not 50"),
+        ({"priority": 9}, "priority 9"),
+        ({"steps": {"all": ["1%", "100%"]}}, "no step at 10"),
+    ],
+)
+def test_narrowing_takes_one_person_and_widening_two(
+    desk: Desk, parts: dict[str, Any], says: str
+) -> None:
+    before = desk.row()
+    done = _amend(desk, **parts)
+    after = desk.row()
+    if not says:
+        assert done.request is None
+        assert (before["policy"], before["delivery"]) != (after["policy"], after["delivery"])
+        return
+    assert done.request is not None
+    assert says in done.text
+    assert (before["policy"], before["delivery"]) == (after["policy"], after["delivery"])
+    desk.operations.decide(done.request, PIA, "seen", desk.now, approve=True)
+    story, _ = desk.rig.read(lambda conn: inquiry.story(conn, "gw1-1.1.0", after=0, limit=50))
+    assert says in [one for one in story if one.action == "edit"][-1].text
+
+
+def test_what_is_not_named_stays_as_it_is(desk: Desk) -> None:
+    before = desk.row()
+    _amend(desk, windows={"activate": ["02:00-04:00"]}, flow={"in_flight": 5})
+    after = desk.row()
+    assert after["policy"] == {**before["policy"], "at_once": 5}
+    assert after["delivery"] == {
+        **before["delivery"],
+        "activate_window": ["02:00-04:00"],
+        "activate": "window",
+    }
+
+
+@pytest.mark.parametrize(
+    ("parts", "word"),
+    [
+        ({}, "name what is to change"),
+        ({"stepz": {}}, 'did you mean "steps"'),
+        ({"steps": {"al": ["1%"]}}, 'no ring "al"'),
+        ({"steps": {"all": ["10%", "1%", "100%"]}}, "rise"),
+        ({"steps": ["1%"]}, "steps: a table"),
+        ({"flow": {"holdback": "1%"}}, "flow: "),
+        ({"flow": {"in_flight": -1}}, "in_flight"),
+        ({"delivery": {"rate": "fast"}}, "rate"),
+        ({"preset": "careful"}, "other rings"),
+        ({"priority": "high"}, "priority"),
+    ],
+)
+def test_what_cannot_be_read_changes_nothing_and_is_named(
+    desk: Desk, parts: dict[str, Any], word: str
+) -> None:
+    before = desk.row()
+    with pytest.raises(RequestError, match=word):
+        _amend(desk, **parts)
+    assert desk.row() == before
+
+
+def test_an_edit_of_what_changed_meanwhile_is_refused(desk: Desk) -> None:
+    seen = int(desk.row()["generation"])
+    _amend(desk, priority=-1)
+    with pytest.raises(ChangedError):
+        desk.operations.amend(
+            "gw1-1.1.0", {"priority": -2}, OLGA, "late", desk.now, generation=seen
+        )
+    assert desk.row()["policy"]["priority"] == -1
+
+
+def test_what_is_under_way_goes_on_under_other_terms(desk: Desk) -> None:
+    desk.act("halt")
+    desk.rig.release(2)
+    device = desk.rig.device()
+    rules = desk.operations.rules
+    desk.operations.rules = msgspec.structs.replace(
+        rules, above_devices=10_000, above_share_bp=10_000
+    )
+    desk.create("gw1-1.2.0", name="open")
+    body = device.assignment()
+    assert body.action == "install"
+    parts = {"flow": {"in_flight": 1}, "delivery": {"tries": 1}}
+    desk.operations.amend("open", parts, OLGA, "slower", desk.now)
+    again = device.assignment()
+    assert (again.action, again.update) == ("install", body.update)
+    assert again.policy.tries == 1
+    device.run(again)
+    device.confirm(again)
+    assert desk.rig.tallies(int(desk.row("open")["id"]))["confirmed"] == 1
