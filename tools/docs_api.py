@@ -32,6 +32,7 @@ CALLS: Final[dict[str, tuple[str, ...]]] = {
     "device hold": ("devices_hold",),
     "device list": ("devices_list",),
     "device log": ("devices_log_list",),
+    "device logs": ("devices_logs_list", "devices_logs_show"),
     "device pending": ("devices_list",),
     "device preauthorize": ("preauthorized_create",),
     "device preauthorized": ("preauthorized_list", "preauthorized_remove"),

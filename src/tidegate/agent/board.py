@@ -217,6 +217,12 @@ class RealBoard:
 
         return evidence.running()
 
+    def whole_log(self) -> str:
+        """The ends of this boot's log and of the one before: journals, or the kernel's own messages."""
+        from tidegate.agent.checkup import evidence
+
+        return evidence.whole()
+
     def log_kept(self) -> None:
         """Remember what the kernel kept, so that it is reported once. Costs one look where nothing is kept."""
         if not any(_listed(one) for one in PSTORE):

@@ -281,6 +281,10 @@ class Board(Protocol):
         """The end of this boot's log, at most 16 KiB; "" where none is kept."""
         ...
 
+    def whole_log(self) -> str:
+        """The ends of this boot's log and of the one before, at most 192 KiB, for whoever looks for the cause of a failure; "" where none is kept."""
+        ...
+
     def log_kept(self) -> None:
         """What earlier boots left behind is written down, or was before anything was on trial: it is not returned again."""
         ...

@@ -117,7 +117,7 @@ class Runner:
         self.lookout = Lookout(self)
         self._perform = perform if perform is not None else _inline(ports, settings, self.flow)
         self._journal = Journal(ports.storage)
-        self._uplink = Uplink(ports.transport, ports.clock, settings)
+        self._uplink = Uplink(ports.transport, ports.clock, settings, ports.board.whole_log)
         self._line = self._uplink.line
         self._effects: deque[Effect | OpenBundle] = deque()
         self.stick = Stick()

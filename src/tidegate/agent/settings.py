@@ -27,6 +27,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         download_windows: texts of `core.schedule`; empty = always. Both this and the server's own must be open.
         poll_interval_s: at least this long between polls; 0 = as the server says.
         stay_connected: wait at the server for news, where it allows that, instead of asking now and then.
+        send_logs: send the end of the system's log after a failure, where the server asks for it.
         rate_min: slower than this over `rate_grace_s` ends an attempt with `download.slow`.
         reserve_bytes: free space of the state directory that is left alone.
         metered: whether to download over a metered link: `allow`, `deny`, or `security-only`: releases of that kind alone.
@@ -67,6 +68,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     zone: str = "UTC"
     poll_interval_s: int = 0
     stay_connected: bool = False
+    send_logs: bool = True
     rate: int = 0
     rate_min: int = 1024
     rate_grace_s: int = 60

@@ -115,6 +115,35 @@ def log(device: str, limit: int, everything: bool, client: Client, out: Output) 
     out.table("events/1", rows, ("when", "seq", "kind", "reason", "update", "signed", "detail"))
 
 
+@command.command("logs")
+@click.argument("device")
+@click.option("--show", "number", type=click.IntRange(1), help="Print one, by its id.")
+@with_client
+@with_output
+def logs(device: str, number: int | None, client: Client, out: Output) -> None:
+    """List the logs that a device sent after failures, or print one.
+
+    The first devices of each rollout and reason are asked for theirs; [poll] send_logs in agent.toml says whether a device sends one.
+
+    \b
+    tidegate device logs gw1-00c2d9
+    tidegate device logs gw1-00c2d9 --show 12
+    """
+    path = f"{API}/devices/{quoted(device)}/logs"
+    if number is not None:
+        found = client.get(f"{path}/{number}")
+        out.data("device-log/1", found, found["text"].rstrip("\n"))
+        return
+    items = client.get(path)["items"]
+    rows = items if out.json else [{**one, "came": _came(one)} for one in items]
+    columns = ("id", "came", "rollout", "reason", "chars")
+    out.table("device-logs/1", rows, columns, empty="no log was asked of this device")
+
+
+def _came(log: dict[str, Any]) -> str:
+    return when(log["received_at"]) if log["received_at"] else "wanted"
+
+
 @command.command("pending")
 @with_client
 @with_output

@@ -530,11 +530,37 @@ class EventsRequest(msgspec.Struct, frozen=True, kw_only=True):
     events: Annotated[tuple[EventItem, ...], Meta(min_length=1, max_length=256)]
 
 
+class LogWish(msgspec.Struct, frozen=True, kw_only=True):
+    """The server would like to see the log of this attempt's failure. A device may leave it at that."""
+
+    update: Ident
+    attempt: Count
+
+
 class EventsAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """Everything up to `acked_seq` is durable and may be forgotten. `refused` lists (seq, code) that were not counted and must not be sent again."""
 
     acked_seq: Count
     refused: tuple[tuple[int, str], ...] = ()
+    want_log: LogWish | msgspec.UnsetType = msgspec.UNSET
+
+
+#: Most of a packed log, in bytes.
+LOG_BYTES_MAX: Final = 64 << 10
+
+
+class LogRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """`POST /d/v1/log`, after a `want_log`: the end of the device's log, UTF-8 in zlib's format. Untrusted text; nothing is decided by it."""
+
+    update: Ident
+    attempt: Count
+    data: Annotated[bytes, Meta(max_length=LOG_BYTES_MAX)]
+
+
+class LogAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """It is kept."""
+
+    kept: bool = True
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True):

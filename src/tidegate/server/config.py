@@ -139,6 +139,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         uploads_direct: have publishers put their files right into the store, where it can be had.
         egress_rate, egress_site_rate: bytes a second at which downloads may begin, of all devices and of each site; none = no bound.
         keep_events_s, keep_details_s, keep_messages_s, keep_samples_s: how long each is kept (`server.retention`); 0 = for ever.
+        logs_per_reason: of how many devices a log is asked for, of each rollout and reason of a failure; 0 = of none.
         backup_warn_after_s: a last backup that is older is warned of (`tidegate doctor`).
         log_level, log_format: as in `logging`; `text`, or `json`: one object a line.
     """
@@ -208,6 +209,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     keep_details_s: int = 400 * 86_400
     keep_messages_s: int = 90 * 86_400
     keep_samples_s: int = 35 * 86_400
+    logs_per_reason: int = 20
     backup_warn_after_s: int = 2 * 86_400
     log_level: str = "info"
     log_format: str = "text"
@@ -393,6 +395,7 @@ KEYS: Final[Mapping[tuple[str, str], tuple[str, Reader]]] = {
     ("retention", "details"): ("keep_details_s", _lasting),
     ("retention", "messages"): ("keep_messages_s", _lasting),
     ("retention", "samples"): ("keep_samples_s", _lasting),
+    ("device_logs", "per_reason"): ("logs_per_reason", _number),
     ("backup", "warn_after"): ("backup_warn_after_s", parse_duration),
     ("log", "format"): ("log_format", _choice("text", "json")),
     ("log", "level"): ("log_level", _choice("debug", "info", "warning", "error")),

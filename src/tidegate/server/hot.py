@@ -4,6 +4,7 @@ A poll touches no database and builds nothing (`polls`). Everything else is a sh
 Nothing here decides; it asks `updates`, `permits`, `telemetry` and `devices`.
 """
 
+import asyncio
 import functools
 import logging
 from collections.abc import Awaitable, Callable
@@ -23,6 +24,8 @@ from tidegate.core.protocol import (
     AuditNews,
     EventsAnswer,
     EventsRequest,
+    LogAnswer,
+    LogRequest,
     PermitAnswer,
     PermitBody,
     PermitRequest,
@@ -30,7 +33,7 @@ from tidegate.core.protocol import (
     TimeBody,
     TimeRequest,
 )
-from tidegate.server import devices, permits, telemetry, updates, witnesses
+from tidegate.server import device_logs, devices, permits, telemetry, updates, witnesses
 from tidegate.server.asgi import (
     Receive,
     Scope,
@@ -83,6 +86,7 @@ class HotApp:
             "assignment": self._assignment,
             "permit": self._permit,
             "events": self._events,
+            "log": self._log,
             "time": self._time,
         }
 
@@ -265,12 +269,36 @@ class HotApp:
         opened, refused = telemetry.open_items(request.events, self._fleet.ids[row], key)
         accepted = await services.write(
             lambda conn: telemetry.accept(
-                conn, row, opened, refused, now, quarantine=services.settings.clones == "quarantine"
+                conn,
+                row,
+                opened,
+                refused,
+                now,
+                quarantine=services.settings.clones == "quarantine",
+                logs=services.settings.logs_per_reason,
             )
         )
         self._counters.events += len(opened)
         self._counters.events_refused += len(refused)
-        return EventsAnswer(acked_seq=accepted.acked_seq, refused=tuple(refused))
+        return EventsAnswer(
+            acked_seq=accepted.acked_seq, refused=tuple(refused), want_log=accepted.want_log
+        )
+
+    async def _log(self, scope: Scope, receive: Receive) -> object:
+        row, now = self._device(scope)
+        self._require_room()
+        request = await self._body(scope, receive, LogRequest)
+        store = self._services.store
+
+        def look() -> str | None:
+            """Read a log that is wanted, beside everything else that goes on: it may be long. None = it is here already."""
+            wanted = store.read(lambda conn: device_logs.require_wanted(conn, row, request, now))
+            return None if wanted is None else device_logs.read(request.data)
+
+        text = await asyncio.to_thread(look)
+        if text is not None:
+            await self._services.write(lambda conn: device_logs.keep(conn, row, request, text, now))
+        return LogAnswer()
 
     async def _time(self, scope: Scope, receive: Receive) -> object:
         row, now = self._device(scope, quarantined=True)

@@ -3,6 +3,8 @@
 import re
 from typing import Any, Final
 
+import msgspec
+
 from tidegate.core import codec
 from tidegate.core.errors import RequestError
 from tidegate.core.protocol import EventBody
@@ -23,8 +25,8 @@ from tidegate.rollout.incident import (
     Written,
 )
 from tidegate.rollout.model import Evidence
-from tidegate.server import incidents, outcomes, planning, reckoning, telemetry
-from tidegate.server.store import Connection, admin_log
+from tidegate.server import device_logs, incidents, outcomes, planning, reckoning, telemetry
+from tidegate.server.store import Connection, admin_log, log_rows
 from tidegate.server.store import admin_devices as device_rows
 from tidegate.server.store import admin_incidents as rows
 from tidegate.server.store import admin_rollouts as rollout_rows
@@ -40,6 +42,8 @@ _STORY_MAX: Final = 5_000
 #: Logs in a report, and most of each, in characters: its end.
 LOGS_MAX: Final = 6
 LOG_CHARS: Final = 4_096
+#: Logs that devices sent when they were asked, looked at for a report.
+_SENT_MAX: Final = 200
 FORMATS: Final = {
     "json": "application/json",
     "md": "text/markdown; charset=utf-8",
@@ -346,11 +350,20 @@ def _outcomes(devices: list[DeviceOutcome], subject: str, evidence: Evidence) ->
 def _logs(conn: Connection, rollout_id: int, subject: str) -> list[DeviceLog]:
     """Return the first two logs, then the most telling one of every reason, then the most telling of all; in order of time."""
     found: list[DeviceLog] = []
+    sent = dict(log_rows.of_rollout(conn, rollout_id, _SENT_MAX))
     for device, variant, at, body in rows.reported(conn, rollout_id, variant=subject):
         made = _log(device, variant, at, codec.decode(body.encode(), EventBody))
+        if device in sent and not made.text:
+            made = _with_sent(made, device_logs.unpacked(sent[device]))
         if made.text or made.checks or made.detail:
             found.append(made)
     return chosen(found)
+
+
+def _with_sent(log: DeviceLog, text: str) -> DeviceLog:
+    """Show the end of what a device sent when it was asked, where its outcome brought no log."""
+    text = text.strip("\n")
+    return msgspec.structs.replace(log, text=text[-LOG_CHARS:], cut=len(text) > LOG_CHARS)
 
 
 def chosen(found: list[DeviceLog]) -> list[DeviceLog]:

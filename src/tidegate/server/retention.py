@@ -4,6 +4,7 @@
 |---|---|---|
 | `event` | older than `keep_events_s`, by rows or whole pieces | of rollouts that are running, watched, or the subject of an incident that is not closed |
 | `update.detail`, `permit` | of rollouts that closed `keep_details_s` ago | the update itself: state, reason, times, bytes |
+| `device_log` | wanted `keep_details_s` ago | the newest of each device (`server.device_logs`) |
 | `outbox` | settled `keep_messages_s` ago | whatever is owed |
 | `change` | older than a day | the newest 100,000, for those who follow |
 | `firmware_sample` | finer than six hours before `keep_samples_s` | the rest |
@@ -19,7 +20,15 @@ from collections.abc import Callable, Collection
 from typing import Final
 
 from tidegate.server.config import Settings
-from tidegate.server.store import Connection, Store, hot, partitions, retention_rows, tables
+from tidegate.server.store import (
+    Connection,
+    Store,
+    hot,
+    log_rows,
+    partitions,
+    retention_rows,
+    tables,
+)
 from tidegate.server.store.partitions import Piece
 from tidegate.server.store.shared import KEPT
 
@@ -91,7 +100,9 @@ class Retention:
             fine = now - keep.keep_samples_s
             found.append(lambda conn: retention_rows.thin_samples(conn, fine, _SAMPLE_S, STEP))
         if keep.keep_details_s:
-            found += self._details(store, watched, now - keep.keep_details_s)
+            bare = now - keep.keep_details_s
+            found += self._details(store, watched, bare)
+            found.append(lambda conn: log_rows.drop(conn, bare, STEP))
         return found
 
     def _make_ahead(self, store: Store, now: int) -> None:

@@ -7,13 +7,22 @@ counter change together or not at all, and the answer leaves after the commit. W
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 
+from msgspec import UNSET, UnsetType
+
 from tidegate.core import codec
 from tidegate.core.errors import TidegateError
 from tidegate.core.keys import PublicKey, open_document
-from tidegate.core.protocol import EVENT_TYPE, SIGNED_KINDS, EventBody, EventItem, Restart
+from tidegate.core.protocol import (
+    EVENT_TYPE,
+    SIGNED_KINDS,
+    EventBody,
+    EventItem,
+    LogWish,
+    Restart,
+)
 from tidegate.core.reasons import is_reason
 from tidegate.rollout.model import Evidence, Exposure, Tally
-from tidegate.server import devices, identity, outcomes, permits, restarts, witnesses
+from tidegate.server import device_logs, devices, identity, outcomes, permits, restarts, witnesses
 from tidegate.server.gatekeeper import rooms
 from tidegate.server.store import (
     Connection,
@@ -28,6 +37,9 @@ from tidegate.server.store.hot import DeviceRow, EventRow, UpdateRow
 
 #: States in which the new slot may run without having been confirmed.
 _TRYING: Final = outcomes.AFTER | {"lost"}
+
+#: After these a log may be wanted, also when they are told again because the answer was lost.
+_FAILURES: Final = frozenset({"failed", "reverted"})
 
 Refusals = list[tuple[int, str]]
 
@@ -59,6 +71,7 @@ class Accepted(NamedTuple):
     running: bool
     moved: frozenset[int]
     harmed: bool
+    want_log: LogWish | UnsetType = UNSET
 
 
 def open_items(
@@ -114,6 +127,7 @@ def accept(
     now: int,
     *,
     quarantine: bool = True,
+    logs: int = device_logs.PER_REASON,
 ) -> Accepted:
     """Store and count events of one device that are not stored yet.
 
@@ -124,6 +138,7 @@ def accept(
         refused: from `open_items`: acknowledged, so that the device forgets them, and never counted.
         now: unix seconds of receipt.
         quarantine: whether a clone is put there, or only reported.
+        logs: of how many failures of each rollout and reason a log is wanted.
 
     Raises:
         TidegateError: `device.unknown`, `device.revoked`, `device.pending`: since the request came in.
@@ -136,7 +151,7 @@ def accept(
         identity.contradicted(conn, row, now, quarantine=quarantine)
     fresh = _fresh(opened, device.acked_seq)
     hot.put_events(conn, [_event_row(device, one, now) for one in fresh])
-    fold = _Fold(conn, device, now)
+    fold = _Fold(conn, device, now, logs)
     for one in fresh:
         fold.take(one.body)
     fold.finish()
@@ -148,7 +163,9 @@ def accept(
     )
     if fold.moved:
         changes.notify(conn, "outcome", "")
-    return Accepted(acked, fold.device is not device, frozenset(fold.moved), fold.harmed)
+    ended = logs and any(one.body.kind in _FAILURES for one in opened)
+    want_log = device_logs.wish(conn, row, now) if ended else UNSET
+    return Accepted(acked, fold.device is not device, frozenset(fold.moved), fold.harmed, want_log)
 
 
 def _contradicts(conn: Connection, device: DeviceRow, one: Opened) -> bool:
@@ -186,7 +203,8 @@ def _event_row(device: DeviceRow, one: Opened, now: int) -> EventRow:
 class _Fold:
     """Counts one request's events; holds what is summed before it is written."""
 
-    def __init__(self, conn: Connection, device: DeviceRow, now: int) -> None:
+    def __init__(self, conn: Connection, device: DeviceRow, now: int, logs: int) -> None:
+        self.logs = logs
         self.conn = conn
         self.device = device
         self.now = now
@@ -260,6 +278,7 @@ class _Fold:
             self._give_back(old.rollout_id)
         elif new.state in outcomes.ENDED:
             rollout_rows.end_permits(self.conn, old.id)
+        device_logs.note(self.conn, new, self.logs, self.now)
         self.moved.add(old.rollout_id)
         self.harmed = self.harmed or new.state in outcomes.HARMFUL
         if new.state == "confirmed":

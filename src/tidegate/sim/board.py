@@ -266,6 +266,10 @@ class SimBoard:
         """A simulated system writes no log while it runs."""
         return ""
 
+    def whole_log(self) -> str:
+        """What the next boot would find."""
+        return self._log
+
     def log_kept(self) -> None:
         """The log is one line, and the next boot's own."""
         self._log = ""

@@ -137,6 +137,9 @@ MESSAGES: dict[str, msgspec.Struct] = {
     ),
     "events_request": p.EventsRequest(events=(p.EventItem(envelope=ENVELOPE),)),
     "events_answer": p.EventsAnswer(acked_seq=2),
+    "events_answer_log": p.EventsAnswer(acked_seq=2, want_log=p.LogWish(update="u-1", attempt=1)),
+    "log_request": p.LogRequest(update="u-1", attempt=1, data=b"x"),
+    "log_answer": p.LogAnswer(),
     "problem": p.Problem(
         type="urn:tidegate:error:request.invalid",
         title="Invalid",

@@ -16,6 +16,7 @@ OVER_BOTH: Final = frozenset(
     {
         "test_caps",
         "test_consent",
+        "test_device_logs",
         "test_device_side",
         "test_exactly_once",
         "test_incidents",

@@ -25,6 +25,8 @@ from tidegate.core.scrub import scrub
 #: Most of a whole log, and of one record, in characters: the tail of each.
 LOG_MAX: Final = 12 << 10
 _RECORD_MAX: Final = 6 << 10
+#: Lines of a journal in a whole log.
+_LINES: Final = 2_000
 _READ_MAX: Final = 256 << 10
 #: Records looked at and remembered; a board that crashes again and again keeps many.
 _RECORDS_MAX: Final = 64
@@ -69,6 +71,17 @@ def running() -> str:
         ran = programs.run(["dmesg"], journald.ASK_S)
         log = ran.output.decode("utf-8", "replace") if ran.code == 0 else ""
     return _section("log of the trial", log) if log else ""
+
+
+def whole() -> str:
+    """Return the ends of the journals of this boot and of the one before, else the kernel's messages."""
+    before = journald.boot_before()
+    named = [("journal of the boot before", before)] if before not in ("", _this_boot()) else []
+    parts = [(name, journald.tail(boot, _LINES)) for name, boot in (*named, ("journal", "0"))]
+    if not any(log for _, log in parts):
+        ran = programs.run(["dmesg"], journald.ASK_S)
+        parts = [("kernel", ran.output.decode("utf-8", "replace") if ran.code == 0 else "")]
+    return "".join(f"--- {name} ---\n{log.strip()}\n" for name, log in parts if log)
 
 
 def remember(seen: str) -> None:

@@ -3,6 +3,7 @@
 A device that stays connected has its poll held by the server until there is news (`Prefer: wait=`, RFC 7240). Whatever it has to do itself cuts that short.
 """
 
+from collections.abc import Callable
 from typing import Final, cast
 
 import msgspec
@@ -14,7 +15,14 @@ from tidegate.agent.ports import Clock, Transport
 from tidegate.agent.settings import Settings
 from tidegate.core import codec
 from tidegate.core.errors import TidegateError, TransferError
-from tidegate.core.protocol import EventItem, EventsAnswer, EventsRequest, PollAnswer
+from tidegate.core.protocol import (
+    EventItem,
+    EventsAnswer,
+    EventsRequest,
+    LogRequest,
+    LogWish,
+    PollAnswer,
+)
 
 #: Back-off, in seconds: doubled from the first to the last, with jitter.
 RETRY_FIRST_S: Final = 5.0
@@ -22,6 +30,8 @@ RETRY_MAX_S: Final = 300.0
 #: How long a poll is held, in seconds. Many a router forgets a connection that was idle for a minute: where one is lost, half as long, down to the least.
 HOLD_MAX_S: Final = 55
 HOLD_MIN_S: Final = 7
+#: How often it is tried to send a log.
+LOG_TRIES: Final = 3
 #: Between two held polls, in seconds: a server that answers at once is not asked without a pause.
 HELD_PAUSE_S: Final = 1.0
 
@@ -52,6 +62,9 @@ class Line(msgspec.Struct):
     offers: int = 0
     #: When the device itself is due to tell that it lives; a held poll comes back more often than that.
     beat_at: float = 0.0
+    #: The log that the server would like to see, and how often it was tried to send it.
+    wish: LogWish | None = None
+    wish_tries: int = 0
 
 
 class Uplink:
@@ -61,13 +74,21 @@ class Uplink:
         transport: HTTP to it.
         clock: time and jitter.
         settings: how often, how long.
+        log: gives the end of this device's log; None = it has none.
 
     Attributes:
         way: how a call is made that waits for the link.
     """
 
-    def __init__(self, transport: Transport, clock: Clock, settings: Settings) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        clock: Clock,
+        settings: Settings,
+        log: Callable[[], str] | None = None,
+    ) -> None:
         self._transport = transport
+        self._log = log
         self._clock = clock
         self._settings = settings
         self.line = Line()
@@ -111,7 +132,23 @@ class Uplink:
         due = self._clock.monotonic() + self._pause_s * (1 + self._jitter() / 10)
         line.poll_at = 0.0 if line.again else due
         self._hold_next("prefer" in headers, reply)
+        if idle_s and not work:
+            self._send_log()
         return work
+
+    def _send_log(self) -> None:
+        """Send the log that is wanted, now that there is nothing else to do. Tried a few times; whoever restarts meanwhile forgets it."""
+        line = self.line
+        if line.wish is None or self._log is None:
+            return
+        from tidegate.agent.net.failure_log import packed
+
+        wish, line.wish_tries = line.wish, line.wish_tries + 1
+        body = codec.encode(
+            LogRequest(update=wish.update, attempt=wish.attempt, data=packed(self._log()))
+        )
+        if self._call("POST", "/d/v1/log", body=body) or line.wish_tries >= LOG_TRIES:
+            line.wish = None
 
     def _hold_next(self, asked: bool, reply: api.Reply) -> None:
         """Note when to ask to be held: soon, or, where the server does not hold (any more), when the next poll is due anyway.
@@ -185,6 +222,8 @@ class Uplink:
             return None
         self.line.wish_until = 0.0
         self.contact()
+        if answer.want_log and self._settings.send_logs:
+            self.line.wish, self.line.wish_tries = answer.want_log, 0
         return max([answer.acked_seq, *(seq for seq, _ in answer.refused)])
 
     def signed_in(self, token: str, expires_in_s: int) -> None:

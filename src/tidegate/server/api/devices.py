@@ -9,7 +9,7 @@ from litestar.params import JSONBody
 
 from tidegate.core import words
 from tidegate.core.errors import RequestError
-from tidegate.server import audit, devices, identity, inquiry, preauthorized, why
+from tidegate.server import audit, device_logs, devices, identity, inquiry, preauthorized, why
 from tidegate.server.api.desk import (
     ABOUT,
     LISTED,
@@ -21,6 +21,7 @@ from tidegate.server.api.desk import (
     InState,
     Matching,
     Name,
+    Number,
     Text,
 )
 from tidegate.server.api.paging import Cursor, Limit, cursor_of, position_of
@@ -31,11 +32,13 @@ from tidegate.server.api.wire import (
     Events,
     FactoryList,
     LetIn,
+    Logs,
     Preauthorized,
     Swap,
     Tags,
     Updates,
 )
+from tidegate.server.device_logs import LogFacts, LogText
 from tidegate.server.facts import DeviceRecord, Why
 from tidegate.server.preauthorized import Imported
 from tidegate.server.store import Connection
@@ -111,6 +114,28 @@ class DeviceRoutes(Controller):
             lambda conn: inquiry.events_of(conn, name, before=before, limit=limit)
         )
         return Events(items=items, next=cursor_of(more))
+
+    @get("/{name:str}/logs", opt={PERMISSION: "fleet.read", ABOUT: "device"}, sync_to_thread=True)
+    def logs(self, desk: DeskDep, name: Name) -> Logs:
+        """List the logs that were asked of a device after failures, newest first. At most five that came are kept."""
+
+        def work(conn: Connection) -> list[LogFacts]:
+            return device_logs.of_device(conn, int(inquiry.device_row(conn, name)["row"]))
+
+        return Logs(items=desk.read(work))
+
+    @get(
+        "/{name:str}/logs/{number:int}",
+        opt={PERMISSION: "fleet.read", ABOUT: "device"},
+        sync_to_thread=True,
+    )
+    def log_text(self, desk: DeskDep, name: Name, number: Number) -> LogText:
+        """Return a log that a device sent: its own words, without control characters and what looked like a secret."""
+
+        def work(conn: Connection) -> LogText:
+            return device_logs.show(conn, int(inquiry.device_row(conn, name)["row"]), number)
+
+        return desk.read(work)
 
     @post(
         "/{name:str}/accept",

@@ -15,6 +15,7 @@ from tidegate.server.auth import AccountFacts, SessionFacts, TokenFacts
 from tidegate.server.claims import ClaimFacts
 from tidegate.server.components import DeviceFacts, PartFacts
 from tidegate.server.components import GroupFacts as ComponentGroup
+from tidegate.server.device_logs import LogFacts
 from tidegate.server.facts import (
     DeviceRecord,
     EventFacts,
@@ -295,6 +296,13 @@ class Events(msgspec.Struct, frozen=True, kw_only=True):
     """A page of what devices reported."""
 
     items: list[EventFacts]
+    next: str | None = None
+
+
+class Logs(msgspec.Struct, frozen=True, kw_only=True):
+    """Logs of a device after failures, newest first, without their texts."""
+
+    items: list[LogFacts]
     next: str | None = None
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from litestar.testing import TestClient
 from tests.unit.server.rig import Device, Rig
 
 from tidegate.core.hardware import HardwareRange
-from tidegate.core.protocol import CheckResult
+from tidegate.core.protocol import CheckResult, LogRequest
 from tidegate.core.release import HealthContract, ReleaseTarget
 from tidegate.publisher.bundle import build
 from tidegate.publisher.lab import make_lab
@@ -201,6 +202,22 @@ def test_a_revert_is_told_with_its_reason_and_the_devices_own_words(office: Offi
     rollout = office.page("/rollouts/gw1-1.2.0")
     assert "health.network" in rollout
     assert "the network did not come up" in rollout
+
+
+def test_a_log_that_a_device_sent_is_shown_as_text(office: Office) -> None:
+    devices, _ = begin(office)
+    body = devices[0].assignment()
+    assert devices[0].tell("failed", body, reason="install.write").want_log
+    text = "x" * 10_000 + "\n</pre><script>alert(1)</script>\x1b[2J\u202e the end"
+    sent = LogRequest(update=body.update or "", attempt=1, data=zlib.compress(text.encode()))
+    assert devices[0].ask("POST", "/d/v1/log", sent).status == 200
+    html = office.client.get("/devices/d0").text
+    assert "Log after install.write" in html
+    assert "&lt;/pre&gt;&lt;script&gt;" in html
+    assert "<script>alert" not in html
+    assert "\x1b" not in html
+    assert "x" * 7_000 not in html
+    assert "the end" in html
 
 
 def test_a_gate_that_halts_shows_on_every_page_that_speaks_of_it(office: Office) -> None:

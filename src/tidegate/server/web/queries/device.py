@@ -9,7 +9,7 @@ from tidegate.core.protocol import EventBody, Restart
 from tidegate.core.release import ReleaseTarget
 from tidegate.core.words import key_words
 from tidegate.rollout import explain
-from tidegate.server import why
+from tidegate.server import device_logs, why
 from tidegate.server.devices import slots_now
 from tidegate.server.groups import Book
 from tidegate.server.outcomes import BEFORE
@@ -21,6 +21,7 @@ from tidegate.server.web.views import (
     CheckRow,
     DevicePage,
     Pair,
+    SentLog,
     Slot,
     TimelineGroup,
     TimelineRow,
@@ -101,6 +102,22 @@ def page(
         held_by=str(device["held_by"]),
         failed_boot=_failed_boot(failed),
         failed_boot_at=int(failed["received_at"]) if failed else 0,
+        logs=_logs(conn, number),
+    )
+
+
+def _logs(conn: Connection, number: int) -> tuple[SentLog, ...]:
+    """Return the ends of the logs that a device sent."""
+    return tuple(
+        SentLog(
+            at=one.received_at,
+            reason=one.reason,
+            rollout=one.rollout,
+            chars=one.chars,
+            text=device_logs.text_of(conn, number, one.id)[-device_logs.SHOWN_CHARS :],
+        )
+        for one in device_logs.of_device(conn, number)
+        if one.received_at is not None
     )
 
 

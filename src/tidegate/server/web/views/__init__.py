@@ -13,6 +13,7 @@ from tidegate.server.web.views.devices import (
     DevicesPage,
     GroupRow,
     PendingRow,
+    SentLog,
     Slot,
     WhyRow,
 )
@@ -166,6 +167,7 @@ __all__ = [
     "RolloutsPage",
     "RunsRow",
     "SecondFactorPage",
+    "SentLog",
     "Series",
     "Shares",
     "Shown",

@@ -92,6 +92,17 @@ class Slot:
 
 
 @dataclass(frozen=True, slots=True)
+class SentLog:
+    """A log that a device sent after a failure: its end, untrusted text."""
+
+    at: int
+    reason: str
+    rollout: str
+    chars: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class DevicePage:
     """One device."""
 
@@ -121,3 +132,4 @@ class DevicePage:
     held_by: str = ""
     failed_boot: str = ""
     failed_boot_at: int = 0
+    logs: tuple[SentLog, ...] = ()
