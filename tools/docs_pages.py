@@ -51,6 +51,8 @@ FAMILIES: Final[dict[str, str]] = {
     "config": "Configuration; raised at start only.",
     "data": "The server's data directory.",
     "blobs": "The object store: whoever runs it, or configured it.",
+    "tenant": "Tenants of a server; whoever runs it.",
+    "quota": "What a tenant may take is taken.",
     "upload": "Files on their way to the server.",
     "backup": "Backups of a server's data.",
     "serve": "Starting the server.",

@@ -21,7 +21,7 @@ from tidegate.server.store import (
 )
 from tidegate.server.store.migrations import upgrade
 from tidegate.server.store.release_queries import DocumentRow
-from tidegate.server.store.scope import tenant_of
+from tidegate.server.store.scope import Scope, tenant_of
 from tidegate.server.store.sqlite import DATABASE_NAME, _engine
 
 NOW = 1_900_000_000
@@ -86,7 +86,7 @@ def test_every_row_says_whose_it_is_and_nobody_sees_anothers(pair: Pair) -> None
     wanted = {"account", "audit_head", "audit_node", "repository", "gate", "change", "cell"}
     assert wanted | ({"peer"} if pair.url else set()) == set(found)
     assert all(names == {"acme"} for names in found.values())
-    assert acme.read(tenant_of) == acme.tenant == "acme"
+    assert acme.read(tenant_of) == acme.scope.tenant == "acme"
     assert set(rival.read(_tenants)) == {"cell"}
     assert rival.read(lambda conn: admin_accounts.account(conn, "olga")) is None
 
@@ -118,7 +118,7 @@ def test_a_database_is_opened_for_nobody_else(pair: Pair) -> None:
 
 
 def test_what_was_in_use_before_there_were_tenants_is_the_default_ones(tmp_path: Path) -> None:
-    engine = _engine(tmp_path / DATABASE_NAME, durable=False, tenant="default")
+    engine = _engine(tmp_path / DATABASE_NAME, durable=False, own=Scope())
     with engine.connect() as conn:
         upgrade(conn, to="0020")
         with conn.begin():

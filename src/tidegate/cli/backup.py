@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tidegate.cli._people import when
+from tidegate.cli._tenant import placed, with_tenant
 from tidegate.cli.output import Output, with_output
 from tidegate.core.amounts import format_size
 from tidegate.core.errors import ConfigError
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 @click.option("--with-keys", is_flag=True, help="The online keys and those of TLS, too.")
 @click.option("--config", "config", type=click.Path(path_type=Path), help="tidegate.toml")
 @click.option("--data", "data_dir", type=click.Path(path_type=Path), help="Data directory.")
+@with_tenant
 @with_output
 @click.pass_context
 def command(
@@ -33,6 +35,7 @@ def command(
     config: Path | None,
     data_dir: Path | None,
     *,
+    tenant: str,
     with_keys: bool,
     out: Output,
 ) -> None:
@@ -56,7 +59,7 @@ def command(
     from tidegate.server.blobs import open_blobs
     from tidegate.server.config import load
 
-    settings = load(config, options={"data_dir": data_dir})
+    settings = placed(load(config, options={"data_dir": data_dir}), tenant)
     if settings.database_url:
         raise ConfigError("backup.none", "this server is on PostgreSQL")
     folder, elsewhere = Path(settings.data_dir), None

@@ -1,11 +1,16 @@
 """`tidegate db`: the database behind a server: its schema, and moving to PostgreSQL. Run where the server runs, by whoever may read its settings."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from tidegate.cli._tenant import DEFAULT, placed, with_tenant
 from tidegate.cli.output import Output, with_output
 from tidegate.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from tidegate.server.config import Settings
 
 _CONFIG = click.option("--config", "config", type=click.Path(path_type=Path), help="tidegate.toml")
 _DATA = click.option("--data", "data_dir", type=click.Path(path_type=Path), help="Data directory.")
@@ -26,8 +31,11 @@ def command() -> None:
 @_CONFIG
 @_DATA
 @click.option("--check", is_flag=True, help="Change nothing; fail where there is something to do.")
+@with_tenant
 @with_output
-def upgrade(config: Path | None, data_dir: Path | None, check: bool, out: Output) -> None:
+def upgrade(
+    config: Path | None, data_dir: Path | None, check: bool, tenant: str, out: Output
+) -> None:
     """Bring the schema up to date, or make it in an empty database, in one transaction.
 
     Which database is said by the settings of the server: [database] url, TIDEGATE_DATABASE_URL, or a file in the data directory. Steps only add, so
@@ -41,9 +49,9 @@ def upgrade(config: Path | None, data_dir: Path | None, check: bool, out: Output
     from tidegate.server.store import opening
     from tidegate.server.store.migrations import HEAD
 
-    settings = load(config, options={"data_dir": data_dir})
+    settings = placed(load(config, options={"data_dir": data_dir}), tenant)
     folder, url = Path(settings.data_dir), settings.database_address
-    before = opening.schema(folder, url)
+    before = opening.schema(folder, url, tenant)
     if check:
         if before is None or before < HEAD:
             raise ConfigError(
@@ -55,9 +63,21 @@ def upgrade(config: Path | None, data_dir: Path | None, check: bool, out: Output
                 "data.newer_schema", f"the database has schema {before}, this Tidegate knows {HEAD}"
             )
     else:
-        opening.upgrade(folder, url)
+        opening.upgrade(folder, url, tenant)
+        for other in _others(settings) if url and tenant == DEFAULT else ():
+            opening.upgrade(folder, url, other)
+            out.note(f"  the schema of {other}, too")
     text = f"schema {HEAD}, as it was" if before == HEAD else f"schema {before or 'none'} -> {HEAD}"
     out.data("db-upgrade/1", {"before": before, "after": HEAD}, text)
+
+
+def _others(settings: "Settings") -> list[str]:
+    """Return the other tenants of a server, whose schemas follow."""
+    from tidegate.server import tenants
+    from tidegate.server.store import opening
+
+    with opening.looking(Path(settings.data_dir), settings.database_address) as conn:
+        return [one.name for one in tenants.listed(conn)]
 
 
 @command.command("copy")
@@ -70,8 +90,9 @@ def upgrade(config: Path | None, data_dir: Path | None, check: bool, out: Output
 )
 @click.option("--to", "target", help="postgresql://USER@HOST/DATABASE, without a password.")
 @_CONFIG
+@with_tenant
 @with_output
-def copy(source: Path, target: str | None, config: Path | None, out: Output) -> None:
+def copy(source: Path, target: str | None, config: Path | None, tenant: str, out: Output) -> None:
     """Copy everything from SQLite to an empty PostgreSQL database: all of it, or nothing.
 
     Each table is read back and compared with what was sent before anything is kept. The file stays as it is; keys and payloads stay in their folders.
@@ -83,6 +104,7 @@ def copy(source: Path, target: str | None, config: Path | None, out: Output) -> 
     from tidegate.server.address import require_no_password
     from tidegate.server.config import load
     from tidegate.server.store import opening
+    from tidegate.server.tenants import check_name, folder_of
 
     if target is not None:
         require_no_password(target, "--to")
@@ -91,9 +113,10 @@ def copy(source: Path, target: str | None, config: Path | None, out: Output) -> 
     if not url:
         raise ConfigError("config.missing", "--to, [database] url or TIDEGATE_DATABASE_URL")
     found = opening.copy(
-        source,
+        folder_of(source, check_name(tenant)),
         url,
         lambda one: out.note(f"  {one.table:20} {one.rows:>12,} rows  {one.digest[:16]}"),
+        tenant,
     )
     rows = sum(one.rows for one in found)
     body = {"rows": rows, "tables": [one._asdict() for one in found]}
@@ -107,8 +130,9 @@ def copy(source: Path, target: str | None, config: Path | None, out: Output) -> 
 @command.command("adopt-keys")
 @_CONFIG
 @_DATA
+@with_tenant
 @with_output
-def adopt_keys(config: Path | None, data_dir: Path | None, out: Output) -> None:
+def adopt_keys(config: Path | None, data_dir: Path | None, tenant: str, out: Output) -> None:
     """Say that the online keys were replaced on purpose: those in this data directory count from now on.
 
     Servers of one database must all have the same keys, so one that has others does not start. Stop all of them, replace the keys, say so with this, and
@@ -124,7 +148,7 @@ def adopt_keys(config: Path | None, data_dir: Path | None, out: Output) -> None:
     from tidegate.server.config import load
     from tidegate.server.store import Connection, opening, server_rows
 
-    settings = load(config, options={"data_dir": data_dir})
+    settings = placed(load(config, options={"data_dir": data_dir}), tenant)
     folder, url = Path(settings.data_dir), settings.database_address
     keys = online.open_keys(folder, os.urandom)
     now = int(time.time())
@@ -136,7 +160,7 @@ def adopt_keys(config: Path | None, data_dir: Path | None, out: Output) -> None:
         audit.record(conn, now, "tidegate", "online_keys.adopt", keys.digest[:16])
         return True
 
-    store = opening.open_store(folder, url=url)
+    store = opening.open_store(folder, url=url, tenant=tenant)
     try:
         changed = store.write(adopt).result()
     finally:

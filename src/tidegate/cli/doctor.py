@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tidegate import __version__
+from tidegate.cli._tenant import placed, with_tenant
 from tidegate.cli.output import Output, with_output
 
 if TYPE_CHECKING:
@@ -18,8 +19,9 @@ _WORDS = {"ok": "ok", "warning": "warning", "failed": "FAILED"}
 @click.command("doctor", short_help="Is the server on this machine well?")
 @click.option("--config", "config", type=click.Path(path_type=Path), help="tidegate.toml")
 @click.option("--data", "data_dir", type=click.Path(path_type=Path), help="Data directory.")
+@with_tenant
 @with_output
-def command(config: Path | None, data_dir: Path | None, out: Output) -> int:
+def command(config: Path | None, data_dir: Path | None, tenant: str, out: Output) -> int:
     """Look at configuration, data, keys, metadata and payloads. Nothing is changed.
 
     Exit code 1 when something failed; warnings alone are 0.
@@ -31,7 +33,7 @@ def command(config: Path | None, data_dir: Path | None, out: Output) -> int:
     from tidegate.server.config import load
     from tidegate.server.doctor import examine
 
-    settings = load(config, options={"data_dir": data_dir})
+    settings = placed(load(config, options={"data_dir": data_dir}), tenant)
     found = examine(settings, int(time.time()))
     failed = sum(one.level == "failed" for one in found)
     body = {"version": __version__, "failed": failed, "checks": found}

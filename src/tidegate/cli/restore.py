@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tidegate.cli._people import when
+from tidegate.cli._tenant import placed, with_tenant
 from tidegate.cli.output import Output, with_output
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ _SHOWN = 12
 )
 @click.option("--config", "config", type=click.Path(path_type=Path), help="tidegate.toml")
 @click.option("--data", "data_dir", type=click.Path(path_type=Path), help="Data directory.")
+@with_tenant
 @with_output
 def command(
     source: Path | None,
@@ -32,6 +34,7 @@ def command(
     config: Path | None,
     data_dir: Path | None,
     *,
+    tenant: str,
     hold_only: bool,
     out: Output,
 ) -> None:
@@ -51,14 +54,14 @@ def command(
 
     now, url = int(time.time()), ""
     if hold_only and source is None and target is None:
-        settings = load(config, options={"data_dir": data_dir})
+        settings = placed(load(config, options={"data_dir": data_dir}), tenant)
         folder, made_at = Path(settings.data_dir), None
         url = settings.database_address
     elif source is not None and target is not None and not hold_only:
         folder, made_at = target, bring_back(source, target).made_at
     else:
         raise click.UsageError("give --from and --to, or --hold-only with --data or --config")
-    store = open_store(folder, url=url)
+    store = open_store(folder, url=url, tenant=tenant)
     try:
         done = store.write(lambda conn: held.hold(conn, now, made_at)).result()
     finally:

@@ -25,9 +25,13 @@ _WIDEN: Final = frozenset({"rollout.create", "rollout.widen"}) | _FALLBACK
 _DEVICES: Final = frozenset({"device.manage", "claim.manage", "group.manage"})
 _APPROVE: Final = frozenset({"rollout.approve"})
 _SECURITY: Final = frozenset({"account.manage", "token.manage", "root.publish"})
+#: Of whoever owns the server, in its default tenant alone.
+_TENANTS: Final = frozenset({"tenant.manage"})
 
 #: Every permission.
-PERMISSIONS: Final = _READ | _STOP | _PUBLISH | _RECALL | _WIDEN | _DEVICES | _APPROVE | _SECURITY
+PERMISSIONS: Final = (
+    _READ | _STOP | _PUBLISH | _RECALL | _WIDEN | _DEVICES | _APPROVE | _SECURITY | _TENANTS
+)
 #: What each role may do. The last four are the names of before there were scopes; they stay.
 ROLES: Final[dict[str, frozenset[str]]] = {
     "viewer": _READ,

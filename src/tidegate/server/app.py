@@ -12,6 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final, cast
 
+from tidegate.server.asgi import live
 from tidegate.server.config import Settings
 from tidegate.server.hot import POLL, PREFIX, HotApp
 from tidegate.server.logs import Traced
@@ -107,7 +108,7 @@ class App:
         elif scope["type"] == "http" and scope["path"].startswith(PREFIX):
             await self._traced(scope, receive, send)
         elif scope["type"] == "lifespan":
-            await self._live(receive, send)
+            await live(receive, send, self.start, self.stop)
         elif scope["type"] == "http" and scope["path"] in PATHS:
             await self.probes(scope, send)
         else:
@@ -149,23 +150,8 @@ class App:
             self._closed = True
         self.services.close()
 
-    async def _live(self, receive: Receive, send: Send) -> None:
-        while True:
-            message = await receive()
-            if message["type"] == "lifespan.startup":
-                try:
-                    await self._start()
-                except Exception as error:  # noqa: BLE001 - told to the server, which ends
-                    _log.exception("the server could not start")
-                    await send({"type": "lifespan.startup.failed", "message": str(error)})
-                    return
-                await send({"type": "lifespan.startup.complete"})
-            elif message["type"] == "lifespan.shutdown":
-                await self._stop()
-                await send({"type": "lifespan.shutdown.complete"})
-                return
-
-    async def _start(self) -> None:
+    async def start(self) -> None:
+        """Begin what runs by itself, on this event loop."""
         self._loop = asyncio.get_running_loop()
         self._news, self._owed = asyncio.Event(), asyncio.Event()
         if self._ticking:
@@ -175,7 +161,8 @@ class App:
             self._warm = asyncio.create_task(asyncio.to_thread(lambda: self.admin))
             self._task = asyncio.create_task(self._tick_for_ever())
 
-    async def _stop(self) -> None:
+    async def stop(self) -> None:
+        """End what runs by itself, and close everything."""
         for task in (self._task, self._teller, self._warm):
             if task is not None:
                 task.cancel()

@@ -1,6 +1,7 @@
 """What raw ASGI handlers share: headers, bodies that are bounded while they are read, answers and problems."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
@@ -17,6 +18,30 @@ Headers = list[tuple[bytes, bytes]]
 #: Each piece of a request's body has to come within this, and all of it within that, in seconds.
 _PIECE_S: Final = 30
 _BODY_S: Final = 120
+_log = logging.getLogger("tidegate.server")
+
+
+async def live(
+    receive: Receive,
+    send: Send,
+    start: Callable[[], Awaitable[None]],
+    stop: Callable[[], Awaitable[None]],
+) -> None:
+    """Follow the life of the server (ASGI lifespan)."""
+    while True:
+        message = await receive()
+        if message["type"] == "lifespan.startup":
+            try:
+                await start()
+            except Exception as error:  # noqa: BLE001 - told to the server, which ends
+                _log.exception("the server could not start")
+                await send({"type": "lifespan.startup.failed", "message": str(error)})
+                return
+            await send({"type": "lifespan.startup.complete"})
+        elif message["type"] == "lifespan.shutdown":
+            await stop()
+            await send({"type": "lifespan.shutdown.complete"})
+            return
 
 
 def require_method(method: str, *allowed: str) -> None:
@@ -93,6 +118,6 @@ async def send_problem(send: Send, error: TidegateError, headers: Headers | None
     found = problems.problem(error)
     status = 416 if error.code == "download.range" else found.status
     extra = list(headers or [])
-    if status in {429, 503, 507}:
+    if status in {429, 503, 507} and not any(name == b"retry-after" for name, _ in extra):
         extra.append((b"retry-after", b"5"))
     await send_all(send, status, codec.encode(found), [(b"content-type", problems.TYPE), *extra])

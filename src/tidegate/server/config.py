@@ -7,7 +7,7 @@ import functools
 import ipaddress
 import os
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -27,7 +27,6 @@ from tidegate.server.blobs import Where
 from tidegate.server.people.limits import Oidc
 
 SEARCHED: Final = ("tidegate.toml", "/etc/tidegate/tidegate.toml")
-
 
 #: Nothing is forgotten sooner, in seconds.
 _LASTING_MIN_S: Final = 86_400
@@ -141,6 +140,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         keep_events_s, keep_details_s, keep_messages_s, keep_samples_s: how long each is kept (`server.retention`); 0 = for ever.
         logs_per_reason: of how many devices a log is asked for, of each rollout and reason of a failure; 0 = of none.
         backup_warn_after_s: a last backup that is older is warned of (`tidegate doctor`).
+        tenants_strict: refuse requests for a host that is neither the server's own nor a tenant's, in place of taking them for the default tenant.
+        tenant, tenant_number: whose settings these are (`cells.settings_of`); no keys of a file.
         log_level, log_format: as in `logging`; `text`, or `json`: one object a line.
     """
 
@@ -214,6 +215,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     log_level: str = "info"
     log_format: str = "text"
     durable: bool = True
+    tenant: str = "default"
+    tenant_number: int = 0
+    tenants_strict: bool = False
 
     @property
     def blobs(self) -> Where:
@@ -397,6 +401,7 @@ KEYS: Final[Mapping[tuple[str, str], tuple[str, Reader]]] = {
     ("retention", "samples"): ("keep_samples_s", _lasting),
     ("device_logs", "per_reason"): ("logs_per_reason", _number),
     ("backup", "warn_after"): ("backup_warn_after_s", parse_duration),
+    ("tenants", "strict"): ("tenants_strict", _yes),
     ("log", "format"): ("log_format", _choice("text", "json")),
     ("log", "level"): ("log_level", _choice("debug", "info", "warning", "error")),
 }
@@ -430,17 +435,27 @@ def load(
         ConfigError: `config.*`; the message lists every mistake.
     """
     environ = os.environ if environ is None else environ
+    found = _find(path, environ)
+    drop_ins = sorted(found.with_name(f"{found.name}.d").glob("*.toml")) if found else []
+    values = _read([found, *drop_ins] if found else [], environ)
+    values |= {name: value for name, value in (options or {}).items() if value is not None}
+    return Settings(**values)
+
+
+def values_of(path: Path) -> dict[str, Any]:
+    """Return what one file says, by field of `Settings`; no drop-ins, no environment. Raises like `load`."""
+    return _read([path], {})
+
+
+def _read(files: Iterable[Path], environ: Mapping[str, str]) -> dict[str, Any]:
     mistakes: list[ConfigError] = []
     values: dict[str, Any] = {}
-    found = _find(path, environ)
-    if found is not None:
-        for file in [found, *sorted(found.with_name(f"{found.name}.d").glob("*.toml"))]:
-            _read_tables(_parse(file), file, values, mistakes)
+    for file in files:
+        _read_tables(_parse(file), file, values, mistakes)
     _read_environment(environ, values, mistakes)
     if mistakes:
         raise ConfigError(mistakes[0].code, "\n".join(one.detail for one in mistakes))
-    values |= {name: value for name, value in (options or {}).items() if value is not None}
-    return Settings(**values)
+    return values
 
 
 def _find(path: Path | None, environ: Mapping[str, str]) -> Path | None:

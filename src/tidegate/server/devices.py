@@ -20,7 +20,7 @@ from tidegate.core.protocol import (
     SessionBody,
     SessionRequest,
 )
-from tidegate.server import snapshot
+from tidegate.server import quotas, snapshot
 from tidegate.server.store import Connection, changes, device_queries, hot, identity_rows
 
 #: States in which a device may say how it is: in quarantine it gets nothing, and is heard.
@@ -152,6 +152,8 @@ def set_state(conn: Connection, row: int, state: str, now: int) -> None:
             if device.state == "revoked"
             else "",
         )
+    if state == "accepted":
+        quotas.require_room_for_device(conn)
     if state in _RETIRING:
         identity_rows.retire_key(conn, device.key_sha256, row, state, now)
     move_to(conn, device, state, now)

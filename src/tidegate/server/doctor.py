@@ -85,7 +85,7 @@ def examine(settings: Settings, now: int) -> list[Check]:
         ]
     found += _guarded("keys", lambda: _keys(folder))
     try:
-        with opening.looking(folder, settings.database_address) as conn:
+        with opening.looking(folder, settings.database_address, settings.tenant) as conn:
             scene = Scene(conn, folder, now, settings)
             for name, look in _LOOKS.items():
                 found += _guarded(name, functools.partial(look, scene))

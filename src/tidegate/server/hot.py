@@ -33,7 +33,15 @@ from tidegate.core.protocol import (
     TimeBody,
     TimeRequest,
 )
-from tidegate.server import device_logs, devices, permits, telemetry, updates, witnesses
+from tidegate.server import (
+    device_logs,
+    devices,
+    permits,
+    quotas,
+    telemetry,
+    updates,
+    witnesses,
+)
 from tidegate.server.asgi import (
     Receive,
     Scope,
@@ -267,17 +275,21 @@ class HotApp:
             )
         key = functools.partial(self._key, row)
         opened, refused = telemetry.open_items(request.events, self._fleet.ids[row], key)
-        accepted = await services.write(
-            lambda conn: telemetry.accept(
+
+        def work(conn: Connection) -> telemetry.Accepted:
+            quotas.count_events(conn, [one.body.kind for one in opened], now)
+            settings = services.settings
+            return telemetry.accept(
                 conn,
                 row,
                 opened,
                 refused,
                 now,
-                quarantine=services.settings.clones == "quarantine",
-                logs=services.settings.logs_per_reason,
+                quarantine=settings.clones == "quarantine",
+                logs=settings.logs_per_reason,
             )
-        )
+
+        accepted = await services.write(work)
         self._counters.events += len(opened)
         self._counters.events_refused += len(refused)
         return EventsAnswer(

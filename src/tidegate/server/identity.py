@@ -16,7 +16,7 @@ from tidegate.core.errors import RequestError
 from tidegate.core.protocol import EnrolAnswer, EnrolBody, RekeyAnswer, RekeyBody, SessionBody
 from tidegate.core.protocol import session_ref as ref_of
 from tidegate.core.words import key_words
-from tidegate.server import audit, devices, keyring, snapshot
+from tidegate.server import audit, devices, keyring, quotas, snapshot
 from tidegate.server.store import Connection, changes, device_queries, hot, identity_rows
 from tidegate.server.store.hot import EventRow
 from tidegate.server.store.scope import tenant_of
@@ -93,6 +93,7 @@ def _take_in(
         device_queries.join_group(conn, claimed.group_name, row, now)
         changes.bump(conn, "group", claimed.group_name, now)
     if state == "accepted":
+        quotas.require_room_for_device(conn)
         hot.add_firmware(conn, tenant_of(conn), body.product, body.hardware.variant, 0, "", 1)
     changes.bump(conn, "device", str(row), now)
     return EnrolAnswer(device_id=body.device_id, state=_told(state))
@@ -338,6 +339,8 @@ def _change_key(
         "rekey": 0,
         "trail": None,
     }
+    if device.state != "accepted":
+        quotas.require_room_for_device(conn)
     devices.move_to(conn, device, "accepted", now, **values)
     return int(device.key_gen) + 1
 

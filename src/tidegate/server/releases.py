@@ -26,7 +26,7 @@ from tidegate.core.release import Part, ReleaseTarget, release_sha256
 from tidegate.core.supply.documents import Document
 from tidegate.core.supply.policy import IngestRule
 from tidegate.core.ustar import Reader
-from tidegate.server import recalls, supply
+from tidegate.server import quotas, recalls, supply
 from tidegate.server.actors import FLEET, Actor, Place
 from tidegate.server.blobs import Blob, Blobs
 from tidegate.server.metadata import Repository
@@ -216,6 +216,7 @@ def _publish(
             withdrawn += _withdraw(conn, product, accepted, by, now)
     if documents:
         repository.complete(conn, now)
+    quotas.require_within_storage(conn)
     return Published(releases=made, roles=tuple(documents), withdrawn=withdrawn)
 
 

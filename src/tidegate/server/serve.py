@@ -18,8 +18,10 @@ import uvicorn
 from tidegate.core.errors import BusyError, ConfigError
 from tidegate.server import tls
 from tidegate.server.app import App, create_app
+from tidegate.server.cells import Cells
 from tidegate.server.config import Settings, split_listen
 from tidegate.server.connections import Bounds, guarded
+from tidegate.server.front import Front
 from tidegate.server.proxies import Proxies
 
 _BACKLOG: Final = 2_048
@@ -83,18 +85,18 @@ def serve(
     try:
         context = tls.context_for(settings)
         app = create_app(settings, ticking=True)
+        front = Front(app, Cells(app, lambda one: create_app(one, ticking=True)))
     except BaseException:
         taken.close()
         raise
     try:
         opened(app)
         url = url_of(settings, taken)
-        server = _Server(
-            config_of(app, context), lambda: ready(app, url), app.hot.polls.waiters.close
-        )
+        server = _Server(config_of(front, context), lambda: ready(app, url), front.close_waiters)
         with _quiet_end():
             server.run(sockets=[taken])
     finally:
+        front.cells.close()
         app.close()
         taken.close()
 
@@ -144,11 +146,11 @@ def _tell_supervisor(state: str) -> None:
         told.sendto(state.encode(), f"\0{name[1:]}" if name.startswith("@") else name)
 
 
-def config_of(app: App, context: ssl.SSLContext | None) -> uvicorn.Config:
+def config_of(front: App | Front, context: ssl.SSLContext | None) -> uvicorn.Config:
     """Return how uvicorn is to serve: with our bounds of a connection, and TLS where there is a context."""
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
-    application: Any = app
-    settings = app.services.settings
+    application: Any = front
+    settings = (front.app if isinstance(front, Front) else front).services.settings
     host, _ = split_listen(settings.listen)
     bounds = Bounds(
         settings.connections_per_address,

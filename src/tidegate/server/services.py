@@ -80,6 +80,8 @@ class Services:
     randomness: Callable[[int], bytes]
     ways: Ways
     counters: Counters = field(default_factory=Counters)
+    #: The `cells.Cells` of the other tenants, where this is the default one in a process that serves them.
+    cells: object = None
     #: Called (from any thread) when there is news that the planner should see at once.
     wake: Callable[[], None] = lambda: None
     #: The name of this process among those on one database.
@@ -160,6 +162,7 @@ def _open(
         url=settings.database_address,
         durable=settings.durable,
         shared=settings.shared,
+        tenant=settings.tenant,
     )
     try:
         keys = _keys(settings, opened, folder, clock, randomness)
@@ -175,7 +178,7 @@ def _open(
             repository=repository,
             ways=Ways(repository, Nearby(blobs, folder / "near")),
             fleet=Fleet(),
-            tokens=Tokens(keys.secret, randomness),
+            tokens=Tokens(keys.secret, randomness, settings.tenant_number),
             clock=clock,
             randomness=randomness,
         )

@@ -18,7 +18,7 @@ from typing import IO, Any, Final, cast
 import msgspec
 
 from tidegate.core.errors import PublisherError, RequestError, TidegateError
-from tidegate.server import audit, releases
+from tidegate.server import audit, quotas, releases
 from tidegate.server.actors import FLEET, Actor
 from tidegate.server.blobs import Blob, Gathering
 from tidegate.server.releases import Published
@@ -102,7 +102,7 @@ class Uploads:
         )
         if known is not None:
             return self._shown(known)
-        most, quota = self._settings.upload_max, self._settings.uploads_quota
+        most = self._settings.upload_max
         if length > most:
             raise RequestError("request.too_large", f"at most {most} bytes are taken")
         name = self._services.randomness(16).hex()
@@ -115,6 +115,7 @@ class Uploads:
         }  # fmt: skip
 
         def work(conn: Connection) -> None:
+            quota = quotas.uploads_max(conn, self._settings.uploads_quota)
             promised = upload_rows.promised_bytes(conn)
             if promised + length > quota:
                 text = f"{promised} bytes are on their way, {length} more would pass {quota}"

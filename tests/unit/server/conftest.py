@@ -24,6 +24,8 @@ OVER_BOTH: Final = frozenset(
         "test_named_metrics",
         "test_shared",
         "test_supply",
+        "test_tenant_isolation",
+        "test_tenants",
     }
 )
 

@@ -75,6 +75,7 @@ from tidegate.server.config import Settings
 from tidegate.server.live import Live
 from tidegate.server.metrics import Metrics
 from tidegate.server.store import Connection, changes, hot, release_queries, tables
+from tidegate.server.store.scope import tenant_of
 from tidegate.server.store.sqlite import DATABASE_NAME, open_store
 
 T = TypeVar("T")
@@ -355,7 +356,7 @@ class Rig:
             conn.execute(
                 update(tables.rollout).where(tables.rollout.c.id == rollout_id).values(**values)
             )
-            hot.raise_gate_epoch(conn, "default")
+            hot.raise_gate_epoch(conn, tenant_of(conn))
             changes.bump(conn, "rollout", str(rollout_id), int(self.now))
 
         self.write(work)

@@ -17,6 +17,7 @@ from tidegate.rollout.model import Deadlines, Policy, RingSpec
 from tidegate.server import config, permits, why
 from tidegate.server.egress import Budget
 from tidegate.server.store import Connection, hot, postgres, sqlite, tables
+from tidegate.server.store.scope import Scope
 from tidegate.server.web.queries import device as device_page
 
 FLEET = (RingSpec(name="fleet"),)
@@ -163,7 +164,7 @@ def test_permits_asked_for_at_once_never_pass_the_cap(rig: Rig) -> None:
             granted.append(job.result(60))
             other.close()
             return
-        engine = sqlite._engine(rig.folder / sqlite.DATABASE_NAME, durable=False, tenant="default")
+        engine = sqlite._engine(rig.folder / sqlite.DATABASE_NAME, durable=False, own=Scope())
         with engine.connect() as conn, conn.begin():
             granted.append(permits.permit(conn, row, request, int(rig.now)))
         engine.dispose()

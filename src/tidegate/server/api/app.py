@@ -45,6 +45,7 @@ from tidegate.server.api.scrape import metrics_route
 from tidegate.server.api.status_page import status_routes
 from tidegate.server.api.stream import StreamRoutes
 from tidegate.server.api.supply import AdvisoryRoutes, ComponentRoutes, OriginRoutes
+from tidegate.server.api.tenants import TenantRoutes
 from tidegate.server.api.uploads import UploadRoutes
 from tidegate.server.live import Live
 from tidegate.server.once import Answered
@@ -117,6 +118,7 @@ def create_admin_app(services: Services, readiness: Readiness) -> Litestar:
             FleetRoutes,
             StreamRoutes,
             AuditRoutes,
+            TenantRoutes,
             openapi_document,
         ],
         guards=[permission_guard],

@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol, TypeVar
 
 from sqlalchemy import Connection as Connection
 
+from tidegate.server.store.scope import Scope
 from tidegate.server.store.timing import Timing
 
 T = TypeVar("T")
@@ -41,8 +42,8 @@ class Store(Protocol):
         ...
 
     @property
-    def tenant(self) -> str:
-        """Return whose database it is."""
+    def scope(self) -> Scope:
+        """Return whose database it is, and what may be taken there."""
         ...
 
     @property

@@ -13,7 +13,7 @@ def claim(conn: Connection, now: int) -> None:
     Raises:
         ConfigError: `data.other_tenant`.
     """
-    if _held(conn) is None:
+    if owner(conn) is None:
         conn.execute(insert(cell).values(at=now))
     require_own(conn)
 
@@ -24,7 +24,7 @@ def require_own(conn: Connection) -> None:
     Raises:
         ConfigError: `data.other_tenant`.
     """
-    held, tenant = _held(conn), tenant_of(conn)
+    held, tenant = owner(conn), tenant_of(conn)
     if held not in {None, tenant}:
         raise ConfigError(
             "data.other_tenant",
@@ -32,7 +32,8 @@ def require_own(conn: Connection) -> None:
         )
 
 
-def _held(conn: Connection) -> str | None:
+def owner(conn: Connection) -> str | None:
+    """Return the tenant that a database belongs to; None = it does not say."""
     if not inspect(conn).has_table(cell.name):
         return None
     found: str | None = conn.execute(select(cell.c.tenant)).scalar()

@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 
 from tidegate.server.store import tables
 from tidegate.server.store.raw import Numbers, Texts, is_postgres, raw_connection
+from tidegate.server.store.scope import tenant_of
 
 
 class UpdateRow(NamedTuple):
@@ -242,6 +243,15 @@ def add_daily(
     raw_connection(conn).executemany(
         _ADD_DAILY, [(tenant, day, product, name, value) for name, value in changes]
     )
+
+
+def daily_sum(conn: Connection, day: int, name: str) -> int:
+    """Return a counter of a day, over all products."""
+    found = raw_connection(conn).execute(
+        "SELECT coalesce(sum(value), 0) FROM daily WHERE tenant = ? AND day = ? AND name = ?",
+        (tenant_of(conn), day, name),
+    )
+    return int(found.fetchone()[0])
 
 
 def add_exposure(

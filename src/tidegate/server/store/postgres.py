@@ -32,6 +32,7 @@ from tidegate.core.errors import BusyError, ConfigError, RequestError, TidegateE
 from tidegate.server.store import arrays, cell_rows, changes, partitions, scope
 from tidegate.server.store.migrations import require_head, upgrade
 from tidegate.server.store.raw import Raw, Values, dollars, raw_connection
+from tidegate.server.store.scope import Scope
 from tidegate.server.store.shared import Shared
 from tidegate.server.store.shared_rows import RowGround, hint
 from tidegate.server.store.writer import Writer
@@ -132,9 +133,11 @@ class PostgresStore(Writer):
 
     def __init__(self, place: Place, *, durable: bool = True) -> None:
         """Take over a place whose schema is current; `durable`: False gives up safety for speed, for simulations and tests."""
-        super().__init__(place.tenant)
-        self._writers = _engine(place, _connector(place, durable=durable))
-        self._engine = _engine(place, _connector(place, reading=True), readers=READERS)
+        own = Scope(place.tenant)
+        super().__init__(own)
+        readers = READERS if place.tenant == scope.DEFAULT else 1
+        self._writers = _engine(own, _connector(place, durable=durable))
+        self._engine = _engine(own, _connector(place, reading=True), readers=readers)
         self._lock = lock_of(place.tenant)
         with translated():
             ground = RowGround(_connector(place, alone=True), place.tenant)
@@ -260,7 +263,7 @@ class PostgresStore(Writer):
         """See `Writer`. Whoever writes is alone, so the rows are numbered without a gap."""
         changed, raw = changes.noted(conn), raw_connection(conn)
         self._shared.note(raw, changed)
-        hint(raw, changed, self.tenant)
+        hint(raw, changed, self.scope.tenant)
 
     def _release(self) -> None:
         """See `Writer`."""
@@ -332,7 +335,7 @@ def looking_at(address: str, tenant: str = scope.DEFAULT) -> Iterator[Connection
         BusyError, ConfigError: as `open_store`.
     """
     place = Place(address, tenant)
-    engine = _engine(place, _connector(place, reading=True))
+    engine = _engine(Scope(place.tenant), _connector(place, reading=True))
     try:
         with translated(), engine.connect() as conn, conn.begin():
             cell_rows.require_own(conn)
@@ -359,7 +362,7 @@ def condition(conn: Connection) -> tuple[str, int, str]:
 @contextlib.contextmanager
 def _first(place: Place) -> Iterator[Connection]:
     """Open a connection to a database that nothing is known of."""
-    engine = _engine(place, _connector(place))
+    engine = _engine(Scope(place.tenant), _connector(place))
     try:
         with translated(), engine.connect() as conn:
             _require_utf8(conn)
@@ -416,9 +419,9 @@ def _connector(
     return connect
 
 
-def _engine(place: Place, connect: Callable[[], Wire], *, readers: int = 0) -> Engine:
+def _engine(own: Scope, connect: Callable[[], Wire], *, readers: int = 0) -> Engine:
     """Return a tenant's engine with so many connections that stay open."""
-    pool: dict[str, Any] = {"poolclass": NullPool, "execution_options": scope.options(place.tenant)}
+    pool: dict[str, Any] = {"poolclass": NullPool, "execution_options": own.options}
     if readers:
         pool |= {
             "poolclass": QueuePool,

@@ -28,7 +28,7 @@ BEAT_S: Final = 1.0
 #: Rows of processes that were not heard of for so long go, in seconds.
 GONE_S: Final = 3_600
 #: What is worth a hint: what people and the planner do.
-_HINTED: Final = frozenset({"rollout", "release", "gate", "group", "metadata", "salt"})
+_HINTED: Final = frozenset({"rollout", "release", "gate", "group", "metadata", "salt", "tenant"})
 _NEWEST: Final = "SELECT coalesce(max(seq), 0) FROM change"
 _PUT: Final = (
     "INSERT INTO peer (tenant, name, seen, beat, at) VALUES (?, ?, ?, 1, extract(epoch FROM now())::bigint) "

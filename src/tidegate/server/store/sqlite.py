@@ -20,9 +20,10 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from tidegate.core.errors import BusyError, ConfigError, TidegateError
-from tidegate.server.store import cell_rows, changes, scope
+from tidegate.server.store import cell_rows, changes
 from tidegate.server.store.migrations import upgrade
 from tidegate.server.store.raw import Raw
+from tidegate.server.store.scope import DEFAULT, Scope
 from tidegate.server.store.shared import Shared
 from tidegate.server.store.shared_files import FileGround, Turn, make_folder
 from tidegate.server.store.writer import Writer
@@ -37,19 +38,19 @@ class SqliteStore(Writer):
     """A `Store` in one file. Made by `open_store`."""
 
     def __init__(
-        self, engine: Engine, lock_fd: int, tenant: str, shared_dir: Path | None = None
+        self, engine: Engine, lock_fd: int, own: Scope, shared_dir: Path | None = None
     ) -> None:
-        """Take over a tenant's engine whose schema is current, and the descriptor that holds the lock of its directory.
+        """Take over the engine of a scope whose schema is current, and the descriptor that holds the lock of its directory.
 
         `shared_dir` is that directory where other processes use it too, else None.
         """
-        super().__init__(tenant)
+        super().__init__(own)
         self._engine = engine
         self._lock_fd = lock_fd
         self._shared: Shared | None = None
         if shared_dir is not None:
             self._turn = Turn(make_folder(shared_dir))
-            self._shared = Shared(FileGround(shared_dir, self._look), self._hear, tenant)
+            self._shared = Shared(FileGround(shared_dir, self._look), self._hear, own.tenant)
         self._local = threading.local()
         self._readers: list[Connection] = []
         self._own: Connection | None = None
@@ -177,7 +178,7 @@ def raw_connection(conn: Connection) -> sqlite3.Connection:
 
 
 def open_store(
-    data_dir: Path, *, durable: bool = True, shared: bool = False, tenant: str = scope.DEFAULT
+    data_dir: Path, *, durable: bool = True, shared: bool = False, tenant: str = DEFAULT
 ) -> SqliteStore:
     """Open the store of a data directory, made and migrated as needed.
 
@@ -195,7 +196,8 @@ def open_store(
     try:
         path = data_dir / DATABASE_NAME
         fresh = not path.exists()
-        engine = _engine(path, durable=durable, tenant=tenant)
+        own = Scope(tenant)
+        engine = _engine(path, durable=durable, own=own)
         with _translated(), engine.connect() as conn:
             upgrade(conn)
             with conn.begin():
@@ -206,7 +208,7 @@ def open_store(
     except BaseException:
         os.close(lock_fd)
         raise
-    return SqliteStore(engine, lock_fd, tenant, data_dir if shared else None)
+    return SqliteStore(engine, lock_fd, own, data_dir if shared else None)
 
 
 def _lock(data_dir: Path, *, shared: bool) -> int:
@@ -231,11 +233,11 @@ def _sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def _engine(path: Path, *, durable: bool, tenant: str, looking: bool = False) -> Engine:
+def _engine(path: Path, *, durable: bool, own: Scope, looking: bool = False) -> Engine:
     engine = create_engine(
         f"sqlite+pysqlite:///file:{quote(str(path))}?mode={'ro' if looking else 'rwc'}&uri=true",
         poolclass=NullPool,
-        execution_options=scope.options(tenant),
+        execution_options=own.options,
         connect_args={
             "check_same_thread": False,
             "timeout": 10,
@@ -293,13 +295,13 @@ def translate(error: Exception) -> TidegateError | None:
 
 
 @contextlib.contextmanager
-def looking_at(data_dir: Path, tenant: str = scope.DEFAULT) -> Iterator[Connection]:
+def looking_at(data_dir: Path, tenant: str = DEFAULT) -> Iterator[Connection]:
     """Open the database of a tenant's data directory for reading only, also beside a server that runs on it. Nothing is locked, made or migrated.
 
     Raises:
         ConfigError: `data.read_only`, `data.damaged`, `data.other_tenant`.
     """
-    engine = _engine(data_dir / DATABASE_NAME, durable=True, looking=True, tenant=tenant)
+    engine = _engine(data_dir / DATABASE_NAME, durable=True, looking=True, own=Scope(tenant))
     try:
         with (
             _translated(),
@@ -313,14 +315,14 @@ def looking_at(data_dir: Path, tenant: str = scope.DEFAULT) -> Iterator[Connecti
 
 
 @contextlib.contextmanager
-def alone(data_dir: Path, tenant: str = scope.DEFAULT) -> Iterator[Connection]:
+def alone(data_dir: Path, tenant: str = DEFAULT) -> Iterator[Connection]:
     """Open the database of a tenant's data directory for reading, with no server on it meanwhile.
 
     Raises:
         BusyError: `data.locked`. ConfigError: `data.read_only`, `data.damaged`, `data.other_tenant`.
     """
     lock_fd = _lock(data_dir, shared=False)
-    engine = _engine(data_dir / DATABASE_NAME, durable=True, looking=True, tenant=tenant)
+    engine = _engine(data_dir / DATABASE_NAME, durable=True, looking=True, own=Scope(tenant))
     try:
         with _translated(), engine.connect().execution_options(tidegate_read=True) as conn:
             with conn.begin():

@@ -11,6 +11,8 @@ from sqlalchemy import Connection, create_engine
 from sqlalchemy.pool import NullPool
 
 from tidegate.core.errors import ConfigError
+from tidegate.server.store import cell_rows
+from tidegate.server.store.scope import DEFAULT, Scope
 from tidegate.server.store.sqlite import DATABASE_NAME, translate
 
 
@@ -47,7 +49,7 @@ def looking_at_copy(path: Path) -> Iterator[Connection]:
     )
     try:
         with engine.connect() as conn:
-            yield conn
+            yield conn.execution_options(**Scope(cell_rows.owner(conn) or DEFAULT).options)
     except sqlite3.DatabaseError as error:
         raise ConfigError("data.damaged", f"{path}: {error}") from error
     finally:

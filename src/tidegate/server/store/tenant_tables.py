@@ -29,7 +29,7 @@ other_tenant = Table(
     Column("created_by", String(128), nullable=False),
     Column("suspended_at", BigInteger),
     Column("removed_at", BigInteger),
-    # quotas, 0 = none: devices, bytes, bytes on their way, events a day, requests of people a second
+    # `scope.Quotas`: devices, bytes, bytes on their way, events a day, requests of people a second
     _bound("devices_max"),
     _bound("stored_max"),
     _bound("uploads_max"),

@@ -22,6 +22,7 @@ from tidegate.core.errors import BusyError
 from tidegate.server.store import Change, changes
 from tidegate.server.store.origin import carried
 from tidegate.server.store.raw import Raw, raw_connection
+from tidegate.server.store.scope import Scope
 from tidegate.server.store.timing import Timing
 
 T = TypeVar("T")
@@ -41,9 +42,9 @@ class Writer(abc.ABC):
     #: Most pieces of work in one transaction: bounds how long the first of them waits for its acknowledgement.
     group_max = 512
 
-    def __init__(self, tenant: str) -> None:
-        """Nothing waits, and nobody listens; `tenant` is whose database it is."""
-        self.tenant = tenant
+    def __init__(self, scope: Scope) -> None:
+        """Nothing waits, and nobody listens."""
+        self.scope = scope
         self._jobs: queue.PriorityQueue[Job] = queue.PriorityQueue()
         self._numbers = itertools.count()
         self._listeners: list[Callable[[tuple[Change, ...]], None]] = []

@@ -1,0 +1,193 @@
+"""`tidegate tenant`: several tenants on one server, each with its own devices, people, keys and database."""
+
+from typing import Any
+
+import click
+
+from tidegate.cli._people import API, fields, quoted, show_lines, when
+from tidegate.cli.client import Client, with_client
+from tidegate.cli.output import Output, with_output
+from tidegate.core.amounts import parse_size
+
+_NONE = "0 = no bound."
+
+
+def _size(_: click.Context, option: click.Parameter, value: str | None) -> int | None:
+    return None if value is None else 0 if value == "0" else parse_size(value, f"--{option.name}")
+
+
+def _quotas(function: Any) -> Any:
+    """Give a command an option for each quota, under the names that the API has."""
+    number = click.IntRange(min=0)
+    size: dict[str, Any] = {"callback": _size, "metavar": "SIZE"}
+    options = (
+        ("--devices", "devices_max", {"type": number, "help": f"Most devices enrolled. {_NONE}"}),
+        ("--stored", "stored_max", {**size, "help": f"Most bytes of payloads. {_NONE}"}),
+        ("--uploads", "uploads_max", {**size, "help": f"Most bytes on their way. {_NONE}"}),
+        (
+            "--events-per-day",
+            "events_per_day",
+            {"type": number, "help": "Outcomes always come in."},
+        ),
+        ("--requests-per-s", "requests_per_s", {"type": number, "help": "Of people and programs."}),
+    )
+    for option, name, more in reversed(options):
+        function = click.option(option, name, **more)(function)
+    return function
+
+
+@click.group("tenant")
+def command() -> None:
+    """Serve several tenants, each with devices, people, keys and a database of its own.
+
+    \b
+    tidegate tenant add acme --host acme.ota.example.com
+    tidegate tenant list
+    tidegate tenant suspend acme
+    """
+
+
+@command.command("list")
+@with_client
+@with_output
+def list_tenants(client: Client, out: Output) -> None:
+    """List tenants beside the server's own.
+
+    \b
+    tidegate tenant list
+    """
+    items = client.get(f"{API}/tenants")["items"]
+    rows = items if out.json else [{**one, "created": when(one["created_at"])} for one in items]
+    out.table("tenants/1", rows, ("name", "host", "state", "number", "created"))
+
+
+@command.command("show")
+@click.argument("name")
+@with_client
+@with_output
+def show(name: str, client: Client, out: Output) -> None:
+    """Show a tenant: how it stands, what it may take, and what it takes.
+
+    \b
+    tidegate tenant show acme
+    """
+    found = client.get(f"{API}/tenants/{quoted(name)}")
+    show_lines(out, "tenant/1", found, _lines(found))
+
+
+@command.command("add")
+@click.argument("name")
+@click.option("--host", required=True, help="Under which its devices and people ask.")
+@_quotas
+@with_client
+@with_output
+def add(name: str, host: str, client: Client, out: Output, **quotas: int | None) -> None:
+    """Make a tenant, and serve it at once. Its first password and token are shown this once.
+
+    \b
+    tidegate tenant add acme --host acme.ota.example.com
+    tidegate tenant add small --host small.ota.example.com --devices 1000 --stored 20GiB
+    """
+    given = {key: one for key, one in quotas.items() if one is not None}
+    made = client.post(f"{API}/tenants", {"name": name, "host": host, **given})
+    out.note(f"{name} is served at {host}. Its account {made['account']} has this password:")
+    show_lines(
+        out, "tenant-made/1", made,
+        [made["password"], f"token: {made['token']}", "", "Next:  a root ceremony of its own, at its own host"],
+    )  # fmt: skip
+
+
+@command.command("edit")
+@click.argument("name")
+@click.option("--host", help="Under which its devices and people ask from now on.")
+@_quotas
+@with_client
+@with_output
+def edit(name: str, host: str | None, client: Client, out: Output, **quotas: int | None) -> None:
+    """Give a tenant another host, or other quotas. They count at once.
+
+    \b
+    tidegate tenant edit acme --devices 5000 --events-per-day 2000000
+    """
+    found = client.patch(f"{API}/tenants/{quoted(name)}", {"host": host, **quotas})
+    show_lines(out, "tenant/1", found, _lines(found))
+
+
+def _act(client: Client, out: Output, name: str, verb: str) -> None:
+    found = client.post(f"{API}/tenants/{quoted(name)}/{verb}", {})
+    show_lines(out, "tenant/1", found, [f"{name} is {found['state']}."])
+
+
+@command.command("suspend")
+@click.argument("name")
+@with_client
+@with_output
+def suspend(name: str, client: Client, out: Output) -> None:
+    """Let nobody of a tenant in. Devices come again by themselves; nothing is lost.
+
+    \b
+    tidegate tenant suspend acme
+    """
+    _act(client, out, name, "suspend")
+
+
+@command.command("resume")
+@click.argument("name")
+@with_client
+@with_output
+def resume(name: str, client: Client, out: Output) -> None:
+    """Serve a tenant again that was suspended.
+
+    \b
+    tidegate tenant resume acme
+    """
+    _act(client, out, name, "resume")
+
+
+@command.command("remove")
+@click.argument("name")
+@with_client
+@with_output
+def remove(name: str, client: Client, out: Output) -> None:
+    """Give up a tenant that is suspended. Its data stays where it is, and `restore` brings it back.
+
+    \b
+    tidegate tenant remove acme
+    """
+    _act(client, out, name, "remove")
+
+
+@command.command("restore")
+@click.argument("name")
+@with_client
+@with_output
+def restore(name: str, client: Client, out: Output) -> None:
+    """Have a tenant back that was removed, suspended as it was.
+
+    \b
+    tidegate tenant restore acme
+    """
+    _act(client, out, name, "restore")
+
+
+def _lines(found: dict[str, Any]) -> list[str]:
+    usage, quotas = found["usage"] or {}, found["quotas"]
+
+    def of(used: str, most: str) -> str:
+        bound = f"of {quotas[most]:,}" if quotas[most] else "no bound"
+        return f"{usage[used]:,}, {bound}" if used in usage else bound
+
+    pairs: list[tuple[str, object]] = [
+        ("host", found["host"]),
+        ("number", found["number"]),
+        ("created", f"{when(found['created_at'])} by {found['created_by']}"),
+        ("suspended", when(found["suspended_at"])),
+        ("removed", when(found["removed_at"])),
+        ("wrong", found["wrong"]),
+        ("devices", of("devices", "devices_max")),
+        ("stored bytes", of("stored_bytes", "stored_max")),
+        ("uploads", of("", "uploads_max")),
+        ("events today", of("events_today", "events_per_day")),
+        ("requests/s", of("", "requests_per_s")),
+    ]
+    return [f"{found['name']}   {found['state']}", *fields(pairs)]
