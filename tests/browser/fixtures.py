@@ -8,7 +8,11 @@ from tests.browser import weighed
 from tests.browser.records import DAY, HOSTILE, NOW, Records
 
 from tidegate.core.errors import RequestError
+from tidegate.core.protocol import DeliveryPolicy
+from tidegate.rollout import presets
 from tidegate.server.actors import SEES_ALL, Sight
+from tidegate.server.acts import Outcome
+from tidegate.server.amendments import Terms
 from tidegate.server.reach import Reach
 from tidegate.server.web import views as v
 from tidegate.server.web.reader import Account
@@ -50,6 +54,37 @@ class FixtureStory(Records):
         del now
         self.said.append(("create", str(policy), account.name, reason))
         return "gw1-2.6.0", "Created: it is a draft."
+
+    def terms(self, name: str) -> Terms:
+        """Return the terms of a ready preset."""
+        return Terms(
+            name=name, state="active", generation=9,
+            policy=presets.preset("normal"), delivery=DeliveryPolicy(),
+        )  # fmt: skip
+
+    def amend(
+        self,
+        name: str,
+        parts: dict[str, Any],
+        account: Account,
+        reason: str,
+        now: int,
+        *,
+        generation: int,
+        dry_run: bool = False,
+    ) -> Outcome:
+        """Take note; it always asks for a second person."""
+        del now
+        if not dry_run:
+            self.said.append(("edit", name, str(parts), account.name, reason, str(generation)))
+        return Outcome(
+            name=name, verb="edit", state="active", generation=9, text="asked", request=4
+        )
+
+    def wider(self, name: str, parts: dict[str, Any]) -> tuple[str, ...]:
+        """Invent a way."""
+        del name
+        return ("ring fleet has no step at 10 % any more",) if "steps" in parts else ()
 
     def decide(
         self, request_id: str, account: Account, *, approve: bool, reason: str, now: int

@@ -52,6 +52,8 @@ PAGES = (
     "/rollouts/config-7",
     "/new-rollout?release=gw1-2.5.0&preset=careful&holdback=1%25",
     "/rollouts/gw1-2.5.0/devices?state=past",
+    "/rollouts/gw1-2.5.0/edit",
+    "/rollouts/gw1-2.5.0/edit?steps.fleet=1%25,100%25&in_flight=50",
     "/halt",
     "/devices",
     "/devices/gw1-7F3A-91",

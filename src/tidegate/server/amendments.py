@@ -35,6 +35,27 @@ _DELIVERY: Final[Mapping[str, str]] = {
 }
 
 
+class Terms(msgspec.Struct, frozen=True, kw_only=True):
+    """What of a rollout can be changed, as it stands at a generation."""
+
+    name: str
+    state: str
+    generation: int
+    policy: Policy
+    delivery: DeliveryPolicy
+
+
+def terms_of(row: Mapping[str, Any]) -> Terms:
+    """Return what of a rollout (its row) can be changed."""
+    return Terms(
+        name=str(row["name"]),
+        state=str(row["state"]),
+        generation=int(row["generation"]),
+        policy=msgspec.convert(row["policy"], type=Policy),
+        delivery=msgspec.convert(row["delivery"], type=DeliveryPolicy),
+    )
+
+
 def amended(row: Mapping[str, Any], data: Mapping[str, Any]) -> Draft:
     """Return a rollout's terms with some parts changed.
 
@@ -52,8 +73,8 @@ def amended(row: Mapping[str, Any], data: Mapping[str, Any]) -> Draft:
             raise RequestError("request.invalid", text)
     if not data:
         raise RequestError("request.invalid", f"name what is to change: {', '.join(KEYS)}")
-    policy = msgspec.convert(row["policy"], type=Policy)
-    delivery = msgspec.convert(row["delivery"], type=DeliveryPolicy)
+    stands = terms_of(row)
+    policy = stands.policy
     if "preset" in data:
         policy = _with_preset(policy, data["preset"])
     policy = _with_flow(_with_steps(policy, _table(data, "steps")), data)
@@ -63,7 +84,7 @@ def amended(row: Mapping[str, Any], data: Mapping[str, Any]) -> Draft:
         release=str(row["release"]),
         audience=str(row["audience"]),
         policy=policy,
-        delivery=_with_delivery(delivery, data),
+        delivery=_with_delivery(stands.delivery, data),
         start_at=int(row["start_at"]),
     )
 

@@ -12,6 +12,7 @@ import msgspec
 
 from tidegate.core.errors import ConfigError
 from tidegate.core.protocol import Envelope
+from tidegate.rollout import edits
 from tidegate.rollout.cohort import Fixed
 from tidegate.rollout.model import Rollout
 from tidegate.server import (
@@ -27,7 +28,7 @@ from tidegate.server import (
     widening,
 )
 from tidegate.server.acts import Outcome
-from tidegate.server.amendments import amended
+from tidegate.server.amendments import Terms, amended, terms_of
 from tidegate.server.approvals import Rules
 from tidegate.server.audiences import Audiences
 from tidegate.server.auth import Actor, Auth
@@ -182,6 +183,18 @@ class Operations:
             generation = int(row["generation"])
         draft = amended(row, data)
         return self._edit(draft, actor, reason, now, generation, dry_run=dry_run)
+
+    def terms(self, name: str) -> Terms:
+        """Return what of a rollout can be changed."""
+        return terms_of(self._read(lambda conn: acts.row_of(conn, name)))
+
+    def wider(self, name: str, data: Mapping[str, Any]) -> tuple[str, ...]:
+        """Say in which ways parts of a policy (untrusted) would make a rollout wider; none of one that has not begun."""
+        row = self._read(lambda conn: acts.row_of(conn, name))
+        stands, draft = terms_of(row), amended(row, data)
+        if row["started_at"] is None:
+            return ()
+        return edits.wider((stands.policy, stands.delivery), (draft.policy, draft.delivery))
 
     def _edit(
         self,

@@ -7,7 +7,9 @@ from litestar import Router
 
 from tidegate.core.errors import RequestError
 from tidegate.server import advisories, audit, devices, recalls, releases, scopes
+from tidegate.server.acts import Outcome
 from tidegate.server.advisories import ImportFacts
+from tidegate.server.amendments import Terms
 from tidegate.server.auth import Actor
 from tidegate.server.auth import Auth as Accounts
 from tidegate.server.operations import Operations, single_sign_on_of
@@ -126,6 +128,30 @@ class DomainCommands:
         """Make a rollout."""
         done = self._operations.create(policy, _actor(account), reason, now)
         return done.name, _sentence("Create", done.text)
+
+    def terms(self, name: str) -> Terms:
+        """Return what of a rollout can be changed."""
+        return self._operations.terms(name)
+
+    def amend(
+        self,
+        name: str,
+        parts: dict[str, Any],
+        account: Account,
+        reason: str,
+        now: int,
+        *,
+        generation: int,
+        dry_run: bool = False,
+    ) -> Outcome:
+        """Change parts of a rollout's policy."""
+        return self._operations.amend(
+            name, parts, _actor(account), reason, now, generation=generation, dry_run=dry_run
+        )
+
+    def wider(self, name: str, parts: dict[str, Any]) -> tuple[str, ...]:
+        """Say in which ways it becomes wider."""
+        return self._operations.wider(name, parts)
 
     def decide(
         self, request_id: str, account: Account, *, approve: bool, reason: str, now: int

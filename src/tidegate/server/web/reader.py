@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO, Protocol
 
 from tidegate.server.actors import SEES_ALL, Actor, Sight
+from tidegate.server.acts import Outcome
+from tidegate.server.amendments import Terms
 from tidegate.server.auth import Auth as Accounts
 from tidegate.server.people.single_sign_on import SingleSignOn
 from tidegate.server.reach import Reach
@@ -195,6 +197,28 @@ class Commands(Protocol):
         self, policy: dict[str, Any], account: Account, reason: str, now: int
     ) -> tuple[str, str]:
         """Make a rollout of a policy (untrusted); return its name, and the sentence that says what happened."""
+        ...
+
+    def terms(self, name: str) -> Terms:
+        """Return what of a rollout can be changed."""
+        ...
+
+    def amend(
+        self,
+        name: str,
+        parts: dict[str, Any],
+        account: Account,
+        reason: str,
+        now: int,
+        *,
+        generation: int,
+        dry_run: bool = False,
+    ) -> Outcome:
+        """Change parts of a rollout's policy (untrusted), if it is still at that generation; `dry_run`: only say what would be done."""
+        ...
+
+    def wider(self, name: str, parts: dict[str, Any]) -> tuple[str, ...]:
+        """Say in which ways those parts would make a rollout wider."""
         ...
 
     def decide(

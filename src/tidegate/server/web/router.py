@@ -19,6 +19,7 @@ from tidegate.server.scopes import ANYBODY, PERMISSION, demanded
 from tidegate.server.web.assets import Assets
 from tidegate.server.web.audit import AuditPages
 from tidegate.server.web.door import Door
+from tidegate.server.web.edit_rollout import EditRollout
 from tidegate.server.web.forms import Forms
 from tidegate.server.web.guard import HEADERS, WebRequest
 from tidegate.server.web.live import Live, Pulse
@@ -67,6 +68,7 @@ def create_router(
             SupplyPages,
             AuditPages,
             NewRollout,
+            EditRollout,
             Forms,
             Door,
             OwnAccount,

@@ -183,6 +183,8 @@ def _ask(row: Row, account: Account) -> Ask:
     )
     devices = row["detail"].get("devices")
     reach = f" Reaches {words.plural(int(devices), 'device')}." if isinstance(devices, int) else ""
+    wider = "; ".join(row["detail"].get("wider", ()))
+    reach += f" Wider: {wider}." if wider else ""
     said = f"\N{LEFT DOUBLE QUOTATION MARK}{row['reason']}\N{RIGHT DOUBLE QUOTATION MARK}"
     return Ask(
         id=str(row["id"]),

@@ -24,6 +24,7 @@ from tidegate.server.web.views.door import (
     SignedInPage,
     SignInPage,
 )
+from tidegate.server.web.views.edit_rollout import EditField, EditRolloutPage
 from tidegate.server.web.views.evidence import (
     EvidenceView,
     LimitRow,
@@ -125,6 +126,8 @@ __all__ = [
     "DevicePage",
     "DeviceRow",
     "DevicesPage",
+    "EditField",
+    "EditRolloutPage",
     "EvidenceView",
     "Expiring",
     "Fact",
