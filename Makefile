@@ -7,10 +7,10 @@ ARGS ?=
 WORKERS ?= 2
 export PYTHON
 
-.PHONY: help setup demo test check format docs bench disasters gate-results sim-agree sim-compare breakit fuzz halt-load fault-load rolling-load lab deb lock clean
+.PHONY: help setup demo test test-postgres check format docs bench disasters gate-results sim-agree sim-compare breakit fuzz halt-load fault-load rolling-load lab deb lock clean
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup:  ## make .venv with everything for working on Tidegate
 	@tools/setup dev
@@ -24,6 +24,10 @@ test: setup  ## set up what is missing, then run every tier of tests, file by fi
 	@tools/setup moto
 	$(BIN)/python tools/agent-alone
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+
+test-postgres: setup  ## the store's contract and every suite of the server over PostgreSQL
+	@tools/apt-needs
+	nice $(BIN)/python -m pytest tests/contract tests/unit/server --store=postgres --timeout=600 -n $(WORKERS) --dist loadfile $(ARGS)
 
 check: setup  ## format, lint, types, walls and generated pages; changes nothing
 	$(BIN)/ruff format --check

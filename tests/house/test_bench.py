@@ -73,7 +73,8 @@ def test_fails_where_a_bar_is_missed_or_was_not_looked_at(
     monkeypatch.setattr("bench.sessions.measure", measure)
     assert run.main(["sessions"]) == code
     shown = capsys.readouterr().out.splitlines()
-    assert len(shown) == 3
+    assert len(shown) == 4
+    assert "load average" in shown[0]
     if isinstance(rows, BaseException):
         assert str(rows) in shown[-1]
 

@@ -39,11 +39,15 @@ _COMPILE_S: Final = 600
 
 
 class Settled:
-    """What people do is answered when it counts in every process of this server: a halt that one acknowledges, none goes past."""
+    """What people do is answered when it counts in every process of this server: a halt that one acknowledges, none goes past.
+
+    Attributes:
+        inner: the application that it stands before.
+    """
 
     def __init__(self, app: Asgi, store: Store) -> None:
         """Stand before `app`."""
-        self._app = app
+        self.inner = app
         self._store = store
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -55,7 +59,7 @@ class Settled:
             await send(message)
 
         reads = scope["type"] != "http" or scope["method"] in {"GET", "HEAD", "OPTIONS"}
-        await self._app(scope, receive, send if reads else later)
+        await self.inner(scope, receive, send if reads else later)
 
 
 class App:

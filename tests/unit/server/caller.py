@@ -38,7 +38,8 @@ class Route(NamedTuple):
 def routes(app: Litestar, under: str = "") -> list[Route]:
     """Return every HTTP route of an application below a path."""
     found = set()
-    for route in app.routes:
+    # where other processes are waited for, what waits stands before it
+    for route in getattr(app, "inner", app).routes:
         for handler in getattr(route, "route_handlers", ()):
             if not isinstance(handler, HTTPRouteHandler) or not route.path.startswith(under):
                 continue

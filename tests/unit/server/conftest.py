@@ -1,7 +1,7 @@
 """A server in process for every test here, over one store or the other.
 
-`--store=postgres` runs every suite over PostgreSQL. Without it, those in `OVER_BOTH` run over both: they hold every statement that is written by hand,
-and what is decided by whom.
+`--store=postgres` (`make test-postgres`) runs every suite over PostgreSQL, but for tests that name themselves as being about SQLite's file
+(`pytest.mark.sqlite`). Without it, those in `OVER_BOTH` run over both: they hold every statement that is written by hand, and what is decided by whom.
 """
 
 from collections.abc import Iterator
@@ -36,6 +36,18 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     kinds = stores.BACK_ENDS if both else (asked or "sqlite",)
     if kinds != ("sqlite",):
         metafunc.parametrize("over", kinds, indirect=True)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    left_out = [one for one in items if one.get_closest_marker("sqlite") and _back_end(one) == "postgres"]  # fmt: skip
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [one for one in items if one not in set(left_out)]
+
+
+def _back_end(item: pytest.Item) -> str:
+    call = getattr(item, "callspec", None)
+    return str(call.params.get("over", "sqlite")) if call is not None else "sqlite"
 
 
 @pytest.fixture(autouse=True)

@@ -27,6 +27,7 @@ from tidegate.server.store.sqlite import open_store
 from tidegate.server.store.sqlite_copy import looking_at_copy
 
 DAY = 86_400
+pytestmark = pytest.mark.sqlite("copies the file; PostgreSQL has backups of its own (test_held)")
 
 
 @pytest.fixture

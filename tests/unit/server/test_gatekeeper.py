@@ -20,7 +20,7 @@ from tidegate.server.gatekeeper.replay import Replayed, replay
 from tidegate.server.operations import Operations
 from tidegate.server.store import admin_rollouts, gate_rows
 from tidegate.server.store.raw import raw_connection
-from tidegate.server.tick import keeper_of, tick
+from tidegate.server.tick import LEASE_S, keeper_of, tick
 
 NAME = "gw1-1.1.0"
 POLICY: dict[str, Any] = {
@@ -249,7 +249,8 @@ def test_a_server_that_died_goes_on_with_the_same_book(rig: Rig) -> None:
     news = rig.read(lambda conn: gate_rows.happenings(conn, rollout_id, restored.position))
     restored.feed(news, again._introduce)
     assert restored.book.digest() == before
-    fleet.look(1)
+    # where there may be others, they wait until the lease of one that died is over
+    fleet.look(LEASE_S + 1)
     assert fleet.rooms() == rooms
     assert _replayed(fleet).same
 

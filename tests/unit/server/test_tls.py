@@ -47,6 +47,7 @@ def test_the_settings_choose(tmp_path: Path) -> None:
     made = tls.context_for(msgspec.structs.replace(settings, tls=True))
     assert made is not None
     assert made.minimum_version == ssl.TLSVersion.TLSv1_2
+    assert made.num_tickets == 0
     files = {
         "tls_cert": str(tmp_path / "tls" / "server.pem"),
         "tls_key": str(tmp_path / "tls" / "server.key"),
