@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from tidegate.cli import _edit, _evidence_text, _rollout_text
+from tidegate.cli import _edit, _evidence_text, _rollout_text, _series_text
 from tidegate.cli._people import API, confirm, need_reason, quoted, read_toml, show_lines, when
 from tidegate.cli._stop import narrow
 from tidegate.cli.client import Client, with_client
@@ -155,6 +155,17 @@ def show(name: str, client: Client, out: Output) -> None:
     show_lines(
         out, "rollout/1", {**found, "evidence": evidence}, _rollout_text.shown(found, evidence)
     )
+
+
+@command.command("series")
+@click.argument("name")
+@with_client
+@with_output
+def series(name: str, client: Client, out: Output) -> None:
+    """Show how a rollout's counters stood, hour by hour. `bad`: reverted, failed or lost; MB: fetched within the hour."""
+    found = client.get(f"{API}/rollouts/{quoted(name)}/series")
+    rows = found["items"] if out.json else _series_text.hours(found)
+    out.table("rollout-series/1", rows, _series_text.COLUMNS, empty="nothing has happened yet")
 
 
 @command.command("explain")

@@ -4,6 +4,7 @@ from typing import Any
 
 import click
 
+from tidegate.cli import _series_text
 from tidegate.cli._people import API, show_lines, when
 from tidegate.cli.client import Client, with_client
 from tidegate.cli.output import Output, with_output
@@ -12,15 +13,21 @@ _FIRMWARE_SHOWN = 4
 
 
 @click.command("status", short_help="The fleet on one screen.")
+@click.option("--days", type=click.IntRange(1, 1000), help="What happened in each of so many days.")
 @with_client
 @with_output
-def command(client: Client, out: Output) -> None:
-    """Show the fleet on one screen: devices, rollouts, incidents, what waits.
+def command(days: int | None, client: Client, out: Output) -> None:
+    """Show the fleet on one screen: devices, rollouts, incidents, what waits; or, with --days, what happened day by day.
 
     \b
     tidegate status
-    tidegate status --json
+    tidegate status --days 7
     """
+    if days:
+        since = int(client.get(f"{API}/status")["at"]) - (days - 1) * 86_400
+        told = client.get(f"{API}/series", {"since": since})
+        show_lines(out, "fleet-series/1", told, _series_text.days(told) or ["nothing happened"])
+        return
     found = client.get(f"{API}/status")
     show_lines(out, "status/1", found, _lines(client.server, found))
 

@@ -42,6 +42,9 @@ _ARRIVED: Final = AFTER | {"confirmed", "reverted"}
 #: Ends after which the harm of a release has to be judged at once.
 HARMFUL: Final = frozenset({"failed", "reverted", "lost"})
 DAY_S: Final = 86_400
+HOUR_S: Final = 3_600
+#: What one device says that it fetched counts up to this: a lie of one must not spoil the sum of all.
+BYTES_MAX: Final = 1 << 40
 
 
 def may_follow(update: UpdateRow, state: str) -> bool:
@@ -103,6 +106,7 @@ def book(
     key = (new.rollout_id, new.ring, new.variant)
     if steps:
         hot.add_tally(conn, new.tenant, key, steps)
+    count_hour(conn, old, new, steps, now)
     if difference.get("exposed", 0) > 0:
         hot.raise_tally(conn, new.tenant, key, "last_permit_at", now)
     if difference.get("confirmed", 0) > 0:
@@ -119,6 +123,21 @@ def book(
         _count_day(conn, new, product, now)
         changes.notify(conn, "update", str(new.rollout_id))
         changes.notify(conn, "device", str(new.device_row))
+
+
+def count_hour(
+    conn: Connection,
+    old: UpdateRow | None,
+    new: UpdateRow,
+    steps: list[tuple[str, int]],
+    now: int,
+) -> None:
+    """Count what a rollout's counters change by, and the bytes that were fetched, into the hour."""
+    before = 0 if old is None else min(old.bytes, BYTES_MAX)
+    fetched = min(new.bytes, BYTES_MAX) - before
+    told = [*steps, ("bytes", fetched)] if fetched else steps
+    if told:
+        hot.add_hour(conn, new.tenant, new.rollout_id, now // HOUR_S, told)
 
 
 def _count_day(conn: Connection, new: UpdateRow, product: str, now: int) -> None:

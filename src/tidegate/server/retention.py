@@ -8,6 +8,7 @@
 | `outbox` | settled `keep_messages_s` ago | whatever is owed |
 | `change` | older than a day | the newest 100,000, for those who follow |
 | `firmware_sample` | finer than six hours before `keep_samples_s` | the rest |
+| `rollout_hour` | hours before `keep_samples_s` become days | the sums |
 
 Where the log has pieces (`store.partitions`), they are made ahead here, and go as a whole when all of one is old: with the largest settings up to two weeks
 later. Counters (`tally`, `daily`, `firmware`, `exposure`) are kept with the event that moves them and never reckoned from it again, so they stay true. The
@@ -99,6 +100,7 @@ class Retention:
         if keep.keep_samples_s:
             fine = now - keep.keep_samples_s
             found.append(lambda conn: retention_rows.thin_samples(conn, fine, _SAMPLE_S, STEP))
+            found.append(lambda conn: retention_rows.thin_hours(conn, fine // 3_600, STEP))
         if keep.keep_details_s:
             bare = now - keep.keep_details_s
             found += self._details(store, watched, bare)

@@ -49,9 +49,6 @@ _AHEAD_S: Final = 86_400
 _ERRORS_AT_ONCE: Final = 1_000
 _ERRORS_AN_HOUR: Final = 3_600
 
-#: What one device says that it fetched counts up to this: a lie of one must not spoil the sum of all.
-_BYTES_MAX: Final = 1 << 40
-
 #: Most updates that one sweep ends, so that the writer stays free for others.
 SWEEP_MAX: Final = 2_000
 
@@ -293,12 +290,13 @@ class _Fold:
     def _downloaded(self, update: UpdateRow, body: EventBody) -> UpdateRow:
         """Count a download that succeeded. Told late, as by a device that asks for its permit first, it moves nothing and counts all the same."""
         self._days["download.ok"] = self._days.get("download.ok", 0) + 1
-        told = min(body.bytes, _BYTES_MAX)
+        told = min(body.bytes, outcomes.BYTES_MAX)
         self._days["download.bytes"] = self._days.get("download.bytes", 0) + told
         known = update._replace(
             bytes=max(update.bytes, body.bytes), resumes=max(update.resumes, body.resumes)
         )
         hot.put_update(self.conn, known)
+        outcomes.count_hour(self.conn, update, known, [], self.now)
         return known
 
     def _returned(self, update: UpdateRow, body: EventBody) -> bool:

@@ -22,6 +22,7 @@ OVER_BOTH: Final = frozenset(
         "test_incidents",
         "test_jobs",
         "test_named_metrics",
+        "test_series",
         "test_shared",
         "test_supply",
         "test_tenant_isolation",

@@ -26,7 +26,7 @@ from tidegate.server.uploads import Uploads
 
 __all__ = [
     "ABOUT", "ANSWER", "ANYBODY", "BODY", "INSIDE", "LISTED", "PERMISSION", "PREFIX", "REFUSALS", "WHOLE",
-    "ApiRequest", "Desk", "DeskDep", "DryRun", "InState", "Matching", "Name", "Number", "Text", "Yes",
+    "ApiRequest", "Desk", "DeskDep", "DryRun", "InState", "Matching", "Moment", "Name", "Number", "Text", "Yes",
     "permission_guard", "wanted_generation",
 ]  # fmt: skip
 
@@ -82,6 +82,8 @@ DeskDep = NamedDependency[Desk]
 #: What stands in a path.
 Name = Annotated[str, PathParameter(min_length=1, max_length=128)]
 Number = Annotated[int, PathParameter(ge=1, le=INTEGER_MAX)]
+#: Unix seconds; 0 = none is given.
+Moment = Annotated[int, QueryParameter(ge=0, le=INTEGER_MAX)]
 Text = Annotated[str, QueryParameter(max_length=1000)]
 #: `state` and `query` are words of the framework, so the arguments have other names than the keys.
 InState = Annotated[str, QueryParameter(name="state", max_length=200)]

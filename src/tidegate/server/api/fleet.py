@@ -7,14 +7,25 @@ import msgspec
 from litestar import Controller, Request, get
 from litestar.response import ServerSentEvent, ServerSentEventMessage
 
-from tidegate.server import calendar, inquiry
-from tidegate.server.api.desk import ABOUT, ANSWER, ANYBODY, PERMISSION, WHOLE, Desk, DeskDep
+from tidegate.server import calendar, inquiry, series
+from tidegate.server.api.desk import (
+    ABOUT,
+    ANSWER,
+    ANYBODY,
+    PERMISSION,
+    WHOLE,
+    Desk,
+    DeskDep,
+    Moment,
+)
 from tidegate.server.api.openapi import describe
 from tidegate.server.api.paging import Cursor, Limit, cursor_of, position_of
 from tidegate.server.api.wire import Calendar, Events
 from tidegate.server.facts import Status
+from tidegate.server.series import FleetSeries
 
 HEARTBEAT_S: Final = 10.0
+_MONTH_S: Final = 30 * 86_400
 
 
 class FleetRoutes(Controller):
@@ -37,6 +48,12 @@ class FleetRoutes(Controller):
                 one_signer=calendar.one_signer(conn),
             )
         )
+
+    @get("/series", opt={PERMISSION: "fleet.read", ABOUT: WHOLE}, sync_to_thread=True)
+    def series(self, desk: DeskDep, since: Moment = 0) -> FleetSeries:
+        """Return what happened in the fleet day by day, and which versions ran when; the last thirty days where `since` says nothing."""
+        start = since or desk.now - _MONTH_S
+        return desk.read(lambda conn: series.of_fleet(conn, start))
 
     @get("/events", opt={PERMISSION: "fleet.read", ABOUT: WHOLE}, sync_to_thread=True)
     def events(self, desk: DeskDep, cursor: Cursor = "", limit: Limit = 100) -> Events:

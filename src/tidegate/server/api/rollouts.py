@@ -7,7 +7,7 @@ from litestar import Controller, Response, get, patch, post, put
 from litestar.params import JSONBody
 
 from tidegate.core.errors import RequestError
-from tidegate.server import acts, inquiry, listing, rollouts, why
+from tidegate.server import acts, inquiry, listing, rollouts, series, why
 from tidegate.server.acts import Outcome
 from tidegate.server.api.desk import (
     ABOUT,
@@ -20,6 +20,7 @@ from tidegate.server.api.desk import (
     DeskDep,
     DryRun,
     InState,
+    Moment,
     Name,
     Text,
     Yes,
@@ -41,6 +42,7 @@ from tidegate.server.facts import EvidenceFacts, RolloutFacts
 from tidegate.server.fallbacks import WayBack
 from tidegate.server.gatekeeper.replay import Replayed
 from tidegate.server.reach import Reach
+from tidegate.server.series import RolloutSeries
 
 
 class RolloutRoutes(Controller):
@@ -145,6 +147,19 @@ class RolloutRoutes(Controller):
             desk.now,
             generation=generation,
             dry_run=only_check,
+        )
+
+    @get(
+        "/{name:str}/series", opt={PERMISSION: "fleet.read", ABOUT: "rollout"}, sync_to_thread=True
+    )
+    def series(
+        self, desk: DeskDep, name: Name, since: Moment = 0, until: Moment = 0
+    ) -> RolloutSeries:
+        """Return what a rollout's counters changed by hour by hour: outcomes, reasons, bytes. Added up from the beginning they are its counters."""
+        return desk.read(
+            lambda conn: series.of_rollout(
+                conn, int(acts.row_of(conn, name)["id"]), name, since, until
+            )
         )
 
     @get(

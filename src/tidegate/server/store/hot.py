@@ -114,6 +114,10 @@ _ADD_DAILY: Final = (
     "INSERT INTO daily (tenant, day, product, name, value) VALUES (?, ?, ?, ?, ?) "
     "ON CONFLICT (day, product, name) DO UPDATE SET value = daily.value + excluded.value"
 )
+_ADD_HOUR: Final = (
+    "INSERT INTO rollout_hour (tenant, rollout_id, hour, name, value) VALUES (?, ?, ?, ?, ?) "
+    "ON CONFLICT (rollout_id, hour, name) DO UPDATE SET value = rollout_hour.value + excluded.value"
+)
 _ADD_EXPOSURE: Final = (
     "INSERT INTO exposure (tenant, rollout_id, variant, arm, errors, device_s, devices) "
     "VALUES (?, ?, ?, ?, ?, ?, 0) ON CONFLICT (rollout_id, variant, arm) DO UPDATE SET "
@@ -252,6 +256,25 @@ def daily_sum(conn: Connection, day: int, name: str) -> int:
         (tenant_of(conn), day, name),
     )
     return int(found.fetchone()[0])
+
+
+def add_hour(
+    conn: Connection, tenant: str, rollout_id: int, hour: int, changes: Iterable[tuple[str, int]]
+) -> None:
+    """Add to what the counters of a rollout changed by within an hour."""
+    raw_connection(conn).executemany(
+        _ADD_HOUR, [(tenant, rollout_id, hour, name, value) for name, value in changes]
+    )
+
+
+def hours(conn: Connection, rollout_id: int, since: int, until: int) -> list[tuple[int, str, int]]:
+    """Return (hour, name, change) of a rollout's counters, by hour; both ends are unix hours and belong to it."""
+    found = raw_connection(conn).execute(
+        "SELECT hour, name, value FROM rollout_hour WHERE rollout_id = ? AND hour >= ? AND hour <= ? "
+        "ORDER BY hour, name",
+        (rollout_id, since, until),
+    )
+    return [tuple(one) for one in found]
 
 
 def add_exposure(

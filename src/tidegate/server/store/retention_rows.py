@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import Column, Connection, Select, Table, and_, delete, func, or_, select, update
 
+from tidegate.server.store import hot
 from tidegate.server.store import tables as t
 from tidegate.server.store.partitions import Piece
 
@@ -108,6 +109,24 @@ def thin_samples(conn: Connection, before: int, every_s: int, most: int) -> int:
     if not times:
         return 0
     return int(conn.execute(delete(t.firmware_sample).where(s.at.in_(times))).rowcount)
+
+
+def thin_hours(conn: Connection, before: int, most: int) -> int:
+    """Put a rollout's hours before then (a unix hour) together by days of UTC, their sums unchanged; return how many rows went."""
+    h = t.rollout_hour.c
+    fine = (
+        select(t.rollout_hour)
+        .where(h.hour < before - before % 24, h.hour % 24 != 0)
+        .order_by(h.hour)
+        .limit(most)
+    )
+    rows = conn.execute(fine).all()
+    for row in rows:
+        day = row.hour - row.hour % 24
+        hot.add_hour(conn, row.tenant, row.rollout_id, day, [(row.name, row.value)])
+        same = (h.rollout_id == row.rollout_id, h.hour == row.hour, h.name == row.name)
+        conn.execute(delete(t.rollout_hour).where(*same))
+    return len(rows)
 
 
 def drop_details(conn: Connection, rollout_id: int, most: int) -> int:

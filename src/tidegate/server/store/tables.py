@@ -43,13 +43,14 @@ from tidegate.server.store.incident_tables import (
     publication_update,
 )
 from tidegate.server.store.scope import tenant_of_row
+from tidegate.server.store.series_tables import rollout_hour
 from tidegate.server.store.table_parts import Id as _Id
 from tidegate.server.store.table_parts import metadata
 from tidegate.server.store.table_parts import tenant as _tenant
 
 __all__ = [
     "account", "account_request", "api_token", "audience_tables", "audit", "flight_tables", "gate_tables", "incident_followup", "job_tables",
-    "log_tables", "login", "metadata", "preauthorized", "publication", "publication_update", "retired_key", "server_tables", "session_salt",
+    "log_tables", "login", "metadata", "preauthorized", "publication", "publication_update", "retired_key", "rollout_hour", "server_tables", "session_salt",
     "sign_in_flow", "supply_tables", "tenant_tables", "upload_tables",
 ]  # fmt: skip
 
