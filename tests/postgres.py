@@ -71,11 +71,15 @@ class Server:
         self._process: subprocess.Popen[bytes] | None = None
         self._lent: set[str] = set()
         self._clean: list[str] = []
+        self._make()
+        self.start()
+
+    def _make(self) -> None:
+        """Make what it serves."""
         self._run(
             "initdb", "--pgdata", str(self._data), "--username", _USER, "--auth", "trust",
             "--encoding", "UTF8", "--locale", "C.UTF-8", "--no-sync",
         )  # fmt: skip
-        self.start()
 
     def _command(self, name: str, *arguments: str) -> list[str]:
         assert self._bin is not None

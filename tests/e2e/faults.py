@@ -34,8 +34,8 @@ from tidegate.server import keyring
 from tidegate.server.store import Connection, device_queries
 
 #: A server that forgets nothing which it acknowledged, unlike the one that tests share.
-_KEEPS: Final = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
-_CONFIG: Final = """
+KEEPS: Final = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
+CONFIG: Final = """
 [database]
 url = "{url}"
 [plan]
@@ -186,7 +186,7 @@ async def _story(
             await cable.open()
             config = folder / f"replica{number}.toml"
             through = url.replace(f":{database.port}/", f":{cable.port}/")
-            config.write_text(_CONFIG.format(url=through))
+            config.write_text(CONFIG.format(url=through))
             log = folder / f"replica{number}.log"
             # in a thread: its way to the database leads through this loop
             made = await asyncio.to_thread(Replica, folder / "data", config, log)
@@ -241,7 +241,7 @@ def run(
     with disk() as place:
         before, tempfile.tempdir = tempfile.tempdir, str(place)
         try:
-            database = Database(**_KEEPS)
+            database = Database(**KEEPS)
         finally:
             tempfile.tempdir = before
         try:

@@ -26,7 +26,7 @@ HINTS: Final[dict[str, str]] = {
     "config.missing": "add what is named; `tidegate help environment` and docs/reference tell where values may stand",
     "config.unreadable": "check its name and folder, and that this user may read it",
     "data.locked": "stop the other server, give this one its own --data directory, or start all of them with --shared",
-    "data.read_only": "make the data directory writable for this user, or choose another with --data",
+    "data.read_only": "make the data directory, or the database of [database] url, writable for this user; a standby has to be promoted first",
     "data.unreachable": "nothing to do if the database server is only restarting: ask again; else see [database] url and whether it runs",
     "data.outcome_unknown": "look whether it was done before you ask for it again; a device just sends it again",
     "data.denied": "check the user, password and name of the database in [database] url, and that it may be used from here",

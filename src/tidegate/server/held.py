@@ -22,6 +22,7 @@ from tidegate.server.store import Connection, admin_log, restored_rows
 from tidegate.server.store import admin_rollouts as rows
 
 ACTOR: Final = "restore"
+_SAID: Final = "brought back from a backup that is {} s old"
 #: The epoch rises by this and by one a second since the backup: each halt raises it by one, and takes longer than a second.
 _EPOCHS: Final = 1_000
 
@@ -35,17 +36,31 @@ class Held(msgspec.Struct, frozen=True, kw_only=True):
     gate_epoch: int
 
 
-def hold(conn: Connection, now: int, made_at: int | None = None) -> Held:
+def hold_after_setback(conn: Connection, now: int) -> Held:
+    """Hold everything in a database that went back beneath a running server: a standby took over that had not got everything, or a backup was put in its place.
+
+    Args:
+        conn: of the writer, before anybody else is answered.
+        now: unix seconds.
+    """
+    said = "the database went back in time, by about {} s (a standby that lagged behind took over, or a backup was put in its place)"
+    return hold(conn, now, said=said)
+
+
+def hold(conn: Connection, now: int, made_at: int | None = None, *, said: str = _SAID) -> Held:
     """Hold everything in a database that went back in time, in one transaction.
 
     Args:
         conn: of a unit of work on the writer, of a server that serves nobody.
         now: unix seconds.
         made_at: the moment that the database shows; None = that of the newest trace in it.
+        said: what happened, with {} where the seconds go that are missing.
     """
     then = restored_rows.newest_trace(conn) if made_at is None else made_at
     missing_s = max(0, now - then)
-    text = f"brought back from a backup that is {missing_s} s old: what was halted, isolated or recalled since then is not known"
+    text = (
+        f"{said.format(missing_s)}: what was halted, isolated or recalled since then is not known"
+    )
     paused = _set(conn, ("active", "completed"), "paused", text, now)
     drafts = _set(conn, ("scheduled",), "draft", text, now)
     restored_rows.shift_time(conn, missing_s)

@@ -45,7 +45,7 @@ _STATUS: Final = {
     "data.unreachable": 503,
     "data.outcome_unknown": 503,
     "data.full": 507,
-    "data.read_only": 500,
+    "data.read_only": 503,
     "data.damaged": 500,
 }
 _FAMILY_STATUS: Final = {

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from tidegate.core import codec
 from tidegate.core.errors import PublisherError
-from tidegate.server import keyring, online
+from tidegate.server import held, keyring, online
 from tidegate.server.backup import require_held
 from tidegate.server.blobs import Blobs, open_blobs
 from tidegate.server.config import Settings
@@ -84,6 +84,8 @@ class Services:
     cells: object = None
     #: Called (from any thread) when there is news that the planner should see at once.
     wake: Callable[[], None] = lambda: None
+    #: How often the database went back in time beneath this process.
+    setbacks: int = 0
     #: The name of this process among those on one database.
     holder: str = field(default_factory=lambda: uuid.uuid4().hex)
 
@@ -112,6 +114,15 @@ class Services:
         """Run `work` on the writer; done when it is durable."""
         future: Future[T] = self.store.write(work)
         return await asyncio.wrap_future(future)
+
+    def hold_everything(self, conn: Connection) -> None:
+        """Hold everything in a database that went back in time, and have the planner forget what it has in memory."""
+        self.setbacks += 1
+        found = held.hold_after_setback(conn, self.now)
+        _log.error(
+            "held: %d rollouts are paused and %d are drafts again; people resume them",
+            len(found.paused), len(found.drafts),
+        )  # fmt: skip
 
     def flush_seen(self) -> None:
         """Write when devices were last heard. Soft state: what is lost in a crash is a matter of seconds."""
@@ -189,6 +200,7 @@ def _open(
         _begin(services)
         opened.read(services.fleet.load)
         opened.subscribe(lambda changed: _follow(services, changed))
+        opened.on_setback(services.hold_everything)
         opened.follow()
     except BaseException:
         opened.close()

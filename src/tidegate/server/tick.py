@@ -123,17 +123,18 @@ def _plan_one(
 
 def keeper_of(services: Services) -> Keeper:
     """Return what a server keeps of evidence in memory."""
-    return _KEEPERS.setdefault(
-        services.fleet,
-        Keeper(
+    setbacks, keeper = _KEEPERS.get(services.fleet, (-1, None))
+    if keeper is None or setbacks != services.setbacks:  # what is in memory may never have been
+        keeper = Keeper(
             services.fleet,
             services.settings.gate_attributes,
             poll_s=services.settings.poll_interval_s,
-        ),
-    )
+        )
+        _KEEPERS[services.fleet] = (services.setbacks, keeper)
+    return keeper
 
 
-_KEEPERS: Final[WeakKeyDictionary[Fleet, Keeper]] = WeakKeyDictionary()
+_KEEPERS: Final[WeakKeyDictionary[Fleet, tuple[int, Keeper]]] = WeakKeyDictionary()
 
 
 def _warm(conn: Connection, rollout_id: int, audience: Audience, now: int) -> None:

@@ -66,6 +66,10 @@ class Store(Protocol):
         """Return the number of the newest change of other processes that was seen here; None where there are no others."""
         ...
 
+    def on_setback(self, hold: Callable[[Connection], object]) -> None:
+        """Say what is to be done, before anything else, in a database that is found to have gone back in time beneath this process."""
+        ...
+
     def follow(self) -> None:
         """Begin to tell subscribers what other processes on this database change; nothing to do where there are none."""
         ...

@@ -141,7 +141,10 @@ class PostgresStore(Writer):
         self._lock = lock_of(place.tenant)
         with translated():
             ground = RowGround(_connector(place, alone=True), place.tenant)
-            self._shared = Shared(ground, self._hear, place.tenant)
+            self._shared = Shared(ground, self._hear, place.tenant, self._look_back)
+        self._hold: Callable[[Connection], object] = lambda _: None
+        #: Whether it is not known yet if the writer's connection leads to a database that went back.
+        self._unsure = False
         self._patient = True
         self._own: tuple[Connection, Wire] | None = None
         self._thread.start()
@@ -192,8 +195,10 @@ class PostgresStore(Writer):
             conn, wire = self._connected()
             changes.begin(conn, rows_later=True)
             turn = conn.begin()
+            held = False
             try:
                 self._wait_for_turn(conn)
+                held = self._held_back(conn)
                 yield conn
             except BaseException as error:
                 # the server may have ended it meanwhile, and let others write
@@ -214,6 +219,26 @@ class PostgresStore(Writer):
                     "the database went away before it said whether this was done",
                 ) from error
             self._shared.done(committed=True)
+            self._unsure = False
+            if held:
+                self._shared.held()
+
+    def on_setback(self, hold: Callable[[Connection], object]) -> None:
+        """See `Store`."""
+        self._hold = hold
+
+    def _look_back(self) -> None:
+        """Have the writer hold what there is to hold, though nobody wants to write."""
+        self._unsure = True
+        if not self.waiting:
+            self.write(lambda _: None, urgent=True)
+
+    def _held_back(self, conn: Connection) -> bool:
+        """Hold everything, before anything else is done, where this connection leads to a database that went back in time; say whether it was so."""
+        if not self._unsure or not self._shared.went_back(raw_connection(conn)):
+            return False
+        self._hold(conn)
+        return True
 
     def _wait_for_turn(self, conn: Connection) -> None:
         """Take the lock. As long as somebody holds it who does not go on, whoever comes later is told so after `AGAIN_MS`."""
@@ -227,7 +252,7 @@ class PostgresStore(Writer):
         """Return the writer's connection, made where there is none."""
         if self._own is None:
             conn = self._writers.connect()
-            self._own = conn, wire_of(conn)
+            self._own, self._unsure = (conn, wire_of(conn)), True
         return self._own
 
     def _drop_if_useless(self, error: BaseException) -> None:
@@ -394,6 +419,9 @@ def _connector(
         raise ConfigError("config.invalid", "[database] url is not an address") from error
     if not reading:
         given.setdefault("target_session_attrs", "read-write")
+    elif "," in f"{given.get('host', '')}{given.get('hostaddr', '')}":
+        # one of them is a standby, which may lag behind what was acknowledged
+        given.setdefault("target_session_attrs", "primary")
     if place.tenant != scope.DEFAULT:
         # part of how a session begins, which nothing that is said in it later undoes
         path = f"-c search_path={schema_of(place.tenant)}"

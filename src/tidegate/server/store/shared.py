@@ -7,6 +7,9 @@ poll hints at, what is published. So each process
 - holds a **lease** on what it has in memory: `fresh` is false once it could not look for `LEASE_S`, and then it lets nobody begin anything;
 - **settles** what a person did: the answer waits until every living process has seen it, or its lease has run out.
 
+It also remembers the newest change that it knows to be committed. A database in which that is not so has **gone back** in time: a standby took over that had
+not got everything, or a backup was put in its place. Then this process is not fresh until its writer has held everything (`setback`).
+
 So staleness may delay a start and never a stop. A lease goes by a clock of its process that nobody sets and that runs on while the machine sleeps: a step of
 the wall clock changes nothing here. Who else there is, and who of them is alive, is known by files on one machine (`shared_files`) and by rows on PostgreSQL
 (`shared_rows`).
@@ -36,6 +39,9 @@ RESYNC: Final = Change("resync", "")
 _AGAIN_S: Final = 0.5
 _SETTLE_S: Final = 0.01
 _ROWS_MAX: Final = 10_000
+_ROWS: Final = "SELECT seq, at, kind, key FROM change"
+#: A row of `change`, and so what a number stands for: number, unix seconds, kind, key.
+ChangeRow = tuple[int, int, str, str]
 _ADD: Final = "INSERT INTO change (tenant, seq, at, kind, key) VALUES (?, ?, ?, ?, ?)"
 _log = logging.getLogger("tidegate.store")
 
@@ -45,18 +51,32 @@ def clock_s() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-def put_changes(raw: Raw, tenant: str, first: int, changed: tuple[Change, ...]) -> int:
-    """Write what a transaction changed, as rows from that number on; return the last. Those that nobody needs any more go."""
+def put_changes(raw: Raw, tenant: str, first: int, changed: tuple[Change, ...]) -> ChangeRow:
+    """Write what a transaction changed, as rows from that number on; return the last one. Those that nobody needs any more go."""
     at = int(time.time())
     raw.executemany(_ADD, [(tenant, first + n, at, *one) for n, one in enumerate(changed)])
     last = first + len(changed) - 1
     if first // 1_000 != last // 1_000:
         raw.execute("DELETE FROM change WHERE seq <= ?", (last - KEPT,))
-    return last
+    return last, at, changed[-1].kind, changed[-1].key
+
+
+def row_of(raw: Raw, seq: int) -> ChangeRow | None:
+    """Return a change by its number; None = it is not there."""
+    found = raw.execute(f"{_ROWS} WHERE seq = ?", (seq,)).fetchone()
+    return None if found is None else (int(found[0]), int(found[1]), str(found[2]), str(found[3]))
 
 
 class Ground(Protocol):
     """How the processes on one database find one another."""
+
+    def went_back(self, raw: Raw, mark: ChangeRow | None) -> bool:
+        """Say whether something is not there that was committed: the change `mark`, or what this process said of itself."""
+        ...
+
+    def forget(self) -> None:
+        """Forget what this process said of itself: that is not so any more."""
+        ...
 
     def look(self) -> AbstractContextManager[Raw]:
         """Open a connection for looking, outside of any transaction."""
@@ -103,6 +123,7 @@ class Shared:
         ground: Ground,
         tell: Callable[[tuple[Change, ...]], None],
         tenant: str = scope.DEFAULT,
+        alarm: Callable[[], object] = lambda: None,
     ) -> None:
         """Take part. What is read into memory afterwards is kept as others change it, from `follow` on.
 
@@ -110,17 +131,22 @@ class Shared:
             ground: of a database whose schema is current.
             tell: is told what others changed, on the thread that follows.
             tenant: whose database it is.
+            alarm: is called on that thread as long as the database has gone back; it has the writer go to the database.
         """
         self._tenant = tenant
         self._ground = ground
         self._tell = tell
+        self._alarm = alarm
+        self._back = False
         self._own: deque[tuple[int, int]] = deque()
         self._noted: tuple[int, int] | None = None
+        self._noted_row: ChangeRow | None = None
         self._written = 0
         self._anew = False
         self._joined = False
         with ground.look() as raw:
             self._seen = ground.newest(raw)
+            self._mark = row_of(raw, self._seen)
         self._fresh_until = 0.0
         self._stopping = threading.Event()
         self._begun = threading.Event()
@@ -134,7 +160,7 @@ class Shared:
     @property
     def fresh(self) -> bool:
         """Say whether this process may answer by what it has in memory."""
-        return clock_s() < self._fresh_until
+        return clock_s() < self._fresh_until and not self._back
 
     def follow(self) -> None:
         """Begin to follow. On return this process is known to the others, and has seen what they did so far."""
@@ -148,7 +174,8 @@ class Shared:
         if not changed:
             return
         first = self._ground.newest(raw) + 1
-        self._noted = (first, put_changes(raw, self._tenant, first, changed))
+        self._noted_row = put_changes(raw, self._tenant, first, changed)
+        self._noted = (first, self._noted_row[0])
         self._own.append(self._noted)  # before the commit: the thread that follows may be faster
 
     def done(self, *, committed: bool) -> None:
@@ -158,6 +185,7 @@ class Shared:
             return
         if committed:
             self._written = noted[1]
+            self._remember(self._noted_row)
         else:
             with contextlib.suppress(ValueError):
                 self._own.remove(noted)
@@ -166,6 +194,32 @@ class Shared:
         """Say that nobody knows what became of the transaction, or that others may have written meanwhile: everything is read anew, as soon as that goes."""
         self.done(committed=False)
         self._anew = True
+
+    def went_back(self, raw: Raw) -> bool:
+        """Look whether the database is one that went back in time; once found, that stands until `held`.
+
+        Args:
+            raw: a connection of which that is not known yet.
+        """
+        if not self._back and self._ground.went_back(raw, self._mark):
+            _log.error("the database went back in time: changes that were committed are not in it")
+            self._back = True
+        return self._back
+
+    def held(self) -> None:
+        """Say that everything was held in the database that went back, and that this is committed; what is in memory is read anew before anybody begins."""
+        self._fresh_until = 0.0
+        self._own.clear()
+        self._ground.forget()
+        self._mark = self._noted_row
+        self._anew = True
+        self._back = False
+
+    def _remember(self, row: ChangeRow | None) -> None:
+        """Remember a change that is committed, where it is newer than what is remembered."""
+        mark = self._mark
+        if row is not None and (mark is None or row[0] > mark[0]):
+            self._mark = row
 
     def settle(self) -> None:
         """Wait until every living process has seen what was committed here, or may not answer by what it had before.
@@ -197,10 +251,17 @@ class Shared:
                 self._stopping.wait(_AGAIN_S)
 
     def _look(self, raw: Raw) -> None:
+        """Look for as long as the connection holds. A database goes back only beneath a connection that breaks."""
+        while self.went_back(raw):
+            self._alarm()
+            self._begun.set()
+            if self._stopping.wait(_AGAIN_S):
+                return
         while not self._stopping.is_set():
             began = clock_s()
             if self._anew:
                 self._anew = False
+                self._seen = self._ground.newest(raw)
                 self._tell((RESYNC,))
             if self._ground.changed(raw):
                 self._take(raw)
@@ -213,17 +274,17 @@ class Shared:
         """Read what was committed since, and tell what others did."""
         while True:
             found = raw.execute(
-                "SELECT seq, kind, key FROM change WHERE seq > ? ORDER BY seq LIMIT ?",
-                (self._seen, _ROWS_MAX),
+                f"{_ROWS} WHERE seq > ? ORDER BY seq LIMIT ?", (self._seen, _ROWS_MAX)
             ).fetchall()
             if not found:
                 return
-            changed = [Change(kind, key) for seq, kind, key in found if not self._is_own(seq)]
+            changed = [Change(kind, key) for seq, _, kind, key in found if not self._is_own(seq)]
             if found[0][0] != self._seen + 1:  # what was in between is gone
                 changed = [RESYNC]
             if changed:
                 self._tell(tuple(dict.fromkeys(changed)))
             self._seen = found[-1][0]
+            self._remember(tuple(found[-1]))
 
     def _is_own(self, seq: int) -> bool:
         """Say whether this process wrote a row, and forget about those before it."""

@@ -178,6 +178,13 @@ class FileGround:
         found = raw.execute("SELECT seq FROM sqlite_sequence WHERE name = 'change'").fetchone()
         return int(found[0]) if found else 0
 
+    def went_back(self, _: Raw, __: object) -> bool:
+        """See `shared.Ground`. Nobody puts another file in the place of an open one."""
+        return False
+
+    def forget(self) -> None:
+        """See `shared.Ground`."""
+
     def join(self) -> None:
         """See `shared.Ground`."""
         self._peers = Peers(self._folder)

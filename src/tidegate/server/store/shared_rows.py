@@ -5,6 +5,8 @@ counts as gone for whoever has seen the same beat for longer than a lease lasts,
 the lease that it gave is over. The database's clock only says which rows are so old that they may be cleared away, and that takes nothing from anybody: a
 process that finds its row gone writes it again.
 
+The beats are also how a process notices, on a connection of which it knows nothing yet, that the database went back in time: its own newest beat is not there.
+
 `NOTIFY` is a hint that makes others look at once. It comes with what people and the planner do, never with what devices send; whoever misses it looks a moment
 later.
 """
@@ -32,8 +34,10 @@ _HINTED: Final = frozenset({"rollout", "release", "gate", "group", "metadata", "
 _NEWEST: Final = "SELECT coalesce(max(seq), 0) FROM change"
 _PUT: Final = (
     "INSERT INTO peer (tenant, name, seen, beat, at) VALUES (?, ?, ?, 1, extract(epoch FROM now())::bigint) "
-    "ON CONFLICT (name) DO UPDATE SET seen = excluded.seen, beat = peer.beat + 1, at = excluded.at"
+    "ON CONFLICT (name) DO UPDATE SET seen = excluded.seen, beat = peer.beat + 1, at = excluded.at "
+    "RETURNING beat"
 )
+_BEAT: Final = "SELECT beat FROM peer WHERE name = ?"
 _CLEAR: Final = "DELETE FROM peer WHERE at < extract(epoch FROM now())::bigint - ?"
 _PEERS: Final = "SELECT name, seen, beat FROM peer WHERE name <> ?"
 
@@ -47,6 +51,8 @@ class RowGround:
         self._tenant = tenant
         self._name = uuid.uuid4().hex
         self._beaten = (-1, 0.0)
+        #: The newest of its own beats that is known to be committed.
+        self._beat = 0
         #: The beat of each other process, and when it was first seen.
         self._beats: dict[str, tuple[int, float]] = {}
         self._guard = threading.Lock()
@@ -69,9 +75,25 @@ class RowGround:
         """See `shared.Ground`. Rows are numbered without a gap, and the newest is never cleared away."""
         return int(raw.execute(_NEWEST).fetchone()[0])
 
+    def forget(self) -> None:
+        """See `shared.Ground`."""
+        self._beat = 0
+
     def join(self) -> None:
         """See `shared.Ground`."""
         self._say(self._ask(), 0)
+
+    def went_back(self, raw: Raw, mark: leases.ChangeRow | None) -> bool:
+        """See `shared.Ground`. Rows may have been cleared away: a beat after an hour, a change when many came after it."""
+        beat = raw.execute(_BEAT, (self._name,)).fetchone()
+        if beat is not None and int(beat[0]) < self._beat:
+            return True
+        if mark is None:
+            return False
+        found = leases.row_of(raw, mark[0])
+        if found is None:
+            return self.newest(raw) < mark[0] + leases.KEPT // 2
+        return found != mark
 
     def changed(self, _: Raw) -> bool:
         """See `shared.Ground`."""
@@ -88,7 +110,8 @@ class RowGround:
         return True
 
     def _say(self, raw: Raw, seq: int) -> None:
-        raw.execute(_PUT, (self._tenant, self._name, seq))
+        said = raw.execute(_PUT, (self._tenant, self._name, seq)).fetchone()
+        self._beat = int(said[0])
         raw.execute(_CLEAR, (GONE_S,))
 
     def _observe(self, raw: Raw) -> dict[str, int]:

@@ -74,6 +74,9 @@ class SqliteStore(Writer):
         finally:
             conn.info.clear()
 
+    def on_setback(self, hold: Callable[[Connection], object]) -> None:
+        """See `Store`: nobody puts another file in the place of an open one."""
+
     def follow(self) -> None:
         """Begin to tell subscribers what other processes on this database change; nothing to do where there are none."""
         if self._shared is not None:
