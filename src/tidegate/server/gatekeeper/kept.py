@@ -220,11 +220,15 @@ class Kept:
             fits: says of a row whether it still is a device of the product.
         """
         state = self.roster.crowd.state
+        # Who may still get it is a device of the product: that is not asked again.
         return [
             name
             for name, number in self.roster.devices.items()
-            if (state[number] == CONTROL and of(int(name)) is None)
-            or (state[number] != LEFT and not fits(int(name)))
+            if (
+                of(int(name)) is None
+                if state[number] == CONTROL
+                else state[number] != LEFT and not fits(int(name))
+            )
         ]
 
     def part(self, names: Iterable[str], fits: Callable[[int], bool]) -> None:
@@ -241,16 +245,16 @@ class Kept:
         now: int,
     ) -> None:
         """Tell who was heard when, in the order of time: (row, unix seconds). Who is heard for the first time and may get the release is met."""
-        roster = self.roster
-        crowd, devices, desk = roster.crowd, roster.devices, roster.watch.desk
-        for row, at in contacts:
-            name, heard_at = str(row), self.time_of(min(at, now))
-            number = devices.get(name)
-            desk.advance(heard_at)
-            if number is not None and crowd.state[number] != LEFT:
-                roster.seen(name, heard_at)
-            elif (found := of(row)) is not None:
-                self._meet(name, found, heard_at)
+        ahead = self.roster.watch.desk.ticked - self.stepped_at
+        most = self.roster.watch.desk.ticked + AHEAD_TICKS * self.harm.tick_s
+
+        def meet(name: str, at: int) -> None:
+            if (found := of(int(name))) is not None:
+                self._meet(name, found, at)
+
+        # `time_of` of each, written out: nothing steps meanwhile.
+        told = ((str(row), min(ahead + min(at, now), most)) for row, at in contacts)
+        self.roster.hear(told, meet)
 
     def _meet(self, name: str, found: Standing, at: int) -> None:
         self.roster.meet(name, found.values, at, "" if found.site in self.crowded else found.site)
