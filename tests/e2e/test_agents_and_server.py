@@ -57,9 +57,11 @@ class _Time(VirtualTimeline):
 class World:
     """A server, its trust, its releases, and a fleet of devices that leave the factory with release 1."""
 
-    def __init__(self, rig: Rig, folder: Path, size: int) -> None:
+    def __init__(
+        self, rig: Rig, folder: Path, size: int, time: VirtualTimeline | None = None
+    ) -> None:
         self.rig = rig
-        self.time = _Time(rig)
+        self.time = time or _Time(rig)
         online = {
             role: getattr(rig.app.services.keys, role).public
             for role in ("snapshot", "timestamp", "director", "audit")
@@ -78,7 +80,7 @@ class World:
             slot_size=1 << 20,
         )
         plans = populate(PopulationSpec(size=size, product="gw1", daily=0.0, weekly=0.0), 1)
-        wire = AsgiWire(rig.app, rig.loop)
+        wire = AsgiWire(rig.door, rig.loop)
         made = [
             SimDevice(
                 plan,
@@ -187,7 +189,7 @@ def test_power_cuts_and_a_restart_of_the_server_change_no_count(world: World) ->
     world.run(0.25)
     rig.restart()
     for device in world.fleet.devices:
-        device.link.wire = AsgiWire(rig.app, rig.loop)
+        device.link.wire = AsgiWire(rig.door, rig.loop)
     world.run(3)
     truths = [device_truth(one) for one in world.fleet.devices]
     assert {one.counter for one in truths} == {2}

@@ -23,7 +23,7 @@ class Tenant(Rig):
     def __init__(self, house: "House", name: str, made: dict[str, Any], seed: int) -> None:
         self.house, self.name, self.token = house, name, str(made["token"])
         self.host = str(made["tenant"]["host"])
-        self.loop, self.now, self.address = house.rig.loop, house.rig.now, None
+        self.loop, self.address = house.rig.loop, None
         self.random, self.offline = Random(seed), {}
 
     @property
@@ -32,6 +32,25 @@ class Tenant(Rig):
         assert cell is not None
         assert cell.app is not None, cell.wrong
         return cell.app
+
+    @property
+    def now(self) -> float:  # type: ignore[override]
+        return self.house.rig.now
+
+    @now.setter
+    def now(self, now: float) -> None:
+        self.house.rig.now = now
+
+    @property
+    def door(self) -> Any:
+        """The front, at this tenant's host."""
+
+        async def at_host(scope: Any, receive: Any, send: Any) -> None:
+            others = [one for one in scope["headers"] if one[0] != b"host"]
+            headers = [*others, (b"host", self.host.encode())]
+            await self.house.front({**scope, "headers": headers}, receive, send)
+
+        return at_host
 
     def ask(self, method: str, path: str, body: object = None, **headers: str) -> Answer:
         return self.house.ask(self.host, method, path, body, **headers)

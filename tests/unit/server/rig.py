@@ -175,6 +175,11 @@ class Rig:
         )
         self.app = create_app(settings, clock=lambda: self.now, randomness=self.random.randbytes)
 
+    @property
+    def door(self) -> Any:
+        """What devices' requests come to."""
+        return self.app
+
     def restart(self) -> None:
         self.app.close()
         self.start()
