@@ -34,7 +34,7 @@ class Tenant(Rig):
         return cell.app
 
     @property
-    def now(self) -> float:  # type: ignore[override]
+    def now(self) -> float:
         return self.house.rig.now
 
     @now.setter
