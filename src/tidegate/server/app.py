@@ -21,6 +21,7 @@ from tidegate.server.probes import PATHS, Probes
 from tidegate.server.proxies import Proxies
 from tidegate.server.readiness import Readiness
 from tidegate.server.services import Services, open_services
+from tidegate.server.spans import Spanned, Spans
 from tidegate.server.store import Store
 
 Scope = MutableMapping[str, Any]
@@ -71,7 +72,8 @@ class App:
         self.hot = HotApp(services)
         self._proxies = Proxies(services.settings.trusted_proxies)
         self._traced = Traced(self.hot)
-        self._people = Traced(paced(self._answered), self._count)
+        self.spans = Spans(services.settings.otel_endpoint)
+        self._people = Traced(Spanned(paced(self._answered), self.spans), self._count)
         self.readiness = Readiness(services, ticking=ticking)
         self.probes = Probes(self.readiness, self._alive, lambda: services.now)
         self._admin: Asgi | None = None
@@ -140,7 +142,8 @@ class App:
             if self._closed:
                 return
             self.services.flush_seen()
-            tick(self.services, self.services.now if now is None else now)
+            with self.spans.span("planner.tick"):
+                tick(self.services, self.services.now if now is None else now)
 
     def deliver(self, now: int | None = None) -> int:
         """Deliver what the world is owed and is due; return how many messages arrived. Safe to repeat."""
@@ -152,6 +155,7 @@ class App:
         """Finish what is under way, a tick too, and close everything. Safe to repeat."""
         with self._looking:
             self._closed = True
+        self.spans.close()
         self.services.close()
 
     async def start(self) -> None:

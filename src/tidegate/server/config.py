@@ -139,6 +139,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         egress_rate, egress_site_rate: bytes a second at which downloads may begin, of all devices and of each site; none = no bound.
         keep_events_s, keep_details_s, keep_messages_s, keep_samples_s: how long each is kept (`server.retention`); 0 = for ever.
         logs_per_reason: of how many devices a log is asked for, of each rollout and reason of a failure; 0 = of none.
+        otel_endpoint: where an OpenTelemetry collector takes OTLP over HTTP; empty = no traces (`server.spans`).
         backup_warn_after_s: a last backup that is older is warned of (`tidegate doctor`).
         tenants_strict: refuse requests for a host that is neither the server's own nor a tenant's, in place of taking them for the default tenant.
         tenant, tenant_number: whose settings these are (`cells.settings_of`); no keys of a file.
@@ -211,6 +212,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     keep_messages_s: int = 90 * 86_400
     keep_samples_s: int = 35 * 86_400
     logs_per_reason: int = 20
+    otel_endpoint: str = ""
     backup_warn_after_s: int = 2 * 86_400
     log_level: str = "info"
     log_format: str = "text"
@@ -400,6 +402,7 @@ KEYS: Final[Mapping[tuple[str, str], tuple[str, Reader]]] = {
     ("retention", "messages"): ("keep_messages_s", _lasting),
     ("retention", "samples"): ("keep_samples_s", _lasting),
     ("device_logs", "per_reason"): ("logs_per_reason", _number),
+    ("otel", "endpoint"): ("otel_endpoint", _word),
     ("backup", "warn_after"): ("backup_warn_after_s", parse_duration),
     ("tenants", "strict"): ("tenants_strict", _yes),
     ("log", "format"): ("log_format", _choice("text", "json")),
