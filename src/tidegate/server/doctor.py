@@ -23,7 +23,7 @@ from tidegate.core.errors import TidegateError, TransferError
 from tidegate.core.metadata import parse_root, root_extra
 from tidegate.core.release import ReleaseTarget
 from tidegate.rollout.model import RingProgress
-from tidegate.server import backup, online, tls
+from tidegate.server import backup, cells, online, quotas, tenants, tls
 from tidegate.server.blobs import Blobs, open_blobs
 from tidegate.server.calendar import calendar, one_signer
 from tidegate.server.config import Settings, split_listen
@@ -31,6 +31,7 @@ from tidegate.server.readiness import Answer
 from tidegate.server.store import (
     Connection,
     blob_rows,
+    cell_rows,
     device_queries,
     metric_rows,
     opening,
@@ -350,6 +351,32 @@ def _certificate(settings: Settings, now: int) -> Iterator[Check]:
 
 
 _Look = Callable[[Scene], Iterator[Check]]
+
+
+def _tenants(scene: Scene) -> Iterator[Check]:
+    """Look at each other tenant that is served: whether its data can be opened, and what it has left of its quotas."""
+    if not cell_rows.knows_tenants(scene.conn):
+        return
+    for one in tenants.listed(scene.conn):
+        if not one.is_open:
+            text = f"{one.name} is {'removed' if one.removed_at else 'suspended'}"
+            yield Check(name="tenants", level="ok", text=text)
+            continue
+        settings = cells.settings_of(scene.settings, one.name, one.number)
+        url = scene.settings.database_address
+        with opening.looking(Path(settings.data_dir), url, one.name) as conn:
+            used = quotas.used(conn, one.quotas, scene.now)
+        full = [
+            f"{name} {have:,} of {most:,}" for name, have, most in used if have * 10 >= most * 9
+        ]
+        yield Check(
+            name="tenants",
+            level="warning" if full else "ok",
+            text=f"{one.name}: {', '.join(full)}" if full else f"{one.name} at {one.host}",
+            fix=f"tidegate tenant edit {one.name}, or have it take less" if full else "",
+        )
+
+
 _LOOKS: Final[dict[str, _Look]] = {
     "database": _database,
     "root": _metadata,
@@ -360,6 +387,7 @@ _LOOKS: Final[dict[str, _Look]] = {
     "rollouts": _rollouts,
     "messages": _messages,
     "backup": _backup,
+    "tenants": _tenants,
 }
 
 

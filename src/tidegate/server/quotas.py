@@ -77,6 +77,16 @@ def count_events(conn: Connection, kinds: Sequence[str], now: int) -> None:
     hot.add_daily(conn, scope_of(conn).tenant, now // DAY_S, "", [(COUNTED, len(kinds))])
 
 
+def used(conn: Connection, quotas: Quotas, now: int) -> list[tuple[str, int, int]]:
+    """Return what is taken of each bound that there is: what it bounds, how much of it, and the bound."""
+    found = [
+        ("devices", device_queries.accepted, quotas.devices_max),
+        ("bytes stored", stored_bytes, quotas.stored_max),
+        ("events today", lambda one: events_today(one, now), quotas.events_per_day),
+    ]
+    return [(name, count(conn), most) for name, count, most in found if most]
+
+
 def uploads_max(conn: Connection, server: int) -> int:
     """Return how many bytes of files may be on their way: the smaller of the tenant's bound and the server's."""
     return min(server, _of(conn).uploads_max or server)

@@ -13,6 +13,7 @@ from tidegate.core.errors import ConfigError, RequestError
 from tidegate.core.protocol import EventsRequest, Metrics
 from tidegate.server import cells, quotas, tenants
 from tidegate.server.app import create_app
+from tidegate.server.doctor import examine
 from tidegate.server.store import opening
 from tidegate.server.tokens import Tokens
 
@@ -271,6 +272,19 @@ def test_people_of_one_tenant_cannot_take_the_time_of_another(house: House) -> N
     assert acme.call("GET", "me").code == "quota.requests"
     assert rival.call("GET", "me").status == 200
     assert device.poll().work is False, "devices are bounded by other means"
+
+
+def test_the_doctor_names_tenants_and_what_is_nearly_full(house: House) -> None:
+    acme = house.add("acme", devices_max=2)
+    house.add("rival")
+    for number in range(2):
+        acme.device(f"d{number}")
+    house.manage("POST", "rival/suspend")
+    house.cells.close()
+    settings = house.rig.app.services.settings
+    found = [one for one in examine(settings, int(house.rig.now)) if one.name == "tenants"]
+    told = {one.text: one.level for one in found}
+    assert told == {"acme: devices 2 of 2": "warning", "rival is suspended": "ok"}
 
 
 # --- one tenant ------------------------------------------------------------------------------------------------------

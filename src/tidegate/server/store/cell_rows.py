@@ -4,7 +4,7 @@ from sqlalchemy import Connection, insert, inspect, select
 
 from tidegate.core.errors import ConfigError
 from tidegate.server.store.scope import tenant_of
-from tidegate.server.store.tenant_tables import cell
+from tidegate.server.store.tenant_tables import cell, other_tenant
 
 
 def claim(conn: Connection, now: int) -> None:
@@ -38,3 +38,8 @@ def owner(conn: Connection) -> str | None:
         return None
     found: str | None = conn.execute(select(cell.c.tenant)).scalar()
     return found
+
+
+def knows_tenants(conn: Connection) -> bool:
+    """Say whether the schema is one that has other tenants."""
+    return bool(inspect(conn).has_table(other_tenant.name))
