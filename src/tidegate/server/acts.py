@@ -1,6 +1,6 @@
 """What the acts on a rollout have in common: looking it up, changing it by compare-and-set, writing it down, answering."""
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -80,6 +80,10 @@ def release_of(conn: Connection, name: str) -> Row:
     return found
 
 
+#: Acts whose entry is written with what follows from them: `planning.stopped` and `isolated`, the planner's as well, and `fallbacks`.
+_RECORDED: Final = frozenset({"halt", "isolate", "fallback"})
+
+
 def change(
     conn: Connection, row: Row, values: Row, by: str, action: str, text: str, now: int
 ) -> Row:
@@ -89,7 +93,7 @@ def change(
         raise RequestError("request.conflict", f"{row['name']} changed meanwhile; look again")
     because = values.get("because", [])
     planning.log(conn, row, generation + 1, by, action, text or action, because, now)
-    if action != "halt":  # planning.stopped records those, the planner's as well
+    if action not in _RECORDED:
         detail = {"reason": text, "generation": generation + 1}
         audit.record(
             conn, now, by, f"rollout.{action}", str(row["name"]), detail,

@@ -26,7 +26,7 @@ from tidegate.core.release import Part, ReleaseTarget, release_sha256
 from tidegate.core.supply.documents import Document
 from tidegate.core.supply.policy import IngestRule
 from tidegate.core.ustar import Reader
-from tidegate.server import quotas, recalls, supply
+from tidegate.server import audit, quotas, recalls, supply
 from tidegate.server.actors import FLEET, Actor, Place
 from tidegate.server.blobs import Blob, Blobs
 from tidegate.server.metadata import Repository
@@ -43,7 +43,7 @@ class Published(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def accept_bundle(services: Services, file: IO[bytes], *, actor: Actor, now: int) -> Published:
-    """Take in a bundle (untrusted): check it as a device would, store its bytes, publish it. The same bundle again changes nothing.
+    """Take in a bundle (untrusted): check it as a device would, store its bytes, publish and record it at once. The same again changes nothing.
 
     Args:
         services: the server's parts.
@@ -70,7 +70,12 @@ def accept_bundle(services: Services, file: IO[bytes], *, actor: Actor, now: int
             _check_payloads(services.blobs, target)
 
         def work(conn: Connection) -> Published:
-            return _publish(conn, services.repository, documents, origin, rules, actor.name, now)
+            done = _publish(conn, services.repository, documents, origin, rules, actor.name, now)
+            if done.releases or done.roles:
+                thing = ", ".join(done.releases) or ", ".join(done.roles)
+                detail = msgspec.to_builtins(done)
+                audit.record(conn, now, actor.name, "release.publish", thing, detail)
+            return done
 
         return services.store.write(work).result()
     except BaseException:
@@ -81,16 +86,26 @@ def accept_bundle(services: Services, file: IO[bytes], *, actor: Actor, now: int
         raise
 
 
-def publish_root(services: Services, body: bytes, *, now: int) -> int:
+def publish_root(services: Services, body: bytes, *, actor: Actor, now: int) -> int:
     """Publish a root (untrusted bytes) and return its version. Raises like `Repository.publish_root`."""
-    work = services.store.write(lambda conn: services.repository.publish_root(conn, body, now))
-    return work.result().version
+
+    def work(conn: Connection) -> int:
+        version = services.repository.publish_root(conn, body, now).version
+        audit.record(conn, now, actor.name, "root.publish", "root", {"version": version})
+        return version
+
+    return services.store.write(work).result()
 
 
-def publish_targets(services: Services, body: bytes, *, now: int) -> int:
+def publish_targets(services: Services, body: bytes, *, actor: Actor, now: int) -> int:
     """Publish a targets role (untrusted bytes) and return its version. Raises like `Repository.publish_targets`."""
-    work = services.store.write(lambda conn: services.repository.publish_targets(conn, body, now))
-    return work.result().version
+
+    def work(conn: Connection) -> int:
+        version = services.repository.publish_targets(conn, body, now).version
+        audit.record(conn, now, actor.name, "targets.publish", "targets", {"version": version})
+        return version
+
+    return services.store.write(work).result()
 
 
 # --- reading the file -------------------------------------------------------------------------------------------------

@@ -249,11 +249,9 @@ class Uploads:
                 return {"state": "open", "code": code, "detail": detail}
             self._note(actor, "release.refused", "bundle", {"code": code, "detail": detail[:300]})
             return {"state": "failed", "code": code, "detail": detail}
-        plain = msgspec.to_builtins(done)
-        if done.releases or done.roles:
-            thing = ", ".join(done.releases) or ", ".join(done.roles)
-            self._note(actor, "release.publish", thing, plain)
-        return {"state": "done", "published": plain, "code": "", "detail": ""}
+        return {
+            "state": "done", "published": msgspec.to_builtins(done), "code": "", "detail": "",
+        }  # fmt: skip
 
     def _accepted(self, row: dict[str, Any], actor: Actor) -> Published:
         blob = self._blobs.open_upload(_gathering(row))

@@ -213,6 +213,15 @@ class Rig:
     # --- what operators and publishers do ---
 
     def publish_trust(self, products: tuple[str, ...] = ("gw1",)) -> None:
+        root, targets = self.signed_trust(products)
+        repository, now = self.app.services.repository, int(self.now)
+        self.write(lambda conn: repository.publish_root(conn, root, now))
+        self.write(lambda conn: repository.publish_targets(conn, targets, now))
+
+    def signed_trust(
+        self, products: tuple[str, ...] = ("gw1",), version: int = 1
+    ) -> tuple[bytes, bytes]:
+        """Return root and targets as their holders sign them."""
         online = self.app.services.keys
 
         def role(*signers: Signer) -> RoleKeys:
@@ -235,21 +244,14 @@ class Rig:
             "timestamp": role(online.timestamp),
         }
         expires = int(self.now) + YEAR
-        root = make_root(version=1, expires_at=expires, roles=roles, extra=extra)
+        root = make_root(version=version, expires_at=expires, roles=roles, extra=extra)
         targets = make_targets(
-            version=1,
+            version=version,
             expires_at=expires,
             products={name: role(self.signer(f"product/{name}")) for name in products},
             one_signer=products,
         )
-        now = int(self.now)
-        repository = self.app.services.repository
-        signed_root, signed_targets = (
-            sign(root, self.signer("root")),
-            sign(targets, self.signer("targets")),
-        )
-        self.write(lambda conn: repository.publish_root(conn, signed_root, now))
-        self.write(lambda conn: repository.publish_targets(conn, signed_targets, now))
+        return sign(root, self.signer("root")), sign(targets, self.signer("targets"))
 
     def release(
         self,

@@ -289,7 +289,7 @@ def test_other_product_keys_come_together_with_what_they_signed_or_not_at_all(
     )
     targets = sign(draft, lab.signer("targets"))
     with pytest.raises(PublisherError) as caught:
-        releases.publish_targets(rig.app.services, targets, now=now)
+        releases.publish_targets(rig.app.services, targets, actor=RITA, now=now)
     assert caught.value.code == "sig.unknown_key"
     assert repository.versions == before
     version = before["product/gw1"][0]
@@ -333,7 +333,7 @@ def test_a_root_with_other_targets_keys_comes_together_with_their_targets(
     draft = begin_root(spec, previous=present.body, now=now)
     root = sign(draft, lab.signer("root"))
     with pytest.raises(PublisherError) as caught:
-        releases.publish_root(rig.app.services, root, now=now)
+        releases.publish_root(rig.app.services, root, actor=RITA, now=now)
     assert caught.value.code == "sig.unknown_key"
     assert repository.versions == before
     again = begin_targets({}, previous=repository.file("1.targets.json"), now=now)

@@ -5,12 +5,11 @@ import tempfile
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
 from litestar import Controller, get, post
 from litestar.params import JSONBody
 
 from tidegate.core.errors import RequestError, TidegateError
-from tidegate.server import audit, inquiry, recalls, releases
+from tidegate.server import inquiry, recalls, releases
 from tidegate.server.api.desk import (
     ABOUT,
     BODY,
@@ -151,7 +150,7 @@ class TrustRoutes(Controller):
 
 def _accept(desk: Desk, actor: Actor, file: Any) -> Published:
     try:
-        done = releases.accept_bundle(desk.services, file, actor=actor, now=desk.now)
+        return releases.accept_bundle(desk.services, file, actor=actor, now=desk.now)
     except TidegateError as error:
         code, detail = error.code, error.detail[:300]
         desk.write(
@@ -160,19 +159,11 @@ def _accept(desk: Desk, actor: Actor, file: Any) -> Published:
             )
         )
         raise
-    if done.releases or done.roles:
-        thing = ", ".join(done.releases) or ", ".join(done.roles)
-        plain = msgspec.to_builtins(done)
-        desk.write(
-            lambda conn: audit.record(conn, desk.now, actor.name, "release.publish", thing, plain)
-        )
-    return done
 
 
 def _publish(desk: Desk, actor: Actor, role: str, body: bytes) -> Version:
     publish = releases.publish_root if role == "root" else releases.publish_targets
-    version = publish(desk.services, body, now=desk.now)
-    desk.write(lambda conn: desk.note(conn, actor, f"{role}.publish", role, version=version))
+    version = publish(desk.services, body, actor=actor, now=desk.now)
     return Version(role=role, version=version)
 
 

@@ -227,11 +227,6 @@ class DomainCommands:
             raise RequestError(
                 "request.conflict", "Everything in this bundle is published already."
             )
-        names = [*done.releases, *done.roles]
-        detail = {"releases": list(done.releases), "roles": list(done.roles)}
-        self._write(
-            lambda conn: audit.record(conn, now, account.name, "release.publish", names[0], detail)
-        )
         if not done.releases:
             return "", f"Taken in: {', '.join(done.roles)}. It brought no new release."
         name = done.releases[0]
