@@ -1,9 +1,13 @@
-"""The device routes that want no token: enrol, nonce, session, re-key. Each proves a key; all are limited by address (`server.limits`)."""
+"""The device routes that want no token: enrol, nonce, session, re-key. Each proves a key.
 
+All are limited by address: what is asked by each process for itself (`server.limits`), what goes wrong over all processes (`server.tries`).
+"""
+
+import contextlib
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final, TypeVar
 
-from tidegate.core.errors import PublisherError, RequestError
+from tidegate.core.errors import BusyError, PublisherError, RequestError
 from tidegate.core.protocol import (
     EnrolRequest,
     NonceAnswer,
@@ -17,6 +21,7 @@ from tidegate.server.limits import Door
 from tidegate.server.services import Services
 from tidegate.server.store import device_queries
 from tidegate.server.tokens import NONCE_S
+from tidegate.server.tries import Failures
 
 T = TypeVar("T")
 Scope = MutableMapping[str, Any]
@@ -42,6 +47,7 @@ class Joining:
             bad_per_s=found.joining_failed_rate,
             bad=found.joining_failed_burst,
         )
+        self._failures = Failures(per_s=found.joining_failed_rate, burst=found.joining_failed_burst)
 
     async def answer(self, path: str, scope: Scope, read: Any) -> object:
         """Answer one request.
@@ -57,14 +63,34 @@ class Joining:
         client = scope.get("client")
         address = client[0] if client is not None else ""
         at = self._clock()
-        if address and not self._door.admits(address, at):
+        if address and not self._admits(path, address, at):
             raise RequestError("request.rate_limited", "too many requests from this address")
         try:
             return await _ROUTES[path](self, read, int(at))
         except (RequestError, PublisherError) as error:
             if address and error.code not in _HONEST:
-                self._door.failed(address, at)
+                await self._failed(address, at)
             raise
+
+    def _admits(self, path: str, address: str, at: float) -> bool:
+        """Say whether a request is looked at: a number for once cannot be wrong, and is given without a look into the database."""
+        if not self._door.admits(address, at):
+            return False
+        if path == "nonce":
+            return True
+        store = self._services.store
+        return not store.read(lambda conn: self._failures.are_many(conn, address, at))
+
+    async def _failed(self, address: str, at: float) -> None:
+        self._door.failed(address, at)
+        times = self._failures.note(address)
+        if times:
+            with contextlib.suppress(
+                BusyError
+            ):  # then this process has noted it, and others have not
+                await self._services.write(
+                    lambda conn: self._failures.put(conn, address, times, at)
+                )
 
     async def _enrol(self, read: Any, now: int) -> object:
         request: EnrolRequest = await read(EnrolRequest)

@@ -9,10 +9,11 @@ import json
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 import msgspec
 import pytest
+from litestar import Litestar
 from sqlalchemy import select
 from tests.unit.core.supply import paper
 from tests.unit.server.caller import ask_over, routes
@@ -368,7 +369,9 @@ def test_every_act_has_its_entry_and_without_it_nothing_is_changed(
             done |= story.done
             found = {
                 f"{one.method} {one.path.removeprefix(PREFIX)}"
-                for one in routes(getattr(rig.app.admin, "_app", rig.app.admin), PREFIX)
+                for one in routes(
+                    cast("Litestar", getattr(rig.app.admin, "_app", rig.app.admin)), PREFIX
+                )
                 if one.method != "GET"
             }
         finally:

@@ -55,7 +55,9 @@ def handlers(app: Litestar) -> Iterator[tuple[str, HTTPRouteHandler]]:
     """Yield every handler that declares a permission and answers more than HEAD, with its path."""
     for route in app.routes:
         for handler in getattr(route, "route_handlers", ()):
-            methods = getattr(handler, "http_methods", set()) - {"HEAD", "OPTIONS"}
+            if not isinstance(handler, HTTPRouteHandler):
+                continue
+            methods = handler.http_methods - {"HEAD", "OPTIONS"}
             if methods and PERMISSION in handler.opt and route.path[:13] != "/api/openapi/":
                 yield route.path, handler
 

@@ -10,14 +10,14 @@ from typing import Any, Final
 import msgspec
 
 from tidegate.core.errors import RequestError
-from tidegate.server import audit
+from tidegate.server import audit, tries
 from tidegate.server.actors import Actor
 from tidegate.server.people import totp
 from tidegate.server.people.register import account_row, digest, held_by
 from tidegate.server.people.sessions import (
+    FEW,
     HALF_PREFIX,
     SESSION_PREFIX,
-    TRIES_MAX,
     Origin,
     Sessions,
 )
@@ -70,8 +70,8 @@ class SecondFactor(Sessions):
             RequestError: `request.unauthenticated`, `request.conflict`, `request.rate_limited`; `auth.second_factor`: the code does not fit.
         """
         codes = [self._random(5).hex() for _ in range(RECOVERY_CODES)]
-        source = f"enrol {digest(session)}"
-        self._tries.require(source, TRIES_MAX, now)
+        sources = {f"enrol {digest(session)}": FEW}
+        self._tries.begin(sources, now)
 
         def work(conn: Connection) -> bool:
             account = self._owner(conn, session, now)
@@ -81,6 +81,7 @@ class SecondFactor(Sessions):
             step = totp.step_of(self._secret_of(account), code, now, 0)
             if step is None:
                 return False
+            tries.give_back(conn, sources, now)
             values = {
                 "totp_confirmed_at": now,
                 "totp_step": step,
@@ -93,7 +94,6 @@ class SecondFactor(Sessions):
             return True
 
         if not self._store.write(work).result():
-            self._tries.note(source, now)
             raise RequestError("auth.second_factor", "this code does not fit")
         return codes
 
@@ -108,9 +108,8 @@ class SecondFactor(Sessions):
         found = self._store.read(lambda conn: rows.login(conn, digest(half)))
         if found is None or found["expires_at"] <= now or found["disabled_at"] is not None:
             return None
-        sources = (f"half {digest(half)}", f"code {found['name']}")
-        for source in sources:
-            self._tries.require(source, TRIES_MAX, now)
+        sources = {f"half {digest(half)}": FEW, f"code {found['name']}": FEW}
+        self._tries.begin(sources, now)
 
         def work(conn: Connection) -> str | None:
             account = account_row(conn, str(found["name"]))
@@ -118,13 +117,12 @@ class SecondFactor(Sessions):
                 return None
             if not rows.drop_login(conn, digest(half)):
                 return None
+            tries.give_back(conn, sources, now)
             origin = Origin(address=str(found["address"]), agent=str(found["agent"]))
             return self.open_session(conn, account, str(found["method"]), origin, now, proved=True)
 
         session = self._store.write(work).result()
         if session is None:
-            for source in sources:
-                self._tries.note(source, now)
             raise RequestError("auth.second_factor", "this code does not fit, or was used already")
         return session
 

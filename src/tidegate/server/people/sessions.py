@@ -2,18 +2,18 @@
 
 Guessing is slowed down by name and address together, and by address alone over many names. A name alone is never shut: whoever
 knows names could otherwise keep a whole site out. In exchange each name has a number of tries from all addresses together, after
-which only those addresses may try from which somebody of that name got in before.
+which only those addresses may try from which somebody of that name got in before. All of it holds over all processes
+(`server.tries`), and a network of IPv6 is one address, since whoever has one has all of its addresses.
 """
 
-import threading
-from collections import OrderedDict
 from typing import Any, Final
 
 import msgspec
 
 from tidegate.core.errors import RequestError
-from tidegate.server import audit
+from tidegate.server import audit, tries
 from tidegate.server.actors import GRANTED, Actor
+from tidegate.server.limits import prefix
 from tidegate.server.people.consent import Consents, Spend, free
 from tidegate.server.people.register import (
     account_row,
@@ -24,6 +24,7 @@ from tidegate.server.people.register import (
 )
 from tidegate.server.store import Connection
 from tidegate.server.store import admin_accounts as rows
+from tidegate.server.tries import Bound, Tries
 
 TICKET_S: Final = 3600
 #: How long a second factor is waited for, in seconds.
@@ -32,13 +33,15 @@ SESSION_PREFIX: Final = "s_"
 TICKET_PREFIX: Final = "t_"
 #: Begins the token of somebody whose password fits and whose second factor is still asked for.
 HALF_PREFIX: Final = "p_"
-#: Failed sign-ins of one name from one address, or of one address over all names, in a window before it has to wait.
+#: Failed sign-ins of one name from one address, or of one address over all names, at once and in a window, before it has to wait.
 TRIES_MAX: Final = 10
 TRIES_OF_ADDRESS: Final = 50
 #: Failed sign-ins of one name from all addresses, before only addresses that it knows may try.
 TRIES_OF_NAME: Final = 100
 TRIES_WINDOW_S: Final = 300
-_REMEMBERED_MAX: Final = 10_000
+FEW: Final = Bound(TRIES_MAX, TRIES_WINDOW_S * 1000)
+_OF_ADDRESS: Final = Bound(TRIES_OF_ADDRESS, TRIES_WINDOW_S * 1000)
+_OF_NAME: Final = Bound(TRIES_OF_NAME, TRIES_WINDOW_S * 1000)
 #: The last use of a session is written down this often at most, in seconds.
 SEEN_NOTED_S: Final = 300
 #: Who came by a one-time link may choose a password without an old one for so long, in seconds.
@@ -66,51 +69,13 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
     agent: str = ""
 
 
-class Throttle:
-    """Counts failures by source in a window. Safe to call from any thread; each process counts for itself."""
-
-    def __init__(self) -> None:
-        """Begin with nobody."""
-        self._failed: OrderedDict[str, list[int]] = OrderedDict()
-        self._guard = threading.Lock()
-
-    def count(self, source: str, now: int) -> int:
-        """Return how often a source failed in the window."""
-        with self._guard:
-            return sum(at > now - TRIES_WINDOW_S for at in self._failed.get(source, ()))
-
-    def require(self, source: str, most: int, now: int) -> None:
-        """Insist that a source did not fail too often.
-
-        Raises:
-            RequestError: `request.rate_limited`.
-        """
-        if self.count(source, now) >= most:
-            raise RequestError(
-                "request.rate_limited", "too many failed sign-ins; wait five minutes"
-            )
-
-    def note(self, source: str, now: int) -> None:
-        """Note a failure."""
-        with self._guard:
-            recent = [at for at in self._failed.pop(source, ()) if at > now - TRIES_WINDOW_S]
-            self._failed[source] = [*recent, now]
-            while len(self._failed) > _REMEMBERED_MAX:
-                self._failed.popitem(last=False)
-
-    def forget(self, source: str) -> None:
-        """Forget a source's failures."""
-        with self._guard:
-            self._failed.pop(source, None)
-
-
 class Sessions(Consents):
     """Sign-ins by password or one-time link, and sessions."""
 
     def __init__(self, *given: Any, **named: Any) -> None:
         """As `Register`."""
         super().__init__(*given, **named)
-        self._tries = Throttle()
+        self._tries = Tries(self._store)
         # Verifying against something costs the same when the name is unknown.
         self._nobody = self._hash("nobody has this password")
 
@@ -129,24 +94,25 @@ class Sessions(Consents):
         if not self._limits.local:
             raise RequestError("request.forbidden", "people sign in by single sign-on here")
         name, address = name[:64], address[:64]
-        both, alone, everywhere = f"{address} {name}", f"address {address}", f"name {name}"
-        self._tries.require(both, TRIES_MAX, now)
-        self._tries.require(alone, TRIES_OF_ADDRESS, now)
         found = self._store.read(lambda conn: rows.account(conn, name))
-        if self._tries.count(everywhere, now) >= TRIES_OF_NAME:
-            known = found is not None and address in (found["addresses"] or ())
-            if not known:
-                self._tries.require(everywhere, TRIES_OF_NAME, now)
-        fits = self._verify(str(found["password_hash"]) if found else self._nobody, password)
-        if found is None or not fits or found["disabled_at"] is not None:
-            for source in (both, alone, everywhere):
-                self._tries.note(source, now)
+        place = prefix(address)
+        both = f"sign-in {place} {name}"
+        sources = {both: FEW, f"sign-in {place}": _OF_ADDRESS}
+        if found is None or place not in {prefix(one) for one in found["addresses"] or ()}:
+            sources[f"sign-in of {name}"] = _OF_NAME
+        self._tries.begin(sources, now)
+        hashed = str(found["password_hash"]) if found else ""
+        fits = self._verify(hashed or self._nobody, password)  # takes as long, whoever it is
+        if found is None or not hashed or not fits or found["disabled_at"] is not None:
             return None
-        self._tries.forget(both)
-        origin = Origin(address=address, agent=agent)
-        return self._store.write(
-            lambda conn: self.open_session(conn, found, "password", origin, now)
-        ).result()
+
+        def work(conn: Connection) -> str:
+            tries.give_back(conn, sources, now)
+            tries.forget(conn, both)
+            origin = Origin(address=address, agent=agent)
+            return self.open_session(conn, found, "password", origin, now)
+
+        return self._store.write(work).result()
 
     def sign_in_link_ticket(
         self, name: str, now: int, *, by: str = "", actor: Actor | None = None
@@ -348,13 +314,16 @@ class Sessions(Consents):
         account = self._account_of(session, now)
         if account is None:
             return False
-        source = f"prove {account['name']} {digest(session)}"
-        self._tries.require(source, TRIES_MAX, now)
+        sources = {f"prove {account['name']} {digest(session)}": FEW}
+        self._tries.begin(sources, now)
         if not self._verify(str(account["password_hash"]), password):
-            self._tries.note(source, now)
             return False
-        key = digest(session)
-        self._store.write(lambda conn: rows.change_login(conn, key, {"proved_at": now})).result()
+
+        def work(conn: Connection) -> None:
+            tries.give_back(conn, sources, now)
+            rows.change_login(conn, digest(session), {"proved_at": now})
+
+        self._store.write(work).result()
         return True
 
     def came_by_link(self, session: str, now: int) -> bool:

@@ -86,6 +86,15 @@ sign_in_flow = Table(
     Column("expires_at", BigInteger, nullable=False),
 )
 
+#: What was tried too often of late (`server.tries`), by the digest of who tried what.
+tried = Table(
+    "tried",
+    metadata,
+    Column("source_sha256", String(64), primary_key=True),
+    tenant(),
+    Column("quiet_ms", BigInteger, nullable=False, index=True),
+)
+
 api_token = Table(
     "api_token",
     metadata,

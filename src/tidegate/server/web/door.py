@@ -65,11 +65,11 @@ class Door(Controller):
                     agent=came.agent,
                 )
             )
-            problem = "Name and password do not match an account."
+            problem, status = "Name and password do not match an account.", 401
         except TidegateError as error:
-            session, problem = None, error.detail
+            session, problem, status = None, error.detail, _status(error)
         if session is None:
-            return _ask(site, request, to, name=name, problem=problem, status=401)
+            return _ask(site, request, to, name=name, problem=problem, status=status)
         if session.startswith(HALF_PREFIX):
             return _half(request, site, session, to)
         cookie = guard.session_cookie(request, session, keep_s=KEEP_S)
@@ -91,7 +91,7 @@ class Door(Controller):
                 else None
             )
         except TidegateError as error:
-            return _page(site, "code", CodePage(next=to, problem=error.detail), 401)
+            return _page(site, "code", CodePage(next=to, problem=error.detail), _status(error))
         if session is None:
             problem = "That took too long. Begin again."
             return _ask(site, request, to, problem=problem, status=401)
@@ -179,6 +179,10 @@ def _single(site: Site) -> SingleSignOn:
 def _half(request: WebRequest, site: Site, half: str, to: str) -> Response[Any]:
     cookie = guard.half_cookie(request, half, keep_s=HALF_S)
     return _page(site, "code", CodePage(next=to), 200, cookie)
+
+
+def _status(error: TidegateError) -> int:
+    return 429 if error.code == "request.rate_limited" else 401
 
 
 def _ask(
