@@ -50,8 +50,13 @@ SILENT: Final = {
     "DELETE /uploads/{name:str}": "bytes that nobody believed",
     "POST /uploads/{name:str}/complete": "begins a check beside; what it takes in is recorded as a bundle is",
 }
-#: Routes that answer only over an object store: `tests/e2e/test_uploads.py` calls them there.
-ELSEWHERE: Final = {"POST /uploads/{name:str}/links"}
+#: Routes that answer only over an object store (`tests/e2e/test_uploads.py`), or where tenants are served.
+ELSEWHERE: Final = {
+    "POST /uploads/{name:str}/links",
+    "PATCH /tenants/{name:str}",
+    "POST /tenants",
+    *(f"POST /tenants/{{name:str}}/{verb}" for verb in ("remove", "restore", "resume", "suspend")),
+}
 
 
 class Row(NamedTuple):
@@ -226,6 +231,7 @@ def _rollouts(story: Story) -> None:
         story.do(f"POST {at}/{verb}", why, name="gw1-1.1.0")
     for verb in ("isolate", "readmit"):
         story.do(f"POST {at}/{verb}", {**why, "variant": "gw1-r3"}, name="gw1-1.1.0")
+    story.do(f"PATCH {at}", {"flow": {"in_flight": 50}, **why}, name="gw1-1.1.0")
     story.do(f"POST {at}/advance", why, name="gw1-1.1.0")
     device.run(device.assignment())
     device.assignment()
