@@ -49,7 +49,7 @@ CALLS: Final[dict[str, tuple[str, ...]]] = {
     "group list": ("groups_list",),
     "group remove": ("groups_remove",),
     "group show": ("groups_show", "devices_list"),
-    "halt": ("rollouts_halt",),
+    "halt": ("rollouts_halt", "rollouts_list"),
     "incident close": ("incidents_close",),
     "incident cohort": ("incidents_cohort_list",),
     "incident edit": ("incidents_edit",),

@@ -14,6 +14,7 @@ from tests.unit.server.rig import Rig
 
 from tidegate.cli import run
 from tidegate.cli.client import find_client
+from tidegate.client import structs
 from tidegate.server.auth import Actor
 from tidegate.server.operations import auth_of
 
@@ -237,7 +238,7 @@ def test_what_changes_is_told_on_the_stream(served: Rig) -> None:
     end = time.monotonic() + 15
     while thread.is_alive() and time.monotonic() < end:
         number = len(heard) + int(time.monotonic() * 1000)
-        client.post("/api/v1/groups", {"name": f"g{number}", "query": "model = gw1"})
+        client.groups_create(structs.NewGroup(name=f"g{number}", query="model = gw1"))
         thread.join(0.2)
     told = next(line for line in heard if line.startswith("data: "))
     assert json.loads(told.removeprefix("data: "))["kind"] == "group"
@@ -265,4 +266,4 @@ def test_a_demo_does_not_bring_throw_away_keys_to_a_server_that_lives(cli: Cli) 
     code, _, err = cli("demo", "--exit", "--server", address, "--data", "demo")
     assert code == 1
     assert "has devices or releases; the demo wants a server for itself" in err
-    assert [one["name"] for one in find_client(None, None).get("/api/v1/releases")["items"]] == ["gw1-1.1.0"]  # fmt: skip
+    assert [one.name for one in find_client(None, None).releases_list()] == ["gw1-1.1.0"]

@@ -19,7 +19,7 @@ from tests.unit.server.rig import Rig
 from tests.unit.server.test_releases import _bundle, _lab
 
 from tidegate.cli import run
-from tidegate.cli.client import Client
+from tidegate.client import Client, structs
 from tidegate.core.errors import PublisherError, RequestError, TidegateError
 from tidegate.publisher import sending
 from tidegate.publisher.ceremony import read_online
@@ -35,7 +35,6 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 ROOT = Actor(name="root", role="admin")
 #: Does not pack: what is sent is as long as this.
 IMAGE = os.urandom(18 << 20)
-UPLOADS = "/api/v1/uploads"
 
 
 @dataclass
@@ -50,7 +49,7 @@ class Shop:
     folder: Path | None
     store: tuple[str, str] | None
 
-    def send(self, **more: Any) -> Any:
+    def send(self, **more: Any) -> structs.Published:
         return send_bundle(self.client, self.bundle, sleep=lambda _: time.sleep(0.05), **more)
 
     def parts(self) -> list[Exchange]:
@@ -66,14 +65,13 @@ class Shop:
         begun = client.list_multipart_uploads(Bucket=name).get("Uploads", ())
         return [str(one["Key"]) for one in (*whole, *begun)]
 
-    def begun(self, content: bytes) -> Any:
-        asked = {"sha256": hashlib.sha256(content).hexdigest(), "length": len(content)}
-        return self.client.post(UPLOADS, asked)
+    def begun(self, content: bytes) -> structs.Upload:
+        return self.client.uploads_create(_new(hashlib.sha256(content).hexdigest(), len(content)))
 
-    def over(self, name: str) -> Any:
+    def over(self, name: str) -> structs.Upload:
         """Wait until a file is no longer looked at."""
         until = time.monotonic() + 60
-        while (found := self.client.get(f"{UPLOADS}/{name}"))["state"] == "checking":
+        while (found := self.client.uploads_show(name)).state == "checking":
             assert time.monotonic() < until
             time.sleep(0.05)
         return found
@@ -111,6 +109,10 @@ def shop(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Shop]:
         yield Shop(rig, client, line, bundle, folder, store)
 
 
+def _new(sha256: str, length: int) -> structs.NewUpload:
+    return structs.NewUpload(sha256=sha256, length=length)
+
+
 def _token(rig: Rig, role: str) -> str:
     return auth_of(rig.app.services).create_token(f"t-{role}", role, ROOT, int(rig.now))[1]
 
@@ -133,14 +135,14 @@ def _losing(count: int, times: int = 1, then: Callable[[], None] = lambda: None)
 def test_a_bundle_arrives_in_parts_and_is_published(shop: Shop) -> None:
     told: list[int] = []
     brought = shop.send(progress=lambda done, _: told.append(done))
-    assert brought["releases"] == ["gw1-1.1.0"]
+    assert brought.releases == ("gw1-1.1.0",)
     assert told[-1] == shop.bundle.stat().st_size
     assert told == sorted(told)
     assert shop.leftovers() == []
     assert sum(len(one.body) for one in shop.parts()) == shop.bundle.stat().st_size
-    assert shop.client.get("/api/v1/releases/gw1-1.1.0")["version"] == "1.1.0"
+    assert shop.client.releases_show("gw1-1.1.0").version == "1.1.0"
     again = shop.send()
-    assert again["releases"] == []
+    assert again.releases == ()
 
 
 def test_after_a_cut_only_what_was_lost_is_sent_again(
@@ -148,7 +150,7 @@ def test_after_a_cut_only_what_was_lost_is_sent_again(
 ) -> None:
     monkeypatch.setattr(sending, "PARTS", 1)
     shop.line.before = _losing(3 << 20, times=2)
-    assert shop.send()["releases"] == ["gw1-1.1.0"]
+    assert shop.send().releases == ("gw1-1.1.0",)
     part = 4 << 20 if shop.folder is not None else 8 << 20
     sent = sum(len(one.body) for one in shop.parts())
     assert sent <= shop.bundle.stat().st_size + 2 * part
@@ -167,11 +169,11 @@ def test_who_stops_and_begins_again_goes_on_where_it_was(
         shop.send(progress=stop)
     # the server may notice a moment later that nobody sends any more
     found = shop.begun(shop.bundle.read_bytes())
-    assert 0 < found["offset"] < found["length"]
+    assert 0 < found.offset < found.length
     begun: list[int] = []
-    assert shop.send(progress=lambda done, _: begun.append(done))["releases"] == ["gw1-1.1.0"]
-    assert begun[0] > found["offset"]
-    assert len(shop.client.get(UPLOADS)["items"]) == 1
+    assert shop.send(progress=lambda done, _: begun.append(done)).releases == ("gw1-1.1.0",)
+    assert begun[0] > found.offset
+    assert len(shop.client.uploads_list().items) == 1
 
 
 def test_other_bytes_than_promised_are_refused_and_nothing_stays(shop: Shop) -> None:
@@ -185,7 +187,7 @@ def test_other_bytes_than_promised_are_refused_and_nothing_stays(shop: Shop) -> 
     assert caught.value.code == "download.hash"
     assert shop.leftovers() == []
     with pytest.raises(RequestError):
-        shop.client.get("/api/v1/releases/gw1-1.1.0")
+        shop.client.releases_show("gw1-1.1.0")
 
 
 def test_what_a_device_would_refuse_is_refused_with_its_code(shop: Shop, tmp_path: Path) -> None:
@@ -195,52 +197,50 @@ def test_what_a_device_would_refuse_is_refused_with_its_code(shop: Shop, tmp_pat
         send_bundle(shop.client, junk)
     assert caught.value.code == "release.malformed"
     assert shop.leftovers() == []
-    lines = [one["action"] for one in shop.client.get("/api/v1/audit")["items"]]
+    lines = [one.action for one in shop.client.audit_list()]
     assert "release.refused" in lines
 
 
 def test_a_file_is_named_measured_and_aborted(shop: Shop) -> None:
     content = IMAGE[: 9 << 20]
     found = shop.begun(content)
-    where = f"{UPLOADS}/{found['id']}"
-    assert shop.begun(content)["id"] == found["id"]
-    assert (found["state"], found["offset"]) == ("open", 0)
+    assert shop.begun(content).id == found.id
+    assert (found.state, found.offset) == ("open", 0)
     with pytest.raises(RequestError) as caught:
-        shop.client.post(f"{where}/complete")
+        shop.client.uploads_complete(found.id)
     assert caught.value.code == "request.conflict"
-    part = content[: found["part_bytes"]]
-    if not found["direct"]:
-        _patch(shop, where, 0, part)
+    part = content[: found.part_bytes]
+    if not found.direct:
+        _patch(shop, found.id, 0, part)
         for offset, code in ((0, "request.conflict"), (len(content), "request.too_large")):
             with pytest.raises(TidegateError) as refused:
-                _patch(shop, where, offset, part)
+                _patch(shop, found.id, offset, part)
             assert refused.value.code == code
-        assert shop.client.get(where)["offset"] == len(part)
+        assert shop.client.uploads_show(found.id).offset == len(part)
         with pytest.raises(RequestError) as denied:
-            shop.client.post(f"{where}/links", {"offset": 7})
+            shop.client.uploads_links(found.id, structs.WantedLinks(offset=7))
         assert denied.value.code == "request.invalid"
-    shop.client.delete(where)
+    shop.client.uploads_remove(found.id)
     assert shop.leftovers() == []
     with pytest.raises(RequestError) as gone:
-        shop.client.get(where)
+        shop.client.uploads_show(found.id)
     assert gone.value.code == "request.not_found"
 
 
-def _patch(shop: Shop, where: str, offset: int, part: bytes) -> Any:
-    return shop.client._exchange("PATCH", f"{where}?offset={offset}", part, {})
+def _patch(shop: Shop, name: str, offset: int, part: bytes) -> structs.Upload:
+    return shop.client.uploads_change(name, part, offset=offset)
 
 
 def test_links_are_given_where_there_is_a_store_alone(shop: Shop) -> None:
     found = shop.begun(IMAGE)
-    where = f"{UPLOADS}/{found['id']}/links"
     if shop.folder is not None:
         with pytest.raises(RequestError) as caught:
-            shop.client.post(where, {"offset": 0})
+            shop.client.uploads_links(found.id, structs.WantedLinks(offset=0))
         assert caught.value.code == "request.conflict"
         return
-    links = shop.client.post(where, {"offset": 0, "count": 100})["items"]
-    assert sum(one["length"] for one in links) == len(IMAGE)
-    assert [one["offset"] for one in links] == [0, 8 << 20, 16 << 20]
+    links = shop.client.uploads_links(found.id, structs.WantedLinks(offset=0, count=100)).items
+    assert sum(one.length for one in links) == len(IMAGE)
+    assert [one.offset for one in links] == [0, 8 << 20, 16 << 20]
 
 
 def test_what_nobody_goes_on_with_is_forgotten(shop: Shop) -> None:
@@ -250,30 +250,29 @@ def test_what_nobody_goes_on_with_is_forgotten(shop: Shop) -> None:
     assert uploads.sweep(services, int(shop.rig.now) + 86_401) == 1
     assert shop.leftovers() == []
     with pytest.raises(RequestError):
-        shop.client.get(f"{UPLOADS}/{found['id']}")
+        shop.client.uploads_show(found.id)
 
 
 def test_a_process_that_died_while_it_looked_holds_nothing_up(shop: Shop) -> None:
     content = shop.bundle.read_bytes()
     found = shop.begun(content)
     services, now = shop.rig.app.services, int(shop.rig.now)
-    row = shop.rig.read(lambda conn: upload_rows.find(conn, found["id"]))
+    row = shop.rig.read(lambda conn: upload_rows.find(conn, found.id))
     gathering = uploads._gathering(row)
     for at in range(0, len(content), gathering.part_bytes):
         services.blobs.append_upload(gathering, at, content[at : at + gathering.part_bytes])
     take = upload_rows.take
-    assert shop.rig.write(lambda conn: take(conn, found["id"], "other", now, now + 60))
-    where = f"{UPLOADS}/{found['id']}"
+    assert shop.rig.write(lambda conn: take(conn, found.id, "other", now, now + 60))
     # the other one is believed
-    assert shop.client.post(f"{where}/complete")["state"] == "checking"
-    assert shop.rig.read(lambda conn: upload_rows.find(conn, found["id"]))["holder"] == "other"
+    assert shop.client.uploads_complete(found.id).state == "checking"
+    assert shop.rig.read(lambda conn: upload_rows.find(conn, found.id))["holder"] == "other"
     with pytest.raises(RequestError) as caught:
-        shop.client.delete(where)
+        shop.client.uploads_remove(found.id)
     assert caught.value.code == "request.conflict"
     # until its mark lapses
     shop.rig.now += 61
-    assert shop.client.get(where)["state"] == "open"
-    assert shop.send()["releases"] == ["gw1-1.1.0"]
+    assert shop.client.uploads_show(found.id).state == "open"
+    assert shop.send().releases == ("gw1-1.1.0",)
     assert shop.leftovers() == []
 
 
@@ -289,16 +288,16 @@ def small(tmp_path: Path) -> Iterator[tuple[Rig, str]]:
 def test_too_much_is_refused_before_any_of_it_is_sent(small: tuple[Rig, str]) -> None:
     rig, url = small
     client = Client(url, _token(rig, "admin"))
-    first = client.post(UPLOADS, {"sha256": "1" * 64, "length": 800_000})
+    first = client.uploads_create(_new("1" * 64, 800_000))
     for length, code in ((900_001, "request.too_large"), (300_000, "upload.quota")):
         with pytest.raises(TidegateError) as caught:
-            client.post(UPLOADS, {"sha256": "2" * 64, "length": length})
+            client.uploads_create(_new("2" * 64, length))
         assert caught.value.code == code
     assert len(list((rig.folder / "blobs" / "partial").iterdir())) == 1
-    client.delete(f"{UPLOADS}/{first['id']}")
-    client.post(UPLOADS, {"sha256": "2" * 64, "length": 300_000})
+    client.uploads_remove(first.id)
+    client.uploads_create(_new("2" * 64, 300_000))
     with pytest.raises(TidegateError) as caught:
-        Client(url, _token(rig, "viewer")).get(UPLOADS)
+        Client(url, _token(rig, "viewer")).uploads_list()
     assert caught.value.code == "request.forbidden"
 
 
@@ -314,30 +313,29 @@ def test_who_may_publish_one_product_touches_nothing_of_another(tmp_path: Path) 
     }
     with listening(rig.app) as url:
         mine, other = Client(url, made["gw1"]), Client(url, made["other"])
-        found = mine.post(UPLOADS, {"sha256": "1" * 64, "length": 100})
-        where = f"{UPLOADS}/{found['id']}"
-        assert other.get(UPLOADS)["items"] == []
-        for call in (other.get, other.delete):
+        found = mine.uploads_create(_new("1" * 64, 100))
+        assert other.uploads_list().items == ()
+        for call in (other.uploads_show, other.uploads_remove):
             with pytest.raises(RequestError) as caught:
-                call(where)
+                call(found.id)
             assert caught.value.code == "request.not_found"
         with pytest.raises(RequestError) as caught:
-            other._exchange("PATCH", f"{where}?offset=0", b"x" * 100, {})
+            other.uploads_change(found.id, b"x" * 100, offset=0)
         assert caught.value.code == "request.not_found"
-        assert Client(url, _token(rig, "admin")).get(where)["created_by"] == "token:gw1"
+        assert Client(url, _token(rig, "admin")).uploads_show(found.id).created_by == "token:gw1"
         with pytest.raises(TidegateError) as refused:
             send_bundle(other, bundle)
         assert refused.value.code == "request.forbidden"
-        assert send_bundle(mine, bundle)["releases"] == ["gw1-1.1.0"]
+        assert send_bundle(mine, bundle).releases == ("gw1-1.1.0",)
     rig.close()
 
 
 def test_head_says_how_far_it_is(small: tuple[Rig, str]) -> None:
     rig, url = small
     client = Client(url, _token(rig, "admin"))
-    found = client.post(UPLOADS, {"sha256": "1" * 64, "length": 800_000})
+    found = client.uploads_create(_new("1" * 64, 800_000))
     connection = client._connect()
-    connection.request("HEAD", f"{UPLOADS}/{found['id']}", headers=client._headers())
+    connection.request("HEAD", f"/api/v1/uploads/{found.id}", headers=client._headers())
     answer = connection.getresponse()
     connection.close()
     assert answer.status == 200

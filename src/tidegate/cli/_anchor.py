@@ -7,8 +7,9 @@ import os
 import re
 from pathlib import Path
 
-from tidegate.cli.client import Client, settings_dir
+from tidegate.cli.client import settings_dir
 from tidegate.cli.output import Output
+from tidegate.client import Client
 from tidegate.core.errors import ConfigError, PublisherError
 from tidegate.core.metadata import parse_root, root_extra
 from tidegate.publisher.ceremony import words_of

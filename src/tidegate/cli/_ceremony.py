@@ -10,9 +10,9 @@ from pathlib import Path
 
 import click
 
-from tidegate.cli.client import Client
 from tidegate.cli.keys import open_signer
 from tidegate.cli.output import Output, printable
+from tidegate.client import Client, File
 from tidegate.core.errors import ConfigError, PublisherError, RequestError
 from tidegate.core.keys import PublicKey, Signer
 from tidegate.core.metadata import RoleKeys
@@ -29,7 +29,6 @@ from tidegate.publisher.ceremony import (
     write_json,
 )
 from tidegate.publisher.keyfile import read_public
-from tidegate.publisher.publish import publish_bundle
 from tidegate.publisher.words import same_words
 
 #: Documents that go to the server together.
@@ -252,12 +251,13 @@ def publish_document(
     documents = {role: read_document(path), **dict(_with_role(one) for one in more)}
     try:
         if role in {"root", "targets"} and not more:
-            client.upload(f"/api/v1/{role}", path, content_type="application/json")
+            send = client.root_create if role == "root" else client.targets_create
+            send(documents[role])
         else:
             with tempfile.TemporaryDirectory() as folder:
                 bundle = Path(folder) / "documents.bundle"
                 write(bundle, documents, {})
-                publish_bundle(client, bundle)
+                client.bundles_create(File(bundle))
     except PublisherError as error:
         if error.code in {"sig.threshold", "sig.unknown_key"} and not error.detail.startswith(role):
             hint = "its new keys must sign that too: publish both together, with --with FILE"

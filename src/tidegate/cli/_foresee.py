@@ -1,8 +1,9 @@
 """What a rollout would be like, played on the batched simulator with the numbers of the fleet that a dry run found."""
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from tidegate.cli._sim_fleet import need_numpy
+from tidegate.client import structs
 from tidegate.core.amounts import format_duration
 from tidegate.core.errors import ConfigError
 from tidegate.sim.fleet.spec import CLASSES, Fault, FleetSpec, Scenario, Sites
@@ -21,33 +22,33 @@ _USUAL: Final = "daily"
 _HINT: Final = "pip install 'tidegate[sim]' plays it with this fleet's numbers"
 
 
-def scenario_of(found: dict[str, Any], faults: tuple[Fault, ...] = ()) -> Scenario:
+def scenario_of(found: structs.Reach, faults: tuple[Fault, ...] = ()) -> Scenario:
     """Return a release on the fleet of a dry run (`reach/1`). Of a larger fleet the first `PLAYED_MAX` stand for all."""
-    offered = int(found["offered"])
+    offered = found.offered
     variants: dict[str, float] = {}
-    for ring in found["rings"]:
-        for name, count in ring["variants"].items():
+    for ring in found.rings:
+        for name, count in ring.variants.items():
             variants[name] = variants.get(name, 0.0) + count
     classes: dict[str, float] = {}
-    for name, count in found["connectivity"].items():
+    for name, count in found.connectivity.items():
         known = name if name in CLASSES else _USUAL
         classes[known] = classes.get(known, 0.0) + count
     fleet = FleetSpec(
         devices=min(offered, PLAYED_MAX),
         variants={name: count for name, count in variants.items() if count} or {"all": 1.0},
         classes=classes or {_USUAL: 1.0},
-        sites=Sites(share=min(1.0, found["at_sites"] / max(1, offered))),
+        sites=Sites(share=min(1.0, found.at_sites / max(1, offered))),
     )
     return Scenario(
-        name="dry-run", days=DAYS, policy=found["weighed"] or "normal", fleet=fleet, faults=faults
+        name="dry-run", days=DAYS, policy=found.weighed or "normal", fleet=fleet, faults=faults
     )
 
 
-def lines(found: dict[str, Any]) -> list[str]:
+def lines(found: structs.Reach) -> list[str]:
     """Return what playing a good release and one that bricks shows; where it cannot be played, why, and what holds all the same."""
-    if not found["offered"]:
+    if not found.offered:
         return []
-    if not found["weighed"]:
+    if not found.weighed:
         return ["Not played: the policy weighs no evidence (guards)."]
     try:
         need_numpy()
@@ -56,9 +57,9 @@ def lines(found: dict[str, Any]) -> list[str]:
     good = _play(scenario_of(found), 1)
     bricks = (Fault("brick", RATE),)
     bad = [_play(scenario_of(found, bricks), seed) for seed in range(1, SEEDS + 1)]
-    played = min(int(found["offered"]), PLAYED_MAX)
+    played = min(found.offered, PLAYED_MAX)
     return [
-        f"Played with this fleet's numbers: {played:,} devices, evidence weighed as in {found['weighed']}; rings, windows and the budget of bytes come on top.",
+        f"Played with this fleet's numbers: {played:,} devices, evidence weighed as in {found.weighed}; rings, windows and the budget of bytes come on top.",
         f"  a good release: {_until(good)}",
         f"  one that bricks {RATE:.0%}: {_stopped(bad)}",
     ]

@@ -1,18 +1,20 @@
 """`tidegate incident grant`: leave to go back, drafted by the server, signed by holders of incident keys on their own machines."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import click
+import msgspec
 
 from tidegate.cli import _ceremony as ceremony
 from tidegate.cli import _rollout_text
 from tidegate.cli._anchor import explain_anchor, find_anchor
-from tidegate.cli._people import API, confirm, quoted, when
-from tidegate.cli.client import Client, with_client
+from tidegate.cli._people import confirm, when
+from tidegate.cli.client import with_client
 from tidegate.cli.output import Output, printable, with_output
+from tidegate.client import Client, structs
 from tidegate.core.amounts import parse_duration
-from tidegate.core.codec import encode
 from tidegate.core.errors import ConfigError, PublisherError
 from tidegate.core.grant import GrantBody
 from tidegate.core.keys import Signer
@@ -33,6 +35,7 @@ from tidegate.publisher.grant import (
 )
 from tidegate.publisher.publish import published
 
+T = TypeVar("T")
 _FILE = click.Path(path_type=Path)
 _ROOT = click.option("--root", type=_FILE, help="The root to believe (TIDEGATE_ROOT).")
 
@@ -74,19 +77,19 @@ def draft(
     tidegate incident grant draft INC-2026-014 --to gw1-2.4.1 --reason "boot loops"
     tidegate incident grant draft INC-2026-014 --cohort variant:gw1-r7 --valid 2d --reason "no network"
     """
-    body = {
-        "to": to,
-        "cohort": cohort,
-        "everybody": everybody,
-        "valid_s": parse_duration(valid, "--valid") if valid else 0,
-        "reason": reason,
-    }
-    made = client.post(f"{API}/incidents/{quoted(name)}/grants", body)
+    wanted = structs.NewGrant(
+        to=to,
+        cohort=cohort,
+        everybody=everybody,
+        valid_s=parse_duration(valid, "--valid") if valid else 0,
+        reason=reason,
+    )
+    made = client.incidents_grants(name, wanted)
     path = target or Path(f"{name}.fallback.json")
-    write_grant(path, _envelope(made["envelope"]))
+    write_grant(path, _as(made.envelope, Envelope))
     envelope, found = read_grant(path)
     words = words_of(envelope)
-    out.note("\n".join(_rollout_text.way_back_by_grant(made["way"])))
+    out.note("\n".join(_rollout_text.way_back_by_grant(made.way)))
     out.note(
         f"\n{_described(found)}\n\nWords   {words}\n"
         "Next    carry the file to holders of incident keys and read them the words by voice:\n"
@@ -206,30 +209,30 @@ def publish(
     """
     envelope, found = read_grant(file)
     ceremony.require_complete([grant_progress(envelope, holders_of(_any_root(root, client, out)))])
-    path = f"{API}/incidents/{quoted(found.incident)}/grants"
-    known = {one["serial"]: one for one in client.get(path)["items"]}
-    devices = int(known[found.serial]["devices"]) if found.serial in known else found.cohort.count
+    drafted = client.incidents_grants_list(found.incident).items
+    known = {one.serial: one.devices for one in drafted}
+    devices = known.get(found.serial, found.cohort.count)
     what = f"This orders {devices:,} devices back to counter {found.to[0].release_counter}."
     why = confirm(client, out, what, devices, yes=yes, reason=reason)
-    body: dict[str, Any] = {"envelope": _plain(envelope), "reason": why}
-    done = client.post(f"{path}/submit", body)
+    signed = structs.SignedGrant(envelope=_as(envelope, structs.Envelope), reason=why)
+    done = client.incidents_grants_submit(found.incident, signed)
     _rollout_text.told(out, done)
-    out.made(str(done["name"]), state=done["state"], request=done["request"])
+    out.made(done.name, state=done.state, request=done.request)
 
 
 # --- parts --------------------------------------------------------------------------------------------------------------
 
 
-def grant_lines(items: list[dict[str, Any]]) -> list[str]:
+def grant_lines(items: Sequence[structs.GrantFacts]) -> list[str]:
     """Return the lines of an incident's grants."""
     lines = []
     for one in items:
-        whom = "every device" if one["everybody"] else f"{one['devices']:,} devices"
-        what = f"{one['leaves']} back to {one['to']}, {whom}"
-        how = f"signed by {one['signatures']}" if one["signatures"] else "not signed yet"
-        by = f", carried out by {one['rollout']}" if one["rollout"] else ""
-        until = when(one["expires_at"])
-        lines.append(f"  {one['serial']}  {what}: {one['state']}, {how}, until {until}{by}")
+        whom = "every device" if one.everybody else f"{one.devices:,} devices"
+        what = f"{one.leaves} back to {one.to}, {whom}"
+        how = f"signed by {one.signatures}" if one.signatures else "not signed yet"
+        by = f", carried out by {one.rollout}" if one.rollout else ""
+        until = when(one.expires_at)
+        lines.append(f"  {one.serial}  {what}: {one.state}, {how}, until {until}{by}")
     return [printable(line) for line in lines]
 
 
@@ -282,13 +285,6 @@ def _described(found: GrantBody) -> str:
     return "\n".join(printable(line) for line in describe_grant(found))
 
 
-def _envelope(plain: object) -> Envelope:
-    import msgspec
-
-    return msgspec.convert(plain, type=Envelope)
-
-
-def _plain(envelope: Envelope) -> Any:
-    import json
-
-    return json.loads(encode(envelope))
+def _as(envelope: msgspec.Struct, kind: type[T]) -> T:
+    """Return an envelope as the other end's struct of the same form."""
+    return msgspec.json.decode(msgspec.json.encode(envelope), type=kind)

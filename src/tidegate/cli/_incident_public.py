@@ -1,10 +1,12 @@
 """The part of `tidegate incident` that tells the world."""
 
 import click
+from msgspec.structs import asdict
 
-from tidegate.cli._people import API, need_reason, quoted, show_lines
-from tidegate.cli.client import Client, with_client
+from tidegate.cli._people import need_reason, show_lines
+from tidegate.cli.client import with_client
 from tidegate.cli.output import Output, printable, with_output
+from tidegate.client import Client, structs
 
 
 @click.command("publish")
@@ -32,18 +34,18 @@ def publish(
     tidegate incident publish INC-2026-014 --dry-run
     tidegate incident publish INC-2026-014 --summary "Some gateways lost their link."
     """
-    path = f"{API}/incidents/{quoted(name)}"
     given = {"title": title, "summary": summary, "impact": impact, "action": action}
     said = {key: value for key, value in given.items() if value is not None}
-    found = client.get(path)
-    whole = {**found["proposal"], **(found["publication"] or {}), **said}
+    found = client.incidents_show(name)
+    before = asdict(found.publication) if found.publication is not None else {}
+    whole = {**asdict(found.proposal), **before, **said}
     lines = [f"{key.capitalize():<8} {printable(str(whole[key]) or '-')}" for key in given]
     if dry_run:
         show_lines(out, "publication/1", {key: whole[key] for key in given}, lines)
         return
-    done = client.post(f"{path}/publish", said)
+    done = client.incidents_publish(name, structs.NewPublication(**said))
     show_lines(out, "incident/1", done, [f"{name} is published", *lines])
-    if not found["public"]:
+    if not found.public:
         out.note("This server shows no status page: set [status] public in tidegate.toml.")
 
 
@@ -58,7 +60,7 @@ def publish_update(name: str, text: str, client: Client, out: Output) -> None:
     \b
     tidegate incident publish-update INC-2026-014 "All gateways are back."
     """
-    found = client.post(f"{API}/incidents/{quoted(name)}/publish/update", {"text": text})
+    found = client.incidents_publish_update(name, structs.NewUpdate(text=text))
     show_lines(out, "incident/1", found, [f"{name}: the status page has one line more"])
 
 
@@ -73,6 +75,6 @@ def unpublish(name: str, reason: str | None, client: Client, out: Output) -> Non
     \b
     tidegate incident unpublish INC-2026-014 --reason "wrong release named"
     """
-    body = {"reason": need_reason(reason)}
-    found = client.post(f"{API}/incidents/{quoted(name)}/unpublish", body)
+    why = structs.Withdrawal(reason=need_reason(reason))
+    found = client.incidents_unpublish(name, why)
     show_lines(out, "incident/1", found, [f"{name} is not on the status page"])

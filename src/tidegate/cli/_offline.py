@@ -6,8 +6,9 @@ import click
 
 from tidegate.cli import _ceremony as ceremony
 from tidegate.cli._anchor import explain_anchor, find_anchor
-from tidegate.cli.client import Client, with_client
+from tidegate.cli.client import with_client
 from tidegate.cli.output import Output, with_output
+from tidegate.client import Client
 from tidegate.core.errors import ConfigError, PublisherError
 from tidegate.publisher import offline
 from tidegate.publisher.bundle import read

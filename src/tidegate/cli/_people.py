@@ -3,16 +3,19 @@
 import datetime as dt
 import sys
 import tomllib
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
+import msgspec
 
-from tidegate.cli.client import Client
 from tidegate.cli.output import Output, need_confirmation, printable
+from tidegate.client import Client
 from tidegate.core.errors import ConfigError, RequestError
 
 API = "/api/v1"
+T = TypeVar("T", bound=msgspec.Struct)
 
 
 def when(at: object) -> str:
@@ -79,6 +82,15 @@ def need_reason(reason: str | None) -> str:
     if sys.stdin.isatty():
         return str(click.prompt("Why?", err=True))
     raise RequestError("request.confirmation_needed", "give --reason: it cannot be undone")
+
+
+def rows(
+    out: Output, items: Iterable[T], more: Callable[[T], dict[str, object]]
+) -> list[T] | list[dict[str, object]]:
+    """Return the rows of a table: things as they are for programs, with `more` columns of each for people."""
+    if out.json:
+        return list(items)
+    return [{**msgspec.structs.asdict(one), **more(one)} for one in items]
 
 
 def show_lines(out: Output, schema: str, value: object, lines: list[str]) -> None:

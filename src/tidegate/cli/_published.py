@@ -4,8 +4,8 @@ from pathlib import Path
 
 from tidegate.cli import _ceremony as ceremony
 from tidegate.cli._anchor import explain_anchor, find_anchor
-from tidegate.cli.client import Client
 from tidegate.cli.output import Output
+from tidegate.client import Client
 from tidegate.core.errors import ConfigError, PublisherError
 from tidegate.core.metadata import product_role
 from tidegate.core.verify import TrustedSet

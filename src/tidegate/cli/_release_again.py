@@ -6,8 +6,9 @@ import click
 
 from tidegate.cli import _ceremony as ceremony
 from tidegate.cli._published import previous_role
-from tidegate.cli.client import Client, with_client
+from tidegate.cli.client import with_client
 from tidegate.cli.output import Output, with_output
+from tidegate.client import Client
 from tidegate.core.amounts import parse_duration
 from tidegate.core.errors import PublisherError
 from tidegate.publisher.manifest import source_date_epoch

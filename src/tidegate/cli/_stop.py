@@ -1,46 +1,49 @@
 """How `halt` and its like are told: what was stopped, what stays inert, who is beyond the point of no return."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Final
 
-from tidegate.cli._people import API, quoted, show_lines, when
-from tidegate.cli.client import Client
+from tidegate.cli._people import show_lines, when
 from tidegate.cli.output import Output
+from tidegate.client import Client, structs
 
 _PAST_SHOWN = 12
+_VERBS: Final[dict[str, Callable[[Client, str, structs.Act], structs.Outcome]]] = {
+    "halt": Client.rollouts_halt,
+    "pause": Client.rollouts_pause,
+    "cancel": Client.rollouts_cancel,
+    "isolate": Client.rollouts_isolate,
+}
 
 
-def narrow(
-    client: Client, out: Output, verb: str, name: str, reason: str | None, **detail: str
-) -> Any:
+def narrow(client: Client, out: Output, verb: str, name: str, act: structs.Act) -> structs.Outcome:
     """Stop a rollout or a variant in it, and tell what was found. Never asks."""
-    body = {"reason": reason or "", **detail}
-    done = client.post(f"{API}/rollouts/{quoted(name)}/{verb}", body)
+    done = _VERBS[verb](client, name, act)
     show_lines(out, "act/1", done, _lines(done))
-    stopped = done.get("stopped")
-    if stopped:
-        out.note(f"Incident {stopped['incident']} opened.")
-        out.note(f"Next: tidegate incident show {stopped['incident']}")
+    if (stopped := done.stopped) is not None:
+        out.note(f"Incident {stopped.incident} opened.")
+        out.note(f"Next: tidegate incident show {stopped.incident}")
         if verb == "halt":
             out.note(f"      tidegate rollout fallback {name} --dry-run")
     return done
 
 
-def _lines(done: dict[str, Any]) -> list[str]:
-    name, stopped = done["name"], done.get("stopped")
+def _lines(done: structs.Outcome) -> list[str]:
+    name, stopped = done.name, done.stopped
     if stopped is None:
-        return [f"{name} is {done['state']}: {done['text']}"]
-    word = "HALTED" if done["verb"] == "halt" else "ISOLATED"
+        return [f"{name} is {done.state}: {done.text}"]
+    word = "HALTED" if done.verb == "halt" else "ISOLATED"
     lines = [
-        f"{word} {name} at {when(stopped['at'])} UTC, effective now: {done['text']}",
+        f"{word} {name} at {when(stopped.at)} UTC, effective now: {done.text}",
         "  no offer and no permit is given after that moment",
-        f"  {stopped['inert']:>5,} devices had downloaded or staged it: their slot stays inert",
-        f"  {stopped['past_count']:>5,} devices are past the point of no return",
+        f"  {stopped.inert:>5,} devices had downloaded or staged it: their slot stays inert",
+        f"  {stopped.past_count:>5,} devices are past the point of no return",
     ]
-    lines += [f"        {one['device']}  {one['state']}" for one in stopped["past"][:_PAST_SHOWN]]
-    rest = stopped["past_count"] - _PAST_SHOWN
+    lines += [f"        {one.device}  {one.state}" for one in stopped.past[:_PAST_SHOWN]]
+    rest = stopped.past_count - _PAST_SHOWN
     if rest > 0:
         lines.append(f"        and {rest:,} more: tidegate rollout devices {name} --state past")
     lines.append(
-        f"  {stopped['confirmed']:>5,} devices run it (confirmed); nothing is changed on them"
+        f"  {stopped.confirmed:>5,} devices run it (confirmed); nothing is changed on them"
     )
     return lines

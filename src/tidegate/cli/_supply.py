@@ -5,10 +5,10 @@ import hashlib
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
-from tidegate.cli.client import Client
 from tidegate.cli.output import Output, printable
+from tidegate.client import Client, structs
 from tidegate.core.accept import AcceptedProduct
 from tidegate.core.amounts import format_size
 from tidegate.core.errors import PublisherError, TidegateError
@@ -37,7 +37,7 @@ def rules_of(given: Path | None, client: Client | None, out: Output) -> tuple[In
     if client is None:
         return ()
     try:
-        items = list(client.pages("/api/v1/ingest-rules"))
+        items = list(client.ingest_rules_list().items)
     except TidegateError as error:
         if error.code not in {"request.unauthenticated", "request.forbidden", "request.not_found"}:
             raise
@@ -46,14 +46,15 @@ def rules_of(given: Path | None, client: Client | None, out: Output) -> tuple[In
     return tuple(_rule(one) for one in items)
 
 
-def _rule(plain: Mapping[str, Any]) -> IngestRule:
+def _rule(plain: structs.RuleFacts) -> IngestRule:
     return IngestRule(
-        product=plain["product"],
-        channels=tuple(plain["channels"]),
-        needs=tuple(plain["needs"]),
-        builders=tuple(plain["builders"]),
-        sources=tuple(plain["sources"]),
-        signers=tuple(public_key(one["keytype"], one["public"]) for one in plain["signers"]),
+        product=plain.product,
+        channels=plain.channels,
+        # what a newer server demands beside these it looks at itself
+        needs=tuple(one for one in get_args(policy.Need) if one in plain.needs),
+        builders=plain.builders,
+        sources=plain.sources,
+        signers=tuple(public_key(one.keytype, one.public) for one in plain.signers),
     )
 
 
@@ -112,18 +113,18 @@ def _content(document: Document) -> str:
     return ""
 
 
-def shown_lines(found: Iterable[Mapping[str, Any]]) -> list[str]:
+def shown_lines(found: Iterable[structs.AttachmentFacts]) -> list[str]:
     """Say what a published release has attached, as the server tells it."""
     lines = []
     for one in found:
-        notes = one["notes"]
-        signed = "" if notes.get("signer") else "; by none of the keys of the policy"
+        notes = one.notes
+        signed = "" if notes.signer else "; by none of the keys of the policy"
         more = {
-            "sbom": f"{notes.get('parts', 0)} parts",
-            "vex": f"{notes.get('statements', 0)} statements",
-            "provenance": f"built by {notes.get('builder', '')}{signed}",
-        }.get(one["kind"], "")
-        text = f"{one['component']}: {one['kind']} {one['name']}   {one['format']}   {more}"
+            "sbom": f"{notes.parts} parts",
+            "vex": f"{notes.statements} statements",
+            "provenance": f"built by {notes.builder}{signed}",
+        }.get(one.kind, "")
+        text = f"{one.component}: {one.kind} {one.name}   {one.format}   {more}"
         lines.append(f"{'attached':<18} {printable(text).rstrip()}")
     return lines
 
@@ -147,7 +148,7 @@ def fetch(
     folder.mkdir(parents=True, exist_ok=True)
     made: list[Path] = []
     for one in wanted:
-        body = client.get_bytes(f"/api/v1/releases/{release}/attachments/{one.sha256}")
+        body = client.releases_attachments_show(release, one.sha256)
         digest = hashlib.sha256(body).hexdigest()
         if (len(body), digest) != (one.length, one.sha256):
             raise PublisherError(

@@ -4,10 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import click
+from msgspec.structs import asdict
 
-from tidegate.cli._people import API, fields, need_reason, show_lines, when
-from tidegate.cli.client import Client, with_client
+from tidegate.cli._people import fields, need_reason, show_lines, when
+from tidegate.cli.client import with_client
 from tidegate.cli.output import Output, exit_code, printable, render_table, with_output
+from tidegate.client import Client, File, structs
 from tidegate.core.errors import ConfigError, PublisherError, TidegateError
 from tidegate.core.supply.documents import ADVISORY_MAX
 
@@ -40,7 +42,7 @@ def bring(files: tuple[Path, ...], client: Client, out: Output) -> int:
     for path in files:
         try:
             done = _send(client, path)
-            results.append({"file": str(path), "ok": True, **done})
+            results.append({"file": str(path), "ok": True, **asdict(done)})
             out.note(f"{path}: {_said(done)}")
         except TidegateError as error:
             if error.code in {"link.unreachable", "request.unauthenticated", "request.forbidden"}:
@@ -56,27 +58,24 @@ def bring(files: tuple[Path, ...], client: Client, out: Output) -> int:
     return worst
 
 
-def _send(client: Client, path: Path) -> dict[str, Any]:
+def _send(client: Client, path: Path) -> structs.ImportFacts:
     try:
         size = path.stat().st_size
         if size > ADVISORY_MAX:
             raise PublisherError("supply.too_large", f"{size} bytes; at most {ADVISORY_MAX}")
-        found: dict[str, Any] = client.upload(
-            f"{API}/advisories", path, content_type="application/json"
-        )
+        return client.advisories_create(File(path))
     except OSError as error:
         raise ConfigError("config.unreadable", f"{path}: {error.strerror}") from error
-    return found
 
 
-def _said(done: dict[str, Any]) -> str:
-    parts = [done["format"]]
-    if done["advisories"]:
-        parts.append(printable(", ".join(done["advisories"][:3])))
-    if done["statements"]:
-        parts.append(f"{done['statements']} statements")
-    silenced = f", {done['silenced']} silenced" if done["silenced"] else ""
-    parts.append(f"{done['findings']} findings{silenced}, {done['devices']:,} devices")
+def _said(done: structs.ImportFacts) -> str:
+    parts = [done.format]
+    if done.advisories:
+        parts.append(printable(", ".join(done.advisories[:3])))
+    if done.statements:
+        parts.append(f"{done.statements} statements")
+    silenced = f", {done.silenced} silenced" if done.silenced else ""
+    parts.append(f"{done.findings} findings{silenced}, {done.devices:,} devices")
     return "; ".join(parts)
 
 
@@ -91,7 +90,7 @@ def list_advisories(release: str | None, client: Client, out: Output) -> None:
     tidegate advisories list
     tidegate advisories list --release gw1-2.4.1 --json
     """
-    items = client.pages(f"{API}/advisories", {"release": release, "limit": 200})
+    items = client.advisories_list(release=release, limit=200)
     columns = ("id", "severity", "devices", "findings", "silenced", "title")
     out.table("advisories/1", items, columns, empty="no advisories")
 
@@ -106,18 +105,18 @@ def show(name: str, client: Client, out: Output) -> None:
     \b
     tidegate advisories show CVE-2025-9230
     """
-    found = client.get(f"{API}/advisories", {"name": name})["items"][0]
-    findings = list(client.pages(f"{API}/advisories/{found['number']}/findings", {"limit": 200}))
+    found = client.advisories_list(name=name).first().items[0]
+    findings = list(client.advisories_findings_list(found.number, limit=200))
     lines = [
-        f"{found['id']}   {found['severity'] or 'unrated'}   {found['devices']:,} devices exposed",
+        f"{found.id}   {found.severity or 'unrated'}   {found.devices:,} devices exposed",
         *fields(
             [
-                ("title", found["title"]),
-                ("also", ", ".join(found["aliases"])),
-                ("published", when(found["published_at"])),
-                ("taken in", f"{when(found['imported_at'])} by {found['imported_by']}"),
-                ("see", found["url"]),
-                ("withdrawn", "yes" if found["withdrawn"] else ""),
+                ("title", found.title),
+                ("also", ", ".join(found.aliases)),
+                ("published", when(found.published_at)),
+                ("taken in", f"{when(found.imported_at)} by {found.imported_by}"),
+                ("see", found.url),
+                ("withdrawn", "yes" if found.withdrawn else ""),
             ]
         ),
     ]
@@ -125,14 +124,14 @@ def show(name: str, client: Client, out: Output) -> None:
         heads = ("release", "part", "version", "status", "devices", "because")
         rows = [
             [
-                printable(str(one[key]))
+                printable(str(getattr(one, key)))
                 for key in ("release", "part", "version", "status", "devices")
             ]
-            + [printable(one["justification"] or one["note"])]
+            + [printable(one.justification or one.note)]
             for one in findings
         ]
         lines += render_table(heads, rows).splitlines()
-    show_lines(out, "advisory/1", {**found, "items": findings}, lines)
+    show_lines(out, "advisory/1", {**asdict(found), "items": findings}, lines)
 
 
 @command.command("forget")
@@ -147,6 +146,6 @@ def forget(name: str, reason: str | None, client: Client, out: Output) -> None:
     tidegate advisories forget CVE-2025-9230 --reason "wrong product"
     """
     why = need_reason(reason)
-    found = client.get(f"{API}/advisories", {"name": name})["items"][0]
-    client.post(f"{API}/advisories/{found['number']}/forget", {"reason": why})
-    out.made(str(found["id"]))
+    found = client.advisories_list(name=name).first().items[0]
+    client.advisories_forget(found.number, structs.Because(reason=why))
+    out.made(found.id)

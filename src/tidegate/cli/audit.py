@@ -1,5 +1,6 @@
 """`tidegate audit`: what operators did, and whether the log of it still says so."""
 
+import itertools
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,14 +9,15 @@ from typing import Any
 import click
 
 from tidegate.cli import _audit_files as files
-from tidegate.cli._people import API, when
-from tidegate.cli.client import Client, with_client
+from tidegate.cli._people import rows, when
+from tidegate.cli.client import with_client
 from tidegate.cli.output import Output, printable, with_output
+from tidegate.client import Client, structs
 from tidegate.core.amounts import parse_duration
 from tidegate.core.audit.checkpoint import Checkpoint, Verifier, open_note
 from tidegate.core.audit.examine import Examined, Heads, examine
 from tidegate.core.audit.tree import proves_consistency
-from tidegate.core.errors import PublisherError, TidegateError
+from tidegate.core.errors import PublisherError, RequestError, TidegateError
 
 _KEY = click.option(
     "--key",
@@ -62,21 +64,19 @@ def list_rows(
     tidegate audit list
     tidegate audit list --action rollout. --since 7d
     """
-    asked: dict[str, object] = {
-        "actor": actor, "action": action, "object": thing, "limit": min(limit, 500),
-        "since": int(time.time()) - parse_duration(since, "--since") if since else None,
-    }  # fmt: skip
-    items = []
-    for one in client.pages(f"{API}/audit/entries", asked):
-        items.append(one)
-        if len(items) == limit:
-            break
-    rows = items if out.json else [_row(one) for one in items]
-    out.table("audit/1", rows, ("seq", "when", "actor", "action", "object", "reason"))
+    found = client.audit_entries_list(
+        actor=actor,
+        action=action,
+        object=thing,
+        since=int(time.time()) - parse_duration(since, "--since") if since else None,
+        limit=min(limit, 500),
+    )
+    items = rows(out, itertools.islice(found, limit), _row)
+    out.table("audit/1", items, ("seq", "when", "actor", "action", "object", "reason"))
 
 
-def _row(one: dict[str, Any]) -> dict[str, Any]:
-    return {**one, "when": when(one["at"]), "reason": one["detail"].get("reason", "")}
+def _row(one: structs.AuditRow) -> dict[str, object]:
+    return {"when": when(one.at), "reason": one.detail.get("reason", "")}
 
 
 @command.command("export")
@@ -94,7 +94,7 @@ def export(target: Path | None, checkpoints: Path | None, client: Client, out: O
     \b
     tidegate audit export -o audit.jsonl --checkpoints checkpoints.txt
     """
-    lines = client.lines(f"{API}/audit/export")
+    lines = client.audit_export()
     if target is None:
         for line in lines:
             click.echo(line)
@@ -102,7 +102,7 @@ def export(target: Path | None, checkpoints: Path | None, client: Client, out: O
         count = files.write_lines(target, lines)
         out.note(f"{count:,} rows in {target}.")
     if checkpoints is not None:
-        notes = [one["note"] for one in client.pages(f"{API}/audit/checkpoints", {"limit": 500})]
+        notes = [one.note for one in client.audit_checkpoints_list(limit=500)]
         files.write_lines(checkpoints, (line for note in notes for line in note.split("\n")))
         out.note(f"{len(notes):,} checkpoints in {checkpoints}.")
 
@@ -118,8 +118,8 @@ def checkpoint(verifier: bool, client: Client, out: Output) -> None:
     tidegate audit checkpoint >> checkpoints.txt
     tidegate audit checkpoint --verifier > audit.key
     """
-    found = client.get(f"{API}/audit/checkpoint")
-    out.data("checkpoint/1", found, found["verifier"] if verifier else found["note"])
+    found = client.audit_checkpoint()
+    out.data("checkpoint/1", found, found.verifier if verifier else found.note)
 
 
 @command.command("verify")
@@ -214,7 +214,7 @@ def look(client: Client, path: Path, verifiers: Sequence[Verifier]) -> Looked:
     """
     held = files.last_note(path)
     known = None if held is None else open_note(held, verifiers)
-    note = client.get(f"{API}/audit/checkpoint")["note"]
+    note = client.audit_checkpoint().note
     new = open_note(note, verifiers, None if known is None else known.origin)
     same = known is not None and (known.size, known.root) == (new.size, new.root)
     if not same:
@@ -232,10 +232,15 @@ def look(client: Client, path: Path, verifiers: Sequence[Verifier]) -> Looked:
 def _goes_on(client: Client, known: Checkpoint, new: Checkpoint) -> bool:
     if known.size >= new.size:
         return known == new
-    proof = client.get(f"{API}/audit/proofs/consistency", {"from": known.size, "to": new.size})
     try:
-        hashes = [bytes.fromhex(one) for one in proof["hashes"]]
-    except (KeyError, TypeError, ValueError):
+        proof = client.audit_proofs_consistency(from_=known.size, to=new.size)
+        hashes = [bytes.fromhex(one) for one in proof.hashes]
+    except ValueError:
+        return False
+    except RequestError as error:
+        if error.code != "link.answer":
+            raise
+        # whoever has no proof may answer anything else in its place
         return False
     return proves_consistency(
         hashes, old=known.size, old_head=known.root, new=new.size, new_head=new.root

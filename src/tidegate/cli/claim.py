@@ -5,9 +5,10 @@ from pathlib import Path
 
 import click
 
-from tidegate.cli._people import API, quoted, show_lines, when
-from tidegate.cli.client import Client, with_client
+from tidegate.cli._people import rows, show_lines, when
+from tidegate.cli.client import with_client
 from tidegate.cli.output import Output, with_output
+from tidegate.client import Client, structs
 from tidegate.core.amounts import parse_duration
 from tidegate.core.errors import ConfigError
 
@@ -48,25 +49,23 @@ def create(
     tidegate claim create gw1
     tidegate claim create gw1 --count 500 --expires 7d --group line-4 --out claim.token
     """
-    body = {
-        "product": product,
-        "name": name,
-        "max_count": count,
-        "expires_in_s": parse_duration(expires, "--expires"),
-        "group": group,
-        "serials": serials.read_text().split() if serials else None,
-    }
-    made = client.post(f"{API}/claims", body)
-    facts = made["claim"]
-    out.note(
-        f"Claim {made['name']}: {count:,} devices of {product}, until {when(facts['expires_at'])} UTC."
+    wanted = structs.NewClaim(
+        product=product,
+        name=name,
+        max_count=count,
+        expires_in_s=parse_duration(expires, "--expires"),
+        group=group,
+        serials=serials.read_text().split() if serials else None,
     )
+    made = client.claims_create(wanted)
+    until = when(made.claim.expires_at)
+    out.note(f"Claim {made.name}: {count:,} devices of {product}, until {until} UTC.")
     if target is None:
-        show_lines(out, "claim/1", made, [made["token"]])
+        show_lines(out, "claim/1", made, [made.token])
         return
-    _write_secret(target, made["token"] + "\n")
+    _write_secret(target, made.token + "\n")
     out.note(f"Written {target}, for you alone.")
-    out.made(made["name"])
+    out.made(made.name)
 
 
 @command.command("list")
@@ -78,14 +77,10 @@ def list_claims(client: Client, out: Output) -> None:
     \b
     tidegate claim list
     """
-    items = list(client.pages(f"{API}/claims"))
-    rows = (
-        items
-        if out.json
-        else [
-            {**one, "expires": when(one["expires_at"]), "revoked": when(one["revoked_at"])}
-            for one in items
-        ]
+    items = rows(
+        out,
+        client.claims_list(),
+        lambda one: {"expires": when(one.expires_at), "revoked": when(one.revoked_at)},
     )
     columns = (
         "name",
@@ -97,7 +92,7 @@ def list_claims(client: Client, out: Output) -> None:
         "revoked",
         "created_by",
     )
-    out.table("claims/1", rows, columns)
+    out.table("claims/1", items, columns)
 
 
 @command.command("revoke")
@@ -110,10 +105,9 @@ def revoke(name: str, client: Client, out: Output) -> None:
     \b
     tidegate claim revoke line-4
     """
-    found = client.post(f"{API}/claims/{quoted(name)}/revoke", {})
-    show_lines(
-        out, "claim/1", found, [f"{name} is revoked; {found['used']:,} devices joined by it"]
-    )
+    found = client.claims_revoke(name)
+    said = f"{name} is revoked; {found.used:,} devices joined by it"
+    show_lines(out, "claim/1", found, [said])
 
 
 def _write_secret(path: Path, text: str) -> None:

@@ -1,15 +1,18 @@
 """`tidegate device`: look at devices, ask why, let them in, hold them."""
 
 import itertools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import click
+import msgspec
 
 from tidegate.cli import _factory
-from tidegate.cli._people import API, fields, need_reason, quoted, show_lines, when
-from tidegate.cli.client import Client, with_client
+from tidegate.cli._people import fields, need_reason, rows, show_lines, when
+from tidegate.cli.client import with_client
 from tidegate.cli.output import Output, need_confirmation, with_output
+from tidegate.client import Client, structs
 from tidegate.core.errors import RequestError
 from tidegate.core.words import key_beginning
 
@@ -45,16 +48,11 @@ def list_devices(
     tidegate device list --query 'state != confirmed'
     tidegate device list --group pilot --json
     """
-    asked = {"query": query, "group": group, "state": state, "limit": min(limit, 500)}
-    items: list[dict[str, Any]] = []
-    more = False
-    for one in client.pages(f"{API}/devices", asked):
-        if len(items) == limit:
-            more = True
-            break
-        items.append(one)
-    rows = items if out.json else [_row(one) for one in items]
-    out.table("devices/1", rows, ("device", "variant", "runs", "update", "reason", "seen"))
+    found = client.devices_list(query=query, group=group, state=state, limit=min(limit, 500))
+    items = list(itertools.islice(found, limit + 1))
+    more = len(items) > limit
+    told = rows(out, items[:limit], _row)
+    out.table("devices/1", told, ("device", "variant", "runs", "update", "reason", "seen"))
     if more:
         out.note(f"There are more than {limit:,}: --limit, or a narrower query.")
 
@@ -69,9 +67,9 @@ def show(device: str, client: Client, out: Output) -> None:
     \b
     tidegate device show gw1-00c2d9
     """
-    found = client.get(f"{API}/devices/{quoted(device)}")
-    updates = client.get(f"{API}/devices/{quoted(device)}/updates")["items"]
-    show_lines(out, "device/1", {**found, "updates": updates}, _shown(found, updates))
+    found, updates = client.devices_show(device), client.devices_updates_list(device).items
+    told = {**msgspec.structs.asdict(found), "updates": updates}
+    show_lines(out, "device/1", told, _shown(found, updates))
 
 
 @command.command("why")
@@ -84,9 +82,9 @@ def why(device: str, client: Client, out: Output) -> None:
     \b
     tidegate device why gw1-01f77b
     """
-    found = client.get(f"{API}/devices/{quoted(device)}/why")
-    lines = [found["verdict"], ""]
-    lines += [f"  {'ok' if one['ok'] else 'WAIT':5} {one['text']}" for one in found["checks"]]
+    found = client.devices_why(device)
+    lines = [found.verdict, ""]
+    lines += [f"  {'ok' if one.ok else 'WAIT':5} {one.text}" for one in found.checks]
     show_lines(out, "why/1", found, lines)
 
 
@@ -104,15 +102,13 @@ def log(device: str, limit: int, everything: bool, client: Client, out: Output) 
     """
     items = []
     size = min(limit, 500) if everything else 500
-    for at, one in enumerate(
-        client.pages(f"{API}/devices/{quoted(device)}/log", {"limit": size}), start=1
-    ):
-        if everything or one["kind"] != "heartbeat":
+    for at, one in enumerate(client.devices_log_list(device, limit=size), start=1):
+        if everything or one.kind != "heartbeat":
             items.append(one)
         if len(items) == limit or at == _LOOKED_THROUGH:
             break
-    rows = items if out.json else [_event(one) for one in items]
-    out.table("events/1", rows, ("when", "seq", "kind", "reason", "update", "signed", "detail"))
+    told = rows(out, items, _event)
+    out.table("events/1", told, ("when", "seq", "kind", "reason", "update", "signed", "detail"))
 
 
 @command.command("logs")
@@ -129,19 +125,16 @@ def logs(device: str, number: int | None, client: Client, out: Output) -> None:
     tidegate device logs gw1-00c2d9
     tidegate device logs gw1-00c2d9 --show 12
     """
-    path = f"{API}/devices/{quoted(device)}/logs"
     if number is not None:
-        found = client.get(f"{path}/{number}")
-        out.data("device-log/1", found, found["text"].rstrip("\n"))
+        found = client.devices_logs_show(device, number)
+        out.data("device-log/1", found, found.text.rstrip("\n"))
         return
-    items = client.get(path)["items"]
-    rows = items if out.json else [{**one, "came": _came(one)} for one in items]
+    asked = client.devices_logs_list(device).items
+    items = rows(
+        out, asked, lambda one: {"came": when(one.received_at) if one.received_at else "wanted"}
+    )
     columns = ("id", "came", "rollout", "reason", "chars")
-    out.table("device-logs/1", rows, columns, empty="no log was asked of this device")
-
-
-def _came(log: dict[str, Any]) -> str:
-    return when(log["received_at"]) if log["received_at"] else "wanted"
+    out.table("device-logs/1", items, columns, empty="no log was asked of this device")
 
 
 @command.command("pending")
@@ -153,19 +146,19 @@ def pending(client: Client, out: Output) -> None:
     \b
     tidegate device pending
     """
-    items = list(client.pages(f"{API}/devices", {"state": "pending", "limit": 500}))
-    rows = items if out.json else [{**one, "since": when(one["enrolled_at"])} for one in items]
+    found = client.devices_list(state="pending", limit=500)
+    items = rows(out, found, lambda one: {"since": when(one.enrolled_at)})
     columns = ("id", "product", "variant", "serial", "key_words", "since")
-    out.table("devices/1", rows, columns, empty="nobody asks to join")
+    out.table("devices/1", items, columns, empty="nobody asks to join")
 
 
-def _each(
-    client: Client, out: Output, verb: str, names: tuple[str, ...], reason: str | None
-) -> None:
-    done: list[dict[str, Any]] = []
-    for name in names:
-        found = client.post(f"{API}/devices/{quoted(name)}/{verb}", {"reason": reason or ""})
-        done.append({"id": found["id"], "state": found["state"], "held": found["held"]})
+_Verb = Callable[[Client, str, structs.Because], structs.DeviceRecord]
+
+
+def _each(client: Client, out: Output, verb: _Verb, names: tuple[str, ...], reason: str) -> None:
+    because = structs.Because(reason=reason)
+    found = [verb(client, name, because) for name in names]
+    done = [{"id": one.id, "state": one.state, "held": one.held} for one in found]
     out.table("devices/1", done, ("id", "state", "held"))
 
 
@@ -191,12 +184,12 @@ def accept(
     tidegate device accept --all-matching 'model = gw1' --yes --reason "line 4"
     """
     if all_matching is not None:
-        asked = {"query": all_matching, "state": "pending", "limit": 500}
-        found = tuple(str(one["id"]) for one in client.pages(f"{API}/devices", asked))
+        asked = client.devices_list(query=all_matching, state="pending", limit=500)
+        found = tuple(one.id for one in asked)
         question = f"To let {len(found)} devices in, type their number"
         need_confirmation(question, str(len(found)), yes=yes, reason=reason)
         devices += found
-    _each(client, out, "accept", devices, reason)
+    _each(client, out, _accept, devices, reason or "")
 
 
 @command.command("approve")
@@ -217,9 +210,9 @@ def approve(device: str, fingerprint: str, reason: str | None, client: Client, o
     tidegate device approve gw1-00c2d9 --fingerprint "acorn otter ..."
     """
     key_beginning(fingerprint)
-    body = {"fingerprint": fingerprint, "reason": reason or ""}
-    found = client.post(f"{API}/devices/{quoted(device)}/accept", body)
-    show_lines(out, "device/1", found, [f"{found['id']} is {found['state']}."])
+    let_in = structs.LetIn(fingerprint=fingerprint, reason=reason or "")
+    found = client.devices_accept(device, let_in)
+    show_lines(out, "device/1", found, [f"{found.id} is {found.state}."])
 
 
 @command.command("reject")
@@ -233,7 +226,7 @@ def reject(devices: tuple[str, ...], reason: str | None, client: Client, out: Ou
     \b
     tidegate device reject gw1-00c2d9
     """
-    _each(client, out, "reject", devices, reason)
+    _each(client, out, Client.devices_reject, devices, reason or "")
 
 
 @command.command("hold")
@@ -247,7 +240,7 @@ def hold(devices: tuple[str, ...], reason: str | None, client: Client, out: Outp
     \b
     tidegate device hold gw1-00c2d9 --reason "on the test bench"
     """
-    _each(client, out, "hold", devices, reason)
+    _each(client, out, Client.devices_hold, devices, reason or "")
 
 
 @command.command("unhold")
@@ -267,7 +260,7 @@ def unhold(
     if len(devices) > 10:
         question = f"To let {len(devices)} devices go on, type their number"
         need_confirmation(question, str(len(devices)), yes=yes, reason=reason)
-    _each(client, out, "unhold", devices, reason)
+    _each(client, out, Client.devices_unhold, devices, reason or "")
 
 
 @command.command("revoke")
@@ -281,7 +274,7 @@ def revoke(devices: tuple[str, ...], reason: str | None, client: Client, out: Ou
     \b
     tidegate device revoke gw1-00c2d9 --reason "stolen"
     """
-    _each(client, out, "revoke", devices, need_reason(reason))
+    _each(client, out, Client.devices_revoke, devices, need_reason(reason))
 
 
 @command.command("decommission")
@@ -299,7 +292,7 @@ def decommission(device: str, yes: bool, reason: str | None, client: Client, out
     words = need_reason(reason)
     question = f"To retire {device} for ever, type its id"
     need_confirmation(question, device, yes=yes, reason=reason)
-    _each(client, out, "decommission", (device,), words)
+    _each(client, out, Client.devices_decommission, (device,), words)
 
 
 @command.command("swap")
@@ -321,8 +314,8 @@ def swap(device: str, fingerprint: str, client: Client, out: Output) -> None:
     tidegate device swap gw1-00c2d9 --fingerprint "acorn otter ..."
     """
     key_beginning(fingerprint)
-    found = client.post(f"{API}/devices/{quoted(device)}/swap", {"fingerprint": fingerprint})
-    show_lines(out, "device/1", found, [f"{found['id']} may come with its new key now."])
+    found = client.devices_swap(device, structs.Swap(fingerprint=fingerprint))
+    show_lines(out, "device/1", found, [f"{found.id} may come with its new key now."])
 
 
 @command.command("rekey")
@@ -336,7 +329,7 @@ def rekey(devices: tuple[str, ...], reason: str | None, client: Client, out: Out
     \b
     tidegate device rekey gw1-00c2d9
     """
-    _each(client, out, "rekey", devices, reason)
+    _each(client, out, Client.devices_rekey, devices, reason or "")
 
 
 @command.command("clear")
@@ -352,7 +345,7 @@ def clear(device: str, reason: str | None, client: Client, out: Output) -> None:
     \b
     tidegate device clear gw1-00c2d9 --reason "virtual machine restored twice"
     """
-    _each(client, out, "clear", (device,), need_reason(reason))
+    _each(client, out, Client.devices_clear, (device,), need_reason(reason))
 
 
 @command.command("preauthorize")
@@ -376,12 +369,12 @@ def preauthorize(file: Path, client: Client, out: Output) -> None:
     def send() -> None:
         if not batch:
             return
-        body = {"entries": [entry for _, entry in batch]}
-        found = client.post(f"{API}/preauthorized", body)
-        done["added"] += found["added"]
-        done["known"] += found["known"]
+        entries = [entry for _, entry in batch]
+        found = client.preauthorized_create(structs.FactoryList(entries=entries))
+        done["added"] += found.added
+        done["known"] += found.known
         problems.extend(
-            {"line": batch[one["index"]][0], "problem": one["detail"]} for one in found["refused"]
+            {"line": batch[one.index][0], "problem": one.detail} for one in found.refused
         )
         batch.clear()
 
@@ -417,14 +410,13 @@ def announced(drop: str | None, limit: int, client: Client, out: Output) -> None
     tidegate device preauthorized
     """
     if drop is not None:
-        client.delete(f"{API}/preauthorized/{quoted(drop)}")
+        client.preauthorized_remove(drop)
         out.note(f"{drop[:16]} is off the list.")
         return
-    asked = {"limit": min(limit, 500)}
-    items = list(itertools.islice(client.pages(f"{API}/preauthorized", asked), limit))
-    rows = items if out.json else [{**one, "came": when(one["used_at"])} for one in items]
+    found = itertools.islice(client.preauthorized_list(limit=min(limit, 500)), limit)
+    items = rows(out, found, lambda one: {"came": when(one.used_at)})
     columns = ("id", "serial", "product", "channel", "key_sha256", "came")
-    out.table("preauthorized/1", rows, columns, empty="nobody was announced")
+    out.table("preauthorized/1", items, columns, empty="nobody was announced")
 
 
 @command.command("tag")
@@ -438,81 +430,82 @@ def tag(device: str, tags: tuple[str, ...], client: Client, out: Output) -> None
     \b
     tidegate device tag gw1-00c2d9 beta lab-2
     """
-    found = client.put(f"{API}/devices/{quoted(device)}/tags", {"tags": list(tags)})
-    show_lines(out, "device/1", found, [f"{found['id']}: {', '.join(found['tags']) or 'no tags'}"])
+    found = client.devices_tags_replace(device, structs.Tags(tags=tags))
+    show_lines(out, "device/1", found, [f"{found.id}: {', '.join(found.tags) or 'no tags'}"])
 
 
-def _row(one: dict[str, Any]) -> dict[str, Any]:
-    update = one["update"] or {}
+def _accept(client: Client, name: str, because: structs.Because) -> structs.DeviceRecord:
+    return client.devices_accept(name, structs.LetIn(reason=because.reason))
+
+
+def _row(one: structs.DeviceRecord) -> dict[str, object]:
+    update = one.update
     return {
-        "device": one["id"],
-        "variant": one["variant"],
-        "runs": one["running_version"] or "-",
-        "update": f"{update['rollout']} {update['state']}" if update else "-",
-        "reason": update.get("reason") or "-",
-        "seen": when(one["last_seen"]),
+        "device": one.id,
+        "variant": one.variant,
+        "runs": one.running_version or "-",
+        "update": f"{update.rollout} {update.state}" if update else "-",
+        "reason": (update.reason if update else None) or "-",
+        "seen": when(one.last_seen),
     }
 
 
-def _event(one: dict[str, Any]) -> dict[str, Any]:
+def _event(one: structs.EventFacts) -> dict[str, object]:
     return {
-        **one,
-        "when": when(one["received_at"]),
-        "reason": one["reason"] or "-",
-        "update": one["update"] or "-",
-        "signed": "signed" if one["signed"] else "-",
-        "detail": one["body"].get("detail", ""),
+        "when": when(one.received_at),
+        "reason": one.reason or "-",
+        "update": one.update or "-",
+        "signed": "signed" if one.signed else "-",
+        "detail": one.body.get("detail", ""),
     }
 
 
-def _restarts(found: dict[str, Any]) -> str:
-    """Tell of restarts that nobody had asked for; older servers do not know of them."""
-    if not found.get("restarts"):
+def _restarts(found: structs.DeviceRecord) -> str:
+    """Tell of restarts that nobody had asked for."""
+    if not found.restarts:
         return ""
-    return f"{found['restarts']} that nobody asked for; the last {when(found['restarted_at'])} UTC ({found['restart_cause']})"
+    return f"{found.restarts} that nobody asked for; the last {when(found.restarted_at)} UTC ({found.restart_cause})"
 
 
-def _promise(found: dict[str, Any]) -> str:
-    if found["key_promised"]:
-        return f"expected: {found['key_promised']}"
-    return "ordered; the device makes it when it asks next" if found["rekey"] else ""
+def _promise(found: structs.DeviceRecord) -> str:
+    if found.key_promised:
+        return f"expected: {found.key_promised}"
+    return "ordered; the device makes it when it asks next" if found.rekey else ""
 
 
-def _shown(found: dict[str, Any], updates: list[dict[str, Any]]) -> list[str]:
-    runs = found["running_version"] or "a factory image"
-    held = f"HELD by {found['held_by']}" if found["held"] else ""
+def _shown(found: structs.DeviceRecord, updates: Sequence[structs.UpdateFacts]) -> list[str]:
+    runs = found.running_version or "a factory image"
+    held = f"HELD by {found.held_by}" if found.held else ""
     head = (
-        f"{found['id']}   {found['variant']}   {found['state']}   runs {found['product']} {runs} "
-        f"(counter {found['running_counter']})   seen {when(found['last_seen'])} UTC"
+        f"{found.id}   {found.variant}   {found.state}   runs {found.product} {runs} "
+        f"(counter {found.running_counter})   seen {when(found.last_seen)} UTC"
     )
     lines = [
         head,
         *fields(
             [
-                ("groups", ", ".join(found["groups"])),
-                ("tags", ", ".join(found["tags"])),
-                ("channel", found["channel"]),
-                ("agent", found["agent"]),
-                ("site", found["site"]),
-                ("serial", found["serial"]),
-                ("key", f"{found['key_words']}   {found['key_sha256']}"),
+                ("groups", ", ".join(found.groups)),
+                ("tags", ", ".join(found.tags)),
+                ("channel", found.channel),
+                ("agent", found.agent),
+                ("site", found.site),
+                ("serial", found.serial),
+                ("key", f"{found.key_words}   {found.key_sha256}"),
                 ("new key", _promise(found)),
-                ("floor", found["security_floor"]),
+                ("floor", found.security_floor),
                 ("held", held),
-                ("inhibitors", ", ".join(found["inhibitors"])),
-                ("waiting", found["waiting"]),
+                ("inhibitors", ", ".join(found.inhibitors)),
+                ("waiting", found.waiting),
                 ("restarts", _restarts(found)),
-                ("refuses", ", ".join(one[:12] for one in found["refuses"])),
+                ("refuses", ", ".join(one[:12] for one in found.refuses)),
             ]
         ),
     ]
-    for name, slot in sorted(found["slots"].items()):
+    for name, slot in sorted(found.slots.items()):
         version = slot.get("version") or f"counter {slot.get('release_counter', 0)}"
         lines.append(f"  slot {name}  {slot.get('state', '-'):9}  {version}")
     lines += ["", "Updates"] if updates else []
     for one in updates:
-        reason = f": {one['reason']}" if one["reason"] else ""
-        lines.append(
-            f"  {when(one['state_at'])}  {one['rollout']}, ring {one['ring']}: {one['state']}{reason}"
-        )
+        reason = f": {one.reason}" if one.reason else ""
+        lines.append(f"  {when(one.state_at)}  {one.rollout}, ring {one.ring}: {one.state}{reason}")
     return lines

@@ -3,10 +3,12 @@
 from pathlib import Path
 
 import click
+import msgspec
 
-from tidegate.cli._people import API, quoted, show_lines, when
-from tidegate.cli.client import Client, with_client
+from tidegate.cli._people import rows, show_lines, when
+from tidegate.cli.client import with_client
 from tidegate.cli.output import Output, give_up, with_output
+from tidegate.client import Client, structs
 
 _FILE = click.Path(path_type=Path)
 
@@ -30,9 +32,8 @@ def list_groups(client: Client, out: Output) -> None:
     \b
     tidegate group list
     """
-    items = list(client.pages(f"{API}/groups"))
-    rows = items if out.json else [{**one, "created": when(one["created_at"])} for one in items]
-    out.table("groups/1", rows, ("name", "query", "members", "created", "created_by"))
+    items = rows(out, client.groups_list(), lambda one: {"created": when(one.created_at)})
+    out.table("groups/1", items, ("name", "query", "members", "created", "created_by"))
 
 
 @command.command("show")
@@ -45,12 +46,11 @@ def show(name: str, client: Client, out: Output) -> None:
     \b
     tidegate group show pilot
     """
-    found = client.get(f"{API}/groups/{quoted(name)}")
-    devices = [
-        str(one["id"]) for one in client.pages(f"{API}/devices", {"group": name, "limit": 500})
-    ]
-    head = f"{name}   {found['query'] or 'static'}   {len(devices):,} devices"
-    show_lines(out, "group/1", {**found, "devices": devices}, [head, *devices])
+    found = client.groups_show(name)
+    devices = [one.id for one in client.devices_list(group=name, limit=500)]
+    head = f"{name}   {found.query or 'static'}   {len(devices):,} devices"
+    told = {**msgspec.structs.asdict(found), "devices": devices}
+    show_lines(out, "group/1", told, [head, *devices])
 
 
 @command.command("create")
@@ -65,8 +65,8 @@ def create(name: str, query: str | None, devices: Path | None, client: Client, o
     \b
     tidegate group create pilot --query 'tag:beta'
     """
-    body = {"name": name, "query": query, "devices": devices.read_text().split() if devices else []}
-    client.post(f"{API}/groups", body)
+    listed = devices.read_text().split() if devices else []
+    client.groups_create(structs.NewGroup(name=name, query=query, devices=listed))
     out.made(name)
 
 
@@ -84,9 +84,9 @@ def edit(name: str, query: str | None, devices: Path | None, client: Client, out
     """
     if (query is None) == (devices is None):
         give_up("request.invalid", "give --query or --devices")
-    body = {"query": query, "devices": devices.read_text().split() if devices else None}
-    found = client.put(f"{API}/groups/{quoted(name)}", body)
-    show_lines(out, "group/1", found, [f"{name}: {found['query'] or found['members']}"])
+    listed = devices.read_text().split() if devices else None
+    found = client.groups_replace(name, structs.GroupChange(query=query, devices=listed))
+    show_lines(out, "group/1", found, [f"{name}: {found.query or found.members}"])
 
 
 @command.command("remove")
@@ -99,5 +99,5 @@ def remove(name: str, client: Client, out: Output) -> None:
     \b
     tidegate group remove pilot
     """
-    client.delete(f"{API}/groups/{quoted(name)}")
+    client.groups_remove(name)
     out.note(f"{name} is removed. Audiences that name it match nobody by it.")

@@ -2,10 +2,10 @@
 
 import click
 
-from tidegate.cli._people import API
 from tidegate.cli._stop import narrow
-from tidegate.cli.client import Client, with_client
+from tidegate.cli.client import with_client
 from tidegate.cli.output import Output, give_up, with_output
+from tidegate.client import Client, structs
 
 
 @click.command("halt", short_help="Stop rollouts at once.")
@@ -25,12 +25,11 @@ def command(
     """
     wanted = list(names)
     if everything:
-        query = {"state": "active,paused", "limit": 500}
-        wanted += [str(one["name"]) for one in client.pages(f"{API}/rollouts", query)]
+        wanted += [one.name for one in client.rollouts_list(state="active,paused", limit=500)]
     if not wanted:
         if everything:
             out.note("nothing is active")
             return
         give_up("request.invalid", "name a rollout, or --all")
     for name in dict.fromkeys(wanted):
-        narrow(client, out, "halt", name, reason)
+        narrow(client, out, "halt", name, structs.Act(reason=reason or ""))

@@ -1,16 +1,18 @@
 """`tidegate incident`: an incident and its story."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 
 from tidegate.cli._incident_grant import grant, grant_lines
 from tidegate.cli._incident_public import publish, publish_update, unpublish
-from tidegate.cli._people import API, quoted, show_lines, when
-from tidegate.cli.client import Client, with_client
+from tidegate.cli._people import rows, show_lines, when
+from tidegate.cli.client import with_client
 from tidegate.cli.output import Output, give_up, with_output
+from tidegate.client import Client, structs
 
 _SEVERITY = click.Choice(["critical", "major", "minor"])
 _LISTS = ("affected", "exposed", "past-return", "stopped")
@@ -42,10 +44,10 @@ def list_incidents(state: str | None, client: Client, out: Output) -> None:
     \b
     tidegate incident list --state unclosed
     """
-    items = list(client.pages(f"{API}/incidents", {"state": state, "limit": 200}))
-    rows = items if out.json else [{**one, "opened": when(one["opened_at"])} for one in items]
+    found = client.incidents_list(state=state, limit=200)
+    items = rows(out, found, lambda one: {"opened": when(one.opened_at)})
     columns = ("name", "state", "severity", "owner", "kind", "opened", "rollout", "summary")
-    out.table("incidents/1", rows, columns)
+    out.table("incidents/1", items, columns)
 
 
 @command.command("open")
@@ -77,9 +79,9 @@ def open_incident(
         "severity": severity,
         "owner": owner or "",
     }
-    found = client.post(f"{API}/incidents", body)
-    out.note(f"Next: tidegate incident show {found['name']}")
-    out.made(found["name"])
+    found = client.incidents_create(msgspec.convert(body, structs.NewIncident))
+    out.note(f"Next: tidegate incident show {found.name}")
+    out.made(found.name)
 
 
 @command.command("show")
@@ -92,15 +94,14 @@ def show(name: str, client: Client, out: Output) -> None:
     \b
     tidegate incident show INC-2026-014
     """
-    path = f"{API}/incidents/{quoted(name)}"
-    found = client.get(path)
-    text = "" if out.json else str(client.get(f"{path}/export", {"format": "md"}))
+    found = client.incidents_show(name)
+    text = "" if out.json else client.incidents_export(name, format="md")
     lines = text.rstrip().split("\n")
-    if found["grants"]:
-        lines += ["", "Grants of a way back", *grant_lines(found["grants"])]
+    if found.grants:
+        lines += ["", "Grants of a way back", *grant_lines(found.grants)]
     show_lines(out, "incident/1", found, lines)
-    if found["report"]["missing"]:
-        out.note(f"Missing: {', '.join(found['report']['missing'])}")
+    if found.report.missing:
+        out.note(f"Missing: {', '.join(found.report.missing)}")
         out.note(f"Next: tidegate incident note {name} --action TEXT")
 
 
@@ -128,8 +129,8 @@ def edit(
     body = {key: value for key, value in wanted.items() if value is not None}
     if not body:
         give_up("request.invalid", "give --severity, --owner or --summary")
-    found = client.post(f"{API}/incidents/{quoted(name)}/edit", body)
-    said = f"{name}: {found['severity']}, led by {found['owner'] or 'nobody'}"
+    found = client.incidents_edit(name, msgspec.convert(body, structs.IncidentEdit))
+    said = f"{name}: {found.severity}, led by {found.owner or 'nobody'}"
     show_lines(out, "incident/1", found, [said])
 
 
@@ -163,8 +164,8 @@ def note(
     if len(said) != 1:
         give_up("request.invalid", "give one of TEXT, --action, --hypothesis and --cause")
     ((kind, words),) = said.items()
-    body = {"text": words, "kind": kind}
-    found = client.post(f"{API}/incidents/{quoted(name)}/notes", body)
+    said_as = msgspec.convert({"text": words, "kind": kind}, structs.NewNote)
+    found = client.incidents_notes(name, said_as)
     show_lines(out, "incident/1", found, [f"{name}: written down"])
 
 
@@ -195,18 +196,17 @@ def followup(
 
     if (text is None) == (done is None):
         give_up("request.invalid", "give a TEXT, or --done NUMBER")
-    path = f"{API}/incidents/{quoted(name)}/followups"
     if done is not None:
-        found = client.post(f"{path}/{done}/done", {})
+        found = client.incidents_followups_done(name, done)
     else:
         at = int(due.replace(tzinfo=dt.UTC).timestamp()) + 86_399 if due else 0
-        found = client.post(path, {"text": text, "owner": owner or "", "due_at": at})
+        left = structs.NewFollowUp(text=text or "", owner=owner or "", due_at=at)
+        found = client.incidents_followups(name, left)
     show_lines(out, "incident/1", found, [f"{name}: written down"])
 
 
-def _move(verb: str, client: Client, out: Output, name: str, reason: str) -> None:
-    found = client.post(f"{API}/incidents/{quoted(name)}/{verb}", {"reason": reason})
-    show_lines(out, "incident/1", found, [f"{name} is {found['state']}"])
+def _told(out: Output, name: str, found: structs.IncidentFacts) -> None:
+    show_lines(out, "incident/1", found, [f"{name} is {found.state}"])
 
 
 @command.command("mitigate")
@@ -220,7 +220,7 @@ def mitigate(name: str, reason: str, client: Client, out: Output) -> None:
     \b
     tidegate incident mitigate INC-2026-014 --reason "all 17 are back on 2.4.1"
     """
-    _move("mitigate", client, out, name, reason)
+    _told(out, name, client.incidents_mitigate(name, structs.Because(reason=reason)))
 
 
 @command.command("reopen")
@@ -234,7 +234,7 @@ def reopen(name: str, reason: str, client: Client, out: Output) -> None:
     \b
     tidegate incident reopen INC-2026-014 --reason "it came back"
     """
-    _move("reopen", client, out, name, reason)
+    _told(out, name, client.incidents_reopen(name, structs.Because(reason=reason)))
 
 
 @command.command("close")
@@ -248,7 +248,7 @@ def close(name: str, reason: str, client: Client, out: Output) -> None:
     \b
     tidegate incident close INC-2026-014
     """
-    _move("close", client, out, name, reason)
+    _told(out, name, client.incidents_close(name, structs.Because(reason=reason)))
 
 
 @command.command("cohort")
@@ -266,18 +266,16 @@ def cohort(name: str, which: str, form: str, client: Client, out: Output) -> Non
     tidegate incident cohort INC-2026-014 --list past-return
     tidegate incident cohort INC-2026-014 --format csv > cohort.csv
     """
-    items = list(
-        client.pages(f"{API}/incidents/{quoted(name)}/cohort", {"which": which, "limit": 500})
-    )
+    found = client.incidents_cohort_list(name, which=which, limit=500)
     if form == "csv" and not out.json:
-        click.echo(_csv(items), nl=False)
+        click.echo(_csv(found), nl=False)
         return
-    rows = items if out.json else [{**one, "since": when(one["at"])} for one in items]
+    items = rows(out, found, lambda one: {"since": when(one.at)})
     columns = ("device", "variant", "ring", "state", "reason", "since", "site")
-    out.table("incident-cohort/1", rows, columns)
+    out.table("incident-cohort/1", items, columns)
 
 
-def _csv(items: list[Mapping[str, Any]]) -> str:
+def _csv(items: Iterable[structs.CohortDevice]) -> str:
     """Write devices as CSV (RFC 4180). Nothing that a device says of itself becomes a formula in a spreadsheet."""
     import csv
     import io
@@ -297,7 +295,7 @@ def _csv(items: list[Mapping[str, Any]]) -> str:
     writer = csv.writer(text)
     writer.writerow(fields)
     for one in items:
-        cells = [str(one[field]) for field in fields]
+        cells = [str(getattr(one, field)) for field in fields]
         writer.writerow(
             [
                 f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
@@ -322,10 +320,8 @@ def export(name: str, form: str, target: Path | None, quiet: bool, client: Clien
     tidegate incident export INC-2026-014 --format html --out inc-014.html
     tidegate incident export INC-2026-014 --format json
     """
-    import json
-
-    found = client.get(f"{API}/incidents/{quoted(name)}/export", {"format": form})
-    text = json.dumps(found, ensure_ascii=False) + "\n" if form == "json" else str(found)
+    found = client.incidents_export(name, format=form)
+    text = f"{found.rstrip()}\n" if form == "json" else found
     if target is None:
         click.echo(text, nl=False)
         return

@@ -11,8 +11,9 @@ from urllib.parse import urlsplit
 import click
 import msgspec
 
-from tidegate.cli.client import Client, with_client
+from tidegate.cli.client import with_client
 from tidegate.cli.output import Output, with_output
+from tidegate.client import Client
 from tidegate.core.amounts import format_duration
 from tidegate.core.calendar import Due, Entry, days, due_of, entries, icalendar
 from tidegate.core.caps import ROLE_MAX
@@ -234,9 +235,9 @@ def calendar(files: tuple[Path, ...], ics: bool, client: Client, out: Output) ->
         loud: tuple[str, ...] = ()
         place = "files"
     else:
-        answer = client.get("/api/v1/calendar")
-        found = msgspec.convert(answer["items"], type=tuple[Entry, ...])
-        loud, place = tuple(answer["one_signer"]), urlsplit(client.server).netloc
+        answer = client.calendar_list()
+        found = msgspec.convert(msgspec.to_builtins(answer.items), type=tuple[Entry, ...])
+        loud, place = answer.one_signer, urlsplit(client.server).netloc
     if ics:
         click.echo(icalendar(found, now=now, place=place), nl=False)
         return

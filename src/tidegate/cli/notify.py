@@ -2,9 +2,10 @@
 
 import click
 
-from tidegate.cli._people import API, show_lines, when
-from tidegate.cli.client import Client, with_client
+from tidegate.cli._people import rows, show_lines, when
+from tidegate.cli.client import with_client
 from tidegate.cli.output import Output, with_output
+from tidegate.client import Client, structs
 
 
 @click.group("notify")
@@ -28,22 +29,19 @@ def list_notices(state: str | None, client: Client, out: Output) -> None:
     tidegate notify list
     tidegate notify list --state dead --json
     """
-    path, asked = f"{API}/notifications", {"state": state, "limit": 200}
-    items = list(client.pages(path, asked))
-    rows = items if out.json else [_row(one) for one in items]
+    items = rows(out, client.notifications_list(state=state, limit=200), _row)
     columns = ("number", "state", "channel", "event", "about", "tries", "owed", "again", "error")
-    out.table("notifications/1", rows, columns)
-    channels = client.get(path, {"limit": 1})["channels"]
+    out.table("notifications/1", items, columns)
+    channels = client.notifications_list(limit=1).first().channels
     for one in channels:
-        out.note(
-            f"Channel {one['name']}: {one['kind']}, {one['place']}, {', '.join(one['events']) or 'every event'}"
-        )
+        events = ", ".join(one.events) or "every event"
+        out.note(f"Channel {one.name}: {one.kind}, {one.place}, {events}")
     if not channels:
         out.note("No channel: add [[webhook]] or [[mail]] to tidegate.toml.")
 
 
-def _row(one: dict[str, object]) -> dict[str, object]:
-    return {**one, "owed": when(one["created_at"]), "again": when(one["next_at"])}
+def _row(one: structs.NoticeFacts) -> dict[str, object]:
+    return {"owed": when(one.created_at), "again": when(one.next_at)}
 
 
 @command.command("replay")
@@ -56,8 +54,8 @@ def replay(number: int, client: Client, out: Output) -> None:
     \b
     tidegate notify replay 42
     """
-    found = client.post(f"{API}/notifications/{number}/replay", {})
-    show_lines(out, "notification/1", found, [f"{number} to {found['channel']}: {found['state']}"])
+    found = client.notifications_replay(number)
+    show_lines(out, "notification/1", found, [f"{number} to {found.channel}: {found.state}"])
 
 
 @command.command("test")
@@ -70,6 +68,6 @@ def test(channel: str, client: Client, out: Output) -> None:
     \b
     tidegate notify test ops
     """
-    found = client.post(f"{API}/notifications/test", {"channel": channel})
+    found = client.notifications_test(structs.NewTest(channel=channel))
     show_lines(out, "notification-test/1", found, [f"Owed to {channel}."])
     out.note("Next: tidegate notify list")

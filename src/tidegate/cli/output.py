@@ -282,7 +282,7 @@ def printable(text: str) -> str:
 def _field(plain: Any, name: str) -> str:
     for part in name.split("."):
         plain = plain.get(part, "") if isinstance(plain, dict) else ""
-    if isinstance(plain, list):
+    if isinstance(plain, list | tuple):
         return ", ".join(printable(str(one)) for one in plain)
     return printable("" if plain is None else str(plain))
 

@@ -7,9 +7,10 @@ import click
 from tidegate.cli import _ceremony as ceremony
 from tidegate.cli import _changes as changes
 from tidegate.cli._anchor import explain_anchor, find_anchor
-from tidegate.cli.client import Client, with_client
+from tidegate.cli.client import with_client
 from tidegate.cli.output import Output, with_output
 from tidegate.cli.targets import announce
+from tidegate.client import Client
 from tidegate.core.errors import ConfigError, PublisherError, RequestError
 from tidegate.core.keys import PublicKey
 from tidegate.core.metadata import (

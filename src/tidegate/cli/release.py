@@ -4,18 +4,19 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import click
+import msgspec
 
 from tidegate.cli import _ceremony as ceremony
 from tidegate.cli._offline import bundle_offline
 from tidegate.cli._published import previous_role, published_now, targets_now
 from tidegate.cli._release_again import re_release_command
 from tidegate.cli._supply import attached_lines, fetch, judge, rules_of, shown_lines
-from tidegate.cli.client import Client, with_client
+from tidegate.cli.client import with_client
 from tidegate.cli.keys import open_signer
 from tidegate.cli.output import Output, need_confirmation, printable, with_output
+from tidegate.client import Client, structs
 from tidegate.core.accept import alone
 from tidegate.core.amounts import format_size, parse_duration
 from tidegate.core.authority import Mandate
@@ -319,9 +320,8 @@ def list_releases(product: str | None, client: Client, out: Output) -> None:
     tidegate release list
     tidegate release list --product gw1 --json
     """
-    query = {"product": product}
     columns = ["name", "counter", "security_version", "channels", "state"]
-    out.table("releases/1", client.pages("/api/v1/releases", query), columns, empty="no releases")
+    out.table("releases/1", client.releases_list(product=product), columns, empty="no releases")
 
 
 @command.command("show")
@@ -334,13 +334,13 @@ def show(name: str, client: Client, out: Output) -> None:
     \b
     tidegate release show gw1-1.0.0
     """
-    found = client.get(f"/api/v1/releases/{name}")
+    found = client.releases_show(name)
     lines = [
         f"{key:<18} {printable(str(value))}"
-        for key, value in found.items()
-        if not isinstance(value, dict | list)
+        for key, value in msgspec.to_builtins(found).items()
+        if not isinstance(value, dict | tuple | list)
     ]
-    lines += shown_lines(found["attachments"])
+    lines += shown_lines(found.attachments)
     out.data("release/1", found, "\n".join(lines))
 
 
@@ -360,8 +360,7 @@ def fetch_attachments(
     tidegate release fetch gw1-1.0.0
     tidegate release fetch gw1-1.0.0 --kind sbom --out sboms
     """
-    found = client.get(f"/api/v1/releases/{quote(name, safe='')}")
-    product = str(found["product"])
+    product = client.releases_show(name).product
     trusted = published_now(product, root, client, out)
     document = trusted.roles.get(product_role(product)) if trusted is not None else None
     targets = list(signed_targets(document).values()) if document is not None else []
@@ -371,9 +370,7 @@ def fetch_attachments(
             "request.not_found",
             f"the product role does not name {name} any more; nothing proves it",
         )
-    made = [
-        path for one in mine for path in fetch(client, quote(name, safe=""), one, kinds, folder)
-    ]
+    made = [path for one in mine for path in fetch(client, name, one, kinds, folder)]
     if not made:
         raise RequestError("request.not_found", f"nothing of that kind is attached to {name}")
     out.note("Each is what the signers of the product signed.")
@@ -392,11 +389,11 @@ def recall(name: str, reason: str, client: Client, out: Output) -> None:
     \b
     tidegate release recall gw1-1.1.0 --reason "bricks revision 5"
     """
-    done = client.post(f"/api/v1/releases/{name}/recall", {"reason": reason})
-    out.note(f"{printable(done['text'])}.")
-    if done["way_back"]:
-        out.note(f"Next: {done['way_back']}")
-    out.made(name, halted=done["halted"], cancelled=done["cancelled"], running=done["running"])
+    done = client.releases_recall(name, structs.Because(reason=reason))
+    out.note(f"{printable(done.text)}.")
+    if done.way_back:
+        out.note(f"Next: {done.way_back}")
+    out.made(name, halted=done.halted, cancelled=done.cancelled, running=done.running)
 
 
 # --- parts --------------------------------------------------------------------------------------------------------------

@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from msgspec.structs import asdict, replace
 
 from tidegate.cli import _edit, _evidence_text, _rollout_text, _series_text
-from tidegate.cli._people import API, confirm, need_reason, quoted, read_toml, show_lines, when
+from tidegate.cli._people import confirm, need_reason, read_toml, rows, show_lines, when
 from tidegate.cli._stop import narrow
-from tidegate.cli.client import Client, with_client
+from tidegate.cli._widen import widen
+from tidegate.cli.client import with_client
 from tidegate.cli.output import Output, printable, with_output
+from tidegate.client import Client, structs
 from tidegate.core.amounts import parse_duration
 from tidegate.core.errors import RequestError
 
@@ -42,11 +45,11 @@ def _whom(function: F) -> F:
     return function
 
 
-def _one_of(variant: str, where: str) -> dict[str, str]:
+def _one_of(variant: str, where: str, reason: str | None = None) -> structs.Act:
     """Return what was named, as the API takes it."""
     if bool(variant) == bool(where):
         raise RequestError("request.invalid", "name a --variant, or --where QUERY")
-    return {"variant": variant} if variant else {"where": where}
+    return structs.Act(variant=variant, where=where, reason=reason or "")
 
 
 @click.group("rollout")
@@ -97,30 +100,31 @@ def create(
     body |= {key: value for key, value in given.items() if value is not None}
     body |= {"draft": True} if draft else {}
     body |= {"dynamic": False} if snapshot else {}
-    found = client.call("POST", f"{API}/rollouts", body, query={"dry_run": "true"})
+    found = client.rollouts_create_dry_run(body)
     shown = str(body.get("name") or body.get("release"))
     if dry_run:
         told = _rollout_text.reach(shown, found)
         if play:
             from tidegate.cli import _foresee
 
-            found = {**found, "played": _foresee.lines(found)}
-            told += ["", *found["played"]]
-        show_lines(out, "reach/1", found, told)
+            played = _foresee.lines(found)
+            show_lines(out, "reach/1", {**asdict(found), "played": played}, [*told, "", *played])
+        else:
+            show_lines(out, "reach/1", found, told)
         out.note("Nothing was written.")
         return
     for line in _rollout_text.lints(found):
         if not line.lstrip().startswith("note"):
             out.note(printable(line))
     what = (
-        f"Rollout {shown} would bring {found['release']} to {found['offered']:,} of "
-        f"{found['matched']:,} matching devices."
+        f"Rollout {shown} would bring {found.release} to {found.offered:,} of "
+        f"{found.matched:,} matching devices."
     )
     if not draft:
-        reason = confirm(client, out, what, int(found["offered"]), yes=yes, reason=reason)
-    done = client.post(f"{API}/rollouts", {**body, "reason": reason or ""})
+        reason = confirm(client, out, what, found.offered, yes=yes, reason=reason)
+    done = client.rollouts_create({**body, "reason": reason or ""})
     _rollout_text.told(out, done)
-    out.made(str(done["name"]), state=done["state"], request=done["request"])
+    out.made(done.name, state=done.state, request=done.request)
 
 
 @command.command("list")
@@ -134,9 +138,9 @@ def list_rollouts(state: str | None, client: Client, out: Output) -> None:
     tidegate rollout list
     tidegate rollout list --state active,halted
     """
-    items = list(client.pages(f"{API}/rollouts", {"state": state, "limit": 200}))
-    rows = items if out.json else [{**one, "created": when(one["created_at"])} for one in items]
-    out.table("rollouts/1", rows, ("name", "state", "release", "kind", "created", "created_by"))
+    found = client.rollouts_list(state=state, limit=200)
+    items = rows(out, found, lambda one: {"created": when(one.created_at)})
+    out.table("rollouts/1", items, ("name", "state", "release", "kind", "created", "created_by"))
 
 
 @command.command("show")
@@ -150,11 +154,9 @@ def show(name: str, client: Client, out: Output) -> None:
     tidegate rollout show gw1-2.4.1
     tidegate rollout show gw1-2.4.1 --json
     """
-    found = client.get(f"{API}/rollouts/{quoted(name)}")
-    evidence = client.get(f"{API}/rollouts/{quoted(name)}/evidence")
-    show_lines(
-        out, "rollout/1", {**found, "evidence": evidence}, _rollout_text.shown(found, evidence)
-    )
+    found, evidence = client.rollouts_show(name), client.rollouts_evidence(name)
+    told = {**asdict(found), "evidence": evidence}
+    show_lines(out, "rollout/1", told, _rollout_text.shown(found, evidence))
 
 
 @command.command("series")
@@ -163,9 +165,9 @@ def show(name: str, client: Client, out: Output) -> None:
 @with_output
 def series(name: str, client: Client, out: Output) -> None:
     """Show how a rollout's counters stood, hour by hour. `bad`: reverted, failed or lost; MB: fetched within the hour."""
-    found = client.get(f"{API}/rollouts/{quoted(name)}/series")
-    rows = found["items"] if out.json else _series_text.hours(found)
-    out.table("rollout-series/1", rows, _series_text.COLUMNS, empty="nothing has happened yet")
+    found = client.rollouts_series_list(name)
+    items = list(found.items) if out.json else _series_text.hours(found)
+    out.table("rollout-series/1", items, _series_text.COLUMNS, empty="nothing has happened yet")
 
 
 @command.command("explain")
@@ -180,8 +182,8 @@ def explain(name: str, ring: str | None, client: Client, out: Output) -> None:
     tidegate rollout explain gw1-2.4.1
     tidegate rollout explain gw1-2.4.1 --ring fleet
     """
-    found = client.get(f"{API}/rollouts/{quoted(name)}/explain", {"ring": ring})
-    show_lines(out, "explanation/1", found, list(found["lines"]))
+    found = client.rollouts_explain(name, ring=ring)
+    show_lines(out, "explanation/1", found, list(found.lines))
 
 
 @command.command("evidence")
@@ -199,14 +201,13 @@ def evidence(ctx: click.Context, name: str, *, replay: bool, client: Client, out
     tidegate rollout evidence gw1-2.4.1
     tidegate rollout evidence gw1-2.4.1 --replay
     """
-    path = f"{API}/rollouts/{quoted(name)}/evidence"
     if replay:
-        found = client.get(f"{path}/replay")
+        found = client.rollouts_evidence_replay(name)
         show_lines(out, "replay/1", found, _evidence_text.replayed(name, found))
-        if found["differs_at"] or found["digest"] != found["kept"]:
+        if found.differs_at or found.digest != found.kept:
             ctx.exit(1)
         return
-    gate = client.get(path)["gate"]
+    gate = client.rollouts_evidence(name).gate
     if gate is None:
         raise RequestError(
             "request.not_found",
@@ -226,9 +227,8 @@ def log(name: str, client: Client, out: Output) -> None:
     \b
     tidegate rollout log gw1-2.4.1
     """
-    items = list(client.pages(f"{API}/rollouts/{quoted(name)}/log"))
-    rows = items if out.json else [{**one, "when": when(one["at"])} for one in items]
-    out.table("log/1", rows, ("when", "actor", "action", "text"))
+    items = rows(out, client.rollouts_log_list(name), lambda one: {"when": when(one.at)})
+    out.table("log/1", items, ("when", "actor", "action", "text"))
 
 
 @command.command("devices")
@@ -247,11 +247,10 @@ def devices(name: str, state: str | None, client: Client, out: Output) -> None:
     tidegate rollout devices gw1-2.4.1 --state past
     tidegate rollout devices gw1-2.4.1 --state reverted,lost --json
     """
-    query = {"state": state, "limit": 500}
-    items = list(client.pages(f"{API}/rollouts/{quoted(name)}/updates", query))
-    rows = items if out.json else [{**one, "since": when(one["since"])} for one in items]
+    found = client.rollouts_updates_list(name, state=state, limit=500)
+    items = rows(out, found, lambda one: {"since": when(one.since)})
     columns = ("device", "state", "reason", "ring", "variant", "site", "since")
-    out.table("rollout-devices/1", rows, columns, empty="no device is in that state")
+    out.table("rollout-devices/1", items, columns, empty="no device is in that state")
 
 
 @command.command("stragglers")
@@ -264,10 +263,10 @@ def stragglers(name: str, client: Client, out: Output) -> None:
     \b
     tidegate rollout stragglers gw1-2.5.1
     """
-    items = list(client.pages(f"{API}/rollouts/{quoted(name)}/stragglers", {"limit": 500}))
-    rows = items if out.json else [{**one, "heard": when(one["last_seen"])} for one in items]
+    found = client.rollouts_stragglers_list(name, limit=500)
+    items = rows(out, found, lambda one: {"heard": when(one.last_seen)})
     columns = ("device", "state", "heard", "variant", "site", "why")
-    out.table("stragglers/1", rows, columns, empty="everybody has gone back")
+    out.table("stragglers/1", items, columns, empty="everybody has gone back")
 
 
 @command.command("wait")
@@ -297,12 +296,8 @@ def wait(
     pause = max(1, parse_duration(every, "--every"))
     last = ""
     while True:
-        found = client.get(f"{API}/rollouts/{quoted(name)}")
-        line = (
-            f"{found['state']}: {found['because'][0]['text']}"
-            if found["because"]
-            else found["state"]
-        )
+        found = client.rollouts_show(name)
+        line = f"{found.state}: {found.because[0].text}" if found.because else found.state
         if line != last:
             out.note(printable(line))
             last = line
@@ -310,7 +305,7 @@ def wait(
         if code is None and end is not None and time.monotonic() >= end:
             code = TIMED_OUT
         if code is not None:
-            said = f"{name} {found['state']}"
+            said = f"{name} {found.state}"
             if code == TIMED_OUT:
                 said = f"{name} is still {line} (after {timeout})"
             show_lines(out, "rollout/1", found, [said])
@@ -329,9 +324,7 @@ def approve(name: str, reason: str, client: Client, out: Output) -> None:
     \b
     tidegate rollout approve gw1-2.4.1
     """
-    _rollout_text.told(
-        out, client.post(f"{API}/rollouts/{quoted(name)}/approve", {"reason": reason})
-    )
+    _rollout_text.told(out, client.rollouts_approve(name, structs.Act(reason=reason)))
 
 
 @command.command("requests")
@@ -344,11 +337,10 @@ def requests(everything: bool, client: Client, out: Output) -> None:
     \b
     tidegate rollout requests
     """
-    found = client.get(f"{API}/approvals", {"state": "" if everything else "open"})
-    items = found["items"]
-    rows = items if out.json else [{**one, "asked": when(one["asked_at"])} for one in items]
+    found = client.approvals_list(state="" if everything else "open")
+    items = rows(out, found.items, lambda one: {"asked": when(one.asked_at)})
     columns = ("id", "rollout", "action", "state", "asked_by", "asked", "reason")
-    out.table("requests/1", rows, columns, empty="nothing waits")
+    out.table("requests/1", items, columns, empty="nothing waits")
 
 
 @command.command("decline")
@@ -362,28 +354,11 @@ def decline(name: str, reason: str | None, client: Client, out: Output) -> None:
     \b
     tidegate rollout decline gw1-2.4.1 --reason "not before the holidays"
     """
-    asked = client.get(f"{API}/approvals")["items"]
-    numbers = [one["id"] for one in asked if one["rollout"] == name]
+    numbers = [one.id for one in client.approvals_list().items if one.rollout == name]
     if not numbers:
         raise RequestError("request.not_found", f"nothing of {name} waits for approval")
-    body = {"reason": need_reason(reason)}
-    _rollout_text.told(out, client.post(f"{API}/approvals/{numbers[0]}/decline", body))
-
-
-def _widen(
-    client: Client, out: Output, verb: str, name: str, options: dict[str, Any], **detail: str
-) -> None:
-    """Say what a verb reaches, ask, and carry it out."""
-    path = f"{API}/rollouts/{quoted(name)}/{verb}"
-    found = client.call("POST", path, {**detail, "reason": ""}, query={"dry_run": "true"})
-    devices = int(found["devices"])
-    if options["dry_run"]:
-        show_lines(out, "would/1", found, [f"{verb} {name} would reach {devices:,} devices."])
-        out.note("Nothing was written.")
-        return
-    what = f"{verb} {name} offers it to {devices:,} devices."
-    reason = confirm(client, out, what, devices, yes=options["yes"], reason=options["reason"])
-    _rollout_text.told(out, client.post(path, {**detail, "reason": reason}))
+    because = structs.Decision(reason=need_reason(reason))
+    _rollout_text.told(out, client.approvals_decline(numbers[0], because))
 
 
 @command.command("start")
@@ -397,7 +372,7 @@ def start(name: str, client: Client, out: Output, **options: Any) -> None:
     \b
     tidegate rollout start gw1-2.4.1 --yes --reason "tested"
     """
-    _widen(client, out, "start", name, options)
+    widen(client, out, "start", name, options)
 
 
 @command.command("activate")
@@ -412,7 +387,7 @@ def activate(name: str, client: Client, out: Output, **options: Any) -> None:
     tidegate rollout activate gw1-2.4.1 --dry-run
     tidegate rollout activate gw1-2.4.1 --yes --reason "everybody has it"
     """
-    _widen(client, out, "activate", name, options)
+    widen(client, out, "activate", name, options)
 
 
 @command.command("resume")
@@ -426,7 +401,7 @@ def resume(name: str, client: Client, out: Output, **options: Any) -> None:
     \b
     tidegate rollout resume gw1-2.4.1 --yes --reason "router fixed"
     """
-    _widen(client, out, "resume", name, options)
+    widen(client, out, "resume", name, options)
 
 
 @command.command("advance")
@@ -441,7 +416,7 @@ def advance(name: str, ring: str, client: Client, out: Output, **options: Any) -
     \b
     tidegate rollout advance gw1-2.4.1 --ring pilot --yes --reason "seen enough"
     """
-    _widen(client, out, "advance", name, options, ring=ring)
+    widen(client, out, "advance", name, options, structs.Act(ring=ring))
 
 
 @command.command("readmit")
@@ -459,7 +434,7 @@ def readmit(
     tidegate rollout readmit gw1-2.5.0 --variant gw1-r6 --yes --reason "was the router"
     tidegate rollout readmit gw1-2.5.0 --where 'site = lyon' --yes --reason "was the router"
     """
-    _widen(client, out, "readmit", name, options, **_one_of(variant, where))
+    widen(client, out, "readmit", name, options, _one_of(variant, where))
 
 
 @command.command("edit")
@@ -488,14 +463,14 @@ def edit(
     tidegate rollout edit gw1-2.4.1 --steps fleet=1%,5%,20%,100% --in-flight 50 --yes --reason "slower"
     """
     method, body = _edit.body_of(file, given)
-    path = f"{API}/rollouts/{quoted(name)}"
-    found = client.get(path)
-    what = f"This {'changes' if file is None else 'replaces'} the policy of {name}, which is {found['state']}."
-    evidence = client.get(f"{path}/evidence")
-    devices = sum(int(one["audience"]) for one in evidence["tallies"])
+    found = client.rollouts_show(name)
+    word = "changes" if file is None else "replaces"
+    what = f"This {word} the policy of {name}, which is {found.state}."
+    devices = sum(one.audience for one in client.rollouts_evidence(name).tallies)
     reason = confirm(client, out, what, devices, yes=yes, reason=reason)
-    headers = {"If-Match": f'"{found["generation"]}"'}
-    _rollout_text.told(out, client.call(method, path, {**body, "reason": reason}, headers=headers))
+    send = client.rollouts_change if method == "PATCH" else client.rollouts_replace
+    done = send(name, {**body, "reason": reason}, if_match=f'"{found.generation}"')
+    _rollout_text.told(out, done)
 
 
 @command.command("fallback")
@@ -521,19 +496,18 @@ def fallback(
     tidegate rollout fallback gw1-2.5.1 --dry-run
     tidegate rollout fallback gw1-2.5.1 --to gw1-2.4.1 --yes --reason "INC-2026-014"
     """
-    path = f"{API}/rollouts/{quoted(name)}/fallback"
-    body = {"to": to, "cohort": cohort, "reason": ""}
-    found = client.call("POST", path, body, query={"dry_run": "true"})
+    order = structs.FallbackOrder(to=to, cohort=cohort)
+    found = client.rollouts_fallback_dry_run(name, order)
     if dry_run:
         show_lines(out, "fallback/1", found, _rollout_text.way_back(found))
         out.note("Nothing was written.")
         return
-    devices = int(found["resident"])
-    what = f"This orders {devices:,} devices back to {found['to']}."
+    devices = found.resident
+    what = f"This orders {devices:,} devices back to {found.to}."
     reason = confirm(client, out, what, devices, yes=yes, reason=reason)
-    done = client.post(path, {**body, "to": found["to"], "reason": reason})
+    done = client.rollouts_fallback(name, replace(order, to=found.to, reason=reason))
     _rollout_text.told(out, done)
-    out.made(str(done["name"]), state=done["state"], request=done["request"])
+    out.made(done.name, state=done.state, request=done.request)
 
 
 @command.command("pause")
@@ -547,7 +521,7 @@ def pause(name: str, reason: str | None, client: Client, out: Output) -> None:
     \b
     tidegate rollout pause gw1-2.4.1
     """
-    narrow(client, out, "pause", name, reason)
+    narrow(client, out, "pause", name, structs.Act(reason=reason or ""))
 
 
 @command.command("halt")
@@ -561,7 +535,7 @@ def halt(name: str, reason: str | None, client: Client, out: Output) -> None:
     \b
     tidegate rollout halt gw1-2.4.1 --reason "screens black in Lyon"
     """
-    narrow(client, out, "halt", name, reason)
+    narrow(client, out, "halt", name, structs.Act(reason=reason or ""))
 
 
 @command.command("cancel")
@@ -575,7 +549,7 @@ def cancel(name: str, reason: str | None, client: Client, out: Output) -> None:
     \b
     tidegate rollout cancel gw1-2.4.1 --reason "wrong release"
     """
-    narrow(client, out, "cancel", name, need_reason(reason))
+    narrow(client, out, "cancel", name, structs.Act(reason=need_reason(reason)))
 
 
 @command.command("isolate")
@@ -593,4 +567,4 @@ def isolate(
     tidegate rollout isolate gw1-2.5.0 --variant gw1-r6
     tidegate rollout isolate gw1-2.5.0 --where 'site = lyon and revision >= 6'
     """
-    narrow(client, out, "isolate", name, reason, **_one_of(variant, where))
+    narrow(client, out, "isolate", name, _one_of(variant, where, reason))

@@ -6,8 +6,9 @@ import click
 
 from tidegate.cli import _ceremony as ceremony
 from tidegate.cli import _changes as changes
-from tidegate.cli.client import Client, with_client
+from tidegate.cli.client import with_client
 from tidegate.cli.output import Output, printable, with_output
+from tidegate.client import Client
 from tidegate.core.accept import LEVELS
 from tidegate.core.errors import PublisherError
 from tidegate.core.keys import PublicKey

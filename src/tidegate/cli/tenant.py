@@ -3,10 +3,12 @@
 from typing import Any
 
 import click
+import msgspec
 
-from tidegate.cli._people import API, fields, quoted, show_lines, when
-from tidegate.cli.client import Client, with_client
+from tidegate.cli._people import fields, rows, show_lines, when
+from tidegate.cli.client import with_client
 from tidegate.cli.output import Output, with_output
+from tidegate.client import Client, structs
 from tidegate.core.amounts import parse_size
 
 _NONE = "0 = no bound."
@@ -56,9 +58,9 @@ def list_tenants(client: Client, out: Output) -> None:
     \b
     tidegate tenant list
     """
-    items = client.get(f"{API}/tenants")["items"]
-    rows = items if out.json else [{**one, "created": when(one["created_at"])} for one in items]
-    out.table("tenants/1", rows, ("name", "host", "state", "number", "created"))
+    found = client.tenants_list().items
+    items = rows(out, found, lambda one: {"created": when(one.created_at)})
+    out.table("tenants/1", items, ("name", "host", "state", "number", "created"))
 
 
 @command.command("show")
@@ -71,7 +73,7 @@ def show(name: str, client: Client, out: Output) -> None:
     \b
     tidegate tenant show acme
     """
-    found = client.get(f"{API}/tenants/{quoted(name)}")
+    found = client.tenants_show(name)
     show_lines(out, "tenant/1", found, _lines(found))
 
 
@@ -89,11 +91,11 @@ def add(name: str, host: str, client: Client, out: Output, **quotas: int | None)
     tidegate tenant add small --host small.ota.example.com --devices 1000 --stored 20GiB
     """
     given = {key: one for key, one in quotas.items() if one is not None}
-    made = client.post(f"{API}/tenants", {"name": name, "host": host, **given})
-    out.note(f"{name} is served at {host}. Its account {made['account']} has this password:")
+    made = client.tenants_create(structs.NewTenant(name=name, host=host, **given))
+    out.note(f"{name} is served at {host}. Its account {made.account} has this password:")
     show_lines(
         out, "tenant-made/1", made,
-        [made["password"], f"token: {made['token']}", "", "Next:  a root ceremony of its own, at its own host"],
+        [made.password, f"token: {made.token}", "", "Next:  a root ceremony of its own, at its own host"],
     )  # fmt: skip
 
 
@@ -109,13 +111,12 @@ def edit(name: str, host: str | None, client: Client, out: Output, **quotas: int
     \b
     tidegate tenant edit acme --devices 5000 --events-per-day 2000000
     """
-    found = client.patch(f"{API}/tenants/{quoted(name)}", {"host": host, **quotas})
+    found = client.tenants_change(name, structs.TenantChange(host=host, **quotas))
     show_lines(out, "tenant/1", found, _lines(found))
 
 
-def _act(client: Client, out: Output, name: str, verb: str) -> None:
-    found = client.post(f"{API}/tenants/{quoted(name)}/{verb}", {})
-    show_lines(out, "tenant/1", found, [f"{name} is {found['state']}."])
+def _told(out: Output, found: structs.TenantFacts) -> None:
+    show_lines(out, "tenant/1", found, [f"{found.name} is {found.state}."])
 
 
 @command.command("suspend")
@@ -128,7 +129,7 @@ def suspend(name: str, client: Client, out: Output) -> None:
     \b
     tidegate tenant suspend acme
     """
-    _act(client, out, name, "suspend")
+    _told(out, client.tenants_suspend(name))
 
 
 @command.command("resume")
@@ -141,7 +142,7 @@ def resume(name: str, client: Client, out: Output) -> None:
     \b
     tidegate tenant resume acme
     """
-    _act(client, out, name, "resume")
+    _told(out, client.tenants_resume(name))
 
 
 @command.command("remove")
@@ -154,7 +155,7 @@ def remove(name: str, client: Client, out: Output) -> None:
     \b
     tidegate tenant remove acme
     """
-    _act(client, out, name, "remove")
+    _told(out, client.tenants_remove(name))
 
 
 @command.command("restore")
@@ -167,27 +168,28 @@ def restore(name: str, client: Client, out: Output) -> None:
     \b
     tidegate tenant restore acme
     """
-    _act(client, out, name, "restore")
+    _told(out, client.tenants_restore(name))
 
 
-def _lines(found: dict[str, Any]) -> list[str]:
-    usage, quotas = found["usage"] or {}, found["quotas"]
+def _lines(found: structs.TenantFacts) -> list[str]:
+    usage, quotas = found.usage, msgspec.structs.asdict(found.quotas)
+    used = msgspec.structs.asdict(usage) if usage is not None else {}
 
-    def of(used: str, most: str) -> str:
+    def of(what: str, most: str) -> str:
         bound = f"of {quotas[most]:,}" if quotas[most] else "no bound"
-        return f"{usage[used]:,}, {bound}" if used in usage else bound
+        return f"{used[what]:,}, {bound}" if what in used else bound
 
     pairs: list[tuple[str, object]] = [
-        ("host", found["host"]),
-        ("number", found["number"]),
-        ("created", f"{when(found['created_at'])} by {found['created_by']}"),
-        ("suspended", when(found["suspended_at"])),
-        ("removed", when(found["removed_at"])),
-        ("wrong", found["wrong"]),
+        ("host", found.host),
+        ("number", found.number),
+        ("created", f"{when(found.created_at)} by {found.created_by}"),
+        ("suspended", when(found.suspended_at)),
+        ("removed", when(found.removed_at)),
+        ("wrong", found.wrong),
         ("devices", of("devices", "devices_max")),
         ("stored bytes", of("stored_bytes", "stored_max")),
         ("uploads", of("", "uploads_max")),
         ("events today", of("events_today", "events_per_day")),
         ("requests/s", of("", "requests_per_s")),
     ]
-    return [f"{found['name']}   {found['state']}", *fields(pairs)]
+    return [f"{found.name}   {found.state}", *fields(pairs)]

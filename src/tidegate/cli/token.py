@@ -2,9 +2,10 @@
 
 import click
 
-from tidegate.cli._people import API, quoted, show_lines, when
-from tidegate.cli.client import Client, with_client
+from tidegate.cli._people import rows, show_lines, when
+from tidegate.cli.client import with_client
 from tidegate.cli.output import Output, with_output
+from tidegate.client import Client, structs
 from tidegate.core.amounts import parse_duration
 from tidegate.server.actors import ROLES
 
@@ -29,22 +30,17 @@ def list_tokens(client: Client, out: Output) -> None:
     \b
     tidegate token list
     """
-    items = client.get(f"{API}/tokens")["items"]
-    rows = (
-        items
-        if out.json
-        else [
-            {
-                **one,
-                "holds": ", ".join(one["grants"]),
-                "used": when(one["last_used_at"]),
-                "expires": when(one["expires_at"]),
-                "revoked": when(one["revoked_at"]),
-            }
-            for one in items
-        ]
+    items = rows(
+        out,
+        client.tokens_list().items,
+        lambda one: {
+            "holds": ", ".join(one.grants),
+            "used": when(one.last_used_at),
+            "expires": when(one.expires_at),
+            "revoked": when(one.revoked_at),
+        },
     )
-    out.table("tokens/1", rows, ("name", "holds", "created_by", "used", "expires", "revoked"))
+    out.table("tokens/1", items, ("name", "holds", "created_by", "used", "expires", "revoked"))
 
 
 @command.command("create")
@@ -80,14 +76,14 @@ def create(
     tidegate token create ci --role operator
     tidegate token create ci --grant release-uploader@product:gw1 --from 192.0.2.0/24
     """
-    body = {"name": name, "role": role, "grants": list(grants), "addresses": list(addresses)}
     lives = parse_duration(expires, "--expires") if expires else None
-    made = client.post(f"{API}/tokens", {**body, "expires_in_s": lives})
-    held = ", ".join(made["facts"]["grants"])
-    out.note(
-        f"Token {name} ({held}), until {when(made['facts']['expires_at'])} UTC. Keep it in a file:"
+    wanted = structs.NewToken(
+        name=name, role=role, grants=grants, addresses=addresses, expires_in_s=lives
     )
-    show_lines(out, "token/1", made, [made["token"]])
+    made = client.tokens_create(wanted)
+    held = ", ".join(made.facts.grants)
+    out.note(f"Token {name} ({held}), until {when(made.facts.expires_at)} UTC. Keep it in a file:")
+    show_lines(out, "token/1", made, [made.token])
 
 
 @command.command("revoke")
@@ -100,5 +96,5 @@ def revoke(name: str, client: Client, out: Output) -> None:
     \b
     tidegate token revoke ci
     """
-    client.delete(f"{API}/tokens/{quoted(name)}")
+    client.tokens_remove(name)
     out.note(f"{name} is revoked.")

@@ -1,10 +1,12 @@
 """`tidegate user`: accounts of people."""
 
 import click
+import msgspec
 
-from tidegate.cli._people import API, quoted, show_lines, when
-from tidegate.cli.client import Client, with_client
+from tidegate.cli._people import rows, show_lines, when
+from tidegate.cli.client import with_client
 from tidegate.cli.output import Output, with_output
+from tidegate.client import Client, structs
 from tidegate.server.actors import ROLES
 
 _ROLES = click.Choice(list(ROLES))
@@ -31,22 +33,17 @@ def list_users(client: Client, out: Output) -> None:
     \b
     tidegate user list
     """
-    items = client.get(f"{API}/accounts")["items"]
-    rows = (
-        items
-        if out.json
-        else [
-            {
-                **one,
-                "holds": ", ".join(one["grants"]),
-                "code": "yes" if one["second_factor"] else "no",
-                "created": when(one["created_at"]),
-                "disabled": when(one["disabled_at"]),
-            }
-            for one in items
-        ]
+    items = rows(
+        out,
+        client.accounts_list().items,
+        lambda one: {
+            "holds": ", ".join(one.grants),
+            "code": "yes" if one.second_factor else "no",
+            "created": when(one.created_at),
+            "disabled": when(one.disabled_at),
+        },
     )
-    out.table("users/1", rows, ("name", "holds", "code", "origin", "created", "disabled"))
+    out.table("users/1", items, ("name", "holds", "code", "origin", "created", "disabled"))
 
 
 @command.command("create")
@@ -65,11 +62,11 @@ def create(
     tidegate user create olga --role operator
     tidegate user create lars --grant rollout-operator@product:gw1 --grant viewer
     """
-    body = {"name": name, "role": role, "grants": list(grants), "person": person}
-    made = client.post(f"{API}/accounts", body)
+    wanted = structs.NewAccount(name=name, role=role, grants=grants, person=person)
+    made = client.accounts_create(wanted)
     held = ", ".join(grants) or role
     out.note(f"{name} ({held}) can sign in at {client.server} with the password")
-    show_lines(out, "user/1", made, [made["password"]])
+    show_lines(out, "user/1", made, [made.password])
 
 
 @command.command("edit")
@@ -95,10 +92,12 @@ def edit(
     tidegate user edit olga --role approver
     tidegate user edit olga --disable
     """
-    body = {"role": role, "grants": list(grants) or None, "person": person, "disabled": disabled}
-    found = client.patch(f"{API}/accounts/{quoted(name)}", body)
-    state = "disabled" if found["disabled_at"] else "enabled"
-    show_lines(out, "user/1", found, [f"{name}: {', '.join(found['grants'])}, {state}"])
+    change = structs.AccountChange(
+        role=role, grants=grants or None, person=person, disabled=disabled
+    )
+    found = client.accounts_change(name, change)
+    state = "disabled" if found.disabled_at else "enabled"
+    show_lines(out, "user/1", found, [f"{name}: {', '.join(found.grants)}, {state}"])
 
 
 @command.command("reset")
@@ -111,8 +110,8 @@ def reset(name: str, client: Client, out: Output) -> None:
     \b
     tidegate user reset admin
     """
-    made = client.post(f"{API}/accounts/{quoted(name)}/reset", {})
-    show_lines(out, "user/1", made, [made["password"]])
+    made = client.accounts_reset(name)
+    show_lines(out, "user/1", made, [made.password])
 
 
 @command.command("reset-second-factor")
@@ -125,7 +124,7 @@ def reset_second_factor(name: str, client: Client, out: Output) -> None:
     \b
     tidegate user reset-second-factor olga
     """
-    found = client.post(f"{API}/accounts/{quoted(name)}/reset-second-factor", {})
+    found = client.accounts_reset_second_factor(name)
     show_lines(out, "user/1", found, [f"{name} has no second factor any more."])
 
 
@@ -139,10 +138,10 @@ def link(name: str, client: Client, out: Output) -> None:
     \b
     tidegate user link admin
     """
-    made = client.post(f"{API}/accounts/{quoted(name)}/ticket", {})
+    made = client.accounts_ticket(name)
     # the server may know better than we do how browsers reach it
-    url = made.get("url") or client.server + made["path"]
-    show_lines(out, "link/1", {**made, "url": url}, [url])
+    url = made.url or client.server + made.path
+    show_lines(out, "link/1", {**msgspec.structs.asdict(made), "url": url}, [url])
 
 
 @command.command("sessions")
@@ -156,15 +155,12 @@ def sessions(name: str, client: Client, out: Output) -> None:
     tidegate user sessions
     tidegate user sessions olga
     """
-    items = client.get(f"{API}/sessions?account={quoted(name)}")["items"]
-    rows = (
-        items
-        if out.json
-        else [
-            {**one, "since": when(one["created_at"]), "seen": when(one["seen_at"])} for one in items
-        ]
+    items = rows(
+        out,
+        client.sessions_list(account=name).items,
+        lambda one: {"since": when(one.created_at), "seen": when(one.seen_at)},
     )
-    out.table("sessions/1", rows, ("id", "account", "method", "address", "since", "seen"))
+    out.table("sessions/1", items, ("id", "account", "method", "address", "since", "seen"))
 
 
 @command.command("end-session")
@@ -177,7 +173,7 @@ def end_session(session_id: str, client: Client, out: Output) -> None:
     \b
     tidegate user end-session 5f0c8a1b2c3d4e5f
     """
-    client.delete(f"{API}/sessions/{quoted(session_id)}")
+    client.sessions_remove(session_id)
     out.note(f"{session_id} is ended.")
 
 
@@ -190,9 +186,8 @@ def requests(client: Client, out: Output) -> None:
     \b
     tidegate user requests
     """
-    items = client.get(f"{API}/consents")["items"]
-    rows = items if out.json else [{**one, "holds": ", ".join(one["grants"])} for one in items]
-    out.table("consents/1", rows, ("id", "act", "account", "holds", "asked_by", "state"))
+    items = rows(out, client.consents_list().items, lambda one: {"holds": ", ".join(one.grants)})
+    out.table("consents/1", items, ("id", "act", "account", "holds", "asked_by", "state"))
 
 
 @command.command("consent")
@@ -206,6 +201,5 @@ def consent(number: int, decline: bool, client: Client, out: Output) -> None:
     \b
     tidegate user consent 3
     """
-    verb = "decline" if decline else "approve"
-    done = client.post(f"{API}/consents/{number}/{verb}", {})
-    show_lines(out, "consent/1", done, [f"{done['act']} {done['account']}: {done['state']}"])
+    done = client.consents_decline(number) if decline else client.consents_approve(number)
+    show_lines(out, "consent/1", done, [f"{done.act} {done.account}: {done.state}"])

@@ -93,6 +93,7 @@ HINTS: Final[dict[str, str]] = {
     "session.expired": "ask for a new session",
     "server.busy": "try again after Retry-After",
     "server.internal": "report it with the log line of this request id",
+    "link.answer": "the server is of another version, or something else answers in its place: compare the versions, and look at the address",
     "link.unreachable": "check the address (--server, TIDEGATE_SERVER), the network and whether the server runs",
     "audit.mismatch": "keep this copy and the database as they are, take the server off the network, and compare with an older export",
     "audit.unreadable": "give an export of `tidegate audit export`, and checkpoints of `tidegate audit checkpoint`",

@@ -1,51 +1,21 @@
-"""Publish: send a bundle to a server, and learn what the server has published.
+"""Learn what a server has published, verified from a root that is believed.
 
-How a request travels is the caller's (`Api`): the command line brings its client, the simulator its own. The server verifies everything again.
+How a request travels is the caller's (`Api`): the command line brings its client, the simulator its own.
 """
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-from tidegate.core.bundle import CONTENT_TYPE
 from tidegate.core.errors import RequestError
 from tidegate.core.metadata import file_name, product_role
 from tidegate.core.verify import TrustedSet
 
-Progress = Callable[[int, int], None]
-
 
 class Api(Protocol):
-    """What this module needs of an HTTP client; `tidegate.cli.client.Client` is one."""
-
-    def get(self, path: str, query: Mapping[str, object] | None = None) -> Any:
-        """Read; decoded JSON."""
-        ...
+    """What this module needs of an HTTP client; `tidegate.client.Client` is one."""
 
     def get_bytes(self, path: str) -> bytes:
         """Read bytes as they are."""
         ...
-
-    def upload(
-        self,
-        path: str,
-        file: Path,
-        *,
-        content_type: str,
-        query: Mapping[str, object] | None = None,
-        progress: Progress | None = None,
-    ) -> Any:
-        """Stream a file as the body of a POST."""
-        ...
-
-
-def publish_bundle(api: Api, path: Path, *, progress: Progress | None = None) -> Any:
-    """Send a bundle; the server's answer.
-
-    Raises:
-        TidegateError: as the server says, with the codes that a device would give.
-    """
-    return api.upload("/api/v1/bundles", path, content_type=CONTENT_TYPE, progress=progress)
 
 
 def first_root(api: Api) -> bytes | None:

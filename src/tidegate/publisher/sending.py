@@ -8,13 +8,13 @@ import hashlib
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Final, TypeVar
 
+from tidegate.client import Client, File, Progress, structs
 from tidegate.core.errors import HINTS, PublisherError, TidegateError, TransferError
 from tidegate.core.reasons import REASONS
-from tidegate.publisher.publish import Progress
 
-UPLOADS: Final = "/api/v1/uploads"
+T = TypeVar("T")
 #: Parts in one request: proxies bound what a body may have, and what a cut costs.
 PARTS: Final = 8
 #: How often in a row nothing may get through, and the pauses between, in seconds: doubled up to the last.
@@ -26,41 +26,17 @@ ASK_S: Final = 0.3
 ASK_MAX_S: Final = 3.0
 
 
-class Carrier(Protocol):
-    """What this module needs of an HTTP client; `tidegate.cli.client.Client` is one."""
-
-    def get(self, path: str) -> Any:
-        """Read; decoded JSON."""
-        ...
-
-    def post(self, path: str, body: object = None) -> Any:
-        """Do something; decoded JSON."""
-        ...
-
-    def send_part(
-        self, path: str, file: Path, offset: int, count: int, progress: Progress | None = None
-    ) -> Any:
-        """PATCH a stretch of a file to the server."""
-        ...
-
-    def put_part(
-        self, url: str, file: Path, offset: int, count: int, progress: Progress | None = None
-    ) -> None:
-        """PUT a stretch of a file to a link."""
-        ...
-
-
 def send_bundle(
-    carrier: Carrier,
+    client: Client,
     path: Path,
     *,
     progress: Progress | None = None,
     sleep: Callable[[float], None] = time.sleep,
-) -> Any:
+) -> structs.Published:
     """Send a bundle, have it published, and return what it brought.
 
     Args:
-        carrier: to the server.
+        client: of the server.
         path: of the bundle.
         progress: told bytes that were sent, and of how many.
         sleep: waits, in seconds.
@@ -72,55 +48,54 @@ def send_bundle(
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     length = path.stat().st_size
     patience = _Patience(sleep)
-    asked = {"sha256": sha256, "length": length}
-    found = patience.until(lambda: carrier.post(UPLOADS, asked))
-    where = f"{UPLOADS}/{found['id']}"
-    while found["offset"] < length:
-        before = found["offset"]
+    wanted = structs.NewUpload(sha256=sha256, length=length)
+    found = patience.until(lambda: client.uploads_create(wanted))
+    name = found.id
+    while found.offset < length:
+        before = found.offset
         try:
-            _send_on(carrier, path, where, found, progress)
+            _send_on(client, path, found, progress)
         except TidegateError as error:
             if not _may_pass(error):
                 raise
             patience.wait(error)
-        found = patience.until(lambda: carrier.get(where))
-        if found["offset"] > before:
+        found = patience.until(lambda: client.uploads_show(name))
+        if found.offset > before:
             patience.rested()
-    return _published(carrier, where, patience, sleep)
+    return _published(client, name, patience, sleep)
 
 
-def _send_on(
-    carrier: Carrier, path: Path, where: str, found: Any, progress: Progress | None
-) -> None:
+def _send_on(client: Client, path: Path, found: structs.Upload, progress: Progress | None) -> None:
     """Send the next parts."""
-    offset, size, length = found["offset"], found["part_bytes"], found["length"]
-    if not found["direct"]:
-        carrier.send_part(where, path, offset, min(PARTS * size, length - offset), progress)
+    offset = found.offset
+    if not found.direct:
+        count = min(PARTS * found.part_bytes, found.length - offset)
+        client.uploads_change(found.id, File(path, offset, count, progress), offset=offset)
         return
-    links = carrier.post(f"{where}/links", {"offset": offset, "count": PARTS})
-    for one in links["items"]:
-        carrier.put_part(one["url"], path, one["offset"], one["length"], progress)
+    wanted = structs.WantedLinks(offset=offset, count=PARTS)
+    for one in client.uploads_links(found.id, wanted).items:
+        client.put_part(one.url, File(path, one.offset, one.length, progress))
 
 
 def _published(
-    carrier: Carrier, where: str, patience: "_Patience", sleep: Callable[[float], None]
-) -> Any:
+    client: Client, name: str, patience: "_Patience", sleep: Callable[[float], None]
+) -> structs.Published:
     """Have a whole file taken in, and wait until it is."""
-    found = patience.until(lambda: carrier.post(f"{where}/complete"))
+    found = patience.until(lambda: client.uploads_complete(name))
     pause_s = ASK_S
-    while found["state"] not in {"done", "failed"}:
-        if found["state"] == "open":
+    while found.published is None:
+        if found.state == "failed":
+            raise _error(found)
+        if found.state == "open":
             # it could not be looked at, or whoever did so is gone
-            patience.wait(_error(found) if found["code"] else None)
-            found = patience.until(lambda: carrier.post(f"{where}/complete"))
+            patience.wait(_error(found) if found.code else None)
+            found = patience.until(lambda: client.uploads_complete(name))
             continue
         patience.rested()
         sleep(pause_s)
         pause_s = min(ASK_MAX_S, pause_s * 1.5)
-        found = patience.until(lambda: carrier.get(where))
-    if found["state"] == "failed":
-        raise _error(found)
-    return found["published"]
+        found = patience.until(lambda: client.uploads_show(name))
+    return found.published
 
 
 class _Patience:
@@ -141,7 +116,7 @@ class _Patience:
             raise error or TransferError("link.unreachable", "the server stops again and again")
         self._sleep(min(PAUSE_MAX_S, PAUSE_FIRST_S * 2 ** (self._failed - 1)))
 
-    def until(self, call: Callable[[], Any]) -> Any:
+    def until(self, call: Callable[[], T]) -> T:
         """Call until it is answered."""
         while True:
             try:
@@ -157,9 +132,9 @@ def _may_pass(error: TidegateError) -> bool:
     return error.retryable or error.code in {"request.conflict", "server.internal"}
 
 
-def _error(found: Any) -> TidegateError:
+def _error(found: structs.Upload) -> TidegateError:
     """Return what the server says of a file that it did not take."""
-    code, detail = str(found["code"]), str(found["detail"])
+    code, detail = found.code, found.detail
     if code not in REASONS and code not in HINTS:
         code, detail = "release.malformed", f"{code}: {detail}"
     return PublisherError(code, detail)

@@ -1,23 +1,31 @@
 """What a dry run tells when it is played: on this fleet's numbers, or plainly that it was not."""
 
 import sys
-from typing import Any
 
 import pytest
 
 from tidegate.cli import _foresee
+from tidegate.client import structs
 from tidegate.sim.fleet.spec import Fault
 
 
-def reach(offered: int, **more: Any) -> dict[str, Any]:
-    return {
-        "offered": offered,
-        "rings": [{"variants": {"r1": offered - offered // 4}}, {"variants": {"r2": offered // 4}}],
-        "connectivity": {"always": offered // 2, "intermittent": offered // 2},
-        "at_sites": offered // 5,
-        "weighed": "careful",
-        **more,
-    }
+def reach(offered: int, weighed: str = "careful") -> structs.Reach:
+    return structs.Reach(
+        release="gw1-1.1.0",
+        product="gw1",
+        matched=offered,
+        offered=offered,
+        rings=(_ring("r1", offered - offered // 4), _ring("r2", offered // 4)),
+        connectivity={"always": offered // 2, "intermittent": offered // 2},
+        at_sites=offered // 5,
+        weighed=weighed,
+    )
+
+
+def _ring(name: str, count: int) -> structs.RingReach:
+    return structs.RingReach(
+        name=name, shares_bp=(10_000,), matched=count, offered=count, variants={name: count}
+    )
 
 
 def test_the_scenario_is_this_fleet() -> None:

@@ -8,13 +8,13 @@ import pytest
 from tests.unit.core.repo import NOW, Repo, release, signer
 
 from tidegate.cli._anchor import explain_anchor, find_anchor
-from tidegate.cli.client import Client
 from tidegate.cli.output import Output
+from tidegate.client import Client
 from tidegate.core.accept import role_keys
 from tidegate.core.authority import RootExtra
 from tidegate.core.errors import PublisherError, RequestError
 from tidegate.core.metadata import make_root, parse_root, root_extra, sign
-from tidegate.publisher.publish import Progress, first_root, publish_bundle, published
+from tidegate.publisher.publish import first_root, published
 
 GOOD = Repo()
 ANCHOR = GOOD.root_body()
@@ -25,28 +25,12 @@ class _Files:
 
     def __init__(self, files: Mapping[str, bytes]) -> None:
         self.files = files
-        self.sent: list[str] = []
-
-    def get(self, path: str, query: Mapping[str, object] | None = None) -> Any:
-        raise RequestError("request.not_found", path)
 
     def get_bytes(self, path: str) -> bytes:
         name = path.removeprefix("/d/v1/repo/")
         if name not in self.files:
             raise RequestError("request.not_found", name)
         return self.files[name]
-
-    def upload(
-        self,
-        path: str,
-        file: Path,
-        *,
-        content_type: str,
-        query: Mapping[str, object] | None = None,
-        progress: Progress | None = None,
-    ) -> Any:
-        self.sent.append(f"{path} {content_type}")
-        return {}
 
 
 def test_what_is_published_is_taken_as_a_device_takes_it() -> None:
@@ -105,12 +89,6 @@ def test_a_thief_of_the_online_keys_cannot_add_a_target() -> None:
     assert caught.value.code == "sig.unknown_key"
 
 
-def test_a_bundle_is_sent_under_its_own_content_type(tmp_path: Path) -> None:
-    api = _Files({})
-    publish_bundle(api, tmp_path / "x.bundle")
-    assert api.sent == ["/api/v1/bundles application/vnd.tidegate.bundle.v1+tar"]
-
-
 # --- which root is believed -----------------------------------------------------------------------------------------------
 
 
@@ -121,7 +99,7 @@ class _Server(Client):
         super().__init__("http://ota.example")
         self._files = _Files(files)
 
-    def get_bytes(self, path: str) -> bytes:
+    def get_bytes(self, path: str, **_: Any) -> bytes:
         return self._files.get_bytes(path)
 
 

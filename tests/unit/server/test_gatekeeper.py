@@ -1,7 +1,7 @@
 """The server feeds the evidence gate: what devices do is weighed, durable, and turned into permits."""
 
 import zlib
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import pytest
@@ -10,6 +10,7 @@ from tests.unit.server.rig import Device, Rig
 from tests.unit.server.test_rollouts_admin import OLGA
 
 from tidegate.cli import _evidence_text
+from tidegate.client import structs
 from tidegate.core.protocol import AssignmentBody, Metrics, PermitAnswer
 from tidegate.core.release import HealthContract
 from tidegate.rollout.evidence.decide import Decision
@@ -458,6 +459,14 @@ def test_harm_that_comes_after_completion_halts_and_names_the_way_back(rig: Rig)
     assert fleet.replayed().same
 
 
+K = TypeVar("K")
+
+
+def _told(found: msgspec.Struct, kind: type[K]) -> K:
+    """Return what the server knows, as its client reads it."""
+    return msgspec.json.decode(msgspec.json.encode(found), type=kind)
+
+
 def test_people_are_told_the_odds_who_may_go_and_what_could_be_seen(rig: Rig) -> None:
     fleet = LightFleet(rig, 40, lambda one: {"rev": 1 + one % 2})
     fleet.start(POLICY)
@@ -471,10 +480,10 @@ def test_people_are_told_the_odds_who_may_go_and_what_could_be_seen(rig: Rig) ->
     assert found.baseline.assumed
     assert set(found.permits) == {"gw1-r1", "gw1-r2"}
     assert found.least_visible_ppm is not None
-    lines = _evidence_text.shown(NAME, msgspec.to_builtins(found))
+    lines = _evidence_text.shown(NAME, _told(found, structs.GateFacts))
     assert lines[0].startswith(f"{NAME}   1 : 1 against the release; halts at 1,000 : 1")
     assert any("assumed: this product has no history" in one for one in lines)
-    told = msgspec.to_builtins(fleet.replayed())
+    told = _told(fleet.replayed(), structs.Replayed)
     assert "lead to what is kept" in _evidence_text.replayed(NAME, told)[0]
-    wrong = _evidence_text.replayed(NAME, {**told, "differs_at": 2})
+    wrong = _evidence_text.replayed(NAME, msgspec.structs.replace(told, differs_at=2))
     assert "does NOT lead to what is kept from page 2 on" in wrong[0]

@@ -11,6 +11,7 @@ from tests.unit.server.test_gatekeeper import POLICY, Fleet
 from tests.unit.server.test_rollouts_admin import OLGA
 
 from tidegate.cli import _evidence_text
+from tidegate.client import structs
 from tidegate.core.errors import RequestError
 from tidegate.core.protocol import Metrics
 from tidegate.rollout.evidence.facts import Score
@@ -140,7 +141,8 @@ def test_the_meter_names_the_metric_that_spoke(rig: Rig) -> None:
     assert set(scores(fleet)) == {1}, "the others never spoke"
     rollout_id = fleet.id
     told = rig.read(lambda conn: gate_facts(conn, rollout_id))
-    shown = "\n".join(_evidence_text.shown(fleet.name, msgspec.to_builtins(told)))
+    as_read = msgspec.json.decode(msgspec.json.encode(told), type=structs.GateFacts)
+    shown = "\n".join(_evidence_text.shown(fleet.name, as_read))
     assert "battery" in shown
     assert page.stream("metric -battery 12 h") == "Battery, 12 h"
     assert fleet.replayed().same

@@ -19,7 +19,7 @@ from tidegate.core.errors import HINTS
 from tidegate.core.protocol import Problem
 from tidegate.core.reasons import REASONS
 from tidegate.server import problems
-from tidegate.server.api import fields
+from tidegate.server.api import fields, repeats
 from tidegate.server.api.answers import kinds_of
 from tidegate.server.api.desk import ANSWER, ANYBODY, BODY, PERMISSION, PREFIX, REFUSALS
 from tidegate.server.api.examples import BODIES, PATHS
@@ -110,6 +110,21 @@ _TAGS: Final = {
     "fleet": "What is not about one thing.",
     "device": "What devices themselves call; raw routes outside of `/api/v1`.",
 }
+#: What a struct is called here, where two of the server's share a name.
+_NAMES: Final = {
+    "tidegate.core.calendar.Entry": "CalendarEntry",
+    "tidegate.rollout.incident.model.Entry": "TimelineEntry",
+    "tidegate.rollout.incident.model.Reach": "IncidentReach",
+    "tidegate.rollout.incident.model.Stopped": "IncidentStopped",
+    "tidegate.rollout.incident.model.WayBack": "IncidentWayBack",
+    "tidegate.server.acts.Stopped": "Stopped",
+    "tidegate.server.components.GroupFacts": "ComponentGroup",
+    "tidegate.server.components.PartFacts": "ComponentPart",
+    "tidegate.server.fallbacks.WayBack": "WayBack",
+    "tidegate.server.gatekeeper.facts.PartFacts": "EvidencePart",
+    "tidegate.server.groups.GroupFacts": "GroupFacts",
+    "tidegate.server.reach.Reach": "Reach",
+}
 _INTRODUCTION: Final = (
     "Everything that the command line and the pages do. JSON in UTF-8; times are unix seconds; shares are basis points; units stand in names. "
     "A refusal is an RFC 9457 problem whose `code` is stable for ever."
@@ -130,42 +145,68 @@ def describe(app: Litestar) -> Document:
     used = sorted(
         {status for item in paths.values() for one in item.values() for status in _refused(one)}
     )
-    return {
-        "openapi": "3.1.0",
-        "info": {
-            "title": "Tidegate",
-            "version": __version__,
-            "description": _INTRODUCTION,
-            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
-        },
-        "servers": [{"url": "/"}],
-        "tags": [{"name": name, "description": text} for name, text in _TAGS.items()],
-        "security": [{"token": []}, {"session": []}],
-        "paths": dict(sorted(paths.items())),
-        "components": {
-            "securitySchemes": {
-                "token": {
-                    "type": "http",
-                    "scheme": "bearer",
-                    "description": "An API token: `tidegate token create`.",
-                },
-                "session": {
-                    "type": "apiKey",
-                    "in": "cookie",
-                    "name": COOKIE,
-                    "description": "The pages' session. What changes something needs the header `tidegate-form` as well.",
-                },
-                "device": {
-                    "type": "http",
-                    "scheme": "bearer",
-                    "description": "A device's session token, of `POST /d/v1/session`.",
-                },
+    return _named(
+        {
+            "openapi": "3.1.0",
+            "info": {
+                "title": "Tidegate",
+                "version": __version__,
+                "description": _INTRODUCTION,
+                "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
             },
-            "parameters": _PARAMETERS,
-            "responses": {f"Refused{status}": _refusal(status) for status in used},
-            "schemas": dict(sorted(schemas.items())),
-        },
-    }
+            "servers": [{"url": "/"}],
+            "tags": [{"name": name, "description": text} for name, text in _TAGS.items()],
+            "security": [{"token": []}, {"session": []}],
+            "paths": dict(sorted(paths.items())),
+            "components": {
+                "securitySchemes": {
+                    "token": {
+                        "type": "http",
+                        "scheme": "bearer",
+                        "description": "An API token: `tidegate token create`.",
+                    },
+                    "session": {
+                        "type": "apiKey",
+                        "in": "cookie",
+                        "name": COOKIE,
+                        "description": "The pages' session. What changes something needs the header `tidegate-form` as well.",
+                    },
+                    "device": {
+                        "type": "http",
+                        "scheme": "bearer",
+                        "description": "A device's session token, of `POST /d/v1/session`.",
+                    },
+                },
+                "parameters": _PARAMETERS,
+                "responses": {f"Refused{status}": _refusal(status) for status in used},
+                "schemas": schemas,
+            },
+        }
+    )
+
+
+def _named(document: Document) -> Document:
+    """Give structs that share a name the names by which they are told apart, instead of where they stand in the code.
+
+    Raises:
+        LookupError: two share a name and have no other.
+    """
+    schemas = document["components"]["schemas"]
+    if lacking := sorted({one for one in schemas if "." in one} - set(_NAMES)):
+        raise LookupError(f"no name in _NAMES for {', '.join(lacking)}")
+    named = {_NAMES.get(name, name): told for name, told in schemas.items()}
+    document["components"]["schemas"] = dict(sorted(named.items()))
+    _rename(document)
+    return document
+
+
+def _rename(told: Any) -> None:
+    if isinstance(told, dict):
+        base, _, name = str(told.get("$ref", "")).rpartition("/")
+        if name in _NAMES:
+            told["$ref"] = f"{base}/{_NAMES[name]}"
+    for one in told.values() if isinstance(told, dict) else told if isinstance(told, list) else ():
+        _rename(one)
 
 
 class _Draft(msgspec.Struct, frozen=True):
@@ -237,7 +278,7 @@ class _Draft(msgspec.Struct, frozen=True):
         found = []
         if self.shaped:
             found += [_FIELDS, _IF_NONE_MATCH]
-        if self.method == "POST":
+        if self.method == "POST" and repeats.heeds(self.path):
             found.append(_IDEMPOTENCY_KEY)
         if MATCH in self.handler.opt:
             found.append(_IF_MATCH)

@@ -13,7 +13,7 @@ from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from tidegate.core.errors import RequestError
 from tidegate.server import once
-from tidegate.server.api.desk import Desk
+from tidegate.server.api.desk import PREFIX, Desk
 from tidegate.server.api.intake import again, whole
 from tidegate.server.auth import Actor
 from tidegate.server.store import Connection, admin_log
@@ -26,6 +26,7 @@ _PASSED_OVER: Final = (
     "/claims",
     "/tokens",
     "/accounts",
+    "/tenants",
     "/bundles",
     "/root",
     "/targets",
@@ -111,11 +112,13 @@ class _Answer:
             await self._send(message)
 
 
+def heeds(path: str) -> bool:
+    """Say whether a POST to this path of the API (`/api/v1/…`) is done once under its key."""
+    return not path.removeprefix(PREFIX).startswith(_PASSED_OVER)
+
+
 def _key_of(scope: Scope) -> str:
-    if scope.get("method") != "POST":
-        return ""
-    path = str(scope["path"]).removeprefix("/api/v1")
-    if path.startswith(_PASSED_OVER):
+    if scope.get("method") != "POST" or not heeds(str(scope["path"])):
         return ""
     for name, value in scope["headers"]:
         if name == b"idempotency-key":

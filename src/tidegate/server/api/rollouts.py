@@ -271,7 +271,8 @@ class RolloutRoutes(Controller):
         dry_run: Yes = False,
     ) -> Outcome | WouldAct:
         """Widen a rollout. Beyond the server's limit this asks for a second person, and the answer names the request."""
-        return await asyncio.to_thread(_act, request, desk, name, data, dry_run=dry_run)
+        work = _would if dry_run else _act
+        return await asyncio.to_thread(work, request, desk, name, data)
 
     @post(
         ["/{name:str}/halt", "/{name:str}/pause", "/{name:str}/cancel", "/{name:str}/isolate"],
@@ -287,7 +288,8 @@ class RolloutRoutes(Controller):
         dry_run: Yes = False,
     ) -> Outcome | WouldAct:
         """Stop a rollout, or keep a `variant` or the devices of a query `where` out. In effect when it is answered; `stopped.past` cannot be stopped."""
-        return await asyncio.to_thread(_act, request, desk, name, data, dry_run=dry_run)
+        work = _would if dry_run else _act
+        return await asyncio.to_thread(work, request, desk, name, data)
 
     @post(
         "/{name:str}/approve",
@@ -297,26 +299,28 @@ class RolloutRoutes(Controller):
     )
     def approve(
         self, request: ApiRequest, desk: DeskDep, name: Name, data: JSONBody[Act]
-    ) -> Outcome | WouldAct:
+    ) -> Outcome:
         """Approve what waits for it: the newest open request, or the step of a ring that has an approval gate."""
-        return _act(request, desk, name, data, dry_run=False)
+        return _act(request, desk, name, data)
 
 
-def _act(
-    request: ApiRequest, desk: Desk, name: str, data: Act, *, dry_run: bool
-) -> Outcome | WouldAct:
+def _asked(request: ApiRequest, data: Act) -> tuple[str, dict[str, Any]]:
+    """Return the verb that was called, and what it is to do; refuse who may not."""
     verb = request.url.path.rstrip("/").rpartition("/")[2]
-    detail = {
-        key: value
-        for key, value in (("variant", data.variant), ("where", data.where), ("ring", data.ring))
-        if value
-    }
     request.user.require(rollouts.PERMISSIONS[verb])
-    if dry_run:
-        desk.read(lambda conn: acts.row_of(conn, name))
-        return WouldAct(
-            name=name, verb=verb, devices=desk.operations.reach_of(name, verb, detail, desk.now)
-        )
+    told = (("variant", data.variant), ("where", data.where), ("ring", data.ring))
+    return verb, {key: value for key, value in told if value}
+
+
+def _would(request: ApiRequest, desk: Desk, name: str, data: Act) -> WouldAct:
+    verb, detail = _asked(request, data)
+    desk.read(lambda conn: acts.row_of(conn, name))
+    reached = desk.operations.reach_of(name, verb, detail, desk.now)
+    return WouldAct(name=name, verb=verb, devices=reached)
+
+
+def _act(request: ApiRequest, desk: Desk, name: str, data: Act) -> Outcome:
+    verb, detail = _asked(request, data)
     return desk.operations.act(
         name,
         verb,

@@ -1,0 +1,68 @@
+"""What a server says when it refuses, as the error that it names. What it says is untrusted: a code that is not known is not believed."""
+
+import json
+from typing import Final
+
+from tidegate.core.errors import (
+    HINTS,
+    BusyError,
+    PublisherError,
+    RequestError,
+    TidegateError,
+    TransferError,
+)
+from tidegate.core.reasons import REASONS
+
+_SIGN_IN: Final = "set TIDEGATE_TOKEN (tidegate token create makes one), or, where the server runs, TIDEGATE_DATA_DIR to its data"
+_PUBLISHER: Final = frozenset({"sig", "compat", "release", "key", "meta", "supply", "audit"})
+WAIT_MAX_S: Final = 30.0
+
+
+def wait_of(retry_after: str | None) -> float:
+    """Return for how many seconds to wait, of a `Retry-After` (untrusted); one where it says nothing that can be read."""
+    text = (retry_after or "").strip()
+    if not text.isascii() or not text.isdigit() or len(text) > 6:
+        return 1.0
+    return min(float(text), WAIT_MAX_S)
+
+
+def problem(status: int, body: bytes) -> TidegateError:
+    """Turn an RFC 9457 problem (untrusted) into the error that it names."""
+    try:
+        found = json.loads(body)
+    except ValueError:
+        found = {}
+    found = found if isinstance(found, dict) else {}
+    code = str(found.get("code", ""))
+    detail = str(found.get("detail") or found.get("title") or f"HTTP {status}")[:1000]
+    if code not in REASONS and code not in HINTS:
+        detail = f"{code}: {detail}" if code else detail
+        code = _by_status(status)
+    if code == "request.unauthenticated":
+        return RequestError(code, detail, hint=_SIGN_IN)
+    return error_of(code, detail)
+
+
+def error_of(code: str, detail: str) -> TidegateError:
+    """Return an error of the class that says who must act on this code."""
+    family = code.partition(".")[0]
+    if family in _PUBLISHER:
+        return PublisherError(code, detail)
+    if family in ("download", "link"):
+        return TransferError(code, detail)
+    if code in ("server.busy", "request.rate_limited", "data.locked", "blobs.unreachable"):
+        return BusyError(code, detail)
+    return RequestError(code, detail)
+
+
+def _by_status(status: int) -> str:
+    return {
+        401: "request.unauthenticated",
+        403: "request.forbidden",
+        404: "request.not_found",
+        409: "request.conflict",
+        412: "request.conflict",
+        413: "request.too_large",
+        429: "request.rate_limited",
+        503: "server.busy",
+    }.get(status, "server.internal" if status >= 500 else "request.invalid")
