@@ -6,12 +6,13 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from tests import postgres, stores
 from tests.unit.server.house import OWN, House, Tenant
 from tests.unit.server.rig import Rig
 
 from tidegate.core.errors import ConfigError, RequestError
 from tidegate.core.protocol import EventsRequest, Metrics
-from tidegate.server import cells, quotas, tenants
+from tidegate.server import cells, groups, quotas, tenants
 from tidegate.server.app import create_app
 from tidegate.server.doctor import examine
 from tidegate.server.store import opening
@@ -310,3 +311,28 @@ def test_a_tenants_folder_is_opened_for_nobody_else(house: House) -> None:
         return  # the schema follows from the name; tests/contract/test_store_tenants.py mixes up two
     with pytest.raises(ConfigError, match="belongs to the tenant"):
         create_app(msgspec.structs.replace(wrong, data_dir=folder))
+
+
+def test_a_tenant_moves_to_postgresql_into_a_schema_of_its_own(tmp_path: Path, over: None) -> None:
+    if stores.url_of(tmp_path / "data"):
+        pytest.skip("it begins on SQLite")
+    house = House(tmp_path / "data")
+    acme = house.add("acme")
+    assert acme.call("POST", "groups", {"name": "pilot", "query": "tag:beta"}).status == 201
+    folder = tenants.folder_of(house.rig.folder, "acme")
+    house.close()
+    with postgres.database() as url:
+        copied = {one.table: one.rows for one in opening.copy(folder, url, tenant="acme")}
+        assert copied["device_group"] == copied["cell"] == 1
+        store = opening.open_store(folder, url=url, tenant="acme")
+        try:
+            names = store.read(lambda conn: [one.name for one in groups.listed(conn)])
+        finally:
+            store.close()
+        assert names == ["pilot"]
+        with opening.looking(folder, url) as conn:
+            assert groups.listed(conn) == []
+        with pytest.raises(RequestError, match="only an empty database is filled"):
+            opening.copy(folder, url, tenant="acme")
+        with pytest.raises(ConfigError, match="belongs to the tenant"):
+            opening.copy(folder, url)
