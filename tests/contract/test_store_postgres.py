@@ -336,6 +336,7 @@ def test_columns_are_sent_and_stored_as_they_are(store: PostgresStore) -> None:
     )
     assert [EventRow(*one) for one in found] == rows
     store.write(lambda conn: hot.put_events(conn, [])).result()
+    store.write(lambda conn: hot.put_seen(conn, [])).result()
 
 
 @pytest.mark.parametrize("change", [{"at": 2**63}, {"body": "a\0b"}, {"attempt": 2**31}])

@@ -158,6 +158,9 @@ def test_messages_that_are_settled_go_and_those_that_are_owed_stay(old: Rig) -> 
     )
 
 
+@pytest.mark.sqlite(
+    "where there are several processes, rows carry the machine's time and go by number"
+)
 def test_changes_do_not_grow_for_ever_on_a_server_of_one_process(
     old: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -339,8 +339,9 @@ def put_seen(conn: Connection, seen: Iterable[tuple[int, int]]) -> None:
     """
     raw = raw_connection(conn)
     if is_postgres(conn):
-        times, rows = zip(*seen, strict=True)
-        raw.execute(_PUT_SEEN, (Numbers(times), Numbers(rows)))
+        columns = [Numbers(column) for column in zip(*seen, strict=True)]
+        if columns:
+            raw.execute(_PUT_SEEN, columns)
         return
     raw.executemany(
         "UPDATE device SET last_seen = ?1 "
