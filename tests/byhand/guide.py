@@ -44,6 +44,11 @@ class Section:
         self._left = [one for one in blocks(self.guide) if one.section == self.title]
         assert self._left, f"{self.guide} has no commands in a section {self.title!r}"
 
+    @property
+    def left(self) -> int:
+        """Return how many blocks were not taken yet."""
+        return len(self._left)
+
     def take(self, *words: str) -> Block:
         """Take the next block; it has to hold these words.
 

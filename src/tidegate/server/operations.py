@@ -10,7 +10,6 @@ from weakref import WeakKeyDictionary
 
 import msgspec
 
-from tidegate.core.errors import ConfigError
 from tidegate.core.protocol import Envelope
 from tidegate.rollout import edits
 from tidegate.rollout.cohort import Fixed
@@ -32,7 +31,7 @@ from tidegate.server.amendments import Terms, amended, terms_of
 from tidegate.server.approvals import Rules
 from tidegate.server.audiences import Audiences
 from tidegate.server.auth import Actor, Auth
-from tidegate.server.config import Settings
+from tidegate.server.config import Settings, require_a_way_in
 from tidegate.server.drafts import Draft, draft_of
 from tidegate.server.fallbacks import WayBack
 from tidegate.server.headcount import Sample
@@ -329,16 +328,9 @@ def single_sign_on_of(services: Services, auth: Auth) -> SingleSignOn | None:
         ConfigError: `config.missing`: browsers could not be sent back; `config.invalid`, `config.unreadable`.
     """
     settings = services.settings
+    require_a_way_in(settings)
     if settings.oidc is None:
-        if not settings.accounts_local:
-            raise ConfigError(
-                "config.missing", "[oidc]: nobody could sign in, since [accounts] local is off"
-            )
         return None
-    if not settings.external_url:
-        raise ConfigError(
-            "config.missing", "[http] external_url: where [oidc] sends browsers back to"
-        )
     provider = Provider(settings.oidc)
     return SingleSignOn(services.store, auth, provider, settings.external_url)
 

@@ -13,7 +13,7 @@ from typing import Final
 from tidegate.core.errors import ConfigError, TidegateError
 from tidegate.publisher.image import find_tool
 from tidegate.sim.stage import Stage, StageOptions
-from tidegate.sim.story import STEPS, Story
+from tidegate.sim.story import STEPS, Story, needed
 from tidegate.sim.teller import Row, Teller, table
 from tidegate.sim.venue import Venue
 
@@ -69,6 +69,7 @@ def run_demo(options: DemoOptions) -> int:
             seed=options.seed,
             venue=options.venue,
             token=options.token,
+            releases=needed(options.steps),
         ),
         teller,
     )

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
@@ -49,6 +49,7 @@ class StageOptions:
     Attributes:
         venue: a server that is there already, with nothing on it; None = one of the stage's own.
         token: of somebody who may do everything there.
+        releases: those that the story needs, the factory's among them, in their order.
     """
 
     folder: Path
@@ -57,6 +58,7 @@ class StageOptions:
     seed: int
     venue: Venue | None = None
     token: str = ""
+    releases: tuple[cast.ReleasePlan, ...] = cast.RELEASES
 
 
 class Stage:
@@ -101,7 +103,7 @@ class Stage:
         with ThreadPoolExecutor(2) as pool:
             making = {
                 (release.counter, model): pool.submit(self._make_image, release, model)
-                for release in cast.RELEASES
+                for release in self._options.releases
                 for model in self._models(release)
             }
             self._open_venue()
@@ -177,12 +179,13 @@ class Stage:
     def _publish(self) -> None:
         self._teller.progress("keys and a root of trust")
         self._workshop = Workshop(self._folder / "lab", cast.PRODUCT, self.control)
-        for number, release in enumerate(cast.RELEASES):
-            self._teller.progress(
-                f"signed and published: {number} of {len(cast.RELEASES)} releases"
-            )
+        releases = self._options.releases
+        for number, release in enumerate(releases):
+            self._teller.progress(f"signed and published: {number} of {len(releases)} releases")
             recipes = [self._recipe(release, model) for model in self._models(release)]
-            self._workshop.publish(release, recipes)
+            # a way back to what is not told here is no way
+            back_to = tuple(one.counter for one in releases if one.counter in release.back_to)
+            self._workshop.publish(replace(release, back_to=back_to), recipes)
 
     def _recipe(self, release: cast.ReleasePlan, model: str) -> Recipe:
         image = self._images[(release.counter, model)]
@@ -241,7 +244,7 @@ class Stage:
         names = [plan.device_id for plan in self.plans]
         self.crew = Crews(spec, self._folder / "crew.log", names)
         self._open.append(self.crew)
-        self.crew.know(self._known(release) for release in cast.RELEASES)
+        self.crew.know(self._known(release) for release in self._options.releases)
         self._start_board(claim, root)
         # Some of them have no network just now; they join while the story goes on.
         wanted = len(self.plans) * 9 // 10
@@ -316,7 +319,7 @@ class Stage:
         folder = self._folder / "board"
         record = boot_file.decode((folder / "boot.json").read_bytes())
         found = _sha256(slot_path(folder, record.primary))
-        for release in cast.RELEASES:
+        for release in self._options.releases:
             if release.real:
                 image = self._images[(release.counter, cast.REAL_MODEL)]
                 if _sha256(image) == found:

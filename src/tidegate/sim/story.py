@@ -20,6 +20,16 @@ from tidegate.sim.teller import Teller
 CUTS: Final = 66
 MODES: Final[tuple[CutMode, ...]] = ("before", "torn", "after")
 STEPS: Final = (1, 2, 3, 4, 5, 6)
+#: What each step brings to the fleet.
+_BRINGS: Final = {
+    1: cast.GOOD, 2: cast.FRAGILE, 3: cast.DEAD, 4: cast.NOISY, 5: cast.SOUND, 6: cast.SOUND,
+}  # fmt: skip
+
+
+def needed(steps: Sequence[int]) -> tuple[cast.ReleasePlan, ...]:
+    """Return the releases that some steps need, in their order."""
+    wanted = {cast.FACTORY.counter, *(_BRINGS[step].counter for step in steps)}
+    return tuple(release for release in cast.RELEASES if release.counter in wanted)
 
 
 @dataclass(frozen=True)

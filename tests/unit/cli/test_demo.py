@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from tidegate.cli import run
+from tidegate.sim import cast
+from tidegate.sim.story import STEPS, needed
 
 
 @pytest.mark.parametrize("steps", ["2,3", "1,7", "1,,3", "one", ""])
@@ -24,3 +26,8 @@ def test_nobody_asks_a_server_without_a_token(
     assert run(["demo", "--server", "https://ota.example.com"]) == 1
     found = capsys.readouterr().err
     assert "TIDEGATE_TOKEN" in found
+
+
+def test_a_part_of_the_story_needs_a_part_of_the_releases() -> None:
+    assert [one.version for one in needed((1, 3))] == ["1.0.0", "1.1.0", "1.3.0"]
+    assert needed(STEPS) == cast.RELEASES
