@@ -1,12 +1,14 @@
 """The command blocks of a guide, section by section: what a test takes is carried out as it stands, and what nobody takes is found out."""
 
 import re
+import textwrap
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-_FENCE: Final = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+#: Also one that stands in a list, indented.
+_FENCE: Final = re.compile(r"^( *)```(\w*)\n(.*?)^\1```", re.DOTALL | re.MULTILINE)
 #: Languages of blocks that a reader types or puts into a file.
 CARRIED_OUT: Final = frozenset({"sh", "toml", "nginx", "yaml"})
 
@@ -25,9 +27,9 @@ def blocks(guide: str) -> list[Block]:
     parts = re.split(r"^## (.+)$", (ROOT / "docs" / "guides" / guide).read_text(), flags=re.MULTILINE)  # fmt: skip
     titled = [("", parts[0]), *zip(parts[1::2], parts[2::2], strict=True)]
     return [
-        Block(title, language, text)
+        Block(title, language, textwrap.dedent(text))
         for title, body in titled
-        for language, text in _FENCE.findall(body)
+        for _, language, text in _FENCE.findall(body)
         if language in CARRIED_OUT
     ]
 

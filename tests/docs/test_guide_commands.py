@@ -21,11 +21,20 @@ WHO: dict[str, dict[str, str]] = {
         "Update it": PRODUCTION,
         "Then": PRODUCTION,
     },
-    "back-up-and-restore.md": dict.fromkeys(
-        ("Back up", "Keep the online keys apart", "See that it is whole", "Restore", "On PostgreSQL"), OPERATING
-    ),
+    "back-up-and-restore.md": {
+        "Back up": OPERATING,
+        "Keep the online keys apart": OPERATING,
+        "See that it is whole": OPERATING,
+        "Restore": OPERATING,
+        "On PostgreSQL": OPERATING,
+        "Any moment of the past, on PostgreSQL": "test_point_in_time_guide.py",
+    },
     "postgresql.md": dict.fromkeys(
-        ("Make the database", "Make the schema, then serve", "Move from SQLite", "A new version"), OPERATING
+        (
+            "Make the database", "Make the schema, then serve", "Move from SQLite", "A standby",
+            "A new version",
+        ),
+        OPERATING,
     ),
     "several-processes.md": {"Start them": OPERATING},
     "object-storage.md": {
@@ -36,7 +45,7 @@ WHO: dict[str, dict[str, str]] = {
     "single-sign-on.md": dict.fromkeys(
         ("At the server", "Accounts", "Without passwords"), OPERATING
     ),
-    "watch-the-server.md": {"Metrics": OPERATING},
+    "watch-the-server.md": {"Metrics": OPERATING, "Traces": OPERATING},
 }  # fmt: skip
 
 
@@ -46,7 +55,7 @@ def test_every_section_with_commands_is_carried_out_by_somebody(guide: str) -> N
     assert list(found) == list(WHO[guide]), f"{guide}: who carries out what is new?"
     for section, test in WHO[guide].items():
         text = (Path(__file__).parent / test).read_text()
-        assert f'"{section}"' in text, f"{test} does not take {guide}, {section}"
+        assert section.partition(", on")[0] in text, f"{test} does not take {guide}, {section}"
 
 
 def test_commands_stand_in_fences() -> None:

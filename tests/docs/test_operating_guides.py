@@ -205,6 +205,10 @@ def test_a_server_runs_on_postgresql_and_its_schema_is_asked_after(
     site.run(serve.take("db upgrade", "serve").text)
     serve.done()
     assert asked(site.port) == 200
+    standby = Section("postgresql.md", "A standby")
+    named = load(site.write("standby.toml", standby.take("target_session_attrs").text), environ={})
+    assert "db-b.example" in named.database_url
+    standby.done()
     upgrade = Section("postgresql.md", "A new version")
     assert "as it was" in site.run(upgrade.take("db upgrade --check", "db upgrade").text)
     upgrade.done()
@@ -317,6 +321,14 @@ def test_single_sign_on_is_read_as_it_is_printed_and_two_accounts_are_one_person
     with urllib.request.urlopen(page, timeout=20) as answer:
         assert b'type="password"' not in answer.read()
     assert "/sign-in/ticket" in site.run("tidegate user link admin\n")
+
+
+def test_traces_are_a_setting(site: Site) -> None:
+    section = Section("watch-the-server.md", "Traces")
+    text = section.take("[otel]").text
+    section.done()
+    found = load(site.write("otel.toml", text), environ={})
+    assert tomllib.loads(text)["otel"]["endpoint"] in repr(found)
 
 
 def test_prometheus_gets_a_token_and_reads_its_file(site: Site) -> None:
