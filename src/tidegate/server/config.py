@@ -243,22 +243,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return address.with_password(self.database_url, self.database_password_file)
 
 
-def require_a_way_in(settings: Settings) -> None:
-    """Make sure that somebody can sign in, and that a provider could send them back.
-
-    Raises:
-        ConfigError: `config.missing`.
-    """
-    if settings.oidc is None and not settings.accounts_local:
-        raise ConfigError(
-            "config.missing", "[oidc]: nobody could sign in, since [accounts] local is off"
-        )
-    if settings.oidc is not None and not settings.external_url:
-        raise ConfigError(
-            "config.missing", "[http] external_url: where [oidc] sends browsers back to"
-        )
-
-
 Reader = Callable[[object, str], Any]
 
 

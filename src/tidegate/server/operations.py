@@ -31,11 +31,11 @@ from tidegate.server.amendments import Terms, amended, terms_of
 from tidegate.server.approvals import Rules
 from tidegate.server.audiences import Audiences
 from tidegate.server.auth import Actor, Auth
-from tidegate.server.config import Settings, require_a_way_in
+from tidegate.server.config import Settings
 from tidegate.server.drafts import Draft, draft_of
 from tidegate.server.fallbacks import WayBack
 from tidegate.server.headcount import Sample
-from tidegate.server.people.limits import Limits
+from tidegate.server.people.limits import Limits, require_a_way_in
 from tidegate.server.people.provider import Provider
 from tidegate.server.people.single_sign_on import SingleSignOn
 from tidegate.server.reach import Reach
@@ -328,7 +328,9 @@ def single_sign_on_of(services: Services, auth: Auth) -> SingleSignOn | None:
         ConfigError: `config.missing`: browsers could not be sent back; `config.invalid`, `config.unreadable`.
     """
     settings = services.settings
-    require_a_way_in(settings)
+    require_a_way_in(
+        settings.oidc, local=settings.accounts_local, external_url=settings.external_url
+    )
     if settings.oidc is None:
         return None
     provider = Provider(settings.oidc)

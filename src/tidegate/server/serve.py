@@ -19,9 +19,10 @@ from tidegate.core.errors import BusyError, ConfigError
 from tidegate.server import tls
 from tidegate.server.app import App, create_app
 from tidegate.server.cells import Cells
-from tidegate.server.config import Settings, require_a_way_in, split_listen
+from tidegate.server.config import Settings, split_listen
 from tidegate.server.connections import Bounds, guarded
 from tidegate.server.front import Front
+from tidegate.server.people.limits import require_a_way_in
 from tidegate.server.proxies import Proxies
 
 _BACKLOG: Final = 2_048
@@ -82,7 +83,9 @@ def serve(
         ConfigError, BusyError: nothing was served.
     """
     # the application for people is made later, when a server that cannot let anybody in would run already
-    require_a_way_in(settings)
+    require_a_way_in(
+        settings.oidc, local=settings.accounts_local, external_url=settings.external_url
+    )
     taken = bind(settings)
     try:
         context = tls.context_for(settings)

@@ -4,6 +4,7 @@ from typing import Final
 
 import msgspec
 
+from tidegate.core.errors import ConfigError
 from tidegate.server.actors import Grant
 
 SESSION_S: Final = 12 * 3600
@@ -60,3 +61,19 @@ class Oidc(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     label: str = "Sign in with single sign-on"
     ca_file: str = ""
     leeway: int = 60
+
+
+def require_a_way_in(oidc: Oidc | None, *, local: bool, external_url: str) -> None:
+    """Make sure that somebody can sign in, and that a provider could send them back.
+
+    Raises:
+        ConfigError: `config.missing`.
+    """
+    if oidc is None and not local:
+        raise ConfigError(
+            "config.missing", "[oidc]: nobody could sign in, since [accounts] local is off"
+        )
+    if oidc is not None and not external_url:
+        raise ConfigError(
+            "config.missing", "[http] external_url: where [oidc] sends browsers back to"
+        )
