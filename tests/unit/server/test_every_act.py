@@ -376,7 +376,7 @@ def test_every_act_has_its_entry_and_without_it_nothing_is_changed(
             found = {
                 f"{one.method} {one.path.removeprefix(PREFIX)}"
                 for one in routes(
-                    cast("Litestar", getattr(rig.app.admin, "_app", rig.app.admin)), PREFIX
+                    cast("Litestar", getattr(rig.app.admin, "inner", rig.app.admin)), PREFIX
                 )
                 if one.method != "GET"
             }

@@ -65,7 +65,7 @@ class Callers:
 
     @property
     def app(self) -> Litestar:
-        return cast("Litestar", self.rig.app.admin)
+        return cast("Litestar", getattr(self.rig.app.admin, "inner", self.rig.app.admin))
 
     def _keys(self, grants: tuple[str, ...]) -> tuple[str, str]:
         """Return a token and a session of who holds these grants."""

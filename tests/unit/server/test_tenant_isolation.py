@@ -136,7 +136,7 @@ def pair(tmp_path: Path, over: None) -> Iterator[tuple[House, Full, Full]]:
 
 
 def _routes(full: Full) -> list[Route]:
-    app = cast("Litestar", getattr(full.tenant.app.admin, "_app", full.tenant.app.admin))
+    app = cast("Litestar", getattr(full.tenant.app.admin, "inner", full.tenant.app.admin))
     found = [one for one in routes(app) if not one.path.startswith("/api/openapi")]
     return sorted(
         (one for one in found if not one.streams), key=lambda one: one.path == "/sign-out"
