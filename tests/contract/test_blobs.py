@@ -2,6 +2,8 @@
 
 import hashlib
 import os
+import signal
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +12,9 @@ import pytest
 from tests.objectstore import blobs_at, raw_client
 
 from tidegate.core.errors import PublisherError, RequestError
-from tidegate.server.blobs import Blobs
+from tidegate.server.blobs import Blobs, Where
 from tidegate.server.blobs import s3 as s3_module
-from tidegate.server.blobs.local import LocalBlobs
+from tidegate.server.blobs.local import LocalBlobs, create
 
 CONTENT = bytes(range(256)) * 1000
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
@@ -201,6 +203,31 @@ def test_a_blob_outlives_its_process(tmp_path: Path) -> None:
         os._exit(0)
     os.waitpid(child, 0)
     assert LocalBlobs(tmp_path).size(DIGEST) == len(CONTENT)
+
+
+def test_what_a_killed_process_left_half_written_is_swept_and_nothing_else(tmp_path: Path) -> None:
+    read, told = os.pipe()
+
+    def endless() -> Iterator[bytes]:
+        while True:
+            yield bytes(1 << 16)
+            os.write(told, b"x")
+            time.sleep(0.01)
+
+    if (child := os.fork()) == 0:
+        LocalBlobs(tmp_path / "blobs").put(DIGEST, endless())
+    try:
+        os.read(read, 1)
+        partial = tmp_path / "blobs" / "partial"
+        (partial / "upload-u1").write_bytes(b"part")
+        create(Where(), tmp_path)
+        left = len(list(partial.iterdir()))
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    assert left == 2, "who still writes is left alone"
+    create(Where(), tmp_path)
+    assert [one.name for one in partial.iterdir()] == ["upload-u1"]
 
 
 def test_parts_grow_where_ten_thousand_would_not_do(bucket: str, moto: str) -> None:

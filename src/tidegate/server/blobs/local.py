@@ -3,6 +3,7 @@
 A blob gets its name only after its digest was checked and its bytes are on disk, so a name that is there stands for whole, right bytes, whatever happened.
 """
 
+import contextlib
 import errno
 import fcntl
 import hashlib
@@ -10,7 +11,7 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from tidegate.core.errors import BusyError, ConfigError, PublisherError, RequestError
 from tidegate.server.blobs import Gathering, Where, require_part
@@ -19,6 +20,8 @@ from tidegate.server.blobs import Gathering, Where, require_part
 PART_BYTES: Final = 4 << 20
 
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
+#: A blob that is being written: its digest, and who writes.
+_LEFT: Final = re.compile(r"[0-9a-f]{64}\.[0-9]+\.[0-9a-f]+")
 _UPLOAD: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 
 
@@ -59,6 +62,16 @@ class LocalBlobs:
             self._partial.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigError("data.read_only", f"{folder}: {error.strerror}") from error
+
+    def sweep(self) -> None:
+        """Remove what processes left that died while they wrote a blob. Whoever still writes holds its file locked. May be repeated."""
+        for path in self._partial.iterdir():
+            if _LEFT.fullmatch(path.name) is None:
+                continue
+            # held, gone already, or on a disk that cannot be written: it is no harm but to the room
+            with contextlib.suppress(OSError), path.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
 
     def put(self, sha256: str, pieces: Iterable[bytes]) -> int:
         """Store bytes that must have this digest; see `Blobs.put`.
@@ -174,7 +187,7 @@ class LocalBlobs:
 
     def _write(self, path: Path, pieces: Iterable[bytes]) -> tuple[str, int]:
         digest, count = hashlib.sha256(), 0
-        with path.open("wb") as file:
+        with _held(path) as file:
             for piece in pieces:
                 digest.update(piece)
                 count += file.write(piece)
@@ -196,7 +209,19 @@ def create(where: Where, folder: Path) -> LocalBlobs:  # noqa: ARG001 - as every
     Raises:
         ConfigError: `data.read_only`.
     """
-    return LocalBlobs(folder / "blobs")
+    made = LocalBlobs(folder / "blobs")
+    made.sweep()
+    return made
+
+
+def _held(path: Path) -> BinaryIO:
+    """Open a new file and lock it, so that nobody takes it for one that a dead process left."""
+    while True:
+        file = path.open("wb")
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if os.fstat(file.fileno()).st_nlink:
+            return file
+        file.close()  # swept away between the two
 
 
 def _whole_parts(upload: Gathering, size: int) -> int:
