@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-START_S = 30
+START_S = 90
 
 
 class Served:
