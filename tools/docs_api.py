@@ -166,6 +166,7 @@ FORMS: Final[dict[str, tuple[str, ...]]] = {
     "/incidents": ("incidents_create",),
     "/releases": ("bundles_create",),
     "/rollouts": ("rollouts_create",),
+    "/rollouts/{}/edit": ("rollouts_change",),
     "/advisories": ("advisories_create",),
     "/requests/{}/{}": ("approvals_approve", "approvals_decline"),
     "/devices/{}/{}": (

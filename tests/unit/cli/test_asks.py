@@ -8,7 +8,7 @@ from tidegate.cli import halt, release, rollout
 #: Stopping, and looking.
 NARROW = ("halt", "pause", "isolate", "cancel")
 WIDE = ("create", "start", "activate", "resume", "advance", "readmit", "edit", "fallback")
-OTHER = ("approve", "decline", "devices", "evidence", "explain", "list", "log", "requests", "show", "stragglers", "wait")  # fmt: skip
+OTHER = ("approve", "decline", "devices", "evidence", "explain", "list", "log", "requests", "series", "show", "stragglers", "wait")  # fmt: skip
 
 
 def _options(command: click.Command) -> set[str]:
