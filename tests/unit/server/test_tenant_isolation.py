@@ -33,8 +33,8 @@ FULL = {
     "account", "api_token", "approval_request", "artifact", "audit", "cell", "claim", "daily", "device", "device_group", "event", "firmware",
     "group_member", "incident", "job", "job_item", "login", "outbox", "permit", "release", "repository", "rollout", "session_salt", "tally", "update", "upload",
 }  # fmt: skip
-#: Written by servers about themselves, whoever asks: that they are well, and that they live.
-ANYTIME = frozenset({"lease", "peer"})
+#: Written by servers about themselves, whoever asks: that they are well, that they live, and that somebody guessed a secret.
+ANYTIME = frozenset({"lease", "peer", "tried"})
 
 
 class Full:
