@@ -59,6 +59,7 @@ class Pair:
 
     async def act(self, verb: str) -> None:
         done = self.operator.until_done
+        self.watch.quiet_since = None
         assert await asyncio.to_thread(done, verb, self.chance, self.watch)
         self.watch.quiet_since = time.monotonic() if verb == "halt" else None
 
