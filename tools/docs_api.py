@@ -67,6 +67,10 @@ CALLS: Final[dict[str, tuple[str, ...]]] = {
     "incident reopen": ("incidents_reopen",),
     "incident show": ("incidents_show",),
     "incident unpublish": ("incidents_unpublish",),
+    "job cancel": ("jobs_cancel",),
+    "job list": ("jobs_list",),
+    "job show": ("jobs_show", "jobs_items_list"),
+    "job wait": ("jobs_show",),
     "keys calendar": ("calendar_list",),
     "notify list": ("notifications_list",),
     "notify replay": ("notifications_replay",),
@@ -115,6 +119,8 @@ CALLS: Final[dict[str, tuple[str, ...]]] = {
     "token create": ("tokens_create",),
     "token list": ("tokens_list",),
     "token revoke": ("tokens_remove",),
+    "upload abort": ("uploads_remove",),
+    "upload list": ("uploads_list",),
     "user create": ("accounts_create",),
     "user edit": ("accounts_change",),
     "user end-session": ("sessions_remove",),
@@ -216,11 +222,9 @@ ROUTES_ALONE: Final[dict[str, str]] = {
     "approvals_show": "for programs that follow one request",
     "audit": "for archives, witnesses and checks of one's own; the page of the log reads the same rows",
     "events": "for programs that fold the log themselves, or follow what happens",
-    "jobs": "for scripts that act on many devices; a person acts on one at a time",
+    "jobs_create": "for scripts that act on many devices; a person acts on one at a time, and follows a job",
     "me": "for programs that ask what their token may do",
     "openapi": "the description itself",
-    "uploads_remove": "for programs that give up; what nobody goes on with is forgotten by itself",
-    "uploads_list": "for programs that look after what is on its way",
 }
 
 

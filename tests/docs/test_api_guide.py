@@ -42,7 +42,7 @@ def _run(
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command,
-        env={"PATH": "/usr/bin:/bin", **place},
+        env={"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", **place},
         cwd=folder,
         capture_output=True,
         text=True,

@@ -3,7 +3,7 @@
 import click
 import pytest
 
-from tidegate.cli import halt, release, rollout
+from tidegate.cli import halt, job, release, rollout, upload
 
 #: Stopping, and looking.
 NARROW = ("halt", "pause", "isolate", "cancel")
@@ -40,3 +40,5 @@ def test_widening_is_confirmed(name: str) -> None:
 def test_the_short_halt_and_the_recall_ask_nothing() -> None:
     assert "yes" not in _options(halt.command)
     assert "yes" not in _options(release.recall)
+    assert "yes" not in _options(job.cancel)
+    assert "yes" not in _options(upload.abort)
