@@ -45,9 +45,10 @@ def test_a_command_or_a_route_without_a_line_is_told(
     table: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delitem(table.CALLS, "halt")
-    monkeypatch.delitem(table.ROUTES_ALONE, "jobs")
-    assert {"halt", "jobs_create", "jobs_cancel"} <= set(table.unexplained())
-    with pytest.raises(SystemExit, match="no line for: halt"):
+    monkeypatch.delitem(table.CALLS, "device hold")
+    monkeypatch.delitem(table.ROUTES_ALONE, "jobs_create")
+    assert {"halt", "jobs_create", "device hold"} <= set(table.unexplained())
+    with pytest.raises(SystemExit, match="no line for: device hold, halt"):
         table.page()
 
 
