@@ -9,7 +9,16 @@ from msgspec import Meta
 
 from tidegate.core.errors import BusyError, RequestError
 from tidegate.server import quotas, tenants
-from tidegate.server.api.desk import ABOUT, PERMISSION, WHOLE, ApiRequest, Desk, DeskDep, Name
+from tidegate.server.api.desk import (
+    ABOUT,
+    PERMISSION,
+    REFUSALS,
+    WHOLE,
+    ApiRequest,
+    Desk,
+    DeskDep,
+    Name,
+)
 from tidegate.server.auth import Auth
 from tidegate.server.cells import Cell, Cells, data_left
 from tidegate.server.store import Connection, device_queries
@@ -100,7 +109,7 @@ class TenantRoutes(Controller):
     path = "/tenants"
     tags = ("tenants",)
 
-    @get("/", opt=_MANAGE, sync_to_thread=True)
+    @get("/", opt={**_MANAGE, REFUSALS: (404,)}, sync_to_thread=True)
     def list_tenants(self, desk: DeskDep) -> TenantList:
         """List tenants by name, removed ones too."""
         _cells(desk)
