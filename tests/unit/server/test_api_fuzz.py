@@ -32,7 +32,7 @@ from tests.unit.server.test_api_routes import POLICY, Api
 
 from tidegate.core.errors import HINTS
 from tidegate.core.reasons import REASONS
-from tidegate.server import drafts
+from tidegate.server import amendments, drafts
 from tidegate.server.api import wire
 from tidegate.server.api.examples import BODIES
 
@@ -298,12 +298,17 @@ def test_the_description_is_whole(fleet: Fleet) -> None:
 
 
 def test_every_example_is_what_its_route_reads() -> None:
+    def plain(example: dict[str, Any]) -> dict[str, Any]:
+        return {name: one for name, one in example.items() if name != "reason"}
+
+    made = drafts.draft_of(plain(BODIES["rollouts_create"]))
+    stands = {**msgspec.to_builtins(made), "state": "active", "generation": 1}
     for kind, example in BODIES.items():
         if isinstance(kind, type):
             assert msgspec.convert(msgspec.to_builtins(example), kind) == example
+        elif kind == "rollouts_change":
+            assert amendments.amended(stands, plain(example)) != made
+        elif isinstance(example, dict):
+            assert drafts.draft_of(plain(example)).release
         else:
-            assert (
-                drafts.draft_of({name: one for name, one in example.items() if name != "reason"})
-                if isinstance(example, dict)
-                else isinstance(example, wire.Act)
-            )
+            assert isinstance(example, wire.Act)

@@ -106,6 +106,7 @@ _TAGS: Final = {
     "notifications": "What the world is told.",
     "approvals": "What waits for a second person.",
     "people": "Accounts, and tokens for programs.",
+    "tenants": "Others whom this server serves, each apart; at the server's own address alone.",
     "audit": "What operators did, and what vouches for it.",
     "fleet": "What is not about one thing.",
     "device": "What devices themselves call; raw routes outside of `/api/v1`.",
