@@ -298,7 +298,7 @@ class Records:
             ),
             facts=(
                 v.Fact("Exposed", "1,832", "1.4 % of fleet"),
-                v.Fact("Harmed", "41", "reverted or lost", tone="bad"),
+                v.Fact("Ended badly", "41", "reverted or lost", tone="bad"),
                 v.Fact("Time to halt", "1 h 15 min", "", "From the first sign."),
                 v.Fact("Past the point of no return", "0"),
             ),
@@ -338,7 +338,7 @@ class Records:
             moves=(v.Pair("2.4.1 to 2.4.2", "1,832 devices", "41 harmed"),),
             devices=(
                 v.DeviceList(
-                    "Affected",
+                    "Ended badly",
                     "affected",
                     41,
                     (

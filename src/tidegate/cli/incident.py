@@ -137,9 +137,16 @@ def edit(
 @command.command("note")
 @click.argument("name")
 @click.argument("text", required=False)
-@click.option("--action", metavar="TEXT", help="What was done so that it does not happen again.")
+@click.option(
+    "--action",
+    metavar="TEXT",
+    help="What was done (not: is planned) so that it does not happen again.",
+)
 @click.option("--hypothesis", metavar="TEXT", help="What the cause may be; replaces the last one.")
 @click.option("--cause", metavar="TEXT", help="The proved cause, and how it was proved.")
+@click.option(
+    "--evidence", metavar="TEXT", help="What the proof rests on: what, seen by whom, kept where."
+)
 @with_client
 @with_output
 def note(
@@ -148,21 +155,31 @@ def note(
     action: str | None,
     hypothesis: str | None,
     cause: str | None,
+    evidence: str | None,
     client: Client,
     out: Output,
 ) -> None:
-    """Write a note, a hypothesis, the proved cause or a corrective action into an incident.
+    """Write a note, a hypothesis, the proved cause, its evidence or a corrective action into an incident.
 
     \b
     tidegate incident note INC-2026-014 "called the site: screens black"
     tidegate incident note INC-2026-014 --hypothesis "modem firmware 3.1"
     tidegate incident note INC-2026-014 --cause "modem firmware 3.1: 20 of 20 boards hang with it, none with 3.0"
+    tidegate incident note INC-2026-014 --evidence "bench log 2026-07, gus, ticket HW-311"
     tidegate incident note INC-2026-014 --action "the contract now checks the modem"
     """
-    given = {"note": text, "action": action, "hypothesis": hypothesis, "cause": cause}
+    given = {
+        "note": text,
+        "action": action,
+        "hypothesis": hypothesis,
+        "cause": cause,
+        "evidence": evidence,
+    }
     said = {kind: words for kind, words in given.items() if words is not None}
     if len(said) != 1:
-        give_up("request.invalid", "give one of TEXT, --action, --hypothesis and --cause")
+        give_up(
+            "request.invalid", "give one of TEXT, --action, --hypothesis, --cause and --evidence"
+        )
     ((kind, words),) = said.items()
     said_as = msgspec.convert({"text": words, "kind": kind}, structs.NewNote)
     found = client.incidents_notes(name, said_as)

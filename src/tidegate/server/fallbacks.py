@@ -24,7 +24,7 @@ from tidegate.server.store import admin_devices as device_rows
 from tidegate.server.store import admin_rollouts as rows
 
 Row = dict[str, Any]
-RING: Final = "cohort"
+RING: Final = "way-back"
 #: Gates of the rollout's own guards that also watch the way back; where it has none of these, the first watches with its defaults.
 _KEPT_GUARDS: Final = ("failure_rate", "evidence")
 

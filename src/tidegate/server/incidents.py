@@ -23,7 +23,7 @@ SUMMARY_MAX: Final = 500
 OWNER_MAX: Final = 128
 FOLLOWUPS_MAX: Final = 100
 SEVERITIES: Final = ("critical", "major", "minor")
-NOTES: Final = ("note", "action", "hypothesis", "cause")
+NOTES: Final = ("note", "action", "hypothesis", "cause", "evidence")
 #: Which way a status may go, by the verb that moves it.
 _MOVES: Final[dict[str, tuple[frozenset[str], Status]]] = {
     "mitigate": (frozenset({"open"}), "mitigated"),
@@ -58,7 +58,7 @@ class IncidentFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NoteFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What somebody wrote into an incident: a note, a hypothesis, a corrective action, or an event that the server noted."""
+    """What somebody wrote into an incident: a note, a hypothesis, a cause, its evidence, a corrective action, or an event that the server noted."""
 
     at: int
     by: str
@@ -252,7 +252,7 @@ def notes(conn: Connection, name: str) -> list[NoteFacts]:
 
 
 def note(conn: Connection, name: str, kind: str, text: str, actor: Actor, now: int) -> None:
-    """Write a note, a hypothesis, the proved cause (the newest of each holds) or a corrective `action` into an incident.
+    """Write a note, a hypothesis, the proved cause (the newest of each holds), what its proof rests on (`evidence`) or a corrective `action` into an incident.
 
     Raises:
         RequestError: `request.not_found`, `request.invalid`.

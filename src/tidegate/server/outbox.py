@@ -158,7 +158,7 @@ def listed(
         raise RequestError("request.invalid", "state: waiting, retrying, delivered or dead")
     found = admin_log.outbox(conn, KINDS, state=state, before=before, limit=limit + 1)
     more = int(found[limit - 1]["id"]) if len(found) > limit else 0
-    return [_facts(row) for row in found[:limit]], more
+    return [facts_of(row) for row in found[:limit]], more
 
 
 def channels(services: Services) -> list[ChannelFacts]:
@@ -185,7 +185,7 @@ def replay(conn: Connection, number: int, actor: Actor, now: int) -> NoticeFacts
     values: Row = {"done_at": None, "next_at": now, "tries": 0, "error": None}
     admin_log.settle_outbox(conn, number, values)
     audit.record(conn, now, actor.name, "notify.replay", _id(row), {"channel": _channel(row)})
-    return _facts({**row, **values})
+    return facts_of({**row, **values})
 
 
 def test(conn: Connection, settings: Settings, channel: str, actor: Actor, now: int) -> None:
@@ -205,7 +205,8 @@ def test(conn: Connection, settings: Settings, channel: str, actor: Actor, now: 
     audit.record(conn, now, actor.name, TEST, channel)
 
 
-def _facts(row: Row) -> NoticeFacts:
+def facts_of(row: Row) -> NoticeFacts:
+    """Return a message to one channel as people see it."""
     body = row["payload"]["body"]
     done = row["done_at"] is not None
     state: State = "waiting"

@@ -20,6 +20,8 @@ Row = dict[str, Any]
 TITLE_MAX: Final = 200
 TEXT_MAX: Final = 4_000
 SHOWN_MAX: Final = 100
+#: Below this a count is not told: a small one could tell which devices they were.
+_SMALL: Final = 10
 #: What the name or serial number of a device may be made of.
 _NAME: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._:-]*[A-Za-z0-9])?")
 
@@ -67,30 +69,35 @@ def propose(report: IncidentReport) -> Texts:
     }[one.kind]
     return Texts(
         title=f"{what}: {one.release}" if one.release else what,
-        impact=impact(report.reach.counts) if one.rollout else "",
+        impact=impact(report.reach.counts, sum(way.taken for way in report.ways_back))
+        if one.rollout
+        else "",
         action=report.actions[-1].text if report.actions else "",
     )
 
 
-def impact(counts: Counts) -> str:
-    """Say in rounded numbers whom it hit."""
+def impact(counts: Counts, ordered: int = 0) -> str:
+    """Say in rounded numbers who ended badly, and how many were ordered back."""
     if not counts.attempts:
         return "No device had installed the update."
-    parts = [f"{_first(rounded(counts.attempts))} devices had installed the update"]
+    of = " of" if counts.attempts < _SMALL else ""
+    parts = [f"{_first(rounded(counts.attempts))}{of} devices had installed the update"]
     if counts.harmed:
         parts.append(f"{rounded(counts.harmed)} of them had a problem")
     if counts.reverted:
         parts.append(f"{rounded(counts.reverted)} went back to the previous version by themselves")
+    if ordered:
+        parts.append(f"{rounded(ordered)} were told by us to go back")
     return ", ".join(parts) + "."
 
 
 def rounded(count: int) -> str:
     """Return a count as words, to one or two digits: it says how large, not how many.
 
-    `fewer than 10`, `about 40`, `about 1,300`.
+    `a small number`, `about 40`, `about 1,300`.
     """
-    if count < 10:
-        return "fewer than 10" if count else "none"
+    if count < _SMALL:
+        return "a small number" if count else "none"
     step = 10 ** (len(str(count)) - (1 if count < 100 else 2))
     return f"about {(count + step // 2) // step * step:,}"
 

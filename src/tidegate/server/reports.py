@@ -14,19 +14,27 @@ from tidegate.rollout import tally as sums
 from tidegate.rollout.incident import (
     DeviceLog,
     DeviceOutcome,
-    Entry,
     Fleet,
     FollowUp,
     Incident,
     IncidentReport,
+    Returned,
     Stopped,
     Told,
     WayBack,
     Written,
 )
 from tidegate.rollout.model import Evidence
-from tidegate.server import device_logs, incidents, outcomes, planning, reckoning, telemetry
-from tidegate.server.store import Connection, admin_log, log_rows
+from tidegate.server import (
+    device_logs,
+    incident_story,
+    incidents,
+    outcomes,
+    planning,
+    reckoning,
+    telemetry,
+)
+from tidegate.server.store import Connection, log_rows
 from tidegate.server.store import admin_devices as device_rows
 from tidegate.server.store import admin_incidents as rows
 from tidegate.server.store import admin_rollouts as rollout_rows
@@ -35,10 +43,6 @@ Row = dict[str, Any]
 #: Most devices that ended badly, and most others, that a report looks at one by one; the counts are of all.
 BAD_MAX: Final = 4_000
 OTHERS_MAX: Final = 6_000
-#: Most single device outcomes in a timeline: the first of them tell how it began.
-_OUTCOMES_SHOWN: Final = 20
-#: Most lines of a rollout's story; it has one for each time that it moved.
-_STORY_MAX: Final = 5_000
 #: Logs in a report, and most of each, in characters: its end.
 LOGS_MAX: Final = 6
 LOG_CHARS: Final = 4_096
@@ -52,8 +56,6 @@ FORMATS: Final = {
 #: What a kernel or a supervisor says when something died, and what it says when something is wrong: the first tells more.
 _DEAD: Final = re.compile(r"(?i)panic|oops|\bBUG:|call trace|segfault|assert|watchdog")
 _WRONG: Final = re.compile(r"(?i)\berror\b|failed|fatal|exception|timed? ?out")
-#: What may stand in the plan's log without being somebody's decision.
-_NO_DECISION: Final = frozenset({"create", "hold"})
 
 
 def build(conn: Connection, name: str, now: int) -> IncidentReport:
@@ -78,21 +80,23 @@ def build(conn: Connection, name: str, now: int) -> IncidentReport:
         "cause": causes[-1] if causes else None,
         "actions": [_written(one) for one in notes if one["kind"] == "action"],
         "followups": [_follow_up(one) for one in rows.followups(conn, int(found["id"]))],
+        "evidence_of": [_written(one) for one in notes if one["kind"] == "evidence"],
         "told": _told(conn, int(found["id"])),
     }
-    entries = [_note(one) for one in notes]
+    entries = incident_story.of_incident(conn, found, notes)
+    about = _incident(conn, found, notes)
     row = (
         rollout_rows.rollout_by_id(conn, int(found["rollout_id"])) if found["rollout_id"] else None
     )
     if row is None:
-        return story.build(_incident(found, None), entries=entries, **said)
+        return story.build(about, entries=entries, **said)
     subject = str(found["subject"])
     devices, partial = _devices(conn, int(row["id"]))
     counters = {one.from_counter for one in devices}
     evidence = telemetry.evidence(conn, int(row["id"]))
     product, counter = str(row["product"]), int(row["release_counter"])
     return story.build(
-        _incident(found, row),
+        msgspec.structs.replace(about, rollout=str(row["name"]), release=str(row["release"])),
         rollout=planning.model_of(row),
         version=str(row["release_version"]),
         evidence=evidence,
@@ -100,7 +104,13 @@ def build(conn: Connection, name: str, now: int) -> IncidentReport:
         partial=partial,
         stopped=_stopped(conn, int(row["id"]), subject),
         versions=rows.versions(conn, product, counters),
-        entries=[*entries, *_story(conn, row), *_outcomes(devices, subject, evidence)],
+        # In this order within one second: what devices did, what was decided on it, what people wrote about it.
+        entries=[
+            *incident_story.steps(devices, subject, partial=partial),
+            *incident_story.outcomes(devices, subject, evidence, partial=partial),
+            *incident_story.decisions(conn, row),
+            *entries,
+        ],
         logs=_logs(conn, int(row["id"]), subject),
         product=product,
         last_bad=_last_bad(conn, int(row["id"])) if partial else None,
@@ -128,7 +138,15 @@ def export(conn: Connection, name: str, form: str, now: int) -> tuple[str, bytes
     return kind, (story.to_markdown(read) if form == "md" else story.to_html(read)).encode()
 
 
-def _incident(found: Row, row: Row | None) -> Incident:
+def _incident(conn: Connection, found: Row, notes: list[Row]) -> Incident:
+    """Return the incident without its rollout. Who moved it last stands in its notes, in words that only `incidents.move` writes."""
+    moved = {
+        verb: str(one["by"])
+        for one in notes
+        for verb in ("mitigated", "closed")
+        if one["kind"] == "event" and str(one["text"]).partition(":")[0] == verb
+    }
+    held = rows.publication(conn, int(found["id"])) if found["published_at"] else None
     return Incident(
         name=str(found["name"]),
         kind=found["kind"],
@@ -138,12 +156,15 @@ def _incident(found: Row, row: Row | None) -> Incident:
         severity=found["severity"],
         owner=str(found["owner"]),
         subject=str(found["subject"]),
-        rollout=str(row["name"]) if row else "",
-        release=str(row["release"]) if row else "",
         summary=str(found["summary"]),
         mitigated_at=int(found["mitigated_at"] or 0),
         closed_at=int(found["closed_at"] or 0),
         published_at=int(found["published_at"] or 0),
+        mitigated_by=moved.get("mitigated", moved.get("closed", ""))
+        if found["mitigated_at"]
+        else "",
+        closed_by=moved.get("closed", "") if found["closed_at"] else "",
+        published_by=str(held["published_by"]) if held else "",
     )
 
 
@@ -176,8 +197,13 @@ def _fleet(conn: Connection, row: Row, evidence: Evidence) -> Fleet:
     untried = [
         name for name in sorted(matching) if not sums.total(evidence, variants={name}).attempts
     ]
+    late = device_rows.variant_counts_since(conn, str(row["product"]), int(row["created_at"]))
+    bad = [name for name in matching if sums.total(evidence, variants={name}).harmed]
+    refused = sums.total(evidence, variants=set(bad)).reverted if bad else 0
     return Fleet(
         devices=sum(there.values()),
+        since=min(sum(matching.values()), sum(late.get(name, 0) for name in matching)),
+        alike=max(0, sum(matching[name] for name in bad) - refused),
         matching=sum(matching.values()),
         never=max(0, sum(matching.values()) - reached),
         untried=tuple(untried),
@@ -251,9 +277,17 @@ def _ways_back(conn: Connection, rollout_id: int) -> list[WayBack]:
                 taken=tally.offered,
                 back=tally.confirmed,
                 harmed=tally.harmed,
+                ordered_at=int(child["created_at"]),
+                ordered_by=str(child["created_by"]),
+                devices=tuple(_returned(conn, int(child["id"]))),
             )
         )
     return found
+
+
+def _returned(conn: Connection, rollout_id: int) -> list[Returned]:
+    found = rows.outcomes(conn, rollout_id, states={"confirmed"}, limit=story.LISTED_MAX)
+    return [Returned(device=one.device, variant=one.variant, at=one.state_at) for one in found]
 
 
 def _told(conn: Connection, incident_id: int) -> Told | None:
@@ -277,71 +311,6 @@ def _stopped(conn: Connection, rollout_id: int, subject: str) -> Stopped:
         held=count(conn, rollout_id, outcomes.BEFORE, variant=subject),
         cancelled=count(conn, rollout_id, {"cancelled"}, variant=subject),
     )
-
-
-# --- the timeline ---
-
-
-def _note(one: Row) -> Entry:
-    kind = str(one["kind"])
-    texts = {
-        "action": f"corrective action: {one['text']}",
-        "hypothesis": f"hypothesis: {one['text']}",
-        "cause": f"cause, proved: {one['text']}",
-    }
-    return Entry(
-        at=int(one["at"]),
-        who=str(one["by"]),
-        text=texts.get(kind, str(one["text"])),
-        kind="event" if kind == "event" else "note",
-    )
-
-
-def _story(conn: Connection, row: Row) -> list[Entry]:
-    """Return what was decided about a rollout and about its ways back."""
-    found = [
-        _decision(one, "") for one in admin_log.plan_log(conn, int(row["id"]), limit=_STORY_MAX)
-    ]
-    for child in rollout_rows.children(conn, int(row["id"])):
-        lines = admin_log.plan_log(conn, int(child["id"]), limit=_STORY_MAX)
-        found += [_decision(one, f"{child['name']} ") for one in lines]
-    return found
-
-
-def _decision(one: Row, of: str) -> Entry:
-    action, text = str(one["action"]), str(one["text"])
-    grounds = dict.fromkeys(
-        said for said in (str(finding.get("text", "")) for finding in one["because"]) if said
-    )
-    return Entry(
-        at=int(one["at"]),
-        who=str(one["actor"]),
-        text=f"{of}{action}: {text}" if text else f"{of}{action}",
-        kind="event" if action in _NO_DECISION else "decision",
-        because=tuple(said for said in grounds if said != text),
-    )
-
-
-def _outcomes(devices: list[DeviceOutcome], subject: str, evidence: Evidence) -> list[Entry]:
-    bad = [one for one in devices if one.state in story.BAD and subject in ("", one.variant)]
-    shown = bad[:_OUTCOMES_SHOWN]
-    found = [
-        Entry(
-            at=one.at,
-            who="device",
-            text=f"{one.device} {one.state}" + (f": {one.reason}" if one.reason else ""),
-            kind="outcome",
-        )
-        for one in shown
-    ]
-    if len(bad) > len(shown):
-        every = sums.total(evidence, variants={subject} if subject else None).harmed
-        rest, upto = len(bad) - len(shown), "up to here"
-        if len(bad) >= BAD_MAX and every > len(bad):
-            rest, upto = every - len(shown), "from here on"
-        text = f"and {rest:,} more devices {upto}"
-        found.append(Entry(at=bad[-1].at, who="device", text=text, kind="outcome"))
-    return found
 
 
 # --- logs ---

@@ -1,9 +1,12 @@
 """The incident report: counts that add up, what the failed have in common, what is missing, and text that strangers cannot break."""
 
 from html.parser import HTMLParser
+from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from tests.unit.rollout.stage import begun, known
 
@@ -17,6 +20,7 @@ from tidegate.rollout.incident import (
     FollowUp,
     Incident,
     IncidentReport,
+    Returned,
     Stopped,
     Told,
     WayBack,
@@ -165,7 +169,7 @@ def test_an_incident_without_a_rollout_is_told_as_well() -> None:
     assert report.title == "Smoke"
     text = incident.to_markdown(incident.lay_out(report))
     assert "# INC-1: Smoke" in text
-    assert "Who was hit" not in text
+    assert "What became of whom" not in text
 
 
 def test_what_nobody_has_said_is_missing() -> None:
@@ -189,6 +193,7 @@ def test_what_nobody_has_said_is_missing() -> None:
         incident=_about(owner="olga"),
         evidence=known(("permitted", "pilot", "r3", 3), ("confirmed", "pilot", "r3", 3)),
         cause=Written(at=1, by="olga", text="the modem: 3 of 3 hang with it"),
+        evidence_of=[Written(at=2, by="gus", text="bench log 7")],
         actions=[Written(at=300, by="olga", text="gw1-r7 gets its own build")],
         followups=[FollowUp(number=1, text="ask", owner="olga")],
     )
@@ -259,8 +264,8 @@ def test_markdown_and_html_tell_the_same_in_the_same_order() -> None:
     headings = _headings(incident.to_markdown(read))
     assert words.headings == headings
     assert headings[1:] == [
-        "In short", "What happened", "Missing from this report", "How long it took", "Who was hit", "Variants", "Rings", "Versions",
-        "Why it was stopped", "What the failed have in common", "Cause", "The way back", "What keeps it from going out again",
+        "In short", "What happened", "Missing from this report", "How long it took", "What became of whom", "Variants", "Rings", "Versions",
+        "Why it was stopped", "What those that ended badly have in common", "Cause", "The way back", "What keeps it from going out again",
         "Decisions", "Timeline (UTC)",
         "Devices", "Logs", "r7-0 (r7), 1970-01-01 00:00:09 UTC: health.network",
         "Corrective action", "Follow-ups", "What the status page says", "Words",
@@ -282,12 +287,17 @@ def test_the_cause_is_proved_or_supposed_or_not_known() -> None:
 
 
 def test_everybody_is_accounted_for_and_a_drill_says_so() -> None:
-    fleet = Fleet(devices=70, matching=60, never=30, untried=("r8", "r9"))
+    fleet = Fleet(devices=70, matching=60, never=30, untried=("r8", "r9"), since=4, alike=12)
     report = _report(fleet=fleet)
     text = _read(report)
-    assert "the product has 70, and the release fits 60 of them" in text
-    assert "| 30 | are of hardware that the release fits, and it never reached them |" in text
-    assert "| 10 | are of the same product, on hardware that it does not fit |" in text
+    assert "the product has 70, and the hardware of 60 of them is named as compatible" in text
+    assert "| 30 | are of hardware that its manifest names as compatible, and it never" in text
+    assert (
+        "| 4 | of those that its manifest names were enrolled after the rollout was made; 56 were there then |"
+        in text
+    )
+    assert "| 10 | are of the same product, on hardware that its manifest does not name |" in text
+    assert "| 12 | are of variants that ended badly, and do not refuse it" in text
     assert "Never tried: r8, r9." in text
     assert "drill" not in text.lower()
     drill = _read(msgspec.structs.replace(report, drill=True))
@@ -442,3 +452,130 @@ def test_the_way_back_and_what_the_world_was_told_are_part_of_it() -> None:
     silent = incident.to_markdown(incident.lay_out(_report()))
     assert "Nobody was ordered back." in silent
     assert "Nothing: it was not published." in silent
+
+
+def test_a_rollout_that_all_were_brought_back_from_does_not_read_as_if_it_had_succeeded() -> None:
+    way = WayBack(rollout="b", release="gw1-2.4.1", state="completed", taken=15, back=15)
+    text = _read(_report(rollout=begun(state="completed"), ways_back=[way]))
+    assert "- Rollout: gw1-2.5.1 ended: fallen back" in text
+    assert "The rollout ended: fallen back. It offers nothing any more." in text
+    assert "completed" not in text
+    assert "15 confirmed it then" in text
+    assert "15 were since brought back" in text
+    served = _read(_report(rollout=begun(state="completed")))
+    assert "devices that come later still get it" in served
+
+
+@pytest.mark.parametrize(("recalled_at", "said"), [(0, "YES, until"), (5, "no, it was recalled")])
+def test_whether_it_can_go_out_again_is_answered_at_the_top(recalled_at: int, said: str) -> None:
+    text = _read(
+        _report(recalled_at=recalled_at, fleet=Fleet(devices=9, matching=9, never=3, alike=2))
+    )
+    short = text.partition("## In short")[2].partition("## ")[0]
+    assert f"Can it go out again: {said}" in short
+    assert ("tidegate release recall gw1-2.5.1" in short) is (recalled_at == 0)
+    assert ("It would meet 2 devices" in short) is (recalled_at == 0)
+
+
+def test_a_proof_names_what_it_rests_on_and_figures_that_prove_nothing_are_said_to() -> None:
+    well = Share(name="internal", counts=Counts(attempts=5, confirmed=5))
+    bad = Share(name="pilot", counts=Counts(attempts=4, harmed=4))
+    report = _report(cause=Written(at=2, by="gus", text="the antenna"))
+    assert "what the proof of the cause rests on" in " ".join(report.missing)
+    assert "Nobody has written down what the proof rests on." in _read(report)
+    shown = _report(
+        cause=Written(at=2, by="gus", text="the antenna"),
+        evidence_of=[Written(at=3, by="gus", text="bench log 7")],
+    )
+    assert "| 1970-01-01 00:00:03 | gus | bench log 7 |" in _read(shown)
+    assert "The figures alone do not prove it" not in _read(shown)
+    reach = msgspec.structs.replace(shown.reach, variants=(well, bad), rings=(well, bad))
+    cause = _read(msgspec.structs.replace(shown, reach=reach)).partition("## Cause")[2]
+    assert "The figures alone do not prove it" in cause.partition("## ")[0]
+
+
+def test_what_the_gate_had_before_it_is_told_look_by_look() -> None:
+    entries = [
+        Entry(at=30, who="planner", text="advance: ring pilot opens", kind="decision"),
+        Entry(at=102, who="planner", text="hold: waits for soak"),
+        Entry(at=150, who="planner", text="halt: too many", kind="decision"),
+        Entry(at=150, who="planner", text="opened INC-2026-014"),
+        Entry(at=151, who="planner", text="later", kind="decision"),
+    ]
+    looks = _report(entries=entries, incident=_about(opened_at=150)).looks
+    assert [(one.at, one.harmed, one.text) for one in looks] == [
+        (30, 0, "advance: ring pilot opens"),
+        (102, 3, "hold: waits for soak"),
+        (150, 4, "halt: too many"),
+    ]
+    assert _report(entries=entries, incident=_about(kind="manual", opened_at=150)).looks == ()
+
+
+def test_a_decision_says_why_and_a_halt_repeats_its_reason() -> None:
+    def row(who: str, text: str) -> str:
+        entry = Entry(at=9, who=who, text=text, kind="decision")
+        found = _read(_report(entries=[entry])).partition("## Decisions")[2]
+        return next(line for line in found.splitlines() if "00:00:09" in line)
+
+    assert row("planner", "halt: 6 of 23").endswith("| 6 of 23 |")
+    assert row("olga", "owner olga (was nobody)").endswith("| not said |")
+    assert row("olga", "cause, proved: x").endswith("| see Cause |")
+
+
+def test_that_one_person_decided_everything_is_said() -> None:
+    said = "No second person agreed to it (no four-eyes)"
+    mine = Entry(at=9, who="olga", text="start", kind="decision")
+    gate = Entry(at=9, who="planner", text="halt: x", kind="decision")
+    other = Entry(at=9, who="gus", text="approve", kind="decision")
+    assert said in _read(_report(entries=[mine, gate]))
+    assert said not in _read(_report(entries=[mine, other]))
+    assert said not in _read(_report(entries=[gate]))
+
+
+def test_a_time_away_that_the_clock_cannot_tell_is_not_told() -> None:
+    bad = DeviceOutcome(
+        device="r7-0", variant="r7", ring="p", state="reverted", at=7, permitted_at=7
+    )
+    text = _read(_report(devices=[bad]))
+    assert "| not measured |" in text
+    assert "| 0 s |" not in text.partition("## Devices")[2]
+
+
+def test_who_was_brought_back_is_named_up_to_a_number() -> None:
+    back = tuple(Returned(device=f"b{n:02}", variant="r3", at=n + 1) for n in range(25))
+    way = WayBack(rollout="b", release="r", state="active", taken=900, back=800, devices=back)
+    text = _read(_report(ways_back=[way, way]))
+    assert "1,600 were brought back, the first 25 of them:" in text
+    assert text.count("| b00 |") == 1
+
+
+ENDS = st.sampled_from(["confirmed", "reverted", "lost", "permitted"])
+
+
+@given(st.lists(st.tuples(st.sampled_from(["r3", "r7"]), ENDS, st.integers(1, 9)), max_size=12))
+def test_sections_of_any_incident_tell_the_same_numbers(
+    outcomes: list[tuple[str, str, int]],
+) -> None:
+    rows: list[Any] = []
+    devices: list[DeviceOutcome] = []
+    for variant, state, count in outcomes:
+        rows.append(("permitted", "pilot", variant, count))
+        if state != "permitted":
+            rows.append((state, "pilot", variant, count))
+        devices += [
+            DeviceOutcome(device=f"d{len(devices) + n}", variant=variant, ring="pilot", state=state, at=5, permitted_at=3)
+            for n in range(count)
+        ]  # fmt: skip
+    report = _report(evidence=known(*rows), devices=devices)
+    counts, text = report.reach.counts, _read(report)
+    bad = sum(one.state in {"reverted", "lost"} for one in devices)
+    assert (counts.attempts, counts.harmed) == (len(devices), bad)
+    assert sum(one.attempts for one in report.reach.moves) == len(devices)
+    assert sum(one.harmed for one in report.reach.moves) == bad == report.contrast.bad
+    for shares in (report.reach.variants, report.reach.rings):
+        assert sum(one.counts.harmed for one in shares) == bad
+    if devices:
+        assert text.count(f"{bad:,} of {len(devices):,} devices that acted on") == 2
+    if bad:
+        assert f"{bad:,} ended badly" in text.partition("## Devices")[2]
+    assert "0 s |" not in text.partition("## Devices")[2]

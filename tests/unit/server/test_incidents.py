@@ -94,6 +94,7 @@ def test_an_incident_is_led_from_open_over_mitigated_to_closed(api: Api) -> None
     assert (unsaid.status, unsaid.code) == (409, "request.conflict")
     assert b"no cause is proved" in unsaid.body
     api.post(f"{at}/notes", {"kind": "cause", "text": "the antenna: 5 of 5 boards hang"})
+    api.post(f"{at}/notes", {"kind": "evidence", "text": "bench log 7, looked at by gus"})
     api.post(f"{at}/followups", {"text": "a board on the bench", "owner": "gus"})
     assert b"a follow-up has no date" in api.call("POST", f"{at}/close", {"reason": ""}).body
     closed = api.post(f"{at}/close", {"reason": "understood"}, "operator")
@@ -103,7 +104,14 @@ def test_an_incident_is_led_from_open_over_mitigated_to_closed(api: Api) -> None
     report = api.get(at)["report"]
     assert report["hypothesis"]["text"] == "the antenna"
     assert report["cause"]["text"] == "the antenna: 5 of 5 boards hang"
+    assert [one["text"] for one in report["evidence"]] == ["bench log 7, looked at by gus"]
     assert report["missing"] == ["until when 1 follow-ups are done"]
+    assert report["incident"]["mitigated_by"] == report["incident"]["closed_by"] != ""
+    decided = [one["text"] for one in report["decisions"]]
+    assert {"mitigated: all are back", "closed: understood"} <= set(decided)
+    assert "hypothesis: the modem" not in decided
+    # What came last in one second stands last.
+    assert report["timeline"][-1]["text"] == "closed: understood"
     told = [one["text"] for one in report["timeline"]]
     assert "severity critical (was major), owner olga (was nobody)" in told
     assert {"mitigated: all are back", "closed: understood", "hypothesis: the modem"} <= set(told)

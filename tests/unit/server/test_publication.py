@@ -63,7 +63,7 @@ def test_only_what_was_published_is_shown_and_no_device_of_the_fleet(public: Api
         "updated_at", "updates",
     }  # fmt: skip
     assert one["summary"] == SAID["summary"]
-    assert one["impact"].startswith("Fewer than 10 devices had installed the update")
+    assert one["impact"].startswith("A small number of devices had installed the update")
     assert one["action"] == "The contract asks more."
     for form in ("", ".json", ".atom"):
         body = _page(public, form).body.decode()
@@ -164,7 +164,7 @@ def test_the_feed_is_atom_and_foreign_words_stay_words(public: Api) -> None:
 
 @pytest.mark.parametrize(
     ("count", "said"),
-    [(0, "none"), (1, "fewer than 10"), (9, "fewer than 10"), (10, "about 10"), (41, "about 40"),
+    [(0, "none"), (1, "a small number"), (9, "a small number"), (10, "about 10"), (41, "about 40"),
      (99, "about 100"), (104, "about 100"), (127, "about 130"), (1_832, "about 1,800"), (128_412, "about 130,000")],
 )  # fmt: skip
 def test_counts_are_rounded(count: int, said: str) -> None:
@@ -176,5 +176,9 @@ def test_the_impact_says_how_large_not_how_many() -> None:
     assert said == (
         "About 1,800 devices had installed the update, about 40 of them had a problem, "
         "about 30 went back to the previous version by themselves."
+    )
+    assert publication.impact(Counts(attempts=9, harmed=4), 5) == (
+        "A small number of devices had installed the update, a small number of them had a problem, "
+        "a small number were told by us to go back."
     )
     assert publication.impact(Counts()) == "No device had installed the update."

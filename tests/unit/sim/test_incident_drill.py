@@ -33,14 +33,23 @@ def test_every_step_from_the_first_bad_boot_to_the_published_report_is_timed(
     assert 0 < times[-1] <= found.simulated_s
     text = report.read_text()
     for part in (
-        "# DRILL: INC-", "- Status: closed", "- Owner: operator", "What happened", "Who was hit", "1.0.0",
+        "# DRILL: INC-", "- Status: closed", "- Owner: operator", "What happened", "What became of whom", "1.0.0",
         "| boot.counter_exhausted |", "had not begun to activate, and were cancelled", "went back",
         "## Decisions", "## Logs", "How long it took", "it was stopped | 1 h 55 min", "0 devices run gw-1.1.0 now",
-        "| gw-1.1.0.back1 | gw-1.0.0 | completed | 6 | 6 | 0 |", "What the status page says",
+        "| gw-1.1.0.back1 | gw-1.0.0 | ended: complete | 6 | 6 | 0 |", "What the status page says",
         "There is nothing that you have to do", "try every revision before the next release", "the bench has one board of every revision",
     ):  # fmt: skip
         assert part in text, part
+    for part in (
+        "told drill (webhook) of incident.opened: delivered", "simulated boards, no real ones", "DRILL: Update stopped", "This is a drill",
+        "ended: fallen back", "6 were brought back:", "Can it go out again: YES", "no four-eyes",
+    ):  # fmt: skip
+        assert part in text, part
     assert "Missing from this report" not in text
+    timeline = text.partition("## Timeline")[2].partition("## ")[0]
+    assert timeline.rstrip().endswith("| operator | closed: drill |")
+    assert text.count("permit for 1: ") == 10 == timeline.count("| permit for 1: ")
+    assert " 0 s " not in text
 
 
 def test_a_step_that_does_not_happen_fails_the_drill(

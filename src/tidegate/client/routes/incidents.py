@@ -193,7 +193,7 @@ class Incidents(Link):
     def incidents_notes(
         self, name: str, body: structs.NewNote, *, key: str | None = None
     ) -> structs.IncidentFacts:
-        """Write a note, a hypothesis, the proved cause or a corrective action into an incident.
+        """Write a note, a hypothesis, the proved cause, its evidence or a corrective action into an incident.
 
         Needs `incident.write`.
         """

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from tidegate.client.structs.shared import Finding, IncidentFacts, WayBack
+from tidegate.client.structs.shared import Finding, WayBack
 
 
 class CohortDevice(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,12 +131,20 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Fleet(msgspec.Struct, frozen=True, kw_only=True):
-    """Devices of the product now, those of them that the release fits, and of these those that it never reached. `untried`: variants that never acted on it."""
+    """Devices of the product now; `matching`: those whose hardware the release's manifest names as compatible; `never`: of these, those that it never reached.
+
+    Attributes:
+        untried: variants that never acted on it.
+        since: of `matching`, devices that were enrolled after the rollout was made, so it was not made for them.
+        alike: of `matching`, devices of variants of which at least one device ended badly, and which do not refuse the release themselves.
+    """
 
     devices: int
     matching: int
     never: int
     untried: tuple[str, ...] = ()
+    since: int = 0
+    alike: int = 0
 
 
 class FollowUp(msgspec.Struct, frozen=True, kw_only=True):
@@ -198,7 +206,10 @@ class Grants(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Incident(msgspec.Struct, frozen=True, kw_only=True):
-    """The incident itself. `subject` is the variant of an isolation; `rollout` is empty where it belongs to none."""
+    """The incident itself. `subject` is the variant of an isolation; `rollout` is empty where it belongs to none.
+
+    `mitigated_by`, `closed_by` and `published_by`: who did it last; empty where nobody did.
+    """
 
     name: str
     kind: str
@@ -214,6 +225,9 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
     mitigated_at: int = 0
     closed_at: int = 0
     published_at: int = 0
+    mitigated_by: str = ""
+    closed_by: str = ""
+    published_by: str = ""
 
 
 class IncidentStopped(msgspec.Struct, frozen=True, kw_only=True):
@@ -277,8 +291,19 @@ class IncidentReach(msgspec.Struct, frozen=True, kw_only=True):
     affected: tuple[DeviceOutcome, ...] = ()
 
 
+class Returned(msgspec.Struct, frozen=True, kw_only=True):
+    """A device that was brought back, and when the server heard that it runs well there."""
+
+    device: str
+    variant: str
+    at: int
+
+
 class IncidentWayBack(msgspec.Struct, frozen=True, kw_only=True):
-    """A rollout that brings devices back: how many have taken the order, confirmed it (`back`), or ended badly on the way (`harmed`)."""
+    """A rollout that brings devices back: how many have taken the order, confirmed it (`back`), or ended badly on the way (`harmed`).
+
+    `ordered_at` and `ordered_by`: when, and who. `devices`: the first of those that are back.
+    """
 
     rollout: str
     release: str
@@ -286,6 +311,18 @@ class IncidentWayBack(msgspec.Struct, frozen=True, kw_only=True):
     taken: int = 0
     back: int = 0
     harmed: int = 0
+    ordered_at: int = 0
+    ordered_by: str = ""
+    devices: tuple[Returned, ...] = ()
+
+
+class Look(msgspec.Struct, frozen=True, kw_only=True):
+    """A look of the gate: how many devices had acted by then, how many of these had ended badly, and what it did."""
+
+    at: int
+    attempts: int
+    harmed: int
+    text: str
 
 
 class TimelineEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -299,7 +336,7 @@ class TimelineEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Written(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that a person wrote down: a corrective action, a hypothesis, the cause and its proof."""
+    """Something that a person wrote down: a corrective action, a hypothesis, the cause and its proof, what the proof rests on."""
 
     at: int
     by: str
@@ -337,6 +374,8 @@ class IncidentReport(msgspec.Struct, frozen=True, kw_only=True):
         fleet: whom the rollout was for; null = nobody counted.
         recalled_at: of the release; 0 = it was not.
         drill: the devices were simulated.
+        evidence: what somebody looked at to prove the cause: what, by whom, and where it is kept.
+        looks: what the gate had before it each time that it wrote down what it did, up to the stop; the last of them.
     """
 
     schema: str = "tidegate.incident-report/1"
@@ -391,10 +430,12 @@ class IncidentReport(msgspec.Struct, frozen=True, kw_only=True):
     fleet: Fleet | None = None
     recalled_at: int = 0
     drill: bool = False
+    evidence: tuple[Written, ...] = ()
+    looks: tuple[Look, ...] = ()
 
 
 class NoteFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What somebody wrote into an incident: a note, a hypothesis, a corrective action, or an event that the server noted."""
+    """What somebody wrote into an incident: a note, a hypothesis, a cause, its evidence, a corrective action, or an event that the server noted."""
 
     at: int
     by: str
@@ -407,43 +448,3 @@ class Update(msgspec.Struct, frozen=True, kw_only=True):
 
     at: int
     text: str
-
-
-class Publication(msgspec.Struct, frozen=True, kw_only=True):
-    """What the status page says of an incident. `status` is open, mitigated or closed."""
-
-    name: str
-    title: str
-    status: str
-    severity: str
-    summary: str
-    impact: str
-    action: str
-    published_at: int
-    updated_at: int
-    updates: tuple[Update, ...] = ()
-
-
-class Texts(msgspec.Struct, frozen=True, kw_only=True):
-    """The texts of a publication. An empty one is filled in: `title` and `impact` from rounded counts, `action` from the newest corrective action."""
-
-    title: str = ""
-    summary: str = ""
-    impact: str = ""
-    action: str = ""
-
-
-class IncidentAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """An incident with its report and what was written into it.
-
-    `publication` is what the status page says, `proposal` what it could say; `public` whether this server has a status page.
-    """
-
-    incident: IncidentFacts
-    report: IncidentReport
-    notes: tuple[NoteFacts, ...]
-    followups: tuple[FollowUpFacts, ...]
-    grants: tuple[GrantFacts, ...]
-    publication: Publication | None
-    proposal: Texts
-    public: bool

@@ -4,8 +4,55 @@ from typing import Literal
 
 import msgspec
 
-from tidegate.client.structs.incidents import Envelope
+from tidegate.client.structs.incidents import (
+    Envelope,
+    FollowUpFacts,
+    GrantFacts,
+    IncidentReport,
+    NoteFacts,
+    Update,
+)
 from tidegate.client.structs.shared import IncidentFacts
+
+
+class Publication(msgspec.Struct, frozen=True, kw_only=True):
+    """What the status page says of an incident. `status` is open, mitigated or closed."""
+
+    name: str
+    title: str
+    status: str
+    severity: str
+    summary: str
+    impact: str
+    action: str
+    published_at: int
+    updated_at: int
+    updates: tuple[Update, ...] = ()
+
+
+class Texts(msgspec.Struct, frozen=True, kw_only=True):
+    """The texts of a publication. An empty one is filled in: `title` and `impact` from rounded counts, `action` from the newest corrective action."""
+
+    title: str = ""
+    summary: str = ""
+    impact: str = ""
+    action: str = ""
+
+
+class IncidentAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """An incident with its report and what was written into it.
+
+    `publication` is what the status page says, `proposal` what it could say; `public` whether this server has a status page.
+    """
+
+    incident: IncidentFacts
+    report: IncidentReport
+    notes: tuple[NoteFacts, ...]
+    followups: tuple[FollowUpFacts, ...]
+    grants: tuple[GrantFacts, ...]
+    publication: Publication | None
+    proposal: Texts
+    public: bool
 
 
 class IncidentEdit(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,10 +99,13 @@ class NewIncident(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NewNote(msgspec.Struct, frozen=True, kw_only=True):
-    """Something to be written into an incident; `action` = a corrective one, `hypothesis` = of the cause; `cause` = proved, and how."""
+    """Something to be written into an incident; `action` = a corrective one, `hypothesis` = of the cause; `cause` = proved, and how.
+
+    `evidence` = what the proof rests on: what was looked at, by whom, and where it is kept.
+    """
 
     text: str
-    kind: Literal["action", "cause", "hypothesis", "note"] = "note"
+    kind: Literal["action", "cause", "evidence", "hypothesis", "note"] = "note"
 
 
 class NewPublication(msgspec.Struct, frozen=True, kw_only=True):

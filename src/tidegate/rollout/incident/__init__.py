@@ -6,6 +6,7 @@ It is data first (`model`, put together by `report`); `document` lays it out onc
 from tidegate.rollout.incident.document import lay_out
 from tidegate.rollout.incident.markdown import to_markdown
 from tidegate.rollout.incident.model import (
+    LISTED_MAX,
     SCHEMA,
     DeviceLog,
     DeviceOutcome,
@@ -14,6 +15,7 @@ from tidegate.rollout.incident.model import (
     FollowUp,
     Incident,
     IncidentReport,
+    Returned,
     Stopped,
     Told,
     WayBack,
@@ -24,6 +26,7 @@ from tidegate.rollout.incident.report import BAD, PAST_RETURN, build
 
 __all__ = [
     "BAD",
+    "LISTED_MAX",
     "PAST_RETURN",
     "POLICY",
     "SCHEMA",
@@ -34,6 +37,7 @@ __all__ = [
     "FollowUp",
     "Incident",
     "IncidentReport",
+    "Returned",
     "Stopped",
     "Told",
     "WayBack",

@@ -4,22 +4,37 @@ from collections.abc import Iterator
 from typing import Final
 
 from tidegate.rollout.incident.model import Cause, IncidentReport
-from tidegate.rollout.incident.wording import day, who
+from tidegate.rollout.incident.wording import counted, day, when, who
 
 #: Words that the report uses, for readers from elsewhere.
 GLOSSARY: Final = (
+    ("admission", "a device is let into a ring that is open: from then on it may ask for leave to activate"),
+    ("armed, trial", "the boot loader is told to boot the new system a few times, on trial; until that is confirmed it goes back by itself"),
     ("attempt", "a device acted on the release: it was given leave to activate it, or failed to install it"),
-    ("cohort", "all devices that acted on the release"),
-    ("confirmed", "the device runs the release and found itself well by its health contract"),
+    ("cancelled", "the update of this device was ended before it began to activate; it runs what it ran"),
+    ("confirmed", "the device ran the release then, and found itself well by its health contract"),
+    ("ended badly", "reverted, failed or lost: all attempts that did not end with a device that is well on the release"),
     ("exposed", "given leave (a permit) to activate"),
-    ("failed", "the attempt ended badly while the device was still on the old release, or for good"),
+    ("failed", "of those that ended badly: while the device was still on the old release, or for good; it did not go back"),
     ("gate", "the rule that lets a rollout go on, holds it or halts it, by what devices report"),
+    ("health contract", "the checks that a release brings, by which a device judges whether it is well on it"),
     ("held", "staged and waiting; without a permit nothing is activated"),
+    ("hold", "the gate does not open the next ring yet; devices of rings that are open still get leave"),
+    ("inert", "an image that is stored on a device and that nothing boots"),
     ("lost", "not heard again after its permit"),
+    ("mitigated", "it does no more harm; that it is understood is not said by that"),
+    ("permit", "leave to activate, signed for one device and one release"),
+    ("point of no return", "from its permit on a device may boot the release, whatever is decided now"),
+    ("primary", "the slot that the boot loader takes as a rule"),
+    ("recalled", "never offered again, by anybody; it cannot be undone"),
     ("reverted", "the device went back to the release before by itself"),
     ("ring", "a part of the fleet that gets the release before the next one does"),
+    ("severity", "minor for an isolation, major for everything else, when it is opened; people set it higher or lower, and the timeline says so"),
     ("slot", "one of two places for a system; the device runs one and updates the other"),
     ("soak", "time that devices must be well before more get the release"),
+    ("stage", "an attribute of a device that says how early it gets releases; rings are cut by it"),
+    ("variant, revision", "model and revision of the hardware, as gw1-r7: model gw1, revision 7"),
+    ("watchdog", "a timer of the hardware that restarts a device that hangs"),
 )  # fmt: skip
 
 
@@ -34,15 +49,19 @@ def in_short(report: IncidentReport) -> Iterator[str]:
     """Yield what a reader needs before everything else."""
     if report.drill:
         yield "This was a drill: server, gate and agents are the real ones, devices and people were simulated. No customer's device was touched."
-        yield "Simulated devices restart within seconds of the server's clock, so how long each was away is told too short."
+        yield "The simulated operator acts at once, so the time that people take is not in it."
+        yield "Simulated devices restart within seconds of the server's clock, so how long each was away is not measured."
     if report.incident.rollout:
         yield f"What happened: {_happened(report)}"
-        yield f"Who was hit: {_hit(report)}"
+        yield f"Who ended badly: {_hit(report)}"
         yield f"How it stands: {_stands(report)}"
     known = report.cause or report.hypothesis
     said = {"proved": "proved", "supposed": "supposed, not proved", "unknown": "not known"}
     words = known.text.strip().rstrip(".").split("\n")[0] if known else ""
-    yield f"Why: {said[cause(report)]}{': ' + words if words else ''}."
+    alone = " The figures alone do not prove it." if report.cause and apart(report) else ""
+    yield f"Why: {said[cause(report)]}{': ' + words if words else ''}.{alone}"
+    if report.incident.release:
+        yield f"Can it go out again: {_again(report)}"
     yield f"What is left to do: {_left(report)}"
 
 
@@ -64,7 +83,7 @@ def _hit(report: IncidentReport) -> str:
     parts = [f"{counts.harmed:,} of {counts.attempts:,} devices that acted on it ended badly"]
     if report.fleet is not None:
         parts.append(
-            f"the product has {report.fleet.devices:,}, and the release fits {report.fleet.matching:,} of them"
+            f"the product has {report.fleet.devices:,}, and the hardware of {report.fleet.matching:,} of them is named as compatible by its manifest"
         )
     return "; ".join(parts) + "."
 
@@ -77,6 +96,19 @@ def _stands(report: IncidentReport) -> str:
     back = sum(one.back for one in report.ways_back)
     parts.append(f"{counts.reverted:,} went back by themselves, {back:,} were brought back")
     return ", ".join(parts) + "."
+
+
+def _again(report: IncidentReport) -> str:
+    one = report.incident
+    if report.recalled_at:
+        return f"no, it was recalled at {when(report.recalled_at)} UTC."
+    risk = ""
+    if report.fleet is not None and report.fleet.alike:
+        risk = f" It would meet {counted(report.fleet.alike, 'device')} of variants that ended badly with it and do not refuse it."
+    return (
+        f"YES, until it is recalled: whoever may start rollouts can start another one.{risk} "
+        f"An operator decides, by: tidegate release recall {one.release}"
+    )
 
 
 def _left(report: IncidentReport) -> str:
@@ -98,27 +130,51 @@ def barriers(report: IncidentReport) -> Iterator[str]:
         yield f"{one.release} is not recalled: whoever may start rollouts can start another one of it, until it is recalled."
     if report.state in {"halted", "paused"}:
         yield f"The rollout is {report.state}: no device gets leave to activate. Going on needs a person, and the evidence begins again at even odds."
+    elif report.state == "completed" and not report.ways_back:
+        yield "The rollout is completed: devices that come later still get it."
+    elif report.state in {"active", "scheduled", "awaiting_approval", "draft"}:
+        yield f"The rollout is {report.state}: nothing of it bars the release."
     elif report.state:
-        yield f"The rollout is {report.state}: it offers nothing any more."
+        yield f"The rollout {state(report)}. It offers nothing any more."
+    if report.fleet is not None and not report.recalled_at:
+        named = counted(report.fleet.matching, "device")
+        yield (
+            f"Its manifest names the hardware of {named} as compatible, and still does: a signed manifest is not changed. "
+            "To correct it, recall the release and publish one that names less."
+        )
     if report.reach.stopped.held:
-        yield f"{report.reach.stopped.held:,} devices hold the image; without a permit it stays inert."
+        yield f"{counted(report.reach.stopped.held, 'device')} still hold the image; without a permit it stays inert."
     gone_back = report.reach.counts.reverted
     if gone_back:
-        yield f"{gone_back:,} devices went back by themselves; each refuses this release from now on, whoever offers it."
+        alone = "by itself" if gone_back == 1 else "by themselves"
+        yield f"{counted(gone_back, 'device')} went back {alone}; each refuses this release from now on, whoever offers it."
 
 
-def apart(report: IncidentReport) -> str:
-    """Say where the figures cannot tell two explanations apart; empty where they can."""
+def state(report: IncidentReport) -> str:
+    """Say how the rollout stands, as the end of a sentence about it. One that everybody was brought back from has not succeeded."""
+    if report.state == "completed":
+        return "ended: fallen back" if report.ways_back else "is completed"
+    if report.state == "falling_back":
+        return "is being brought back"
+    return f"is {report.state}"
+
+
+def split(report: IncidentReport) -> tuple[str, ...]:
+    """Return what of variant and ring separates those that ended badly from those that are well, value by value."""
     shares = {"variant": report.reach.variants, "ring": report.reach.rings}
-    split = [
+    return tuple(
         name
         for name, found in shares.items()
         if sum(1 for one in found if one.counts.attempts) > 1
         and not any(one.counts.harmed and one.counts.confirmed for one in found)
         and any(one.counts.harmed for one in found)
         and any(one.counts.confirmed for one in found)
-    ]
-    if len(split) < 2:
+    )
+
+
+def apart(report: IncidentReport) -> str:
+    """Say where the figures cannot tell two explanations apart; empty where they can."""
+    if len(split(report)) < 2:
         return ""
     return (
         "No variant and no ring has both devices that ended badly and devices that are well. "

@@ -6,9 +6,11 @@ from typing import Final
 
 from tidegate.rollout.incident import brief, text
 from tidegate.rollout.incident.model import (
+    LISTED_MAX,
     Counts,
     DeviceLog,
     DeviceOutcome,
+    Entry,
     IncidentReport,
     Share,
 )
@@ -84,11 +86,11 @@ def _facts(report: IncidentReport) -> Iterator[tuple[str, str]]:
     yield "Severity", one.severity
     yield "Owner", one.owner or "nobody"
     yield "Opened", f"{when(one.opened_at)} UTC by {who(one.opened_by)}"
-    yield "Mitigated", f"{when(one.mitigated_at)} UTC" if one.mitigated_at else ""
-    yield "Closed", f"{when(one.closed_at)} UTC" if one.closed_at else ""
-    yield "Published", f"{when(one.published_at)} UTC" if one.published_at else ""
+    yield "Mitigated", _moment(one.mitigated_at, one.mitigated_by)
+    yield "Closed", _moment(one.closed_at, one.closed_by)
+    yield "Published", _moment(one.published_at, one.published_by)
     yield "Product", report.product
-    yield "Rollout", f"{one.rollout}, {_state(report)}" if one.rollout else ""
+    yield "Rollout", f"{one.rollout} {brief.state(report)}" if one.rollout else ""
     yield "Release", f"{one.release} ({report.version})" if report.version else one.release
     yield "Report of", f"{when(report.at)} UTC" if report.at else ""
 
@@ -99,12 +101,12 @@ def _sections(report: IncidentReport) -> Iterator[tuple[str, list[Block]]]:
     yield "What happened", [Words(one) for one in _happened(report) if one]
     yield "Missing from this report", [Points(report.missing)] if report.missing else []
     yield "How long it took", _spans(report)
-    yield "Who was hit", _reach(report) if report.incident.rollout else []
+    yield "What became of whom", _reach(report) if report.incident.rollout else []
     yield "Variants", _shares("variant", reach.variants)
     yield "Rings", _shares("ring", reach.rings)
     yield "Versions", _moves(report)
     yield "Why it was stopped", _why(report)
-    yield "What the failed have in common", _contrast(report)
+    yield "What those that ended badly have in common", _contrast(report)
     yield "Cause", _cause(report)
     yield "The way back", _ways_back(report)
     barriers = tuple(brief.barriers(report)) if report.incident.release else ()
@@ -119,11 +121,8 @@ def _sections(report: IncidentReport) -> Iterator[tuple[str, list[Block]]]:
     yield "Words", [Table(("word", "means"), brief.GLOSSARY)]
 
 
-def _state(report: IncidentReport) -> str:
-    """Say how the rollout stands; a halted one that is over now was not carried on."""
-    if report.incident.kind == "halt" and report.state == "completed":
-        return "halted, and over since nobody runs it" if not report.running else "over"
-    return f"now {report.state}"
+def _moment(at: int, by: str) -> str:
+    return f"{when(at)} UTC{f' by {who(by)}' if by else ''}" if at else ""
 
 
 def _happened(report: IncidentReport) -> Iterator[str]:
@@ -173,7 +172,7 @@ def _ways_back(report: IncidentReport) -> list[Block]:
         (
             one.rollout,
             one.release,
-            one.state,
+            "ended: complete" if one.state == "completed" else one.state,
             f"{one.taken:,}",
             f"{one.back:,}",
             f"{one.harmed:,}",
@@ -182,10 +181,40 @@ def _ways_back(report: IncidentReport) -> list[Block]:
     )
     head = ("rollout", "back to", "state", "took it", "are back", "ended badly")
     if rows:
-        found.append(Table(head, rows, frozenset(range(3, 6))))
+        found += [Words(_between(report)), Table(head, rows, frozenset(range(3, 6)))]
+        found += _returned(report)
     elif report.incident.rollout:
         found.append(Words("Nobody was ordered back."))
     return found
+
+
+def _between(report: IncidentReport) -> str:
+    """Say how long after the stop the way back was ordered, and what people had decided until then."""
+    one = report.incident
+    first = min((way.ordered_at for way in report.ways_back), default=0)
+    if one.kind != "halt" or first < one.opened_at:
+        return f"The first was ordered at {when(first)} UTC."
+    between = [
+        entry.text
+        for entry in report.decisions
+        if one.opened_at < entry.at < first and entry.who != "planner"
+    ]
+    tried = "; ".join(between[:5]) or "nothing else was decided by anybody"
+    return f"Ordered {exactly(first - one.opened_at)} after the stop. Between the two: {tried}."
+
+
+def _returned(report: IncidentReport) -> list[Block]:
+    rows = [
+        (one.device, one.variant, way.rollout, when(one.at))
+        for way in report.ways_back
+        for one in way.devices
+    ][:LISTED_MAX]
+    every = sum(way.back for way in report.ways_back)
+    if not rows:
+        return []
+    more = f", the first {len(rows):,} of them" if every > len(rows) else ""
+    head = ("device", "variant", "by", "heard to be back at")
+    return [Words(f"{every:,} were brought back{more}:"), Table(head, tuple(rows))]
 
 
 def _told(report: IncidentReport) -> list[Block]:
@@ -197,6 +226,9 @@ def _told(report: IncidentReport) -> list[Block]:
     found: list[Block] = [Words(one) for one in texts if one]
     found.insert(0, Words(f"On the page since {when(told.at)} UTC, word for word:"))
     updates = tuple((when(one.at), one.text) for one in told.updates)
+    found.append(
+        Words("Counts there are rounded on purpose, so that no device can be told from them.")
+    )
     return [*found, *([Table(("UTC", "added"), updates)] if updates else [])]
 
 
@@ -205,16 +237,15 @@ def _reach(report: IncidentReport) -> list[Block]:
     rows = [
         (f"{counts.audience:,}", "belonged to rings that were open") if counts.audience else None,
         (f"{counts.exposed:,}", "exposed: given leave to activate"),
-        (f"{counts.confirmed:,}", "confirmed it"),
+        (f"{counts.confirmed:,}", _confirmed(report)),
         (f"{counts.reverted:,}", "went back by themselves"),
-        (f"{counts.failed:,}", "failed"),
+        (f"{counts.failed:,}", "failed before they booted it, or for good"),
         (f"{counts.lost:,}", "were not heard again"),
         (f"{counts.open:,}", "have no outcome yet: past the point of no return"),
         (f"{reach.stopped.held:,}", "had not begun to activate, and are held: what they staged stays inert"),
         (f"{reach.stopped.cancelled:,}", "had not begun to activate, and were cancelled"),
         (f"{counts.untouched:,}", "were not touched") if counts.audience else None,
-        (f"{report.fleet.never:,}", "are of hardware that the release fits, and it never reached them") if report.fleet else None,
-        (f"{report.fleet.devices - report.fleet.matching:,}", "are of the same product, on hardware that it does not fit") if report.fleet else None,
+        *_others(report),
     ]  # fmt: skip
     found: list[Block] = [
         Table(("devices", "what became of them"), tuple(one for one in rows if one), frozenset({0}))
@@ -230,6 +261,26 @@ def _reach(report: IncidentReport) -> list[Block]:
         reasons = tuple((one.code, one.text, f"{one.count:,}") for one in reach.reasons)
         found.append(Table(("reason", "meaning", "devices"), reasons, frozenset({2})))
     return found
+
+
+def _confirmed(report: IncidentReport) -> str:
+    back = sum(one.back for one in report.ways_back)
+    return "confirmed it then" + (f"; {back:,} were since brought back" if back else "")
+
+
+def _others(report: IncidentReport) -> list[tuple[str, str]]:
+    """Return rows about devices of the product that did not act on it, and about what it would meet if it went out again."""
+    fleet = report.fleet
+    if fleet is None:
+        return []
+    there = fleet.matching - fleet.since
+    rows = [
+        (fleet.never, "are of hardware that its manifest names as compatible, and it never reached them"),
+        (fleet.since, f"of those that its manifest names were enrolled after the rollout was made; {there:,} were there then") if fleet.since else None,
+        (fleet.devices - fleet.matching, "are of the same product, on hardware that its manifest does not name"),
+        (fleet.alike, "are of variants that ended badly, and do not refuse it: they would take it if it went out again") if not report.recalled_at else None,
+    ]  # fmt: skip
+    return [(f"{row[0]:,}", row[1]) for row in rows if row]
 
 
 def _outcome(device: DeviceOutcome) -> str:
@@ -270,7 +321,9 @@ def _moves(report: IncidentReport) -> list[Block]:
         )
         for one in report.reach.moves
     )
-    return [Table(("from", "to", "attempts", "harmed"), rows, frozenset({2, 3}))] if rows else []
+    return (
+        [Table(("from", "to", "attempts", "ended badly"), rows, frozenset({2, 3}))] if rows else []
+    )
 
 
 def _why(report: IncidentReport) -> list[Block]:
@@ -283,17 +336,31 @@ def _why(report: IncidentReport) -> list[Block]:
                 Words("What else was seen then, and would not have stopped it:"),
                 Points(other),
             ]
-        return found
+        return [*found, *_looks(report)]
     if other:
         return [Points(other)]
     return [Words("Decided by a person; no gate had stopped it.")]
+
+
+def _looks(report: IncidentReport) -> list[Block]:
+    """Say what the gate had before it at each look, so that it can be seen why it stopped it then and not before."""
+    if not report.looks:
+        return []
+    rows = tuple(
+        (when(one.at), f"{one.harmed:,} of {one.attempts:,}", one.text) for one in report.looks
+    )
+    said = (
+        "Why not before: what the gate had before it each time that it changed what it did. "
+        "A look that changed nothing is not written down."
+    )
+    return [Words(said), Table(("UTC", "had ended badly", "what it did"), rows)]
 
 
 def _contrast(report: IncidentReport) -> list[Block]:
     table = report.contrast
     if not table.bad:
         return []
-    of = f"{table.devices:,} devices with a known outcome, {table.bad:,} of them bad"
+    of = f"{table.devices:,} devices with a known outcome, {table.bad:,} of them ended badly"
     if table.partial:
         of = f"a part of the devices: {of}"
     rows = tuple(
@@ -302,20 +369,30 @@ def _contrast(report: IncidentReport) -> list[Block]:
             + "".join(f"; the same devices: {name} = {value}" for name, value in one.same),
             f"{one.bad:,} of {one.count:,}",
             f"{one.other_bad:,} of {one.other_count:,}",
-            f"{one.odds:,.0f} : 1",
+            f"1 in {one.odds:,.0f}",
         )
         for one in table.rows
     )
     found: list[Block] = [
         Words(
-            f"Exact test over {of}. The odds are corrected for {table.looks:,} values and pairs looked at."
+            f"Exact test over {of}. How often luck alone would do it is corrected for the {table.looks:,} values and pairs that could have shown something"
+            + (f", of: {', '.join(table.attributes)}." if table.attributes else ".")
         )
     ]
     if rows:
-        head = ("devices that have", "failed", "all others", "odds against luck")
+        head = ("devices that have", "ended badly", "all others", "by luck")
         found.append(Table(head, rows, frozenset({1, 2, 3})))
     else:
-        found.append(Words("Nothing sets the failed apart: no value passes 10 : 1."))
+        found.append(
+            Words("Nothing sets them apart: everything would be luck more often than 1 in 10.")
+        )
+    if _unresolved(report):
+        found.append(
+            Words(
+                "No hardware variant is among them: each alone would be luck more often than 1 in 10. "
+                "Too few of each were tried to clear or to blame any of them."
+            )
+        )
     caution = brief.apart(report)
     if caution:
         found.append(Words(caution))
@@ -324,21 +401,56 @@ def _contrast(report: IncidentReport) -> list[Block]:
     return found
 
 
+def _unresolved(report: IncidentReport) -> bool:
+    """Say whether no row names a variant, though several were tried."""
+    said = {name for one in report.contrast.rows for name, _ in (*one.terms, *one.same)}
+    tried = sum(bool(one.counts.attempts) for one in report.reach.variants)
+    return tried > 1 and "variant" not in said
+
+
 def _cause(report: IncidentReport) -> list[Block]:
     found: list[Block] = []
     for known, title in ((report.cause, "Proved:"), (report.hypothesis, "Supposed, not proved:")):
         if known is not None and not found:
             said = [*text.paragraphs(known.text), f"{known.by}, {when(known.at)} UTC"]
             found = [Words(f"{title} {said[0]}"), *(Words(one) for one in said[1:])]
+    if report.cause is not None:
+        rows = tuple((when(one.at), one.by, one.text) for one in report.evidence)
+        alone = (
+            "The figures alone do not prove it: they cannot tell the hardware from the ring. "
+            if brief.apart(report)
+            else ""
+        )
+        rests = (
+            "The proof rests on:" if rows else "Nobody has written down what the proof rests on."
+        )
+        found.append(Words(alone + rests))
+        found += [Table(("UTC", "written down by", "what was looked at"), rows)] if rows else []
     return found or [Words("Not known, and nobody has said yet what it may be.")]
 
 
 def _decisions(report: IncidentReport) -> list[Block]:
-    rows = tuple(
-        (when(one.at), who(one.who), one.text, "; ".join(one.because) or NONE)
-        for one in report.decisions
-    )
-    return [Table(("UTC", "who", "decided", "because"), rows)] if rows else []
+    rows = tuple((when(one.at), who(one.who), one.text, _grounds(one)) for one in report.decisions)
+    if not rows:
+        return []
+    people = {one.who for one in report.decisions} - {"planner"}
+    said: list[Block] = []
+    if len(people) == 1:
+        alone = f"All that people decided here was decided by one of them: {people.pop()}. No second person agreed to it (no four-eyes)."
+        said = [Words(alone)]
+    return [*said, Table(("UTC", "who", "decided", "because"), rows)]
+
+
+def _grounds(one: Entry) -> str:
+    """Say on what ground it was decided; where nothing else is known, it is what its own line says."""
+    if one.text.startswith("cause, proved: "):
+        return "see Cause"
+    own = "" if one.text.startswith(_NO_GROUND) else one.text.partition(": ")[2]
+    return "; ".join(one.because) or own or "not said"
+
+
+#: Decisions whose line says what was decided, and not why.
+_NO_GROUND: Final = ("corrective action: ", "published on ", "owner ", "severity ", "summary ")
 
 
 def _timeline(report: IncidentReport) -> list[Block]:
@@ -351,7 +463,7 @@ def _devices(report: IncidentReport) -> list[Block]:
     reach = report.reach
     for title, devices, every in (
         ("past the point of no return", reach.past_return, reach.counts.open),
-        ("affected", reach.affected, reach.counts.harmed),
+        ("ended badly", reach.affected, reach.counts.harmed),
     ):
         if devices:
             more = f", the first {len(devices):,} of them" if every > len(devices) else ""
@@ -361,18 +473,21 @@ def _devices(report: IncidentReport) -> list[Block]:
                 for one in devices
             )
             found.append(Table(("device", "variant", "ring", "state", "UTC", "away for"), rows))
-            if title == "affected":
+            if title == "ended badly":
                 found.append(Words(_AWAY))
     return found
 
 
-_AWAY: Final = "Away for: from its leave to activate until the server heard how it ended. The device was down for a part of that."
+_AWAY: Final = (
+    "Away for: from its leave to activate until the server heard how it ended. The device was down for a part of that. "
+    "Not measured: both fell into one second of the server's clock."
+)
 
 
 def _away(one: DeviceOutcome) -> str:
     if not one.permitted_at or one.state == "lost":
         return NONE if one.state != "lost" else "not back"
-    return exactly(one.at - one.permitted_at)
+    return exactly(one.at - one.permitted_at) if one.at > one.permitted_at else "not measured"
 
 
 def _log(log: DeviceLog) -> Log:
@@ -386,8 +501,12 @@ def _log(log: DeviceLog) -> Log:
 def _actions(report: IncidentReport) -> list[Block]:
     if not report.actions:
         return [Words("Not written down yet.")]
-    rows = tuple((when(one.at), one.by, one.text) for one in report.actions)
-    return [Table(("UTC", "who", "what is done so that it does not happen again"), rows)]
+    rows = tuple(
+        (day(one.at), one.by, one.text, "done, by his or her word") for one in report.actions
+    )
+    head = ("said on", "owner", "what is done so that it does not happen again", "state")
+    said = "What is only planned is a follow-up, below, with its owner and its date."
+    return [Words(said), Table(head, rows)]
 
 
 def _followups(report: IncidentReport) -> list[Block]:

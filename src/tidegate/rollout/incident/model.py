@@ -11,6 +11,8 @@ from tidegate.rollout.contrast import ContrastTable
 from tidegate.rollout.model import Finding
 
 SCHEMA: Final = "tidegate.incident-report/1"
+#: Most devices that a report names in one list; `GET /incidents/NAME/cohort` lists every one.
+LISTED_MAX: Final = 25
 Kind = Literal["halt", "isolation", "held", "fallback", "manual"]
 Status = Literal["open", "mitigated", "closed"]
 Severity = Literal["critical", "major", "minor"]
@@ -19,7 +21,10 @@ EntryKind = Literal["event", "decision", "outcome", "note"]
 
 
 class Incident(msgspec.Struct, frozen=True, kw_only=True):
-    """The incident itself. `subject` is the variant of an isolation; `rollout` is empty where it belongs to none."""
+    """The incident itself. `subject` is the variant of an isolation; `rollout` is empty where it belongs to none.
+
+    `mitigated_by`, `closed_by` and `published_by`: who did it last; empty where nobody did.
+    """
 
     name: str
     kind: Kind
@@ -35,6 +40,9 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
     mitigated_at: int = 0
     closed_at: int = 0
     published_at: int = 0
+    mitigated_by: str = ""
+    closed_by: str = ""
+    published_by: str = ""
 
 
 class DeviceOutcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,7 +73,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Written(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that a person wrote down: a corrective action, a hypothesis, the cause and its proof."""
+    """Something that a person wrote down: a corrective action, a hypothesis, the cause and its proof, what the proof rests on."""
 
     at: int
     by: str
@@ -164,8 +172,19 @@ class Reach(msgspec.Struct, frozen=True, kw_only=True):
     affected: tuple[DeviceOutcome, ...] = ()
 
 
+class Returned(msgspec.Struct, frozen=True, kw_only=True):
+    """A device that was brought back, and when the server heard that it runs well there."""
+
+    device: str
+    variant: str
+    at: int
+
+
 class WayBack(msgspec.Struct, frozen=True, kw_only=True):
-    """A rollout that brings devices back: how many have taken the order, confirmed it (`back`), or ended badly on the way (`harmed`)."""
+    """A rollout that brings devices back: how many have taken the order, confirmed it (`back`), or ended badly on the way (`harmed`).
+
+    `ordered_at` and `ordered_by`: when, and who. `devices`: the first of those that are back.
+    """
 
     rollout: str
     release: str
@@ -173,15 +192,35 @@ class WayBack(msgspec.Struct, frozen=True, kw_only=True):
     taken: int = 0
     back: int = 0
     harmed: int = 0
+    ordered_at: int = 0
+    ordered_by: str = ""
+    devices: tuple[Returned, ...] = ()
 
 
 class Fleet(msgspec.Struct, frozen=True, kw_only=True):
-    """Devices of the product now, those of them that the release fits, and of these those that it never reached. `untried`: variants that never acted on it."""
+    """Devices of the product now; `matching`: those whose hardware the release's manifest names as compatible; `never`: of these, those that it never reached.
+
+    Attributes:
+        untried: variants that never acted on it.
+        since: of `matching`, devices that were enrolled after the rollout was made, so it was not made for them.
+        alike: of `matching`, devices of variants of which at least one device ended badly, and which do not refuse the release themselves.
+    """
 
     devices: int
     matching: int
     never: int
     untried: tuple[str, ...] = ()
+    since: int = 0
+    alike: int = 0
+
+
+class Look(msgspec.Struct, frozen=True, kw_only=True):
+    """A look of the gate: how many devices had acted by then, how many of these had ended badly, and what it did."""
+
+    at: int
+    attempts: int
+    harmed: int
+    text: str
 
 
 class Told(msgspec.Struct, frozen=True, kw_only=True):
@@ -215,6 +254,8 @@ class IncidentReport(msgspec.Struct, frozen=True, kw_only=True):
         fleet: whom the rollout was for; null = nobody counted.
         recalled_at: of the release; 0 = it was not.
         drill: the devices were simulated.
+        evidence: what somebody looked at to prove the cause: what, by whom, and where it is kept.
+        looks: what the gate had before it each time that it wrote down what it did, up to the stop; the last of them.
     """
 
     schema: str = SCHEMA
@@ -245,3 +286,5 @@ class IncidentReport(msgspec.Struct, frozen=True, kw_only=True):
     fleet: Fleet | None = None
     recalled_at: int = 0
     drill: bool = False
+    evidence: tuple[Written, ...] = ()
+    looks: tuple[Look, ...] = ()

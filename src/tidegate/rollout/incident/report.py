@@ -10,6 +10,7 @@ from tidegate.rollout import tally as sums
 from tidegate.rollout.contrast import ContrastTable
 from tidegate.rollout.contrast import Counts as Contrasting
 from tidegate.rollout.incident.model import (
+    LISTED_MAX,
     Counts,
     DeviceLog,
     DeviceOutcome,
@@ -18,6 +19,7 @@ from tidegate.rollout.incident.model import (
     FollowUp,
     Incident,
     IncidentReport,
+    Look,
     Move,
     Reach,
     Reason,
@@ -32,8 +34,8 @@ from tidegate.rollout.model import Evidence, Finding, Rollout, Tally
 #: States after the permit and before an outcome: the device may already run it, whatever is decided now.
 PAST_RETURN: Final = frozenset({"permitted", "rebooting", "verifying"})
 BAD: Final = frozenset({"reverted", "failed", "lost"})
-#: Most devices that a report names in one list; the cohort has them all.
-LISTED_MAX: Final = 25
+#: Most looks of the gate before a stop that a report shows: the last of them led to it.
+_LOOKS_MAX: Final = 8
 #: Attributes that are compared before a device's own; the hardware variant leads where several say as much.
 COMPARED_FIRST: Final = ("variant", "from", "ring", "region", "site", "connectivity")
 
@@ -63,6 +65,7 @@ def build(  # noqa: PLR0913 - the parts of a report
     cause: Written | None = None,
     fleet: Fleet | None = None,
     recalled_at: int = 0,
+    evidence_of: Sequence[Written] = (),
 ) -> IncidentReport:
     """Put an incident's report together.
 
@@ -90,6 +93,7 @@ def build(  # noqa: PLR0913 - the parts of a report
         cause: proved, and how.
         fleet: whom the rollout was for.
         recalled_at: of the release; 0 = it was not.
+        evidence_of: what somebody looked at to prove the cause.
     """
     subject = incident.subject
     known = evidence or Evidence()
@@ -103,7 +107,7 @@ def build(  # noqa: PLR0913 - the parts of a report
         at=now,
         incident=incident,
         title=_title(incident),
-        figures=_figures(incident, tally),
+        figures=_figures(incident, tally, sum(one.back for one in ways_back)),
         state=rollout.state if rollout else "",
         version=version,
         reach=reach,
@@ -116,7 +120,9 @@ def build(  # noqa: PLR0913 - the parts of a report
         logs=tuple(logs),
         actions=tuple(actions),
         followups=tuple(followups),
-        missing=_missing(incident, tally, because, (hypothesis, cause), actions, followups, now),
+        missing=_missing(
+            incident, tally, because, (hypothesis, cause, evidence_of), actions, followups, now
+        ),
         product=product,
         started_at=rollout.started_at if rollout else 0,
         first_bad_at=reach.first.at if reach.first else 0,
@@ -127,15 +133,40 @@ def build(  # noqa: PLR0913 - the parts of a report
         cause=cause,
         fleet=fleet,
         recalled_at=recalled_at,
+        evidence=tuple(evidence_of),
+        looks=() if partial else _looks(incident, ordered, within),
     )
 
 
 def _once(ordered: Sequence[Entry]) -> tuple[Entry, ...]:
     """Leave out a line that only repeats what a decision of the same moment says in more words."""
     decided = {(one.at, one.text.partition(": ")[2]) for one in ordered if one.kind == "decision"}
+    return tuple(one for one in ordered if (one.at, one.text) not in decided)
+
+
+def _looks(
+    incident: Incident, ordered: Sequence[Entry], devices: Sequence[DeviceOutcome]
+) -> tuple[Look, ...]:
+    """Return what there was to see each time that the gate wrote down what it did, up to the stop."""
+    if incident.kind not in {"halt", "isolation", "held"}:
+        return ()
+    seen = [one for one in ordered if one.who == "planner" and one.at <= incident.opened_at]
+    # Of what was done at one moment the first line says why; that an incident was opened follows from it.
+    first = {one.at: one for one in reversed(seen) if one.kind in {"decision", "event"}}
     return tuple(
-        one for one in ordered if one.kind == "decision" or (one.at, one.text) not in decided
+        Look(
+            at=at,
+            attempts=sum(_began(one) <= at for one in devices),
+            harmed=sum(one.state in BAD and one.at <= at for one in devices),
+            text=entry.text,
+        )
+        for at, entry in sorted(first.items())[-_LOOKS_MAX:]
     )
+
+
+def _began(one: DeviceOutcome) -> int:
+    """Return when a device began to act: with its permit; one without it failed to install."""
+    return one.permitted_at or one.at
 
 
 def count(tally: Tally) -> Counts:
@@ -232,7 +263,7 @@ def _title(incident: Incident) -> str:
     }[incident.kind]
 
 
-def _figures(incident: Incident, tally: Tally) -> str:
+def _figures(incident: Incident, tally: Tally, back: int) -> str:
     """Say the counts as a sentence."""
     on = f" on {incident.subject}" if incident.subject else ""
     if not tally.attempts:
@@ -240,10 +271,12 @@ def _figures(incident: Incident, tally: Tally) -> str:
     parts = [
         f"{tally.harmed:,} of {tally.attempts:,} devices that acted on {incident.release}{on} ended badly",
         f"{tally.reverted:,} went back by themselves",
-        f"{tally.failed_after + tally.install:,} failed",
+        f"{tally.failed_after + tally.install:,} failed before they booted it, or for good",
         f"{tally.lost:,} were lost",
-        f"{tally.confirmed:,} confirmed it",
+        f"{tally.confirmed:,} confirmed it then",
     ]
+    if back:
+        parts.append(f"{back:,} were since brought back")
     if tally.pending:
         parts.append(f"the outcome of {tally.pending:,} is open")
     return ", ".join(parts) + "."
@@ -253,7 +286,7 @@ def _missing(
     incident: Incident,
     tally: Tally,
     because: tuple[Finding, ...],
-    causes: tuple[Written | None, Written | None],
+    causes: tuple[Written | None, Written | None, Sequence[Written]],
     actions: Sequence[Written],
     followups: Sequence[FollowUp],
     now: int,
@@ -267,11 +300,13 @@ def _missing(
         missing.append(f"the outcome of {tally.pending:,} devices past the point of no return")
     if tally.lost:
         missing.append(f"what became of {tally.lost:,} lost devices")
-    hypothesis, cause = causes
+    hypothesis, cause, evidence_of = causes
     if cause is None:
         missing.append(
             "a hypothesis of the cause" if hypothesis is None else "a proof of the supposed cause"
         )
+    elif not evidence_of:
+        missing.append("what the proof of the cause rests on: what was looked at, and by whom")
     if not actions:
         missing.append("a corrective action")
     late = sum(one.due_at and not one.done_at and one.due_at < now for one in followups)

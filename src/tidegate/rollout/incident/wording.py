@@ -27,3 +27,8 @@ def exactly(seconds: int) -> str:
 def who(name: str) -> str:
     """Say who it was: the planner is the gate."""
     return "the gate" if name == "planner" else name
+
+
+def counted(count: int, word: str) -> str:
+    """Write a count with its word: `1 device`, `2 devices`."""
+    return f"{count:,} {word}{'' if count == 1 else 's'}"

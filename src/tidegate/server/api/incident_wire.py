@@ -40,10 +40,13 @@ class IncidentEdit(_Strict, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class NewNote(_Strict, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Something to be written into an incident; `action` = a corrective one, `hypothesis` = of the cause; `cause` = proved, and how."""
+    """Something to be written into an incident; `action` = a corrective one, `hypothesis` = of the cause; `cause` = proved, and how.
+
+    `evidence` = what the proof rests on: what was looked at, by whom, and where it is kept.
+    """
 
     text: Annotated[str, Meta(min_length=1, max_length=10_000)]
-    kind: Literal["note", "action", "hypothesis", "cause"] = "note"
+    kind: Literal["note", "action", "hypothesis", "cause", "evidence"] = "note"
 
 
 class NewFollowUp(_Strict, frozen=True, kw_only=True, forbid_unknown_fields=True):

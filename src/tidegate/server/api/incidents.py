@@ -195,7 +195,7 @@ class IncidentRoutes(Controller):
     def note(
         self, request: ApiRequest, desk: DeskDep, name: Name, data: JSONBody[NewNote]
     ) -> IncidentFacts:
-        """Write a note, a hypothesis, the proved cause or a corrective action into an incident."""
+        """Write a note, a hypothesis, the proved cause, its evidence or a corrective action into an incident."""
 
         def work(conn: Connection) -> IncidentFacts:
             incidents.note(conn, name, data.kind, data.text, request.user, desk.now)

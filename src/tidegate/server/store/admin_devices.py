@@ -94,6 +94,17 @@ def variant_counts(conn: Connection, product: str) -> dict[str, int]:
     return {str(variant): int(count) for variant, count in conn.execute(asked)}
 
 
+def variant_counts_since(conn: Connection, product: str, at: int) -> dict[str, int]:
+    """Return how many accepted devices of a product were enrolled after a moment, by variant."""
+    d = t.device.c
+    asked = (
+        select(d.variant, func.count())
+        .where(d.product == product, d.enrolled_at > at, d.state == "accepted")
+        .group_by(d.variant)
+    )
+    return {str(variant): int(count) for variant, count in conn.execute(asked)}
+
+
 def running_count(conn: Connection, product: str, counter: int) -> int:
     """Return how many accepted devices run a release; from the counters, as `variant_counts`."""
     f = t.firmware.c

@@ -93,6 +93,20 @@ def outbox(
     return [dict(row) for row in conn.execute(asked).mappings()]
 
 
+def told(
+    conn: Connection, kinds: Collection[str], incident: str, since: int, limit: int
+) -> list[Row]:
+    """Return calls of these kinds about an incident, owed at that moment or later, in order."""
+    about = t.outbox.c.payload["body"]["incident"].as_string()
+    asked = (
+        select(t.outbox)
+        .where(t.outbox.c.created_at >= since, t.outbox.c.kind.in_(kinds), about == incident)
+        .order_by(t.outbox.c.id)
+        .limit(limit)
+    )
+    return [dict(row) for row in conn.execute(asked).mappings()]
+
+
 def outbox_row(conn: Connection, row_id: int, kinds: Collection[str]) -> Row | None:
     """Return one call of these kinds, or None."""
     asked = select(t.outbox).where(t.outbox.c.id == row_id, t.outbox.c.kind.in_(kinds))

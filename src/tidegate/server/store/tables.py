@@ -495,7 +495,7 @@ incident_note = Table(
     Column("incident_id", _Id, ForeignKey("incident.id"), nullable=False),
     Column("at", BigInteger, nullable=False),
     Column("by", String(128), nullable=False),
-    # one of: note, action (a corrective one), hypothesis, event
+    # one of: note, action (a corrective one), hypothesis, cause, evidence (of the cause), event
     Column("kind", String(16), nullable=False),
     Column("text", Text, nullable=False),
     Index(None, "incident_id"),

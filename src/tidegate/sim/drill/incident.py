@@ -221,14 +221,14 @@ class _Drill:
         found = self._read(lambda conn: incidents.of_rollout(conn, int(row["id"])))
         self._incident = next(one.name for one in found if one.kind == "halt")
         at = int(row["halted_at"])
+        outbox.deliver(self._world.app.store, (self._told,), self._world.now)
         self._world.run(2 * HOUR_S)  # everybody who is awake asks at least once more
         later = self._read(lambda conn: self._permitted_since(conn, at))
         text = f"{self._incident} by {row['halted_by']}: {row['halt_reason']}; {later} permits in the 2 h after it"
         return later == 0, at, text
 
     def _notified(self) -> tuple[bool, int, str]:
-        """Deliver what the halt owes; its row has the time of the halt."""
-        outbox.deliver(self._world.app.store, (self._told,), self._world.now)
+        """Say what was delivered as soon as the halt owed it."""
         mine = [one for one in self._told.messages if one.data.get("incident") == self._incident]
         events = sorted({one.event for one in mine})
         at = mine[0].at if mine else self._world.now
@@ -284,8 +284,9 @@ class _Drill:
         name, now = self._incident, self._world.now
         self._write(lambda conn: incidents.edit(conn, name, _OPERATOR, now, owner="operator"))
         for kind, text in (
-            ("hypothesis", "the kernel has no driver for the storage of revisions 4 to 7"),
+            ("hypothesis", self._guess()),
             ("cause", self._proof()),
+            ("evidence", self._looked_at()),
             ("action", "the bench has one board of every revision"),
         ):
             self._write(
@@ -306,11 +307,13 @@ class _Drill:
             )
         )
         said = Texts(
-            summary="An update did not start on some revisions; they went back by themselves. "
-            "There is nothing that you have to do."
+            title=f"DRILL: Update stopped: {self._name}",
+            summary="This is a drill: no device of anybody is concerned.\nAn update did not start on some revisions; they went back by themselves. "
+            "There is nothing that you have to do.",
         )
         self._write(lambda conn: publication.publish(conn, name, said, _OPERATOR, now))
         self._write(lambda conn: incidents.move(conn, name, "close", _OPERATOR, "drill", now))
+        outbox.deliver(self._world.app.store, (self._told,), now)
         missing, page = self._report().missing, self._status()
         shown = [one["name"] for one in page["incidents"]]
         leaked = [
@@ -321,24 +324,38 @@ class _Drill:
         text = f"on the status page: {', '.join(shown) or 'nothing'}; names {len(leaked)} devices; missing: {', '.join(missing) or 'nothing'}"
         return shown == [name] and not missing and not leaked, now, text
 
-    def _proof(self) -> str:
-        """Say what the boards themselves tell: which came up with the release, of those that tried to."""
-        tried: dict[bool, list[bool]] = {True: [], False: []}
-        names: set[str] = set()
+    def _guess(self) -> str:
+        """Suppose what the operator may suppose: that it is the revisions of which a device went back."""
+        bad = [one.name for one in self._report().reach.variants if one.counts.harmed]
+        return f"it does not boot on {', '.join(bad)}"
+
+    def _tried(self) -> dict[str, list[bool]]:
+        """Return, by variant, whether each board that tried to boot the release came up with it; from the boards themselves."""
+        down = {device for _, device in self._bad_boots()}
+        found: dict[str, list[bool]] = {}
         for device in self._world.fleet.devices:
-            trail = device.board.history.trail
-            if any(name.endswith(":1.1.0") for _, name in trail):
-                failing = device.plan.variant in _REVISIONS
-                names |= {device.plan.variant} if failing else set()
-                tried[failing].append(
-                    device.plan.device_id in {one for _, one in self._bad_boots()}
-                )
-        down, others = tried[True], tried[False]
-        named = ", ".join(sorted(names))
+            if any(name.endswith(":1.1.0") for _, name in device.board.history.trail):
+                came_up = device.plan.device_id not in down
+                found.setdefault(device.plan.variant, []).append(came_up)
+        return dict(sorted(found.items()))
+
+    def _proof(self) -> str:
+        """Say the cause that the simulation was given, as far as boards of a revision tried the release."""
+        tried = self._tried()
+        bad = [name for name, came_up in tried.items() if not all(came_up)]
+        never = sorted(set(_REVISIONS) - set(tried))
+        rest = f"; {', '.join(never)} never tried it, so nothing is proved of them" if never else ""
+        return f"1.1.0 does not boot on {', '.join(bad)} (the drill made it so on simulated boards){rest}"
+
+    def _looked_at(self) -> str:
+        """Say what was looked at: the boot history of every simulated board, which no real operator has."""
+        said = [
+            f"{name}: {sum(came_up)} of {len(came_up)} came up with it"
+            for name, came_up in self._tried().items()
+        ]
         return (
-            "the kernel of 1.1.0 has no driver for the storage of some revisions. "
-            f"Looked at on the boards: {sum(down)} of {len(down)} of {named} did not come up with it, "
-            f"{len(others) - sum(others)} of {len(others)} of the others did"
+            f"simulated boards, no real ones: the boot history of each, read by the drill itself (seed {self._world.spec.seed}): "
+            + "; ".join(said)
         )
 
     # --- looks ---

@@ -236,7 +236,7 @@ def test_a_gate_that_halts_shows_on_every_page_that_speaks_of_it(office: Office)
     name = re.findall(r"INC-\d{4}-\d{3}", office.page("/incidents"))[0]
     incident = office.page(f"/incidents/{name}")
     assert "gw1-1.2.0 halted" in incident
-    assert re.search(r"Harmed 3 ", incident)
+    assert re.search(r"Ended badly 3 ", incident)
     assert "corrective action" in incident
     assert office.post(f"/incidents/{name}/close", reason="done") == 409
     assert office.post(f"/incidents/{name}/note", kind="action", text="Wait for the modem") == 303

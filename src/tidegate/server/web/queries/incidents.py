@@ -128,15 +128,20 @@ def _cohort(counts: Counts) -> Shares:
 def _cohort_rows(report: IncidentReport) -> tuple[Pair, ...]:
     counts, stopped = report.reach.counts, report.reach.stopped
     said = (
-        (counts.confirmed, "Confirmed it", ""),
+        (counts.confirmed, "Confirmed it then", _brought_back(report)),
         (counts.reverted, "Went back by themselves", ""),
-        (counts.failed, "Failed", ""),
+        (counts.failed, "Failed", "before they booted it, or for good"),
         (counts.lost, "Lost", "silent past the deadline"),
         (counts.open, "Outcome open", "past the point of no return"),
         (stopped.held, "Held before activation", "what they staged stays inert"),
         (stopped.cancelled, "Cancelled before activation", ""),
     )
     return tuple(Pair(term, words.number(count), note) for count, term, note in said if count)
+
+
+def _brought_back(report: IncidentReport) -> str:
+    back = sum(one.back for one in report.ways_back)
+    return f"{words.number(back)} were since brought back" if back else ""
 
 
 def _facts(report: IncidentReport) -> tuple[Fact, ...]:
@@ -152,7 +157,7 @@ def _facts(report: IncidentReport) -> tuple[Fact, ...]:
     tone: Tone = "bad" if counts.harmed else ""
     return (
         Fact("Exposed", words.number(counts.exposed), "given leave to activate"),
-        Fact("Harmed", words.number(counts.harmed), "reverted, failed or lost", tone=tone),
+        Fact("Ended badly", words.number(counts.harmed), "reverted, failed or lost", tone=tone),
         Fact("From first sign to incident", since, "", sign),
         Fact("Not touched", words.number(counts.untouched), "of its audience")
         if counts.audience
@@ -168,7 +173,7 @@ def _contrast(table: ContrastTable) -> tuple[ContrastRow, ...]:
             count=one.count,
             other_bad=one.other_bad,
             other_count=one.other_count,
-            odds=f"{one.odds:,.0f} : 1",
+            odds=f"1 in {one.odds:,.0f}",
             same=", ".join(f"{name} = {value}" for name, value in one.same),
         )
         for one in table.rows
@@ -202,7 +207,7 @@ def _moves(report: IncidentReport) -> tuple[Pair, ...]:
         Pair(
             f"{one.from_version or f'counter {one.from_counter}'} to {to}",
             words.plural(one.attempts, "device"),
-            f"{words.number(one.harmed)} harmed",
+            f"{words.number(one.harmed)} ended badly",
         )
         for one in report.reach.moves
     )
@@ -218,7 +223,7 @@ def _devices(report: IncidentReport) -> tuple[DeviceList, ...]:
             tuple(_device(one) for one in reach.past_return),
         ),
         DeviceList(
-            "Affected",
+            "Ended badly",
             "affected",
             reach.counts.harmed,
             tuple(_device(one) for one in reach.affected),
@@ -273,7 +278,10 @@ def _look(one: Entry) -> tuple[str, Tone]:
             return "revert", "bad"
         return ("lost", "lost") if " lost" in one.text else ("bad", "bad")
     verb = one.text.partition(":")[0].rpartition(" ")[2]
-    return DECISIONS.get(verb, ("wait", ""))
+    if verb == "ended":
+        return DECISIONS["complete"]
+    people = one.kind == "decision" and one.who != "planner"
+    return DECISIONS.get(verb, ("person" if people else "wait", ""))
 
 
 def _publication(conn: Connection, report: IncidentReport, *, public: bool) -> PublicationView:
