@@ -43,7 +43,8 @@ def of_incident(conn: Connection, found: Row, notes: Sequence[Row]) -> list[Entr
         at=int(found["opened_at"]), who=str(found["opened_by"]), text=f"opened {found['name']}"
     )
     told = _told(conn, str(found["name"]), int(found["opened_at"]))
-    return [opened, *told, *_published(conn, found), *(_note(one) for one in notes)]
+    # Whoever is told of something within its second is told after it.
+    return [opened, *_published(conn, found), *(_note(one) for one in notes), *told]
 
 
 def _note(one: Row) -> Entry:
