@@ -8,7 +8,7 @@ from msgspec.structs import asdict
 
 from tidegate.cli._people import fields, need_reason, show_lines, when
 from tidegate.cli.client import with_client
-from tidegate.cli.output import Output, exit_code, printable, render_table, with_output
+from tidegate.cli.output import Output, exit_code, printable, render_table, with_list, with_output
 from tidegate.client import Client, File, structs
 from tidegate.core.errors import ConfigError, PublisherError, TidegateError
 from tidegate.core.supply.documents import ADVISORY_MAX
@@ -82,7 +82,7 @@ def _said(done: structs.ImportFacts) -> str:
 @command.command("list")
 @click.option("--release", metavar="RELEASE", help="Only what concerns this release.")
 @with_client
-@with_output
+@with_list(structs.AdvisoryFacts)
 def list_advisories(release: str | None, client: Client, out: Output) -> None:
     """List advisories with the number of devices that they concern now.
 

@@ -11,7 +11,7 @@ import click
 from tidegate.cli import _audit_files as files
 from tidegate.cli._people import rows, when
 from tidegate.cli.client import with_client
-from tidegate.cli.output import Output, printable, with_output
+from tidegate.cli.output import Output, printable, with_list, with_output
 from tidegate.client import Client, structs
 from tidegate.core.amounts import parse_duration
 from tidegate.core.audit.checkpoint import Checkpoint, Verifier, open_note
@@ -48,7 +48,7 @@ def command() -> None:
 @click.option("--since", metavar="TIME", help="So long ago at most: 7d.")
 @click.option("--limit", type=click.IntRange(1, 100_000), default=50, show_default=True)
 @with_client
-@with_output
+@with_list(structs.AuditRow)
 def list_rows(
     actor: str | None,
     action: str | None,

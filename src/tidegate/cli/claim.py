@@ -7,7 +7,7 @@ import click
 
 from tidegate.cli._people import rows, show_lines, when
 from tidegate.cli.client import with_client
-from tidegate.cli.output import Output, with_output
+from tidegate.cli.output import Output, with_list, with_output
 from tidegate.client import Client, structs
 from tidegate.core.amounts import parse_duration
 from tidegate.core.errors import ConfigError
@@ -70,7 +70,7 @@ def create(
 
 @command.command("list")
 @with_client
-@with_output
+@with_list(structs.ClaimFacts)
 def list_claims(client: Client, out: Output) -> None:
     """List claims, without their secrets.
 

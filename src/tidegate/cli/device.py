@@ -11,7 +11,7 @@ import msgspec
 from tidegate.cli import _factory
 from tidegate.cli._people import fields, need_reason, rows, show_lines, when
 from tidegate.cli.client import with_client
-from tidegate.cli.output import Output, need_confirmation, with_output
+from tidegate.cli.output import Output, need_confirmation, with_list, with_output
 from tidegate.client import Client, structs
 from tidegate.core.errors import RequestError
 from tidegate.core.words import key_beginning
@@ -38,7 +38,7 @@ def command() -> None:
 @click.option("--state", metavar="STATE", help="accepted, pending, rejected, revoked, quarantined")
 @click.option("--limit", type=click.IntRange(1), default=100, show_default=True)
 @with_client
-@with_output
+@with_list(structs.DeviceRecord)
 def list_devices(
     query: str | None, group: str | None, state: str | None, limit: int, client: Client, out: Output
 ) -> None:
@@ -93,7 +93,7 @@ def why(device: str, client: Client, out: Output) -> None:
 @click.option("--limit", type=click.IntRange(1), default=50, show_default=True)
 @click.option("--all", "everything", is_flag=True, help="Heartbeats too.")
 @with_client
-@with_output
+@with_list(structs.EventFacts)
 def log(device: str, limit: int, everything: bool, client: Client, out: Output) -> None:
     """Show what a device reported, newest first.
 
@@ -139,7 +139,7 @@ def logs(device: str, number: int | None, client: Client, out: Output) -> None:
 
 @command.command("pending")
 @with_client
-@with_output
+@with_list(structs.DeviceRecord)
 def pending(client: Client, out: Output) -> None:
     """List devices that ask to join.
 
@@ -402,7 +402,7 @@ def preauthorize(file: Path, client: Client, out: Output) -> None:
 @click.option("--drop", metavar="KEY", help="Take an entry off, by its key_sha256.")
 @click.option("--limit", type=click.IntRange(1), default=100, show_default=True)
 @with_client
-@with_output
+@with_list(structs.Listed)
 def announced(drop: str | None, limit: int, client: Client, out: Output) -> None:
     """List the devices that the factory announced, or take one off that has not come yet.
 

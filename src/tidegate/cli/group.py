@@ -7,7 +7,7 @@ import msgspec
 
 from tidegate.cli._people import rows, show_lines, when
 from tidegate.cli.client import with_client
-from tidegate.cli.output import Output, give_up, with_output
+from tidegate.cli.output import Output, give_up, with_list, with_output
 from tidegate.client import Client, structs
 
 _FILE = click.Path(path_type=Path)
@@ -25,7 +25,7 @@ def command() -> None:
 
 @command.command("list")
 @with_client
-@with_output
+@with_list(structs.GroupFacts)
 def list_groups(client: Client, out: Output) -> None:
     """List groups.
 

@@ -11,7 +11,7 @@ from tidegate.cli._incident_grant import grant, grant_lines
 from tidegate.cli._incident_public import publish, publish_update, unpublish
 from tidegate.cli._people import rows, show_lines, when
 from tidegate.cli.client import with_client
-from tidegate.cli.output import Output, give_up, with_output
+from tidegate.cli.output import Output, give_up, with_list, with_output
 from tidegate.client import Client, structs
 
 _SEVERITY = click.Choice(["critical", "major", "minor"])
@@ -37,7 +37,7 @@ for _one in (grant, publish, publish_update, unpublish):
     "--state", type=click.Choice(["open", "mitigated", "closed", "unclosed"]), help="[all]"
 )
 @with_client
-@with_output
+@with_list(structs.IncidentFacts)
 def list_incidents(state: str | None, client: Client, out: Output) -> None:
     """List incidents, newest first.
 
@@ -275,7 +275,7 @@ def close(name: str, reason: str, client: Client, out: Output) -> None:
     "--format", "form", type=click.Choice(["table", "csv"]), default="table", show_default=True
 )
 @with_client
-@with_output
+@with_list(structs.CohortDevice)
 def cohort(name: str, which: str, form: str, client: Client, out: Output) -> None:
     """List every device of an incident: affected, exposed, past the point of no return, or stopped before.
 

@@ -9,7 +9,7 @@ import msgspec
 
 from tidegate.cli._people import fields, rows, show_lines, when
 from tidegate.cli.client import with_client
-from tidegate.cli.output import Output, printable, render_table, with_output
+from tidegate.cli.output import Output, printable, render_table, with_list, with_output
 from tidegate.client import Client, structs
 from tidegate.core.amounts import parse_duration
 
@@ -39,7 +39,7 @@ def command() -> None:
 @click.option("--state", type=click.Choice(["running", "done", "cancelled"]))
 @_LIMIT
 @with_client
-@with_output
+@with_list(structs.JobFacts)
 def list_jobs(state: str | None, limit: int, client: Client, out: Output) -> None:
     """List jobs, newest first.
 

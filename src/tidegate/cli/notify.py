@@ -4,7 +4,7 @@ import click
 
 from tidegate.cli._people import rows, show_lines, when
 from tidegate.cli.client import with_client
-from tidegate.cli.output import Output, with_output
+from tidegate.cli.output import Output, with_list, with_output
 from tidegate.client import Client, structs
 
 
@@ -21,7 +21,7 @@ def command() -> None:
 @command.command("list")
 @click.option("--state", type=click.Choice(["waiting", "retrying", "delivered", "dead"]))
 @with_client
-@with_output
+@with_list(structs.NoticeFacts)
 def list_notices(state: str | None, client: Client, out: Output) -> None:
     """List messages, newest first: which arrived, which are tried again, and which were given up.
 

@@ -18,6 +18,7 @@ import click
 import msgspec
 
 from tidegate.core.errors import HINTS, BusyError, RequestError, TidegateError
+from tidegate.core.fields import Wanted, shaped, wanted
 from tidegate.core.reasons import REASONS
 
 P = ParamSpec("P")
@@ -85,6 +86,13 @@ class Output:
     def __init__(self, *, json: bool, quiet: bool) -> None:
         self.json = json
         self.quiet = quiet
+        self._fields = ""
+        self._known: frozenset[str] = frozenset()
+
+    def choose(self, fields: str, known: Iterable[str]) -> None:
+        """Keep these fields of each item of a list (untrusted; empty = all), out of those `known`; in a table they are its columns."""
+        self._fields = fields
+        self._known = frozenset(known)
 
     def data(self, schema: str, value: object, text: str) -> None:
         """Print one thing: as JSON with its schema, or as text for people."""
@@ -98,15 +106,35 @@ class Output:
     def table(
         self, schema: str, items: Iterable[Any], columns: Sequence[str], *, empty: str = "none"
     ) -> None:
-        """Print a list: JSON `items`, or a table of these columns (fields, also dotted)."""
+        """Print a list: JSON `items`, or a table of these columns (fields, also dotted).
+
+        Raises:
+            RequestError: `request.invalid`: fields were chosen that are not known. Nothing is printed.
+        """
+        tree = self._chosen(columns)
+        if tree and not self.json:
+            columns = [one.strip() for one in self._fields.split(",") if one.strip()]
         plain = [msgspec.to_builtins(one) for one in items]
         if self.json:
+            plain = shaped(plain, tree) if tree else plain
             body = {"schema": f"tidegate.{schema}", "items": plain}
             _line(json.dumps(body, ensure_ascii=False))
         elif not plain:
             self.note(empty)
         else:
             _line(render_table(columns, [[_field(one, name) for name in columns] for one in plain]))
+
+    def _chosen(self, columns: Sequence[str]) -> Wanted:
+        """Return which fields were chosen; empty for all. People may also choose the columns that are made for them."""
+        if not self._fields:
+            return {}
+        known = self._known if self.json else self._known.union(columns)
+        try:
+            return wanted(self._fields, known)
+        except RequestError as error:
+            raise RequestError(
+                error.code, f"--{error.detail}", hint=f"known: {', '.join(sorted(known))}"
+            ) from error
 
     def made(self, name: str, **more: object) -> None:
         """Print the name of what was made, alone on the last line."""
@@ -153,6 +181,26 @@ def with_output(function: Callable[P, R]) -> Callable[..., R]:
         return function(*args, out=Output(json=as_json, quiet=quiet), **kwargs)  # type: ignore[arg-type]
 
     return command
+
+
+def with_list(
+    kind: type[msgspec.Struct],
+) -> Callable[[Callable[..., R]], Callable[..., R]]:
+    """Give a command that lists things of this kind `--fields`, and what `with_output` gives."""
+    known = [one.encode_name for one in msgspec.structs.fields(kind)]
+
+    def decorate(function: Callable[..., R]) -> Callable[..., R]:
+        @click.option(
+            "--fields", default="", metavar="A,B.C", help="These fields only, in this order."
+        )
+        @functools.wraps(function)
+        def command(*args: Any, out: Output, fields: str, **kwargs: Any) -> R:
+            out.choose(fields, known)
+            return function(*args, out=out, **kwargs)
+
+        return with_output(command)
+
+    return decorate
 
 
 # --- errors -------------------------------------------------------------------------------------------------------------

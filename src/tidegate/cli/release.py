@@ -15,7 +15,7 @@ from tidegate.cli._release_again import re_release_command
 from tidegate.cli._supply import attached_lines, fetch, judge, rules_of, shown_lines
 from tidegate.cli.client import with_client
 from tidegate.cli.keys import open_signer
-from tidegate.cli.output import Output, need_confirmation, printable, with_output
+from tidegate.cli.output import Output, need_confirmation, printable, with_list, with_output
 from tidegate.client import Client, structs
 from tidegate.core.accept import alone
 from tidegate.core.amounts import format_size, parse_duration
@@ -312,7 +312,7 @@ def publish(bundle: Path, dry_run: bool, root: Path | None, client: Client, out:
 @command.command("list")
 @click.option("--product", help="Only this product.")
 @with_client
-@with_output
+@with_list(structs.ReleaseFacts)
 def list_releases(product: str | None, client: Client, out: Output) -> None:
     """List what is published.
 

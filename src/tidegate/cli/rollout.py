@@ -13,7 +13,7 @@ from tidegate.cli._people import confirm, need_reason, read_toml, rows, show_lin
 from tidegate.cli._stop import narrow
 from tidegate.cli._widen import widen
 from tidegate.cli.client import with_client
-from tidegate.cli.output import Output, printable, with_output
+from tidegate.cli.output import Output, printable, with_list, with_output
 from tidegate.client import Client, structs
 from tidegate.core.amounts import parse_duration
 from tidegate.core.errors import RequestError
@@ -130,7 +130,7 @@ def create(
 @command.command("list")
 @click.option("--state", metavar="STATE,...", help="Only these states.")
 @with_client
-@with_output
+@with_list(structs.RolloutFacts)
 def list_rollouts(state: str | None, client: Client, out: Output) -> None:
     """List rollouts, newest first.
 
@@ -220,7 +220,7 @@ def evidence(ctx: click.Context, name: str, *, replay: bool, client: Client, out
 @command.command("log")
 @click.argument("name")
 @with_client
-@with_output
+@with_list(structs.LogLine)
 def log(name: str, client: Client, out: Output) -> None:
     """Tell a rollout's story: who did what, when and why.
 
@@ -239,7 +239,7 @@ def log(name: str, client: Client, out: Output) -> None:
     help="As in confirmed; waiting = without leave yet, past = cannot be stopped any more.",
 )
 @with_client
-@with_output
+@with_list(structs.Participant)
 def devices(name: str, state: str | None, client: Client, out: Output) -> None:
     """List the devices of a rollout and where each stands.
 
@@ -256,7 +256,7 @@ def devices(name: str, state: str | None, client: Client, out: Output) -> None:
 @command.command("stragglers")
 @click.argument("name")
 @with_client
-@with_output
+@with_list(structs.Straggler)
 def stragglers(name: str, client: Client, out: Output) -> None:
     """List who was ordered back and has not gone, when each was last heard, and why.
 
@@ -330,7 +330,7 @@ def approve(name: str, reason: str, client: Client, out: Output) -> None:
 @command.command("requests")
 @click.option("--all", "everything", is_flag=True, help="Those that were decided, too.")
 @with_client
-@with_output
+@with_list(structs.RequestFacts)
 def requests(everything: bool, client: Client, out: Output) -> None:
     """List what waits for a second person.
 

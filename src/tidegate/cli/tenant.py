@@ -7,7 +7,7 @@ import msgspec
 
 from tidegate.cli._people import fields, rows, show_lines, when
 from tidegate.cli.client import with_client
-from tidegate.cli.output import Output, with_output
+from tidegate.cli.output import Output, with_list, with_output
 from tidegate.client import Client, structs
 from tidegate.core.amounts import parse_size
 
@@ -51,7 +51,7 @@ def command() -> None:
 
 @command.command("list")
 @with_client
-@with_output
+@with_list(structs.TenantFacts)
 def list_tenants(client: Client, out: Output) -> None:
     """List tenants beside the server's own.
 

@@ -4,7 +4,7 @@ import click
 
 from tidegate.cli._people import rows, show_lines, when
 from tidegate.cli.client import with_client
-from tidegate.cli.output import Output, with_output
+from tidegate.cli.output import Output, with_list, with_output
 from tidegate.client import Client, structs
 from tidegate.core.amounts import parse_duration
 from tidegate.server.actors import ROLES
@@ -23,7 +23,7 @@ def command() -> None:
 
 @command.command("list")
 @with_client
-@with_output
+@with_list(structs.TokenFacts)
 def list_tokens(client: Client, out: Output) -> None:
     """List API tokens, without their secrets.
 

@@ -4,7 +4,7 @@ import click
 
 from tidegate.cli._people import rows, when
 from tidegate.cli.client import with_client
-from tidegate.cli.output import Output, with_output
+from tidegate.cli.output import Output, with_list, with_output
 from tidegate.client import Client, structs
 from tidegate.core.amounts import format_size
 
@@ -23,7 +23,7 @@ def command() -> None:
 
 @command.command("list")
 @with_client
-@with_output
+@with_list(structs.Upload)
 def list_uploads(client: Client, out: Output) -> None:
     """List files on their way, and those that came to an end lately.
 

@@ -5,7 +5,7 @@ import msgspec
 
 from tidegate.cli._people import rows, show_lines, when
 from tidegate.cli.client import with_client
-from tidegate.cli.output import Output, with_output
+from tidegate.cli.output import Output, with_list, with_output
 from tidegate.client import Client, structs
 from tidegate.server.actors import ROLES
 
@@ -26,7 +26,7 @@ def command() -> None:
 
 @command.command("list")
 @with_client
-@with_output
+@with_list(structs.AccountFacts)
 def list_users(client: Client, out: Output) -> None:
     """List accounts.
 
@@ -147,7 +147,7 @@ def link(name: str, client: Client, out: Output) -> None:
 @command.command("sessions")
 @click.argument("name", default="")
 @with_client
-@with_output
+@with_list(structs.SessionFacts)
 def sessions(name: str, client: Client, out: Output) -> None:
     """List sessions, of one account or of all.
 
@@ -179,7 +179,7 @@ def end_session(session_id: str, client: Client, out: Output) -> None:
 
 @command.command("requests")
 @with_client
-@with_output
+@with_list(structs.ConsentFacts)
 def requests(client: Client, out: Output) -> None:
     """List what waits for a second person before an account is made, widened or taken over.
 

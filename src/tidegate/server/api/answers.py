@@ -7,6 +7,7 @@ import msgspec
 from litestar import Response
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
+from tidegate.core import fields as choice
 from tidegate.server.api import fields, tags
 from tidegate.server.api.desk import ANSWER
 
@@ -31,7 +32,7 @@ class Answers:
             await self.app(scope, receive, send)
             return
         asked = parse_qs(scope["query_string"].decode("latin-1")).get(fields.FIELDS)
-        tree = fields.wanted(asked[0], kinds_of(handler)) if asked else None
+        tree = choice.wanted(asked[0], fields.known_fields(kinds_of(handler))) if asked else None
         held = _Held()
         await self.app(scope, receive, held)
         await held.pass_on(send, tree, _header(scope, b"if-none-match"))
@@ -59,7 +60,7 @@ class _Held:
         elif message["type"] == "http.response.body":
             self._body += message.get("body", b"")
 
-    async def pass_on(self, send: Send, tree: fields.Wanted | None, known: str | None) -> None:
+    async def pass_on(self, send: Send, tree: choice.Wanted | None, known: str | None) -> None:
         """Send it: shaped, tagged, or only its tag."""
         start: Any = self._start
         if start is None:
@@ -68,7 +69,7 @@ class _Held:
         headers = {name.lower(): value for name, value in start["headers"]}
         if status == 200 and headers.get(b"content-type", b"").startswith(_JSON):
             if tree is not None:
-                body = msgspec.json.encode(fields.shaped(msgspec.json.decode(body), tree))
+                body = msgspec.json.encode(choice.shaped(msgspec.json.decode(body), tree))
             edit = headers.get(b"etag")
             tag = tags.whole_tag(edit.decode("latin-1") if edit else None, body)
             headers[b"etag"] = tag.encode("latin-1")

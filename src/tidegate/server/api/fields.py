@@ -5,36 +5,8 @@ from typing import Any, Final, Union, get_args, get_origin
 
 import msgspec
 
-from tidegate.core.errors import RequestError
-from tidegate.core.nearest import did_you_mean
-
 #: Name of the query parameter.
 FIELDS: Final = "fields"
-FIELDS_MAX: Final = 1000
-_MOST: Final = 64
-Wanted = dict[str, Any]
-
-
-def wanted(text: str, kinds: tuple[Any, ...]) -> Wanted:
-    """Return what is wanted (untrusted) as a tree: name → what is wanted of it, empty for all.
-
-    Raises:
-        RequestError: `request.invalid`: too many, or a name that an answer of these kinds cannot have.
-    """
-    names = [one.strip() for one in text.split(",") if one.strip()]
-    if not names or len(names) > _MOST or len(text) > FIELDS_MAX:
-        raise RequestError("request.invalid", f"fields: 1 to {_MOST} names, separated by commas")
-    known = known_fields(kinds)
-    tree: Wanted = {}
-    for name in names:
-        first, *rest = name.split(".")
-        if known and first not in known:
-            near = did_you_mean(first, sorted(known))
-            raise RequestError("request.invalid", f'fields: no field "{first[:40]}"{near}')
-        place = tree.setdefault(first, {})
-        for part in rest:
-            place = place.setdefault(part, {})
-    return tree
 
 
 def known_fields(kinds: tuple[Any, ...]) -> frozenset[str]:
@@ -49,25 +21,6 @@ def known_fields(kinds: tuple[Any, ...]) -> frozenset[str]:
             hints = {one.encode_name: one.type for one in msgspec.structs.fields(item)}
         found |= set(hints)
     return frozenset(found)
-
-
-def shaped(answer: Any, tree: Wanted) -> Any:
-    """Return an answer with what is wanted; of a page, with that of each item."""
-    if isinstance(answer, dict) and isinstance(answer.get("items"), list):
-        return {**answer, "items": [_cut(one, tree) for one in answer["items"]]}
-    return _cut(answer, tree)
-
-
-def _cut(value: Any, tree: Wanted) -> Any:
-    if isinstance(value, list):
-        return [_cut(one, tree) for one in value]
-    if not isinstance(value, dict):
-        return value
-    return {
-        name: _cut(value[name], below) if below else value[name]
-        for name, below in tree.items()
-        if name in value
-    }
 
 
 def answers(annotation: Any) -> tuple[Any, ...]:

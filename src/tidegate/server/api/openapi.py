@@ -16,6 +16,7 @@ from litestar.response import ServerSentEvent, Stream
 from tidegate import __version__
 from tidegate.core import protocol
 from tidegate.core.errors import HINTS
+from tidegate.core.fields import FIELDS_MAX
 from tidegate.core.protocol import Problem
 from tidegate.core.reasons import REASONS
 from tidegate.server import problems
@@ -68,7 +69,7 @@ _PARAMETERS: Final = {
         "in": "query",
         "required": False,
         "description": "Only these fields, separated by commas, with dots into what they hold; of a page, of each of its items.",
-        "schema": {"type": "string", "maxLength": fields.FIELDS_MAX},
+        "schema": {"type": "string", "maxLength": FIELDS_MAX},
     },
     _IF_NONE_MATCH: {
         "name": "If-None-Match",
