@@ -285,6 +285,8 @@ def cohort(name: str, which: str, form: str, client: Client, out: Output) -> Non
     """
     found = client.incidents_cohort_list(name, which=which, limit=500)
     if form == "csv" and not out.json:
+        if out.fields:
+            give_up("request.invalid", "--fields is for the table and for --json")
         click.echo(_csv(found), nl=False)
         return
     items = rows(out, found, lambda one: {"since": when(one.at)})

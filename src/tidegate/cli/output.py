@@ -81,17 +81,17 @@ _BY_FAMILY: Final[Mapping[str, int]] = {
 
 
 class Output:
-    """Where a command's results go. `json` = `--json` was given."""
+    """Where a command's results go. `json` = `--json` was given; `fields` = those that `--fields` chose, as they were given."""
 
     def __init__(self, *, json: bool, quiet: bool) -> None:
         self.json = json
         self.quiet = quiet
-        self._fields = ""
+        self.fields = ""
         self._known: frozenset[str] = frozenset()
 
     def choose(self, fields: str, known: Iterable[str]) -> None:
         """Keep these fields of each item of a list (untrusted; empty = all), out of those `known`; in a table they are its columns."""
-        self._fields = fields
+        self.fields = fields
         self._known = frozenset(known)
 
     def data(self, schema: str, value: object, text: str) -> None:
@@ -113,7 +113,7 @@ class Output:
         """
         tree = self._chosen(columns)
         if tree and not self.json:
-            columns = [one.strip() for one in self._fields.split(",") if one.strip()]
+            columns = [one.strip() for one in self.fields.split(",") if one.strip()]
         plain = [msgspec.to_builtins(one) for one in items]
         if self.json:
             plain = shaped(plain, tree) if tree else plain
@@ -126,11 +126,11 @@ class Output:
 
     def _chosen(self, columns: Sequence[str]) -> Wanted:
         """Return which fields were chosen; empty for all. People may also choose the columns that are made for them."""
-        if not self._fields:
+        if not self.fields:
             return {}
         known = self._known if self.json else self._known.union(columns)
         try:
-            return wanted(self._fields, known)
+            return wanted(self.fields, known)
         except RequestError as error:
             raise RequestError(
                 error.code, f"--{error.detail}", hint=f"known: {', '.join(sorted(known))}"

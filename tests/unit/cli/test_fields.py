@@ -119,3 +119,11 @@ def test_a_wrong_name_is_told_by_the_command_line_too(
     said = capsys.readouterr()
     assert said.out == ""
     assert 'error[request.invalid]: --fields: no field "nam"; did you mean "name"?' in said.err
+
+
+def test_csv_does_not_pass_over_a_choice(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tidegate.client.Client.incidents_cohort_list", lambda *_, **__: [])
+    asked = ["incident", "cohort", "INC-2026-014", "--format", "csv"]
+    assert run(asked) == 0
+    assert run([*asked, "--fields", "device"]) == 2
+    assert "--fields is for the table" in capsys.readouterr().err
