@@ -4,12 +4,16 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Connection
 from tests import postgres
 
 from tidegate.server.store import postgres as postgres_store
 from tidegate.server.store import sqlite as sqlite_store
+from tidegate.server.store import tables
 from tidegate.server.store.postgres import PostgresStore
 from tidegate.server.store.sqlite import SqliteStore
 
@@ -31,6 +35,21 @@ class Place:
         if self.url:
             return postgres_store.open_store(self.url, durable=durable)
         return sqlite_store.open_store(self.folder, durable=durable)
+
+
+def differences(conn: Connection) -> list[object]:
+    """Return in what a database's schema and the tables of the code are not the same."""
+    opts = {"include_object": _is_of_the_schema} if conn.dialect.name == "postgresql" else {}
+    return list(compare_metadata(MigrationContext.configure(conn, opts=opts), tables.metadata))
+
+
+def _is_of_the_schema(
+    thing: Any, name: str | None, kind: str, reflected: bool, other: object
+) -> bool:
+    """Leave out what PostgreSQL alone has: pieces of the event log, each with the constraint that the log as a whole has elsewhere."""
+    table = name if kind == "table" else thing.table.name
+    pieces = reflected and str(table).startswith("event_") and table not in tables.metadata.tables
+    return not pieces and name != "uq_event_device_row_seq"
 
 
 @contextlib.contextmanager
