@@ -7,7 +7,7 @@ ARGS ?=
 WORKERS ?= 2
 export PYTHON
 
-.PHONY: help setup demo test test-postgres check format docs bench disasters gate-results sim-agree sim-compare breakit fuzz halt-load fault-load rolling-load lab deb lock clean
+.PHONY: help setup demo test test-slow test-postgres check format docs bench disasters gate-results sim-agree sim-compare breakit fuzz halt-load fault-load rolling-load lab deb lock clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,11 +19,16 @@ demo:  ## a fleet takes a good release and stops bad ones; ARGS="--exit" ends it
 	@tools/setup server
 	@$(BIN)/tidegate demo $(ARGS)
 
-test: setup  ## set up what is missing, then run every tier of tests, file by file on two workers; WORKERS=0 for one after the other
+test: setup  ## set up what is missing, then run every tier of tests but what is slow, file by file on two workers; WORKERS=0 for one after the other
 	@tools/apt-needs
 	@tools/setup moto
 	$(BIN)/python tools/agent-alone
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadfile $(ARGS)
+
+test-slow: setup  ## what takes minutes a test: the guides of operators carried out, whole installations, upgrades and failovers under load
+	@tools/apt-needs
+	@tools/setup moto
+	$(BIN)/python -m pytest -m slow -n $(WORKERS) --dist loadfile $(ARGS)
 
 test-postgres: setup  ## the store's contract and every suite of the server over PostgreSQL
 	@tools/apt-needs

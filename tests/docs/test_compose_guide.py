@@ -36,7 +36,7 @@ CLONE = ("packaging", "requirements", "src", "pyproject.toml", "README.md", "LIC
 REPLICAS = ("replica1", "replica2")
 REPLICA_ADDRESSES = {"172.30.84.11", "172.30.84.12"}
 
-pytestmark = pytest.mark.timeout(1800)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 class Site:

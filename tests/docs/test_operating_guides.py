@@ -29,7 +29,7 @@ from tests.postgres import Server, binaries
 from tidegate.server.config import load
 
 __all__ = ["bucket", "moto"]
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.e2e, pytest.mark.timeout(600)]
 _PLACE = re.compile(r"(?<![\w.:/])/(etc/tidegate|var/lib/tidegate-server|srv/backup|media/safe)\b")
 #: `serve` returns when the server is ready, and leaves its id and what it says in files; everything else is the command itself.
 _TIDEGATE = """#!/bin/bash

@@ -25,7 +25,7 @@ GUIDE = ROOT / "docs" / "guides" / "back-up-and-restore.md"
 MOMENT = "2026-11-29 14:05:00+00"
 _BLOCK = re.compile(r"^```(ini|sh)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 
 def blocks() -> list[str]:

@@ -38,6 +38,7 @@ NGINX = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
 NAME = "ota.example.com"
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.timeout(1500),
     pytest.mark.skipif(NGINX is None, reason="tier: nginx: install the Debian package nginx-light"),
 ]

@@ -16,7 +16,7 @@ from tests.e2e.crowd import Watch
 from tests.e2e.faults import CONFIG, KEEPS, Patient, Teller, prepare
 from tests.e2e.standby import Standby
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.e2e, pytest.mark.timeout(400)]
 
 DEVICES = 20
 

@@ -23,7 +23,7 @@ from tidegate.sim.processes import Server, environment
 from tidegate.sim.stage import Stage, StageOptions
 from tidegate.sim.teller import Teller
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.e2e, pytest.mark.timeout(900)]
 
 #: A rollout beside the main one, whose evidence is weighed: it takes hours, so it is under way when the server moves.
 WEIGHED = "weighed"

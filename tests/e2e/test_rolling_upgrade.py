@@ -6,7 +6,7 @@ import pytest
 from tests import stores
 from tests.e2e import rolling
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.e2e, pytest.mark.timeout(400)]
 
 
 @pytest.mark.parametrize("back_end", stores.BACK_ENDS)
