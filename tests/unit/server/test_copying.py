@@ -13,7 +13,7 @@ from tests.unit.server.rig import Device, Rig
 from tidegate.core.errors import BusyError, ConfigError, TidegateError
 from tidegate.server.store import Connection, copying, hot, tables
 from tidegate.server.store.copying import Sum, copy
-from tidegate.server.store.postgres import looking_at, open_store
+from tidegate.server.store.postgres import looking_at
 from tidegate.server.store.sqlite import DATABASE_NAME
 
 
@@ -210,9 +210,8 @@ def test_what_does_not_come_back_as_it_was_sent_is_not_kept(
         copy(rig.folder, url)
     assert caught.value.code == "data.damaged"
     assert "event" in caught.value.detail
-    store = open_store(url)
-    assert set(store.read(_rows).values()) == {0}
-    store.close()
+    with looking_at(url) as conn:
+        assert set(_rows(conn).values()) == {0}
 
 
 def test_a_digest_is_of_the_rows_and_not_of_their_order() -> None:
