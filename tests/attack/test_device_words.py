@@ -14,6 +14,7 @@ from tests.unit.server.rig import Device, Rig
 
 from tidegate.cli.device import _shown
 from tidegate.cli.output import printable
+from tidegate.client import structs
 from tidegate.core.protocol import (
     CheckResult,
 )
@@ -125,6 +126,7 @@ def _terminal_is_clean(rig: Rig) -> None:
         found = rig.read(
             lambda conn, number=number: inquiry.device(conn, f"d{number}", int(rig.now))
         )
-        for line in _shown(msgspec.to_builtins(found), []):
+        told = msgspec.convert(msgspec.to_builtins(found), structs.DeviceRecord)
+        for line in _shown(told, []):
             shown = printable(line)
             assert shown.isprintable()
