@@ -81,19 +81,15 @@ async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
     declared = header_of(scope, b"content-length")
     if declared is not None and declared.isdigit() and int(declared) > limit:
         raise RequestError("request.too_large", f"at most {limit} bytes are taken")
-    try:
-        async with asyncio.timeout(_BODY_S):
-            return await _pieces(receive, limit)
-    except TimeoutError as error:
-        raise RequestError("request.invalid", "the request came too slowly") from error
-
-
-async def _pieces(receive: Receive, limit: int) -> bytes:
     pieces: list[bytes] = []
-    count = 0
+    count, loop = 0, asyncio.get_running_loop()
+    end = loop.time() + _BODY_S
     while True:
-        async with asyncio.timeout(_PIECE_S):
-            message = await receive()
+        try:
+            async with asyncio.timeout_at(min(end, loop.time() + _PIECE_S)):
+                message = await receive()
+        except TimeoutError as error:
+            raise RequestError("request.invalid", "the request came too slowly") from error
         if message["type"] == "http.disconnect":
             raise RequestError("request.invalid", "the request ended early")
         piece = message.get("body", b"")
