@@ -10,6 +10,7 @@ import click
 
 from tidegate.cli import _audit_files as files
 from tidegate.cli._people import rows, when
+from tidegate.cli._sorting import with_sort
 from tidegate.cli.client import with_client
 from tidegate.cli.output import Output, printable, with_list, with_output
 from tidegate.client import Client, structs
@@ -47,6 +48,7 @@ def command() -> None:
 @click.option("--object", "thing", metavar="NAME", help="What it was done to.")
 @click.option("--since", metavar="TIME", help="So long ago at most: 7d.")
 @click.option("--limit", type=click.IntRange(1, 100_000), default=50, show_default=True)
+@with_sort(Client.audit_entries_list)
 @with_client
 @with_list(structs.AuditRow)
 def list_rows(
@@ -55,6 +57,7 @@ def list_rows(
     thing: str | None,
     since: str | None,
     limit: int,
+    sort: Any,
     client: Client,
     out: Output,
 ) -> None:
@@ -65,6 +68,7 @@ def list_rows(
     tidegate audit list --action rollout. --since 7d
     """
     found = client.audit_entries_list(
+        sort=sort,
         actor=actor,
         action=action,
         object=thing,

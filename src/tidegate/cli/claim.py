@@ -2,10 +2,12 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import click
 
 from tidegate.cli._people import rows, show_lines, when
+from tidegate.cli._sorting import with_sort
 from tidegate.cli.client import with_client
 from tidegate.cli.output import Output, with_list, with_output
 from tidegate.client import Client, structs
@@ -69,9 +71,10 @@ def create(
 
 
 @command.command("list")
+@with_sort(Client.claims_list)
 @with_client
 @with_list(structs.ClaimFacts)
-def list_claims(client: Client, out: Output) -> None:
+def list_claims(sort: Any, client: Client, out: Output) -> None:
     """List claims, without their secrets.
 
     \b
@@ -79,7 +82,7 @@ def list_claims(client: Client, out: Output) -> None:
     """
     items = rows(
         out,
-        client.claims_list(),
+        client.claims_list(sort=sort),
         lambda one: {"expires": when(one.expires_at), "revoked": when(one.revoked_at)},
     )
     columns = (

@@ -10,6 +10,7 @@ import msgspec
 
 from tidegate.cli import _factory
 from tidegate.cli._people import fields, need_reason, rows, show_lines, when
+from tidegate.cli._sorting import with_sort
 from tidegate.cli.client import with_client
 from tidegate.cli.output import Output, need_confirmation, with_list, with_output
 from tidegate.client import Client, structs
@@ -37,10 +38,17 @@ def command() -> None:
 @click.option("--group", metavar="GROUP", help="Only members of this group.")
 @click.option("--state", metavar="STATE", help="accepted, pending, rejected, revoked, quarantined")
 @click.option("--limit", type=click.IntRange(1), default=100, show_default=True)
+@with_sort(Client.devices_list)
 @with_client
 @with_list(structs.DeviceRecord)
 def list_devices(
-    query: str | None, group: str | None, state: str | None, limit: int, client: Client, out: Output
+    query: str | None,
+    group: str | None,
+    state: str | None,
+    sort: Any,
+    limit: int,
+    client: Client,
+    out: Output,
 ) -> None:
     """List devices that match a query.
 
@@ -48,7 +56,9 @@ def list_devices(
     tidegate device list --query 'state != confirmed'
     tidegate device list --group pilot --json
     """
-    found = client.devices_list(query=query, group=group, state=state, limit=min(limit, 500))
+    found = client.devices_list(
+        query=query, group=group, state=state, sort=sort, limit=min(limit, 500)
+    )
     items = list(itertools.islice(found, limit + 1))
     more = len(items) > limit
     told = rows(out, items[:limit], _row)

@@ -1,11 +1,13 @@
 """`tidegate group`: groups of devices, static or by query."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 import msgspec
 
 from tidegate.cli._people import rows, show_lines, when
+from tidegate.cli._sorting import with_sort
 from tidegate.cli.client import with_client
 from tidegate.cli.output import Output, give_up, with_list, with_output
 from tidegate.client import Client, structs
@@ -24,15 +26,16 @@ def command() -> None:
 
 
 @command.command("list")
+@with_sort(Client.groups_list)
 @with_client
 @with_list(structs.GroupFacts)
-def list_groups(client: Client, out: Output) -> None:
+def list_groups(sort: Any, client: Client, out: Output) -> None:
     """List groups.
 
     \b
     tidegate group list
     """
-    items = rows(out, client.groups_list(), lambda one: {"created": when(one.created_at)})
+    items = rows(out, client.groups_list(sort=sort), lambda one: {"created": when(one.created_at)})
     out.table("groups/1", items, ("name", "query", "members", "created", "created_by"))
 
 

@@ -10,6 +10,7 @@ import msgspec
 from tidegate.cli._incident_grant import grant, grant_lines
 from tidegate.cli._incident_public import publish, publish_update, unpublish
 from tidegate.cli._people import rows, show_lines, when
+from tidegate.cli._sorting import with_sort
 from tidegate.cli.client import with_client
 from tidegate.cli.output import Output, give_up, with_list, with_output
 from tidegate.client import Client, structs
@@ -36,15 +37,16 @@ for _one in (grant, publish, publish_update, unpublish):
 @click.option(
     "--state", type=click.Choice(["open", "mitigated", "closed", "unclosed"]), help="[all]"
 )
+@with_sort(Client.incidents_list)
 @with_client
 @with_list(structs.IncidentFacts)
-def list_incidents(state: str | None, client: Client, out: Output) -> None:
+def list_incidents(state: str | None, sort: Any, client: Client, out: Output) -> None:
     """List incidents, newest first.
 
     \b
     tidegate incident list --state unclosed
     """
-    found = client.incidents_list(state=state, limit=200)
+    found = client.incidents_list(state=state, sort=sort, limit=200)
     items = rows(out, found, lambda one: {"opened": when(one.opened_at)})
     columns = ("name", "state", "severity", "owner", "kind", "opened", "rollout", "summary")
     out.table("incidents/1", items, columns)

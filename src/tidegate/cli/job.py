@@ -8,6 +8,7 @@ import click
 import msgspec
 
 from tidegate.cli._people import fields, rows, show_lines, when
+from tidegate.cli._sorting import with_sort
 from tidegate.cli.client import with_client
 from tidegate.cli.output import Output, printable, render_table, with_list, with_output
 from tidegate.client import Client, structs
@@ -38,16 +39,17 @@ def command() -> None:
 @command.command("list")
 @click.option("--state", type=click.Choice(["running", "done", "cancelled"]))
 @_LIMIT
+@with_sort(Client.jobs_list)
 @with_client
 @with_list(structs.JobFacts)
-def list_jobs(state: str | None, limit: int, client: Client, out: Output) -> None:
+def list_jobs(state: str | None, sort: Any, limit: int, client: Client, out: Output) -> None:
     """List jobs, newest first.
 
     \b
     tidegate job list
     tidegate job list --state running --json
     """
-    found = client.jobs_list(state=state, limit=min(limit, _PAGE))
+    found = client.jobs_list(state=state, sort=sort, limit=min(limit, _PAGE))
     items = list(itertools.islice(found, limit + 1))
     told = rows(out, items[:limit], lambda one: {"created": when(one.created_at)})
     columns = ("number", "act", "state", "devices", "left", "failed", "created", "created_by")

@@ -1,8 +1,11 @@
 """`tidegate notify`: webhooks and mail, what was delivered and what was not."""
 
+from typing import Any
+
 import click
 
 from tidegate.cli._people import rows, show_lines, when
+from tidegate.cli._sorting import with_sort
 from tidegate.cli.client import with_client
 from tidegate.cli.output import Output, with_list, with_output
 from tidegate.client import Client, structs
@@ -20,16 +23,17 @@ def command() -> None:
 
 @command.command("list")
 @click.option("--state", type=click.Choice(["waiting", "retrying", "delivered", "dead"]))
+@with_sort(Client.notifications_list)
 @with_client
 @with_list(structs.NoticeFacts)
-def list_notices(state: str | None, client: Client, out: Output) -> None:
+def list_notices(state: str | None, sort: Any, client: Client, out: Output) -> None:
     """List messages, newest first: which arrived, which are tried again, and which were given up.
 
     \b
     tidegate notify list
     tidegate notify list --state dead --json
     """
-    items = rows(out, client.notifications_list(state=state, limit=200), _row)
+    items = rows(out, client.notifications_list(state=state, sort=sort, limit=200), _row)
     columns = ("number", "state", "channel", "event", "about", "tries", "owed", "again", "error")
     out.table("notifications/1", items, columns)
     channels = client.notifications_list(limit=1).first().channels

@@ -12,6 +12,7 @@ from tidegate.cli import _ceremony as ceremony
 from tidegate.cli._offline import bundle_offline
 from tidegate.cli._published import previous_role, published_now, targets_now
 from tidegate.cli._release_again import re_release_command
+from tidegate.cli._sorting import with_sort
 from tidegate.cli._supply import attached_lines, fetch, judge, rules_of, shown_lines
 from tidegate.cli.client import with_client
 from tidegate.cli.keys import open_signer
@@ -311,9 +312,10 @@ def publish(bundle: Path, dry_run: bool, root: Path | None, client: Client, out:
 
 @command.command("list")
 @click.option("--product", help="Only this product.")
+@with_sort(Client.releases_list)
 @with_client
 @with_list(structs.ReleaseFacts)
-def list_releases(product: str | None, client: Client, out: Output) -> None:
+def list_releases(product: str | None, sort: Any, client: Client, out: Output) -> None:
     """List what is published.
 
     \b
@@ -321,7 +323,9 @@ def list_releases(product: str | None, client: Client, out: Output) -> None:
     tidegate release list --product gw1 --json
     """
     columns = ["name", "counter", "security_version", "channels", "state"]
-    out.table("releases/1", client.releases_list(product=product), columns, empty="no releases")
+    out.table(
+        "releases/1", client.releases_list(product=product, sort=sort), columns, empty="no releases"
+    )
 
 
 @command.command("show")

@@ -10,6 +10,7 @@ from msgspec.structs import asdict, replace
 
 from tidegate.cli import _edit, _evidence_text, _rollout_text, _series_text
 from tidegate.cli._people import confirm, need_reason, read_toml, rows, show_lines, when
+from tidegate.cli._sorting import with_sort
 from tidegate.cli._stop import narrow
 from tidegate.cli._widen import widen
 from tidegate.cli.client import with_client
@@ -129,16 +130,17 @@ def create(
 
 @command.command("list")
 @click.option("--state", metavar="STATE,...", help="Only these states.")
+@with_sort(Client.rollouts_list)
 @with_client
 @with_list(structs.RolloutFacts)
-def list_rollouts(state: str | None, client: Client, out: Output) -> None:
+def list_rollouts(state: str | None, sort: Any, client: Client, out: Output) -> None:
     """List rollouts, newest first.
 
     \b
     tidegate rollout list
-    tidegate rollout list --state active,halted
+    tidegate rollout list --state active,halted --sort name
     """
-    found = client.rollouts_list(state=state, limit=200)
+    found = client.rollouts_list(state=state, sort=sort, limit=200)
     items = rows(out, found, lambda one: {"created": when(one.created_at)})
     out.table("rollouts/1", items, ("name", "state", "release", "kind", "created", "created_by"))
 
@@ -219,15 +221,16 @@ def evidence(ctx: click.Context, name: str, *, replay: bool, client: Client, out
 
 @command.command("log")
 @click.argument("name")
+@with_sort(Client.rollouts_log_list)
 @with_client
 @with_list(structs.LogLine)
-def log(name: str, client: Client, out: Output) -> None:
+def log(name: str, sort: Any, client: Client, out: Output) -> None:
     """Tell a rollout's story: who did what, when and why.
 
     \b
     tidegate rollout log gw1-2.4.1
     """
-    items = rows(out, client.rollouts_log_list(name), lambda one: {"when": when(one.at)})
+    items = rows(out, client.rollouts_log_list(name, sort=sort), lambda one: {"when": when(one.at)})
     out.table("log/1", items, ("when", "actor", "action", "text"))
 
 

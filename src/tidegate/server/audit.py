@@ -278,9 +278,9 @@ def newest(conn: Connection, *, before: int = 0, limit: int = 50, **like: Any) -
     return list(rows.entries(conn, before=before, newest_first=True, limit=limit, **like))
 
 
-def export(conn: Connection, *, after: int = 0, limit: int = 10_000) -> list[AuditRow]:
-    """Return acts in order, those behind number `after`."""
-    return list(rows.entries(conn, after=after, limit=limit))
+def export(conn: Connection, *, after: int = 0, limit: int = 10_000, **like: Any) -> list[AuditRow]:
+    """Return acts in order, those behind number `after`; `like` as for `newest`."""
+    return list(rows.entries(conn, after=after, limit=limit, **like))
 
 
 def verify(conn: Connection) -> Verdict:

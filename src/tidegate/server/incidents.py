@@ -16,6 +16,7 @@ from tidegate.server import audit
 from tidegate.server.auth import Actor
 from tidegate.server.store import Connection, admin_log, changes
 from tidegate.server.store import admin_incidents as rows
+from tidegate.server.store.ordering import NEWEST, Order
 
 Row = dict[str, Any]
 TEXT_MAX: Final = 10_000
@@ -208,13 +209,14 @@ def listed(
     *,
     state: str = "",
     unclosed: bool = False,
-    before: int = 0,
+    order: Order = NEWEST,
     limit: int = 50,
-) -> tuple[list[IncidentFacts], int]:
-    """Return incidents, newest first, and the cursor of the next page (0 = there is none)."""
-    found = rows.listed(conn, state=state, unclosed=unclosed, before=before, limit=limit + 1)
-    more = int(found[limit - 1]["id"]) if len(found) > limit else 0
-    return [_facts(row) for row in found[:limit]], more
+) -> tuple[list[IncidentFacts], Order | None]:
+    """Return incidents in an order (by `id`), and that of the next page."""
+    found, more = order.cut(
+        rows.listed(conn, state=state, unclosed=unclosed, order=order, limit=limit + 1), limit
+    )
+    return [_facts(row) for row in found], more
 
 
 def row_of(conn: Connection, name: str) -> Row:

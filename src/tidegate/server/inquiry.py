@@ -44,11 +44,15 @@ from tidegate.server.store import Connection, admin_accounts, admin_log
 from tidegate.server.store import admin_devices as device_rows
 from tidegate.server.store import admin_rollouts as rows
 from tidegate.server.store import supply as supply_rows
+from tidegate.server.store.ordering import NEWEST, OLDEST, Order
 
 Row = dict[str, Any]
 #: Rows of devices that one request looks at before it answers with what it has and a cursor.
 SCAN_MAX: Final = 20_000
 _BATCH: Final = 500
+#: Devices in the order in which they enrolled, and their reports, the newest first.
+ENROLLED: Final = Order(by="row", down=False)
+REPORTED: Final = Order(by="position", down=True)
 
 
 # --- rollouts --------------------------------------------------------------------------------------------------------
@@ -70,21 +74,16 @@ def rollouts(
     conn: Connection,
     *,
     states: tuple[str, ...] = (),
-    before: int = 0,
+    order: Order = NEWEST,
     limit: int = 50,
     sight: Sight = SEES_ALL,
-) -> tuple[list[RolloutFacts], int]:
-    """Return rollouts, newest first, and the cursor of the next page (0 = there is none).
+) -> tuple[list[RolloutFacts], Order | None]:
+    """Return rollouts in an order (by `id` or `name`), and that of the next page.
 
     Those out of `sight` are left out: a page may be short, or empty, and still have a next one.
     """
-    found = rows.rollouts(conn, states=states, before=before, limit=limit + 1)
-    more = int(found[limit - 1]["id"]) if len(found) > limit else 0
-    seen = [
-        row
-        for row in found[:limit]
-        if sight.whole or sight.sees(scopes.place_of_rollout(conn, row))
-    ]
+    found, more = order.cut(rows.rollouts(conn, states=states, order=order, limit=limit + 1), limit)
+    seen = [row for row in found if sight.whole or sight.sees(scopes.place_of_rollout(conn, row))]
     return [_rollout(conn, row) for row in seen], more
 
 
@@ -133,19 +132,20 @@ def replayed(conn: Connection, name: str) -> Replayed:
 
 
 def story(
-    conn: Connection, name: str, *, after: int = 0, limit: int = 500
-) -> tuple[list[LogLine], int]:
-    """Return a rollout's story in order, and the cursor of the next page.
+    conn: Connection, name: str, *, order: Order = OLDEST, limit: int = 500
+) -> tuple[list[LogLine], Order | None]:
+    """Return a rollout's story in an order (by `id`), and that of the next page.
 
     Raises:
         RequestError: `request.not_found`.
     """
     row = acts.row_of(conn, name)
-    found = admin_log.plan_log(conn, int(row["id"]), after=after, limit=limit + 1)
-    more = int(found[limit - 1]["id"]) if len(found) > limit else 0
+    found, more = order.cut(
+        admin_log.plan_log(conn, int(row["id"]), order=order, limit=limit + 1), limit
+    )
     lines = [
         msgspec.convert({key: one[key] for key in LogLine.__struct_fields__}, type=LogLine)
-        for one in found[:limit]
+        for one in found
     ]
     return lines, more
 
@@ -192,14 +192,23 @@ def releases(
     conn: Connection,
     *,
     product: str = "",
-    before: int = 0,
+    order: Order = NEWEST,
     limit: int = 50,
     sight: Sight = SEES_ALL,
-) -> tuple[list[ReleaseFacts], int]:
-    """Return releases, newest first, and the cursor of the next page (0 = there is none); those out of `sight` are left out."""
-    found = rows.releases(conn, product=product, before=before, limit=limit + 1)
-    more = int(found[limit - 1]["id"]) if len(found) > limit else 0
-    seen = [row for row in found[:limit] if sight.sees_release(str(row["product"]))]
+) -> tuple[list[ReleaseFacts], Order | None]:
+    """Return releases in an order (by `id`, `name`, or, of a product, `counter`), and that of the next page; those out of `sight` are left out.
+
+    Raises:
+        RequestError: `request.invalid`: an order by counters over several products.
+    """
+    if order.by == "counter" and not product:
+        raise RequestError(
+            "request.invalid", "sort: counters are in order within one product: name it"
+        )
+    found, more = order.cut(
+        rows.releases(conn, product=product, order=order, limit=limit + 1), limit
+    )
+    seen = [row for row in found if sight.sees_release(str(row["product"]))]
     return [_release(conn, row, [], []) for row in seen], more
 
 
@@ -247,11 +256,11 @@ def devices(
     *,
     query: str = "",
     state: str = "",
-    after: int = 0,
+    order: Order = ENROLLED,
     limit: int = 50,
     sight: Sight = SEES_ALL,
-) -> tuple[list[DeviceRecord], int]:
-    """Return devices in `sight` that match a query (untrusted), and the cursor of the next page (0 = there is none).
+) -> tuple[list[DeviceRecord], Order | None]:
+    """Return devices in `sight` that match a query (untrusted) in an order (by `row` or `id`), and that of the next page.
 
     A request looks at a bounded number of devices: a page may be short, or empty, and still have a next one.
 
@@ -263,23 +272,23 @@ def devices(
     found: list[DeviceRecord] = []
     scanned = 0
     while scanned < SCAN_MAX:
-        batch = list(
-            device_rows.devices(conn, after=after, states=(state,) if state else (), limit=_BATCH)
-        )
+        batch = device_rows.ordered(conn, order, _BATCH, (state,) if state else ())
         newest = device_rows.newest_updates(conn, [int(one["row"]) for one in batch])
         for row in batch:
-            after = int(row["row"])
-            update = newest.get(after)
+            order = order.behind(row[order.by])
+            if state and row["state"] != state:
+                continue
+            update = newest.get(int(row["row"]))
             told = book.attributes(row, now, update)
             if not (shown.matches(told) and wanted.matches(told)):
                 continue
             found.append(_device(row, book, update, now))
             if len(found) == limit:
-                return found, after
+                return found, order
         scanned += len(batch)
         if len(batch) < _BATCH:
-            return found, 0
-    return found, after
+            return found, None
+    return found, order
 
 
 def updates_of(conn: Connection, device_id: str) -> list[UpdateFacts]:
@@ -293,17 +302,18 @@ def updates_of(conn: Connection, device_id: str) -> list[UpdateFacts]:
 
 
 def events_of(
-    conn: Connection, device_id: str, *, before: int = 0, limit: int = 100
-) -> tuple[list[EventFacts], int]:
-    """Return what a device reported, newest first, and the cursor of the next page.
+    conn: Connection, device_id: str, *, order: Order = REPORTED, limit: int = 100
+) -> tuple[list[EventFacts], Order | None]:
+    """Return what a device reported in an order (by `position`), and that of the next page.
 
     Raises:
         RequestError: `request.not_found`.
     """
     row = device_row(conn, device_id)
-    found = device_rows.events_of(conn, int(row["row"]), before=before, limit=limit + 1)
-    more = int(found[limit - 1]["position"]) if len(found) > limit else 0
-    return [_event({**one, "device": device_id}) for one in found[:limit]], more
+    found, more = order.cut(
+        device_rows.events_of(conn, int(row["row"]), order=order, limit=limit + 1), limit
+    )
+    return [_event({**one, "device": device_id}) for one in found], more
 
 
 def events(conn: Connection, *, after: int = 0, limit: int = 100) -> tuple[list[EventFacts], int]:

@@ -17,7 +17,7 @@ from tidegate.server import audit, devices, inquiry, snapshot
 from tidegate.server.actors import FLEET, Actor
 from tidegate.server.groups import Book
 from tidegate.server.services import Services
-from tidegate.server.store import Connection, admin_log, changes, job_rows
+from tidegate.server.store import Connection, admin_log, changes, job_rows, ordering
 from tidegate.server.store import admin_devices as rows
 
 Row = dict[str, Any]
@@ -163,12 +163,11 @@ def show(conn: Connection, number: int) -> JobFacts:
 
 
 def listed(
-    conn: Connection, *, state: str = "", before: int = 0, limit: int = 50
-) -> tuple[list[JobFacts], int]:
-    """Return jobs, newest first, and the cursor of the next page (0 = there is none)."""
-    found = job_rows.listed(conn, state=state, before=before, limit=limit + 1)
-    more = int(found[limit - 1]["id"]) if len(found) > limit else 0
-    return [_facts(conn, row) for row in found[:limit]], more
+    conn: Connection, *, state: str = "", order: ordering.Order = ordering.NEWEST, limit: int = 50
+) -> tuple[list[JobFacts], ordering.Order | None]:
+    """Return jobs in an order (by `id`), and that of the next page."""
+    found, more = order.cut(job_rows.listed(conn, state=state, order=order, limit=limit + 1), limit)
+    return [_facts(conn, row) for row in found], more
 
 
 def items(

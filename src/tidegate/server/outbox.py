@@ -19,6 +19,7 @@ from tidegate.server.config import Settings
 from tidegate.server.messages import TEST, Channel, Message, UndeliveredError
 from tidegate.server.services import Services
 from tidegate.server.store import Connection, Store, admin_log
+from tidegate.server.store.ordering import NEWEST, Order
 
 Row = dict[str, Any]
 #: Tries before a delivery is dead, and pause before the n-th repetition in seconds; the last one is used from then on.
@@ -147,18 +148,19 @@ def _id(row: Row) -> str:
 
 
 def listed(
-    conn: Connection, *, state: str = "", before: int = 0, limit: int = 50
-) -> tuple[list[NoticeFacts], int]:
-    """Return messages, newest first, and the cursor of the next page (0 = there is none).
+    conn: Connection, *, state: str = "", order: Order = NEWEST, limit: int = 50
+) -> tuple[list[NoticeFacts], Order | None]:
+    """Return messages in an order (by `id`), and that of the next page.
 
     Raises:
         RequestError: `request.invalid`: the state.
     """
     if state not in {"", "waiting", "retrying", "delivered", "dead"}:
         raise RequestError("request.invalid", "state: waiting, retrying, delivered or dead")
-    found = admin_log.outbox(conn, KINDS, state=state, before=before, limit=limit + 1)
-    more = int(found[limit - 1]["id"]) if len(found) > limit else 0
-    return [facts_of(row) for row in found[:limit]], more
+    found, more = order.cut(
+        admin_log.outbox(conn, KINDS, state=state, order=order, limit=limit + 1), limit
+    )
+    return [facts_of(row) for row in found], more
 
 
 def channels(services: Services) -> list[ChannelFacts]:

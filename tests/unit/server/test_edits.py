@@ -88,7 +88,7 @@ def test_narrowing_takes_one_person_and_widening_two(
     assert says in done.text
     assert (before["policy"], before["delivery"]) == (after["policy"], after["delivery"])
     desk.operations.decide(done.request, PIA, "seen", desk.now, approve=True)
-    story, _ = desk.rig.read(lambda conn: inquiry.story(conn, "gw1-1.1.0", after=0, limit=50))
+    story, _ = desk.rig.read(lambda conn: inquiry.story(conn, "gw1-1.1.0", limit=50))
     assert says in [one for one in story if one.action == "edit"][-1].text
 
 

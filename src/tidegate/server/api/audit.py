@@ -1,7 +1,7 @@
 """The operators' log over REST: its rows, its signed heads, and proofs that one head goes on from another."""
 
 from collections.abc import Iterator
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 from litestar import Controller, get
@@ -13,10 +13,13 @@ from tidegate.core.audit.entry import AuditRow
 from tidegate.core.codec import INTEGER_MAX
 from tidegate.core.errors import RequestError
 from tidegate.server import audit
+from tidegate.server.api import sorting
 from tidegate.server.api.desk import ABOUT, ANSWER, PERMISSION, REFUSALS, WHOLE, Desk, DeskDep
 from tidegate.server.api.paging import Cursor, Limit, cursor_of, position_of
+from tidegate.server.api.sorting import SORT, Sort
 from tidegate.server.api.wire import AuditCheckpoint, AuditCheckpoints, AuditRows
 from tidegate.server.audit import Proof, Verdict
+from tidegate.server.store import Connection
 
 Word = Annotated[str, QueryParameter(max_length=200)]
 Number = Annotated[int, QueryParameter(ge=0, le=INTEGER_MAX)]
@@ -32,10 +35,11 @@ class AuditRoutes(Controller):
     tags = ("audit",)
     opt = {PERMISSION: "audit.read", ABOUT: WHOLE}  # noqa: RUF012 - the framework reads a class attribute
 
-    @get(["/", "/entries"], sync_to_thread=True)
+    @get(["/", "/entries"], opt={SORT: sorting.ENTRIES}, sync_to_thread=True)
     def entries(
         self,
         desk: DeskDep,
+        sort: Sort = "",
         cursor: Cursor = "",
         limit: Limit = 50,
         actor: Word = "",
@@ -45,11 +49,24 @@ class AuditRoutes(Controller):
         until: Number = 0,
     ) -> AuditRows:
         """List what operators did, newest first. `action` takes a whole act, or all acts on a kind of thing: `rollout.`; times are unix seconds."""
-        before = position_of(cursor)
-        like = {"actor": actor, "action": action, "thing": thing, "since": since, "until": until}
-        found = desk.read(lambda conn: audit.newest(conn, before=before, limit=limit + 1, **like))
-        more = found[limit - 1].seq if len(found) > limit else 0
-        return AuditRows(items=found[:limit], next=cursor_of(more))
+        order = sorting.ENTRIES.order(sort, cursor)
+        like: dict[str, Any] = {
+            "actor": actor,
+            "action": action,
+            "thing": thing,
+            "since": since,
+            "until": until,
+        }
+        place = int(order.after or 0)
+
+        def work(conn: Connection) -> list[AuditRow]:
+            if order.down:
+                return audit.newest(conn, before=place, limit=limit + 1, **like)
+            return audit.export(conn, after=place, limit=limit + 1, **like)
+
+        found = desk.read(work)
+        more = order.behind(found[limit - 1].seq) if len(found) > limit else None
+        return AuditRows(items=found[:limit], next=sorting.ENTRIES.cursor(sort, more))
 
     @get("/export", opt={ANSWER: ("application/x-ndjson",)}, sync_to_thread=True)
     def export(self, desk: DeskDep, after: Number = 0) -> Stream:

@@ -10,6 +10,7 @@ from litestar.params import JSONBody
 from tidegate.core import words
 from tidegate.core.errors import RequestError
 from tidegate.server import audit, device_logs, devices, identity, inquiry, preauthorized, why
+from tidegate.server.api import sorting
 from tidegate.server.api.desk import (
     ABOUT,
     LISTED,
@@ -25,6 +26,7 @@ from tidegate.server.api.desk import (
     Text,
 )
 from tidegate.server.api.paging import Cursor, Limit, cursor_of, position_of
+from tidegate.server.api.sorting import SORT, Sort
 from tidegate.server.api.tags import MATCH, require_match, tag_of
 from tidegate.server.api.wire import (
     Because,
@@ -57,7 +59,11 @@ class DeviceRoutes(Controller):
     path = "/devices"
     tags = ("devices",)
 
-    @get("/", opt={PERMISSION: "fleet.read", ABOUT: LISTED}, sync_to_thread=True)
+    @get(
+        "/",
+        opt={PERMISSION: "fleet.read", ABOUT: LISTED, SORT: sorting.DEVICES},
+        sync_to_thread=True,
+    )
     def list_devices(
         self,
         request: ApiRequest,
@@ -65,11 +71,15 @@ class DeviceRoutes(Controller):
         matching: Matching = "",
         group: Text = "",
         in_state: InState = "",
+        sort: Sort = "",
         cursor: Cursor = "",
         limit: Limit = 50,
     ) -> Devices:
-        """List devices that match a query. `state` is the state of enrolment (accepted, pending, …); the query's own `state` is the update's."""
-        after = position_of(cursor)
+        """List devices that match a query.
+
+        By enrolment, unless `sort` says otherwise. `state` is the state of enrolment (accepted, pending, …); the query's own is the update's.
+        """
+        order = sorting.DEVICES.order(sort, cursor)
         asked = matching
         if group:
             asked = f"group:{group}" + (f" and ({matching})" if matching else "")
@@ -79,12 +89,12 @@ class DeviceRoutes(Controller):
                 desk.now,
                 query=asked,
                 state=in_state,
-                after=after,
+                order=order,
                 limit=limit,
                 sight=request.user.sight,
             )
         )
-        return Devices(items=items, next=cursor_of(more))
+        return Devices(items=items, next=sorting.DEVICES.cursor(sort, more))
 
     @get("/{name:str}", opt={PERMISSION: "fleet.read", ABOUT: "device"}, sync_to_thread=True)
     def show(self, desk: DeskDep, name: Name) -> Response[DeviceRecord]:
@@ -106,14 +116,20 @@ class DeviceRoutes(Controller):
         """Return every update of a device, newest first."""
         return Updates(items=desk.read(lambda conn: inquiry.updates_of(conn, name)))
 
-    @get("/{name:str}/log", opt={PERMISSION: "fleet.read", ABOUT: "device"}, sync_to_thread=True)
-    def log(self, desk: DeskDep, name: Name, cursor: Cursor = "", limit: Limit = 100) -> Events:
+    @get(
+        "/{name:str}/log",
+        opt={PERMISSION: "fleet.read", ABOUT: "device", SORT: sorting.REPORTS},
+        sync_to_thread=True,
+    )
+    def log(
+        self, desk: DeskDep, name: Name, sort: Sort = "", cursor: Cursor = "", limit: Limit = 100
+    ) -> Events:
         """Return what a device reported, newest first."""
-        before = position_of(cursor)
+        order = sorting.REPORTS.order(sort, cursor)
         items, more = desk.read(
-            lambda conn: inquiry.events_of(conn, name, before=before, limit=limit)
+            lambda conn: inquiry.events_of(conn, name, order=order, limit=limit)
         )
-        return Events(items=items, next=cursor_of(more))
+        return Events(items=items, next=sorting.REPORTS.cursor(sort, more))
 
     @get("/{name:str}/logs", opt={PERMISSION: "fleet.read", ABOUT: "device"}, sync_to_thread=True)
     def logs(self, desk: DeskDep, name: Name) -> Logs:

@@ -4,6 +4,7 @@ from litestar import Controller, Response, delete, get, post, put
 from litestar.params import JSONBody
 
 from tidegate.server import claims, groups
+from tidegate.server.api import sorting
 from tidegate.server.api.desk import (
     ABOUT,
     INSIDE,
@@ -15,7 +16,8 @@ from tidegate.server.api.desk import (
     DryRun,
     Name,
 )
-from tidegate.server.api.paging import Cursor, Limit, page
+from tidegate.server.api.paging import Cursor, Limit
+from tidegate.server.api.sorting import SORT, Sort
 from tidegate.server.api.tags import MATCH, require_match, tag_of
 from tidegate.server.api.wire import (
     Because,
@@ -37,14 +39,23 @@ class GroupRoutes(Controller):
     path = "/groups"
     tags = ("groups",)
 
-    @get("/", opt={PERMISSION: "fleet.read", ABOUT: LISTED}, sync_to_thread=True)
+    @get(
+        "/",
+        opt={PERMISSION: "fleet.read", ABOUT: LISTED, SORT: sorting.BY_NAME},
+        sync_to_thread=True,
+    )
     def list_groups(
-        self, request: ApiRequest, desk: DeskDep, cursor: Cursor = "", limit: Limit = 100
+        self,
+        request: ApiRequest,
+        desk: DeskDep,
+        sort: Sort = "",
+        cursor: Cursor = "",
+        limit: Limit = 100,
     ) -> Groups:
         """List groups by name."""
         sight = request.user.sight
         seen = [one for one in desk.read(groups.listed) if sight.whole or one.name in sight.groups]
-        items, more = page(seen, lambda one: one.name, cursor, limit)
+        items, more = sorting.page(seen, lambda one: one.name, sort, cursor, limit)
         return Groups(items=items, next=more)
 
     @post("/", opt={PERMISSION: "group.manage", ABOUT: WHOLE}, sync_to_thread=True, status_code=201)
@@ -108,14 +119,23 @@ class ClaimRoutes(Controller):
     path = "/claims"
     tags = ("claims",)
 
-    @get("/", opt={PERMISSION: "fleet.read", ABOUT: LISTED}, sync_to_thread=True)
+    @get(
+        "/",
+        opt={PERMISSION: "fleet.read", ABOUT: LISTED, SORT: sorting.BY_NAME},
+        sync_to_thread=True,
+    )
     def list_claims(
-        self, request: ApiRequest, desk: DeskDep, cursor: Cursor = "", limit: Limit = 100
+        self,
+        request: ApiRequest,
+        desk: DeskDep,
+        sort: Sort = "",
+        cursor: Cursor = "",
+        limit: Limit = 100,
     ) -> Claims:
         """List claims by name, without their secrets."""
         sight = request.user.sight
         seen = [one for one in desk.read(claims.listed) if sight.sees(claims.place_of(one))]
-        items, more = page(seen, lambda one: one.name, cursor, limit)
+        items, more = sorting.page(seen, lambda one: one.name, sort, cursor, limit)
         return Claims(items=items, next=more)
 
     @post(

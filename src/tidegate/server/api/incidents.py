@@ -7,6 +7,7 @@ from tidegate.core.protocol import Envelope
 from tidegate.rollout.incident import POLICY
 from tidegate.server import acts, cohort_lists, grants, incidents, publication, reports, scopes
 from tidegate.server.acts import Outcome
+from tidegate.server.api import sorting
 from tidegate.server.api.desk import (
     ABOUT,
     ANSWER,
@@ -37,11 +38,10 @@ from tidegate.server.api.incident_wire import (
 from tidegate.server.api.paging import (
     Cursor,
     Limit,
-    cursor_of,
     cursor_of_place,
     place_of,
-    position_of,
 )
+from tidegate.server.api.sorting import SORT, Sort
 from tidegate.server.api.tags import MATCH, require_match, tag_of
 from tidegate.server.api.wire import Because, Grants, NewGrant, SignedGrant
 from tidegate.server.auth import Actor
@@ -57,28 +57,33 @@ class IncidentRoutes(Controller):
     path = "/incidents"
     tags = ("incidents",)
 
-    @get("/", opt={PERMISSION: "fleet.read", ABOUT: LISTED}, sync_to_thread=True)
+    @get(
+        "/",
+        opt={PERMISSION: "fleet.read", ABOUT: LISTED, SORT: sorting.INCIDENTS},
+        sync_to_thread=True,
+    )
     def list_incidents(
         self,
         request: ApiRequest,
         desk: DeskDep,
         in_state: InState = "",
+        sort: Sort = "",
         cursor: Cursor = "",
         limit: Limit = 50,
     ) -> Incidents:
         """List incidents, newest first; `state` is open, mitigated, closed, or `unclosed` for the first two."""
-        before, unclosed = position_of(cursor), in_state == "unclosed"
+        order, unclosed = sorting.INCIDENTS.order(sort, cursor), in_state == "unclosed"
         state = "" if unclosed else in_state
         items, more = desk.read(
             lambda conn: incidents.listed(
-                conn, state=state, unclosed=unclosed, before=before, limit=limit
+                conn, state=state, unclosed=unclosed, order=order, limit=limit
             )
         )
         sight = request.user.sight
         items = desk.read(
             lambda conn: [one for one in items if scopes.sees_incident(conn, sight, one.name)]
         )
-        return Incidents(items=items, next=cursor_of(more))
+        return Incidents(items=items, next=sorting.INCIDENTS.cursor(sort, more))
 
     @post(
         "/", opt={PERMISSION: "incident.write", ABOUT: INSIDE}, sync_to_thread=True, status_code=201

@@ -8,6 +8,7 @@ from litestar.params import JSONBody
 from msgspec import Meta
 
 from tidegate.server import jobs
+from tidegate.server.api import sorting
 from tidegate.server.api.desk import (
     ABOUT,
     PERMISSION,
@@ -19,6 +20,7 @@ from tidegate.server.api.desk import (
     Number,
 )
 from tidegate.server.api.paging import Cursor, Limit, cursor_of, position_of
+from tidegate.server.api.sorting import SORT, Sort
 from tidegate.server.api.wire import Because, Query, Reason, Short
 from tidegate.server.jobs import Act, JobCount, JobFacts, JobItem, Order
 
@@ -65,16 +67,21 @@ class JobRoutes(Controller):
     path = "/jobs"
     tags = ("jobs",)
 
-    @get("/", opt={PERMISSION: "fleet.read", ABOUT: WHOLE}, sync_to_thread=True)
+    @get("/", opt={PERMISSION: "fleet.read", ABOUT: WHOLE, SORT: sorting.JOBS}, sync_to_thread=True)
     def list_jobs(
-        self, desk: DeskDep, in_state: InState = "", cursor: Cursor = "", limit: Limit = 50
+        self,
+        desk: DeskDep,
+        in_state: InState = "",
+        sort: Sort = "",
+        cursor: Cursor = "",
+        limit: Limit = 50,
     ) -> Jobs:
         """List jobs, newest first; `state` is running, done or cancelled."""
-        before = position_of(cursor)
+        order = sorting.JOBS.order(sort, cursor)
         items, more = desk.read(
-            lambda conn: jobs.listed(conn, state=in_state, before=before, limit=limit)
+            lambda conn: jobs.listed(conn, state=in_state, order=order, limit=limit)
         )
-        return Jobs(items=items, next=cursor_of(more))
+        return Jobs(items=items, next=sorting.JOBS.cursor(sort, more))
 
     @post(
         "/",

@@ -5,8 +5,10 @@ from litestar import Controller, get, post
 from litestar.params import JSONBody
 
 from tidegate.server import outbox
+from tidegate.server.api import sorting
 from tidegate.server.api.desk import ABOUT, PERMISSION, WHOLE, ApiRequest, DeskDep, InState, Number
-from tidegate.server.api.paging import Cursor, Limit, cursor_of, position_of
+from tidegate.server.api.paging import Cursor, Limit
+from tidegate.server.api.sorting import SORT, Sort
 from tidegate.server.api.wire import Short
 from tidegate.server.outbox import ChannelFacts, NoticeFacts
 from tidegate.server.store import Connection
@@ -32,16 +34,29 @@ class NoticeRoutes(Controller):
     path = "/notifications"
     tags = ("notifications",)
 
-    @get("/", opt={PERMISSION: "fleet.read", ABOUT: WHOLE}, sync_to_thread=True)
+    @get(
+        "/",
+        opt={PERMISSION: "fleet.read", ABOUT: WHOLE, SORT: sorting.NOTICES},
+        sync_to_thread=True,
+    )
     def list_notices(
-        self, desk: DeskDep, in_state: InState = "", cursor: Cursor = "", limit: Limit = 50
+        self,
+        desk: DeskDep,
+        in_state: InState = "",
+        sort: Sort = "",
+        cursor: Cursor = "",
+        limit: Limit = 50,
     ) -> Notices:
         """List messages, newest first; `state` is waiting, retrying, delivered or dead."""
-        before = position_of(cursor)
+        order = sorting.NOTICES.order(sort, cursor)
         items, more = desk.read(
-            lambda conn: outbox.listed(conn, state=in_state, before=before, limit=limit)
+            lambda conn: outbox.listed(conn, state=in_state, order=order, limit=limit)
         )
-        return Notices(items=items, channels=outbox.channels(desk.services), next=cursor_of(more))
+        return Notices(
+            items=items,
+            channels=outbox.channels(desk.services),
+            next=sorting.NOTICES.cursor(sort, more),
+        )
 
     @post(
         "/{number:int}/replay",

@@ -24,6 +24,7 @@ from tidegate.server.api import fields, repeats
 from tidegate.server.api.answers import kinds_of
 from tidegate.server.api.desk import ANSWER, ANYBODY, BODY, PERMISSION, PREFIX, REFUSALS
 from tidegate.server.api.examples import BODIES, PATHS
+from tidegate.server.api.sorting import SORT, Sorting
 from tidegate.server.api.tags import MATCH
 from tidegate.server.auth import COOKIE
 
@@ -346,9 +347,18 @@ def _drafts(app: Litestar) -> list[_Draft]:
             for method in sorted(handler.http_methods - {"OPTIONS", "HEAD"}):
                 plain = told.get(path, {}).get(method.lower(), {})
                 parameters = [_parameter(path, one) for one in plain.get("parameters", [])]
+                _name_orders(parameters, handler)
                 tags = sorted(plain.get("tags", ["fleet"]))
                 found.append(_Draft(path, method, handler, parameters, tags))
     return sorted(found, key=lambda one: (one.path, one.method))
+
+
+def _name_orders(parameters: list[Document], handler: HTTPRouteHandler) -> None:
+    """Name the orders that a list can be told in."""
+    for one in parameters:
+        if one["name"] == SORT:
+            orders: Sorting = handler.opt[SORT]
+            one["schema"] = {"type": "string", "enum": list(orders.words), "default": orders.usual}
 
 
 def _words(handler: HTTPRouteHandler) -> str:

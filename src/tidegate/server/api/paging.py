@@ -5,14 +5,12 @@ A cursor is opaque to whoever sends it and untrusted here. A page that has one b
 
 import base64
 import binascii
-from collections.abc import Callable, Sequence
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, Final
 
 from litestar.params import QueryParameter
 
 from tidegate.core.errors import RequestError
 
-T = TypeVar("T")
 PAGE_MAX: Final = 500
 _CURSOR_MAX: Final = 300
 Limit = Annotated[int, QueryParameter(ge=1, le=PAGE_MAX, description="Most items of the page.")]
@@ -38,18 +36,18 @@ def position_of(cursor: str | None) -> int:
     if not cursor:
         return 0
     plain = _opened(cursor)
-    if plain[:1] != "c" or not plain[1:].isdigit() or not plain.isascii() or len(plain) > 16:
+    if plain[:1] != "c":
         raise _wrong()
-    return int(plain[1:])
+    return _number(plain[1:])
 
 
-def cursor_of_place(place: tuple[int, str] | None) -> str | None:
-    """Return an opaque cursor of a time and a name; None for none."""
-    return None if place is None else _sealed(f"p{place[0]} {place[1]}")
+def cursor_of_place(place: tuple[int, str] | None, order: str = "") -> str | None:
+    """Return an opaque cursor of a time and a name in an order (empty = the list's usual one); None for none."""
+    return None if place is None else _sealed(f"p{order}{place[0]} {place[1]}")
 
 
-def place_of(cursor: str) -> tuple[int, str]:
-    """Return the place of a cursor (untrusted); (0, "") for none.
+def place_of(cursor: str, order: str = "") -> tuple[int, str]:
+    """Return the place of a cursor (untrusted) of that order; (0, "") for none.
 
     Raises:
         RequestError: `request.invalid`.
@@ -57,19 +55,33 @@ def place_of(cursor: str) -> tuple[int, str]:
     if not cursor:
         return 0, ""
     at, space, name = _opened(cursor).partition(" ")
-    if at[:1] != "p" or not at[1:].isascii() or not at[1:].isdigit() or len(at) > 16 or not space:
+    number = at.removeprefix(f"p{order}")
+    if number == at or not space:
         raise _wrong()
-    return int(at[1:]), name
+    return _number(number), name
 
 
-def page(
-    items: Sequence[T], name: Callable[[T], str], cursor: str, limit: int
-) -> tuple[list[T], str | None]:
-    """Cut a page out of a whole list, by name; return it and the cursor of the next one."""
-    _, after = place_of(cursor)
-    left = sorted((one for one in items if not cursor or name(one) > after), key=name)
-    more = (0, name(left[limit - 1])) if len(left) > limit else None
-    return left[:limit], cursor_of_place(more)
+def cursor_of_value(order: str, value: int | str | None) -> str:
+    """Return an opaque cursor of what stands in the column of an order; `order` has no space."""
+    return _sealed(f"{'n' if isinstance(value, int) else 't'}{order} {value}")
+
+
+def value_of(cursor: str, order: str) -> int | str:
+    """Return the value of a cursor (untrusted) of that order.
+
+    Raises:
+        RequestError: `request.invalid`.
+    """
+    kind, space, value = _opened(cursor).partition(" ")
+    if not space or kind not in {f"n{order}", f"t{order}"}:
+        raise _wrong()
+    return _number(value) if kind[0] == "n" else value
+
+
+def _number(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > 16:
+        raise _wrong()
+    return int(text)
 
 
 def _sealed(plain: str) -> str:
@@ -88,4 +100,6 @@ def _opened(cursor: str) -> str:
 
 
 def _wrong() -> RequestError:
-    return RequestError("request.invalid", "cursor: take it from `next` of a page")
+    return RequestError(
+        "request.invalid", "cursor: take it from `next` of a page in the same order"
+    )

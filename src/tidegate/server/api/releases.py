@@ -10,6 +10,7 @@ from litestar.params import JSONBody
 
 from tidegate.core.errors import RequestError, TidegateError
 from tidegate.server import inquiry, recalls, releases
+from tidegate.server.api import sorting
 from tidegate.server.api.desk import (
     ABOUT,
     BODY,
@@ -25,7 +26,8 @@ from tidegate.server.api.desk import (
     Text,
     Yes,
 )
-from tidegate.server.api.paging import Cursor, Limit, cursor_of, position_of
+from tidegate.server.api.paging import Cursor, Limit
+from tidegate.server.api.sorting import SORT, Sort
 from tidegate.server.api.wire import Because, Releases, Version
 from tidegate.server.auth import Actor
 from tidegate.server.facts import ReleaseFacts
@@ -41,23 +43,28 @@ class ReleaseRoutes(Controller):
 
     tags = ("releases",)
 
-    @get("/releases", opt={PERMISSION: "fleet.read", ABOUT: LISTED}, sync_to_thread=True)
+    @get(
+        "/releases",
+        opt={PERMISSION: "fleet.read", ABOUT: LISTED, SORT: sorting.RELEASES},
+        sync_to_thread=True,
+    )
     def list_releases(
         self,
         request: ApiRequest,
         desk: DeskDep,
         product: Text = "",
+        sort: Sort = "",
         cursor: Cursor = "",
         limit: Limit = 50,
     ) -> Releases:
-        """List releases, newest first."""
-        before = position_of(cursor)
+        """List releases, newest first unless `sort` says otherwise; by `counter` takes a `product`."""
+        order = sorting.RELEASES.order(sort, cursor)
         items, more = desk.read(
             lambda conn: inquiry.releases(
-                conn, product=product, before=before, limit=limit, sight=request.user.sight
+                conn, product=product, order=order, limit=limit, sight=request.user.sight
             )
         )
-        return Releases(items=items, next=cursor_of(more))
+        return Releases(items=items, next=sorting.RELEASES.cursor(sort, more))
 
     @get(
         "/releases/{name:str}",

@@ -9,6 +9,7 @@ from litestar.params import JSONBody
 from tidegate.core.errors import RequestError
 from tidegate.server import acts, inquiry, listing, rollouts, series, why
 from tidegate.server.acts import Outcome
+from tidegate.server.api import sorting
 from tidegate.server.api.desk import (
     ABOUT,
     INSIDE,
@@ -27,6 +28,7 @@ from tidegate.server.api.desk import (
     wanted_generation,
 )
 from tidegate.server.api.paging import Cursor, Limit, cursor_of, position_of
+from tidegate.server.api.sorting import SORT, Sort
 from tidegate.server.api.tags import MATCH
 from tidegate.server.api.wire import (
     Act,
@@ -51,24 +53,29 @@ class RolloutRoutes(Controller):
     path = "/rollouts"
     tags = ("rollouts",)
 
-    @get("/", opt={PERMISSION: "fleet.read", ABOUT: LISTED}, sync_to_thread=True)
+    @get(
+        "/",
+        opt={PERMISSION: "fleet.read", ABOUT: LISTED, SORT: sorting.ROLLOUTS},
+        sync_to_thread=True,
+    )
     def list_rollouts(
         self,
         request: ApiRequest,
         desk: DeskDep,
         in_state: InState = "",
+        sort: Sort = "",
         cursor: Cursor = "",
         limit: Limit = 50,
     ) -> Rollouts:
-        """List rollouts, newest first. `state` takes several, separated by commas."""
+        """List rollouts, newest first unless `sort` says otherwise. `state` takes several, separated by commas."""
         states = tuple(one for one in in_state.split(",") if one)
-        before = position_of(cursor)
+        order = sorting.ROLLOUTS.order(sort, cursor)
         items, more = desk.read(
             lambda conn: inquiry.rollouts(
-                conn, states=states, before=before, limit=limit, sight=request.user.sight
+                conn, states=states, order=order, limit=limit, sight=request.user.sight
             )
         )
-        return Rollouts(items=items, next=cursor_of(more))
+        return Rollouts(items=items, next=sorting.ROLLOUTS.cursor(sort, more))
 
     @post(
         "/", opt={PERMISSION: "rollout.create", ABOUT: INSIDE}, sync_to_thread=True, status_code=201
@@ -190,12 +197,18 @@ class RolloutRoutes(Controller):
         lines = desk.read(lambda conn: why.tell_rollout(conn, name, ring, desk.now, bounds))
         return Explanation(rollout=name, lines=list(lines))
 
-    @get("/{name:str}/log", opt={PERMISSION: "fleet.read", ABOUT: "rollout"}, sync_to_thread=True)
-    def log(self, desk: DeskDep, name: Name, cursor: Cursor = "", limit: Limit = 200) -> LogLines:
+    @get(
+        "/{name:str}/log",
+        opt={PERMISSION: "fleet.read", ABOUT: "rollout", SORT: sorting.STORY},
+        sync_to_thread=True,
+    )
+    def log(
+        self, desk: DeskDep, name: Name, sort: Sort = "", cursor: Cursor = "", limit: Limit = 200
+    ) -> LogLines:
         """Return a rollout's story, in order."""
-        after = position_of(cursor)
-        items, more = desk.read(lambda conn: inquiry.story(conn, name, after=after, limit=limit))
-        return LogLines(items=items, next=cursor_of(more))
+        order = sorting.STORY.order(sort, cursor)
+        items, more = desk.read(lambda conn: inquiry.story(conn, name, order=order, limit=limit))
+        return LogLines(items=items, next=sorting.STORY.cursor(sort, more))
 
     @get(
         "/{name:str}/updates", opt={PERMISSION: "fleet.read", ABOUT: "rollout"}, sync_to_thread=True

@@ -6,9 +6,11 @@ from typing import Any
 from sqlalchemy import Connection, delete, func, insert, or_, select, update
 
 from tidegate.server.store import tables as t
+from tidegate.server.store.ordering import Order
 from tidegate.server.store.scope import tenant_of
 
 Row = dict[str, Any]
+_REPORTS = Order(by="position", down=True)
 
 
 def device(conn: Connection, device_id: str) -> Row | None:
@@ -44,6 +46,20 @@ def devices_at(conn: Connection, numbers: Sequence[int]) -> Iterator[Row]:
         asked = select(t.device).where(t.device.c.row.in_(part), t.device.c.state == "accepted")
         for row in conn.execute(asked).mappings():
             yield dict(row)
+
+
+def ordered(conn: Connection, order: Order, limit: int, states: Collection[str] = ()) -> list[Row]:
+    """Return devices in an order: by `row`, of these states (none = all), or by `id`, of all.
+
+    With a condition on the state, a database would rather sort a million devices than walk through the index of their ids.
+    """
+    asked = select(t.device)
+    if order.by == "id":
+        asked = asked.where(t.device.c.tenant == tenant_of(conn))
+    elif states:
+        asked = asked.where(t.device.c.state.in_(sorted(states)))
+    found = conn.execute(order.of(asked, t.device.c[order.by], limit)).mappings()
+    return [dict(row) for row in found]
 
 
 def change_device(conn: Connection, row: int, values: Row) -> None:
@@ -145,16 +161,12 @@ def updates_of(conn: Connection, row: int) -> list[Row]:
     return [dict(one) for one in conn.execute(asked).mappings()]
 
 
-def events_of(conn: Connection, row: int, *, before: int = 0, limit: int = 100) -> list[Row]:
-    """Return what a device reported, newest first, before position `before` (0 = from the newest)."""
-    asked = (
-        select(t.event)
-        .where(t.event.c.device_row == row)
-        .order_by(t.event.c.position.desc())
-        .limit(limit)
-    )
-    if before:
-        asked = asked.where(t.event.c.position < before)
+def events_of(
+    conn: Connection, row: int, *, order: Order = _REPORTS, limit: int = 100
+) -> list[Row]:
+    """Return what a device reported in an order: by `position`."""
+    asked = select(t.event).where(t.event.c.device_row == row)
+    asked = order.of(asked, t.event.c.position, limit)
     return [dict(one) for one in conn.execute(asked).mappings()]
 
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, case, func, insert, or_, select, update
 
 from tidegate.server.store import tables as t
+from tidegate.server.store.ordering import NEWEST, Order
 
 Row = dict[str, Any]
 _INCIDENT = (
@@ -65,19 +66,17 @@ def listed(
     state: str = "",
     unclosed: bool = False,
     rollout_id: int | None = None,
-    before: int = 0,
+    order: Order = NEWEST,
     limit: int = 50,
 ) -> list[Row]:
-    """Return incidents, newest first, those before row `before` (0 = from the newest)."""
-    asked = _INCIDENT.order_by(t.incident.c.id.desc()).limit(limit)
+    """Return incidents in an order: by `id`."""
+    asked = order.of(_INCIDENT, t.incident.c.id, limit)
     if state:
         asked = asked.where(t.incident.c.state == state)
     if unclosed:
         asked = asked.where(t.incident.c.state != "closed")
     if rollout_id is not None:
         asked = asked.where(t.incident.c.rollout_id == rollout_id)
-    if before:
-        asked = asked.where(t.incident.c.id < before)
     return [dict(row) for row in conn.execute(asked).mappings()]
 
 

@@ -7,6 +7,7 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 
 from tidegate.server.store import changes
 from tidegate.server.store import tables as t
+from tidegate.server.store.ordering import OLDEST, Order
 from tidegate.server.store.scope import tenant_of
 
 Row = dict[str, Any]
@@ -17,14 +18,12 @@ def add_plan_log(conn: Connection, row: Row) -> None:
     conn.execute(insert(t.plan_log).values(**row))
 
 
-def plan_log(conn: Connection, rollout_id: int, *, after: int = 0, limit: int = 500) -> list[Row]:
-    """Return a rollout's story in order, behind row `after`."""
-    asked = (
-        select(t.plan_log)
-        .where(t.plan_log.c.rollout_id == rollout_id, t.plan_log.c.id > after)
-        .order_by(t.plan_log.c.id)
-        .limit(limit)
-    )
+def plan_log(
+    conn: Connection, rollout_id: int, *, order: Order = OLDEST, limit: int = 500
+) -> list[Row]:
+    """Return a rollout's story in an order: by `id`."""
+    asked = select(t.plan_log).where(t.plan_log.c.rollout_id == rollout_id)
+    asked = order.of(asked, t.plan_log.c.id, limit)
     return [dict(row) for row in conn.execute(asked).mappings()]
 
 
@@ -75,9 +74,9 @@ def owed(conn: Connection, now: int) -> bool:
 
 
 def outbox(
-    conn: Connection, kinds: Collection[str], *, state: str, before: int, limit: int
+    conn: Connection, kinds: Collection[str], *, state: str, order: Order, limit: int
 ) -> list[Row]:
-    """Return calls of these kinds, newest first, those before row `before` (0 = from the newest)."""
+    """Return calls of these kinds in an order: by `id`."""
     c = t.outbox.c
     states = {
         "waiting": c.done_at.is_(None) & (c.tries == 0),
@@ -85,11 +84,9 @@ def outbox(
         "delivered": c.done_at.is_not(None) & c.error.is_(None),
         "dead": c.done_at.is_not(None) & c.error.is_not(None),
     }
-    asked = select(t.outbox).where(c.kind.in_(kinds)).order_by(c.id.desc()).limit(limit)
+    asked = order.of(select(t.outbox).where(c.kind.in_(kinds)), c.id, limit)
     if state:
         asked = asked.where(states[state])
-    if before:
-        asked = asked.where(c.id < before)
     return [dict(row) for row in conn.execute(asked).mappings()]
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy import Connection, func, insert, or_, select, update
 
 from tidegate.server.store import tables as t
+from tidegate.server.store.ordering import NEWEST, Order
 from tidegate.server.store.scope import tenant_of
 
 Row = dict[str, Any]
@@ -40,13 +41,16 @@ def release_by_counter(conn: Connection, product: str, counter: int) -> Row | No
     return dict(row) if row else None
 
 
-def releases(conn: Connection, *, product: str = "", before: int = 0, limit: int = 50) -> list[Row]:
-    """Return releases, newest first, those before row `before` (0 = from the newest)."""
-    asked = select(t.release).order_by(t.release.c.id.desc()).limit(limit)
+def releases(
+    conn: Connection, *, product: str = "", order: Order = NEWEST, limit: int = 50
+) -> list[Row]:
+    """Return releases in an order: by `id`, `name`, or, of a product, `counter`."""
+    asked = select(t.release)
+    if order.by != "id":
+        asked = asked.where(t.release.c.tenant == tenant_of(conn))
     if product:
         asked = asked.where(t.release.c.product == product)
-    if before:
-        asked = asked.where(t.release.c.id < before)
+    asked = order.of(asked, t.release.c[order.by], limit)
     return [dict(row) for row in conn.execute(asked).mappings()]
 
 
@@ -78,14 +82,15 @@ def rollout_by_id(conn: Connection, rollout_id: int) -> Row | None:
 
 
 def rollouts(
-    conn: Connection, *, states: Collection[str] = (), before: int = 0, limit: int = 50
+    conn: Connection, *, states: Collection[str] = (), order: Order = NEWEST, limit: int = 50
 ) -> list[Row]:
-    """Return rollouts, newest first, those before row `before` (0 = from the newest)."""
-    asked = _ROLLOUT.order_by(t.rollout.c.id.desc()).limit(limit)
+    """Return rollouts in an order: by `id` or `name`."""
+    asked = _ROLLOUT
+    if order.by != "id":
+        asked = asked.where(t.rollout.c.tenant == tenant_of(conn))
     if states:
         asked = asked.where(t.rollout.c.state.in_(sorted(states)))
-    if before:
-        asked = asked.where(t.rollout.c.id < before)
+    asked = order.of(asked, t.rollout.c[order.by], limit)
     return [dict(row) for row in conn.execute(asked).mappings()]
 
 

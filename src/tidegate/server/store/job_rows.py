@@ -7,6 +7,7 @@ from sqlalchemy import Connection, func, insert, select, update
 
 from tidegate.server.store import tables as t
 from tidegate.server.store.job_tables import job, job_item
+from tidegate.server.store.ordering import Order
 
 Row = dict[str, Any]
 _PIECE: Final = 1_000
@@ -40,13 +41,11 @@ def one(conn: Connection, number: int) -> Row | None:
     return dict(row) if row else None
 
 
-def listed(conn: Connection, *, state: str, before: int, limit: int) -> list[Row]:
-    """Return jobs, newest first, those before a number (0 = from the newest)."""
-    asked = select(job).order_by(job.c.id.desc()).limit(limit)
+def listed(conn: Connection, *, state: str, order: Order, limit: int) -> list[Row]:
+    """Return jobs in an order: by `id`."""
+    asked = order.of(select(job), job.c.id, limit)
     if state:
         asked = asked.where(job.c.state == state)
-    if before:
-        asked = asked.where(job.c.id < before)
     return [dict(row) for row in conn.execute(asked).mappings()]
 
 
