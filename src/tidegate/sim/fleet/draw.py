@@ -2,11 +2,13 @@
 
 The classes are those of the rollout studies (gates.md, *Refinements*): ten kinds of bad releases, seven kinds of good ones, on fleets of 200 to 100,000
 devices. The halves `tune` and `report` come from disjoint streams: whoever changes a rule looks at the first and is judged by the second.
+
+What those studies leave open is chosen so that the peers do here what they did there (decisions/0041).
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, Literal
+from typing import Final, Literal, TypeVar
 
 import numpy as np
 
@@ -23,11 +25,12 @@ from tidegate.sim.fleet.spec import (
 Half = Literal["tune", "report"]
 HALVES: Final[tuple[Half, ...]] = ("tune", "report")
 Rng = np.random.Generator
+Part = TypeVar("Part")
 
 #: Connectivity mixes: mostly always on, mostly 8 h a day, half of it weekly, mostly in a night window.
 MIXES: Final[tuple[Mapping[str, float], ...]] = (
     {"always": 0.75, "night": 0.10, "daily": 0.10, "weekly": 0.04, "monthly": 0.01},
-    {"always": 0.20, "daily": 0.70, "weekly": 0.08, "monthly": 0.02},
+    {"always": 0.25, "daily": 0.70, "weekly": 0.04, "monthly": 0.01},
     {"always": 0.30, "daily": 0.20, "weekly": 0.50},
     {"always": 0.15, "night": 0.70, "daily": 0.10, "weekly": 0.05},
 )
@@ -182,16 +185,15 @@ def _combination(ground: _Ground, name: str) -> Scenario:
         "region": {one: region.share for one, region in spec.regions.items()},
         "class": spec.classes,
     }
-    pairs = [
-        ({first: one, second: other}, share * part)
-        for number, first in enumerate(values)
-        for second in list(values)[number + 1 :]
-        for one, share in values[first].items()
-        for other, part in values[second].items()
-        if len(values[first]) > 1 and len(values[second]) > 1
-    ]
-    enough = [where for where, share in pairs if share * ground.size >= 2 * _LEAST_HIT]
-    where = enough[int(ground.rng.integers(0, len(enough)))] if enough else pairs[0][0]
+    several = [one for one, shares in values.items() if len(shares) > 1]
+    first, second = sorted(ground.rng.choice(len(several), 2, replace=False))
+    pairs = {
+        (one, other): share * part
+        for one, share in values[several[first]].items()
+        for other, part in values[several[second]].items()
+    }
+    one, other = _part(ground, pairs, 2 * _LEAST_HIT)
+    where = {several[first]: one, several[second]: other}
     return ground.scenario(name, [_some_harm(ground, where, 0.1, 0.6)])
 
 
@@ -201,19 +203,23 @@ def _night(ground: _Ground, name: str) -> Scenario:
 
 def _site_kind(ground: _Ground, name: str) -> Scenario:
     ground.with_sites()
-    kinds = ground.fleet.sites.kinds
-    share = ground.fleet.sites.share
-    enough = [one for one, part in kinds.items() if share * part * ground.size >= _LEAST_HIT]
-    kind = enough[int(ground.rng.integers(0, len(enough)))] if enough else next(iter(kinds))
-    return ground.scenario(name, [_some_harm(ground, {"site_kind": kind}, 0.05, 0.5)])
+    sites = ground.fleet.sites
+    kinds = {one: sites.share * part for one, part in sites.kinds.items()}
+    where = {"site_kind": _part(ground, kinds, _LEAST_HIT)}
+    return ground.scenario(name, [_some_harm(ground, where, 0.05, 0.5)])
 
 
 def _variant(ground: _Ground, name: str) -> Scenario:
-    enough = [
-        one for one, share in ground.fleet.variants.items() if share * ground.size >= _LEAST_HIT
-    ]
-    variant = enough[int(ground.rng.integers(0, len(enough)))] if enough else "v1"
-    return ground.scenario(name, [_some_harm(ground, {"variant": variant}, 0.05, 0.5)])
+    where = {"variant": _part(ground, ground.fleet.variants, _LEAST_HIT)}
+    return ground.scenario(name, [_some_harm(ground, where, 0.05, 0.5)])
+
+
+def _part(ground: _Ground, shares: Mapping[Part, float], least: int) -> Part:
+    """Draw the part of the fleet that a device drawn at random belongs to, among those of at least so many devices; the largest where none is."""
+    enough = [one for one, share in shares.items() if share * ground.size >= least]
+    names = enough or [max(shares, key=lambda one: shares[one])]
+    weights = np.array([shares[one] for one in names])
+    return names[int(ground.rng.choice(len(names), p=weights / weights.sum()))]
 
 
 # --- good releases --------------------------------------------------------------------------------------------------------
