@@ -80,8 +80,9 @@ def release_of(conn: Connection, name: str) -> Row:
     return found
 
 
-#: Acts whose entry is written with what follows from them: `planning.stopped` and `isolated`, the planner's as well, and `fallbacks`.
-_RECORDED: Final = frozenset({"halt", "isolate", "fallback"})
+#: Acts whose entry is written with what follows from them: `planning.stopped` and `isolated`, the planner's as well, and `fallbacks`; and what a request
+#: makes of its rollout, which is told with the request (`approvals`).
+_RECORDED: Final = frozenset({"halt", "isolate", "fallback", "ask", "decline"})
 
 
 def change(

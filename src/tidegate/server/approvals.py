@@ -143,7 +143,7 @@ def ask(
         actor.name,
         "approval.ask",
         str(rollout["name"]),
-        {"action": action, "request": request_id},
+        {"action": action, "request": request_id, "reason": reason},
         plan=str(row["plan_sha256"]),
     )
     changes.bump(conn, "rollout", str(rollout["name"]), now)
@@ -179,7 +179,14 @@ def row_of(conn: Connection, request_id: int) -> Row:
 
 
 def settle(
-    conn: Connection, request: Row, rollout: Row, actor: Actor, now: int, *, approve: bool
+    conn: Connection,
+    request: Row,
+    rollout: Row,
+    actor: Actor,
+    reason: str,
+    now: int,
+    *,
+    approve: bool,
 ) -> None:
     """Approve or decline an open request; carrying it out is the caller's part of the same transaction.
 
@@ -210,6 +217,7 @@ def settle(
         "action": request["action"],
         "request": request["id"],
         "asked_by": request["asked_by"],
+        "reason": reason,
     }
     plan = str(request["plan_sha256"])
     audit.record(conn, now, actor.name, action, str(rollout["name"]), detail, plan=plan)

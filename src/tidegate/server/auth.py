@@ -3,7 +3,7 @@
 Roles and what they may do are in `server.actors`. Secrets are random and only their SHA-256 is stored; passwords are argon2id.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from tidegate.core.errors import RequestError
@@ -16,8 +16,10 @@ from tidegate.server.people.sessions import (
     TRIES_MAX,
     TRIES_WINDOW_S,
     SessionFacts,
+    keep_ticket,
 )
 from tidegate.server.people.tokens import TOKEN_PREFIX, USE_NOTED_S, ApiTokens, TokenFacts
+from tidegate.server.store import Connection
 
 __all__ = [
     "COOKIE",
@@ -62,3 +64,19 @@ class Auth(SecondFactor, Accounts, ApiTokens):
         if actor is None:
             raise RequestError("request.unauthenticated", "no valid token or session was sent")
         return actor
+
+    def invite(
+        self, name: str, grants: Sequence[str], actor: Actor, now: int, *, person: str = ""
+    ) -> str:
+        """Make an account with a one-time sign-in ticket for its owner, both or neither; return the ticket. What is consented to is the account.
+
+        Raises:
+            RequestError: as `create_account`.
+        """
+        ticket = self.new_ticket()
+
+        def also(conn: Connection) -> None:
+            keep_ticket(conn, name, ticket, actor.name, now)
+
+        self.create_account(name, "", None, actor, now, grants=grants, person=person, also=also)
+        return ticket

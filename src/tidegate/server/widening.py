@@ -266,7 +266,7 @@ def decide(
     """
     request = approvals.row_of(conn, request_id)
     row = acts.row_of(conn, str(request["rollout"]))
-    approvals.settle(conn, request, row, actor, now, approve=approve)
+    approvals.settle(conn, request, row, actor, reason, now, approve=approve)
     action = str(request["action"])
     if not approve:
         if row["state"] == "awaiting_approval":

@@ -1,6 +1,6 @@
 """Accounts of people: made, given roles, disabled, given a new password. Nobody gives more than they have, and somebody always owns the server."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -75,6 +75,7 @@ class Accounts(Consents):
         *,
         grants: Sequence[str] = (),
         person: str = "",
+        also: Callable[[Connection], object] | None = None,
     ) -> str:
         """Make an account and return its password (made of words when none is given).
 
@@ -86,9 +87,10 @@ class Accounts(Consents):
             now: unix seconds.
             grants: `ROLE` or `ROLE@SCOPE`, untrusted.
             person: whose account it is, where that person has others; empty = its own.
+            also: what is done with it in the same transaction.
 
         Raises:
-            RequestError: `request.invalid`, `request.conflict`; `request.forbidden`: more than the maker's own.
+            RequestError: `request.invalid`, `request.conflict`, `request.approval_needed`; `request.forbidden`: more than the maker's own.
         """
         check_name(name)
         if person:
@@ -115,6 +117,8 @@ class Accounts(Consents):
             }
             rows.add_account(conn, row)
             audit.record(conn, now, actor.name, "account.create", name, {"grants": written(held)})
+            if also is not None:
+                also(conn)
 
         self._store.write(work).result()
         return chosen

@@ -128,7 +128,7 @@ class Sessions(Consents):
         Raises:
             RequestError: `request.not_found`, `request.forbidden`.
         """
-        ticket = TICKET_PREFIX + self._random(24).hex()
+        ticket = self.new_ticket()
         spend: Spend = free
         if actor is not None:
             spend = self.require_to_take_over("link", name, actor, now)
@@ -138,14 +138,14 @@ class Sessions(Consents):
             spend(conn)
             if actor is not None:
                 actor.require_all_of(held_by(found))
-            rows.drop_stale_logins(conn, now)
-            row = {"kind": "ticket", "created_at": now, "expires_at": now + TICKET_S}
-            rows.add_login(conn, {"token_sha256": digest(ticket), "account_id": found["id"], **row})
-            who = actor.name if actor is not None else by or name
-            audit.record(conn, now, who, "account.ticket", name)
+            keep_ticket(conn, name, ticket, actor.name if actor is not None else by or name, now)
 
         self._store.write(work).result()
         return ticket
+
+    def new_ticket(self) -> str:
+        """Return the text of a one-time sign-in ticket, which `keep_ticket` makes good."""
+        return TICKET_PREFIX + self._random(24).hex()
 
     def redeem(self, ticket: str, now: int, *, origin: Origin | None = None) -> str | None:
         """Exchange a one-time ticket (untrusted) for a session token, as `sign_in`; None when it is not good, or no longer."""
@@ -216,7 +216,14 @@ class Sessions(Consents):
 
     def sign_out(self, session: str, now: int) -> None:
         """End a session; nothing happens when there is none."""
-        self._store.write(lambda conn: rows.drop_login(conn, digest(session))).result()
+
+        def work(conn: Connection) -> None:
+            found = rows.login(conn, digest(session))
+            if found is not None and rows.drop_login(conn, digest(session)):
+                name = str(found["name"])
+                audit.record(conn, now, name, "account.sign_out", name)
+
+        self._store.write(work).result()
 
     def actor_of_session(self, session: str, now: int) -> Actor | None:
         """Return who a session token (untrusted) belongs to, or None. Who has yet to set up a second factor holds nothing until then."""
@@ -362,3 +369,12 @@ class Sessions(Consents):
             return rows.account(conn, str(found["name"]))
 
         return self._store.read(work)
+
+
+def keep_ticket(conn: Connection, name: str, ticket: str, by: str, now: int) -> None:
+    """Have a ticket sign in the owner of an account once, within an hour; in the writer's transaction."""
+    rows.drop_stale_logins(conn, now)
+    row = {"kind": "ticket", "created_at": now, "expires_at": now + TICKET_S}
+    account_id = account_row(conn, name)["id"]
+    rows.add_login(conn, {"token_sha256": digest(ticket), "account_id": account_id, **row})
+    audit.record(conn, now, by, "account.ticket", name)

@@ -148,13 +148,14 @@ class PeoplePages(Controller):
         visit, fields = await site.act(request)
         people, actor = people_of(site), actor_of(visit)
         name, grants = fields.get("name", "").strip()[:64], _grants(fields)
-
-        def make() -> str:
-            person = fields.get("person", "").strip()[:64]
-            people.create_account(name, "", None, actor, visit.now, grants=grants, person=person)
-            return people.sign_in_link_ticket(name, visit.now, actor=actor)
-
-        return await _link(request, site, visit, name, make)
+        person = fields.get("person", "").strip()[:64]
+        return await _link(
+            request,
+            site,
+            visit,
+            name,
+            lambda: people.invite(name, grants, actor, visit.now, person=person),
+        )
 
     @post(
         "/people/{name:str}/{verb:str}",

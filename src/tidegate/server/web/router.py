@@ -15,6 +15,7 @@ from litestar.handlers import BaseRouteHandler
 from litestar.params import FromPath, QueryParameter
 
 from tidegate.core.errors import RequestError, TidegateError
+from tidegate.server.problems import status_of
 from tidegate.server.scopes import ANYBODY, PERMISSION, demanded
 from tidegate.server.web.assets import Assets
 from tidegate.server.web.audit import AuditPages
@@ -32,23 +33,12 @@ from tidegate.server.web.site import SecondFactorNeededError, SignInNeededError,
 from tidegate.server.web.supply import SupplyPages
 from tidegate.server.web.views import Problem
 
-#: Status of a page that says why something was refused. Codes not named here are the caller's fault.
-STATUS: Final[dict[str, int]] = {
-    "request.not_found": 404,
-    "device.unknown": 404,
-    "request.forbidden": 403,
-    "request.unauthenticated": 401,
-    "request.conflict": 409,
-    "request.too_large": 413,
-    "request.rate_limited": 429,
-    "server.busy": 503,
-    "server.internal": 500,
-}
 TITLES: Final[dict[str, str]] = {
     "request.not_found": "Not here",
     "request.forbidden": "Not allowed",
     "request.unauthenticated": "Not signed in",
     "request.conflict": "It has changed meanwhile",
+    "request.approval_needed": "A second person has to consent",
     "server.busy": "Busy",
     "server.internal": "Something went wrong here",
 }
@@ -151,7 +141,7 @@ def to_the_door(request: WebRequest, _: SignInNeededError) -> Response[Any]:
 
 def show_problem(request: WebRequest, error: TidegateError) -> Response[Any]:
     """Say what went wrong, what to do about it, and its stable code."""
-    status = STATUS.get(error.code, 400)
+    status = status_of(error.code)
     title = TITLES.get(error.code, "Refused" if request.method == "POST" else "That does not work")
     return _problem_page(request, Problem(status, error.code, title, error.detail, error.hint))
 
