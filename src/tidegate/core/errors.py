@@ -84,6 +84,7 @@ HINTS: Final[dict[str, str]] = {
     "request.approval_needed": "have somebody else consent (`tidegate user consent NUMBER`, or the page of people), then do the same again within a day",
     "request.rate_limited": "wait as Retry-After says",
     "auth.provider": "begin the sign-in again; if it stays so, whoever runs this server compares [oidc] with the provider",
+    "auth.stale": "show who you are at /account/proof, or sign in again; nothing was done, so do it again then",
     "auth.second_factor": "enter the present code of your authenticator app, or a recovery code that was not used",
     "device.unknown": "enrol the device first",
     "device.revoked": "if it is to come back, approve a new key for it: `tidegate device swap`",

@@ -32,6 +32,15 @@ _TENANTS: Final = frozenset({"tenant.manage"})
 PERMISSIONS: Final = (
     _READ | _STOP | _PUBLISH | _RECALL | _WIDEN | _DEVICES | _APPROVE | _SECURITY | _TENANTS
 )
+#: Permissions by which more happens to devices, or more people may act. Nothing that stops is among them.
+WIDENING: Final = frozenset(
+    {"rollout.create", "rollout.widen", "rollout.approve", "rollout.fallback", "release.publish"}
+    | {"account.manage", "token.manage", "root.publish", "tenant.manage"}
+)
+#: Acts under such a permission that take away, or refuse.
+_TAKES_AWAY: Final = frozenset(
+    {"decline", "disable", "end-sessions", "end", "revoke", "suspend", "forget"}
+)
 #: What each role may do. The last four are the names of before there were scopes; they stay.
 ROLES: Final[dict[str, frozenset[str]]] = {
     "viewer": _READ,
@@ -212,6 +221,13 @@ class Actor(msgspec.Struct, frozen=True, kw_only=True):
         """Say whether this actor may all that a grant gives, where it gives it."""
         mine = [one for one in self.held if one.scope in {EVERYTHING, grant.scope}]
         return grant.may <= frozenset().union(*(one.may for one in mine))
+
+
+def asks_for_proof(permission: str, method: str, path: str) -> bool:
+    """Say whether a call widens: then, where the settings want that, whoever sits at a session shows anew who they are. Looking and taking away never ask."""
+    if permission not in WIDENING or method in {"GET", "HEAD", "OPTIONS", "DELETE"}:
+        return False
+    return path.rstrip("/").rpartition("/")[2] not in _TAKES_AWAY
 
 
 def held(role: str, grants: Iterable[Grant]) -> tuple[Grant, ...]:

@@ -4,7 +4,6 @@ No file at all is a working configuration. Secrets have no inline form.
 """
 
 import functools
-import ipaddress
 import os
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
@@ -14,7 +13,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta
 
-from tidegate.core.amounts import is_off, parse_duration, parse_rate, parse_share, parse_size
+from tidegate.core.amounts import parse_duration, parse_share, parse_size
 from tidegate.core.errors import ConfigError, PublisherError, RequestError
 from tidegate.core.keys import PublicKey, public_key, public_key_from_pem
 from tidegate.core.nearest import did_you_mean
@@ -22,14 +21,12 @@ from tidegate.core.release import Channel
 from tidegate.core.supply.policy import IngestRule, Need, Pattern
 from tidegate.rollout import presets
 from tidegate.server import address
-from tidegate.server.actors import ROLES, read_grants
+from tidegate.server import config_values as read
+from tidegate.server.actors import read_grants
 from tidegate.server.blobs import Where
 from tidegate.server.people.limits import Oidc
 
 SEARCHED: Final = ("tidegate.toml", "/etc/tidegate/tidegate.toml")
-
-#: Nothing is forgotten sooner, in seconds.
-_LASTING_MIN_S: Final = 86_400
 
 
 class Webhook(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -116,6 +113,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         timestamp_s, snapshot_s: expiry of the online roles; renewed at half.
         accounts_session_s: life of a person's session.
         approval_accounts: whether making, widening and taking over accounts takes two people, where there are two.
+        accounts_fresh_s: how long ago who is signed in may have shown who they are, to widen something or let people act; none = as long as a session lives.
         accounts_local: whether people sign in with a password here.
         oidc: `[oidc]`, sign-in by an OpenID provider; see `people.limits.Oidc`.
         second_factor: roles whose holders need a second factor.
@@ -181,6 +179,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     timestamp_s: int = 2 * 86_400
     snapshot_s: int = 14 * 86_400
     accounts_session_s: int = 12 * 3_600
+    accounts_fresh_s: int = 0
     accounts_local: bool = True
     oidc: Oidc | None = None
     second_factor: tuple[str, ...] = ()
@@ -243,183 +242,75 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return address.with_password(self.database_url, self.database_password_file)
 
 
-Reader = Callable[[object, str], Any]
-
-
-def _word(value: object, key: str) -> str:
-    if not isinstance(value, str):
-        raise ConfigError("config.invalid", f"{key}: a text in quotes is wanted")
-    return value
-
-
-def _words(value: object, key: str) -> tuple[str, ...]:
-    found = value.split(",") if isinstance(value, str) else value
-    if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
-        raise ConfigError("config.invalid", f"{key}: a list of texts is wanted")
-    return tuple(one.strip() for one in found if one.strip())
-
-
-def _attributes(value: object, key: str) -> tuple[str, ...]:
-    found = _words(value, key)
-    for one in found:
-        if not one.startswith("attr.") or not 5 < len(one) <= 69:
-            raise ConfigError("config.invalid", f'{key}: "{one[:40]}" is not attr.NAME')
-    if len(found) > 4 or len(set(found)) != len(found):
-        raise ConfigError("config.invalid", f"{key}: at most 4 attributes, each once")
-    return found
-
-
-def _number(value: object, key: str) -> int:
-    if isinstance(value, str) and value.isascii() and value.isdigit():
-        value = int(value)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise ConfigError("config.invalid", f"{key}: a whole number is wanted")
-    return value
-
-
-def _yes(value: object, key: str) -> bool:
-    found = {"true": True, "false": False}.get(value) if isinstance(value, str) else value
-    if not isinstance(found, bool):
-        raise ConfigError("config.invalid", f"{key}: true or false is wanted")
-    return found
-
-
-def _rate(value: object, key: str) -> int:
-    return 0 if is_off(value) else parse_rate(value, key)
-
-
-def _networks(value: object, key: str) -> tuple[str, ...]:
-    try:
-        return tuple(str(ipaddress.ip_network(one)) for one in _words(value, key))
-    except ValueError as error:
-        raise ConfigError("config.invalid", f"{key}: {error}") from error
-
-
-def _lasting(value: object, key: str) -> int:
-    """Read how long something is kept; `never` forgets nothing."""
-    if value == "never":
-        return 0
-    found = parse_duration(value, key)
-    if found < _LASTING_MIN_S:
-        raise ConfigError("config.invalid", f"{key}: at least 1d, or never")
-    return found
-
-
-def _life(value: object, key: str) -> int:
-    return 0 if is_off(value) else parse_duration(value, key)
-
-
-def _roles(value: object, key: str) -> tuple[str, ...]:
-    return tuple(_choice(*ROLES)(one, key) for one in _words(value, key))
-
-
-def _choice(*allowed: str) -> Reader:
-    def read(value: object, key: str) -> str:
-        word = _word(value, key)
-        if word not in allowed:
-            raise ConfigError("config.invalid", f'{key}: "{word}"{did_you_mean(word, allowed)}')
-        return word
-
-    return read
-
-
-def _choices(*allowed: str) -> Reader:
-    def read(value: object, key: str) -> tuple[str, ...]:
-        return tuple(_choice(*allowed)(word, key) for word in _words(value, key))
-
-    return read
-
-
-def _folder(value: object, key: str) -> Path:
-    return Path(_word(value, key)).expanduser()
-
-
-def _listen(value: object, key: str) -> str:
-    text = _word(value, key)
-    split_listen(text, key)
-    return text
-
-
 #: Every key: (table, key) → (field of `Settings`, how it is read).
-KEYS: Final[Mapping[tuple[str, str], tuple[str, Reader]]] = {
-    ("data", "dir"): ("data_dir", _folder),
-    ("data", "shared"): ("shared", _yes),
+KEYS: Final[Mapping[tuple[str, str], tuple[str, read.Reader]]] = {
+    ("data", "dir"): ("data_dir", read.folder),
+    ("data", "shared"): ("shared", read.yes),
     ("database", "url"): ("database_url", address.read),
-    ("database", "password_file"): ("database_password_file", _word),
-    ("http", "listen"): ("listen", _listen),
-    ("http", "external_url"): ("external_url", _word),
-    ("http", "tls_cert"): ("tls_cert", _word),
-    ("http", "tls_key"): ("tls_key", _word),
-    ("http", "trusted_proxies"): ("trusted_proxies", _networks),
-    ("http", "connections_per_address"): ("connections_per_address", _number),
+    ("database", "password_file"): ("database_password_file", read.word),
+    ("http", "listen"): ("listen", read.listen),
+    ("http", "external_url"): ("external_url", read.word),
+    ("http", "tls_cert"): ("tls_cert", read.word),
+    ("http", "tls_key"): ("tls_key", read.word),
+    ("http", "trusted_proxies"): ("trusted_proxies", read.networks),
+    ("http", "connections_per_address"): ("connections_per_address", read.number),
     ("http", "body_max"): ("body_max", parse_size),
     ("http", "upload_max"): ("upload_max", parse_size),
     ("poll", "interval"): ("poll_interval_s", parse_duration),
     ("poll", "spread"): ("poll_spread_bp", parse_share),
     ("poll", "wait_max"): ("poll_wait_max_s", parse_duration),
-    ("poll", "waiters_max"): ("poll_waiters_max", _number),
-    ("events", "queue"): ("events_queue", _number),
-    ("events", "rate"): ("events_rate", _number),
-    ("events", "burst"): ("events_burst", _number),
-    ("joining", "rate"): ("joining_rate", _number),
-    ("joining", "burst"): ("joining_burst", _number),
-    ("joining", "failed_rate"): ("joining_failed_rate", _number),
-    ("joining", "failed_burst"): ("joining_failed_burst", _number),
+    ("poll", "waiters_max"): ("poll_waiters_max", read.number),
+    ("events", "queue"): ("events_queue", read.number),
+    ("events", "rate"): ("events_rate", read.number),
+    ("events", "burst"): ("events_burst", read.number),
+    ("joining", "rate"): ("joining_rate", read.number),
+    ("joining", "burst"): ("joining_burst", read.number),
+    ("joining", "failed_rate"): ("joining_failed_rate", read.number),
+    ("joining", "failed_burst"): ("joining_failed_burst", read.number),
     ("plan", "tick"): ("tick_s", parse_duration),
-    ("approval", "above_devices"): ("approval_above_devices", _number),
+    ("approval", "above_devices"): ("approval_above_devices", read.number),
     ("approval", "above_share"): ("approval_above_bp", parse_share),
     ("approval", "expires"): ("approval_expires_s", parse_duration),
-    ("approval", "accounts"): ("approval_accounts", _yes),
-    ("device", "enrol"): ("enrol", _choices("claim", "approval")),
+    ("approval", "accounts"): ("approval_accounts", read.yes),
+    ("device", "enrol"): ("enrol", read.choices("claim", "approval")),
     ("device", "session"): ("session_s", parse_duration),
-    ("device", "clones"): ("clones", _choice("quarantine", "report")),
+    ("device", "clones"): ("clones", read.choice("quarantine", "report")),
     ("metadata", "timestamp"): ("timestamp_s", parse_duration),
     ("metadata", "snapshot"): ("snapshot_s", parse_duration),
     ("accounts", "session"): ("accounts_session_s", parse_duration),
-    ("blobs", "url"): ("blobs_url", _word),
-    ("blobs", "endpoint"): ("blobs_endpoint", _word),
-    ("blobs", "public_endpoint"): ("blobs_public_endpoint", _word),
-    ("blobs", "region"): ("blobs_region", _word),
-    ("blobs", "addressing"): ("blobs_addressing", _choice("auto", "path", "virtual")),
-    ("blobs", "ca_file"): ("blobs_ca_file", _word),
-    ("delivery", "artifacts"): ("artifacts", _choice("stream", "redirect", "accel")),
+    ("blobs", "url"): ("blobs_url", read.word),
+    ("blobs", "endpoint"): ("blobs_endpoint", read.word),
+    ("blobs", "public_endpoint"): ("blobs_public_endpoint", read.word),
+    ("blobs", "region"): ("blobs_region", read.word),
+    ("blobs", "addressing"): ("blobs_addressing", read.choice("auto", "path", "virtual")),
+    ("blobs", "ca_file"): ("blobs_ca_file", read.word),
+    ("delivery", "artifacts"): ("artifacts", read.choice("stream", "redirect", "accel")),
     ("delivery", "link_life"): ("link_s", parse_duration),
-    ("delivery", "accel_prefix"): ("accel_prefix", _word),
+    ("delivery", "accel_prefix"): ("accel_prefix", read.word),
     ("uploads", "quota"): ("uploads_quota", parse_size),
     ("uploads", "life"): ("uploads_life_s", parse_duration),
-    ("uploads", "direct"): ("uploads_direct", _yes),
-    ("accounts", "local"): ("accounts_local", _yes),
-    ("accounts", "second_factor"): ("second_factor", _roles),
-    ("accounts", "token_default"): ("token_default_s", _life),
-    ("accounts", "token_max"): ("token_max_s", _life),
-    ("egress", "rate"): ("egress_rate", _rate),
-    ("egress", "site_rate"): ("egress_site_rate", _rate),
-    ("gate", "attributes"): ("gate_attributes", _attributes),
-    ("status", "public"): ("status_public", _yes),
-    ("status", "title"): ("status_title", _word),
-    ("retention", "events"): ("keep_events_s", _lasting),
-    ("retention", "details"): ("keep_details_s", _lasting),
-    ("retention", "messages"): ("keep_messages_s", _lasting),
-    ("retention", "samples"): ("keep_samples_s", _lasting),
-    ("device_logs", "per_reason"): ("logs_per_reason", _number),
-    ("otel", "endpoint"): ("otel_endpoint", _word),
+    ("uploads", "direct"): ("uploads_direct", read.yes),
+    ("accounts", "fresh"): ("accounts_fresh_s", read.life),
+    ("accounts", "local"): ("accounts_local", read.yes),
+    ("accounts", "second_factor"): ("second_factor", read.roles),
+    ("accounts", "token_default"): ("token_default_s", read.life),
+    ("accounts", "token_max"): ("token_max_s", read.life),
+    ("egress", "rate"): ("egress_rate", read.rate),
+    ("egress", "site_rate"): ("egress_site_rate", read.rate),
+    ("gate", "attributes"): ("gate_attributes", read.attributes),
+    ("status", "public"): ("status_public", read.yes),
+    ("status", "title"): ("status_title", read.word),
+    ("retention", "events"): ("keep_events_s", read.lasting),
+    ("retention", "details"): ("keep_details_s", read.lasting),
+    ("retention", "messages"): ("keep_messages_s", read.lasting),
+    ("retention", "samples"): ("keep_samples_s", read.lasting),
+    ("device_logs", "per_reason"): ("logs_per_reason", read.number),
+    ("otel", "endpoint"): ("otel_endpoint", read.word),
     ("backup", "warn_after"): ("backup_warn_after_s", parse_duration),
-    ("tenants", "strict"): ("tenants_strict", _yes),
-    ("log", "format"): ("log_format", _choice("text", "json")),
-    ("log", "level"): ("log_level", _choice("debug", "info", "warning", "error")),
+    ("tenants", "strict"): ("tenants_strict", read.yes),
+    ("log", "format"): ("log_format", read.choice("text", "json")),
+    ("log", "level"): ("log_level", read.choice("debug", "info", "warning", "error")),
 }
-
-
-def split_listen(text: str, key: str = "[http] listen") -> tuple[str, int]:
-    """Return host and port of `host:port`, `[::1]:8440`.
-
-    Raises:
-        ConfigError: `config.invalid`.
-    """
-    host, colon, port = text.rpartition(":")
-    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65_535:
-        raise ConfigError("config.invalid", f'{key}: "{text}" is not host:port')
-    return host.strip("[]"), int(port)
 
 
 def load(

@@ -26,7 +26,8 @@ from tidegate.rollout.model import RingProgress
 from tidegate.server import backup, cells, online, quotas, tenants, tls
 from tidegate.server.blobs import Blobs, open_blobs
 from tidegate.server.calendar import calendar, one_signer
-from tidegate.server.config import Settings, split_listen
+from tidegate.server.config import Settings
+from tidegate.server.config_values import split_listen
 from tidegate.server.readiness import Answer
 from tidegate.server.store import (
     Connection,

@@ -312,6 +312,7 @@ def limits_of(settings: Settings) -> Limits:
     """Return what a server's settings say about people."""
     return Limits(
         session_s=settings.accounts_session_s,
+        fresh_s=settings.accounts_fresh_s,
         token_default_s=settings.token_default_s,
         token_max_s=settings.token_max_s,
         second_factor=settings.second_factor,

@@ -18,6 +18,7 @@ _STATUS: Final = {
     "request.approval_needed": 409,
     "auth.provider": 403,
     "auth.second_factor": 401,
+    "auth.stale": 403,
     "request.rate_limited": 429,
     "device.unknown": 404,
     "device.pending": 403,

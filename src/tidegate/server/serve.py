@@ -20,7 +20,8 @@ from tidegate.core.errors import BusyError, ConfigError
 from tidegate.server import tls
 from tidegate.server.app import App, create_app
 from tidegate.server.cells import Cells
-from tidegate.server.config import Settings, split_listen
+from tidegate.server.config import Settings
+from tidegate.server.config_values import split_listen
 from tidegate.server.connections import Bounds, guarded
 from tidegate.server.front import Front
 from tidegate.server.people.limits import require_a_way_in

@@ -17,7 +17,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from tidegate.core.errors import ConfigError
-from tidegate.server.config import Settings, split_listen
+from tidegate.server.config import Settings
+from tidegate.server.config_values import split_listen
 
 FOLDER: Final = "tls"
 _CA_DAYS: Final = 3_650

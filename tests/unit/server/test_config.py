@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from tidegate.core.errors import ConfigError
-from tidegate.server.config import KEYS, Settings, load, split_listen
+from tidegate.server.config import KEYS, Settings, load
+from tidegate.server.config_values import split_listen
 
 
 def _file(tmp_path: Path, text: str, name: str = "tidegate.toml") -> Path:

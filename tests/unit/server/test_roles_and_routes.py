@@ -31,6 +31,7 @@ OPEN = {
     "/api/v1/me/sessions/{name:str}",
     "/api/v1/openapi.json",
     "/account",
+    "/account/proof",
     "/account/second-factor",
     "/account/sessions/{name:str}/end",
     "/account/{verb:str}",

@@ -16,7 +16,7 @@ from tidegate.core.codec import INTEGER_MAX
 from tidegate.core.errors import RequestError
 from tidegate.server import audit, once, scopes
 from tidegate.server.api.tags import edit_of
-from tidegate.server.auth import Actor, Auth
+from tidegate.server.auth import COOKIE, Actor, Auth
 from tidegate.server.live import Live
 from tidegate.server.operations import Operations
 from tidegate.server.scopes import ABOUT, ANYBODY, INSIDE, LISTED, PERMISSION, WHOLE, demanded
@@ -101,13 +101,19 @@ async def permission_guard(
     """Refuse whoever lacks the permission that a handler declares on what it is about (`server.scopes`); one that declares nothing is refused to all.
 
     Raises:
-        RequestError: `request.forbidden`, `request.not_found`.
+        RequestError: `request.forbidden`, `request.not_found`, `auth.stale`.
     """
     permission, about, name = demanded(handler.opt, connection.path_params)
     if permission == ANYBODY:
         return
     desk: Desk = connection.app.state.desk
     await asyncio.to_thread(desk.check, connection.user, permission, about, name)
+    by_token = "authorization" in connection.headers
+    session = "" if by_token else connection.cookies.get(COOKIE, "")
+    method, path = str(connection.scope.get("method", "GET")), connection.url.path
+    await asyncio.to_thread(
+        desk.accounts.require_fresh, session, permission, method, path, desk.now
+    )
 
 
 def wanted_generation(request: ApiRequest) -> int | None:

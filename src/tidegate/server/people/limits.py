@@ -15,6 +15,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         session_s: life of a session, in seconds.
+        fresh_s: how long ago who sits at a session may have shown it, for what `actors.asks_for_proof` names, in seconds; 0 = is not asked for.
         token_default_s: life of a token for which nobody says one; 0 = for ever.
         token_max_s: longest life of a token; 0 = no bound.
         second_factor: roles whose holders must have a second factor before they can do anything.
@@ -23,6 +24,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     session_s: int = SESSION_S
+    fresh_s: int = 0
     token_default_s: int = 90 * 86_400
     token_max_s: int = 366 * 86_400
     second_factor: tuple[str, ...] = ()

@@ -137,8 +137,17 @@ class Provider:
 
     # --- the flow ------------------------------------------------------------------------------------------------
 
-    def address(self, redirect: str, state: str, nonce: str, challenge: str, now: int) -> str:
-        """Return where a browser is sent to sign in.
+    def address(
+        self,
+        redirect: str,
+        state: str,
+        nonce: str,
+        challenge: str,
+        now: int,
+        *,
+        again: bool = False,
+    ) -> str:
+        """Return where a browser is sent to sign in; `again`: where the person is asked who they are, whatever the provider remembers.
 
         Raises:
             RequestError: `auth.provider`.
@@ -154,6 +163,8 @@ class Provider:
             "code_challenge": challenge,
             "code_challenge_method": "S256",
         }
+        if again:
+            asked |= {"prompt": "login", "max_age": "0"}
         return f"{where}{'&' if urlsplit(where).query else '?'}{urlencode(asked)}"
 
     def claims(
@@ -297,6 +308,12 @@ def _public(key: dict[str, Any]) -> dict[str, Any]:
         for name, value in key.items()
         if name not in {"d", "p", "q", "dp", "dq", "qi", "k"}
     }
+
+
+def auth_time(claims: Mapping[str, Any]) -> int:
+    """Return when the person of checked claims last showed the provider who they are, unix seconds; 0 = it does not say."""
+    value = claims.get("auth_time")
+    return value if type(value) is int and 0 < value < 1 << 40 else 0
 
 
 def _time(claims: dict[str, Any], name: str, default: int | None = None) -> int:

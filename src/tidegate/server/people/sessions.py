@@ -12,7 +12,7 @@ import msgspec
 
 from tidegate.core.errors import RequestError
 from tidegate.server import audit, tries
-from tidegate.server.actors import GRANTED, Actor
+from tidegate.server.actors import GRANTED, Actor, asks_for_proof
 from tidegate.server.limits import prefix
 from tidegate.server.people.consent import Consents, Spend, free
 from tidegate.server.people.register import (
@@ -67,6 +67,14 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
 
     address: str = ""
     agent: str = ""
+
+
+class StaleError(RequestError):
+    """Somebody who is signed in has to show anew who they are."""
+
+    def __init__(self) -> None:
+        """Say so."""
+        super().__init__("auth.stale", "this act asks who you are, and you showed it too long ago")
 
 
 class Sessions(Consents):
@@ -173,6 +181,7 @@ class Sessions(Consents):
         now: int,
         *,
         proved: bool = False,
+        proved_at: int | None = None,
     ) -> str:
         """Open a session of an account in the writer's transaction, and return its token; or half a one, where a second factor is still to come.
 
@@ -183,6 +192,7 @@ class Sessions(Consents):
             origin: where from.
             now: unix seconds.
             proved: whether a second factor was shown already, here or to the provider that signed the person in.
+            proved_at: when the person showed who they are; None = now.
         """
         half = account["totp_confirmed_at"] is not None and not proved and method != "oidc"
         lives = HALF_S if half else self._limits.session_s
@@ -201,7 +211,7 @@ class Sessions(Consents):
             "agent": origin.agent[:200],
             "created_at": now,
             "seen_at": now,
-            "proved_at": now,
+            "proved_at": now if proved_at is None else proved_at,
             "expires_at": now + lives,
         }
         rows.add_login(conn, row)
@@ -312,8 +322,27 @@ class Sessions(Consents):
 
     # --- the person's own ----------------------------------------------------------------------------------------
 
-    def prove(self, session: str, password: str, now: int) -> bool:
+    def require_fresh(
+        self, session: str, permission: str, method: str, path: str, now: int
+    ) -> None:
+        """Insist that whoever sits at a session (untrusted; empty = a token, which is not asked) showed of late who they are, for an act that widens.
+
+        Raises:
+            StaleError: too long ago.
+        """
+        if not self._limits.fresh_s or not session:
+            return
+        if not asks_for_proof(permission, method, path):
+            return
+        found = self._store.read(lambda conn: rows.login(conn, digest(session)))
+        # a proof of the future is of a clock that was set back since, and proves nothing
+        if found is None or not 0 <= now - int(found["proved_at"]) < self._limits.fresh_s:
+            raise StaleError
+
+    def prove(self, session: str, password: str, now: int, code: str = "") -> bool:
         """Say whether a password (untrusted) is that of a session's owner, and note that the owner sits there.
+
+        Where there is a second factor a code of it (untrusted) has to fit as well; without one only the password is looked at, and nothing noted.
 
         Raises:
             RequestError: `request.rate_limited`.
@@ -326,12 +355,35 @@ class Sessions(Consents):
         if not self._verify(str(account["password_hash"]), password):
             return False
 
-        def work(conn: Connection) -> None:
+        def work(conn: Connection) -> bool:
+            present = account_row(conn, str(account["name"]))
+            whole = present["totp_confirmed_at"] is None
+            if code and not whole:
+                whole = self._take_code(conn, present, code, now)
+                if not whole:
+                    return False
             tries.give_back(conn, sources, now)
-            rows.change_login(conn, digest(session), {"proved_at": now})
+            if whole:
+                rows.change_login(conn, digest(session), {"proved_at": now})
+            return True
 
-        self._store.write(work).result()
-        return True
+        return self._store.write(work).result()
+
+    def prove_whole(self, session: str, password: str, code: str, now: int) -> bool:
+        """Say whether password and code (untrusted) are all that it takes to show that a session's owner sits there; only then it is noted.
+
+        Raises:
+            RequestError: `request.rate_limited`.
+        """
+        account = self._account_of(session, now)
+        if account is None or (account["totp_confirmed_at"] is not None and not code):
+            return False
+        return self.prove(session, password, now, code)
+
+    def _take_code(self, conn: Connection, account: dict[str, Any], code: str, now: int) -> bool:
+        """Take a code of a second factor; there is none here."""
+        del conn, account, code, now
+        return False
 
     def came_by_link(self, session: str, now: int) -> bool:
         """Say whether a session was opened by a one-time link within the last quarter of an hour: its owner may have no password yet."""

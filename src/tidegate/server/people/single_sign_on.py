@@ -17,7 +17,7 @@ import msgspec
 from tidegate.core.errors import RequestError
 from tidegate.server import audit
 from tidegate.server.actors import Grant, read_grants, role_of
-from tidegate.server.people.provider import Provider, refused
+from tidegate.server.people.provider import Provider, auth_time, refused
 from tidegate.server.people.register import account_row, digest, held_by, written
 from tidegate.server.people.sessions import Origin, Sessions
 from tidegate.server.store import Connection, Store
@@ -73,8 +73,10 @@ class SingleSignOn:
         """The address to which the provider sends browsers back."""
         return f"{self._here}{BACK}"
 
-    def begin(self, to: str, now: int) -> Begun:
+    def begin(self, to: str, now: int, *, again: bool = False) -> Begun:
         """Begin a flow for a browser that wants to see `to` afterwards (a path on this server).
+
+        `again`: the provider is to have the person show who they are, also when it knows them still.
 
         Raises:
             RequestError: `auth.provider`.
@@ -85,7 +87,7 @@ class SingleSignOn:
             .rstrip(b"=")
             .decode()
         )
-        address = self._provider.address(self.back, state, nonce, challenge, now)
+        address = self._provider.address(self.back, state, nonce, challenge, now, again=again)
 
         def work(conn: Connection) -> None:
             rows.drop_stale_flows(conn, now)
@@ -152,7 +154,8 @@ class SingleSignOn:
         elif held_by(found) != held:
             self._set(conn, found, held, now)
         account = account_row(conn, str(found["name"]))
-        return self._sessions.open_session(conn, account, "oidc", origin, now)
+        proved_at = min(auth_time(claims), now)
+        return self._sessions.open_session(conn, account, "oidc", origin, now, proved_at=proved_at)
 
     def _held(self, claims: dict[str, Any]) -> tuple[Grant, ...]:
         told = claims.get(self._provider.settings.groups_claim, [])

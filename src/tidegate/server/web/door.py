@@ -128,10 +128,13 @@ class Door(Controller):
         request: WebRequest,
         site: SiteDep,
         next_: Annotated[str, QueryParameter(name="next", max_length=1000)] = "/",
+        again: Annotated[bool, QueryParameter()] = False,
     ) -> Response[Any]:
-        """Send the browser to the provider."""
+        """Send the browser to the provider; `again`: which has the person show anew who they are."""
         single = _single(site)
-        begun = await site.run(lambda: single.begin(guard.local_path(next_), site.now()))
+        begun = await site.run(
+            lambda: single.begin(guard.local_path(next_), site.now(), again=again)
+        )
         cookie = guard.flow_cookie(request, begun.browser, keep_s=FLOW_S)
         headers = {"Location": begun.address, "Cache-Control": "no-store"}
         return Response(None, status_code=303, headers=headers, cookies=[cookie])

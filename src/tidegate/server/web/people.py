@@ -2,11 +2,11 @@
 
 import io
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import segno
 from litestar import Controller, Response, get, post
-from litestar.params import FromPath
+from litestar.params import FromPath, QueryParameter
 from markupsafe import Markup
 
 from tidegate.core.errors import RequestError
@@ -14,12 +14,13 @@ from tidegate.server.auth import Auth as Accounts
 from tidegate.server.auth import TokenFacts
 from tidegate.server.people.second_factor import Enrolment
 from tidegate.server.scopes import ABOUT, ANYBODY, LISTED, PERMISSION, WHOLE
-from tidegate.server.web.guard import FORM_BYTES, WebRequest
+from tidegate.server.web.guard import FORM_BYTES, WebRequest, local_path
 from tidegate.server.web.pages import Name
 from tidegate.server.web.site import Site, SiteDep, Visit
 from tidegate.server.web.views import (
     AccountPage,
     PeoplePage,
+    ProofPage,
     SecondFactorPage,
     Shown,
     ShownPage,
@@ -86,6 +87,34 @@ class OwnAccount(Controller):
         )
         return await site.show(request, visit, "shown", page, section="account")
 
+    @get("/account/proof")
+    async def ask_for_proof(
+        self,
+        request: WebRequest,
+        site: SiteDep,
+        next_: Annotated[str, QueryParameter(name="next", max_length=1000)] = "/",
+    ) -> Response[Any]:
+        """Ask who sits there, before something is widened."""
+        visit = await site.visit(request)
+        return await _proof(request, site, visit, local_path(next_))
+
+    @post("/account/proof")
+    async def take_proof(self, request: WebRequest, site: SiteDep) -> Response[Any]:
+        """Take a password, and where there is a second factor a code of it, from who is signed in."""
+        visit, fields = await site.act(request)
+        people, to = people_of(site), local_path(fields.get("next", "/"))
+        password, code = fields.get("password", "")[:1000], fields.get("code", "")[:32]
+        try:
+            proved = await site.run(
+                lambda: people.prove_whole(visit.session, password, code, visit.now)
+            )
+            problem = "That does not fit."
+        except RequestError as error:
+            proved, problem = False, error.detail
+        if not proved:
+            return await _proof(request, site, visit, to, problem)
+        return site.done(request, to, "Thank you. Now do it again: nothing was done before.")
+
     @post("/account/{verb:str}")
     async def act(self, request: WebRequest, site: SiteDep, verb: Name) -> Response[Any]:
         """Change one's own password, remove a second factor, end one's other sessions."""
@@ -117,6 +146,21 @@ class OwnAccount(Controller):
         own = visit.account.name
         await site.run(lambda: people.end_session(name, actor, visit.now, of=own))
         return site.done(request, "/account", "The session is ended.")
+
+
+async def _proof(
+    request: WebRequest, site: Site, visit: Visit, to: str, problem: str = ""
+) -> Response[Any]:
+    people = people_of(site)
+    account = await site.run(lambda: people.account_of(visit.account.name))
+    page = ProofPage(
+        next=to,
+        problem=problem,
+        local=account.origin == "local",
+        second_factor=account.second_factor,
+        single=site.auth.single.label if site.auth.single is not None else "",
+    )
+    return await site.show(request, visit, "proof", page, section="account")
 
 
 class PeoplePages(Controller):

@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable
 from typing import Annotated, Any, Final
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 from litestar import Response, Router, get
 from litestar.connection import ASGIConnection
@@ -15,6 +15,7 @@ from litestar.handlers import BaseRouteHandler
 from litestar.params import FromPath, QueryParameter
 
 from tidegate.core.errors import RequestError, TidegateError
+from tidegate.server.people.sessions import StaleError
 from tidegate.server.problems import status_of
 from tidegate.server.scopes import ANYBODY, PERMISSION, demanded
 from tidegate.server.web.assets import Assets
@@ -22,7 +23,7 @@ from tidegate.server.web.audit import AuditPages
 from tidegate.server.web.door import Door
 from tidegate.server.web.edit_rollout import EditRollout
 from tidegate.server.web.forms import Forms
-from tidegate.server.web.guard import HEADERS, WebRequest
+from tidegate.server.web.guard import HEADERS, WebRequest, local_path
 from tidegate.server.web.live import Live, Pulse
 from tidegate.server.web.new_rollout import NewRollout
 from tidegate.server.web.pages import ReadPages
@@ -73,6 +74,7 @@ def create_router(
         exception_handlers={
             SignInNeededError: to_the_door,
             SecondFactorNeededError: to_the_second_factor,
+            StaleError: to_the_proof,
             TidegateError: show_problem,
             HTTPException: show_http_problem,
         },
@@ -94,6 +96,8 @@ def guard_of(site: Site) -> Callable[[ASGIConnection[Any, Any, Any, Any], BaseRo
             if is_enrolling(visit):
                 raise SecondFactorNeededError
             await site.check(visit, permission, about, name)
+            method, path = str(connection.scope.get("method", "GET")), connection.url.path
+            await site.require_fresh(visit, permission, method, path)
 
     return permission_guard
 
@@ -124,6 +128,21 @@ def to_the_second_factor(request: WebRequest, _: SecondFactorNeededError) -> Res
     """Have somebody set up the second factor that their roles want."""
     del request
     return Response(None, status_code=303, headers={"Location": "/account"} | HEADERS)
+
+
+def to_the_proof(request: WebRequest, _: StaleError) -> Response[Any]:
+    """Have somebody show anew who they are, and come back to the page of the form."""
+    to = "/account/proof?" + urlencode({"next": _page_of_form(request)})
+    return Response(None, status_code=303, headers={"Location": to} | HEADERS)
+
+
+def _page_of_form(request: WebRequest) -> str:
+    """Return the page from which a form was sent: as the browser says, else the one above its address."""
+    sent = urlsplit(request.headers.get("referer", ""))
+    if sent.path and sent.netloc == request.headers.get("host", ""):
+        return local_path(f"{sent.path}?{sent.query}" if sent.query else sent.path)
+    path = request.url.path
+    return (path if path.count("/") == 1 else path.rpartition("/")[0]) or "/"
 
 
 def to_the_door(request: WebRequest, _: SignInNeededError) -> Response[Any]:

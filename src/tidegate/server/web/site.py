@@ -81,6 +81,17 @@ class Site:
         """
         await self.run(lambda: self.auth.check(visit.account, permission, about, name, visit.now))
 
+    async def require_fresh(self, visit: Visit, permission: str, method: str, path: str) -> None:
+        """Insist that who sits there showed of late who they are, for a form that widens.
+
+        Raises:
+            StaleError: too long ago.
+        """
+        people = self.auth.people
+        if people is not None:
+            session, now = visit.session, visit.now
+            await self.run(lambda: people.require_fresh(session, permission, method, path, now))
+
     async def act(self, request: WebRequest) -> tuple[Visit, dict[str, str]]:
         """Admit a form: origin, session and token; return who sent it and its fields. Its permission was checked by the guard of its route.
 

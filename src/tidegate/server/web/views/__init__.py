@@ -21,6 +21,7 @@ from tidegate.server.web.views.door import (
     CodePage,
     Notice,
     Problem,
+    ProofPage,
     SignedInPage,
     SignInPage,
 )
@@ -158,6 +159,7 @@ __all__ = [
     "PermitRow",
     "PresetChoice",
     "Problem",
+    "ProofPage",
     "ProofRow",
     "PublicationView",
     "ReasonRow",

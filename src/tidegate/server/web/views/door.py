@@ -27,6 +27,17 @@ class CodePage:
 
 
 @dataclass(frozen=True, slots=True)
+class ProofPage:
+    """Who is signed in shows anew that it is they who sit there. `local`: by a password here, and a code where `second_factor`; else by `single`."""
+
+    next: str
+    problem: str
+    local: bool
+    second_factor: bool
+    single: str
+
+
+@dataclass(frozen=True, slots=True)
 class SignedInPage:
     """A session was opened by a way that came from elsewhere; the page leads on."""
 
