@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Final
 
 from tidegate.cli._people import show_lines, when
-from tidegate.cli.output import Output
+from tidegate.cli.output import Output, printable
 from tidegate.client import Client, structs
 
 _PAST_SHOWN = 12
@@ -21,6 +21,8 @@ def narrow(client: Client, out: Output, verb: str, name: str, act: structs.Act) 
     done = _VERBS[verb](client, name, act)
     show_lines(out, "act/1", done, _lines(done))
     if (stopped := done.stopped) is not None:
+        if stopped.doubt:
+            out.note(f"warning: {printable(stopped.doubt)}")
         out.note(f"Incident {stopped.incident} opened.")
         out.note(f"Next: tidegate incident show {stopped.incident}")
         if verb == "halt":
@@ -36,6 +38,11 @@ def _lines(done: structs.Outcome) -> list[str]:
     lines = [
         f"{word} {name} at {when(stopped.at)} UTC, effective now: {done.text}",
         "  no offer and no permit is given after that moment",
+        *(
+            [f"  {stopped.kept_out:>5,} devices of the fleet are kept out"]
+            if stopped.kept_out is not None
+            else []
+        ),
         f"  {stopped.inert:>5,} devices had downloaded or staged it: their slot stays inert",
         f"  {stopped.past_count:>5,} devices are past the point of no return",
     ]

@@ -21,6 +21,7 @@ __all__ = [
     "Query",
     "attributes_of",
     "parse",
+    "parse_lasting",
     "place",
     "ring_of",
     "share_of",
@@ -28,6 +29,7 @@ __all__ = [
 ]
 
 parse: Final = query.parse
+parse_lasting: Final = query.parse_lasting
 
 _OWN: Final = "attr."
 

@@ -24,9 +24,10 @@ def entry_of(text: str) -> str:
     """Return the entry for a query (untrusted text), written as the language writes it.
 
     Raises:
-        RequestError: `request.invalid`: it is no query, it means everybody, or it is too long for a name.
+        RequestError: `request.invalid`: it is no query, it means everybody, it is too long for a name, or it asks for what is another thing when a device
+            comes for its update (`state`, `seen` …), so that it would keep nobody out.
     """
-    parsed = str(query.parse(text))
+    parsed = str(query.parse_lasting(text, also=("seen",)))
     if not parsed:
         raise RequestError("request.invalid", "a query that finds everybody: halt the rollout")
     entry = f"{MARK}{parsed}"
@@ -60,6 +61,11 @@ def entry_of_part(attributes: Sequence[str], values: Sequence[str]) -> str:
 def _quoted(value: str) -> str:
     escaped = value.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
+
+
+def query_of(entry: str) -> str:
+    """Return the query that finds whom an entry keeps out."""
+    return entry.removeprefix(MARK) if entry.startswith(MARK) else f"variant = {_quoted(entry)}"
 
 
 def variants(isolated: Iterable[str]) -> frozenset[str]:

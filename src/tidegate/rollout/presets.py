@@ -280,9 +280,10 @@ def _ring(data: Mapping[str, Any], named: Mapping[str, GateSpec]) -> RingSpec:
     if not isinstance(audience, str):
         raise _wrong(f"{where}, audience: a query in quotes")
     try:
-        written = str(query.parse(audience))
+        written = str(query.parse_lasting(audience))
     except RequestError as error:
-        raise _wrong(f"{where}, audience: {error.detail}") from error
+        detail = f"{where}, audience: {error.detail}"
+        raise RequestError(error.code, detail, hint=error.hint) from error
     steps = data.get("steps", ["100%"])
     if not isinstance(steps, list) or not steps:
         raise _wrong(f'{where}, steps: shares, as in ["10%", "100%"]')

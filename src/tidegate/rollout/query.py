@@ -10,6 +10,9 @@ Names are those of `BUILT_IN`, or a device's own attributes, by dotted name; `at
 equals nothing: `=`, `<`, `~` and `in` are then false and `!=` is true, so `a != b` is always `not a = b`. Numbers compare as numbers, `true` and `false` as
 such, all other text in the order of version strings (`2.10` after `2.9`). A duration (`24h`) is its seconds.
 
+`state`, `reason` and `rollout` speak of a device's newest update. They are for looking: lists and jobs take them. Who is meant by an audience, a group, an
+isolation or a way back must not change with every update, so they are refused there.
+
 `tag = lab` and `group in (a, b)` are other spellings of `tag:lab` and `(group:a or group:b)`. A `*` without quotes behind `=` or `!=` is refused, since
 nobody can tell whether it is meant as a pattern: write `site ~ lyon-*` for that, `site = "lyon-*"` for the star itself.
 
@@ -54,6 +57,8 @@ BUILT_IN: Final = NUMERIC | {
     "id", "product", "model", "variant", "channel", "site", "region", "connectivity", "agent",
     "release", "state", "reason", "rollout", "serial",
 }  # fmt: skip
+#: Names that speak of a device's newest update, and are known only where it is looked at.
+OF_UPDATE: Final = frozenset({"state", "reason", "rollout"})
 _SETS: Final = ("group", "tag")
 _MOST_TEXT: Final = 1000
 _MOST_DEPTH: Final = 24
@@ -227,6 +232,28 @@ def parse(text: str) -> Query:
     root = reader.some(0)
     reader.end()
     return Query(root)
+
+
+def parse_lasting(text: str, also: Collection[str] = ()) -> Query:
+    """Parse a query that goes on meaning devices while they are updated: of an audience, a group, an isolation, a way back.
+
+    Args:
+        text: untrusted, as of `parse`.
+        also: further names that make no sense there.
+
+    Raises:
+        RequestError: `request.invalid`: as of `parse`, or it asks for what changes with every update, which nobody would be told of.
+    """
+    parsed = parse(text)
+    wrong = sorted(parsed.names & (OF_UPDATE | frozenset(also)))
+    if wrong:
+        detail = f'query: "{wrong[0]}" changes with every update or contact, and whom this means must not'
+        hint = (
+            f"list these devices (tidegate device list --query '{wrong[0]} ...') and put them into "
+            "a group, by name: tidegate group create NAME --devices FILE"
+        )
+        raise RequestError("request.invalid", detail, hint=hint)
+    return parsed
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,8 @@ class PastReturn(msgspec.Struct, frozen=True, kw_only=True):
 class Stopped(msgspec.Struct, frozen=True, kw_only=True):
     """What a halt or isolation found: `inert` devices hold it unactivated, `past_count` are beyond the point of no return, `confirmed` run it.
 
-    `past` names the first 10,000 of those; `GET /rollouts/{name}/updates` lists all.
+    `past` names the first 10,000 of those; `GET /rollouts/{name}/updates` lists all. Of an isolation, `kept_out`: how many devices of the fleet it keeps
+    out at present (None = too many to be asked at once), and `doubt`: what is odd about that, if it is nobody.
     """
 
     at: int
@@ -34,6 +35,8 @@ class Stopped(msgspec.Struct, frozen=True, kw_only=True):
     past: tuple[PastReturn, ...]
     confirmed: int
     past_count: int = 0
+    kept_out: int | None = None
+    doubt: str = ""
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,10 +11,11 @@ from typing import Final
 
 import msgspec
 
+from tidegate.core.hardware import Hardware
 from tidegate.rollout.cohort import Fixed
-from tidegate.rollout.model import Policy, Rollout
+from tidegate.rollout.model import Policy, RingSpec, Rollout
 from tidegate.server import fixed, headcount
-from tidegate.server.snapshot import Fleet
+from tidegate.server.snapshot import OF_KIND, Fleet
 from tidegate.server.store import Connection, device_queries
 
 Counts = Mapping[tuple[str, str], int]
@@ -52,6 +53,23 @@ class Audiences:
             counts = headcount.count(self._fleet, rollout, product, now, serials)
         self._remember(rollout, counts, now)
         return counts
+
+    def meant_by(self, conn: Connection, asked: str, product: str, now: int) -> int | None:
+        """Return how many devices of a product a query finds; None: there are too many to ask them one by one while somebody waits."""
+        ring = RingSpec(name="all", audience=asked)
+        everybody = Rollout(
+            name="", release_sha256="", state="draft", generation=0,
+            policy=Policy(rings=(ring,)), rings=(),
+        )  # fmt: skip
+        if len(self._fleet) > ASKED_ALL and not self._fleet.names_asked(everybody) <= OF_KIND:
+            return None
+        serials = self._serials(conn, everybody)
+        return sum(headcount.count(self._fleet, everybody, product, now, serials).values())
+
+    def variants(self, product: str) -> frozenset[str]:
+        """Return the hardware variants that devices of a product have, or had."""
+        kinds = (one for one in self._fleet.kinds if one and one[0] == product)
+        return frozenset(Hardware(model, rev).variant for _, model, rev, *_ in kinds)
 
     def fix(self, conn: Connection, rollout: Rollout, product: str, now: int) -> Fixed:
         """Return whom a rollout that is about to be made means, device by device; arguments as of `count`.

@@ -57,7 +57,9 @@ def draft_of(data: Mapping[str, Any]) -> Draft:
         raise RequestError("request.invalid", "name: 1 to 128 letters, digits and . _ -")
     audience = _text(data, "audience")
     try:
-        written = str(cohort.parse(audience)) if audience.strip() not in {"", "rest"} else ""
+        written = (
+            str(cohort.parse_lasting(audience)) if audience.strip() not in {"", "rest"} else ""
+        )
         delivery = delivery_of(data)
         start_at = _start(data.get("start", "at once"))
     except ConfigError as error:

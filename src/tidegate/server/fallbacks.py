@@ -277,7 +277,7 @@ def audience_of(row: Row, scope: str) -> str:
         quoted = rest.replace("\\", "\\\\").replace('"', '\\"')
         return str(cohort.parse(f'{running} and variant = "{quoted}"'))
     if kind == "query" and rest:
-        cohort.parse(rest)
+        cohort.parse_lasting(rest)
         return str(cohort.parse(f"{running} and ({rest})"))
     raise RequestError("request.invalid", "cohort: exposed, variant:NAME or query:QUERY")
 

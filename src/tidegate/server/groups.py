@@ -139,7 +139,7 @@ def create(
     if query is not None and devices:
         raise RequestError("request.invalid", "a group has a query or a list of devices, not both")
     if query is not None:
-        cohort.parse(query)
+        cohort.parse_lasting(query)
     if rows.group(conn, name) is not None:
         raise RequestError("request.conflict", f"there is a group {name} already")
     row = {"name": name, "query": query, "created_at": now, "created_by": actor.name}
@@ -168,7 +168,7 @@ def edit(
     if (query is None) == (found["query"] is not None):
         raise RequestError("request.invalid", "a group keeps its kind: by query, or static")
     if query is not None:
-        cohort.parse(query)
+        cohort.parse_lasting(query)
         rows.change_group(conn, int(found["id"]), {"query": query})
     else:
         rows.set_members(conn, int(found["id"]), _rows_of(conn, devices or []))

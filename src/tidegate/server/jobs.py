@@ -13,6 +13,7 @@ import msgspec
 
 from tidegate.core.errors import RequestError, TidegateError
 from tidegate.rollout import cohort
+from tidegate.rollout.query import OF_UPDATE
 from tidegate.server import audit, devices, inquiry, snapshot
 from tidegate.server.actors import FLEET, Actor
 from tidegate.server.groups import Book
@@ -315,15 +316,21 @@ _BATCH_OF_NAMES: Final = 500
 
 def _matching(conn: Connection, query: str, now: int) -> list[Row]:
     wanted = cohort.parse(query)
+    by_update = bool(wanted.names & OF_UPDATE)
     book = Book(conn)
-    found = []
-    for device in rows.devices(conn):
-        if wanted.matches(book.attributes(device, now)):
-            found.append({"id": device["id"], "row": device["row"]})
-            if len(found) > DEVICES_MAX:
-                raise RequestError(
-                    "request.too_large", f"one job takes at most {DEVICES_MAX} devices"
-                )
+    found: list[Row] = []
+    after = 0
+    while batch := list(rows.devices(conn, after=after, limit=_BATCH_OF_NAMES)):
+        after = int(batch[-1]["row"])
+        asked = [int(one["row"]) for one in batch] if by_update else []
+        updates = rows.newest_updates(conn, asked)
+        found += [
+            {"id": one["id"], "row": one["row"]}
+            for one in batch
+            if wanted.matches(book.attributes(one, now, updates.get(int(one["row"]))))
+        ]
+        if len(found) > DEVICES_MAX:
+            raise RequestError("request.too_large", f"one job takes at most {DEVICES_MAX} devices")
     return found
 
 

@@ -10,8 +10,9 @@ from weakref import WeakKeyDictionary
 
 import msgspec
 
+from tidegate.core.nearest import did_you_mean
 from tidegate.core.protocol import Envelope
-from tidegate.rollout import edits
+from tidegate.rollout import edits, keeping
 from tidegate.rollout.cohort import Fixed
 from tidegate.rollout.model import Rollout
 from tidegate.server import (
@@ -26,7 +27,7 @@ from tidegate.server import (
     stopping,
     widening,
 )
-from tidegate.server.acts import Outcome
+from tidegate.server.acts import Outcome, Stopped
 from tidegate.server.amendments import Terms, amended, terms_of
 from tidegate.server.approvals import Rules
 from tidegate.server.audiences import Audiences
@@ -133,7 +134,7 @@ class Operations:
         """Carry out start, approve, pause, resume, halt, cancel, advance, isolate or readmit (`rollouts.act`)."""
         wanted = dict(detail or {})
         devices = self.reach_of(name, verb, wanted, now)
-        return self._act(
+        done = self._act(
             lambda conn: rollouts.act(
                 conn,
                 name,
@@ -148,6 +149,10 @@ class Operations:
             ),
             now,
         )
+        if verb == "isolate" and done.stopped is not None:
+            met = self._kept_out(done.name, done.stopped, stopping.entry_of(wanted), now)
+            return msgspec.structs.replace(done, stopped=met)
+        return done
 
     def edit(
         self,
@@ -298,6 +303,22 @@ class Operations:
             )
         )
         return msgspec.structs.replace(done, stopped=found)
+
+    def _kept_out(self, name: str, met: Stopped, entry: str, now: int) -> Stopped:
+        """Say of an isolation that is in force how many devices it keeps out: who mistyped a name would believe that it is done."""
+        product, count = self._read(lambda conn: self._meant_by(conn, name, entry, now))
+        doubt = ""
+        if count == 0:
+            known = () if entry.startswith(keeping.MARK) else self.audiences.variants(product)
+            what = entry.removeprefix(keeping.MARK)
+            doubt = f"no device of {product} is {what} at present{did_you_mean(what, known)}"
+        return msgspec.structs.replace(met, kept_out=count, doubt=doubt)
+
+    def _meant_by(
+        self, conn: Connection, name: str, entry: str, now: int
+    ) -> tuple[str, int | None]:
+        product = str(acts.row_of(conn, name)["product"])
+        return product, self.audiences.meant_by(conn, keeping.query_of(entry), product, now)
 
 
 _AUDIENCES: Final[WeakKeyDictionary[Fleet, Audiences]] = WeakKeyDictionary()

@@ -78,6 +78,7 @@ def test_keys_of_the_caller_are_passed_over_and_others_are_not() -> None:
         ({"ring": [{"name": "a", "sok": "4h"}]}, 'did you mean "soak"?'),
         ({"ring": [{"name": "a", "audience": "grop:x"}]}, 'did you mean "group"?'),
         ({"ring": [{"name": "a", "audience": 3}]}, "a query in quotes"),
+        ({"ring": [{"name": "a", "audience": "state = lost"}]}, "changes with every update"),
         ({"ring": [{"name": "a", "steps": ["50%", "10%"]}]}, "steps must rise"),
         ({"ring": [{"name": "a", "steps": ["0%", "10%"]}]}, "steps must rise"),
         ({"ring": [{"name": "a", "steps": "10%"}]}, "steps: shares"),

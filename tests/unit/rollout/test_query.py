@@ -237,3 +237,14 @@ def test_what_hawkbit_says_and_nobody_can_mean_here_is_refused_with_advice(
     with pytest.raises(RequestError) as caught:
         query.parse(written)
     assert says in caught.value.detail
+
+
+@pytest.mark.parametrize(
+    "text", ["state = failed", "not (site = a or reason ~ boot.*)", "rollout != gw1-2.4.1"]
+)
+def test_whoever_is_meant_for_good_is_not_told_by_an_update(text: str) -> None:
+    assert query.parse(text).names
+    with pytest.raises(RequestError, match="changes with every update") as caught:
+        query.parse_lasting(text)
+    assert "tidegate group create" in caught.value.hint
+    assert query.parse_lasting("attr.state = x and seen < 1d").names == {"attr.state", "seen"}

@@ -280,6 +280,21 @@ def test_a_group_is_an_audience(api: Api) -> None:
     assert api.post("/rollouts?dry_run=true", body)["matched"] == 0
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/groups", {"name": "broken", "query": "state = failed"}),
+        ("/rollouts", {**POLICY, "release": "gw1-1.1.0", "audience": "state != confirmed"}),
+    ],
+)
+def test_nobody_is_meant_by_what_changes_with_every_update(
+    api: Api, path: str, body: dict[str, Any]
+) -> None:
+    refused = api.call("POST", path, body)
+    assert (refused.status, refused.code) == (400, "request.invalid")
+    assert "device list --query" in json.loads(refused.body)["hint"]
+
+
 def test_a_ticket_signs_in_once(api: Api) -> None:
     api.accounts.create_account("olga", "viewer", "correct horse battery", ROOT, int(api.rig.now))
     made = api.post("/accounts/olga/ticket")

@@ -2,9 +2,10 @@
 
 import json
 from typing import Any
+from urllib.parse import quote
 
 import pytest
-from tests.unit.server.test_api_routes import Api, api
+from tests.unit.server.test_api_routes import POLICY, Api, api
 
 from tidegate.server import devices, jobs
 from tidegate.server.store import admin_log
@@ -45,6 +46,20 @@ def test_a_query_is_counted_confirmed_and_carried_out(fleet: Api) -> None:
     done = fleet.get(f"/jobs/{made['number']}")
     assert (done["state"], done["done"], done["left"], done["ended_by"]) == ("done", 3, 0, "token:t-admin")  # fmt: skip
     assert [one["id"] for one in fleet.get("/devices?query=tag%20%3D%20lab")["items"]] == ["d1", "d3", "d5"]  # fmt: skip
+
+
+@pytest.mark.parametrize(("query", "meant"), [("state = confirmed", 1), ("state != confirmed", 7)])
+def test_a_query_about_updates_means_those_whom_the_list_shows(
+    fleet: Api, query: str, meant: int
+) -> None:
+    done = fleet.rig.device("done")
+    fleet.post("/rollouts", {**POLICY, "release": "gw1-1.1.0"})
+    done.run(done.assignment())
+    listed = fleet.get(f"/devices?query={quote(query)}")["items"]
+    order = {"act": "tag", "query": query, "tags": ["lab"]}
+    told = json.loads(fleet.call("POST", "/jobs?dry_run=true", order).body)
+    assert told["devices"] == len(listed) == meant
+    assert told["named"] == [one["id"] for one in listed]
 
 
 @pytest.mark.parametrize("confirm", [None, 2, 4])

@@ -161,6 +161,29 @@ def test_a_query_keeps_devices_out_and_the_rest_goes_on(desk: Desk) -> None:
     assert any("devices where site = north are isolated" in one.text for one in lines)
 
 
+@pytest.mark.parametrize(
+    ("detail", "kept_out", "doubt"),
+    [
+        ({"variant": "gw1-r1"}, 3, ""),
+        ({"variant": "gw1-r11"}, 0, 'is gw1-r11 at present; did you mean "gw1-r1"?'),
+        ({"where": "site = north"}, 2, ""),
+        ({"where": "site = nroth"}, 0, "is site = nroth at present"),
+        ({"where": "group:nobody"}, 0, "is group:nobody at present"),
+    ],
+)
+def test_an_isolation_says_how_many_it_keeps_out_so_that_a_slip_shows(
+    desk: Desk, detail: dict[str, str], kept_out: int, doubt: str
+) -> None:
+    desk.at("north", "n1", "n2")
+    desk.at("south", "s1")
+    desk.begin()
+    met = desk.act("isolate", **detail).stopped
+    assert met is not None
+    assert met.kept_out == kept_out
+    assert bool(met.doubt) is bool(doubt)
+    assert met.doubt.endswith(doubt)
+
+
 def test_an_isolation_counts_before_anybody_has_been_counted_apart(desk: Desk) -> None:
     [device] = desk.at("north", "d1")
     desk.begin()
@@ -214,6 +237,8 @@ def test_outcomes_of_those_that_a_query_keeps_out_leave_the_evidence_and_come_ba
         ({"where": "site ="}, "query"),
         ({"where": " or ".join(f"site = place-{n}" for n in range(9))}, "a query of"),
         ({"variant": "x" * 81}, "is no variant"),
+        ({"where": "state = confirmed"}, '"state" changes with every update'),
+        ({"where": "seen > 30d"}, '"seen" changes with every update or contact'),
     ],
 )
 def test_bad_isolations_are_refused_and_change_nothing(

@@ -115,8 +115,10 @@ class DomainCommands:
         text = _sentence(verb.capitalize(), done.text)
         if done.stopped is None:
             return text
-        past = len(done.stopped.past)
-        return f"{text} Effective now; {past:,} devices past the point of no return, {done.stopped.inert:,} staged and inert."
+        met = done.stopped
+        kept_out = "" if met.kept_out is None else f" {met.kept_out:,} devices are kept out;"
+        told = f"{text} Effective now;{kept_out} {met.past_count:,} devices past the point of no return, {met.inert:,} staged and inert."
+        return f"{told} Note: {met.doubt}" if met.doubt else told
 
     def reach(self, policy: dict[str, Any], account: Account, now: int) -> Reach:
         """Say whom a rollout would reach."""

@@ -7,6 +7,7 @@ from tidegate.core.errors import TidegateError
 from tidegate.core.words import key_words
 from tidegate.rollout import cohort
 from tidegate.rollout.cohort import Query
+from tidegate.rollout.query import OF_UPDATE
 from tidegate.server.actors import Sight
 from tidegate.server.groups import Book
 from tidegate.server.outcomes import OPEN
@@ -24,8 +25,6 @@ SCAN: Final = 10_000
 _BATCH: Final = 2_000
 _PENDING: Final = 10
 DAY_S: Final = 86_400
-#: Names that speak of a device's newest update.
-_OF_UPDATES: Final = ("state", "reason", "rollout")
 EVERYBODY: Final = Query()
 #: A query has one of these; anything else is a word to look for.
 _OPERATORS: Final = ("=", "<", ">", "~", ":", "(", " in ")
@@ -115,7 +114,7 @@ def _scan(
     book = Book(conn)
     found: list[Row] = []
     seen = 0
-    by_update = any(name in str(query) for name in _OF_UPDATES)
+    by_update = bool(query.names & OF_UPDATE)
     while seen < SCAN:
         batch = rows.after(conn, after, _BATCH)
         wanted = [int(one["row"]) for one in batch] if by_update else []
