@@ -47,6 +47,7 @@ _STATUS: Final = {
     "data.outcome_unknown": 503,
     "data.full": 507,
     "data.read_only": 503,
+    "data.denied": 503,
     "data.damaged": 500,
 }
 _FAMILY_STATUS: Final = {
@@ -57,6 +58,8 @@ _FAMILY_STATUS: Final = {
     "download": 422,
     "supply": 422,
 }
+#: Whoever is answered with one of these is told when to come again.
+MAY_PASS: Final = frozenset({429, 503})
 TYPE: Final = b"application/problem+json"
 
 

@@ -294,7 +294,8 @@ def test_appending_does_not_read_the_log(rig: Rig) -> None:
         fill(rig, 1)
     finally:
         event.remove(Engine, "before_cursor_execute", listener)
-    assert len(seen) <= 6, seen
+    asked = [one for one in seen if "advisory_xact_lock" not in one]
+    assert len(asked) <= 6, asked
 
 
 def test_rows_are_found_by_who_what_and_when(rig: Rig, api: Api) -> None:

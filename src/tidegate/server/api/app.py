@@ -166,7 +166,7 @@ def show_problem(_: Request[Any, Any, Any], error: TidegateError) -> Response[by
         found = msgspec.structs.replace(found, status=412)
     status = found.status
     headers = {"Cache-Control": "no-store"}
-    if status in {429, 503}:
+    if status in problems.MAY_PASS:
         headers["Retry-After"] = "5"
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"

@@ -52,7 +52,6 @@ _STATUSES: Final = {
 }
 _ALWAYS: Final = (400, 401, 403, 405, 429, 500, 503)
 _CHANGES: Final = (404, 409, 412, 413, 422, 507)
-_LATER: Final = frozenset({429, 503})
 _TAG: Final = {
     "description": "What the answer is; send it in `If-None-Match` to be spared it, in `If-Match` to change only what you saw.",
     "schema": {"type": "string"},
@@ -410,7 +409,7 @@ def _refusal(status: int) -> Document:
         "description": text,
         "content": {_PROBLEM: {"schema": {"$ref": _REF.format(name="Problem")}}},
     }
-    if status in _LATER:
+    if status in problems.MAY_PASS:
         found["headers"] = {
             "Retry-After": {"description": "Seconds.", "schema": {"type": "integer", "minimum": 0}}
         }

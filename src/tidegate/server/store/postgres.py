@@ -23,7 +23,7 @@ from psycopg.adapt import Loader
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import TransactionStatus
 from psycopg.types.string import TextLoader
-from sqlalchemy import Connection, Engine, create_engine
+from sqlalchemy import Connection, Engine, RootTransaction, create_engine
 from sqlalchemy.exc import DBAPIError, PendingRollbackError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import NullPool, QueuePool
@@ -192,20 +192,13 @@ class PostgresStore(Writer):
     def _writing(self) -> Iterator[Connection]:
         """See `Writer`. It waits for its turn."""
         with translated():
-            conn, wire = self._connected()
-            changes.begin(conn, rows_later=True)
-            turn = conn.begin()
+            conn, wire, turn = self._in_turn()
             held = False
             try:
-                self._wait_for_turn(conn)
                 held = self._held_back(conn)
                 yield conn
             except BaseException as error:
-                # the server may have ended it meanwhile, and let others write
-                self._shared.doubt() if wire.closed else self._shared.done(committed=False)
-                with contextlib.suppress(SQLAlchemyError):
-                    turn.rollback()
-                self._drop_if_useless(error)
+                self._given_up(turn, wire, error)
                 raise
             try:
                 turn.commit()
@@ -222,6 +215,36 @@ class PostgresStore(Writer):
             self._unsure = False
             if held:
                 self._shared.held()
+
+    def _in_turn(self) -> tuple[Connection, Wire, RootTransaction]:
+        """Begin a transaction and wait for its turn. A connection that broke since it was used last is made anew: nothing was asked of it yet."""
+        stood = self._own is not None
+        try:
+            return self._begun()
+        except (DBAPIError, PendingRollbackError):
+            if not stood or self._own is not None:
+                raise
+            self._patient = True
+            return self._begun()
+
+    def _begun(self) -> tuple[Connection, Wire, RootTransaction]:
+        conn, wire = self._connected()
+        changes.begin(conn, rows_later=True)
+        turn = conn.begin()
+        try:
+            self._wait_for_turn(conn)
+        except BaseException as error:
+            self._given_up(turn, wire, error)
+            raise
+        return conn, wire, turn
+
+    def _given_up(self, turn: RootTransaction, wire: Wire, error: BaseException) -> None:
+        """Undo a transaction in which something failed."""
+        # the server may have ended it meanwhile, and let others write
+        self._shared.doubt() if wire.closed else self._shared.done(committed=False)
+        with contextlib.suppress(SQLAlchemyError):
+            turn.rollback()
+        self._drop_if_useless(error)
 
     def on_setback(self, hold: Callable[[Connection], object]) -> None:
         """See `Store`."""

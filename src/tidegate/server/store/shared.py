@@ -142,6 +142,7 @@ class Shared:
         self._noted: tuple[int, int] | None = None
         self._noted_row: ChangeRow | None = None
         self._written = 0
+        self._settled = 0
         self._anew = False
         self._joined = False
         with ground.look() as raw:
@@ -209,6 +210,7 @@ class Shared:
     def held(self) -> None:
         """Say that everything was held in the database that went back, and that this is committed; what is in memory is read anew before anybody begins."""
         self._fresh_until = 0.0
+        self._settled = 0
         self._own.clear()
         self._ground.forget()
         self._mark = self._noted_row
@@ -224,13 +226,17 @@ class Shared:
     def settle(self) -> None:
         """Wait until every living process has seen what was committed here, or may not answer by what it had before.
 
-        A lease is over `LEASE_S` after a look that began before the commit, whatever became of the process.
+        A lease is over `LEASE_S` after a look that began before the commit, whatever became of the process. Where nothing was committed since it was waited for
+        last, nobody is asked: what is refused while the database is away is refused at once.
         """
         if not self._joined:
             return
         seq, end = self._written, clock_s() + LEASE_S
+        if seq == self._settled:
+            return
         while clock_s() < end and self._ground.behind(seq):
             time.sleep(_SETTLE_S)
+        self._settled = seq
 
     def close(self) -> None:
         """Stop following, and leave."""

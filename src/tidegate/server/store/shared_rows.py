@@ -15,6 +15,7 @@ import contextlib
 import os
 import select
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any, Final
@@ -135,6 +136,7 @@ class RowGround:
             return sum(seen < seq for seen in self._observe(self._ask()).values())
         except Exception:  # noqa: BLE001 - the lease of each of them runs out all the same
             self._asking = None
+            time.sleep(LOOK_S)
             return 1
 
     def _ask(self) -> Raw:

@@ -7,7 +7,7 @@ from litestar.datastructures import Cookie
 from litestar.enums import MediaType
 from litestar.params import QueryParameter
 
-from tidegate.core.errors import RequestError, TidegateError
+from tidegate.core.errors import RequestError
 from tidegate.server.people.sessions import HALF_PREFIX, HALF_S, Origin
 from tidegate.server.people.single_sign_on import BACK, FLOW_S, SingleSignOn
 from tidegate.server.scopes import ANYBODY, PERMISSION
@@ -66,7 +66,7 @@ class Door(Controller):
                 )
             )
             problem, status = "Name and password do not match an account.", 401
-        except TidegateError as error:
+        except RequestError as error:
             session, problem, status = None, error.detail, _status(error)
         if session is None:
             return _ask(site, request, to, name=name, problem=problem, status=status)
@@ -90,7 +90,7 @@ class Door(Controller):
                 if people is not None
                 else None
             )
-        except TidegateError as error:
+        except RequestError as error:
             return _page(site, "code", CodePage(next=to, problem=error.detail), _status(error))
         if session is None:
             problem = "That took too long. Begin again."
@@ -184,7 +184,7 @@ def _half(request: WebRequest, site: Site, half: str, to: str) -> Response[Any]:
     return _page(site, "code", CodePage(next=to), 200, cookie)
 
 
-def _status(error: TidegateError) -> int:
+def _status(error: RequestError) -> int:
     return 429 if error.code == "request.rate_limited" else 401
 
 

@@ -16,7 +16,7 @@ from litestar.params import FromPath, QueryParameter
 
 from tidegate.core.errors import RequestError, TidegateError
 from tidegate.server.people.sessions import StaleError
-from tidegate.server.problems import status_of
+from tidegate.server.problems import MAY_PASS, status_of
 from tidegate.server.scopes import ANYBODY, PERMISSION, demanded
 from tidegate.server.web.assets import Assets
 from tidegate.server.web.audit import AuditPages
@@ -41,6 +41,9 @@ TITLES: Final[dict[str, str]] = {
     "request.conflict": "It has changed meanwhile",
     "request.approval_needed": "A second person has to consent",
     "server.busy": "Busy",
+    "data.unreachable": "The database is away",
+    "data.read_only": "The database cannot be written",
+    "data.outcome_unknown": "It may have been done",
     "server.internal": "Something went wrong here",
 }
 
@@ -190,10 +193,11 @@ def _problem_page(request: WebRequest, problem: Problem) -> Response[Any]:
         else "/"
     )
     # The handler's own site is not at hand here: an error can come before dependencies are resolved.
+    unchanged = request.method == "POST" and problem.code != "data.outcome_unknown"
     html = _plain_renderer().page(
-        "problem", {"page": problem, "back": back or "/", "posted": request.method == "POST"}
+        "problem", {"page": problem, "back": back or "/", "unchanged": unchanged}
     )
     headers = HEADERS | {"Cache-Control": "no-store"}
-    if problem.status in {429, 503}:
+    if problem.status in MAY_PASS:
         headers = headers | {"Retry-After": "5"}
     return Response(html, status_code=problem.status, media_type=MediaType.HTML, headers=headers)

@@ -412,7 +412,7 @@ def test_the_button_leads_there_and_back(door: Door) -> None:
             assert "evil" not in back.text
             assert door.auth.actor_of_session(str(client.cookies[SESSION]), NOW) is not None
             again = client.get("/sign-in/single/back", params=answer)
-            assert again.status_code == 400
+            assert again.status_code == 403
             assert answer["code"] not in again.text
 
 

@@ -325,7 +325,7 @@ def test_a_bundle_that_is_refused_says_the_same_code_as_a_device(client: Client)
     answer = client.post(
         "/releases", data={"csrf": token}, files={"bundle": ("x.bundle", b"nonsense")}
     )
-    assert answer.status_code == 400
+    assert answer.status_code == 422
     assert "release.malformed" in answer.text
 
 

@@ -318,7 +318,7 @@ def test_a_paused_rollout_is_resumed_with_a_reason(office: Office) -> None:
     begin(office)
     assert office.post("/rollouts/gw1-1.2.0/pause") == 303
     assert "Paused" in office.page("/rollouts/gw1-1.2.0")
-    assert office.post("/rollouts/gw1-1.2.0/resume") == 400
+    assert office.post("/rollouts/gw1-1.2.0/resume") == 409
     assert office.post("/rollouts/gw1-1.2.0/resume", reason="checked") == 303
     assert "Active" in office.page("/rollouts/gw1-1.2.0")
 
@@ -502,7 +502,7 @@ def test_a_signed_bundle_is_published_from_the_page_and_a_changed_one_refused(
     status, to, _ = upload(lab.trust.read_bytes())
     assert (status, to) == (303, "/releases")
     status, _, text = upload(unsigned)
-    assert status == 400
+    assert status == 422
     assert re.findall(r"<code>([a-z_.]+)</code>", text) == ["sig.unknown_key"]
     status, to, _ = upload(signed)
     assert (status, to) == (303, "/releases/box-3.0.0")
