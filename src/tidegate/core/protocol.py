@@ -30,6 +30,8 @@ Nonce = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}$(?!\n)")]
 #: Numbers that nothing else bounds: larger ones survive neither a database nor a browser.
 Count = Annotated[int, Meta(ge=0, le=INTEGER_MAX)]
 Ordinal = Annotated[int, Meta(ge=1, le=INTEGER_MAX)]
+#: How often something was done: fits 32 bits, which is what databases keep for it.
+Times = Annotated[int, Meta(ge=0, le=(1 << 31) - 1)]
 Text = Annotated[str, Meta(max_length=512)]
 Short = Annotated[str, Meta(max_length=64)]
 Ident = Annotated[
@@ -494,7 +496,7 @@ class EventBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     kind: EventKind
     boot_id: Short = ""
     update: Ident | None = None
-    attempt: Count = 0
+    attempt: Times = 0
     release_counter: Count = 0
     from_counter: Count = 0
     variant: Short = ""
@@ -507,7 +509,7 @@ class EventBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     running_sha256: Sha256 | None = None
     running_version: Short = ""
     bytes: Count = 0
-    resumes: Count = 0
+    resumes: Times = 0
     #: `permit_returned`: the question whose permit is given back; without it, every permit of this update is.
     nonce: Nonce | None = None
     metrics: Metrics | None = None
@@ -534,7 +536,7 @@ class LogWish(msgspec.Struct, frozen=True, kw_only=True):
     """The server would like to see the log of this attempt's failure. A device may leave it at that."""
 
     update: Ident
-    attempt: Count
+    attempt: Times
 
 
 class EventsAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -553,7 +555,7 @@ class LogRequest(msgspec.Struct, frozen=True, kw_only=True):
     """`POST /d/v1/log`, after a `want_log`: the end of the device's log, UTF-8 in zlib's format. Untrusted text; nothing is decided by it."""
 
     update: Ident
-    attempt: Count
+    attempt: Times
     data: Annotated[bytes, Meta(max_length=LOG_BYTES_MAX)]
 
 

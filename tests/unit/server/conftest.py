@@ -20,6 +20,7 @@ OVER_BOTH: Final = frozenset(
         "test_device_side",
         "test_doctor",
         "test_exactly_once",
+        "test_greatest_values",
         "test_every_act",
         "test_incidents",
         "test_jobs",

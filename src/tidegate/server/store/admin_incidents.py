@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, case, func, insert, or_, select, update
 
 from tidegate.server.store import tables as t
-from tidegate.server.store.ordering import NEWEST, Order
+from tidegate.server.store.ordering import NEWEST, Order, by_code_point
 
 Row = dict[str, Any]
 _INCIDENT = (
@@ -157,6 +157,7 @@ def outcomes(
     `acted`: only devices that had leave to activate, or failed to install. `after`: (state_at, device) of the row before the first.
     """
     u, d = t.update.c, t.device.c
+    name = by_code_point(conn, d.id)
     asked = (
         select(
             d.id, u.variant, u.ring, u.state, u.reason, u.state_at, u.from_counter,
@@ -164,7 +165,7 @@ def outcomes(
         )
         .join(t.device, d.row == u.device_row)
         .where(u.rollout_id == rollout_id)
-        .order_by(u.state_at.desc() if newest_first else u.state_at, d.id)
+        .order_by(u.state_at.desc() if newest_first else u.state_at, name)
         .limit(limit)
     )  # fmt: skip
     if variant:
@@ -172,7 +173,7 @@ def outcomes(
     if acted:
         asked = asked.where(or_(u.permitted_at.is_not(None), u.reason.startswith("install.")))
     if after != (0, ""):
-        later = (u.state_at > after[0]) | ((u.state_at == after[0]) & (d.id > after[1]))
+        later = (u.state_at > after[0]) | ((u.state_at == after[0]) & (name > after[1]))
         asked = asked.where(later)
     # State by state the index gives them in order, and the rest is never looked at; all states at once would have to be sorted first.
     each = [

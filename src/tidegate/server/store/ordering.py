@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import ColumnElement, Select
+from sqlalchemy import ColumnElement, Connection, Select
+
+from tidegate.server.store.raw import is_postgres
 
 Row = dict[str, Any]
 
@@ -39,6 +41,11 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
         """Cut a page out of `limit + 1` rows; return it and the order of the next one, None where it is the last."""
         more = self.behind(rows[limit - 1][self.by]) if len(rows) > limit else None
         return rows[:limit], more
+
+
+def by_code_point(conn: Connection, column: ColumnElement[str]) -> ColumnElement[str]:
+    """Return a column of texts that is ordered and compared as Python does it, whatever locale a PostgreSQL database was made with."""
+    return column.collate("C") if is_postgres(conn) else column
 
 
 #: The order in which rows are added, the newest first.
