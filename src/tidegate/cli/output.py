@@ -233,7 +233,7 @@ def fail(error: TidegateError, *, as_json: bool) -> int:
     if meaning and meaning != error.detail:
         lines.append(f"  why   {meaning}")
     if error.hint:
-        lines.append(f"  do    {error.hint}")
+        lines.append(f"  do    {printable(error.hint)}")
     lines.append(f"  more  tidegate explain {error.code}")
     click.echo("\n".join(lines), err=True)
     return code

@@ -40,19 +40,19 @@ def problem(status: int, body: bytes) -> TidegateError:
         code = _by_status(status)
     if code == "request.unauthenticated":
         return RequestError(code, detail, hint=_SIGN_IN)
-    return error_of(code, detail)
+    return error_of(code, detail, str(found.get("hint") or "")[:1000])
 
 
-def error_of(code: str, detail: str) -> TidegateError:
-    """Return an error of the class that says who must act on this code."""
+def error_of(code: str, detail: str, hint: str = "") -> TidegateError:
+    """Return an error of the class that says who must act on this code; `hint`: what to do, where the server knows better than the code."""
     family = code.partition(".")[0]
     if family in _PUBLISHER:
-        return PublisherError(code, detail)
+        return PublisherError(code, detail, hint=hint)
     if family in ("download", "link"):
-        return TransferError(code, detail)
+        return TransferError(code, detail, hint=hint)
     if code in ("server.busy", "request.rate_limited", "data.locked", "blobs.unreachable"):
-        return BusyError(code, detail)
-    return RequestError(code, detail)
+        return BusyError(code, detail, hint=hint)
+    return RequestError(code, detail, hint=hint)
 
 
 def _by_status(status: int) -> str:

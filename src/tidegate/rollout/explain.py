@@ -260,14 +260,12 @@ def why(facts: DeviceFacts, now: int) -> tuple[Check, ...]:
             _let_go(facts),
             *([_ring_open(facts), _its_turn(facts, now)] if facts.let_go else []),
         ]
-    return (
-        *checks,
-        _not_inhibited(facts),
-        _window_open(facts, now),
-        *([_owner_decides(facts)] if facts.by_owner else []),
-        _permitted(facts),
-        _own_word(facts),
-    )
+    checks += [_not_inhibited(facts), _window_open(facts, now)]
+    checks += [_owner_decides(facts)] if facts.by_owner else []
+    nothing_comes = not facts.update_state and not all(check.ok for check in checks)
+    if nothing_comes and not facts.waiting:
+        return tuple(checks)
+    return (*checks, _permitted(facts), _own_word(facts))
 
 
 def verdict(facts: DeviceFacts, now: int) -> str:

@@ -13,6 +13,7 @@ import msgspec
 
 from tidegate.core.amounts import format_duration, format_size, parse_duration
 from tidegate.core.errors import ConfigError
+from tidegate.core.nearest import did_you_mean
 from tidegate.rollout import gates, query
 from tidegate.rollout.evidence.settings import DELTAS_PPM, MILLION, Harm
 from tidegate.rollout.gates.evidence import Weighed
@@ -52,7 +53,7 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True):
     """Whom a rollout would reach and under which conditions.
 
     `offered`: ring → variant → devices. `payload`: bytes of one device's download, `rate` what the server's budget allows a second (0 = no bound).
-    `starts_at`, `deadline` in unix seconds (0 = none), `opens_at` when its activation window opens next (0 = any time, or only the device knows).
+    `starts_at`, `deadline` in unix seconds (0 = none), `opens_at` when its activation window opens next (0 = any time).
     """
 
     offered: Mapping[str, Mapping[str, int]]
@@ -62,6 +63,8 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True):
     payload: int = 0
     rate: int = 0
     conflicts: tuple[Conflict, ...] = ()
+    #: Names of the groups that there are; None = not looked up.
+    groups: frozenset[str] | None = None
 
     @property
     def devices(self) -> int:
@@ -76,6 +79,7 @@ def lint(policy: Policy, scope: Scope) -> tuple[Lint, ...]:
         *_rings(policy, scope),
         *_conflicts(scope),
         *_whom(policy),
+        *_groups(policy, scope),
         *_detection(policy, scope.devices),
     ]
     order = {"error": 0, "warning": 1, "note": 2}
@@ -179,7 +183,10 @@ def _rings(policy: Policy, scope: Scope) -> Iterator[Lint]:
             name: count for name, count in scope.offered.get(ring.name, {}).items() if count
         }
         if not variants:
-            yield _note("lint.ring_empty", f"ring {ring.name} has no device")
+            only = query.confined_to(query.parse(ring.audience), "group")
+            gone = sorted(only - scope.groups) if scope.groups is not None else []
+            why = f": there is no group {', '.join(gone)}" if gone else ""
+            yield _note("lint.ring_empty", f"ring {ring.name} has no device{why}")
             continue
         for name in sorted(variants.keys() - seen if seen else ()):
             text = f"{name}: ring {ring.name} is their first, with {variants[name]:,} devices"
@@ -196,6 +203,22 @@ def _whom(policy: Policy) -> Iterator[Lint]:
     elif any("seen" in query.parse(ring.audience).names for ring in policy.rings):
         text = "a device that asks was heard just now, so `seen` keeps nobody out or everybody: make it a snapshot (dynamic = false)"
         yield _warning("lint.seen", text)
+
+
+def _groups(policy: Policy, scope: Scope) -> Iterator[Lint]:
+    """Say which groups are named that there are not: a slip in `not group:frozen` lets everybody in whom it was to keep out."""
+    missing: dict[str, list[str]] = {}
+    for ring in policy.rings if scope.groups is not None else ():
+        asked = query.parse(ring.audience)
+        only = query.confined_to(asked, "group")
+        for name in sorted(query.named(asked, "group") - (scope.groups or frozenset())):
+            # A ring of a group alone that is not there is empty, and that is told of the ring.
+            if name not in only or scope.offered.get(ring.name):
+                missing.setdefault(name, []).append(ring.name)
+    for name, rings in missing.items():
+        near = did_you_mean(name, scope.groups or ())
+        text = f"there is no group {name} (ring {', '.join(rings)}): nobody is in it, and `not group:{name}` keeps nobody out{near}"
+        yield _warning("lint.no_group", text)
 
 
 def _first_step(policy: Policy, ring: RingSpec, devices: int, all_devices: int) -> Iterator[Lint]:

@@ -54,7 +54,7 @@ import msgspec
 
 from tidegate.core import amounts
 from tidegate.core.errors import ConfigError, RequestError
-from tidegate.core.nearest import did_you_mean
+from tidegate.core.nearest import did_you_mean, nearest
 from tidegate.core.reasons import family, is_reason
 from tidegate.rollout import engine, gates, holdback, query, retry
 from tidegate.rollout.model import ALL_BP, Deadlines, GateSpec, Policy, Retry, RingSpec
@@ -352,9 +352,10 @@ def caps(data: Mapping[str, Any], where: str) -> dict[str, int]:
     for name, value in data.items():
         own = name.startswith("attr.") and 5 < len(name) <= 69
         if name not in _CAPPED and not own:
-            known = f'{", ".join(_CAPPED)}, or a device\'s own as "attr.NAME"'
-            near = did_you_mean(name, _CAPPED)
-            raise _wrong(f'{where}: "{name[:40]}" cannot be capped{near}; there are {known}')
+            known = f'there are {", ".join(_CAPPED)}, or a device\'s own as "attr.NAME"'
+            near = nearest(name, _CAPPED)
+            meant = f'; did you mean "{near}"?' if near else ""
+            raise _wrong(f'{where}: "{name[:40]}" cannot be capped{meant}; {known}')
         most = _count(value, f"{where}.{name}")
         if most:
             found[name] = most

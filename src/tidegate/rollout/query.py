@@ -468,6 +468,23 @@ def confined_to(query: Query, kind: str) -> frozenset[str]:
     return frozenset(one.name for one in parts if isinstance(one, Member) and one.kind == kind)
 
 
+def named(query: Query, kind: str) -> frozenset[str]:
+    """Return the groups (or tags: `kind`) that a query names anywhere."""
+    return frozenset() if query.root is None else _named(query.root, kind)
+
+
+def _named(node: Node, kind: str) -> frozenset[str]:
+    match node:
+        case Member():
+            return frozenset({node.name} if node.kind == kind else ())
+        case Has() | Compare():
+            return frozenset()
+        case Not():
+            return _named(node.part, kind)
+        case _:
+            return frozenset().union(*(_named(part, kind) for part in node.parts))
+
+
 def _names(node: Node) -> frozenset[str]:
     match node:
         case Has() | Compare():

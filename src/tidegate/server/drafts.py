@@ -26,6 +26,8 @@ _DELIVERY_KEYS: Final = (
 )  # fmt: skip
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _AUDIENCE_MAX: Final = 1000
+#: Every whole hour from UTC-12 to UTC+14; these names count westward.
+_ON_EARTH: Final = tuple(f"Etc/GMT{hours:+d}" for hours in range(-14, 13))
 
 
 class Draft(msgspec.Struct, frozen=True, kw_only=True):
@@ -197,11 +199,12 @@ def _windows(table: Mapping[str, Any], key: str) -> tuple[str, ...]:
 
 
 def opens_at(delivery: DeliveryPolicy, at: int) -> int:
-    """Return when the activation window opens next from `at` on (unix seconds); 0 = any time, or in a zone that only the device knows."""
-    if not delivery.activate_window or delivery.zone == "device":
+    """Return when the activation window opens next from `at` on (unix seconds); 0 = any time. In a zone that only the device knows: for the first on Earth."""
+    if not delivery.activate_window:
         return 0
     windows = schedule.parse_windows(delivery.activate_window)
-    return schedule.next_open(windows, schedule.load_zone(delivery.zone), at) or 0
+    zones = _ON_EARTH if delivery.zone == "device" else (delivery.zone,)
+    return min(schedule.next_open(windows, schedule.load_zone(one), at) or 0 for one in zones)
 
 
 def _start(value: object) -> int:

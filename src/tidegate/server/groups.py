@@ -12,7 +12,8 @@ from tidegate.core.errors import RequestError
 from tidegate.core.hardware import Hardware
 from tidegate.core.nearest import did_you_mean
 from tidegate.core.release import Component
-from tidegate.rollout import cohort
+from tidegate.rollout import cohort, keeping
+from tidegate.rollout.query import confined_to, named
 from tidegate.server import audit, snapshot
 from tidegate.server.auth import Actor
 from tidegate.server.store import Connection, changes
@@ -184,11 +185,29 @@ def remove(conn: Connection, name: str, actor: Actor, now: int) -> None:
     """Remove a group. Audiences that name it then match nobody by it.
 
     Raises:
-        RequestError: `request.not_found`.
+        RequestError: `request.not_found`; `request.conflict`: a rollout keeps devices out by it, and they would be let in unasked.
     """
     found = _row(conn, name)
+    _require_not_needed(conn, name)
     rows.drop_group(conn, int(found["id"]))
     _noted(conn, "group.remove", name, actor, now, {})
+
+
+def _require_not_needed(conn: Connection, name: str) -> None:
+    """Insist that no rollout keeps devices out by a group: letting them in is a person's act, not what follows from tidying up."""
+    for live in snapshot.load_live(conn):
+        entries = keeping.queries(live.rollout.isolated)
+        asked = [cohort.parse(keeping.query_of(one)) for one in entries]
+        out = any(name in named(one, "group") for one in asked)
+        if live.fixed is None and live.row.state != "completed":
+            audiences = [cohort.parse(ring.audience) for ring in live.rollout.policy.rings]
+            out |= any(name in named(one, "group") - confined_to(one, "group") for one in audiences)
+        if out:
+            raise RequestError(
+                "request.conflict",
+                f"{live.row.name} keeps devices out by group {name}: without it they would be let in",
+                hint="edit its audience, or let them in again (tidegate rollout readmit), then remove the group",
+            )
 
 
 def _noted(

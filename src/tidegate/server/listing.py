@@ -93,7 +93,13 @@ def updates(
 
 
 def stragglers(
-    conn: Connection, name: str, now: int, *, after: int = 0, limit: int = 200
+    conn: Connection,
+    name: str,
+    now: int,
+    bounds: why.Bounds = why.NO_BOUNDS,
+    *,
+    after: int = 0,
+    limit: int = 200,
 ) -> tuple[list[Straggler], int]:
     """Return devices that still run what a way back leads away from, and the cursor of the next page (0 = none).
 
@@ -101,6 +107,7 @@ def stragglers(
         conn: any connection; reads devices of the product until a page is full.
         name: of a way back, or of the rollout that is brought back: then its newest one; untrusted.
         now: unix seconds.
+        bounds: of the server.
         after: cursor.
         limit: most of them.
 
@@ -112,7 +119,7 @@ def stragglers(
     assert parent is not None  # noqa: S101 - a way back has what it leads away from
     matches = cohort.parse(str(child["audience"])).matches
     book = Book(conn)
-    reasons = _Reasons(conn, child, now)
+    reasons = _Reasons(conn, child, now, bounds)
     found: list[Straggler] = []
     last = 0
     for device in device_rows.running(
@@ -140,9 +147,10 @@ def stragglers(
 class _Reasons:
     """Why devices have not gone back, asked of many."""
 
-    def __init__(self, conn: Connection, child: Row, now: int) -> None:
+    def __init__(self, conn: Connection, child: Row, now: int, bounds: why.Bounds) -> None:
         self._conn = conn
         self._now = now
+        self._bounds = bounds
         self._to = str(child["release"])
         self._by_grant = child["grant_id"] is not None
         self._digests = {one.install.sha256 for one in reach.targets(conn, child["release_id"])}
@@ -155,7 +163,7 @@ class _Reasons:
             return f"its security floor is above {self._to}"
         if where == "elsewhere" and not self._by_grant:
             return f"does not hold {self._to} in its other slot"
-        return why.tell(self._conn, str(device["id"]), self._now).verdict
+        return why.tell(self._conn, str(device["id"]), self._now, self._bounds).verdict
 
 
 def _way_back(conn: Connection, name: str) -> Row:

@@ -25,6 +25,7 @@ from tidegate.server.headcount import Sample
 from tidegate.server.planning import Audience
 from tidegate.server.reach import Reach
 from tidegate.server.store import Connection, changes
+from tidegate.server.store import admin_devices as device_rows
 from tidegate.server.store import admin_rollouts as rows
 
 Row = dict[str, Any]
@@ -68,7 +69,7 @@ def preview(
     found = reach.measure(
         conn, release, draft.policy, now, retry_refused=again, others=others, sample=sample
     )
-    return _linted(draft, found, now, rate)
+    return _linted(conn, draft, found, now, rate)
 
 
 def bound(conn: Connection, draft: Draft, audience: Audience, now: int, rate: int = 0) -> Reach:
@@ -85,7 +86,8 @@ def bound(conn: Connection, draft: Draft, audience: Audience, now: int, rate: in
     _existing(conn, draft)
     counts = audience(conn, unmade(draft), str(release["product"]), now)
     payload = reach.payload_of(reach.targets(conn, int(release["id"])))
-    return _linted(draft, reach.at_most(release, draft.policy, counts, payload), now, rate)
+    found = reach.at_most(release, draft.policy, counts, payload)
+    return _linted(conn, draft, found, now, rate)
 
 
 def require_to_create(conn: Connection, draft: Draft, actor: Actor) -> None:
@@ -112,7 +114,7 @@ def unmade(draft: Draft) -> Rollout:
     )  # fmt: skip
 
 
-def _linted(draft: Draft, found: Reach, now: int, rate: int) -> Reach:
+def _linted(conn: Connection, draft: Draft, found: Reach, now: int, rate: int) -> Reach:
     starts_at = max(now, draft.start_at)
     scope = Scope(
         offered={ring.name: ring.variants for ring in found.rings},
@@ -122,6 +124,7 @@ def _linted(draft: Draft, found: Reach, now: int, rate: int) -> Reach:
         payload=found.payload,
         rate=rate,
         conflicts=found.conflicts,
+        groups=frozenset(str(one["name"]) for one in device_rows.groups(conn)),
     )
     lints = lint(draft.policy, scope)
     warnings = tuple(one.text for one in lints if one.level != "note")

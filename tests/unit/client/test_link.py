@@ -15,6 +15,7 @@ from tidegate.client.link import TRIES, Call, quoted
 from tidegate.client.problems import wait_of
 from tidegate.client.stream import events_of
 from tidegate.core.errors import (
+    HINTS,
     BusyError,
     ConfigError,
     PublisherError,
@@ -262,3 +263,12 @@ def test_any_answer_is_an_error_with_a_known_code(
 ) -> None:
     found = problem(status, body)
     assert (found.code, type(found)) == (code, kind)
+
+
+def test_what_the_server_says_to_do_is_told_and_where_it_says_nothing_the_code_does() -> None:
+    told = problem(409, b'{"code":"request.conflict","detail":"no way back","hint":"sign one"}')
+    assert (told.detail, told.hint) == ("no way back", "sign one")
+    assert problem(409, b'{"code":"request.conflict"}').hint == HINTS["request.conflict"]
+    assert (
+        len(problem(409, b'{"code":"request.conflict","hint":"%s"}' % (b"x" * 9000)).hint) == 1000
+    )

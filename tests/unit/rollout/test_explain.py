@@ -93,6 +93,12 @@ def test_a_device_that_was_admitted_is_not_asked_whose_turn_it_is() -> None:
     assert "ring.open" not in codes
 
 
+def test_a_device_that_something_keeps_out_is_not_about_to_be_offered_anything() -> None:
+    said = [check.text for check in explain.why(_with(refusal="compat.hardware"), NOW)]
+    assert not [text for text in said if "about to be offered" in text or "permit" in text]
+    assert "the update is about to be offered" in explain.why(GOOD, NOW)[-1].text
+
+
 def test_past_the_permit_only_the_update_counts() -> None:
     facts = _with(update_state="verifying", window="Sat", opens_at=NOW + 9, inhibitors=("a",))
     assert explain.verdict(facts, NOW) == "gw1-01f77b is updating to gw1-2.4.1: verifying"

@@ -118,3 +118,24 @@ def test_errors_come_first() -> None:
         one.level for one in lint(NORMAL, Scope(offered=WHOLE, starts_at=NOW, deadline=NOW - 1))
     ]
     assert levels == sorted(levels, key=("error", "warning", "note").index)
+
+
+def test_groups_that_there_are_not_are_named() -> None:
+    policy = presets.policy_from_dict(
+        {
+            "ring": [
+                {"name": "a", "audience": "group:pilot", "gates": ["soak"]},
+                {"name": "b", "audience": "model = gw1 and not group:frzen"},
+            ]
+        }
+    )
+    offered = {"a": {"r3": 2}, "b": {"r3": 9}}
+    told = found(offered, policy, groups=frozenset({"frozen", "pilot"}))
+    assert told["lint.no_group"] == (
+        "warning: there is no group frzen (ring b): nobody is in it, and `not group:frzen` keeps nobody out; "
+        'did you mean "frozen"?'
+    )
+    assert "lint.no_group" not in found(offered, policy)
+    empty = found({"b": {"r3": 9}}, policy, groups=frozenset({"frzen"}))
+    assert empty["lint.ring_empty"] == "note: ring a has no device: there is no group pilot"
+    assert "lint.no_group" not in empty

@@ -295,6 +295,22 @@ def test_nobody_is_meant_by_what_changes_with_every_update(
     assert "device list --query" in json.loads(refused.body)["hint"]
 
 
+def test_a_group_that_keeps_devices_out_is_not_removed(api: Api) -> None:
+    api.rig.device("d1")
+    for name in ("frozen", "broken", "pilot"):
+        api.post("/groups", {"name": name, "devices": []})
+    rings = [{"name": "one", "audience": "group:pilot", "gates": ["soak"]}, {"name": "two", "audience": "not group:frozen"}]  # fmt: skip
+    api.post("/rollouts", {**POLICY, "release": "gw1-1.1.0", "ring": rings})
+    api.post("/rollouts/gw1-1.1.0/isolate", {"where": "group:broken"})
+    for name in ("frozen", "broken"):
+        refused = api.call("DELETE", f"/groups/{name}")
+        assert (refused.status, refused.code) == (409, "request.conflict")
+        assert f"keeps devices out by group {name}" in json.loads(refused.body)["detail"]
+    assert api.call("DELETE", "/groups/pilot").status == 204
+    api.post("/rollouts/gw1-1.1.0/readmit", {"where": "group:broken", "reason": "mended"})
+    assert api.call("DELETE", "/groups/broken").status == 204
+
+
 def test_a_ticket_signs_in_once(api: Api) -> None:
     api.accounts.create_account("olga", "viewer", "correct horse battery", ROOT, int(api.rig.now))
     made = api.post("/accounts/olga/ticket")

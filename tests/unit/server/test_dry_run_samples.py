@@ -5,7 +5,7 @@ from tests.unit.server.rig import Rig
 from tests.unit.server.test_audiences import populate
 from tests.unit.server.test_rollouts_admin import OLGA, Desk
 
-from tidegate.server import audiences, headcount
+from tidegate.server import audiences, drafts, headcount
 
 DATA = {
     "preset": "lab",
@@ -66,3 +66,13 @@ def test_everybody_of_a_ring_stands_for_somebody(rig: Rig) -> None:
     stands = [found.weights[meant.rings[row] - 1] for row in found.rows]
     assert sum(stands) == pytest.approx(meant.devices)
     assert len(found.rows) == 60
+
+
+def test_a_window_by_each_devices_own_clock_opens_where_the_day_begins_first() -> None:
+    monday = 1_764_547_200
+    windows = {"activate": ["Sat 02:00-05:00"]}
+    delivery = drafts.delivery_of({"windows": windows})
+    assert drafts.opens_at(delivery, monday) == monday + 4 * 86_400 + 12 * 3600
+    assert drafts.opens_at(drafts.delivery_of({}), monday) == 0
+    by_utc = drafts.delivery_of({"windows": {**windows, "zone": "UTC"}})
+    assert drafts.opens_at(by_utc, monday) == monday + 5 * 86_400 + 2 * 3600

@@ -11,7 +11,7 @@ from tests.unit.server.rig import Device, Rig
 from tidegate.core.errors import RequestError
 from tidegate.core.protocol import SlotState
 from tidegate.rollout import engine
-from tidegate.server import inquiry, listing, planning, recalls, rollouts, why
+from tidegate.server import caps, inquiry, listing, planning, recalls, rollouts, why
 from tidegate.server.acts import Outcome
 from tidegate.server.auth import Actor
 from tidegate.server.operations import Operations
@@ -365,6 +365,14 @@ def test_harm_after_completion_halts_and_the_devices_can_be_brought_back(desk: D
         lambda conn: listing.stragglers(conn, "gw1-1.2.0", int(desk.now), after=more)
     )
     assert ([one.device for one in rest], end) == (["d7"], 0)
+    desk.write(lambda conn: caps.keep_count(conn, "default", {"model": 1}))
+    assert devices[4].permit(devices[4].assignment()).envelope is not None
+    devices[5].tell("staged", devices[5].assignment())
+    bounds = why.Bounds({"model": 1})
+    capped, _ = desk.read(
+        lambda conn: listing.stragglers(conn, "gw1-1.2.0", int(desk.now), bounds, limit=2)
+    )
+    assert "no more than 1 at once, and there are 1 on their way (d4)" in capped[1].why
     devices[7].run(devices[7].assignment())
     assert not desk.read(
         lambda conn: listing.stragglers(conn, "gw1-1.2.0", int(desk.now), after=more)

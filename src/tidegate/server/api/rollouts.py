@@ -238,8 +238,9 @@ class RolloutRoutes(Controller):
     ) -> Stragglers:
         """List the devices that were ordered back and still run what they are to leave, each with why."""
         after = position_of(cursor)
+        bounds = why.bounds_of(desk.services.settings)
         items, more = desk.read(
-            lambda conn: listing.stragglers(conn, name, desk.now, after=after, limit=limit)
+            lambda conn: listing.stragglers(conn, name, desk.now, bounds, after=after, limit=limit)
         )
         return Stragglers(items=items, next=cursor_of(more))
 

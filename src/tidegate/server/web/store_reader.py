@@ -118,7 +118,9 @@ class StoreReader:
 
     def participants(self, name: str, state: str, cursor: str, now: int) -> ParticipantsPage | None:
         """Return one page of a rollout's devices by where they stand."""
-        return self._read(lambda conn: participants.page(conn, name, state, cursor, now))
+        return self._read(
+            lambda conn: participants.page(conn, name, state, cursor, now, self._bounds)
+        )
 
     def releases(self, now: int, sight: Sight = SEES_ALL) -> ReleasesPage:
         """Return the list of releases."""

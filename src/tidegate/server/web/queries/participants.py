@@ -7,6 +7,7 @@ from tidegate.server import listing
 from tidegate.server.store import Connection
 from tidegate.server.web import words
 from tidegate.server.web.views import ParticipantRow, ParticipantsPage
+from tidegate.server.why import NO_BOUNDS, Bounds
 
 PAGE: Final = 50
 STRAGGLERS: Final = "stragglers"
@@ -23,8 +24,10 @@ CHOICES: Final = (
 )
 
 
-def page(conn: Connection, name: str, state: str, cursor: str, now: int) -> ParticipantsPage | None:
-    """Return one page of a rollout's devices, or None: there is no such rollout. State and cursor are untrusted.
+def page(
+    conn: Connection, name: str, state: str, cursor: str, now: int, bounds: Bounds = NO_BOUNDS
+) -> ParticipantsPage | None:
+    """Return one page of a rollout's devices, or None: there is no such rollout. State and cursor are untrusted; `bounds` are the server's.
 
     Raises:
         RequestError: `request.invalid`: no such state.
@@ -34,7 +37,7 @@ def page(conn: Connection, name: str, state: str, cursor: str, now: int) -> Part
     note = ""
     try:
         if wanted == STRAGGLERS:
-            rows, more = _stragglers(conn, name, after, now)
+            rows, more = _stragglers(conn, name, after, now, bounds)
         else:
             rows, more = _updates(conn, name, wanted, after)
     except RequestError as error:
@@ -69,9 +72,9 @@ def _updates(
 
 
 def _stragglers(
-    conn: Connection, name: str, after: int, now: int
+    conn: Connection, name: str, after: int, now: int, bounds: Bounds
 ) -> tuple[tuple[ParticipantRow, ...], int]:
-    found, more = listing.stragglers(conn, name, now, after=after, limit=PAGE)
+    found, more = listing.stragglers(conn, name, now, bounds, after=after, limit=PAGE)
     rows = tuple(
         ParticipantRow(
             one.device, one.variant, one.site, "", one.state or "waiting", "", one.why, 0, one.last_seen
