@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import functools
+import itertools
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -11,6 +13,7 @@ from sqlalchemy import delete
 from tests.unit.server.test_api_routes import POLICY, Api, api
 
 from tidegate.server import following
+from tidegate.server.actors import Actor
 from tidegate.server.api import stream
 from tidegate.server.following import Place
 from tidegate.server.store import tables as t
@@ -174,9 +177,55 @@ def test_silence_is_filled_and_ends_with_the_token(
     assert ": nothing new" in api.rig.loop.run_until_complete(story())
 
 
-def _root() -> Any:
-    from tidegate.server.actors import Actor
+@pytest.mark.parametrize("end", ["revoked", "narrowed"])
+def test_a_stream_on_which_something_always_happens_ends_with_the_token_too(
+    api: Api, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    monkeypatch.setattr(stream, "HEARTBEAT_S", 0.2)
+    now = int(api.rig.now)
+    api.accounts.create_account("boss", "admin", "words and words", _root(), now)
+    boss = Actor(name="boss", role="admin")
+    _, api.tokens["admin"] = api.accounts.create_token("busy", "admin", boss, now)
 
+    async def story() -> str:
+        async with following_(api) as one:
+            await one.until("follow")
+            if end == "revoked":
+                await asyncio.to_thread(api.accounts.revoke_token, "busy", _root(), now)
+            else:
+                work = functools.partial(api.accounts.edit_account, "boss", _root(), now)
+                await asyncio.to_thread(work, grants=["viewer@product:gw1"])
+            async with asyncio.timeout(20):
+                for number in itertools.count():
+                    if one.task.done():
+                        break
+                    await asyncio.to_thread(_group, api, f"busy{number}")
+            return one.text
+
+    text = api.rig.loop.run_until_complete(story())
+    assert "busy0" in text
+    assert "nothing new" not in text
+
+
+def test_many_who_ask_at_once_get_no_more_streams_than_in_turn(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "STREAMS_MAX", 2)
+
+    async def story() -> int:
+        held = [Follower(api) for _ in range(6)]
+        async with asyncio.timeout(20):
+            while sum(one.task.done() for one in held) < 4:
+                await asyncio.sleep(0.01)
+        found = sum("follow" in one.text for one in held)
+        for one in held:
+            await one.leave()
+        return found
+
+    assert api.rig.loop.run_until_complete(story()) == 2
+
+
+def _root() -> Actor:
     return Actor(name="root", role="admin")
 
 

@@ -1,7 +1,7 @@
 """What happens, as server-sent events that name themselves, say where the reader stands, and go on from there: `/api/v1/events/stream`.
 
 A reader that comes back with the `Last-Event-ID` of the last event that it has misses nothing (`server.following`). One person has a bounded number of streams;
-who may not ask any more is told nothing any more.
+who may not ask any more is told nothing any more, ten seconds later at most.
 """
 
 import asyncio
@@ -114,16 +114,23 @@ async def _told(
     *,
     reports: bool,
 ) -> AsyncIterator[ServerSentEventMessage]:
-    name = request.user.name
+    name, loop = request.user.name, asyncio.get_running_loop()
+    if seats[name] >= STREAMS_MAX:
+        return  # several asked at once, and each saw the last free seat
     seats[name] += 1
     news = desk.live.stream(HEARTBEAT_S)
-    waiting = asyncio.ensure_future(anext(news))
+    waiting, asked = asyncio.ensure_future(anext(news)), loop.time()
     try:
         await asyncio.sleep(
             0
         )  # whoever waits is told of what happens from here on, so nothing falls between the first look and the waiting
         yield ServerSentEventMessage(comment="follow", data=None, id=str(place), retry=_AGAIN_MS)
         while True:
+            # by the clock, not in silence alone: where something happens all the time there is none
+            if loop.time() - asked >= HEARTBEAT_S:
+                if not await asyncio.to_thread(_may, request, desk):
+                    return
+                asked = loop.time()
             found, place, more = await asyncio.to_thread(_look, desk, place, kinds, reports)
             for behind, told in found:
                 yield ServerSentEventMessage(
@@ -135,12 +142,12 @@ async def _told(
             waiting = asyncio.ensure_future(anext(news))
             if change is not None:
                 await asyncio.sleep(GATHER_S)
-            elif await asyncio.to_thread(_may, request, desk):
-                yield ServerSentEventMessage(comment="nothing new", data=None)
             else:
-                return
+                yield ServerSentEventMessage(comment="nothing new", data=None)
     finally:
         seats[name] -= 1
+        if not seats[name]:
+            del seats[name]
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
         await news.aclose()

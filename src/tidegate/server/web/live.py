@@ -14,7 +14,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromQuery, QueryParameter
 from litestar.response import Stream
 
-from tidegate.core.errors import BusyError, RequestError
+from tidegate.core.errors import BusyError, RequestError, TidegateError
 from tidegate.server.actors import Sight
 from tidegate.server.scopes import ABOUT, LISTED, PERMISSION, WHOLE
 from tidegate.server.web import guard
@@ -27,10 +27,12 @@ TICK_S: Final = 1.0
 BEAT_S: Final = 10.0
 #: How often a page is drawn again although nothing happened: "seen 38 s ago" grows old by itself.
 REDRAW_S: Final = 15.0
-#: How often the session behind a stream is looked at again.
+#: How often it is looked again whether whoever is behind a stream may see its page.
 RECHECK_S: Final = 60.0
 MOST_STREAMS: Final = 500
 _MOST_VIEWS: Final = 64
+#: The permission that every page takes.
+_READ: Final = "fleet.read"
 #: Page → what it is about.
 _ABOUT: Final = {
     "fleet": WHOLE,
@@ -137,7 +139,7 @@ class Listener:
         }
 
     async def run(self, since: int) -> AsyncIterator[bytes]:
-        """Send what changed after `since`, then listen on until the page goes away or the session ends."""
+        """Send what changed after `since`, then listen on until the page goes away, the session ends or may not see it any more."""
         loop = asyncio.get_running_loop()
         position = await self.pulse.position(self.site)
         yield b"retry: 3000\n\n"
@@ -163,12 +165,20 @@ class Listener:
                 yield event("beat", str(self.site.now()), position)
             if now - checked_at >= RECHECK_S:
                 checked_at = now
-                if await self._signed_out():
+                if not await self._may_still():
                     return
 
-    async def _signed_out(self) -> bool:
-        session, now = self.visit.session, self.site.now()
-        return await self.site.run(lambda: self.site.auth.account(session, now)) is None
+    async def _may_still(self) -> bool:
+        """Say whether whoever looks still is who came, holds what they held, and sees what the page is about; a page that has to ask anew is shown as it is now."""
+        site, visit, now = self.site, self.visit, self.site.now()
+        if await site.run(lambda: site.auth.account(visit.session, now)) != visit.account:
+            return False
+        try:
+            fresh = Visit(visit.account, visit.session, now)
+            await site.check(fresh, _READ, _ABOUT[self.page], self.key)
+        except TidegateError:
+            return False
+        return True
 
 
 def _absent(region: str, view: Any) -> bool:
@@ -182,7 +192,7 @@ class Live(Controller):
 
     include_in_schema = False
 
-    @get("/live", opt={PERMISSION: "fleet.read", ABOUT: LISTED})
+    @get("/live", opt={PERMISSION: _READ, ABOUT: LISTED})
     async def listen(
         self,
         request: WebRequest,
@@ -196,7 +206,7 @@ class Live(Controller):
         visit = await site.visit(request)
         if page not in LIVE:
             raise RequestError("request.not_found", "No such live page.")
-        await site.check(visit, "fleet.read", _ABOUT[page], key)
+        await site.check(visit, _READ, _ABOUT[page], key)
         if pulse.streams >= MOST_STREAMS:
             raise BusyError("server.busy", "Too many live pages are open.")
         last = request.headers.get("last-event-id", "")

@@ -6,6 +6,7 @@ from tests.browser.accounts import ALL, FixtureAuth
 from tests.browser.fixtures import FixtureStory
 from tests.browser.records import NOW
 
+from tidegate.core.errors import RequestError
 from tidegate.server.web import live
 from tidegate.server.web.live import Listener, Pulse, event
 from tidegate.server.web.reader import Account
@@ -106,6 +107,35 @@ def test_a_quiet_stream_beats_and_ends_with_its_session(monkeypatch: pytest.Monk
 
     out = asyncio.run(asyncio.wait_for(run(), 20))
     assert names(out) == {"beat"}
+
+
+@pytest.mark.parametrize("change", ["holds less", "sees less"])
+def test_a_stream_ends_when_its_reader_may_see_less_than_at_its_beginning(
+    monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    """Who signs in by a provider keeps a session when their groups change; and a device can leave the group by which it is seen."""
+    monkeypatch.setattr(live, "TICK_S", 0.01)
+    monkeypatch.setattr(live, "BEAT_S", 0.02)
+    monkeypatch.setattr(live, "RECHECK_S", 0.1)
+    where = site(FixtureStory())
+
+    def lost(*_: object) -> Account:
+        return Account("jonas.weber", "viewer", frozenset({"fleet.read"}))
+
+    def refuse(*_: object) -> None:
+        raise RequestError("request.not_found", "no such device")
+
+    async def run() -> list[bytes]:
+        listener = Listener(where, Pulse(), VISIT, "device", "d-1")
+        out = []
+        async for item in listener.run(since=100):
+            out.append(item)
+            if len(out) == 3:
+                named = ("account", lost) if change == "holds less" else ("check", refuse)
+                monkeypatch.setattr(where.auth, *named)
+        return out
+
+    assert asyncio.run(asyncio.wait_for(run(), 20))
 
 
 def test_many_listeners_share_one_look_and_one_view() -> None:
