@@ -124,14 +124,14 @@ def add(
 
 
 def require_new(conn: Connection, name: str, host: str) -> None:
-    """Refuse a name or host that a tenant has.
+    """Refuse a name that a tenant has, or a host (untrusted), however it is written.
 
     Raises:
-        RequestError: `request.conflict`.
+        RequestError: `request.invalid`, `request.conflict`.
     """
     if name == DEFAULT or tenant_rows.named(conn, name) is not None:
         raise RequestError("request.conflict", f"there is a tenant {name} already")
-    other = tenant_rows.at_host(conn, host.lower())
+    other = tenant_rows.at_host(conn, check_host(host))
     if other is not None:
         raise RequestError("request.conflict", f"{host} is the host of {other['name']}")
 

@@ -20,6 +20,8 @@ _PREFIX: Final = b"v1."
 DAY_S: Final = 86_400
 #: A nonce is good for this long.
 NONCE_S: Final = 120
+#: So many used nonces are kept without a look at their age.
+_USED_FEW: Final = 10_000
 #: A token may have been issued so many seconds ahead of this server's clock, by another replica.
 SKEW_S: Final = 300
 
@@ -45,6 +47,7 @@ class Tokens:
         self._randomness = randomness
         self._ring: dict[int, bytes] = {}
         self._used: dict[str, int] = {}
+        self._look_at = _USED_FEW
 
     # --- the ring -----------------------------------------------------------------------------------------------------
 
@@ -122,8 +125,10 @@ class Tokens:
         return hmac.digest(self._secret, b"nonce" + head, "sha256")[:8]
 
     def _forget_old(self, now: int) -> None:
-        if len(self._used) > 10_000:
+        """Look at those that are kept once they have doubled since the last time: a fleet that comes back all at once uses up a hundred thousand in two minutes."""
+        if len(self._used) >= self._look_at:
             self._used = {one: made for one, made in self._used.items() if made + NONCE_S >= now}
+            self._look_at = max(_USED_FEW, 2 * len(self._used))
 
 
 def nonce_made(nonce: str) -> int:

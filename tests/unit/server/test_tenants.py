@@ -189,6 +189,7 @@ def test_only_the_owner_of_the_server_manages_tenants(house: House) -> None:
         ("default", "a.example.com", "request.conflict"),
         ("rival", "a.example.com", "request.conflict"),
         ("acme", "rival.example.com", "request.conflict"),
+        ("acme", "Rival.Example.com.", "request.conflict"),
     ],
 )
 def test_a_name_or_host_that_cannot_be_is_refused(

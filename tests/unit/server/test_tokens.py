@@ -4,6 +4,7 @@ import base64
 import hmac
 import os
 import struct
+import time
 
 import pytest
 
@@ -96,3 +97,18 @@ def test_a_nonce_is_good_once_and_for_a_while(tokens: Tokens) -> None:
 @pytest.mark.parametrize("nonce", ["", "00" * 16, "zz" * 16, "00" * 15])
 def test_a_nonce_that_is_not_ours_is_refused(tokens: Tokens, nonce: str) -> None:
     assert not tokens.take_nonce(nonce, NOW)
+
+
+def test_a_fleet_that_comes_back_all_at_once_is_not_looked_through_for_every_device(
+    tokens: Tokens,
+) -> None:
+    began = time.process_time()
+    for _ in range(30_000):
+        assert tokens.take_nonce(tokens.nonce(NOW), NOW)
+    assert time.process_time() - began < 10
+    later = NOW + NONCE_S + 1
+    for _ in range(15_000):
+        first = tokens.nonce(later)
+        assert tokens.take_nonce(first, later)
+        assert not tokens.take_nonce(first, later)
+    assert len(tokens._used) <= 15_000, "those that ran out are forgotten"
