@@ -543,7 +543,7 @@ class EventsAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """Everything up to `acked_seq` is durable and may be forgotten. `refused` lists (seq, code) that were not counted and must not be sent again."""
 
     acked_seq: Count
-    refused: tuple[tuple[int, str], ...] = ()
+    refused: tuple[tuple[Count, str], ...] = ()
     want_log: LogWish | msgspec.UnsetType = msgspec.UNSET
 
 

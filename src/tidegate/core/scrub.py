@@ -1,8 +1,8 @@
 """Takes out of a log what looks like a secret, and what is no text. Pure.
 
 A log goes to people who may not know the device's secrets. This is a net, not a proof: software that prints its secrets in other shapes is not caught.
-The text is a stranger's, and nobody gets a turn while a pattern is tried: each begins at one place of a run of letters, or looks ahead by a bounded distance, so
-that half a megabyte costs a fraction of a second whatever it says.
+The text is a stranger's, and nobody gets a turn while a pattern is tried: each begins at one place of a run of letters, or looks ahead by a bounded distance,
+so that half a megabyte costs a fraction of a second whatever it says.
 """
 
 import re

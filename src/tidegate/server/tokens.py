@@ -125,7 +125,7 @@ class Tokens:
         return hmac.digest(self._secret, b"nonce" + head, "sha256")[:8]
 
     def _forget_old(self, now: int) -> None:
-        """Look at those that are kept once they have doubled since the last time: a fleet that comes back all at once uses up a hundred thousand in two minutes."""
+        """Look at those that are kept once they have doubled since: a fleet that comes back at once uses up a hundred thousand in two minutes."""
         if len(self._used) >= self._look_at:
             self._used = {one: made for one, made in self._used.items() if made + NONCE_S >= now}
             self._look_at = max(_USED_FEW, 2 * len(self._used))

@@ -214,9 +214,9 @@ def test_many_who_ask_at_once_get_no_more_streams_than_in_turn(
 
     async def story() -> int:
         held = [Follower(api) for _ in range(6)]
-        async with asyncio.timeout(20):
-            while sum(one.task.done() for one in held) < 4:
-                await asyncio.sleep(0.01)
+        for done in itertools.islice(asyncio.as_completed([one.task for one in held]), 4):
+            async with asyncio.timeout(20):
+                await done
         found = sum("follow" in one.text for one in held)
         for one in held:
             await one.leave()

@@ -66,16 +66,16 @@ def cursor_of_value(order: str, value: int | str | None) -> str:
     return _sealed(f"{'n' if isinstance(value, int) else 't'}{order} {value}")
 
 
-def value_of(cursor: str, order: str) -> int | str:
-    """Return the value of a cursor (untrusted) of that order.
+def value_of(cursor: str, order: str, *, number: bool) -> int | str:
+    """Return the value of a cursor (untrusted) of that order: a number, or a text.
 
     Raises:
         RequestError: `request.invalid`.
     """
     kind, space, value = _opened(cursor).partition(" ")
-    if not space or kind not in {f"n{order}", f"t{order}"}:
+    if not space or kind != f"{'n' if number else 't'}{order}":
         raise _wrong()
-    return _number(value) if kind[0] == "n" else value
+    return _number(value) if number else value
 
 
 def _number(text: str) -> int:
@@ -94,7 +94,8 @@ def _opened(cursor: str) -> str:
         plain = base64.urlsafe_b64decode(padded).decode()
     except (binascii.Error, ValueError) as error:
         raise _wrong() from error
-    if _sealed(plain) != cursor:  # the decoder passes over what it does not know
+    # the decoder passes over what it does not know, and no database that is not a file holds a NUL
+    if _sealed(plain) != cursor or "\0" in plain:
         raise _wrong()
     return plain
 

@@ -17,6 +17,8 @@ T = TypeVar("T")
 #: Name of the query parameter, and of a handler's `opt` that holds its `Sorting`.
 SORT: Final = "sort"
 _SORT_MAX: Final = 64
+#: Fields that hold texts; the others hold numbers.
+_TEXTS: Final = frozenset({"name", "id"})
 Sort = Annotated[
     str,
     QueryParameter(
@@ -58,7 +60,7 @@ class Sorting:
             return found
         if word == self.usual:
             return found.behind(paging.position_of(cursor))
-        return found.behind(paging.value_of(cursor, word))
+        return found.behind(paging.value_of(cursor, word, number=word.lstrip("-") not in _TEXTS))
 
     def checked(self, sort: str) -> str:
         """Return the order that is asked for, in words (untrusted; empty = the usual one).

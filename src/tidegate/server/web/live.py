@@ -169,7 +169,7 @@ class Listener:
                     return
 
     async def _may_still(self) -> bool:
-        """Say whether whoever looks still is who came, holds what they held, and sees what the page is about; a page that has to ask anew is shown as it is now."""
+        """Say whether whoever looks still is who came, holds what they held, and sees what the page is about: else the page has to ask anew."""
         site, visit, now = self.site, self.visit, self.site.now()
         if await site.run(lambda: site.auth.account(visit.session, now)) != visit.account:
             return False
