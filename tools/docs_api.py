@@ -131,6 +131,7 @@ CALLS: Final[dict[str, tuple[str, ...]]] = {
     "tenant add": ("tenants_create",),
     "tenant edit": ("tenants_change",),
     "tenant list": ("tenants_list",),
+    "tenant purge": ("tenants_purge",),
     "tenant remove": ("tenants_remove",),
     "tenant restore": ("tenants_restore",),
     "tenant resume": ("tenants_resume",),

@@ -234,3 +234,22 @@ def test_parts_grow_where_ten_thousand_would_not_do(bucket: str, moto: str) -> N
     upload = blobs_at(moto, bucket).begin_upload("u1", 200 << 30)
     assert upload.part_bytes > s3_module.PART_BYTES
     assert -(-upload.length // upload.part_bytes) <= 10_000
+
+
+def test_emptying_takes_blobs_and_what_is_on_its_way_and_nothing_that_lies_beside(
+    place: Place,
+) -> None:
+    place.blobs.put(DIGEST, _pieces())
+    gathering = place.blobs.begin_upload("half", len(LARGE))
+    place.blobs.append_upload(gathering, 0, LARGE[: gathering.part_bytes])
+    if place.store is not None:
+        client = raw_client(place.store[0])
+        client.put_object(Bucket=place.store[1], Key="beside/notes.txt", Body=b"x")
+    elif place.folder is not None:
+        (place.folder.parent / "beside").write_bytes(b"x")
+    place.blobs.empty()
+    assert [one for one in place.kept() if "beside" not in one] == []
+    if place.store is not None:
+        assert place.kept() == ["beside/notes.txt"]
+    place.blobs.empty()
+    assert place.blobs.put(DIGEST, _pieces()) == len(CONTENT)

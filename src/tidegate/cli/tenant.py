@@ -7,9 +7,10 @@ import msgspec
 
 from tidegate.cli._people import fields, rows, show_lines, when
 from tidegate.cli.client import with_client
-from tidegate.cli.output import Output, with_list, with_output
+from tidegate.cli.output import Output, need_confirmation, with_list, with_output
 from tidegate.client import Client, structs
 from tidegate.core.amounts import parse_size
+from tidegate.core.errors import RequestError
 
 _NONE = "0 = no bound."
 
@@ -150,7 +151,7 @@ def resume(name: str, client: Client, out: Output) -> None:
 @with_client
 @with_output
 def remove(name: str, client: Client, out: Output) -> None:
-    """Give up a tenant that is suspended. Its data stays where it is, and `restore` brings it back.
+    """Give up a tenant that is suspended. Its data stays where it is: `restore` brings it back, `purge` destroys it.
 
     \b
     tidegate tenant remove acme
@@ -169,6 +170,58 @@ def restore(name: str, client: Client, out: Output) -> None:
     tidegate tenant restore acme
     """
     _told(out, client.tenants_restore(name))
+
+
+@command.command("purge")
+@click.argument("name")
+@click.option("--dry-run", is_flag=True, help="Say what would be lost; destroy nothing.")
+@click.option("--yes", is_flag=True, help="Do not ask. Needs --reason.")
+@click.option("--reason", metavar="TEXT", help="Why. It stands in the audit log.")
+@with_client
+@with_output
+def purge(
+    name: str, dry_run: bool, yes: bool, reason: str | None, client: Client, out: Output
+) -> None:
+    """Destroy what is left of a tenant that was removed. It cannot be had back.
+
+    Its payloads, database and keys go; the proof of its audit log stays, in that of this server. Backups are not touched.
+
+    \b
+    tidegate tenant purge acme --dry-run
+    tidegate tenant purge acme --reason "contract ended, request 4711"
+    """
+    plan = client.tenants_purge(name, structs.Purge(), dry_run=True)
+    if dry_run:
+        show_lines(out, "tenant-purge/1", plan, _lost(plan))
+        return
+    for line in _lost(plan):
+        out.note(line)
+    if not reason:
+        raise RequestError("request.confirmation_needed", "it cannot be undone: say why (--reason)")
+    need_confirmation("To destroy it, type the tenant's name", name, yes=yes, reason=reason)
+    done = client.tenants_purge(name, structs.Purge(reason=reason, confirm=plan.plan_sha256))
+    out.note(f"{name} is destroyed here. Its backups, and its folders on other machines, are not.")
+    show_lines(out, "tenant-purge/1", done, [done.audit_head])
+
+
+def _lost(plan: structs.PurgePlan) -> list[str]:
+    counts = {
+        "devices": plan.devices,
+        "accounts": plan.accounts,
+        "releases": plan.releases,
+        "rollouts": plan.rollouts,
+        "events": plan.events,
+        "payload bytes": plan.payload_bytes,
+    }
+    held = f"{plan.audit_rows:,} rows" if plan.audit_intact else "DOES NOT HOLD: look at it first"
+    pairs: list[tuple[str, object]] = [
+        ("removed", when(plan.removed_at)),
+        *((what, f"{count:,}") for what, count in counts.items()),
+        *(("place", one) for one in plan.places),
+        ("audit log", held),
+        ("kept of it", f"last hash {plan.audit_head or 'none'}, newest signed head, key"),
+    ]
+    return [f"{plan.tenant}   what a purge destroys", *fields(pairs)]
 
 
 def _lines(found: structs.TenantFacts) -> list[str]:

@@ -64,7 +64,10 @@ ELSEWHERE: Final = {
     "POST /uploads/{name:str}/links",
     "PATCH /tenants/{name:str}",
     "POST /tenants",
-    *(f"POST /tenants/{{name:str}}/{verb}" for verb in ("remove", "restore", "resume", "suspend")),
+    *(
+        f"POST /tenants/{{name:str}}/{verb}"
+        for verb in ("purge", "remove", "restore", "resume", "suspend")
+    ),
 }
 
 

@@ -43,6 +43,24 @@ class Tenants(Link):
             body=body or structs.TenantChange(),
         )
 
+    def tenants_purge(
+        self, name: str, body: structs.Purge | None = None, *, dry_run: bool | None = None
+    ) -> structs.PurgePlan:
+        """Destroy what is left of a tenant that was removed: payloads, database, keys. It cannot be had back.
+
+        The answer says what is lost, and the proof of its log that stays. `dry_run` tells it beforehand; `confirm` is its `plan_sha256`.
+        Where there are two owners it takes the consent of the other. A purge that broke off is done again.
+
+        Needs `tenant.manage`.
+        """
+        return self.ask(
+            "POST",
+            f"/api/v1/tenants/{quoted(name)}/purge",
+            structs.PurgePlan,
+            body=body or structs.Purge(),
+            query={"dry_run": dry_run},
+        )
+
     def tenants_remove(self, name: str) -> structs.TenantFacts:
         """Give up a tenant that is suspended. Its data is kept until it is purged.
 

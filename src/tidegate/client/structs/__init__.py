@@ -194,6 +194,8 @@ from tidegate.client.structs.status import Running, Status
 from tidegate.client.structs.tenants import (
     MadeTenant,
     NewTenant,
+    Purge,
+    PurgePlan,
     Quotas,
     TenantChange,
     TenantFacts,
@@ -355,6 +357,8 @@ __all__ = [
     "Proof",
     "Publication",
     "Published",
+    "Purge",
+    "PurgePlan",
     "Quotas",
     "Reach",
     "Reason",

@@ -78,6 +78,46 @@ class NewTenant(msgspec.Struct, frozen=True, kw_only=True):
     requests_per_s: int = 0
 
 
+class Purge(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a tenant's data is destroyed, and the `plan_sha256` of what `dry_run=true` told."""
+
+    reason: str = ""
+    confirm: str = ""
+
+
+class PurgePlan(msgspec.Struct, frozen=True, kw_only=True):
+    """What a purge destroys, and what it leaves.
+
+    Attributes:
+        tenant, number: which one.
+        removed_at: since when nobody is served there, unix seconds.
+        devices, accounts, releases, rollouts, events: so many are lost.
+        payload_bytes: of its artifacts, as far as its database says.
+        places: where the data lies that goes, for people.
+        audit_rows, audit_head: its log's rows, and the hash (hex) of the last; both are kept.
+        audit_intact: whether the log holds; a purge of one that does not destroys the evidence.
+        checkpoint: its newest signed head, and the `verifier` key that goes with it; empty = there is none. Kept.
+        plan_sha256: what `confirm` takes.
+    """
+
+    tenant: str
+    number: int
+    removed_at: int
+    devices: int
+    accounts: int
+    releases: int
+    rollouts: int
+    events: int
+    payload_bytes: int
+    places: tuple[str, ...]
+    audit_rows: int
+    audit_head: str
+    audit_intact: bool
+    checkpoint: str
+    verifier: str
+    plan_sha256: str
+
+
 class TenantChange(msgspec.Struct, frozen=True, kw_only=True):
     """What is to change; what is not named stays."""
 

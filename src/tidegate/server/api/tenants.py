@@ -8,7 +8,8 @@ from litestar.params import JSONBody
 from msgspec import Meta
 
 from tidegate.core.errors import BusyError, RequestError
-from tidegate.server import quotas, tenants
+from tidegate.server import purging, quotas, tenants
+from tidegate.server.actors import Grant
 from tidegate.server.api.desk import (
     ABOUT,
     PERMISSION,
@@ -17,10 +18,13 @@ from tidegate.server.api.desk import (
     ApiRequest,
     Desk,
     DeskDep,
+    DryRun,
     Name,
 )
+from tidegate.server.api.wire import Reason
 from tidegate.server.auth import Auth
 from tidegate.server.cells import Cell, Cells, data_left
+from tidegate.server.purging import PurgePlan
 from tidegate.server.store import Connection, device_queries
 from tidegate.server.store.scope import Quotas
 from tidegate.server.tenants import Tenant
@@ -92,6 +96,13 @@ class TenantChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     uploads_max: Bound | None = None
     events_per_day: Bound | None = None
     requests_per_s: Bound | None = None
+
+
+class Purge(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Why a tenant's data is destroyed, and the `plan_sha256` of what `dry_run=true` told."""
+
+    reason: Reason = ""
+    confirm: Annotated[str, Meta(max_length=64)] = ""
 
 
 class MadeTenant(msgspec.Struct, frozen=True, kw_only=True):
@@ -175,6 +186,45 @@ class TenantRoutes(Controller):
     def restore(self, request: ApiRequest, desk: DeskDep, name: Name) -> TenantFacts:
         """Have a tenant back that was removed, suspended as it was."""
         return _act(desk, request, name, tenants.restore)
+
+    @post("/{name:str}/purge", opt=_MANAGE, sync_to_thread=True, status_code=200)
+    def purge(
+        self,
+        request: ApiRequest,
+        desk: DeskDep,
+        name: Name,
+        data: JSONBody[Purge],
+        dry_run: DryRun = False,
+    ) -> PurgePlan:
+        """Destroy what is left of a tenant that was removed: payloads, database, keys. It cannot be had back.
+
+        The answer says what is lost, and the proof of its log that stays. `dry_run` tells it beforehand; `confirm` is its `plan_sha256`.
+        Where there are two owners it takes the consent of the other. A purge that broke off is done again.
+        """
+        _cells(desk)
+        settings = desk.services.settings
+        tenant = desk.read(lambda conn: tenants.of_name(conn, name))
+        plan = purging.foresee(settings, tenant)
+        if dry_run:
+            return plan
+        if not data.reason.strip():
+            raise RequestError("request.invalid", "reason: it cannot be undone")
+        purging.require_confirmed(plan, data.confirm)
+        by, now = request.user.name, desk.now
+        spend = desk.accounts.require_consent(
+            "purge", f"{name} {plan.plan_sha256[:24]}", (Grant("owner"),), request.user, now
+        )
+
+        def begin(conn: Connection) -> None:
+            spend(conn)
+            purging.begin(conn, plan, by, data.reason, now)
+
+        desk.services.store.write(begin, urgent=True).result()
+        purging.destroy(settings, tenant)
+        desk.services.store.write(
+            lambda conn: purging.finish(conn, tenant, by, now), urgent=True
+        ).result()
+        return plan
 
 
 def _cells(desk: Desk) -> Cells:

@@ -98,6 +98,10 @@ class Blobs(Protocol):
         """Remove a blob. Safe to repeat."""
         ...
 
+    def empty(self) -> None:
+        """Remove every blob and every unfinished upload here, and nothing else that lies beside them. Safe to repeat; nothing can be had back."""
+        ...
+
     def link(self, sha256: str, life_s: int) -> str | None:
         """Return a URL that gives this blob to whoever has it, for `life_s` seconds; None where there is none to give. The URL is a secret."""
         ...

@@ -115,6 +115,11 @@ class LocalBlobs:
         """Remove a blob. Safe to repeat."""
         self._path(sha256).unlink(missing_ok=True)
 
+    def empty(self) -> None:
+        """Remove everything; see `Blobs.empty`."""
+        for path in [*self._folder.glob("??/*"), *self._partial.iterdir()]:
+            path.unlink(missing_ok=True)
+
     def link(self, sha256: str, life_s: int) -> None:
         """Return None: a folder has no address of its own."""
 

@@ -240,6 +240,27 @@ class S3Blobs:
         with _asking("delete"):
             self._client.delete_object(Bucket=self._bucket, Key=key)
 
+    def empty(self) -> None:
+        """Remove everything; see `Blobs.empty`. Where the bucket keeps versions, they stay until its own rules take them."""
+        ours = re.compile(
+            re.escape(self._prefix) + r"(?:[0-9a-f]{2}/[0-9a-f]{64}|uploads/[A-Za-z0-9_-]+)"
+        )
+        with _asking("list"):
+            pages = self._client.get_paginator("list_multipart_uploads").paginate(
+                Bucket=self._bucket, Prefix=self._prefix
+            )
+            begun = [one for page in pages for one in page.get("Uploads", ())]
+        for one in begun:
+            if ours.fullmatch(str(one["Key"])):
+                self._abort(str(one["Key"]), str(one["UploadId"]))
+        with _asking("empty"):
+            for page in self._client.get_paginator("list_objects_v2").paginate(
+                Bucket=self._bucket, Prefix=self._prefix
+            ):
+                for one in page.get("Contents", ()):
+                    if ours.fullmatch(str(one["Key"])):
+                        self._client.delete_object(Bucket=self._bucket, Key=one["Key"])
+
     def link(self, sha256: str, life_s: int) -> str | None:
         """Return a URL for a blob, good for at least `life_s` - 60 seconds; see `Blobs.link`."""
         if not _DIGEST.fullmatch(sha256):

@@ -38,8 +38,8 @@ class ConsentFacts(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         id: its number.
-        act: create, edit, enable, reset, link, second_factor.
-        account: whose.
+        act: create, edit, enable, reset, link, second_factor, purge.
+        account: whose; of a purge: of which tenant, and the beginning of its plan's digest.
         grants: what the account would hold.
         person: whose account it would be, where that is said.
         asked_at, expires_at, decided_at: unix seconds.

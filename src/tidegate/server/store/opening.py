@@ -109,6 +109,20 @@ def schema(folder: Path, url: str, tenant: str = DEFAULT) -> str | None:
         return schema_version(conn)
 
 
+def drop(url: str, tenant: str) -> None:
+    """Destroy the schema of a tenant on a PostgreSQL server, with everything in it. Safe to repeat.
+
+    Raises:
+        BusyError, ConfigError: `data.*`, `config.missing`.
+    """
+    _postgres().drop_schema(url, tenant)
+
+
+def schema_name(tenant: str) -> str:
+    """Return the name of a tenant's schema, for people."""
+    return str(_postgres().schema_of(tenant))
+
+
 def _postgres() -> ModuleType:
     try:
         from tidegate.server.store import postgres

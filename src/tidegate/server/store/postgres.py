@@ -362,6 +362,18 @@ def upgrade_schema(address: str, tenant: str = scope.DEFAULT) -> None:
         upgrade(conn, locked=_locked(tenant))
 
 
+def drop_schema(address: str, tenant: str) -> None:
+    """Destroy a tenant's schema with everything in it, which is never the default tenant's. Safe to repeat.
+
+    Raises:
+        BusyError, ConfigError: as `open_store`.
+    """
+    if tenant == scope.DEFAULT:
+        raise ConfigError("config.invalid", "the default tenant has no schema of its own")
+    with _first(Place(address, scope.DEFAULT)) as conn, conn.begin():
+        conn.exec_driver_sql(f'DROP SCHEMA IF EXISTS "{schema_of(tenant)}" CASCADE')
+
+
 @contextlib.contextmanager
 def loading(address: str, tenant: str = scope.DEFAULT) -> Iterator[Connection]:
     """Open a transaction in which nobody else writes, kept at the end; the schema is made first where there is none.
