@@ -12,6 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final, cast
 
+from tidegate.server import threads
 from tidegate.server.asgi import live
 from tidegate.server.config import Settings
 from tidegate.server.hot import POLL, PREFIX, HotApp
@@ -75,7 +76,9 @@ class App:
         self.spans = Spans(services.settings.otel_endpoint)
         self._people = Traced(Spanned(paced(self._answered), self.spans), self._count)
         self.readiness = Readiness(services, ticking=ticking)
-        self.probes = Probes(self.readiness, self._alive, lambda: services.now)
+        self.probes = Probes(
+            self.readiness, self._alive, lambda: services.now, services.threads.probes
+        )
         self._admin: Asgi | None = None
         self._making = threading.Lock()
         self._looking = threading.Lock()
@@ -162,6 +165,7 @@ class App:
         """Begin what runs by itself, on this event loop."""
         self._loop = asyncio.get_running_loop()
         self._news, self._owed = asyncio.Event(), asyncio.Event()
+        self.hot.load.watch()
         if self._ticking:
             settings = self.services.settings
             if settings.webhooks or settings.mails:
@@ -171,6 +175,7 @@ class App:
 
     async def stop(self) -> None:
         """End what runs by itself, and close everything."""
+        self.hot.load.close()
         for task in (self._task, self._teller, self._warm):
             if task is not None:
                 task.cancel()
@@ -191,12 +196,14 @@ class App:
             counters = self.services.counters
             try:
                 counters.ticks += 1
-                await asyncio.to_thread(self.tick)
+                await threads.call(self.services.threads.planner, self.tick)
                 counters.ticked_at = self.services.now
                 if time.monotonic() - compiled > _COMPILE_S:
                     compiled = time.monotonic()
                     services = self.services
-                    await asyncio.to_thread(services.store.read, services.fleet.compile)
+                    await threads.call(
+                        services.threads.planner, services.store.read, services.fleet.compile
+                    )
             except Exception:  # noqa: BLE001 - the loop has to outlive whatever one tick met
                 counters.ticks_failed += 1
                 _log.exception("a tick failed; the next one tries again")
@@ -212,7 +219,7 @@ class App:
         owed = self._owed or asyncio.Event()
         while True:
             try:
-                await asyncio.to_thread(self.deliver)
+                await threads.call(self.services.threads.teller, self.deliver)
             except Exception:  # noqa: BLE001 - the loop has to outlive whatever one delivery met
                 _log.exception("a delivery failed; the next one tries again")
             try:

@@ -101,7 +101,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         body_max, upload_max: most bytes of a request body, and of an uploaded bundle.
         poll_interval_s, poll_spread_bp: told to devices, and how much it may differ between them.
         poll_wait_max_s, poll_waiters_max: how long a device that stays connected may wait for news, and how many may at a time in this process; 0 = nobody.
-        events_queue: pieces of work that may wait for the writer before events are refused with 503.
+        events_queue: pieces of work that may wait for the writer before events are refused with 503; the rest goes by it, too (`server.load`).
         events_rate, events_burst: events a second that one device may send for ever, and at once.
         joining_rate, joining_burst: requests without a token that one address may send, a second and at once: as many devices as share it come back together.
         joining_failed_rate, joining_failed_burst: how many of them may be wrong (a forged signature, a claim that is none).

@@ -10,6 +10,7 @@ import time
 from typing import Final
 
 from tidegate.core.errors import RequestError, TidegateError
+from tidegate.server import threads
 from tidegate.server.app import App, Receive, Scope, Send
 from tidegate.server.asgi import header_of, live, send_problem
 from tidegate.server.cells import Cell, Cells
@@ -82,8 +83,9 @@ class Front:
                 app.hot.polls.waiters.close()
 
     async def _start(self) -> None:
-        await self.app.start()
         loop, news = asyncio.get_running_loop(), asyncio.Event()
+        loop.set_default_executor(threads.of_people())
+        await self.app.start()
 
         def wake() -> None:
             if not loop.is_closed():

@@ -55,6 +55,7 @@ from tidegate.server.asgi import (
 from tidegate.server.delivery import Delivery
 from tidegate.server.joining import ROUTES, Joining
 from tidegate.server.limits import RateLimit
+from tidegate.server.load import Load
 from tidegate.server.polls import Polls
 from tidegate.server.services import Services
 from tidegate.server.snapshot import ACCEPTED, QUARANTINED, STATES
@@ -82,8 +83,9 @@ class HotApp:
         self._fleet = services.fleet
         self._clock = services.clock
         self._counters = services.counters
-        self.polls = Polls(services, self._row)
-        self._joining = Joining(services)
+        self.load = Load(services)
+        self.polls = Polls(services, self._row, self.load)
+        self._joining = Joining(services, self.load)
         self._delivery = Delivery(services)
         settings = services.settings
         self._reports = RateLimit(per_s=settings.events_rate, burst=settings.events_burst)
@@ -196,12 +198,6 @@ class HotApp:
         self._fleet.dirty.add(row)
         return row, now
 
-    def _require_room(self) -> None:
-        """Refuse what would wait for too long: a device comes again, and what people do gets through."""
-        if self._store.waiting >= self._services.settings.events_queue:
-            self._counters.shed += 1
-            raise BusyError("server.busy", "more is waiting for the database than can be done soon")
-
     def _key(self, row: int) -> keys.PublicKey:
         generation = self._fleet.key_gen[row]
         known = self._keys.get(row)
@@ -228,7 +224,7 @@ class HotApp:
 
     async def _assignment(self, scope: Scope, receive: Receive) -> object:
         row, now = self._device(scope)
-        self._require_room()
+        self.load.require_room("assignment")
         request = await self._body(scope, receive, AssignmentRequest)
         fleet, version = self._fleet, self._fleet.plan.version
         terms = self._services.terms
@@ -249,7 +245,7 @@ class HotApp:
 
     async def _permit(self, scope: Scope, receive: Receive) -> object:
         row, now = self._device(scope)
-        self._require_room()
+        self.load.require_room("permit")
         request = await self._body(scope, receive, PermitRequest)
         settings = self._services.settings
         # As often as it polls: a fleet that is staged and waits for days must not ask every minute.
@@ -267,7 +263,7 @@ class HotApp:
     async def _events(self, scope: Scope, receive: Receive) -> object:
         row, now = self._device(scope, quarantined=True)
         services = self._services
-        self._require_room()
+        self.load.require_room("events")
         request = await self._body(scope, receive, EventsRequest)
         if not self._reports.take(row, self._clock(), len(request.events)):
             raise RequestError(
@@ -298,7 +294,7 @@ class HotApp:
 
     async def _log(self, scope: Scope, receive: Receive) -> object:
         row, now = self._device(scope)
-        self._require_room()
+        self.load.require_room("log")
         request = await self._body(scope, receive, LogRequest)
         store = self._services.store
 

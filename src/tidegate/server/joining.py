@@ -18,6 +18,7 @@ from tidegate.core.protocol import (
 from tidegate.server import devices, identity
 from tidegate.server.identity import SessionTerms
 from tidegate.server.limits import Door
+from tidegate.server.load import Load
 from tidegate.server.services import Services
 from tidegate.server.store import device_queries
 from tidegate.server.tokens import NONCE_S
@@ -35,8 +36,9 @@ _HONEST: Final = frozenset(
 class Joining:
     """Answers those who have no token yet."""
 
-    def __init__(self, services: Services) -> None:
-        """Answer from these parts."""
+    def __init__(self, services: Services, load: Load) -> None:
+        """Answer from these parts, as long as `load` has room."""
+        self._load = load
         self._services = services
         self._tokens = services.tokens
         self._clock = services.clock
@@ -58,13 +60,15 @@ class Joining:
             read: reads and decodes the body as a type, within limits.
 
         Raises:
-            TidegateError: `request.rate_limited`, and what the routes raise.
+            TidegateError: `request.rate_limited`, `server.busy`, and what the routes raise.
         """
         client = scope.get("client")
         address = client[0] if client is not None else ""
         at = self._clock()
         if address and not self._admits(path, address, at):
             raise RequestError("request.rate_limited", "too many requests from this address")
+        if path != "nonce":  # which waits for nothing
+            self._load.require_room("joining")
         try:
             return await _ROUTES[path](self, read, int(at))
         except (RequestError, PublisherError) as error:

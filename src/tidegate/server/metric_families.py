@@ -166,7 +166,7 @@ _ALL: Final = (
     Family("tidegate_download_bytes", "counter", "process", "Artifact bytes sent."),
     Family(
         "tidegate_shed", "counter", "process",
-        "Requests turned away because the store was behind.",
+        "Requests of devices turned away because the store was behind, by what they wanted.", ("what",),
     ),
     Family(
         "tidegate_device_problems", "counter", "process",

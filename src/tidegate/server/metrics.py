@@ -16,7 +16,7 @@ from tidegate import __version__
 from tidegate.core.reasons import REASONS
 from tidegate.rollout.evidence.decide import odds
 from tidegate.rollout.model import Policy, RingProgress
-from tidegate.server import advisories, approvals, outbox
+from tidegate.server import advisories, approvals, load, outbox
 from tidegate.server.calendar import calendar
 from tidegate.server.live import Live
 from tidegate.server.metric_families import RELEASES_MAX, ROLLOUTS_MAX, family, table, value
@@ -42,7 +42,6 @@ _PROCESS: Final = {
     "permits_refused": "tidegate_permits_refused",
     "blob_requests": "tidegate_downloads",
     "blob_bytes": "tidegate_download_bytes",
-    "shed": "tidegate_shed",
     "ticks": "tidegate_ticks",
     "ticks_failed": "tidegate_ticks_failed",
 }
@@ -94,6 +93,7 @@ class Metrics:
             yield value(name, getattr(counters, field))
         yield table("tidegate_info", {(__version__,): 1})
         yield value("tidegate_ready", self._readiness.look(now).ready)
+        yield table("tidegate_shed", _labelled({one: counters.shed[one] for one in load.ORDER}))
         yield table("tidegate_device_problems", _labelled(counters.problems.copy()))
         yield table("tidegate_requests", _labelled(counters.requests.copy()))
         yield value("tidegate_polls_held", counters.polls_held)

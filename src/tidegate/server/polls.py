@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol
 from tidegate.core import codec
 from tidegate.core.protocol import PollAnswer
 from tidegate.server import ranges
+from tidegate.server.load import Load
 from tidegate.server.services import Services
 from tidegate.server.snapshot import ACCEPTED, Plan
 from tidegate.server.store import Change
@@ -23,7 +24,7 @@ Send = Callable[[Message], Awaitable[None]]
 #: Answers differ by this many steps of jitter.
 _JITTER: Final = 8
 #: What of a tag tells how things stood: the gate epoch, and whether there was work.
-_TAG: Final = re.compile(rb'"\d+-(\d+)-([01])\d"')
+_TAG: Final = re.compile(rb'"\d+-(\d+)-([01])\d(?:-\d)?"')
 _EMPTY_BODY: Final[Message] = {"type": "http.response.body", "body": b""}
 
 #: An answer, ready to send: tag, 200 start and body, 304 start.
@@ -41,8 +42,9 @@ class RowOf(Protocol):
 class Polls:
     """Answers polls by the plan in memory, at once or when there is news. Belongs to one event loop."""
 
-    def __init__(self, services: Services, row_of: RowOf) -> None:
-        """Answer from these parts; `row_of` tells whose token it is, or raises."""
+    def __init__(self, services: Services, row_of: RowOf, load: Load) -> None:
+        """Answer from these parts; `row_of` tells whose token it is, or raises. `load` says by how much polls are spread."""
+        self._load = load
         self._settings = services.settings
         self._store = services.store
         self._fleet = services.fleet
@@ -51,6 +53,7 @@ class Polls:
         self._row_of = row_of
         self._ready: list[Ready] = []
         self._ready_for: Plan | None = None
+        self._spread = 1
         self.waiters = Waiters(self._settings.poll_waiters_max)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._told: Plan = self._fleet.plan
@@ -91,29 +94,29 @@ class Polls:
         fleet = self._fleet
         fleet.seen[row] = now
         fleet.dirty.add(row)
-        if self._ready_for is not fleet.plan:
-            self._prepare(fleet.plan)
+        if self._ready_for is not fleet.plan or self._spread != self._load.spread:
+            self._prepare(fleet.plan, self._load.spread)
         index = row % _JITTER
         # what another process stopped may not be known here: nothing begins by an old plan
         if self._store.fresh and fleet.has_work(row, now):
             index += _JITTER
         return self._ready[index]
 
-    def _prepare(self, plan: Plan) -> None:
-        """Encode every answer that a poll can have under this plan."""
+    def _prepare(self, plan: Plan, spread: int) -> None:
+        """Encode every answer that a poll can have under this plan, `spread` times as far apart as usual."""
         settings = self._settings
+        interval_s = settings.poll_interval_s * spread
+        mark = b"-%d" % spread if spread != 1 else b""
         ready: list[Ready] = []
         for work in (False, True):
             for step in range(_JITTER):
-                spread = (
-                    settings.poll_interval_s * settings.poll_spread_bp * (2 * step - _JITTER + 1)
-                )
-                after = settings.poll_interval_s + spread // (2 * 10_000 * _JITTER)
+                jitter = interval_s * settings.poll_spread_bp * (2 * step - _JITTER + 1)
+                after = interval_s + jitter // (2 * 10_000 * _JITTER)
                 answer = PollAnswer(
                     work=work, poll_after_s=max(1, after), gate_epoch=plan.gate_epoch
                 )
                 body = codec.encode(answer)
-                etag = b'"%d-%d-%d%d"' % (plan.version, plan.gate_epoch, work, step)
+                etag = b'"%d-%d-%d%d%s"' % (plan.version, plan.gate_epoch, work, step, mark)
                 headers = [
                     (b"content-type", b"application/json"),
                     (b"etag", etag),
@@ -127,7 +130,7 @@ class Polls:
                 }
                 ready.append((etag, start, {"type": "http.response.body", "body": body}, unchanged))
         self._ready = ready
-        self._ready_for = plan
+        self._ready_for, self._spread = plan, spread
 
     # --- waiting ---
 

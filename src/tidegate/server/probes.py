@@ -1,13 +1,13 @@
 """`/healthz` and `/readyz` as raw ASGI: they answer before the application for people is there, and without a token. What they look at: `readiness`."""
 
-import asyncio
 import ipaddress
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from concurrent.futures import Executor
 from typing import Any, Final
 
 from tidegate.core import codec
 from tidegate.core.errors import RequestError
-from tidegate.server import problems
+from tidegate.server import problems, threads
 from tidegate.server.readiness import RETRY_AFTER_S, Readiness
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -24,9 +24,14 @@ class Probes:
     """Answers both."""
 
     def __init__(
-        self, readiness: Readiness, alive: Callable[[], bool], now: Callable[[], int]
+        self,
+        readiness: Readiness,
+        alive: Callable[[], bool],
+        now: Callable[[], int],
+        looking: Executor,
     ) -> None:
-        """Ask these. `alive`: whether all that should run here does."""
+        """Ask these. `alive`: whether all that should run here does; `looking`: where `/readyz` is looked at."""
+        self._looking = looking
         self._readiness = readiness
         self._alive = alive
         self._now = now
@@ -47,7 +52,7 @@ class Probes:
             await self._ready(scope, send)
 
     async def _ready(self, scope: Mapping[str, Any], send: Send) -> None:
-        found = await asyncio.to_thread(self._readiness.look, self._now())
+        found = await threads.call(self._looking, self._readiness.look, self._now())
         strict = b"strict" in scope["query_string"].split(b"&")
         good = found.ready and not (strict and found.warned)
         headers: Headers = [(b"content-type", b"application/json")]

@@ -27,13 +27,16 @@ from tidegate.server.store import Connection, admin_log, release_queries, rollou
 
 #: An answer is good for so long, in seconds: whoever asks more often costs nothing.
 KEPT_S: Final = 2.0
-#: How long a write may take before the database is called slow, in seconds.
+#: How long a write may take before the database is called slow, and a read before the place of the blobs is, in seconds.
 WRITE_S: Final = 5.0
+READ_S: Final = 5.0
 #: What the server renews by itself is about to lapse when it has less than this left, in seconds.
 SOON_S: Final = 3_600
 #: The planner is late after so many of its intervals.
 _TICKS_LATE: Final = 5
 RETRY_AFTER_S: Final = 5
+#: The digest of no blob.
+NOBODYS: Final = "0" * 64
 Level = Literal["ok", "warning", "failed"]
 _log = logging.getLogger("tidegate.ready")
 
@@ -76,6 +79,7 @@ class Readiness:
         self._guard = threading.Lock()
         self._last: Answer | None = None
         self._until = 0.0
+        self._reading: concurrent.futures.Future[str] | None = None
 
     def look(self, now: int) -> Answer:
         """Say whether requests may be sent here; what was found a moment ago is good enough. `now` in unix seconds."""
@@ -126,21 +130,36 @@ class Readiness:
         yield Finding(name="follows", level="failed", text=text)
 
     def _blobs(self) -> Iterator[Finding]:
-        """Read the first byte of the newest release's bytes; where there is no release, there is nothing to read."""
+        """Read the first byte of the newest release's bytes; where there is no release, ask for a blob that nobody has. A read that hangs is not asked again."""
+        if self._reading is None:
+            self._reading = self._services.threads.blobs.submit(self._read)
+        try:
+            missing = self._reading.result(READ_S)
+        except concurrent.futures.TimeoutError:
+            yield Finding(name="blobs", level="failed", text=f"no answer within {READ_S:g} s")
+            return
+        except BaseException:
+            self._reading = None
+            raise
+        self._reading = None
+        # one that is gone concerns its release; what cannot be read at all concerns this process
+        yield Finding(name="blobs", level="warning" if missing else "ok", text=missing)
+
+    def _read(self) -> str:
+        """Read a byte; return what is missing."""
         services = self._services
         digest = services.store.read(_newest_blob)
-        if digest is not None:
-            blob = services.blobs.open(digest)
-            if blob is None:
-                # one that is gone concerns its release; what cannot be read at all concerns this process
-                text = f"the newest release's bytes ({digest[:12]}) are not there"
-                yield Finding(name="blobs", level="warning", text=text)
-                return
-            try:
-                blob.read_at(0, 1)
-            finally:
-                blob.close()
-        yield Finding(name="blobs", level="ok")
+        if digest is None:
+            services.blobs.size(NOBODYS)
+            return ""
+        blob = services.blobs.open(digest)
+        if blob is None:
+            return f"the newest release's bytes ({digest[:12]}) are not there"
+        try:
+            blob.read_at(0, 1)
+        finally:
+            blob.close()
+        return ""
 
     def _keys(self) -> Iterator[Finding]:
         services = self._services

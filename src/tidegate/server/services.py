@@ -28,6 +28,7 @@ from tidegate.server.store import hot as hot_queries
 from tidegate.server.store.opening import open_store
 from tidegate.server.store.shared import RESYNC
 from tidegate.server.store.shared_files import starting
+from tidegate.server.threads import Threads
 from tidegate.server.tokens import Tokens
 from tidegate.server.updates import Terms
 
@@ -55,7 +56,8 @@ class Counters:
     permits_refused: int = 0
     blob_requests: int = 0
     blob_bytes: int = 0
-    shed: int = 0
+    #: Requests that were turned away, by `load.ORDER`.
+    shed: Counter[str] = field(default_factory=Counter)
     ticks: int = 0
     ticks_failed: int = 0
     #: When a tick last succeeded, unix seconds; 0 = none did.
@@ -82,6 +84,7 @@ class Services:
     counters: Counters = field(default_factory=Counters)
     #: The `cells.Cells` of the other tenants, where this is the default one in a process that serves them.
     cells: object = None
+    threads: Threads = field(default_factory=Threads)
     #: Called (from any thread) when there is news that the planner should see at once.
     wake: Callable[[], None] = lambda: None
     #: How often the database went back in time beneath this process.
@@ -139,6 +142,7 @@ class Services:
         except Exception:  # noqa: BLE001 - the store may be closed already
             _log.debug("nothing more could be flushed", exc_info=True)
         self.store.close()
+        self.threads.close()
 
 
 def open_services(

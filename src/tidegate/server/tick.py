@@ -6,6 +6,7 @@ compare-and-set of every plan keeps them from doing harm when they do.
 """
 
 import logging
+from concurrent.futures import Future
 from typing import Final
 from weakref import WeakKeyDictionary
 
@@ -73,7 +74,7 @@ def tick(services: Services, now: int) -> Ticked:
     _go_on(services, now)
     store.write(lambda conn: _keep_house(conn, now)).result()
     _forget(services, begun, now)
-    uploads.sweep(services, now)
+    _sweep(services, now)
     store.write(lambda conn: services.repository.renew(conn, now)).result()
     if store.read(lambda conn: audit.is_due(conn, now)):
         signer = services.keys.audit
@@ -182,6 +183,17 @@ def _forget(services: Services, begun: list[int], now: int) -> None:
         _log.warning("what is old could not be forgotten: %s", error)
 
 
+def _sweep(services: Services, now: int) -> None:
+    """Forget uploads that lapsed; beside the planner where that waits for a store, once at a time."""
+    if not services.blobs.remote:
+        uploads.sweep(services, now)
+        return
+    before = _SWEEPS.get(services.fleet)
+    if before is None or before.done():
+        _SWEEPS[services.fleet] = services.threads.blobs.submit(uploads.sweep, services, now)
+
+
+_SWEEPS: Final[WeakKeyDictionary[Fleet, "Future[int]"]] = WeakKeyDictionary()
 _RETENTIONS: Final[WeakKeyDictionary[Fleet, Retention]] = WeakKeyDictionary()
 
 

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final, ParamSpec, TypeVar
 
 from litestar import Request
 from litestar.connection import ASGIConnection
@@ -14,7 +14,7 @@ from litestar.params import PathParameter, QueryParameter
 
 from tidegate.core.codec import INTEGER_MAX
 from tidegate.core.errors import RequestError
-from tidegate.server import audit, once, scopes
+from tidegate.server import audit, once, scopes, threads
 from tidegate.server.api.tags import edit_of
 from tidegate.server.auth import COOKIE, Actor, Auth
 from tidegate.server.live import Live
@@ -30,6 +30,7 @@ __all__ = [
     "permission_guard", "wanted_generation",
 ]  # fmt: skip
 
+P = ParamSpec("P")
 T = TypeVar("T")
 PREFIX: Final = "/api/v1"
 ApiRequest = Request[Actor, None, State]
@@ -68,6 +69,10 @@ class Desk:
         if dry_run:
             return once.rehearse(store, work)
         return store.write(once.once(work), urgent=True).result()
+
+    async def beside(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call what waits for the place of the blobs, in threads that nobody needs who halts (`server.threads`)."""
+        return await threads.call(self.services.threads.blobs, work, *args, **kwargs)
 
     def check(self, actor: Actor, permission: str, about: str, name: str) -> None:
         """Refuse whoever lacks a permission on a thing (`scopes.check`)."""

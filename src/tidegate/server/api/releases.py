@@ -121,7 +121,7 @@ class ReleaseRoutes(Controller):
                     raise RequestError("request.too_large", f"at most {most} bytes are taken")
                 await asyncio.to_thread(file.write, piece)
             file.seek(0)
-            return await asyncio.to_thread(_accept, desk, request.user, file)
+            return await desk.beside(_accept, desk, request.user, file)
 
 
 class TrustRoutes(Controller):

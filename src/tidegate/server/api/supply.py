@@ -218,11 +218,10 @@ class OriginRoutes(Controller):
     @get(
         "/releases/{name:str}/attachments/{digest:str}",
         opt={PERMISSION: "fleet.read", ABOUT: "release", ANSWER: ("application/octet-stream",)},
-        sync_to_thread=True,
     )
-    def attachment(self, desk: DeskDep, name: Name, digest: Name) -> Response[bytes]:
+    async def attachment(self, desk: DeskDep, name: Name, digest: Name) -> Response[bytes]:
         """Return an attachment of a release, by its SHA-256. Verify it against the signed target: `tidegate release fetch` does."""
-        return attachment(desk.services.blobs, desk, name, digest)
+        return await desk.beside(attachment, desk.services.blobs, desk, name, digest)
 
 
 def attachment(blobs: Any, desk: Desk, name: str, digest: str) -> Response[bytes]:

@@ -58,25 +58,25 @@ class UploadRoutes(Controller):
     path = "/uploads"
     tags = ("uploads",)
 
-    @get("", opt=_OPT, sync_to_thread=True)
-    def list_uploads(self, request: ApiRequest, desk: DeskDep) -> UploadList:
+    @get("", opt=_OPT)
+    async def list_uploads(self, request: ApiRequest, desk: DeskDep) -> UploadList:
         """List files on their way here, and those that came to an end lately."""
-        return UploadList(items=desk.uploads.newest(request.user))
+        return UploadList(items=await desk.beside(desk.uploads.newest, request.user))
 
-    @post("", opt=_OPT, sync_to_thread=True, status_code=200)
-    def begin(self, request: ApiRequest, desk: DeskDep, data: JSONBody[NewUpload]) -> Upload:
+    @post("", opt=_OPT, status_code=200)
+    async def begin(self, request: ApiRequest, desk: DeskDep, data: JSONBody[NewUpload]) -> Upload:
         """Begin a bundle of this digest and length, or find the one that you began: `offset` says where to go on."""
-        return desk.uploads.begin(data.sha256, data.length, request.user)
+        return await desk.beside(desk.uploads.begin, data.sha256, data.length, request.user)
 
-    @get("/{name:str}", opt=_OPT, sync_to_thread=True)
-    def show(self, request: ApiRequest, desk: DeskDep, name: Name) -> Upload:
+    @get("/{name:str}", opt=_OPT)
+    async def show(self, request: ApiRequest, desk: DeskDep, name: Name) -> Upload:
         """Say how far a file is, and what became of it."""
-        return desk.uploads.show(name, request.user)
+        return await desk.beside(desk.uploads.show, name, request.user)
 
-    @head("/{name:str}", opt=_OPT, sync_to_thread=True, include_in_schema=False)
-    def measure(self, request: ApiRequest, desk: DeskDep, name: Name) -> Response[None]:
+    @head("/{name:str}", opt=_OPT, include_in_schema=False)
+    async def measure(self, request: ApiRequest, desk: DeskDep, name: Name) -> Response[None]:
         """Say in headers how far a file is: `Upload-Offset`, `Upload-Length`."""
-        found = desk.uploads.show(name, request.user)
+        found = await desk.beside(desk.uploads.show, name, request.user)
         told = {"Upload-Offset": str(found.offset), "Upload-Length": str(found.length)}
         return Response(None, headers={**told, "Cache-Control": "no-store"})
 
@@ -89,7 +89,7 @@ class UploadRoutes(Controller):
         self, request: ApiRequest, desk: DeskDep, name: Name, offset: Offset
     ) -> Upload:
         """Add bytes at `offset`, which must be where the file ends now. Whole parts are kept, also of a body that breaks off; the rest is sent again."""
-        found = await asyncio.to_thread(desk.uploads.show, name, request.user)
+        found = await desk.beside(desk.uploads.show, name, request.user)
         held = bytearray()
         stream = request.stream()
         while True:
@@ -106,26 +106,26 @@ class UploadRoutes(Controller):
             while len(held) >= found.part_bytes:
                 part = bytes(held[: found.part_bytes])
                 del held[: found.part_bytes]
-                offset = await asyncio.to_thread(
-                    desk.uploads.append, name, offset, part, request.user
-                )
+                offset = await desk.beside(desk.uploads.append, name, offset, part, request.user)
         if held and offset + len(held) == found.length:
-            await asyncio.to_thread(desk.uploads.append, name, offset, bytes(held), request.user)
-        return await asyncio.to_thread(desk.uploads.show, name, request.user)
+            await desk.beside(desk.uploads.append, name, offset, bytes(held), request.user)
+        return await desk.beside(desk.uploads.show, name, request.user)
 
-    @post("/{name:str}/links", opt=_OPT, sync_to_thread=True, status_code=200)
-    def links(
+    @post("/{name:str}/links", opt=_OPT, status_code=200)
+    async def links(
         self, request: ApiRequest, desk: DeskDep, name: Name, data: JSONBody[WantedLinks]
     ) -> PartLinks:
         """Say where parts may be put right into the object store, by PUT. What was put there is read back before it is used."""
-        return PartLinks(items=desk.uploads.links(name, data.offset, data.count, request.user))
+        links = desk.uploads.links
+        found = await desk.beside(links, name, data.offset, data.count, request.user)
+        return PartLinks(items=found)
 
-    @post("/{name:str}/complete", opt=_OPT, sync_to_thread=True, status_code=202)
-    def complete(self, request: ApiRequest, desk: DeskDep, name: Name) -> Upload:
+    @post("/{name:str}/complete", opt=_OPT, status_code=202)
+    async def complete(self, request: ApiRequest, desk: DeskDep, name: Name) -> Upload:
         """Have a whole file checked and published as a bundle. It is done beside: ask for the upload until its state is `done` or `failed`."""
-        return desk.uploads.complete(name, request.user)
+        return await desk.beside(desk.uploads.complete, name, request.user)
 
-    @delete("/{name:str}", opt=_OPT, sync_to_thread=True)
-    def abort(self, request: ApiRequest, desk: DeskDep, name: Name) -> None:
+    @delete("/{name:str}", opt=_OPT)
+    async def abort(self, request: ApiRequest, desk: DeskDep, name: Name) -> None:
         """Forget a file and all that came of it."""
-        desk.uploads.abort(name, request.user)
+        await desk.beside(desk.uploads.abort, name, request.user)
