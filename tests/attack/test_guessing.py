@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 
 import pytest
 from tests import stores
-from tests.e2e.served import Served, password_in
+from tests.e2e.served import Served, first_password
 
 from tidegate.core import keys
 from tidegate.core.codec import encode
@@ -46,7 +46,7 @@ class Replicas:
 
     def __init__(self, servers: list[Served]) -> None:
         self.servers = servers
-        self.password = password_in(servers[0].log.read_text())
+        self.password = first_password(servers[0].data)
         self._next = itertools.cycle(servers)
 
     def post(self, path: str, body: bytes, kind: str, address: str) -> int:

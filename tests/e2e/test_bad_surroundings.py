@@ -137,6 +137,33 @@ def test_a_full_disk_is_said_and_nothing_acknowledged_is_lost(cramped: _Cramped)
     assert status == 507 or answered["acked_seq"] == acked
 
 
+def test_files_leave_the_last_of_a_disk_to_events_and_to_what_people_do(cramped: _Cramped) -> None:
+    device = Stranger(cramped, "d1", cramped.claim())
+    device.join()
+    inside = Path(f"/proc/{cramped.process.pid}/root{cramped.data}")
+    token = (inside / "bootstrap.token").read_text().strip()
+    sent = {"authorization": f"Bearer {token}", "content-type": "application/json"}
+
+    def ask(method: str, path: str, body: bytes, kind: str = "application/json") -> tuple[int, Any]:
+        status, answer = cramped.ask(method, f"/api/v1{path}", body, {**sent, "content-type": kind})
+        return status, json.loads(answer)
+
+    refused = 0
+    for count in (3 << 20, 1 << 20, 1 << 19, 1 << 18, 1 << 17):
+        promise = json.dumps({"sha256": f"{count:064x}", "length": count}).encode()
+        name = ask("POST", "/uploads", promise)[1]["id"]
+        part = bytes(count)
+        status, answer = ask("PATCH", f"/uploads/{name}?offset=0", part, "application/octet-stream")
+        if status != 200:
+            assert (status, answer["code"]) == (507, "data.full")
+            refused += 1
+    assert ask("POST", "/bundles", bytes(12 << 20), "application/x-tar")[0] == 507
+    assert refused
+    assert cramped.ask("GET", "/readyz")[0] == 200
+    assert device.send("events", device.good("events"))[0] == 200
+    assert ask("POST", "/groups", b'{"name": "g1"}')[0] == 201
+
+
 # --- files ---------------------------------------------------------------------------------------------------------------
 
 CONFIGS: dict[str, tuple[str, str]] = {

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.e2e.served import Served, free_port, run, serving
+from tests.e2e.served import Served, first_password, free_port, run, serving
 
 from tidegate.core import codec, keys
 from tidegate.core.hardware import Hardware
@@ -144,12 +144,15 @@ def _report_until_killed(
 
 def test_a_stop_is_orderly_and_the_second_start_is_quiet(tmp_path: Path) -> None:
     with serving(tmp_path / "data") as served:
-        assert served.said("password: ")
+        password = first_password(served.data)
+        assert served.said("admin.password")
+        assert not served.said(password)  # what is said is kept in a log
+        assert (served.data / "admin.password").stat().st_mode & 0o777 == 0o600
         assert served.ask("GET", "/healthz") == (200, b"ok\n")
         assert served.stop() == 0
         served.log.write_text("")
         served.start()
-        assert not served.said("password: ")
+        assert not served.said("admin.password")
         assert not served.said("Traceback")
 
 

@@ -1,6 +1,7 @@
 """`tidegate serve`: the control plane. Everything it says is talk (stderr); stdout stays empty."""
 
 import os
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 #: A token with all rights, for commands on this machine by whoever may read the data directory.
 BOOTSTRAP_NAME = "bootstrap.token"
+#: The password of the account `admin`, until somebody has read it.
+FIRST_ACCOUNT = "admin.password"
 #: Where `tidegate init --lab` puts a root of trust, in the folder that the server is started in.
 LAB_TRUST = Path("lab", "trust.bundle")
 
@@ -82,8 +85,7 @@ class _Talk:
         if services.keys.made:
             self._first()
         if password is not None:
-            self.say(f"  made  account admin            password: {password}")
-            self.say("                                 shown once")
+            self._hand_over(password)
         if services.repository.binding is None:
             self._warn_no_root()
 
@@ -95,6 +97,15 @@ class _Talk:
         self.say(f"  made  database                 schema {HEAD}")
         self.say("  made  online keys              snapshot, timestamp, director, audit")
         self.say(f"  made  {BOOTSTRAP_NAME:24} for commands on this machine")
+
+    def _hand_over(self, password: str) -> None:
+        """Show the first account's password where somebody sits; where nobody does, what is said is kept in a log, so it goes into a file."""
+        if sys.stderr.isatty() and not self._quiet:
+            self.say(f"  made  account admin            password: {password}")
+            self.say("                                 shown once")
+            return
+        write_secret(self._folder / FIRST_ACCOUNT, password + "\n")
+        self.say(f"  made  {FIRST_ACCOUNT:24} of the account admin; read it, then remove it")
 
     def _warn_no_root(self) -> None:
         self.say()

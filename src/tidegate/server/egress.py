@@ -62,16 +62,15 @@ def take(
     if must is not None:
         return must
     for name, rate in _budgets(budget, site):
-        start_ms = max(now * 1000, flight_rows.free_at_ms(conn, tenant, name))
+        start_ms = now * 1000 + _ahead_ms(conn, tenant, name, rate, now)
         flight_rows.set_free_at_ms(conn, tenant, name, start_ms + length * 1000 // rate)
     return None
 
 
 def wait(conn: Connection, budget: Budget, *, tenant: str, site: str, now: int) -> Wait | None:
     """Say how long a device of this site would have to wait for its download to begin; None = not at all. Reads only."""
-    now_ms = now * 1000
     for name, rate in _budgets(budget, site):
-        ahead_ms = flight_rows.free_at_ms(conn, tenant, name) - now_ms
+        ahead_ms = _ahead_ms(conn, tenant, name, rate, now)
         if ahead_ms > _AHEAD_MS:
             after_s = -(-(ahead_ms - _AHEAD_MS) // 1000)
             return Wait(name, rate, min(after_s, WAIT_MAX_S))
@@ -87,6 +86,18 @@ def waits(conn: Connection, budget: Budget, *, tenant: str, now: int) -> list[st
     told = dict.fromkeys(str(one) for one in found if one is not None)
     more = [f"{len(told) - _NAMED:,} more sites wait so"] if len(told) > _NAMED else []
     return [*list(told)[:_NAMED], *more]
+
+
+def _ahead_ms(conn: Connection, tenant: str, name: str, rate: int, now: int) -> int:
+    """Return for how long a budget is spent, milliseconds; 0 = it is free.
+
+    What would take longer than the largest payload was put down while the clock was ahead, or at a lower rate: it counts no more.
+    """
+    ahead_ms = flight_rows.free_at_ms(conn, tenant, name) - now * 1000
+    if ahead_ms <= _AHEAD_MS:
+        return max(0, ahead_ms)
+    most_ms = _AHEAD_MS + flight_rows.largest(conn, tenant) * 1000 // rate
+    return ahead_ms if ahead_ms <= most_ms else 0
 
 
 def _budgets(budget: Budget, site: str) -> list[tuple[str, int]]:

@@ -2,8 +2,8 @@
 
 | step | when | who |
 |---|---|---|
-| 1 | half of `[events] queue` waits for the database, or the loop is late by `LATE_S` | polls are answered, and told to come back in twice the time; logs of devices are refused |
-| 2 | all of it, or the loop is late by `LATE_MAX_S` | polls: in four times the time; events are refused: devices hold them durably |
+| 1 | half of `[events] queue` waits for the database, or the loop is late by `LATE_S` | polls are told twice the time; devices' logs are refused |
+| 2 | all of it, or the loop is late by `LATE_MAX_S` | four times the time; events are refused: devices hold them |
 | 3 | one and a half of it | who joins (enrol, session, new key) is refused |
 | 4 | twice that | assignments and permits are refused: what was begun goes on to its end before anything new begins |
 | never | | people and their programs: what they write goes before what devices wait for, and a halt counts at the permit, not at the poll |

@@ -24,7 +24,7 @@ from tidegate.server.store.ordering import NEWEST, Order
 Row = dict[str, Any]
 #: Tries before a delivery is dead, and pause before the n-th repetition in seconds; the last one is used from then on.
 TRIES_MAX: Final = 20
-PAUSES_S: Final = (10, 30, 60, 300, 900, 1800, 3600, 7200)
+PAUSES_S: Final = (10, 30, 60, 300, 900, 1800, 3600, admin_log.PAUSE_MAX_S)
 KINDS: Final = ("webhook", "mail")
 LEASE: Final = "notifier"
 LEASE_S: Final = 30

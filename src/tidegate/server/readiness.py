@@ -130,7 +130,7 @@ class Readiness:
         yield Finding(name="follows", level="failed", text=text)
 
     def _blobs(self) -> Iterator[Finding]:
-        """Read the first byte of the newest release's bytes; where there is no release, ask for a blob that nobody has. A read that hangs is not asked again."""
+        """Read a byte of the newest release; where there is none, ask for a blob that nobody has. A read that hangs is not asked again."""
         if self._reading is None:
             self._reading = self._services.threads.blobs.submit(self._read)
         try:

@@ -11,9 +11,10 @@
 | `rollout_hour` | hours before `keep_samples_s` become days | the sums |
 
 Where the log has pieces (`store.partitions`), they are made ahead here, and go as a whole when all of one is old: with the largest settings up to two weeks
-later. Counters (`tally`, `daily`, `firmware`, `exposure`) are kept with the event that moves them and never reckoned from it again, so they stay true. The
-operators' log, plans and incidents are never touched. Each step is a transaction of its own that takes at most `STEP` rows, or a piece, so that nobody waits
-for it.
+later. The planner believes a clock by two days an hour at most (`Belief`): one that is years ahead for a while takes nothing that will be missed, and a server
+that stood still for a month has caught up after a day. Counters (`tally`, `daily`, `firmware`, `exposure`) are kept with the event that moves them and never
+reckoned from it again, so they stay true. The operators' log, plans and incidents are never touched. Each step is a transaction of its own that takes at most
+`STEP` rows, or a piece, so that nobody waits for it.
 """
 
 import logging
@@ -24,6 +25,7 @@ from tidegate.server.config import Settings
 from tidegate.server.store import (
     Connection,
     Store,
+    admin_log,
     hot,
     log_rows,
     partitions,
@@ -38,6 +40,10 @@ STEP: Final = 500
 STEPS_MAX: Final = 40
 #: When nothing more was to be done, it is looked again after this, in seconds.
 REST_S: Final = 3_600
+#: By how much a clock may be ahead of what was believed before; what is more is believed by as much again after `REST_S`.
+LEAP_S: Final = 2 * 86_400
+#: A clock that says less was not set when it was believed: Tidegate is younger.
+EVER_S: Final = 1_750_000_000
 #: How often it is looked whether pieces of the log have to be made, in seconds.
 AHEAD_S: Final = 60
 #: Most events that are moved out of a piece that goes; where more have to stay, it loses the others row by row.
@@ -49,6 +55,32 @@ _log = logging.getLogger("tidegate.retention")
 
 #: A piece of the work: takes a connection, returns how many rows it dealt with.
 Step = Callable[[Connection], int]
+
+
+class Belief:
+    """How far a clock is believed by whoever forgets. Used by one thread at a time."""
+
+    def __init__(self) -> None:
+        """It was not ahead yet."""
+        self._leapt_at = 0
+
+    def until(self, store: Store, now: int) -> int:
+        """Return the time that is believed, `now` or before; where it moves by an hour, that is written down. Unix seconds."""
+        known = store.read(admin_log.believed)
+        until = min(now, known + LEAP_S) if known >= EVER_S else now
+        if until < now:
+            if self._leapt_at <= now < self._leapt_at + REST_S:
+                return known
+            self._leapt_at = now
+            text = (
+                "the clock is %d s ahead of what was seen before; what is old by it is kept for now"
+            )
+            _log.warning(text, now - until)
+        if (
+            until - known >= REST_S
+        ):  # and never back: a clock that was behind for a while must not cost years
+            store.write(lambda conn: admin_log.believe(conn, until)).result()
+        return until
 
 
 class Retention:
@@ -63,21 +95,24 @@ class Retention:
         self._bare: set[int] = set()
         self._more = False
 
-    def step(self, store: Store, watched: Collection[int], now: int) -> int:
+    def step(
+        self, store: Store, watched: Collection[int], now: int, old_by: int | None = None
+    ) -> int:
         """Forget what is due, as much as fits into one go; return how many rows that were.
 
         Args:
             store: of the server; its planner's lease is ours.
             watched: rollouts that the planner looks at.
             now: unix seconds.
+            old_by: the time by which things are old, where that is not `now`.
         """
         if not self._ahead_at - AHEAD_S <= now < self._ahead_at:
             self._make_ahead(store, now)
             self._ahead_at = now + AHEAD_S
-        if now < self._again_at:
+        if self._again_at - REST_S <= now < self._again_at:
             return 0
         done = steps = 0
-        for due in self._due(store, watched, now):
+        for due in self._due(store, watched, min(now, old_by or now)):
             count = STEP
             while count and steps < STEPS_MAX:
                 count = store.write(due).result()

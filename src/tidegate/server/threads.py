@@ -6,7 +6,7 @@
 | `blobs` | the place of the blobs, for those who publish: a store that does not answer holds each of them for more than a minute |
 | `planner`, `teller`, `probes` | what is asked again and again, in one thread each: a look that hangs is one thread, and not one more every time |
 
-Whoever halts needs a thread of the first kind, so nothing that waits for somebody else's service may stand there. Devices' bytes have threads of their own (`delivery`).
+Whoever halts needs a thread of the first kind, so nothing that waits for somebody else's service may stand there. Devices' bytes have others (`delivery`).
 """
 
 import asyncio
@@ -48,9 +48,7 @@ def of_people() -> ThreadPoolExecutor:
     return _threads(PEOPLE_MAX, "people")()
 
 
-async def call(
-    threads: Executor, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
-) -> T:
+async def call(threads: Executor, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Call a function in one of these threads, as `asyncio.to_thread` does in the loop's: with the context of whoever calls."""
     context = contextvars.copy_context()
     work = functools.partial(context.run, function, *args, **kwargs)

@@ -18,7 +18,7 @@ from tidegate.server import acts, apart, audit, jobs, planning, telemetry, uploa
 from tidegate.server.gatekeeper.keeper import Keeper
 from tidegate.server.operations import audiences_of
 from tidegate.server.planning import Audience
-from tidegate.server.retention import Retention
+from tidegate.server.retention import Belief, Retention
 from tidegate.server.services import Services
 from tidegate.server.snapshot import Fleet
 from tidegate.server.store import Connection, Store, admin_log, gate_rows
@@ -178,7 +178,8 @@ def _forget(services: Services, begun: list[int], now: int) -> None:
     """Forget what is old enough. What goes wrong with that is no reason to plan less."""
     retention = _RETENTIONS.setdefault(services.fleet, Retention(services.settings))
     try:
-        retention.step(services.store, begun, now)
+        until = _BELIEFS.setdefault(services.fleet, Belief()).until(services.store, now)
+        retention.step(services.store, begun, now, until)
     except TidegateError as error:
         _log.warning("what is old could not be forgotten: %s", error)
 
@@ -194,11 +195,12 @@ def _sweep(services: Services, now: int) -> None:
 
 
 _SWEEPS: Final[WeakKeyDictionary[Fleet, "Future[int]"]] = WeakKeyDictionary()
+_BELIEFS: Final[WeakKeyDictionary[Fleet, Belief]] = WeakKeyDictionary()
 _RETENTIONS: Final[WeakKeyDictionary[Fleet, Retention]] = WeakKeyDictionary()
 
 
 def _keep_house(conn: Connection, now: int) -> None:
     at = now - now % SAMPLE_S
-    if device_rows.newest_sample(conn) < at:
+    if not device_rows.is_sampled(conn, at):
         device_rows.sample_firmware(conn, at)
     admin_log.forget_answers(conn, now - KEPT_S)

@@ -1,6 +1,8 @@
 """The REST API over a server in process: who may do what, in which form it answers, and what a repeated call does."""
 
+import errno
 import json
+import tempfile
 from pathlib import Path
 from typing import Any, cast
 
@@ -179,6 +181,17 @@ def test_whatever_is_wrong_is_told_as_a_problem_with_its_code(
 def test_a_body_that_is_too_large_is_refused(api: Api) -> None:
     answer = api.call("POST", "/rollouts", {"name": "x" * (2 << 20)})
     assert (answer.status, answer.code) == (413, "request.too_large")
+
+
+def test_a_bundle_that_does_not_fit_on_the_disk_is_refused_as_that(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tempfile.SpooledTemporaryFile, "write", full)
+    answer = api.call("POST", "/bundles", {"tar": "no"})
+    assert (answer.status, answer.code) == (507, "data.full")
 
 
 def test_a_body_that_is_no_json_is_refused_in_one_line(api: Api) -> None:

@@ -3,7 +3,10 @@
 import hashlib
 import resource
 import subprocess
+import threading
 from collections.abc import Callable
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import msgspec
@@ -153,6 +156,36 @@ def test_few_open_files_are_warned_of(rig: Rig, monkeypatch: pytest.MonkeyPatch)
     for limit, level in ((1_024, "warning"), (65_536, "ok")):
         monkeypatch.setattr(resource, "getrlimit", lambda _, n=limit: (n, n))
         assert _levels(rig)["open files"] == level
+
+
+@pytest.mark.parametrize("status", [200, 503])
+def test_a_server_with_a_certificate_of_its_own_is_asked_too(
+    rig: Rig, tmp_path: Path, status: int
+) -> None:
+    now = datetime.now(UTC)
+    context = tls.context_for(Settings(data_dir=tmp_path, tls=True), now)
+    assert context is not None
+    body = b'{"ready":false,"checks":[{"name":"blobs","level":"failed","text":"no answer"}]}'
+
+    class Answering(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Answering) as served:
+        served.socket = context.wrap_socket(served.socket, server_side=True)
+        threading.Thread(target=served.handle_request, daemon=True).start()
+        settings = msgspec.structs.replace(
+            rig.app.services.settings, tls=True, listen=f"127.0.0.1:{served.server_port}"
+        )
+        found = {one.name: one for one in examine(settings, int(rig.now))}["server"]
+    assert found.level == ("ok" if status == 200 else "failed")
+    assert ("blobs: no answer" in found.text) == (status == 503)
 
 
 def test_a_certificate_is_warned_of_before_it_lapses(rig: Rig, tmp_path: Path) -> None:

@@ -113,12 +113,18 @@ def test_a_device_may_wait_with_the_tag_of_a_spread_answer(rig: Rig) -> None:
 def test_a_running_server_looks_once_a_second(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(load, "LOOK_S", 0.01)
     seen: list[float] = []
-    monkeypatch.setattr(rig.app.hot.load, "look", seen.append)
+    often = asyncio.Event()
+
+    def note(late_s: float) -> None:
+        seen.append(late_s)
+        if len(seen) == 3:
+            often.set()
+
+    monkeypatch.setattr(rig.app.hot.load, "look", note)
 
     async def live() -> None:
         rig.app.hot.load.watch()
-        while len(seen) < 3:
-            await asyncio.sleep(0.01)
+        await asyncio.wait_for(often.wait(), 30)
         rig.app.hot.load.close()
 
     rig.loop.run_until_complete(live())

@@ -23,11 +23,18 @@ class Hung:
 
     def __init__(self) -> None:
         self.go = threading.Event()
+        self.news = threading.Condition()
         self.asked = 0
 
     def __call__(self, *_: object, **__: object) -> Any:
-        self.asked += 1
+        with self.news:
+            self.asked += 1
+            self.news.notify_all()
         self.go.wait(60)
+
+    def wait(self, times: int) -> None:
+        with self.news:
+            assert self.news.wait_for(lambda: self.asked >= times, 30)
 
 
 @pytest.fixture
@@ -61,8 +68,7 @@ def test_who_halts_and_the_planner_do_not_wait_for_those_who_publish(api: Api, h
     async def scene() -> Answer:
         promise = json.dumps({"sha256": "0" * 64, "length": 1000}).encode()
         publishing = [asyncio.create_task(call("POST", "/uploads", promise)) for _ in range(MANY)]
-        while hung.asked < threads.BLOBS_MAX:
-            await asyncio.sleep(0.01)
+        await asyncio.to_thread(hung.wait, threads.BLOBS_MAX)
         probes = [
             asyncio.create_task(ask(rig.app, "GET", "/readyz", {}, b"", "127.0.0.1"))
             for _ in range(MANY)
@@ -81,9 +87,7 @@ def test_who_halts_and_the_planner_do_not_wait_for_those_who_publish(api: Api, h
     assert rig.loop.run_until_complete(asyncio.wait_for(scene(), 60)).status == 200
 
 
-def test_a_place_that_does_not_answer_makes_unready_and_is_asked_once(
-    rig: Rig, hung: Hung
-) -> None:
+def test_a_place_that_does_not_answer_makes_unready_and_is_asked_once(rig: Rig, hung: Hung) -> None:
     look = rig.app.readiness.look
     for _ in range(3):
         found = {one.name: one for one in look(int(rig.now)).checks}

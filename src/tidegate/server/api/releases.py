@@ -30,6 +30,7 @@ from tidegate.server.api.paging import Cursor, Limit
 from tidegate.server.api.sorting import SORT, Sort
 from tidegate.server.api.wire import Because, Releases, Version
 from tidegate.server.auth import Actor
+from tidegate.server.blobs.local import require_space, translated
 from tidegate.server.facts import ReleaseFacts
 from tidegate.server.recalls import Recalled
 from tidegate.server.releases import Published
@@ -119,7 +120,10 @@ class ReleaseRoutes(Controller):
                 size += len(piece)
                 if size > most:
                     raise RequestError("request.too_large", f"at most {most} bytes are taken")
-                await asyncio.to_thread(file.write, piece)
+                try:
+                    await asyncio.to_thread(_put, file, piece, folder)
+                except OSError as error:
+                    raise translated(error) from error
             file.seek(0)
             return await desk.beside(_accept, desk, request.user, file)
 
@@ -153,6 +157,11 @@ class TrustRoutes(Controller):
         """Publish a targets role that its holders have signed."""
         body = await _small(request)
         return await asyncio.to_thread(_publish, desk, request.user, "targets", body)
+
+
+def _put(file: Any, piece: bytes, folder: Path) -> None:
+    require_space(folder, len(piece))
+    file.write(piece)
 
 
 def _accept(desk: Desk, actor: Actor, file: Any) -> Published:

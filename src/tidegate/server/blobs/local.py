@@ -9,6 +9,7 @@ import fcntl
 import hashlib
 import os
 import re
+import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -18,6 +19,9 @@ from tidegate.server.blobs import Gathering, Where, require_part
 
 #: Of a part of a file that arrives, in bytes: what a cut costs at most.
 PART_BYTES: Final = 4 << 20
+#: What files leave free of a disk: so many bytes, or this part of a small one.
+RESERVE_BYTES: Final = 256 << 20
+RESERVE_SHARE: Final = 20
 
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 #: A blob that is being written: its digest, and who writes.
@@ -78,7 +82,7 @@ class LocalBlobs:
 
         Raises:
             PublisherError: `download.hash`: the bytes are others. Nothing is kept of them.
-            BusyError: `data.full`. ConfigError: `data.read_only`.
+            BusyError: `data.full`: or it would take the disk's last. ConfigError: `data.read_only`.
         """
         path = self._path(sha256)
         temporary = self._partial / f"{sha256}.{os.getpid()}.{id(pieces):x}"
@@ -88,7 +92,7 @@ class LocalBlobs:
                 raise PublisherError("download.hash", f"the bytes are {digest}, not {sha256}")
             self._keep(temporary, path)
         except OSError as error:
-            raise _translated(error) from error
+            raise translated(error) from error
         finally:
             temporary.unlink(missing_ok=True)
         return count
@@ -130,7 +134,7 @@ class LocalBlobs:
         try:
             self._upload(name).touch(mode=0o600)
         except OSError as error:
-            raise _translated(error) from error
+            raise translated(error) from error
         return Gathering(name, "", length, PART_BYTES)
 
     def upload_offset(self, upload: Gathering) -> int:
@@ -145,19 +149,26 @@ class LocalBlobs:
         """Add a part; see `Blobs.append_upload`. Of two that add the same, one is told where the file ends now."""
         require_part(upload, offset, part)
         try:
-            with self._upload(upload.name).open("r+b") as file:
+            with self._upload(upload.name).open("r+b", buffering=0) as file:
                 fcntl.flock(file, fcntl.LOCK_EX)
                 here = _whole_parts(upload, file.seek(0, os.SEEK_END))
                 if here != offset:
                     raise RequestError("request.conflict", f"the upload ends at {here}")
+                require_space(self._folder, len(part))
                 # what a cut left of a part is written over
                 file.seek(offset)
-                file.write(part)
+                left = memoryview(part)
+                try:
+                    while left:
+                        left = left[file.write(left) :]
+                except OSError:
+                    file.truncate(offset)  # others want the room
+                    raise
                 file.truncate()
         except FileNotFoundError as error:
             raise RequestError("request.not_found", "no such upload") from error
         except OSError as error:
-            raise _translated(error) from error
+            raise translated(error) from error
         return offset + len(part)
 
     def part_links(self, upload: Gathering, offsets: Sequence[int], life_s: int) -> list[str]:
@@ -194,6 +205,7 @@ class LocalBlobs:
         digest, count = hashlib.sha256(), 0
         with _held(path) as file:
             for piece in pieces:
+                require_space(self._folder, len(piece))
                 digest.update(piece)
                 count += file.write(piece)
             file.flush()
@@ -241,7 +253,20 @@ def _sync(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _translated(error: OSError) -> Exception:
+def require_space(folder: Path, count: int) -> None:
+    """Refuse `count` bytes that would take the last of a disk: it is the database's, so that events and halts are written when files are not any more.
+
+    Raises:
+        BusyError: `data.full`.
+    """
+    found = shutil.disk_usage(folder)
+    if found.free - count < min(RESERVE_BYTES, found.total // RESERVE_SHARE):
+        raise BusyError(
+            "data.full", "the disk of the data directory is full; what is left is the database's"
+        )
+
+
+def translated(error: OSError) -> Exception:
     """Return our error for what the disk said; what came from elsewhere (a client that left, say) stays what it is."""
     if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
         return BusyError("data.full", "the disk of the data directory is full")

@@ -331,9 +331,10 @@ def sample_firmware(conn: Connection, at: int) -> None:
         )
 
 
-def newest_sample(conn: Connection) -> int:
-    """Return when the distribution was last sampled; 0 = never."""
-    return int(conn.execute(select(func.max(t.firmware_sample.c.at))).scalar() or 0)
+def is_sampled(conn: Connection, at: int) -> bool:
+    """Say whether there is a sample of the distribution of that time. What is of a later one is of a clock that was ahead."""
+    asked = select(t.firmware_sample.c.at).where(t.firmware_sample.c.at == at).limit(1)
+    return conn.execute(asked).first() is not None
 
 
 def daily(conn: Connection, since_day: int) -> list[Row]:

@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from typing import Any, Final
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, update
 
 from tidegate.server.store import changes
 from tidegate.server.store import tables as t
@@ -56,11 +56,21 @@ def add_outbox(conn: Connection, kind: str, payload: Row, now: int) -> None:
     conn.execute(insert(t.outbox).values(kind=kind, payload=payload, created_at=now, next_at=now))
 
 
+#: The longest pause before a call is tried again, in seconds.
+PAUSE_MAX_S: Final = 7_200
+
+
+def _is_due(now: int) -> ColumnElement[bool]:
+    """What is put off for longer than any pause was so by a clock that was set back since, and is due."""
+    open_, at = t.outbox.c.done_at.is_(None), t.outbox.c.next_at
+    return open_ & ((at <= now) | (at > now + PAUSE_MAX_S))
+
+
 def due_outbox(conn: Connection, kinds: Collection[str], now: int, limit: int = 50) -> list[Row]:
     """Return the calls of these kinds that are due."""
     asked = (
         select(t.outbox)
-        .where(t.outbox.c.done_at.is_(None), t.outbox.c.next_at <= now, t.outbox.c.kind.in_(kinds))
+        .where(_is_due(now), t.outbox.c.kind.in_(kinds))
         .order_by(t.outbox.c.next_at, t.outbox.c.id)
         .limit(limit)
     )
@@ -69,8 +79,7 @@ def due_outbox(conn: Connection, kinds: Collection[str], now: int, limit: int = 
 
 def owed(conn: Connection, now: int) -> bool:
     """Say whether any call is due."""
-    due = select(t.outbox.c.id).where(t.outbox.c.done_at.is_(None), t.outbox.c.next_at <= now)
-    return conn.execute(due.limit(1)).first() is not None
+    return conn.execute(select(t.outbox.c.id).where(_is_due(now)).limit(1)).first() is not None
 
 
 def outbox(
@@ -153,16 +162,32 @@ def take_lease(conn: Connection, name: str, holder: str, now: int, lease_s: int)
     return True
 
 
-#: The name under which `mark_written` writes; a lease of nobody.
+#: The names under which `mark_written` and `believe` write; leases of nobody.
 WRITTEN: Final = "written"
+BELIEVED: Final = "retention"
 
 
 def mark_written(conn: Connection, holder: str, now: int) -> None:
     """Write one row, always the same: to see whether the database takes it."""
+    _note(conn, WRITTEN, holder, now)
+
+
+def believed(conn: Connection) -> int:
+    """Return the time up to which `retention.Belief` believed a clock, unix seconds; 0 = it never did."""
+    asked = select(t.lease.c.expires_at).where(t.lease.c.name == BELIEVED)
+    return int(conn.execute(asked).scalar() or 0)
+
+
+def believe(conn: Connection, now: int) -> None:
+    """Note that the clock is believed up to now."""
+    _note(conn, BELIEVED, "", now)
+
+
+def _note(conn: Connection, name: str, holder: str, now: int) -> None:
     values = {"holder": holder, "expires_at": now}
-    if conn.execute(update(t.lease).where(t.lease.c.name == WRITTEN).values(**values)).rowcount:
+    if conn.execute(update(t.lease).where(t.lease.c.name == name).values(**values)).rowcount:
         return
-    conn.execute(insert(t.lease).values(name=WRITTEN, **values))
+    conn.execute(insert(t.lease).values(name=name, **values))
 
 
 def position(conn: Connection) -> int:

@@ -124,6 +124,14 @@ def free_at_ms(conn: Connection, tenant: str, site: str) -> int:
     return int(row[0]) if row else 0
 
 
+def largest(conn: Connection, tenant: str) -> int:
+    """Return the bytes of the largest payload that was ever published; 0 = there is none."""
+    found = raw_connection(conn).execute(
+        "SELECT coalesce(max(length), 0) FROM artifact WHERE tenant = ?", (tenant,)
+    )
+    return int(next(iter(found))[0])
+
+
 def set_free_at_ms(conn: Connection, tenant: str, site: str, at_ms: int) -> None:
     """Set from when on the budget of a site is free again."""
     raw_connection(conn).execute(

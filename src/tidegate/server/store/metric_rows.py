@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import Connection, case, func, select
 
 from tidegate.server.store import tables as t
-from tidegate.server.store.admin_log import WRITTEN
+from tidegate.server.store.admin_log import BELIEVED, WRITTEN
 
 Row = dict[str, Any]
 _MOVING = ("active", "paused", "halted", "falling_back")
@@ -80,5 +80,7 @@ def owed(conn: Connection, kinds: Collection[str]) -> tuple[dict[tuple[str, str]
 
 def leases(conn: Connection) -> dict[str, int]:
     """Return until when each lease is held, unix seconds."""
-    asked = select(t.lease.c.name, t.lease.c.expires_at).where(t.lease.c.name != WRITTEN)
+    asked = select(t.lease.c.name, t.lease.c.expires_at).where(
+        t.lease.c.name.not_in([WRITTEN, BELIEVED])
+    )
     return {str(name): int(at) for name, at in conn.execute(asked)}
