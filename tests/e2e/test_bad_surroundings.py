@@ -157,7 +157,7 @@ def test_files_leave_the_last_of_a_disk_to_events_and_to_what_people_do(cramped:
         if status != 200:
             assert (status, answer["code"]) == (507, "data.full")
             refused += 1
-    assert ask("POST", "/bundles", bytes(12 << 20), "application/x-tar")[0] == 507
+    assert ask("POST", "/bundles", bytes(6 << 20), "application/x-tar")[0] == 507
     assert refused
     assert cramped.ask("GET", "/readyz")[0] == 200
     assert device.send("events", device.good("events"))[0] == 200

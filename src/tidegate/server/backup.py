@@ -27,9 +27,10 @@ from typing import IO, Final, NamedTuple, Protocol
 import msgspec
 
 from tidegate import __version__
-from tidegate.core.errors import ConfigError, RequestError
+from tidegate.core.errors import BusyError, ConfigError, RequestError
 from tidegate.server import online
 from tidegate.server.blobs import Blobs
+from tidegate.server.blobs.local import FULL
 from tidegate.server.store import Connection, admin_log, audit_rows, blob_rows, hot
 from tidegate.server.store.migrations import HEAD, schema_version
 from tidegate.server.store.sqlite import DATABASE_NAME, damage
@@ -127,14 +128,15 @@ def back_up(
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(mode=0o700, parents=True)
     try:
-        manifest = _gather(data_dir, part, now, elsewhere, with_keys=with_keys)
-        (part / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))
-        _sync_tree(part)
-        if target.suffix == ".tar":
-            _pack(part, manifest, target)
-        else:
-            part.replace(target)
-        _sync(target.parent)
+        with _onto(target):
+            manifest = _gather(data_dir, part, now, elsewhere, with_keys=with_keys)
+            (part / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))
+            _sync_tree(part)
+            if target.suffix == ".tar":
+                _pack(part, manifest, target)
+            else:
+                part.replace(target)
+            _sync(target.parent)
     finally:
         shutil.rmtree(part, ignore_errors=True)
     _note(data_dir, Last(at=now, to=str(target)))
@@ -400,7 +402,7 @@ def bring_back(path: Path, target: Path) -> Manifest:
         target: a folder that is not there yet or is empty.
 
     Raises:
-        RequestError: `backup.exists`: something is in the target; `backup.unreadable`, `backup.damaged`: nothing is left there.
+        RequestError: `backup.exists`: something is in the target; `backup.unreadable`, `backup.damaged`. BusyError: `data.full`. Nothing is left there then.
     """
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise RequestError("backup.exists", f"{target} is not empty")
@@ -408,7 +410,7 @@ def bring_back(path: Path, target: Path) -> Manifest:
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(mode=0o700, parents=True)
     try:
-        with _opened(path) as (source, manifest):
+        with _opened(path) as (source, manifest), _onto(target):
             for one in manifest.files:
                 place = part / one.path
                 place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -439,6 +441,17 @@ def mark_held(data_dir: Path) -> None:
     """Let servers start again; after `held.hold` is durable."""
     (data_dir / NOT_HELD).unlink(missing_ok=True)
     _sync(data_dir)
+
+
+@contextlib.contextmanager
+def _onto(target: Path) -> Iterator[None]:
+    """Say of a disk that is full that it is, and whose."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL:
+            raise BusyError("data.full", f"the disk of {target} is full") from error
+        raise
 
 
 def _write(file: IO[bytes], place: Path, wanted: File) -> None:

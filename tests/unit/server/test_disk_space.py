@@ -1,18 +1,20 @@
 """A disk that gets full: files do not take its last, and what did not fit is gone."""
 
+import contextlib
 import resource
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.unit.server.rig import Rig
 
 from tidegate.core.errors import BusyError
+from tidegate.server import backup
 from tidegate.server.blobs import local
 from tidegate.server.blobs.local import PART_BYTES, LocalBlobs
 
 DIGEST = "a" * 64
-SMALL = 1 << 20
 
 
 @pytest.fixture
@@ -50,19 +52,30 @@ def test_the_last_of_a_disk_is_left_alone(
     assert blobs.size(DIGEST) is None
 
 
-@pytest.fixture
-def bounded() -> Iterator[None]:
-    """No file may grow beyond a megabyte."""
+@contextlib.contextmanager
+def bounded(count: int) -> Iterator[None]:
+    """No file may grow beyond so many bytes: what a system says then is what it says of a disk that is full."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (SMALL, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (count, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-@pytest.mark.usefixtures("bounded")
 def test_what_did_not_fit_of_a_part_is_gone(blobs: LocalBlobs, tmp_path: Path) -> None:
     upload = blobs.begin_upload("u", PART_BYTES)
-    with pytest.raises(BusyError) as caught:
+    with bounded(1 << 20), pytest.raises(BusyError, match=r"data\.full"):
         blobs.append_upload(upload, 0, bytes(PART_BYTES))
-    assert caught.value.code == "data.full"
     assert sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()) == 0
+
+
+@pytest.mark.sqlite("backs up the file")
+@pytest.mark.parametrize("name", ["backup", "backup.tar"])
+def test_a_disk_that_is_full_is_not_taken_for_a_bad_backup(rig: Rig, name: str) -> None:
+    place, back = rig.folder.with_name(name), rig.folder.with_name("back")
+    backup.back_up(rig.folder, place, int(rig.now))
+    with bounded(100 << 10), pytest.raises(BusyError, match=r"data\.full.*back is full"):
+        backup.bring_back(place, back)
+    assert sorted(one.name for one in rig.folder.parent.iterdir()) == sorted(["data", name])
+    backup.bring_back(place, back)

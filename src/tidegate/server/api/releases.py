@@ -1,7 +1,9 @@
 """Releases and the published trust over REST: bundles in, releases listed and recalled, root and targets published, the server's own public keys."""
 
 import asyncio
+import contextlib
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -114,16 +116,15 @@ class ReleaseRoutes(Controller):
         if declared.isascii() and declared.isdigit() and int(declared) > most:
             raise RequestError("request.too_large", f"at most {most} bytes are taken")
         folder = Path(desk.services.settings.data_dir)
-        with tempfile.SpooledTemporaryFile(max_size=_DISK_FROM, dir=str(folder)) as file:
+        with _room(), tempfile.SpooledTemporaryFile(max_size=_DISK_FROM, dir=str(folder)) as file:
             size = 0
             async for piece in request.stream():
                 size += len(piece)
                 if size > most:
                     raise RequestError("request.too_large", f"at most {most} bytes are taken")
-                try:
-                    await asyncio.to_thread(_put, file, piece, folder)
-                except OSError as error:
-                    raise translated(error) from error
+                # what is small stays in memory, and goes to the disk as a whole when it is not small any more
+                require_space(folder, len(piece) if size - len(piece) > _DISK_FROM else size)
+                await asyncio.to_thread(file.write, piece)
             file.seek(0)
             return await desk.beside(_accept, desk, request.user, file)
 
@@ -159,9 +160,13 @@ class TrustRoutes(Controller):
         return await asyncio.to_thread(_publish, desk, request.user, "targets", body)
 
 
-def _put(file: Any, piece: bytes, folder: Path) -> None:
-    require_space(folder, len(piece))
-    file.write(piece)
+@contextlib.contextmanager
+def _room() -> Iterator[None]:
+    """Say of a disk that is full that it is; also when the last of a file is written as it is closed."""
+    try:
+        yield
+    except OSError as error:
+        raise translated(error) from error
 
 
 def _accept(desk: Desk, actor: Actor, file: Any) -> Published:

@@ -22,6 +22,8 @@ PART_BYTES: Final = 4 << 20
 #: What files leave free of a disk: so many bytes, or this part of a small one.
 RESERVE_BYTES: Final = 256 << 20
 RESERVE_SHARE: Final = 20
+#: What a system says when nothing more fits.
+FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 #: A blob that is being written: its digest, and who writes.
@@ -268,7 +270,7 @@ def require_space(folder: Path, count: int) -> None:
 
 def translated(error: OSError) -> Exception:
     """Return our error for what the disk said; what came from elsewhere (a client that left, say) stays what it is."""
-    if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+    if error.errno in FULL:
         return BusyError("data.full", "the disk of the data directory is full")
     if error.errno in {errno.EROFS, errno.EACCES, errno.EPERM}:
         return ConfigError("data.read_only", f"the blobs cannot be written: {error.strerror}")
