@@ -16,6 +16,10 @@ from tidegate.core.reasons import REASONS
 _SIGN_IN: Final = "set TIDEGATE_TOKEN (tidegate token create makes one), or, where the server runs, TIDEGATE_DATA_DIR to its data"
 _PUBLISHER: Final = frozenset({"sig", "compat", "release", "key", "meta", "supply", "audit"})
 WAIT_MAX_S: Final = 30.0
+#: What a proxy says when no server answers it; ours gives a code with everything that it refuses.
+_IN_FRONT: Final = frozenset({502, 504})
+#: What a server says of a route, and not of a thing that a route is about.
+_NO_ROUTE: Final = "Not Found"
 
 
 def wait_of(retry_after: str | None) -> float:
@@ -34,6 +38,12 @@ def problem(status: int, body: bytes) -> TidegateError:
         found = {}
     found = found if isinstance(found, dict) else {}
     code = str(found.get("code", ""))
+    if not code and status in _IN_FRONT:
+        return TransferError(
+            "link.unreachable", f"what stands in front of the server answers {status} by itself"
+        )
+    if code == "request.not_found" and found.get("detail") == _NO_ROUTE:
+        return TransferError("link.answer", "the server has no such route")
     detail = str(found.get("detail") or found.get("title") or f"HTTP {status}")[:1000]
     if code not in REASONS and code not in HINTS:
         detail = f"{code}: {detail}" if code else detail

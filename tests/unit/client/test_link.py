@@ -272,3 +272,19 @@ def test_what_the_server_says_to_do_is_told_and_where_it_says_nothing_the_code_d
     assert (
         len(problem(409, b'{"code":"request.conflict","hint":"%s"}' % (b"x" * 9000)).hint) == 1000
     )
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "code"),
+    [
+        (502, b"<html>502 Bad Gateway</html>", "link.unreachable"),
+        (504, b"", "link.unreachable"),
+        (502, b'{"code": "blobs.untrue", "detail": "other bytes"}', "blobs.untrue"),
+        (404, b'{"code": "request.not_found", "detail": "Not Found"}', "link.answer"),
+        (404, b'{"code": "request.not_found", "detail": "no rollout r1"}', "request.not_found"),
+    ],
+)
+def test_what_no_server_of_this_version_said_is_not_taken_for_its_word(
+    status: int, body: bytes, code: str
+) -> None:
+    assert problem(status, body).code == code
