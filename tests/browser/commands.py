@@ -118,6 +118,18 @@ class Commands(Records):
         self.said.append((verb, name, account.name, *told))
         return "Written down."
 
+    def try_channel(self, channel: str, account: Account, now: int) -> str:
+        """Note it."""
+        del account, now
+        self.said.append(("test", channel))
+        return f"A test message to {channel} is on its way."
+
+    def send_again(self, number: int, account: Account, now: int) -> str:
+        """Note it."""
+        del account, now
+        self.said.append(("replay", str(number)))
+        return "It goes once more."
+
     def publish(self, bundle: BinaryIO, account: Account, now: int) -> tuple[str, str]:
         """Keep the bytes; refuse what does not begin like a bundle."""
         del account, now

@@ -7,6 +7,7 @@ from typing import BinaryIO
 from tests.browser import weighed
 from tests.browser.commands import Commands
 from tests.browser.records import DAY, HOSTILE, NOW
+from tests.browser.told import Told
 
 from tidegate.server.actors import SEES_ALL, Sight
 from tidegate.server.web import views as v
@@ -14,7 +15,7 @@ from tidegate.server.web.reader import Account
 
 
 @dataclass
-class FixtureStory(Commands):
+class FixtureStory(Commands, Told):
     """Reader over a story that commands change."""
 
     def position(self) -> int:
@@ -34,8 +35,9 @@ class FixtureStory(Commands):
             audit_at=now,
         )
 
-    def fleet(self, now: int) -> v.FleetPage:
+    def fleet(self, now: int, sight: Sight = SEES_ALL) -> v.FleetPage:
         """Return the fleet."""
+        del sight
         x = tuple(now - (60 - n) * DAY for n in range(61))
         new = tuple(round(max(0.0, n - 52) ** 2 * 0.29, 2) for n in range(61))
         old = tuple(round(max(2.6, 60 - n), 2) for n in range(61))

@@ -175,6 +175,12 @@ def channels(services: Services) -> list[ChannelFacts]:
     ]
 
 
+def newest_to(conn: Connection, channel: str) -> NoticeFacts | None:
+    """Return the newest message to a channel, None where there is none."""
+    row = admin_log.newest_to(conn, KINDS, channel)
+    return None if row is None else facts_of(row)
+
+
 def replay(conn: Connection, number: int, actor: Actor, now: int) -> NoticeFacts:
     """Deliver a message once more, under the same id, whatever became of it.
 

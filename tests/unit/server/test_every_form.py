@@ -234,8 +234,15 @@ def _secret(shown: str) -> bytes:
     return base64.b32decode(text + "=" * (-len(text) % 8))
 
 
+def _notices(desk: Desk) -> None:
+    desk.do("/notifications/test", {"channel": "ops"})
+    desk.rig.app.deliver()
+    (one,) = desk.look("/notifications")["items"]
+    desk.do("/notifications/{number:int}/replay", number=one["number"])
+
+
 STORIES: Final[tuple[Callable[[Desk], None], ...]] = (
-    _devices, _rollouts, _requests, _incidents, _files, _people, _own,
+    _devices, _rollouts, _requests, _incidents, _files, _notices, _people, _own,
 )  # fmt: skip
 
 

@@ -99,6 +99,15 @@ def outbox(
     return [dict(row) for row in conn.execute(asked).mappings()]
 
 
+def newest_to(conn: Connection, kinds: Collection[str], channel: str) -> Row | None:
+    """Return the newest call of these kinds to a channel."""
+    c = t.outbox.c
+    to = c.payload["channel"].as_string()
+    asked = select(t.outbox).where(c.kind.in_(kinds), to == channel).order_by(c.id.desc()).limit(1)
+    row = conn.execute(asked).mappings().first()
+    return None if row is None else dict(row)
+
+
 def told(
     conn: Connection, kinds: Collection[str], incident: str, since: int, limit: int
 ) -> list[Row]:

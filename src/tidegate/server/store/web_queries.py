@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from typing import Any
 
-from sqlalchemy import Connection, Select, case, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, case, func, or_, select
 
 from tidegate.server.store import tables as t
 from tidegate.server.store.scope import tenant_of
@@ -78,10 +78,19 @@ def device_states(conn: Connection) -> dict[str, int]:
     return {str(state): int(count) for state, count in conn.execute(asked)}
 
 
-def seen_since(conn: Connection, since: int) -> int:
+#: Products that are looked at; None = all of them.
+Products = Collection[str] | None
+
+
+def _of(asked: Select[Any], product: ColumnElement[Any], products: Products) -> Select[Any]:
+    return asked if products is None else asked.where(product.in_(sorted(products)))
+
+
+def seen_since(conn: Connection, since: int, products: Products = None) -> int:
     """Return how many accepted devices were heard of since then."""
     asked = select(func.count()).select_from(t.device)
-    return _count(conn, asked.where(t.device.c.state == "accepted", t.device.c.last_seen >= since))
+    heard = asked.where(t.device.c.state == "accepted", t.device.c.last_seen >= since)
+    return _count(conn, _of(heard, t.device.c.product, products))
 
 
 def variants(conn: Connection, product: str = "") -> list[tuple[str, int]]:
@@ -94,7 +103,7 @@ def variants(conn: Connection, product: str = "") -> list[tuple[str, int]]:
     return sorted(found, key=lambda one: (-one[1], one[0]))
 
 
-def firmware(conn: Connection) -> list[Row]:
+def firmware(conn: Connection, products: Products = None) -> list[Row]:
     """Return accepted devices by product and release, newest release first."""
     asked = (
         select(
@@ -106,7 +115,8 @@ def firmware(conn: Connection) -> list[Row]:
         .group_by(t.firmware.c.product, t.firmware.c.counter)
         .order_by(t.firmware.c.product, t.firmware.c.counter.desc())
     )
-    return [row for row in _rows(conn, asked) if row["devices"] > 0]
+    found = _rows(conn, _of(asked, t.firmware.c.product, products))
+    return [row for row in found if row["devices"] > 0]
 
 
 def firmware_variants(conn: Connection, product: str, counter: int) -> dict[str, int]:
@@ -124,26 +134,29 @@ def sample_times(conn: Connection, since: int) -> list[int]:
     return [int(one) for one in conn.execute(asked).scalars()]
 
 
-def samples(conn: Connection, times: Collection[int]) -> list[Row]:
+def samples(conn: Connection, times: Collection[int], products: Products = None) -> list[Row]:
     """Return the samples of these times."""
     sample = t.firmware_sample
     asked = select(
         sample.c.at, sample.c.product, sample.c.counter, sample.c.version, sample.c.devices
     )
-    return _rows(conn, asked.where(sample.c.at.in_(sorted(times))).order_by(sample.c.at))
+    then = asked.where(sample.c.at.in_(sorted(times))).order_by(sample.c.at)
+    return _rows(conn, _of(then, sample.c.product, products))
 
 
-def daily(conn: Connection, since_day: int) -> list[Row]:
+def daily(conn: Connection, since_day: int, products: Products = None) -> list[Row]:
     """Return the counters of each unix day since then, summed over products."""
     asked = (
         select(t.daily.c.day, t.daily.c.name, func.sum(t.daily.c.value).label("value"))
         .where(t.daily.c.day >= since_day)
         .group_by(t.daily.c.day, t.daily.c.name)
     )
-    return _rows(conn, asked)
+    return _rows(conn, _of(asked, t.daily.c.product, products))
 
 
-def security_events(conn: Connection, since: int, limit: int) -> list[Row]:
+def security_events(
+    conn: Connection, since: int, limit: int, products: Products = None
+) -> list[Row]:
     """Return what devices refused or noticed, newest first."""
     reason = t.event.c.reason
     asked = (
@@ -162,15 +175,15 @@ def security_events(conn: Connection, since: int, limit: int) -> list[Row]:
         .order_by(t.event.c.position.desc())
         .limit(limit)
     )
-    return _rows(conn, asked)
+    return _rows(conn, _of(asked, t.device.c.product, products))
 
 
-def quarantined(conn: Connection, limit: int) -> list[Row]:
+def quarantined(conn: Connection, limit: int, products: Products = None) -> list[Row]:
     """Return devices in quarantine."""
     asked = select(t.device.c.id, t.device.c.last_seen).where(
         t.device.c.tenant == tenant_of(conn), t.device.c.state == "quarantined"
     )
-    return _rows(conn, asked.limit(limit))
+    return _rows(conn, _of(asked, t.device.c.product, products).limit(limit))
 
 
 # --- rollouts ---------------------------------------------------------------------------------------------------------

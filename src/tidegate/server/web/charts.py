@@ -187,6 +187,24 @@ def spark(values: Sequence[int], kind: Kind = "text3", height: int = 20) -> Mark
     return _svg("spark", height, out)
 
 
+def columns(values: Sequence[int], kind: Kind = "text3", height: int = 44) -> Markup:
+    """Draw a value for each span as a column over a line, what is below 0 hanging from it; each plot has its own scale, and its words beside it."""
+    _known([(kind, 1)])
+    top, low = max(0, *values, 0), min(0, *values, 0)
+    scale = (height - 1) / ((top - low) or 1)
+    zero = top * scale
+    step = 100 / max(1, len(values))
+    out = [f'<rect class="f-line" y="{_n(zero)}" width="100%" height="1"/>']
+    for n, value in enumerate(values):
+        if value:
+            tall = max(1.5, abs(value) * scale)
+            y = zero - tall if value > 0 else zero + 1
+            out.append(
+                f'<rect class="f-{kind}" x="{_n(n * step)}%" width="{_n(step * 0.8)}%" y="{_n(y)}" height="{_n(tall)}"/>'
+            )
+    return _svg("spark", height, out)
+
+
 def swatch(kind: Kind) -> Markup:
     """Draw the small square of a legend."""
     _known([(kind, 1)])

@@ -6,7 +6,7 @@ from typing import Any, BinaryIO, TypeVar
 from litestar import Router
 
 from tidegate.core.errors import RequestError
-from tidegate.server import advisories, audit, devices, recalls, releases, scopes
+from tidegate.server import advisories, audit, devices, outbox, recalls, releases, scopes
 from tidegate.server.acts import Outcome
 from tidegate.server.advisories import ImportFacts
 from tidegate.server.amendments import Terms
@@ -35,7 +35,13 @@ def create_web(services: Services, accounts: Accounts, operations: Operations) -
     """Make the router of the web pages over an opened server."""
     public = services.settings.status_public
     bounds = bounds_of(services.settings)
-    reader = StoreReader(services.store, operations.audiences.count, public=public, bounds=bounds)
+    reader = StoreReader(
+        services.store,
+        operations.audiences.count,
+        channels=lambda: outbox.channels(services),
+        public=public,
+        bounds=bounds,
+    )
     commands = DomainCommands(services, operations)
     single = single_sign_on_of(services, accounts)
     auth = WebAuth(accounts, services.store, single, local=services.settings.accounts_local)
@@ -221,6 +227,19 @@ class DomainCommands:
         """Act on an incident."""
         act, actor = incident_desk.VERBS[verb], _actor(account)
         return self._write(lambda conn: act(conn, name, fields, actor, now))
+
+    def try_channel(self, channel: str, account: Account, now: int) -> str:
+        """Send a channel a message that says nothing but that it is one."""
+        actor, settings = _actor(account), self._services.settings
+        self._write(lambda conn: outbox.test(conn, settings, channel, actor, now))
+        self._services.wake()
+        return f"A test message to {channel} is on its way; what became of it stands below."
+
+    def send_again(self, number: int, account: Account, now: int) -> str:
+        """Deliver a message once more, under the same id."""
+        done = self._write(lambda conn: outbox.replay(conn, number, _actor(account), now))
+        self._services.wake()
+        return f"{done.event} goes to {done.channel} once more, under the same id."
 
     def publish(self, bundle: BinaryIO, account: Account, now: int) -> tuple[str, str]:
         """Publish a bundle (untrusted), checked as a device would."""

@@ -16,7 +16,7 @@ from litestar.response import Stream
 
 from tidegate.core.errors import BusyError, RequestError, TidegateError
 from tidegate.server.actors import Sight
-from tidegate.server.scopes import ABOUT, LISTED, PERMISSION, WHOLE
+from tidegate.server.scopes import ABOUT, LISTED, PERMISSION
 from tidegate.server.web import guard
 from tidegate.server.web.guard import WebRequest
 from tidegate.server.web.pages import Query
@@ -35,7 +35,7 @@ _MOST_VIEWS: Final = 64
 _READ: Final = "fleet.read"
 #: Page → what it is about.
 _ABOUT: Final = {
-    "fleet": WHOLE,
+    "fleet": LISTED,
     "rollouts": LISTED,
     "rollout": "rollout",
     "device": "device",
@@ -85,7 +85,7 @@ def _load(site: Site, visit: Visit, page: str, key: str, now: int) -> Callable[[
     reader, sight = site.reader, visit.account.sight
     match page:
         case "fleet":
-            return lambda: reader.fleet(now)
+            return lambda: reader.fleet(now, sight)
         case "rollouts":
             return lambda: reader.rollouts(now, "", sight)
         case "rollout":

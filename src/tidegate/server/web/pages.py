@@ -4,7 +4,7 @@ from typing import Annotated, Any, Final
 from urllib.parse import urlencode
 
 from litestar import Controller, Response, get
-from litestar.params import PathParameter, QueryParameter
+from litestar.params import FromQuery, PathParameter, QueryParameter
 
 from tidegate.core.errors import RequestError
 from tidegate.server.scopes import ABOUT, LISTED, PERMISSION
@@ -39,12 +39,10 @@ class ReadPages(Controller):
 
     @get("/", name="web.fleet", opt=_LISTS)
     async def fleet(self, request: WebRequest, site: SiteDep) -> Response[Any]:
-        """Show the whole fleet; who sees a part of it begins at its rollouts."""
+        """Show the fleet, or what is seen of it."""
         visit = await site.visit(request)
-        if not visit.account.sight.whole:
-            return Response(None, status_code=303, headers={"Location": "/rollouts"})
         position, page = await site.run(
-            lambda: (site.reader.position(), site.reader.fleet(visit.now))
+            lambda: (site.reader.position(), site.reader.fleet(visit.now, visit.account.sight))
         )
         return await site.show(
             request, visit, "fleet", page, section="fleet", live=live_address("fleet", position)
@@ -100,6 +98,26 @@ class ReadPages(Controller):
         if page is None:
             raise not_found("rollout", name)
         return await site.show(request, visit, "participants", page, section="rollouts")
+
+    @get("/history", opt=_LISTS)
+    async def history(
+        self, request: WebRequest, site: SiteDep, days: FromQuery[int] = 0
+    ) -> Response[Any]:
+        """Show what the fleet did over time."""
+        visit = await site.visit(request)
+        page = await site.run(lambda: site.reader.history(days, visit.now, visit.account.sight))
+        return await site.show(request, visit, "history", page, section="fleet")
+
+    @get("/rollouts/{name:str}/history", opt=_ROLLOUT)
+    async def rollout_history(
+        self, request: WebRequest, site: SiteDep, name: Name
+    ) -> Response[Any]:
+        """Show what a rollout did over time."""
+        visit = await site.visit(request)
+        page = await site.run(lambda: site.reader.rollout_history(name, visit.now))
+        if page is None:
+            raise not_found("rollout", name)
+        return await site.show(request, visit, "history", page, section="rollouts")
 
     @get("/halt", opt=_LISTS)
     async def halt(self, request: WebRequest, site: SiteDep) -> Response[Any]:

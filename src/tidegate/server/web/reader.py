@@ -21,8 +21,10 @@ from tidegate.server.web.views import (
     DevicePage,
     DevicesPage,
     FleetPage,
+    HistoryPage,
     IncidentPage,
     IncidentsPage,
+    NoticesPage,
     ParticipantsPage,
     ReleasePage,
     ReleasesPage,
@@ -117,7 +119,7 @@ class Reader(Protocol):
         """Return what the top bar shows."""
         ...
 
-    def fleet(self, now: int) -> FleetPage:
+    def fleet(self, now: int, sight: Sight = SEES_ALL) -> FleetPage:
         """Return the fleet overview."""
         ...
 
@@ -161,6 +163,18 @@ class Reader(Protocol):
         self, actor: str, action: str, thing: str, cursor: str, now: int, *, check: bool
     ) -> AuditPage:
         """Return one page of the operators' log; all that is asked for is untrusted. `check` holds every row against chain, tree and checkpoint."""
+        ...
+
+    def history(self, days: int, now: int, sight: Sight = SEES_ALL) -> HistoryPage:
+        """Return what the fleet did over time, so many days back (untrusted)."""
+        ...
+
+    def rollout_history(self, name: str, now: int) -> HistoryPage | None:
+        """Return what a rollout did over time."""
+        ...
+
+    def notices(self, in_state: str, cursor: str, now: int) -> NoticesPage:
+        """Return the channels and one page of messages to them; state and cursor are untrusted."""
         ...
 
     def components(self, name: str, below: str, cursor: str, now: int) -> ComponentsPage:
@@ -245,6 +259,14 @@ class Commands(Protocol):
         self, verb: str, name: str, account: Account, fields: dict[str, str], now: int
     ) -> str:
         """Act on an incident: a verb of `forms.INCIDENT_VERBS`. `fields` carry the verb's own settings; untrusted."""
+        ...
+
+    def try_channel(self, channel: str, account: Account, now: int) -> str:
+        """Send a channel (untrusted) a message that says nothing but that it is one."""
+        ...
+
+    def send_again(self, number: int, account: Account, now: int) -> str:
+        """Deliver a message once more, under the same id."""
         ...
 
     def publish(self, bundle: BinaryIO, account: Account, now: int) -> tuple[str, str]:

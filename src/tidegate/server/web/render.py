@@ -64,6 +64,7 @@ class Renderer:
             portion=charts.portion,
             bullet=charts.bullet,
             spark=charts.spark,
+            columns=charts.columns,
             meter_of=_meter,
             meter_scale=charts.meter_scale,
             bound=charts.bound,

@@ -26,6 +26,7 @@ from tidegate.server.web.forms import Forms
 from tidegate.server.web.guard import HEADERS, WebRequest, local_path
 from tidegate.server.web.live import Live, Pulse
 from tidegate.server.web.new_rollout import NewRollout
+from tidegate.server.web.notices import NoticePages
 from tidegate.server.web.pages import ReadPages
 from tidegate.server.web.people import OwnAccount, PeoplePages, is_enrolling
 from tidegate.server.web.reader import Auth, Commands, Reader
@@ -61,6 +62,7 @@ def create_router(
             ReadPages,
             SupplyPages,
             AuditPages,
+            NoticePages,
             NewRollout,
             EditRollout,
             Forms,

@@ -13,13 +13,16 @@ from tidegate.server.web.queries import (
     device,
     devices,
     fleet,
+    history,
     incidents,
+    notices,
     participants,
     releases,
     rollout,
     rollouts,
     supply,
 )
+from tidegate.server.web.queries.notices import Channels
 from tidegate.server.web.queries.rollouts import AudienceOf
 from tidegate.server.web.queries.sums import Audience
 from tidegate.server.web.reader import Account
@@ -32,8 +35,10 @@ from tidegate.server.web.views import (
     DevicePage,
     DevicesPage,
     FleetPage,
+    HistoryPage,
     IncidentPage,
     IncidentsPage,
+    NoticesPage,
     ParticipantsPage,
     ReleasePage,
     ReleasesPage,
@@ -46,6 +51,8 @@ T = TypeVar("T")
 DAY_S: Final = 86_400
 #: How old the count of devices heard of may be.
 SEEN_AGE_S: Final = 15
+#: Sets of products whose count is remembered.
+_HEARD_MAX: Final = 64
 #: Counts the devices of a rollout's rings by (ring, variant), at a time.
 Count = Callable[[Connection, Rollout, str, int], Audience]
 
@@ -54,15 +61,30 @@ class StoreReader:
     """Implements `Reader`. Safe to call from any thread."""
 
     def __init__(
-        self, store: Store, count: Count, *, public: bool = False, bounds: Bounds = NO_BOUNDS
+        self,
+        store: Store,
+        count: Count,
+        *,
+        channels: Channels = tuple,
+        public: bool = False,
+        bounds: Bounds = NO_BOUNDS,
     ) -> None:
-        """Read from `store`; `count` counts audiences; `public`: whether this server has a status page; `bounds`: what it bounds for all rollouts."""
+        """Read from `store`.
+
+        Args:
+            store: of the server.
+            count: counts audiences.
+            channels: returns the channels of the settings.
+            public: whether this server has a status page.
+            bounds: what it bounds for all rollouts.
+        """
+        self._channels = channels
         self._bounds = bounds
         self._store = store
         self._public = public
         self._count = count
         self._news = store.read(rows.position)
-        self._heard = (-SEEN_AGE_S, 0)
+        self._heard: dict[frozenset[str] | None, tuple[int, int]] = {}
         store.subscribe(self._hear)
 
     def _hear(self, changed: tuple[Change, ...]) -> None:
@@ -73,12 +95,14 @@ class StoreReader:
     def _audience(self, now: int) -> AudienceOf:
         return lambda conn, model, product: self._count(conn, model, product, now)
 
-    def _seen(self, conn: Connection, now: int) -> int:
-        """Return how many devices were heard of within a day: a count over the fleet, so it may be a little old."""
-        at, count = self._heard
+    def _seen(self, conn: Connection, now: int, products: frozenset[str] | None) -> int:
+        """Return how many devices of these products (None: of all) were heard of within a day: a count over the fleet, so it may be a little old."""
+        at, count = self._heard.get(products, (-SEEN_AGE_S, 0))
         if not 0 <= now - at < SEEN_AGE_S:
-            count = rows.seen_since(conn, now - DAY_S)
-            self._heard = (now, count)
+            count = rows.seen_since(conn, now - DAY_S, products)
+            if len(self._heard) >= _HEARD_MAX:
+                self._heard.clear()
+            self._heard[products] = (now, count)
         return count
 
     def _read(self, work: Callable[[Connection], T]) -> T:
@@ -92,9 +116,11 @@ class StoreReader:
         """Return the top bar."""
         return self._read(lambda conn: fleet.counts(conn, approvals.is_single(conn), now, sight))
 
-    def fleet(self, now: int) -> FleetPage:
+    def fleet(self, now: int, sight: Sight = SEES_ALL) -> FleetPage:
         """Return the fleet overview."""
-        return self._read(lambda conn: fleet.fleet(conn, self._audience(now), self._seen, now))
+        return self._read(
+            lambda conn: fleet.fleet(conn, self._audience(now), self._seen, now, sight)
+        )
 
     def rollouts(self, now: int, cursor: str, sight: Sight = SEES_ALL) -> RolloutsPage:
         """Return one page of the list of rollouts."""
@@ -145,6 +171,18 @@ class StoreReader:
         return self._read(
             lambda conn: audit.page(conn, actor, action, thing, cursor, now, check=check)
         )
+
+    def history(self, days: int, now: int, sight: Sight = SEES_ALL) -> HistoryPage:
+        """Return what the fleet did over time."""
+        return self._read(lambda conn: history.of_fleet(conn, days, now, sight))
+
+    def rollout_history(self, name: str, now: int) -> HistoryPage | None:
+        """Return what a rollout did over time."""
+        return self._read(lambda conn: history.of_rollout(conn, name, now))
+
+    def notices(self, in_state: str, cursor: str, now: int) -> NoticesPage:
+        """Return the channels and one page of messages to them."""
+        return self._read(lambda conn: notices.page(conn, self._channels, in_state, cursor, now))
 
     def components(self, name: str, below: str, cursor: str, now: int) -> ComponentsPage:
         """Return the releases and devices that have a part."""

@@ -85,6 +85,10 @@ STATES: Final[dict[str, State]] = {
     "isolated": State("Isolated", "iso", "iso"),
     "silent": State("Not seen", "lost", "lost"),
     "idle": State("Up to date", "ok", "ok"),
+    # messages to channels
+    "retrying": State("Retrying", "clock", "warn"),
+    "delivered": State("Delivered", "ok", "ok"),
+    "dead": State("Given up", "bad", "bad"),
     # slots
     "running": State("Running", "ok", "ok"),
     "empty": State("Empty", "wait", ""),

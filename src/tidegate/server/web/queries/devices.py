@@ -18,8 +18,8 @@ from tidegate.server.web.views import DeviceRow, DevicesPage, GroupRow, PendingR
 
 Row = dict[str, Any]
 PAGE: Final = 50
-#: Counts devices heard of within a day.
-Seen = Callable[[Connection, int], int]
+#: Counts devices heard of within a day, of these products; None = of all.
+Seen = Callable[[Connection, int, frozenset[str] | None], int]
 #: Most devices that one look at a query goes through; the next page goes on from there.
 SCAN: Final = 10_000
 _BATCH: Final = 2_000
@@ -52,7 +52,7 @@ def page(conn: Connection, query: str, cursor: str, seen: Seen, now: int) -> Dev
         now=now,
         query=query,
         total=total,
-        seen_24h=seen(conn, now),
+        seen_24h=seen(conn, now, None),
         found=count,
         found_is_exact=exact and (not text or not more),
         rows=_rows(conn, found, now),

@@ -36,6 +36,9 @@ CHART_S: Final = 60 * DAY_S
 POINTS: Final = 300
 LAYERS: Final = 4
 _SECURITY_ROWS: Final = 8
+#: Rollouts that are listed, and those that are looked through for what somebody sees of them.
+_LOOKED_AT: Final = 20
+_LOOKED_THROUGH: Final = 200
 #: Words of one device about one reason within so many seconds are about one thing.
 _SAME_S: Final = 60
 _RAMP: Final[tuple[Kind, ...]] = ("v0", "v1", "v2", "v3", "v4")
@@ -87,28 +90,39 @@ def counts(conn: Connection, single_operator: bool, now: int, sight: Sight = SEE
     )
 
 
-def fleet(conn: Connection, audience_of: AudienceOf, seen: Seen, now: int) -> FleetPage:
-    """Return the whole fleet; `seen` counts devices heard of within a day."""
-    versions = rows.firmware(conn)
-    looked_at = rows.rollouts_looked_at(conn, 20)
-    newest = rows.rollouts(conn, 0, 1)
+def fleet(
+    conn: Connection, audience_of: AudienceOf, seen: Seen, now: int, sight: Sight = SEES_ALL
+) -> FleetPage:
+    """Return the fleet, or what is in `sight` of it; `seen` counts devices heard of within a day. What is counted is counted by product."""
+    of = None if sight.whole else sight.products
+    most = _LOOKED_AT if sight.whole else _LOOKED_THROUGH
+    versions = rows.firmware(conn, of)
+    looked_at = _seen_rollouts(conn, rows.rollouts_looked_at(conn, most), sight)[:_LOOKED_AT]
+    newest = _seen_rollouts(conn, rows.rollouts(conn, 0, 1 if sight.whole else most), sight)
     today = now // DAY_S
-    daily = rows.daily(conn, today - _SPARK_DAYS + 1)
+    daily = rows.daily(conn, today - _SPARK_DAYS + 1, of)
+    variants = {name for one in of or ("",) for name, _ in rows.variants(conn, one)}
     return FleetPage(
         now=now,
         devices=sum(int(row["devices"]) for row in versions),
-        seen_24h=seen(conn, now),
-        variants=len(rows.variants(conn)),
-        chart=_chart(conn, versions, now),
-        versions=_versions(conn, versions, now),
-        inbox=_inbox(conn, looked_at, now),
+        seen_24h=seen(conn, now, of),
+        variants=len(variants) if of != frozenset() else 0,
+        chart=_chart(conn, versions, now, sight),
+        versions=_versions(conn, versions, now, of),
+        inbox=_inbox(conn, looked_at, now, sight),
         rollouts=tuple(rollouts.listed(conn, row, audience_of) for row in looked_at),
-        rollouts_total=rows.rollout_count(conn),
+        rollouts_total=rows.rollout_count(conn) if sight.whole else 0,
         last_rollout=str(newest[0]["name"]) if newest else "",
         outcomes=_outcomes(daily, today),
         refused=sums.reason_rows(_reasons(daily, today))[:8],
-        security=_security(conn, now),
+        security=_security(conn, now, of),
+        products=() if sight.whole else tuple(sorted(sight.products)),
+        groups=() if sight.whole else tuple(sorted(sight.groups)),
     )
+
+
+def _seen_rollouts(conn: Connection, found: Sequence[Row], sight: Sight) -> list[Row]:
+    return [row for row in found if scopes.sees_rollout(conn, sight, str(row["name"]))]
 
 
 def label(row: Row, several: bool) -> str:
@@ -123,12 +137,13 @@ def _several(versions: Sequence[Row]) -> bool:
     return len({row["product"] for row in versions}) > 1
 
 
-def _chart(conn: Connection, versions: Sequence[Row], now: int) -> Chart:
+def _chart(conn: Connection, versions: Sequence[Row], now: int, sight: Sight) -> Chart:
     times = rows.sample_times(conn, now - CHART_S)
     if len(times) > POINTS:
         last = len(times) - 1
         times = sorted({times[n * last // (POINTS - 1)] for n in range(POINTS)})
-    found = rows.samples(conn, times) if len(times) > 1 else []
+    of = None if sight.whole else sight.products
+    found = rows.samples(conn, times, of) if len(times) > 1 else []
     several = _several([*versions, *found])
     shares: dict[tuple[int, str], dict[int, int]] = {}
     totals = dict.fromkeys(times, 0)
@@ -151,7 +166,7 @@ def _chart(conn: Connection, versions: Sequence[Row], now: int) -> Chart:
         tuple(times),
         series,
         f"Share of the fleet by firmware. Now: {said}." if said else "No samples yet.",
-        _marks(conn, times),
+        _marks(conn, times, sight),
         unit="%",
     )
 
@@ -165,11 +180,11 @@ def _percentages(
     )
 
 
-def _marks(conn: Connection, times: Sequence[int]) -> tuple[Mark, ...]:
+def _marks(conn: Connection, times: Sequence[int], sight: Sight) -> tuple[Mark, ...]:
     if len(times) < 2:
         return ()
     marks = []
-    for row in rows.rollout_marks(conn, times[0]):
+    for row in _seen_rollouts(conn, rows.rollout_marks(conn, times[0]), sight):
         started, halted = row["started_at"], row["halted_at"]
         if started and started >= times[0] and row["kind"] == "install":
             marks.append(Mark(int(started), str(row["name"]), "--text-3"))
@@ -178,11 +193,13 @@ def _marks(conn: Connection, times: Sequence[int]) -> tuple[Mark, ...]:
     return tuple(sorted(marks, key=lambda mark: mark.x)[-8:])
 
 
-def _versions(conn: Connection, versions: Sequence[Row], now: int) -> tuple[VersionRow, ...]:
+def _versions(
+    conn: Connection, versions: Sequence[Row], now: int, of: rows.Products
+) -> tuple[VersionRow, ...]:
     times = rows.sample_times(conn, now - 7 * DAY_S)
     before: dict[tuple[str, int], int] = {}
     if times:
-        for row in rows.samples(conn, times[:1]):
+        for row in rows.samples(conn, times[:1], of):
             before[(str(row["product"]), int(row["counter"]))] = int(row["devices"])
     several = _several(versions)
     found = []
@@ -210,7 +227,10 @@ def _note(conn: Connection, row: Row, color: Kind) -> tuple[str, str, Kind]:
     return ", ".join(release["channels"]), href, color
 
 
-def _inbox(conn: Connection, looked_at: Sequence[Row], now: int) -> tuple[InboxRow, ...]:
+def _inbox(
+    conn: Connection, looked_at: Sequence[Row], now: int, sight: Sight
+) -> tuple[InboxRow, ...]:
+    of = None if sight.whole else sight.products
     found = [_halted(row) for row in looked_at if row["state"] == "halted"]
     found += [
         InboxRow(
@@ -222,14 +242,16 @@ def _inbox(conn: Connection, looked_at: Sequence[Row], now: int) -> tuple[InboxR
             int(ask["asked_at"]),
         )
         for ask in rows.requests(conn)
+        if scopes.sees_rollout(conn, sight, str(ask["rollout"]))
     ]
-    found += _incidents(conn, {row["id"] for row in looked_at if row["state"] == "halted"})
-    pending = rows.pending_count(conn)
+    told = {row["id"] for row in looked_at if row["state"] == "halted"}
+    found += _incidents(conn, told, sight)
+    pending = rows.pending_count(conn) if sight.whole else 0
     if pending:
         text = "None of them showed a claim token. Accept or reject them."
         title = f"{words.plural(pending, 'device')} {'asks' if pending == 1 else 'ask'} to enrol"
         found.append(InboxRow("chip", "", title, "/devices#pending", text, now))
-    for device in rows.quarantined(conn, 5):
+    for device in rows.quarantined(conn, 5, of):
         text = "Two devices sign with one key. It gets no assignments and no permits; give the right one a new key."
         href = f"/devices/{device['id']}"
         found.append(
@@ -245,12 +267,14 @@ def _halted(row: Row) -> InboxRow:
     return InboxRow("halt", "bad", f"{name} halted {who}", f"/rollouts/{name}", text, at)
 
 
-def _incidents(conn: Connection, told: set[int]) -> list[InboxRow]:
+def _incidents(conn: Connection, told: set[int], sight: Sight) -> list[InboxRow]:
     """Return open incidents; a halt whose rollout is in the list already is not told twice."""
     open_ones = [
         row
         for row in rows.incidents(conn, 20)
-        if row["state"] == "open" and not (row["kind"] == "halt" and row["rollout_id"] in told)
+        if row["state"] == "open"
+        and not (row["kind"] == "halt" and row["rollout_id"] in told)
+        and scopes.sees_incident(conn, sight, str(row["name"]))
     ]
     actions = rows.action_counts(conn, [int(row["id"]) for row in open_ones])
     icons = {"isolation": ("iso", "iso"), "fallback": ("revert", "bad"), "held": ("warn", "bad")}
@@ -296,10 +320,10 @@ def _reasons(daily: Sequence[Row], today: int) -> dict[str, int]:
     }
 
 
-def _security(conn: Connection, now: int) -> tuple[TimelineRow, ...]:
+def _security(conn: Connection, now: int, of: rows.Products) -> tuple[TimelineRow, ...]:
     found: list[TimelineRow] = []
     told: dict[tuple[str, str], int] = {}
-    for row in rows.security_events(conn, now - 7 * DAY_S, 3 * _SECURITY_ROWS):
+    for row in rows.security_events(conn, now - 7 * DAY_S, 3 * _SECURITY_ROWS, of):
         code, at = str(row["reason"]), int(row["received_at"])
         # A refused order is told twice, as what ended the update and as what was noticed.
         if told.get((str(row["device"]), code), at + _SAME_S) < at + _SAME_S:

@@ -42,6 +42,7 @@ from tidegate.server.web.views.fleet import (
     OutcomeRow,
     VersionRow,
 )
+from tidegate.server.web.views.history import HistoryPage, Plot, PlotGroup
 from tidegate.server.web.views.incidents import (
     CohortRow,
     ContrastRow,
@@ -54,6 +55,7 @@ from tidegate.server.web.views.incidents import (
     PublicationView,
 )
 from tidegate.server.web.views.new_rollout import NewRolloutPage, PresetChoice
+from tidegate.server.web.views.notices import ChannelRow, NoticesPage
 from tidegate.server.web.views.parts import (
     BecauseRow,
     Chart,
@@ -115,6 +117,7 @@ __all__ = [
     "AttachmentRow",
     "AuditPage",
     "BecauseRow",
+    "ChannelRow",
     "Chart",
     "CheckRow",
     "Chip",
@@ -136,6 +139,7 @@ __all__ = [
     "FollowUpRow",
     "GroupRow",
     "Halted",
+    "HistoryPage",
     "InboxRow",
     "IncidentPage",
     "IncidentRow",
@@ -148,6 +152,7 @@ __all__ = [
     "NewRolloutPage",
     "NormalRow",
     "Notice",
+    "NoticesPage",
     "Odds",
     "OutcomeRow",
     "OwedRow",
@@ -157,6 +162,8 @@ __all__ = [
     "PendingRow",
     "PeoplePage",
     "PermitRow",
+    "Plot",
+    "PlotGroup",
     "PresetChoice",
     "Problem",
     "ProofPage",

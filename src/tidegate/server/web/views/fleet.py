@@ -59,7 +59,10 @@ class OutcomeRow:
 
 @dataclass(frozen=True, slots=True)
 class FleetPage:
-    """The whole fleet."""
+    """The fleet, or what is seen of it.
+
+    `products`: whose devices are counted here, where somebody does not see all; `groups`: what else is seen, of which nothing is counted by itself.
+    """
 
     now: int
     devices: int
@@ -74,3 +77,10 @@ class FleetPage:
     outcomes: tuple[OutcomeRow, ...] = ()
     refused: tuple[ReasonRow, ...] = ()
     security: tuple[TimelineRow, ...] = ()
+    products: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+
+    @property
+    def counted(self) -> bool:
+        """Whether devices are counted at all."""
+        return bool(self.products) or not self.groups
