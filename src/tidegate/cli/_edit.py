@@ -1,12 +1,13 @@
 """What `rollout edit` changes: a whole policy file, or single parts."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import click
 
 from tidegate.cli._people import read_toml
+from tidegate.rollout import gate_texts
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -15,6 +16,22 @@ _OPTIONS: Final = (
     click.option(
         "--steps", multiple=True, metavar="RING=SHARES", help="As in fleet=1%,10%,100%; repeatable."
     ),
+    click.option("--audience", metavar="QUERY", help="Whom it means; rest = all of the product."),
+    click.option(
+        "--ring-audience",
+        multiple=True,
+        metavar="RING=QUERY",
+        help="As in pilot=group:pilot; repeatable.",
+    ),
+    click.option(
+        "--gates",
+        multiple=True,
+        metavar="RING=GATES",
+        help="As in 'fleet=soak time=24h; minimum_sample healthy=50', or fleet=none; repeatable.",
+    ),
+    click.option(
+        "--guards", metavar="GATES", help="Gates that hold for every ring, in the same way."
+    ),
     click.option("--in-flight", metavar="COUNT|none", help="Permits out at once, at most."),
     click.option("--first", metavar="COUNT|none", help="Permits before anything is proved."),
     click.option("--priority", type=int, metavar="NUMBER", help="Of several rollouts the highest."),
@@ -22,6 +39,13 @@ _OPTIONS: Final = (
     click.option("--download", metavar="WINDOWS", help="The same of downloads."),
     click.option("--rate", metavar="RATE", help="As in 1MiB/s, or none."),
 )
+
+
+_LIKE: Final = {
+    "steps": "a ring and its shares, as in fleet=1%,10%,100%",
+    "ring_audience": "a ring and its query, as in pilot=group:pilot",
+    "gates": "a ring and its gates, as in 'fleet=soak time=24h'",
+}
 
 
 def parts(function: F) -> F:
@@ -48,9 +72,15 @@ def body_of(file: Path | None, given: dict[str, Any]) -> tuple[str, dict[str, An
 
 
 def _body(given: dict[str, Any]) -> dict[str, Any]:
-    body = {key: given[key] for key in ("preset", "priority") if given[key] is not None}
+    body = {key: given[key] for key in ("preset", "audience", "priority") if given[key] is not None}
+    if given["guards"] is not None:
+        body["guards"] = gate_texts.read(given["guards"], "--guards")
     tables = {
-        "steps": dict(map(_ring, given["steps"])),
+        "steps": {name: _shares(text) for name, text in _rings(given, "steps")},
+        "audiences": dict(_rings(given, "ring_audience")),
+        "gates": {
+            name: gate_texts.read(text, f"--gates {name}") for name, text in _rings(given, "gates")
+        },
         "flow": _said(given, (("in_flight", _count), ("first", _count))),
         "windows": _said(given, (("activate", _windows), ("download", _windows))),
         "delivery": _said(given, (("rate", str),)),
@@ -64,11 +94,17 @@ def _said(
     return {name: read(given[name]) for name, read in names if given[name] is not None}
 
 
-def _ring(text: str) -> tuple[str, list[str]]:
-    name, mark, shares = text.partition("=")
-    if not mark or not name.strip() or not shares.strip():
-        raise click.UsageError(f"--steps {text}: a ring and its shares, as in fleet=1%,10%,100%")
-    return name.strip(), [one.strip() for one in shares.split(",")]
+def _rings(given: dict[str, Any], key: str) -> Iterator[tuple[str, str]]:
+    for text in given[key]:
+        name, mark, value = text.partition("=")
+        if not mark or not name.strip() or not value.strip():
+            option = key.replace("_", "-")
+            raise click.UsageError(f"--{option} {text}: {_LIKE[key]}")
+        yield name.strip(), value.strip()
+
+
+def _shares(text: str) -> list[str]:
+    return [one.strip() for one in text.split(",")]
 
 
 def _count(text: str) -> int | str:

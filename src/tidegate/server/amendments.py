@@ -1,7 +1,8 @@
 """Changing parts of a rollout: what is not named stays as it is.
 
-The parts are those of a policy file that make sense by themselves: `preset`, `steps` by ring, `flow`, `priority`, `windows`, `delivery`. Everything else
-(audiences, gates of single rings, deadlines) is a whole new policy file. What may follow is judged where a whole policy is (`widening.edit`).
+The parts are those of a policy file that make sense by themselves: `preset`, `audience`, `steps`, `audiences` and `gates` by ring, `guards`, `flow`,
+`priority`, `windows`, `delivery`. Everything else (deadlines, retries, rings of one's own) is a whole new policy file. What may follow is judged where a
+whole policy is (`widening.edit`).
 """
 
 from collections.abc import Mapping
@@ -18,7 +19,9 @@ from tidegate.rollout.model import ALL_BP, Policy, RingSpec
 from tidegate.server import drafts
 from tidegate.server.drafts import Draft
 
-KEYS: Final = ("preset", "steps", "flow", "priority", "windows", "delivery")
+KEYS: Final = (
+    "preset", "audience", "audiences", "steps", "gates", "guards", "flow", "priority", "windows", "delivery",
+)  # fmt: skip
 _FLOW: Final[Mapping[str, str]] = {"in_flight": "at_once", "first": "first", "per": "at_once_per"}
 _WINDOWS: Final[Mapping[str, str]] = {
     "download": "download_window",
@@ -36,13 +39,23 @@ _DELIVERY: Final[Mapping[str, str]] = {
 
 
 class Terms(msgspec.Struct, frozen=True, kw_only=True):
-    """What of a rollout can be changed, as it stands at a generation."""
+    """What of a rollout can be changed, as it stands at a generation.
+
+    Attributes:
+        audience: whom it means; empty = all of its product. Rings have it in their own, too.
+        begun: rings keep their names and order then.
+        fixed: whom it means was fixed when it was made (`server.fixed`), and stays.
+    """
 
     name: str
     state: str
     generation: int
     policy: Policy
     delivery: DeliveryPolicy
+    release: str = ""
+    audience: str = ""
+    begun: bool = False
+    fixed: bool = False
 
 
 def terms_of(row: Mapping[str, Any]) -> Terms:
@@ -53,6 +66,10 @@ def terms_of(row: Mapping[str, Any]) -> Terms:
         generation=int(row["generation"]),
         policy=msgspec.convert(row["policy"], type=Policy),
         delivery=msgspec.convert(row["delivery"], type=DeliveryPolicy),
+        release=str(row["release"]),
+        audience=str(row["audience"]),
+        begun=row["started_at"] is not None,
+        fixed=bool(row["fixed"]),
     )
 
 
@@ -77,12 +94,13 @@ def amended(row: Mapping[str, Any], data: Mapping[str, Any]) -> Draft:
     policy = stands.policy
     if "preset" in data:
         policy = _with_preset(policy, data["preset"])
-    policy = _with_flow(_with_steps(policy, _table(data, "steps")), data)
+    policy = _with_gates(_with_steps(policy, data), data)
+    policy, audience = _with_audiences(_with_flow(policy, data), stands.audience, data)
     engine.check(policy)
     return Draft(
         name=str(row["name"]),
         release=str(row["release"]),
-        audience=str(row["audience"]),
+        audience=audience,
         policy=policy,
         delivery=_with_delivery(stands.delivery, data),
         start_at=int(row["start_at"]),
@@ -106,12 +124,52 @@ def _with_preset(policy: Policy, name: object) -> Policy:
     return msgspec.structs.replace(policy, rings=tuple(rings), guards=given.guards)
 
 
-def _with_steps(policy: Policy, steps: Mapping[str, Any]) -> Policy:
+def _with_audiences(policy: Policy, before: str, data: Mapping[str, Any]) -> tuple[Policy, str]:
+    """Return the policy with other audiences, and the rollout's; that is folded into every ring's anew, so that no ring reaches beyond it."""
+    asked = _by_ring(policy, data, "audiences")
+    if "audience" not in data and not asked:
+        return policy, before
+    audience = drafts.audience_of(data) if "audience" in data else before
+    rings = []
+    for ring in policy.rings:
+        own = drafts.own_audience(ring.audience, before)
+        if ring.name in asked:
+            entry = {"name": ring.name, "audience": asked[ring.name]}
+            own = presets.policy_from_dict({"ring": [entry]}).rings[0].audience
+        rings.append(msgspec.structs.replace(ring, audience=own))
+    return drafts.within(msgspec.structs.replace(policy, rings=tuple(rings)), audience), audience
+
+
+def _with_gates(policy: Policy, data: Mapping[str, Any]) -> Policy:
+    """Take other gates of rings, and other guards."""
+    asked = _by_ring(policy, data, "gates")
+    rings = []
+    for ring in policy.rings:
+        if ring.name in asked:
+            entry = {"name": ring.name, "gates": asked[ring.name]}
+            read = presets.policy_from_dict({"ring": [entry]}).rings[0].gates
+            rings.append(msgspec.structs.replace(ring, gates=read))
+        else:
+            rings.append(ring)
+    guards = policy.guards
+    if "guards" in data:
+        guards = presets.policy_from_dict({"guards": data["guards"]}).guards
+    return msgspec.structs.replace(policy, rings=tuple(rings), guards=guards)
+
+
+def _by_ring(policy: Policy, data: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """Return a table by ring; a ring that there is not is refused."""
+    table = _table(data, key)
     names = [one.name for one in policy.rings]
-    for name in steps:
+    for name in table:
         if name not in names:
             near = did_you_mean(str(name), names)
-            raise RequestError("request.invalid", f'steps: no ring "{str(name)[:64]}"{near}')
+            raise RequestError("request.invalid", f'{key}: no ring "{str(name)[:64]}"{near}')
+    return table
+
+
+def _with_steps(policy: Policy, data: Mapping[str, Any]) -> Policy:
+    steps = _by_ring(policy, data, "steps")
     rings: list[RingSpec] = []
     for ring in policy.rings:
         held_bp = policy.holdback_bp if ring is policy.rings[-1] else 0

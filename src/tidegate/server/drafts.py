@@ -57,11 +57,8 @@ def draft_of(data: Mapping[str, Any]) -> Draft:
     name = _text(data, "name") or release
     if not _NAME.fullmatch(name):
         raise RequestError("request.invalid", "name: 1 to 128 letters, digits and . _ -")
-    audience = _text(data, "audience")
+    written = audience_of(data)
     try:
-        written = (
-            str(cohort.parse_lasting(audience)) if audience.strip() not in {"", "rest"} else ""
-        )
         delivery = delivery_of(data)
         start_at = _start(data.get("start", "at once"))
     except ConfigError as error:
@@ -76,15 +73,42 @@ def draft_of(data: Mapping[str, Any]) -> Draft:
         name=name,
         release=release,
         audience=written,
-        policy=_within(policy, written),
+        policy=within(policy, written),
         delivery=delivery,
         start_at=start_at,
         draft=draft,
     )
 
 
-def _within(policy: Policy, audience: str) -> Policy:
-    """Fold the rollout's audience into every ring's, so that whoever looks at a ring sees who is meant."""
+def audience_of(data: Mapping[str, Any]) -> str:
+    """Read whom a rollout means, in its normal form; empty = all of the product.
+
+    Raises:
+        RequestError: `request.invalid`.
+    """
+    audience = _text(data, "audience")
+    try:
+        return str(cohort.parse_lasting(audience)) if audience.strip() not in {"", "rest"} else ""
+    except ConfigError as error:
+        raise RequestError("request.invalid", error.detail) from error
+
+
+def own_audience(ring: str, audience: str) -> str:
+    """Return what a ring asks for by itself: its query without the rollout's audience that `within` folded into it; `rest` = whoever is left."""
+    if not audience:
+        return ring.strip() or "rest"
+    if ring == audience:
+        return "rest"
+    head, tail = f"({audience}) and (", ")"
+    return ring[len(head) : -len(tail)] if ring.startswith(head) and ring.endswith(tail) else ring
+
+
+def within(policy: Policy, audience: str) -> Policy:
+    """Fold the rollout's audience into every ring's, so that whoever looks at a ring sees who is meant.
+
+    Raises:
+        RequestError: `request.invalid`: both together are too long.
+    """
     if not audience:
         return policy
     rings = []

@@ -10,6 +10,7 @@ from tidegate.cli import _edit
 
 NOTHING: dict[str, Any] = {
     "preset": None, "steps": (), "in_flight": None, "first": None,
+    "audience": None, "ring_audience": (), "gates": (), "guards": None,
     "priority": None, "activate": None, "download": None, "rate": None,
 }  # fmt: skip
 
@@ -18,6 +19,10 @@ def test_parts_are_the_words_of_a_policy_file() -> None:
     given = {
         **NOTHING,
         "steps": ("fleet=1%, 10%,100%", "pilot=100%"),
+        "audience": "site = lab",
+        "ring_audience": ("pilot=revision = 1",),
+        "gates": ("fleet=soak time=24h; approval", "pilot=none"),
+        "guards": "failure_rate max=2% sample=50",
         "in_flight": "50",
         "first": "none",
         "priority": 0,
@@ -29,6 +34,10 @@ def test_parts_are_the_words_of_a_policy_file() -> None:
     assert method == "PATCH"
     assert body == {
         "steps": {"fleet": ["1%", "10%", "100%"], "pilot": ["100%"]},
+        "audience": "site = lab",
+        "audiences": {"pilot": "revision = 1"},
+        "gates": {"fleet": [{"type": "soak", "time": "24h"}, {"type": "approval"}], "pilot": []},
+        "guards": [{"type": "failure_rate", "max": "2%", "sample": 50}],
         "flow": {"in_flight": 50, "first": "none"},
         "priority": 0,
         "windows": {"activate": ["Sat 02:00-05:00", "Sun 02:00-05:00"], "download": "any"},
@@ -44,7 +53,9 @@ def test_a_file_replaces_all(tmp_path: Path) -> None:
         _edit.body_of(file, {**NOTHING, "priority": 1})
 
 
-@pytest.mark.parametrize("given", [{}, {"steps": ("fleet",)}, {"steps": ("=1%",)}])
+@pytest.mark.parametrize(
+    "given", [{}, {"steps": ("fleet",)}, {"steps": ("=1%",)}, {"gates": ("fleet=",)}]
+)
 def test_what_says_nothing_is_refused(given: dict[str, Any]) -> None:
     with pytest.raises(click.UsageError):
         _edit.body_of(None, {**NOTHING, **given})

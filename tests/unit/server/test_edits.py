@@ -69,6 +69,11 @@ def test_steps_that_change_open_nothing_by_themselves(desk: Desk) -> None:
         ({"windows": {"activate": ["02:00-04:00"]}}, ""),
         ({"delivery": {"rate": "50KiB/s"}}, ""),
         ({"priority": -2}, ""),
+        ({"gates": {"all": ["approval", {"type": "soak", "time": "2h"}]}}, ""),
+        ({"gates": {"all": [{"type": "soak", "time": "2h"}]}}, "gate approval is gone"),
+        ({"guards": []}, "guard: gate failure_rate is gone"),
+        ({"audience": "site = lab"}, "ring all has another audience"),
+        ({"audiences": {"all": "site = lab"}}, "ring all has another audience"),
         ({"flow": {"in_flight": "none"}}, "no bound, not 50"),
         ({"priority": 9}, "priority 9"),
         ({"steps": {"all": ["1%", "100%"]}}, "no step at 10"),
@@ -112,6 +117,11 @@ def test_what_is_not_named_stays_as_it_is(desk: Desk) -> None:
         ({"steps": {"al": ["1%"]}}, 'no ring "al"'),
         ({"steps": {"all": ["10%", "1%", "100%"]}}, "rise"),
         ({"steps": ["1%"]}, "steps: a table"),
+        ({"audiences": {"al": "rest"}}, 'no ring "al"'),
+        ({"audiences": {"all": "site ="}}, "audience"),
+        ({"audience": "site ="}, "value"),
+        ({"gates": {"all": [{"type": "sok"}]}}, "soak"),
+        ({"guards": "all"}, "guards"),
         ({"flow": {"holdback": "1%"}}, "flow: "),
         ({"flow": {"in_flight": -1}}, "in_flight"),
         ({"delivery": {"rate": "fast"}}, "rate"),
@@ -126,6 +136,22 @@ def test_what_cannot_be_read_changes_nothing_and_is_named(
     with pytest.raises(RequestError, match=word):
         _amend(desk, **parts)
     assert desk.row() == before
+
+
+def test_no_ring_reaches_beyond_the_rollouts_audience(desk: Desk) -> None:
+    def change(**parts: Any) -> list[str]:
+        done = _amend(desk, **parts)
+        if done.request is not None:  # of nobody who is there, one person decides
+            desk.operations.decide(done.request, PIA, "seen", desk.now, approve=True)
+        row = desk.row()
+        return [str(row["audience"]), str(row["policy"]["rings"][0]["audience"])]
+
+    assert change(audience="site = lab") == ["site = lab", "site = lab"]
+    both = change(audiences={"all": "revision = 1 or revision = 2"})
+    assert both == ["site = lab", "(site = lab) and (revision = 1 or revision = 2)"]
+    both = change(audience="site = north")
+    assert both == ["site = north", "(site = north) and (revision = 1 or revision = 2)"]
+    assert change(audience="rest") == ["", "revision = 1 or revision = 2"]
 
 
 def test_an_edit_of_what_changed_meanwhile_is_refused(desk: Desk) -> None:

@@ -56,8 +56,9 @@ class Rollouts(Link):
         dry_run: bool | None = None,
         if_match: Tag | str | None = None,
     ) -> structs.Outcome:
-        """Change parts of a rollout's policy, with `reason` beside them: `preset`, `steps` by ring, `flow`, `priority`, `windows`, `delivery`.
+        """Change parts of a rollout's policy, with `reason` beside them, in the words of a policy file.
 
+        They are `preset`, `audience`, `steps`, `audiences` and `gates` by ring, `guards`, `flow`, `priority`, `windows` and `delivery`.
         What only narrows is done at once; what widens may ask for a second person, and says how it is wider.
 
         Needs `rollout.widen`.

@@ -140,8 +140,9 @@ class RolloutRoutes(Controller):
         data: JSONBody[dict[str, Any]],
         only_check: DryRun = False,
     ) -> Outcome:
-        """Change parts of a rollout's policy, with `reason` beside them: `preset`, `steps` by ring, `flow`, `priority`, `windows`, `delivery`.
+        """Change parts of a rollout's policy, with `reason` beside them, in the words of a policy file.
 
+        They are `preset`, `audience`, `steps`, `audiences` and `gates` by ring, `guards`, `flow`, `priority`, `windows` and `delivery`.
         What only narrows is done at once; what widens may ask for a second person, and says how it is wider.
         """
         reason = str(data.pop("reason", ""))[:1000]

@@ -52,24 +52,26 @@ class EditRollout(Controller):
 
 def _page(site: Site, visit: Visit, name: str, sent: dict[str, str]) -> EditRolloutPage:
     terms = site.commands.terms(name)
-    parts = form.parts_of(terms, sent)
     asks, problem = False, ""
     wider: tuple[str, ...] = ()
-    if parts:
-        try:
+    parts: dict[str, Any] = {}
+    try:
+        parts = form.parts_of(terms, sent)
+        if parts:
             found = site.commands.amend(
                 name, parts, visit.account, "looked at", visit.now,
                 generation=terms.generation, dry_run=True,
             )  # fmt: skip
             asks, wider = found.request is not None, site.commands.wider(name, parts)
-        except RequestError as error:
-            problem = error.detail
+    except RequestError as error:
+        problem = error.detail
     return EditRolloutPage(
         now=visit.now,
         name=name,
         state=terms.state,
         generation=terms.generation,
         fields=form.fields_of(terms, sent),
+        stays=form.stays(terms),
         changed=bool(parts),
         asks=asks,
         wider=wider,

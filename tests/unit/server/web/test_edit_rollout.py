@@ -10,6 +10,7 @@ from tests.unit.server.web.test_store_pages import Office, opened
 
 from tidegate.core.protocol import DeliveryPolicy
 from tidegate.rollout import presets
+from tidegate.server import drafts
 from tidegate.server.amendments import Terms
 from tidegate.server.store import admin_rollouts
 from tidegate.server.web.queries import edit_rollout as form
@@ -37,6 +38,12 @@ def test_what_is_sent_back_as_it_stands_changes_nothing() -> None:
     ("name", "value", "parts"),
     [
         ("steps.fleet", "1%,5%, 100%", {"steps": {"fleet": ["1%", "5%", "100%"]}}),
+        ("preset", "careful", {"preset": "careful"}),
+        ("audience", "site = lab", {"audience": "site = lab"}),
+        ("audiences.pilot", "", {"audiences": {"pilot": "rest"}}),
+        ("gates.fleet", "soak time=48h; approval",
+         {"gates": {"fleet": [{"type": "soak", "time": "48h"}, {"type": "approval"}]}}),
+        ("guards", "none", {"guards": []}),
         ("in_flight", "10", {"flow": {"in_flight": 10}}),
         ("first", "none", {"flow": {"first": "none"}}),
         ("activate", "", {"windows": {"activate": "any"}}),
@@ -51,6 +58,22 @@ def test_what_differs_is_a_part(name: str, value: str, parts: dict[str, Any]) ->
     assert form.parts_of(TERMS, {name: value}) == parts
     field = next(one for one in form.fields_of(TERMS, {name: value}) if one.name == name)
     assert (field.value, field.stands) != (field.stands, field.value)
+
+
+def test_a_ring_shows_what_it_asks_for_by_itself() -> None:
+    policy = drafts.within(TERMS.policy, "site = lab")
+    terms = msgspec.structs.replace(TERMS, policy=policy, audience="site = lab")
+    shown = {one.name: one.value for one in form.fields_of(terms, {})}
+    assert shown["audience"] == "site = lab"
+    assert shown["audiences.pilot"] == "group:pilot"
+    assert shown["audiences.fleet"] == "rest"
+
+
+def test_whom_a_snapshot_means_is_fixed_and_says_why() -> None:
+    terms = msgspec.structs.replace(TERMS, fixed=True, begun=True, release="gw1-1.1.0")
+    fixed = {one.name for one in form.fields_of(terms, {}) if one.fixed}
+    assert fixed == {"audience", "audiences.internal", "audiences.pilot", "audiences.fleet"}
+    assert {term for term, _ in form.stays(terms)} == {"Release", "Name", "Rings", "Who is meant"}
 
 
 def _row(office: Office) -> dict[str, Any]:
@@ -77,6 +100,11 @@ def test_what_was_shown_is_changed_and_what_changed_meanwhile_is_not(rig: Rig) -
         assert "Wider: priority 5" in office.page(f"{EDIT}?priority=5")
         assert "Nothing differs yet" in office.page(EDIT)
         assert "This cannot be done" in office.page(f"{EDIT}?in_flight=many")
+        assert "not KEY=VALUE" in office.page(f"{EDIT}?gates.fleet=soak+24h")
+        assert "Wider: ring pilot has another audience" in office.page(
+            f"{EDIT}?audiences.pilot=site+%3D+lab"
+        )
+        assert "another release is another rollout" in office.page(EDIT).lower()
         assert _row(office)["policy"]["at_once"] == 0
         sent = {"in_flight": "40", "reason": "slower"}
         assert office.post(EDIT, **sent, generation="x") == 400

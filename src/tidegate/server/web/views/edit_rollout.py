@@ -5,13 +5,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class EditField:
-    """A field: as it was sent, and as it stands."""
+    """A field: as it was sent, and as it stands. `choices`: it is one of these; `fixed` says why it stays as it is."""
 
     name: str
     label: str
     value: str
     stands: str
     hint: str
+    choices: tuple[str, ...] = ()
+    fixed: str = ""
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,7 @@ class EditRolloutPage:
     """The form as it was filled in, and what follows from it.
 
     `generation`: what it was filled in for. `text`: what would be done, empty until something differs; `asks`: a second person would have to approve it.
-    `wider`: in which ways. `problem` says what is wrong with the form.
+    `wider`: in which ways. `stays`: what cannot be changed, and why. `problem` says what is wrong with the form.
     """
 
     now: int
@@ -27,6 +29,7 @@ class EditRolloutPage:
     state: str
     generation: int
     fields: tuple[EditField, ...]
+    stays: tuple[tuple[str, str], ...] = ()
     changed: bool = False
     asks: bool = False
     wider: tuple[str, ...] = ()
