@@ -55,6 +55,7 @@ class Commands(Records):
         return Terms(
             name=name, state="active", generation=9,
             policy=presets.preset("normal"), delivery=DeliveryPolicy(),
+            release="gw1-2.5.0", begun=True,
         )  # fmt: skip
 
     def amend(

@@ -15,6 +15,11 @@ class EditField:
     choices: tuple[str, ...] = ()
     fixed: str = ""
 
+    @property
+    def long(self) -> bool:
+        """Whether it takes more than a line."""
+        return max(len(self.value), len(self.stands)) > 50
+
 
 @dataclass(frozen=True)
 class EditRolloutPage:
