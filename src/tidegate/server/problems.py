@@ -68,13 +68,20 @@ def status_of(code: str) -> int:
     return _STATUS.get(code) or _FAMILY_STATUS.get(family(code), 500)
 
 
+def detail_of(error: TidegateError) -> str:
+    """Return what a caller is told of an error: of the database behind the server neither where it is nor who comes to it, for anybody may be asking."""
+    if family(error.code) == "data":
+        return error.detail.partition(": ")[0]
+    return error.detail
+
+
 def problem(error: TidegateError) -> Problem:
     """Describe an error for whoever called."""
     return Problem(
         type=f"urn:tidegate:error:{error.code}",
         title=error.code,
         status=status_of(error.code),
-        detail=error.detail[:1000],
+        detail=detail_of(error)[:1000],
         code=error.code,
         hint=error.hint,
     )

@@ -16,7 +16,7 @@ from litestar.params import FromPath, QueryParameter
 
 from tidegate.core.errors import RequestError, TidegateError
 from tidegate.server.people.sessions import StaleError
-from tidegate.server.problems import MAY_PASS, status_of
+from tidegate.server.problems import MAY_PASS, detail_of, status_of
 from tidegate.server.scopes import ANYBODY, PERMISSION, demanded
 from tidegate.server.web.assets import Assets
 from tidegate.server.web.audit import AuditPages
@@ -167,7 +167,7 @@ def show_problem(request: WebRequest, error: TidegateError) -> Response[Any]:
     """Say what went wrong, what to do about it, and its stable code."""
     status = status_of(error.code)
     title = TITLES.get(error.code, "Refused" if request.method == "POST" else "That does not work")
-    return _problem_page(request, Problem(status, error.code, title, error.detail, error.hint))
+    return _problem_page(request, Problem(status, error.code, title, detail_of(error), error.hint))
 
 
 def show_http_problem(request: WebRequest, error: HTTPException) -> Response[Any]:

@@ -92,7 +92,7 @@ def test_a_file_is_taken_in_and_seen_on_the_release(chain: Chain, client: Client
 
     assert send(paper.dumps(paper.osv()), token) == 303
     assert "2 findings; 1 device exposed" in _text(client, "/advisories")
-    assert send(paper.dumps({"id": 7}), token) == 400
+    assert send(paper.dumps({"id": 7}), token) == 422
     assert send(paper.dumps(paper.osv()), "forged") == 403
     assert send(paper.dumps(paper.osv()), _sign_in(client, "eve")) == 403
     _sign_in(client, "olga")
