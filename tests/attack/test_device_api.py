@@ -16,6 +16,7 @@ import pytest
 from tests.unit.server.rig import Answer, Device, Rig
 
 from tidegate.core import keys
+from tidegate.core.codec import INTEGER_MAX
 from tidegate.core.keys import Signer
 from tidegate.core.protocol import (
     ENROL_TYPE,
@@ -157,6 +158,41 @@ def test_a_stolen_token_reports_no_outcome_and_changes_no_key(rig: Rig) -> None:
     session = session_with(device, nonce_of(rig), thief)
     assert rig.ask("POST", "/d/v1/session", session, **headers).code == "sig.threshold"
     assert row_of(rig, "d1").key_sha256 == held
+
+
+def test_a_stolen_token_does_not_bar_a_device_from_releases_for_ever(rig: Rig) -> None:
+    device = rig.device("d1")
+    rig.rollout(rig.release(1))
+    device.floor = 0xFFFF  # the thief's word
+    assert device.assignment().action == "none"
+    device.floor = 0
+    rig.now += 1
+    device.log_in()
+    assert device.assignment().action == "install"
+    assert row_of(rig, "d1").security_floor == 1, (
+        "an image of which there is one may be the one it confirmed"
+    )
+
+
+@pytest.mark.parametrize("spoiled", [False, True])
+def test_a_stolen_token_does_not_use_up_the_numbers_of_reports(rig: Rig, spoiled: bool) -> None:
+    """What is below the highest number does not count any more; so nobody sets it without the key."""
+    device = rig.device("d1")
+    item = device.event("heartbeat")
+    assert item.body is not None
+    told = msgspec.structs.replace(item.body, seq=INTEGER_MAX, **({"reason": "no.such"} if spoiled else {}))  # fmt: skip
+    rig.now += 600
+    request = EventsRequest(events=(EventItem(body=told),))
+    assert device.ask("POST", "/d/v1/events", request).code == "session.expired"
+    assert row_of(rig, "d1").acked_seq < 10
+    device.seq += 1_000_000
+    device.report(device.event("heartbeat"))
+    assert row_of(rig, "d1").acked_seq == device.seq
+
+    device.log_in()  # the server was set back by ages, and the device shows its key
+    device.seq += telemetry.AHEAD_MAX + 5
+    device.report(device.event("heartbeat"))
+    assert row_of(rig, "d1").acked_seq == device.seq
 
 
 def _with_keyid(body: Any, signer: Signer, keyid: str) -> EventItem:

@@ -80,6 +80,8 @@ from tidegate.agent.state import (
 from tidegate.agent.waiting import Because, missed, overruled, reasons
 from tidegate.core.protocol import PERMIT_VALID_S
 
+#: No server that keeps to its own bounds has heard so many reports of one device.
+_NUMBERS_MAX: Final = 1 << 51
 #: Durable steps without progress after which an update is given up (`agent.loop`).
 STALL_LIMIT: Final = 40
 #: A permit question older than this is asked anew, so that an answer still has most of its life, in seconds.
@@ -168,6 +170,8 @@ def _react(state: State, event: Event) -> Step:  # noqa: C901, PLR0911, PLR0912 
 
 
 def _acked(state: State, event: Acked) -> State:
+    if event.seq >= max(state.next_seq, _NUMBERS_MAX):
+        return state  # no server has heard so much: behind it there would soon be no number left, for any server
     if event.seq >= state.next_seq:
         # The server knows numbers that we never gave, so far as we remember: the journal was lost. What is owed gets new ones.
         ahead = event.seq + 1

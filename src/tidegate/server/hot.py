@@ -69,6 +69,8 @@ POLL: Final = f"{PREFIX}poll"
 _JSON: Final = (b"content-type", b"application/json")
 #: Tokens that are remembered; about 300 bytes each.
 _SESSIONS_MAX: Final = 50_000
+#: So long after it opened a session a device counts as one that showed its key just now, in seconds.
+_PROVED_S: Final = 120
 _log = logging.getLogger("tidegate.hot")
 
 
@@ -272,6 +274,8 @@ class HotApp:
         key = functools.partial(self._key, row)
         opened, refused = telemetry.open_items(request.events, self._fleet.ids[row], key)
 
+        proved = now - self._fleet.session_at[row] <= _PROVED_S
+
         def work(conn: Connection) -> telemetry.Accepted:
             quotas.count_events(conn, [one.body.kind for one in opened], now)
             settings = services.settings
@@ -283,6 +287,7 @@ class HotApp:
                 now,
                 quarantine=settings.clones == "quarantine",
                 logs=settings.logs_per_reason,
+                proved=proved,
             )
 
         accepted = await services.write(work)

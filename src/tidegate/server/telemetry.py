@@ -49,6 +49,8 @@ _AHEAD_S: Final = 86_400
 _ERRORS_AT_ONCE: Final = 1_000
 _ERRORS_AN_HOUR: Final = 3_600
 
+#: How far ahead of the highest number that is known one may be that nobody signed: of a hundred thousand years, and yet not the last one.
+AHEAD_MAX: Final = 1 << 32
 #: Most updates that one sweep ends, so that the writer stays free for others.
 SWEEP_MAX: Final = 2_000
 
@@ -125,6 +127,7 @@ def accept(
     *,
     quarantine: bool = True,
     logs: int = device_logs.PER_REASON,
+    proved: bool = True,
 ) -> Accepted:
     """Store and count events of one device that are not stored yet.
 
@@ -136,9 +139,11 @@ def accept(
         now: unix seconds of receipt.
         quarantine: whether a clone is put there, or only reported.
         logs: of how many failures of each rollout and reason a log is wanted.
+        proved: whether the device showed its key just now, by opening a session.
 
     Raises:
-        TidegateError: `device.unknown`, `device.revoked`, `device.pending`: since the request came in.
+        TidegateError: `device.unknown`, `device.revoked`, `device.pending`: since the request came in; `session.expired`: numbers so far ahead are taken of a
+            device alone that showed its key just now.
     """
     device = hot.device(conn, row)
     if device is None:
@@ -146,6 +151,8 @@ def accept(
     devices.require_reporting(device.state)
     if any(_contradicts(conn, device, one) for one in opened if one.envelope is not None):
         identity.contradicted(conn, row, now, quarantine=quarantine)
+    if not proved:
+        _require_near(opened, refused, device.acked_seq)
     fresh = _fresh(opened, device.acked_seq)
     hot.put_events(conn, [_event_row(device, one, now) for one in fresh])
     fold = _Fold(conn, device, now, logs)
@@ -163,6 +170,16 @@ def accept(
     ended = logs and any(one.body.kind in _FAILURES for one in opened)
     want_log = device_logs.wish(conn, row, now) if ended else UNSET
     return Accepted(acked, fold.device is not device, frozenset(fold.moved), fold.harmed, want_log)
+
+
+def _require_near(opened: Sequence[Opened], refused: Refusals, acked_seq: int) -> None:
+    """Insist that numbers which nobody signed are near what is known: what is below the highest is not counted any more, and numbers come to an end.
+
+    A device is far ahead where the server was set back; told that its session is over, it opens another, and is proved. A thief of its token cannot.
+    """
+    told = [one.body.seq for one in opened if one.envelope is None]
+    if max([*told, *(seq for seq, _ in refused)], default=0) > acked_seq + AHEAD_MAX:
+        raise TidegateError("session.expired", "a number so far ahead wants a session of now")
 
 
 def _contradicts(conn: Connection, device: DeviceRow, one: Opened) -> bool:

@@ -28,7 +28,14 @@ from tidegate.server import egress, outcomes, snapshot, telemetry
 from tidegate.server.egress import UNBOUNDED, Budget, Wait
 from tidegate.server.granted import Way, Ways
 from tidegate.server.snapshot import Live
-from tidegate.server.store import Connection, changes, device_queries, hot, rollout_rows
+from tidegate.server.store import (
+    Connection,
+    changes,
+    device_queries,
+    hot,
+    release_queries,
+    rollout_rows,
+)
 from tidegate.server.store.hot import UpdateRow
 
 Artifact = tuple[str, int, str, ReleaseTarget]
@@ -154,7 +161,7 @@ def note_state(conn: Connection, device: Any, state: DeviceState, seq: int, now:
         "last_seen": max(now, device.last_seen),
         "channel": state.channel,
         "agent": state.agent,
-        "security_floor": max(device.security_floor, state.security_floor),
+        "security_floor": _floor(conn, device, state.security_floor),
         "slots": {name: _plain_slot(slot) for name, slot in state.slots.items()},
         "refuses": list(state.refuses),
         "inhibitors": list(state.inhibitors),
@@ -177,6 +184,17 @@ def note_state(conn: Connection, device: Any, state: DeviceState, seq: int, now:
     if counter != known.running_counter:
         sha256, version = (None, "") if newer else (slot.sha256, slot.version)
         telemetry.move_running(conn, known, counter, sha256, version, now)
+
+
+def _floor(conn: Connection, device: Any, told: int) -> int:
+    """Return a device's security floor with what it tells of it now (unproved).
+
+    It only rises, and no further than an image led it that there is: else whoever holds a token for a day could bar a device from every release for ever.
+    """
+    known = int(device.security_floor)
+    if told <= known:
+        return known
+    return max(known, min(told, release_queries.security_version_max(conn, device.product)))
 
 
 def _plain_slot(slot: Any) -> dict[str, Any]:

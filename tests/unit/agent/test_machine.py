@@ -59,6 +59,7 @@ from tidegate.agent.state import (
 from tidegate.agent.state import (
     Testing as OnTrial,
 )
+from tidegate.core.codec import INTEGER_MAX
 from tidegate.core.protocol import PERMIT_VALID_S, DeliveryPolicy, Metrics
 from tidegate.core.release import HealthContract
 
@@ -506,6 +507,16 @@ def test_after_the_loss_of_the_journal_reports_get_numbers_that_the_server_does_
     state = run(staged(), Acked(500))
     assert [one.seq for one in state.outbox] == [501, 502]
     assert state.next_seq > 502
+
+
+def test_a_server_that_lies_about_what_it_heard_uses_up_no_numbers() -> None:
+    state = staged()
+    for lie in (INTEGER_MAX, INTEGER_MAX - 5, 1 << 51):
+        state = run(state, Acked(lie))
+    assert kinds(state) == ["downloading", "staged"]
+    for _ in range(1000):
+        state = run(state, Acked(max(state.next_seq, (1 << 51) - 1)))
+    assert state.next_seq < INTEGER_MAX // 2, "another server takes what comes next"
 
 
 def test_a_journal_of_a_newer_agent_is_read_without_what_it_does_not_know() -> None:

@@ -419,6 +419,7 @@ class Device:
     other: SlotState | None = None
     refuses: tuple[str, ...] = ()
     held: bool = False
+    floor: int = 0
     boot_id: str = "boot-1"
     #: Of the session before, as agents tell it; None: as one that does not.
     previous: str | None = None
@@ -505,7 +506,7 @@ class Device:
         state = DeviceState(
             hardware=self.hardware, channel="stable", agent="1.0.0", boot_id=self.boot_id,
             running="A", slots=slots, refuses=self.refuses, held=self.held,
-            offline_now=offline_now, components=components or {},
+            offline_now=offline_now, components=components or {}, security_floor=self.floor,
         )  # fmt: skip
         request = AssignmentRequest(nonce=self.rig.random.randbytes(16).hex(), state=state)
         answer = self.ask("POST", "/d/v1/assignment", request).as_(AssignmentAnswer)

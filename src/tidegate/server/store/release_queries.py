@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, Row, func, insert, select, update
 
 from tidegate.server.store import tables
 from tidegate.server.store.raw import raw_connection
@@ -130,6 +130,14 @@ def release_by_counter(conn: Connection, product: str, counter: int) -> Row[Any]
         release.c.counter == counter,
     )
     return conn.execute(statement).one_or_none()
+
+
+def security_version_max(conn: Connection, product: str) -> int:
+    """Return the highest security version of a product's releases; 0 = it has none."""
+    asked = select(func.max(tables.release.c.security_version)).where(
+        tables.release.c.product == product
+    )
+    return int(conn.execute(asked).scalar() or 0)
 
 
 def recall(conn: Connection, release_id: int, reason: str, now: int) -> None:

@@ -4,7 +4,7 @@ import base64
 import hashlib
 import hmac
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from litestar import Request
 from litestar.datastructures import Cookie
@@ -17,6 +17,8 @@ HALF: Final = "tidegate_half"
 FLOW: Final = "tidegate_flow"
 FORM_BYTES: Final = 65_536
 _NOTICE_BYTES: Final = 1_500
+#: Marks that stand for themselves, or for something, in an address.
+_OF_ADDRESSES: Final = "/?#[]@!$&'()*+,;=:%~"
 
 #: No inline script, no inline style, nothing from elsewhere; nobody may frame a page that has a Halt button.
 HEADERS: Final[dict[str, str]] = {
@@ -50,8 +52,15 @@ def check_origin(request: WebRequest) -> None:
     if request.headers.get("sec-fetch-site", "same-origin") not in {"same-origin", "none"}:
         raise RequestError("request.forbidden", "This form was sent from another site.")
     origin = request.headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc != request.headers.get("host", ""):
+    if origin is not None and _host_of(origin) != request.headers.get("host", ""):
         raise RequestError("request.forbidden", "This form was sent from another site.")
+
+
+def _host_of(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return None
 
 
 def check_token(fields: dict[str, str], session: str) -> None:
@@ -134,6 +143,7 @@ def read_notice(request: WebRequest) -> str:
 
 
 def local_path(target: str) -> str:
-    """Return `target` (untrusted) if it is a path on this server, else `/`: a sign-in never leads elsewhere."""
+    """Return `target` (untrusted) as an address if it is a path on this server, else `/`: a sign-in never leads elsewhere."""
     plain = target.startswith("/") and not target.startswith("//") and "\\" not in target
-    return target if plain and target.isprintable() else "/"
+    # a header holds ASCII: a group may be called by letters of any language
+    return quote(target, safe=_OF_ADDRESSES) if plain and target.isprintable() else "/"

@@ -103,11 +103,31 @@ def test_a_sign_in_never_leads_elsewhere(door: Door, to: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "headers", [{"origin": "https://evil.test"}, {"sec-fetch-site": "cross-site"}, {"sec-fetch-site": "same-site"}, {"origin": "null"}]
+    ("to", "leads"),
+    [
+        ("/devices?query=site~Z\u00fcrich", "/devices?query=site~Z%C3%BCrich"),
+        ("/groups/\u65e5\u672c", "/groups/%E6%97%A5%E6%9C%AC"),
+        ("/devices?query=a%20%3D%20b&x=1#y", "/devices?query=a%20%3D%20b&x=1#y"),
+        ("/%2F/evil.test", "/%2F/evil.test"),
+    ],
+)
+def test_a_sign_in_leads_to_pages_with_any_letters_in_their_names(
+    door: Door, to: str, leads: str
+) -> None:
+    with door.client() as client:
+        assert _sign_in(client, to)[:2] == (303, leads)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"origin": "https://evil.test"}, {"origin": "http://["}, {"origin": "https://\u2100.test".encode()}, {"origin": "null"},
+        {"sec-fetch-site": "cross-site"}, {"sec-fetch-site": "same-site"},
+    ],
 )  # fmt: skip
 @pytest.mark.parametrize("path", ["/sign-in", "/sign-in/code", "/sign-out"])
 def test_a_form_from_another_site_is_refused(
-    door: Door, path: str, headers: dict[str, str]
+    door: Door, path: str, headers: dict[str, Any]
 ) -> None:
     with door.client() as client:
         answer = client.post(path, data={"name": "olga", "password": PASSWORD}, headers=headers)
