@@ -159,7 +159,10 @@ def _structs(code: _Code) -> dict[str, str]:
         body = "\n\n\n".join(_struct(code, name) for name in names)
         what = "of several nouns" if module.startswith(SHARED) else f"of `{module}`"
         text = f'Structs of the API {what}. {NOTE}"""\n\n{_imports(body)}'
-        others = {one for name in names for one in _names(code.schemas[name])} - set(names)
+        others = {one for name in names for one in _names(code.schemas[name])}
+        # a default is written out in full, down to what its parts are made of
+        others |= placed.keys() & set(re.findall(r"\b(\w+)\(", body))
+        others -= set(names)
         found[f"structs/{module}.py"] = f"{text}{_from(others, placed)}\n\n{body}\n"
     listed = ", ".join(repr(one) for one in sorted(code.home))
     found["structs/__init__.py"] = (

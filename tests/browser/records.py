@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import msgspec
 
 from tidegate.core.audit.entry import AuditRow
+from tidegate.rollout.incident.blocks import Table, Words
 from tidegate.server.actors import SEES_ALL, Sight
 from tidegate.server.advisories import AdvisoryFacts, FindingFacts
 from tidegate.server.audit import Signed, Verdict
@@ -292,10 +293,26 @@ class Records:
             "gw1-2.4.2",
             "2.4.2 reached 1,832 of 128,190 devices before it halted itself. 41 went dark, 30 returned by themselves.\n\nAll others are back on 2.4.1.",
             cohort=(("ok", 1_791), ("go", 30), ("lost", 11)),
-            cohort_rows=(
-                v.Pair("Ordered back, healthy", "1,791", "no download"),
-                v.Pair("Lost", "11", "past the deadline"),
-            ),
+            parts={
+                "What became of whom": (
+                    Table(
+                        ("devices", "1,832 devices acted on it"),
+                        (("1,791", "were ordered back, and are healthy"), ("11", "were lost")),
+                        frozenset({0}),
+                    ),
+                ),
+                "Variants": (
+                    Table(
+                        ("variant", "devices now", "attempts", "confirmed", "lost"),
+                        (
+                            ("gw1-r3 (isolated)", "9,004", "118", "79", "39"),
+                            ("gw1-r2", "119,186", "1,714", "1,712", "2"),
+                        ),
+                        frozenset(range(1, 5)),
+                    ),
+                ),
+                "Cause": (Words("Supposed, not proved: " + HOSTILE),),
+            },
             facts=(
                 v.Fact("Exposed", "1,832", "1.4 % of fleet"),
                 v.Fact("Ended badly", "41", "reverted or lost", tone="bad"),
@@ -305,10 +322,6 @@ class Records:
             reasons=self._reasons(),
             because=self._because(now),
             evidence=self._at_the_stop(),
-            variants=(
-                v.VariantRow("gw1-r3", "isolated", 118, 79, 39),
-                v.VariantRow("gw1-r2", "active", 1_714, 1_712, 2),
-            ),
             timeline=(
                 v.TimelineRow(
                     now - 90_000, "go", "", "gw1-2.4.2 starts, ring internal.", "ana.ruiz"
@@ -335,7 +348,6 @@ class Records:
                 ),
             ),
             contrast_note="1,832 devices with a known outcome; corrected for 23 looks",
-            moves=(v.Pair("2.4.1 to 2.4.2", "1,832 devices", "41 harmed"),),
             devices=(
                 v.DeviceList(
                     "Ended badly",

@@ -90,8 +90,9 @@ def incident_lines(found: "IncidentDrill") -> list[str]:
     """Write the rehearsal of an incident for people."""
     width = max(len(one.what) for one in found.steps)
     lines = [
-        f"An incident on {found.devices} simulated devices, seed {found.seed}: real server and agents, simulated boards and clock.",
-        "The simulated operator acts at once: people's time is not in it.",
+        f"An incident on {found.devices} simulated devices, {found.enrolled} of them enrolled by its end, seed {found.seed}.",
+        "Server and agents are the real ones, boards and clock are simulated.",
+        "The simulated operator acts at once: people's time is not in it; between its acts the drill waits to see what follows.",
         "",
         f"  {'STEP':<{width}}          SIMULATED  MACHINE",
         *(

@@ -46,10 +46,32 @@ def list_incidents(state: str | None, sort: Any, client: Client, out: Output) ->
     \b
     tidegate incident list --state unclosed
     """
+    import time
+
     found = client.incidents_list(state=state, sort=sort, limit=200)
-    items = rows(out, found, lambda one: {"opened": when(one.opened_at)})
-    columns = ("name", "state", "severity", "owner", "kind", "opened", "rollout", "summary")
+    now = int(time.time())
+    items = rows(
+        out,
+        found,
+        lambda one: {"opened": when(one.opened_at), "follow-up": _due(one.due_at, now)},
+    )
+    columns = (
+        "name",
+        "state",
+        "severity",
+        "owner",
+        "kind",
+        "opened",
+        "follow-up",
+        "rollout",
+        "summary",
+    )
     out.table("incidents/1", items, columns)
+
+
+def _due(due_at: int, now: int) -> str:
+    """Say when the first follow-up that is not done is due."""
+    return f"{when(due_at)}{' OVERDUE' if due_at < now else ''}" if due_at else ""
 
 
 @command.command("open")
@@ -147,8 +169,15 @@ def edit(
 @click.option("--hypothesis", metavar="TEXT", help="What the cause may be; replaces the last one.")
 @click.option("--cause", metavar="TEXT", help="The proved cause, and how it was proved.")
 @click.option(
-    "--evidence", metavar="TEXT", help="What the proof rests on: what, seen by whom, kept where."
+    "--evidence", metavar="TEXT", help="What shows the cause otherwise than the counts do."
 )
+@click.option(
+    "--by",
+    "means",
+    type=click.Choice(["log", "bench", "code", "supplier", "other"]),
+    help="Of evidence: what it is.  [default: other]",
+)
+@click.option("--kept", metavar="PLACE", help="Of evidence: where it can be looked at again.")
 @with_client
 @with_output
 def note(
@@ -158,6 +187,8 @@ def note(
     hypothesis: str | None,
     cause: str | None,
     evidence: str | None,
+    means: str | None,
+    kept: str | None,
     client: Client,
     out: Output,
 ) -> None:
@@ -167,7 +198,7 @@ def note(
     tidegate incident note INC-2026-014 "called the site: screens black"
     tidegate incident note INC-2026-014 --hypothesis "modem firmware 3.1"
     tidegate incident note INC-2026-014 --cause "modem firmware 3.1: 20 of 20 boards hang with it, none with 3.0"
-    tidegate incident note INC-2026-014 --evidence "bench log 2026-07, gus, ticket HW-311"
+    tidegate incident note INC-2026-014 --evidence "ten boards, seen by gus" --by bench --kept "ticket HW-311"
     tidegate incident note INC-2026-014 --action "the contract now checks the modem"
     """
     given = {
@@ -183,7 +214,10 @@ def note(
             "request.invalid", "give one of TEXT, --action, --hypothesis, --cause and --evidence"
         )
     ((kind, words),) = said.items()
-    said_as = msgspec.convert({"text": words, "kind": kind}, structs.NewNote)
+    if kind != "evidence" and (means or kept):
+        give_up("request.invalid", "--by and --kept belong to --evidence")
+    body = {"text": words, "kind": kind, "means": means or "", "kept": kept or ""}
+    said_as = msgspec.convert(body, structs.NewNote)
     found = client.incidents_notes(name, said_as)
     show_lines(out, "incident/1", found, [f"{name}: written down"])
 
@@ -193,7 +227,11 @@ def note(
 @click.argument("text", required=False)
 @click.option("--owner", metavar="NAME", help="Who does it [you].")
 @click.option("--due", type=click.DateTime(["%Y-%m-%d"]), help="Until the end of this day, UTC.")
+@click.option(
+    "--recall", is_flag=True, help="It is to decide on a recall of the release; needs no TEXT."
+)
 @click.option("--done", type=int, metavar="NUMBER", help="Note that a follow-up was done.")
+@click.option("--change", type=int, metavar="NUMBER", help="Give one another --owner or --due.")
 @with_client
 @with_output
 def followup(
@@ -201,7 +239,9 @@ def followup(
     text: str | None,
     owner: str | None,
     due: Any,
+    recall: bool,
     done: int | None,
+    change: int | None,
     client: Client,
     out: Output,
 ) -> None:
@@ -209,18 +249,30 @@ def followup(
 
     \b
     tidegate incident followup INC-2026-014 "modem in the lab" --owner gus --due 2026-12-24
+    tidegate incident followup INC-2026-014 --recall --owner olga --due 2026-12-03
+    tidegate incident followup INC-2026-014 --change 1 --due 2027-01-15
     tidegate incident followup INC-2026-014 --done 1
     """
     import datetime as dt
 
-    if (text is None) == (done is None):
-        give_up("request.invalid", "give a TEXT, or --done NUMBER")
+    if sum((text is not None or recall, done is not None, change is not None)) != 1:
+        give_up("request.invalid", "give a TEXT or --recall, or --change NUMBER, or --done NUMBER")
+    at = int(due.replace(tzinfo=dt.UTC).timestamp()) + 86_399 if due else None
     if done is not None:
         found = client.incidents_followups_done(name, done)
+    elif change is not None:
+        edit = {"owner": owner, "due_at": at}
+        wanted = {key: value for key, value in edit.items() if value is not None}
+        if not wanted:
+            give_up("request.invalid", "say what changes: --owner, --due")
+        said = msgspec.convert(wanted, structs.FollowUpEdit)
+        found = client.incidents_followups_edit(name, change, said)
     else:
-        at = int(due.replace(tzinfo=dt.UTC).timestamp()) + 86_399 if due else 0
-        left = structs.NewFollowUp(text=text or "", owner=owner or "", due_at=at)
-        found = client.incidents_followups(name, left)
+        left = {"text": text or "", "owner": owner or "", "due_at": at or 0}
+        about = {"about": "recall"} if recall else {}
+        found = client.incidents_followups(
+            name, msgspec.convert({**left, **about}, structs.NewFollowUp)
+        )
     show_lines(out, "incident/1", found, [f"{name}: written down"])
 
 
@@ -262,7 +314,9 @@ def reopen(name: str, reason: str, client: Client, out: Output) -> None:
 @with_client
 @with_output
 def close(name: str, reason: str, client: Client, out: Output) -> None:
-    """Close an incident that has a corrective action; with a reason where its cause is not proved.
+    """Close an incident that has a corrective action; with a reason where something is missing.
+
+    That is: a proved cause, what shows it beside the counts, who decides on a recall until when, and a date for every follow-up.
 
     \b
     tidegate incident close INC-2026-014

@@ -10,6 +10,7 @@ from typing import Any, Final
 from tidegate.rollout import incident as story
 from tidegate.rollout import tally as sums
 from tidegate.rollout.incident import DeviceOutcome, Entry
+from tidegate.rollout.incident.wording import who
 from tidegate.rollout.model import Evidence
 from tidegate.server import outbox
 from tidegate.server.store import Connection, admin_log
@@ -33,7 +34,18 @@ _WRITTEN: Final = {
     "action": "corrective action: ",
     "hypothesis": "hypothesis: ",
     "cause": "cause, proved: ",
-    "evidence": "what the proof rests on: ",
+    "evidence": "what shows the cause: ",
+}
+#: How the event begins that says that an incident was put on the status page.
+PUBLISHED: Final = "published on the status page"
+#: Gates that find harm: what they said is what stood against the bar.
+_STOPPING: Final = frozenset({"failure_rate", "metric", "evidence", "held"})
+#: Why an update that had not begun was cancelled, by its reason; whoever decided that decided this with it.
+_FOLLOWS: Final = {
+    "operator.halted": "follows from the halt{by}: a device that has not begun is cancelled when it asks again",
+    "operator.fallback": "follows from the order to go back: a device that has not begun stays where it is",
+    "operator.cancelled": "follows from the end of the rollout",
+    "operator.recalled": "follows from the recall",
 }
 
 
@@ -44,29 +56,35 @@ def of_incident(conn: Connection, found: Row, notes: Sequence[Row]) -> list[Entr
     )
     told = _told(conn, str(found["name"]), int(found["opened_at"]))
     # Whoever is told of something within its second is told after it.
-    return [opened, *_published(conn, found), *(_note(one) for one in notes), *told]
+    return [opened, *_published(conn, found, notes), *(_note(one) for one in notes), *told]
 
 
 def _note(one: Row) -> Entry:
     """Return what somebody wrote. Whatever changes the incident, its cause or what is done about it is a decision; a note or a guess is none."""
     kind, by = str(one["kind"]), str(one["by"])
     decided = kind in {"cause", "action"} or (kind == "event" and by != "planner")
+    more = ""
+    if kind == "evidence":
+        more = f" ({story.MEANS[one['means'] or 'other']}, kept: {one['kept'] or 'not said'})"
     return Entry(
         at=int(one["at"]),
         who=by,
-        text=_WRITTEN.get(kind, "") + str(one["text"]),
+        text=_WRITTEN.get(kind, "") + str(one["text"]) + more,
         kind="decision" if decided else "event" if kind == "event" else "note",
     )
 
 
-def _published(conn: Connection, found: Row) -> list[Entry]:
+def _published(conn: Connection, found: Row, notes: Sequence[Row]) -> list[Entry]:
+    """Return what the status page said when no event told of it yet: servers before wrote none."""
+    if any(one["kind"] == "event" and str(one["text"]).startswith(PUBLISHED) for one in notes):
+        return []
     held = rows.publication(conn, int(found["id"]))
     if held is None:
         return []
     first = Entry(
         at=int(held["published_at"]),
         who=str(held["published_by"]),
-        text=f"published on the status page: {held['title']}",
+        text=f"{PUBLISHED}: {held['title']}",
         kind="decision",
     )
     if held["withdrawn_at"] is None:
@@ -107,6 +125,8 @@ def _decision(one: Row, of: str) -> Entry:
     grounds = dict.fromkeys(
         said for said in (str(finding.get("text", "")) for finding in one["because"]) if said
     )
+    if action == "fallback" and ": " in text:
+        grounds = {text.partition(": ")[2]: None}
     # That a rollout from which all were brought back is complete would read as if it had succeeded.
     word = "ended" if action == "complete" else action
     said = text.removeprefix("complete: ") if action == "complete" else text
@@ -117,6 +137,44 @@ def _decision(one: Row, of: str) -> Entry:
         kind="event" if action in _NO_DECISION else "decision",
         because=tuple(ground for ground in grounds if ground != text),
     )
+
+
+def bars(conn: Connection, row: Row) -> dict[int, list[str]]:
+    """Return what gates that stop said at each moment at which the gate wrote down what it did with a rollout."""
+    found: dict[int, list[str]] = {}
+    for one in admin_log.plan_log(conn, int(row["id"]), limit=_STORY_MAX):
+        said = [str(each["text"]) for each in one["because"] if each.get("gate") in _STOPPING]
+        found.setdefault(int(one["at"]), []).extend(said)
+    return found
+
+
+def cancelled(devices: Sequence[DeviceOutcome], every: int, row: Row) -> list[Entry]:
+    """Return who was cancelled before it began to activate, reason by reason, as what follows from a decision.
+
+    Args:
+        devices: the first of them, in order of time.
+        every: how many there are in all.
+        row: of the rollout.
+    """
+    found = []
+    for reason in dict.fromkeys(one.reason for one in devices):
+        mine = [one for one in devices if one.reason == reason]
+        names = ", ".join(one.device for one in mine)
+        rest = every - len(devices)
+        more = f" and more ({every:,} were cancelled in all)" if rest > 0 else ""
+        first, last = mine[0].at, mine[-1].at
+        spread = f", within {last - first:,} s" if last > first else ""
+        by = f" by {who(str(row['halted_by']))}" if row["halted_by"] else ""
+        found.append(
+            Entry(
+                at=first,
+                who="the server",
+                text=f"cancelled before they began to activate: {names}{more}{spread}",
+                kind="decision",
+                because=(_FOLLOWS.get(reason, reason).format(by=by),),
+            )
+        )
+    return found
 
 
 def outcomes(
@@ -157,7 +215,7 @@ def steps(devices: Sequence[DeviceOutcome], subject: str, *, partial: bool) -> l
 
 
 def _stretches(
-    found: Iterable[tuple[int, str]], one: str, many: str, part: str, who: str
+    found: Iterable[tuple[int, str]], one: str, many: str, part: str, by: str
 ) -> list[Entry]:
     """Return lines for these moments: one each where they are few, otherwise those of one stretch together."""
     ordered = sorted(found)
@@ -173,5 +231,5 @@ def _stretches(
         spread = some[-1][0] - some[0][0]
         until = f", within {spread:,} s" if spread else ""
         text = f"{one if len(some) == 1 else many} {len(some):,}{part}: {names}{more}{until}"
-        lines.append(Entry(at=some[0][0], who=who, text=text))
+        lines.append(Entry(at=some[0][0], who=by, text=text))
     return lines

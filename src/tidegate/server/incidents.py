@@ -10,7 +10,9 @@ import msgspec
 
 from tidegate.core.errors import RequestError
 from tidegate.core.nearest import did_you_mean
+from tidegate.rollout.incident import MEANS, RECALL_ASKED, UNSHOWN
 from tidegate.rollout.incident.model import Kind, Severity, Status
+from tidegate.rollout.incident.wording import day
 from tidegate.rollout.model import Finding
 from tidegate.server import audit
 from tidegate.server.auth import Actor
@@ -25,6 +27,9 @@ OWNER_MAX: Final = 128
 FOLLOWUPS_MAX: Final = 100
 SEVERITIES: Final = ("critical", "major", "minor")
 NOTES: Final = ("note", "action", "hypothesis", "cause", "evidence")
+KEPT_MAX: Final = 500
+#: What a follow-up may be about, beside anything at all.
+ABOUT: Final = ("", "recall")
 #: Which way a status may go, by the verb that moves it.
 _MOVES: Final[dict[str, tuple[frozenset[str], Status]]] = {
     "mitigate": (frozenset({"open"}), "mitigated"),
@@ -41,7 +46,7 @@ _SEVERITY_OF: Final[dict[Kind, Severity]] = {
 
 
 class IncidentFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """An incident, as lists show it. `state` is open, mitigated or closed."""
+    """An incident, as lists show it. `state` is open, mitigated or closed; `due_at` the first date of follow-ups not done, 0 = none."""
 
     name: str
     kind: str
@@ -56,19 +61,25 @@ class IncidentFacts(msgspec.Struct, frozen=True, kw_only=True):
     mitigated_at: int | None
     closed_at: int | None
     published_at: int | None
+    due_at: int = 0
 
 
 class NoteFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What somebody wrote into an incident: a note, a hypothesis, a cause, its evidence, a corrective action, or an event that the server noted."""
+    """What somebody wrote into an incident: a note, a hypothesis, a cause, its evidence, a corrective action, or an event that the server noted.
+
+    `means` and `kept` of evidence: by what it was shown, and where that is kept.
+    """
 
     at: int
     by: str
     kind: str
     text: str
+    means: str = ""
+    kept: str = ""
 
 
 class FollowUpFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What is left to do. `due_at` 0 = no date; `number` counts from 1 in each incident."""
+    """What is left to do. `due_at` 0 = no date; `number` counts from 1 in each incident; `about` recall: to decide whether the release is recalled."""
 
     number: int
     text: str
@@ -78,6 +89,7 @@ class FollowUpFacts(msgspec.Struct, frozen=True, kw_only=True):
     created_by: str
     done_at: int | None
     done_by: str | None
+    about: str = ""
 
 
 def open_one(
@@ -248,13 +260,32 @@ def notes(conn: Connection, name: str) -> list[NoteFacts]:
         RequestError: `request.not_found`.
     """
     found = rows.notes(conn, int(row_of(conn, name)["id"]))
-    return [
-        NoteFacts(at=one["at"], by=one["by"], kind=one["kind"], text=one["text"]) for one in found
-    ]
+    fields = NoteFacts.__struct_fields__
+    return [NoteFacts(**{field: one[field] for field in fields}) for one in found]
 
 
-def note(conn: Connection, name: str, kind: str, text: str, actor: Actor, now: int) -> None:
-    """Write a note, a hypothesis, the proved cause (the newest of each holds), what its proof rests on (`evidence`) or a corrective `action` into an incident.
+def note(
+    conn: Connection,
+    name: str,
+    kind: str,
+    text: str,
+    actor: Actor,
+    now: int,
+    *,
+    means: str = "",
+    kept: str = "",
+) -> None:
+    """Write a note, a hypothesis, the proved cause (the newest of each holds), what shows it (`evidence`) or a corrective `action` into an incident.
+
+    Args:
+        conn: the writer's connection.
+        name: of the incident.
+        kind: of `NOTES`; untrusted.
+        text: untrusted.
+        actor: who writes it.
+        now: unix seconds.
+        means: of evidence: by what it was shown, of `rollout.incident.MEANS`; empty = other. Untrusted.
+        kept: of evidence: where it can be looked at again (a ticket, a digest, a device's log in the report); empty = not said, and missing. Untrusted.
 
     Raises:
         RequestError: `request.not_found`, `request.invalid`.
@@ -262,7 +293,16 @@ def note(conn: Connection, name: str, kind: str, text: str, actor: Actor, now: i
     found = row_of(conn, name)
     if kind not in NOTES:
         raise RequestError("request.invalid", f"kind is one of {', '.join(NOTES)}")
-    _write(conn, found, kind, _worded(text, "a note"), actor.name, now)
+    if kind != "evidence" and (means or kept):
+        raise RequestError("request.invalid", "means and kept are of evidence alone")
+    if means and means not in MEANS:
+        near = did_you_mean(means, MEANS)
+        raise RequestError("request.invalid", f"means is one of {', '.join(MEANS)}{near}")
+    place = " ".join(kept.split())
+    if len(place) > KEPT_MAX:
+        raise RequestError("request.invalid", f"kept has at most {KEPT_MAX} characters")
+    shown = {"means": means or "other", "kept": place} if kind == "evidence" else {}
+    _write(conn, found, kind, _worded(text, "a note"), actor.name, now, **shown)
     audit.record(conn, now, actor.name, "incident.note", name, {"kind": kind})
 
 
@@ -311,7 +351,7 @@ def move(
 
     Raises:
         RequestError: `request.not_found`; `request.conflict`: its state does not allow that; or it is to be closed and no corrective action was written down,
-            or no cause is proved or a follow-up has no date, and no reason is given.
+            or no cause is proved, nothing shows it but the counts, nobody is to decide on a recall or a follow-up has no date, and no reason is given.
     """
     found = row_of(conn, name)
     sources, state = _MOVES[verb]
@@ -338,6 +378,15 @@ def move(
     if state == "closed":
         values["closed_at"] = now
     rows.change(conn, int(found["id"]), values)
+    if state == "closed" and "mitigated_at" in values:
+        _write(
+            conn,
+            found,
+            "event",
+            "mitigated: nobody had said so before it was closed",
+            actor.name,
+            now,
+        )
     said = {"mitigated": "mitigated", "closed": "closed", "open": "reopened"}[state]
     text = f"{said}: {reason.strip()[:5000]}" if reason.strip() else said
     _write(conn, found, "event", text, actor.name, now)
@@ -355,6 +404,16 @@ def _gaps(conn: Connection, found: Row) -> list[str]:
     noted = {one["kind"] for one in rows.notes(conn, int(found["id"]))}
     left = [one for one in rows.followups(conn, int(found["id"])) if not one["done_at"]]
     gaps = [] if "cause" in noted else ["no cause is proved"]
+    if "cause" in noted and "evidence" not in noted:
+        gaps.append(f"nobody has written down {UNSHOWN}")
+    if (
+        found["kind"] in RECALL_ASKED
+        and found["release_state"] == "live"
+        and not any(one["about"] == "recall" for one in rows.followups(conn, int(found["id"])))
+    ):
+        gaps.append(
+            f"nobody is named who decides whether {found['release']} is recalled (a follow-up about the recall)"
+        )
     if any(not one["due_at"] for one in left):
         gaps.append("a follow-up has no date")
     return gaps
@@ -375,7 +434,15 @@ def followups(conn: Connection, name: str) -> list[FollowUpFacts]:
 
 
 def follow_up(
-    conn: Connection, name: str, text: str, owner: str, due_at: int, actor: Actor, now: int
+    conn: Connection,
+    name: str,
+    text: str,
+    owner: str,
+    due_at: int,
+    actor: Actor,
+    now: int,
+    *,
+    about: str = "",
 ) -> int:
     """Write down what is left to do, and return its number.
 
@@ -387,11 +454,20 @@ def follow_up(
         due_at: until when, unix seconds; 0 = no date.
         actor: who writes it down.
         now: unix seconds.
+        about: `recall`: to decide whether the release is recalled; a recall then settles it. Untrusted.
 
     Raises:
         RequestError: `request.not_found`, `request.invalid`; `request.conflict`: there are too many.
     """
     found = row_of(conn, name)
+    if about not in ABOUT:
+        raise RequestError("request.invalid", "a follow-up is about recall, or about nothing named")
+    if about and not found["release"]:
+        raise RequestError(
+            "request.invalid", f"{name} is about no release: there is none to recall"
+        )
+    if about and not text.strip():
+        text = f"decide whether {found['release']} is recalled"
     said = _worded(text, "a follow-up", 1_000)
     if len(rows.followups(conn, int(found["id"]))) >= FOLLOWUPS_MAX:
         raise RequestError("request.conflict", f"{name} has {FOLLOWUPS_MAX} follow-ups already")
@@ -401,11 +477,48 @@ def follow_up(
         "due_at": due_at,
         "created_at": now,
         "created_by": actor.name,
+        "about": about,
     }
     number = rows.add_followup(conn, int(found["id"]), row)
     audit.record(conn, now, actor.name, "incident.follow_up", name, {"number": number})
-    changes.bump(conn, "incident", name, now)
+    text = f"follow-up {number}, {_who_until(row)}: {said}"
+    _write(conn, found, "event", text, actor.name, now)
     return number
+
+
+def edit_follow_up(
+    conn: Connection,
+    name: str,
+    number: int,
+    actor: Actor,
+    now: int,
+    *,
+    owner: str | None = None,
+    due_at: int | None = None,
+) -> None:
+    """Give a follow-up that is not done another owner or date; None leaves it, and so does an owner without a name. Safe to repeat.
+
+    Raises:
+        RequestError: `request.not_found`; `request.conflict`: it is done.
+    """
+    found = row_of(conn, name)
+    held = _follow_up(conn, found, number)
+    if held["done_at"]:
+        raise RequestError("request.conflict", f"follow-up {number} of {name} is done already")
+    wanted = {"owner": (owner or "").strip()[:OWNER_MAX] or held["owner"], "due_at": due_at}
+    values = {
+        key: value for key, value in wanted.items() if value is not None and held[key] != value
+    }
+    if not values:
+        return
+    rows.change_followup(conn, int(found["id"]), number, values)
+    text = f"follow-up {number}, {_who_until({**held, **values})} (was {_who_until(held)}): {held['text']}"
+    _write(conn, found, "event", text, actor.name, now)
+    before = {key: held[key] for key in values}
+    audit.record(
+        conn, now, actor.name, "incident.edit_follow_up", name, {"number": number},
+        before=before, after=values,
+    )  # fmt: skip
 
 
 def followed_up(conn: Connection, name: str, number: int, actor: Actor, now: int) -> None:
@@ -415,11 +528,25 @@ def followed_up(conn: Connection, name: str, number: int, actor: Actor, now: int
         RequestError: `request.not_found`.
     """
     found = row_of(conn, name)
-    if not any(one["number"] == number for one in rows.followups(conn, int(found["id"]))):
-        raise RequestError("request.not_found", f"{name} has no follow-up {number}")
-    if rows.settle_followup(conn, int(found["id"]), number, actor.name, now):
-        audit.record(conn, now, actor.name, "incident.followed_up", name, {"number": number})
-        changes.bump(conn, "incident", name, now)
+    _settle(conn, found, _follow_up(conn, found, number), actor.name, now)
+
+
+def _follow_up(conn: Connection, found: Row, number: int) -> Row:
+    for one in rows.followups(conn, int(found["id"])):
+        if one["number"] == number:
+            return one
+    raise RequestError("request.not_found", f"{found['name']} has no follow-up {number}")
+
+
+def _settle(conn: Connection, found: Row, one: Row, by: str, now: int) -> None:
+    number = int(one["number"])
+    if rows.settle_followup(conn, int(found["id"]), number, by, now):
+        audit.record(conn, now, by, "incident.followed_up", str(found["name"]), {"number": number})
+        _write(conn, found, "event", f"follow-up {number} is done: {one['text']}", by, now)
+
+
+def _who_until(one: Row) -> str:
+    return f"{one['owner']}, {'by ' + day(one['due_at']) if one['due_at'] else 'no date'}"
 
 
 # --- what the server writes itself ---
@@ -434,6 +561,17 @@ def happened(conn: Connection, rollout_id: int, text: str, by: str, now: int) ->
     """Write what was done to a rollout into its open incidents."""
     for found in rows.listed(conn, unclosed=True, rollout_id=rollout_id):
         _write(conn, found, "event", text, by, now)
+
+
+def recalled(
+    conn: Connection, release_id: int, release: str, reason: str, by: str, now: int
+) -> None:
+    """Write into every incident about a release, closed ones too, that it was recalled; whoever was to decide on that has nothing left to do."""
+    for found in rows.of_release(conn, release_id):
+        _write(conn, found, "event", f"recalled {release}: {reason.strip()}", by, now)
+        for one in rows.followups(conn, int(found["id"])):
+            if one["about"] == "recall" and not one["done_at"]:
+                _settle(conn, found, one, by, now)
 
 
 def write_event(conn: Connection, name: str, text: str, by: str, now: int) -> None:
@@ -456,8 +594,10 @@ def _worded(text: str, what: str, limit: int = TEXT_MAX) -> str:
     return text.strip()
 
 
-def _write(conn: Connection, found: Row, kind: str, text: str, by: str, now: int) -> None:
-    row = {"incident_id": found["id"], "at": now, "by": by, "kind": kind, "text": text}
+def _write(
+    conn: Connection, found: Row, kind: str, text: str, by: str, now: int, **shown: str
+) -> None:
+    row = {"incident_id": found["id"], "at": now, "by": by, "kind": kind, "text": text, **shown}
     rows.add_note(conn, row)
     changes.bump(conn, "incident", str(found["name"]), now)
 

@@ -11,7 +11,7 @@ import msgspec
 
 from tidegate.core.errors import RequestError
 from tidegate.rollout.incident.model import Counts, IncidentReport
-from tidegate.server import audit, incidents, reports
+from tidegate.server import audit, incident_story, incidents, reports
 from tidegate.server.auth import Actor
 from tidegate.server.store import Connection, changes
 from tidegate.server.store import admin_incidents as rows
@@ -137,6 +137,8 @@ def publish(
     }
     rows.put_publication(conn, int(found["id"]), row)
     rows.change(conn, int(found["id"]), {"published_at": row["published_at"]})
+    did = "changed what the status page says" if held else incident_story.PUBLISHED
+    incidents.write_event(conn, name, f"{did}: {said['title']}", actor.name, now)
     _done(conn, found, "incident.publish", actor, now, said)
     incidents.tell(conn, "incident.published", found, actor.name, now, title=said["title"])
     return incidents.show(conn, name)
@@ -158,6 +160,7 @@ def add_update(
     row = {"incident_id": found["id"], "at": now, "by": actor.name, "text": said}
     rows.add_publication_update(conn, row)
     rows.put_publication(conn, int(found["id"]), {"updated_at": max(now, int(held["updated_at"]))})
+    incidents.write_event(conn, name, f"added on the status page: {said}", actor.name, now)
     _done(conn, found, "incident.publish_update", actor, now, {"text": said})
     return incidents.show(conn, name)
 
@@ -177,6 +180,8 @@ def withdraw(
     if held is not None:
         rows.put_publication(conn, int(found["id"]), {"withdrawn_at": now})
     rows.change(conn, int(found["id"]), {"published_at": None})
+    why = f": {reason.strip()[:500]}" if reason.strip() else ""
+    incidents.write_event(conn, name, f"taken off the status page{why}", actor.name, now)
     _done(conn, found, "incident.unpublish", actor, now, {"reason": reason[:500]})
     return incidents.show(conn, name)
 

@@ -8,6 +8,7 @@ import msgspec
 from tidegate.core import codec
 from tidegate.core.errors import RequestError
 from tidegate.core.protocol import EventBody
+from tidegate.core.release import ReleaseTarget
 from tidegate.core.scrub import scrub
 from tidegate.rollout import incident as story
 from tidegate.rollout import tally as sums
@@ -18,7 +19,10 @@ from tidegate.rollout.incident import (
     FollowUp,
     Incident,
     IncidentReport,
+    Population,
     Returned,
+    Rhythm,
+    Shown,
     Stopped,
     Told,
     WayBack,
@@ -58,13 +62,14 @@ _DEAD: Final = re.compile(r"(?i)panic|oops|\bBUG:|call trace|segfault|assert|wat
 _WRONG: Final = re.compile(r"(?i)\berror\b|failed|fatal|exception|timed? ?out")
 
 
-def build(conn: Connection, name: str, now: int) -> IncidentReport:
+def build(conn: Connection, name: str, now: int, *, rhythm: Rhythm | None = None) -> IncidentReport:
     """Return the report of an incident as it stands now.
 
     Args:
         conn: any connection.
         name: of the incident; untrusted.
         now: unix seconds.
+        rhythm: when this server's gate looks; None = not known here.
 
     Raises:
         RequestError: `request.not_found`.
@@ -80,7 +85,7 @@ def build(conn: Connection, name: str, now: int) -> IncidentReport:
         "cause": causes[-1] if causes else None,
         "actions": [_written(one) for one in notes if one["kind"] == "action"],
         "followups": [_follow_up(one) for one in rows.followups(conn, int(found["id"]))],
-        "evidence_of": [_written(one) for one in notes if one["kind"] == "evidence"],
+        "evidence_of": [_shown(one) for one in notes if one["kind"] == "evidence"],
         "told": _told(conn, int(found["id"])),
     }
     entries = incident_story.of_incident(conn, found, notes)
@@ -95,6 +100,12 @@ def build(conn: Connection, name: str, now: int) -> IncidentReport:
     counters = {one.from_counter for one in devices}
     evidence = telemetry.evidence(conn, int(row["id"]))
     product, counter = str(row["product"]), int(row["release_counter"])
+    release = rollout_rows.release(conn, str(row["release"])) or {}
+    cancelled = rows.outcomes(
+        conn, int(row["id"]), states={"cancelled"}, variant=subject, limit=story.LISTED_MAX
+    )
+    ended = [_device(one) for one in cancelled]
+    stopped = _stopped(conn, int(row["id"]), subject)
     return story.build(
         msgspec.structs.replace(about, rollout=str(row["name"]), release=str(row["release"])),
         rollout=planning.model_of(row),
@@ -102,13 +113,15 @@ def build(conn: Connection, name: str, now: int) -> IncidentReport:
         evidence=evidence,
         devices=devices,
         partial=partial,
-        stopped=_stopped(conn, int(row["id"]), subject),
+        stopped=stopped,
+        cancelled=ended,
         versions=rows.versions(conn, product, counters),
         # In this order within one second: what devices did, what was decided on it, what people wrote about it.
         entries=[
             *incident_story.steps(devices, subject, partial=partial),
             *incident_story.outcomes(devices, subject, evidence, partial=partial),
             *incident_story.decisions(conn, row),
+            *incident_story.cancelled(ended, stopped.cancelled, row),
             *entries,
         ],
         logs=_logs(conn, int(row["id"]), subject),
@@ -116,13 +129,20 @@ def build(conn: Connection, name: str, now: int) -> IncidentReport:
         last_bad=_last_bad(conn, int(row["id"])) if partial else None,
         running=device_rows.running_count(conn, product, counter),
         fleet=_fleet(conn, row, evidence),
-        recalled_at=_recalled_at(conn, str(row["release"])),
+        recalled_at=int(release.get("recalled_at") or 0),
+        recall_reason=str(release.get("recall_reason") or ""),
+        recalled_by=_recalled_by(notes, str(row["release"])),
+        bars=incident_story.bars(conn, row),
+        rhythm=rhythm,
+        warmup_s=_warmup_s(conn, int(row["release_id"])),
         ways_back=_ways_back(conn, int(row["id"])),
         **said,
     )
 
 
-def export(conn: Connection, name: str, form: str, now: int) -> tuple[str, bytes]:
+def export(
+    conn: Connection, name: str, form: str, now: int, *, rhythm: Rhythm | None = None
+) -> tuple[str, bytes]:
     """Return (media type, bytes) of a report as `json`, `md` or `html`.
 
     Raises:
@@ -131,7 +151,7 @@ def export(conn: Connection, name: str, form: str, now: int) -> tuple[str, bytes
     kind = FORMATS.get(form)
     if kind is None:
         raise RequestError("request.invalid", f"format: {', '.join(FORMATS)}")
-    report = build(conn, name, now)
+    report = build(conn, name, now, rhythm=rhythm)
     if form == "json":
         return kind, codec.encode(report)
     read = story.lay_out(report)
@@ -172,6 +192,17 @@ def _written(one: Row) -> Written:
     return Written(at=int(one["at"]), by=str(one["by"]), text=str(one["text"]))
 
 
+def _shown(one: Row) -> Shown:
+    # What an older server wrote down says nothing of its means.
+    return Shown(
+        at=int(one["at"]),
+        by=str(one["by"]),
+        text=str(one["text"]),
+        means=one["means"] or "other",
+        kept=str(one["kept"]),
+    )
+
+
 def _follow_up(one: Row) -> FollowUp:
     return FollowUp(
         number=int(one["number"]),
@@ -180,39 +211,68 @@ def _follow_up(one: Row) -> FollowUp:
         due_at=int(one["due_at"]),
         done_at=int(one["done_at"] or 0),
         done_by=str(one["done_by"] or ""),
+        about=one["about"],
     )
 
 
 def _fleet(conn: Connection, row: Row, evidence: Evidence) -> Fleet:
     """Count whom the release fits and whom it never reached, by hardware as it is now."""
-    ranges = [
+    ranges = tuple(
         one
         for artifact in rollout_rows.artifacts(conn, int(row["release_id"]))
         for one in reckoning.ranges_of(artifact["target"])
-    ]
+    )
     there = device_rows.variant_counts(conn, str(row["product"]))
-    matching = {name: count for name, count in there.items() if reckoning.fits(tuple(ranges), name)}
+    people = [
+        _population(name, count, evidence, fits=reckoning.fits(ranges, name))
+        for name, count in sorted(there.items())
+    ]
+    matching = [one for one in people if one.fits]
     known = outcomes.OPEN | outcomes.ENDED
     reached = rollout_rows.count_updates(conn, int(row["id"]), known)
-    untried = [
-        name for name in sorted(matching) if not sums.total(evidence, variants={name}).attempts
-    ]
     late = device_rows.variant_counts_since(conn, str(row["product"]), int(row["created_at"]))
-    bad = [name for name in matching if sums.total(evidence, variants={name}).harmed]
-    refused = sums.total(evidence, variants=set(bad)).reverted if bad else 0
+    every = sum(one.devices for one in matching)
     return Fleet(
         devices=sum(there.values()),
-        since=min(sum(matching.values()), sum(late.get(name, 0) for name in matching)),
-        alike=max(0, sum(matching[name] for name in bad) - refused),
-        matching=sum(matching.values()),
-        never=max(0, sum(matching.values()) - reached),
-        untried=tuple(untried),
+        matching=every,
+        never=max(0, every - reached),
+        untried=tuple(one.variant for one in matching if not one.attempts),
+        since=min(every, sum(late.get(one.variant, 0) for one in matching)),
+        alike=sum(one.meeting for one in matching if one.harmed),
+        unknown=sum(one.meeting for one in matching if not one.attempts),
+        well=sum(one.meeting for one in matching if one.attempts and not one.harmed),
+        refusing=sum(one.refusing for one in matching),
+        variants=tuple(people),
     )
 
 
-def _recalled_at(conn: Connection, release: str) -> int:
-    found = rollout_rows.release(conn, release)
-    return int(found["recalled_at"] or 0) if found else 0
+def _population(name: str, count: int, evidence: Evidence, *, fits: bool) -> Population:
+    tally = sums.total(evidence, variants={name})
+    return Population(
+        variant=name,
+        devices=count,
+        fits=fits,
+        attempts=tally.attempts,
+        harmed=tally.harmed,
+        refusing=min(count, tally.reverted),
+    )
+
+
+def _recalled_by(notes: list[Row], release: str) -> str:
+    """Return who recalled a release; only `incidents.recalled` writes these words."""
+    said = [
+        str(one["by"])
+        for one in notes
+        if one["kind"] == "event" and str(one["text"]).partition(":")[0] == f"recalled {release}"
+    ]
+    return said[-1] if said else ""
+
+
+def _warmup_s(conn: Connection, release_id: int) -> int:
+    """Return for how long devices must be well on a release before they may confirm: the longest of its artifacts; 0 = it does not say."""
+    targets = [one["target"] for one in rollout_rows.artifacts(conn, release_id)]
+    found = [msgspec.convert(one, type=ReleaseTarget).health.warmup_s for one in targets]
+    return max(found, default=0)
 
 
 # --- devices ---

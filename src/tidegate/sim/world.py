@@ -17,9 +17,9 @@ from tidegate.server.auth import Actor
 from tidegate.server.config import Settings
 from tidegate.server.operations import Operations
 from tidegate.server.store import admin_devices, hot
-from tidegate.sim.board import Catalogue, Image
+from tidegate.sim.board import Catalogue, Image, SimBoard
 from tidegate.sim.cast import ReleasePlan
-from tidegate.sim.clock import EPOCH, VirtualTimeline
+from tidegate.sim.clock import EPOCH, DeviceClock, VirtualTimeline
 from tidegate.sim.control import RolloutView, view_of
 from tidegate.sim.device import Factory, SimDevice
 from tidegate.sim.faults import Behaviour, Truth
@@ -91,9 +91,9 @@ class Desk:
         }
         self._app.store.write(lambda conn: admin_devices.add_claim(conn, row)).result()
 
-    def roll_out(self, request: Mapping[str, Any]) -> str:
+    def roll_out(self, request: Mapping[str, Any], reason: str = "simulated") -> str:
         """Create and start a rollout; returns its name."""
-        return self._operations.create(request, self._actor, "simulated", self._now()).name
+        return self._operations.create(request, self._actor, reason, self._now()).name
 
     def rollout(self, name: str) -> RolloutView:
         """Return where a rollout stands."""
@@ -107,10 +107,10 @@ class Desk:
             name, verb, self._actor, "simulated", self._now(), detail=detail or None
         )
 
-    def fall_back(self, name: str, to: str) -> str:
+    def fall_back(self, name: str, to: str, reason: str = "simulated") -> str:
         """Order the exposed devices of a halted rollout back to a release; returns the child's name."""
         return self._operations.fall_back(
-            name, to, "exposed", self._actor, "simulated", self._now()
+            name, to, "exposed", self._actor, reason, self._now()
         ).name
 
 
@@ -255,9 +255,24 @@ class World:
         )
         return image, content
 
-    def roll_out(self, request: Mapping[str, Any]) -> str:
+    def comes_up(self, version: str, variant: str) -> bool:
+        """Boot a release on a board of its own, of that variant: on a bench, in no ring, unknown to the server, without a second of the world's time."""
+        bench = VirtualTimeline(self.timeline.wall())
+        board = SimBoard(
+            variant=variant,
+            clock=DeviceClock(bench, Random(f"bench {variant}")),  # noqa: S311 - a story
+            random=Random(f"board {variant}"),  # noqa: S311 - a story
+            catalogue=self.catalogue,
+            truth=self.truth,
+            slot_size=SLOT,
+        )
+        board.load((self._folder / f"{version}.image").read_bytes())
+        board.start()
+        return not board.dead
+
+    def roll_out(self, request: Mapping[str, Any], reason: str = "simulated") -> str:
         """Create and start a rollout (`rollout.toml` as a dict); returns its name."""
-        name = self.desk.roll_out(request)
+        name = self.desk.roll_out(request, reason)
         self._watched.append(name)
         return name
 

@@ -8,6 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
+from tests.unit.rollout.incidents import BECAUSE
+from tests.unit.rollout.incidents import about as _about
+from tests.unit.rollout.incidents import read as _read
+from tests.unit.rollout.incidents import report as _report
 from tests.unit.rollout.stage import begun, known
 
 from tidegate.core import codec
@@ -21,6 +25,7 @@ from tidegate.rollout.incident import (
     Incident,
     IncidentReport,
     Returned,
+    Shown,
     Stopped,
     Told,
     WayBack,
@@ -29,61 +34,13 @@ from tidegate.rollout.incident import (
 from tidegate.rollout.incident.model import Counts, Share
 from tidegate.rollout.model import Finding
 
-EVIDENCE = known(
-    ("matched", "pilot", "r3", 40), ("matched", "pilot", "r7", 20),
-    ("permitted", "pilot", "r3", 16), ("confirmed", "pilot", "r3", 15),
-    ("permitted", "pilot", "r7", 6), ("reverted", "pilot", "r7", 4, "health.network"),
-    ("lost", "pilot", "r7", 1, "lost.return"),
-    ("failed_before", "pilot", "r3", 2, "download.slow"),
-    ("failed_before", "pilot", "r3", 1, "install.write"),
-)  # fmt: skip
-BECAUSE = (Finding(gate="failure_rate", passed=False, text="6 of 23 attempts ended badly"),)
-DEVICES = [
-    *[
-        DeviceOutcome(device=f"r3-{n:02}", variant="r3", ring="pilot", state="confirmed", at=50, attributes={"modem": "b"})
-        for n in range(15)
-    ],
-    DeviceOutcome(device="r3-15", variant="r3", ring="pilot", state="rebooting", at=60, attributes={"modem": "a"}),
-    *[
-        DeviceOutcome(
-            device=f"r7-{n}", variant="r7", ring="pilot", state="reverted", reason="health.network",
-            at=100 + n, from_counter=118, attributes={"modem": "a"},
-        )
-        for n in range(4)
-    ],
-    DeviceOutcome(device="r7-4", variant="r7", ring="pilot", state="lost", reason="lost.return", at=200, attributes={"modem": "a"}),
-    DeviceOutcome(device="r7-5", variant="r7", ring="pilot", state="verifying", at=210, attributes={"modem": "a"}),
-]  # fmt: skip
-
-
-INCIDENT = Incident(
-    name="INC-2026-014", kind="halt", opened_at=1_764_821_551, opened_by="planner",
-    rollout="gw1-2.5.1", release="gw1-2.5.1", summary="6 of 23 attempts ended badly",
-)  # fmt: skip
+SHOWN = Shown(at=2, by="gus", text="bench log 7", means="bench", kept="HW-311")
 HOSTILE = (
     "<script>x</script> [a](javascript:b) https://evil.example www.evil.example | `c` *d*\n# Head\n"
     "- point\n1. one\n> quote\n\u202e\u0007\x1b[31m ```\n</pre><img src=x onerror=y>&lt;b&gt; "
     + "long"
     * 3_000
 )
-
-
-def _report(**other: object) -> IncidentReport:
-    fields: dict[str, object] = {
-        "now": 1_764_900_000,
-        "rollout": begun(state="halted"),
-        "version": "2.5.1",
-        "because": BECAUSE,
-        "evidence": EVIDENCE,
-        "devices": DEVICES,
-        "versions": {118: "2.4.1"},
-    }
-    about = other.pop("incident", INCIDENT)
-    return incident.build(about, **{**fields, **other})  # type: ignore[arg-type]
-
-
-def _about(**changes: object) -> Incident:
-    return msgspec.structs.replace(INCIDENT, **changes)
 
 
 def _hostile() -> IncidentReport:
@@ -176,28 +133,29 @@ def test_what_nobody_has_said_is_missing() -> None:
     assert _report().missing == (
         "an owner",
         "the outcome of 2 devices past the point of no return",
-        "what became of 1 lost devices",
+        "what became of 1 lost device",
         "a hypothesis of the cause",
         "a corrective action",
+        "who decides until when whether gw1-2.5.1 is recalled",
     )
     late = FollowUp(number=1, text="ask", owner="olga", due_at=1_764_800_000)
     done = _report(
-        incident=_about(owner="olga"),
+        incident=_about(owner="olga", kind="held"),
         evidence=known(("permitted", "pilot", "r3", 3), ("confirmed", "pilot", "r3", 3)),
         hypothesis=Written(at=1, by="olga", text="the modem"),
         actions=[Written(at=300, by="olga", text="gw1-r7 gets its own build")],
         followups=[late],
     )
-    assert done.missing == ("a proof of the supposed cause", "1 follow-ups that are overdue")
+    assert done.missing == ("a proof of the supposed cause", "1 follow-up that is overdue")
     known_now = _report(
-        incident=_about(owner="olga"),
+        incident=_about(owner="olga", kind="held"),
         evidence=known(("permitted", "pilot", "r3", 3), ("confirmed", "pilot", "r3", 3)),
         cause=Written(at=1, by="olga", text="the modem: 3 of 3 hang with it"),
-        evidence_of=[Written(at=2, by="gus", text="bench log 7")],
+        evidence_of=[SHOWN],
         actions=[Written(at=300, by="olga", text="gw1-r7 gets its own build")],
         followups=[FollowUp(number=1, text="ask", owner="olga")],
     )
-    assert known_now.missing == ("until when 1 follow-ups are done",)
+    assert known_now.missing == ("until when 1 follow-up is done",)
     assert (
         "what happened, in a sentence" in _report(because=(), incident=_about(summary="")).missing
     )
@@ -264,26 +222,13 @@ def test_markdown_and_html_tell_the_same_in_the_same_order() -> None:
     headings = _headings(incident.to_markdown(read))
     assert words.headings == headings
     assert headings[1:] == [
-        "In short", "What happened", "Missing from this report", "How long it took", "What became of whom", "Variants", "Rings", "Versions",
-        "Why it was stopped", "What those that ended badly have in common", "Cause", "The way back", "What keeps it from going out again",
+        "In short", "What happened", "Missing from this report", "How long it took", "What became of whom", "How they ended badly",
+        "Variants", "Rings", "Versions", "Why it was stopped",
+        "What those that ended badly have in common", "Cause", "The way back", "What keeps it from going out again",
         "Decisions", "Timeline (UTC)",
         "Devices", "Logs", "r7-0 (r7), 1970-01-01 00:00:09 UTC: health.network",
         "Corrective action", "Follow-ups", "What the status page says", "Words",
     ]  # fmt: skip
-
-
-def _read(report: IncidentReport) -> str:
-    return incident.to_markdown(incident.lay_out(report))
-
-
-def test_the_cause_is_proved_or_supposed_or_not_known() -> None:
-    supposed = {"hypothesis": Written(at=1, by="olga", text="the modem")}
-    proved = {**supposed, "cause": Written(at=2, by="gus", text="the antenna: 5 of 5 hang")}
-    assert "Why: not known." in _read(_report())
-    assert "Why: supposed, not proved: the modem." in _read(_report(**supposed))
-    text = _read(_report(**proved))
-    assert "Why: proved: the antenna: 5 of 5 hang." in text
-    assert "the modem" not in text.partition("## Cause")[2].partition("## ")[0]
 
 
 def test_everybody_is_accounted_for_and_a_drill_says_so() -> None:
@@ -292,12 +237,9 @@ def test_everybody_is_accounted_for_and_a_drill_says_so() -> None:
     text = _read(report)
     assert "the product has 70, and the hardware of 60 of them is named as compatible" in text
     assert "| 30 | are of hardware that its manifest names as compatible, and it never" in text
-    assert (
-        "| 4 | of those that its manifest names were enrolled after the rollout was made; 56 were there then |"
-        in text
-    )
-    assert "| 10 | are of the same product, on hardware that its manifest does not name |" in text
-    assert "| 12 | are of variants that ended badly, and do not refuse it" in text
+    assert "4 devices were enrolled after the rollout was made; 56 were there then." in text
+    assert "| 10 | are on hardware that its manifest does not name |" in text
+    assert "| 12 | are of variants of which at least one device ended badly with it |" in text
     assert "Never tried: r8, r9." in text
     assert "drill" not in text.lower()
     drill = _read(msgspec.structs.replace(report, drill=True))
@@ -309,7 +251,7 @@ def test_everybody_is_accounted_for_and_a_drill_says_so() -> None:
 def test_what_keeps_it_from_going_out_again_is_said_as_it_is(recalled_at: int, said: str) -> None:
     text = _read(_report(recalled_at=recalled_at))
     assert f"gw1-2.5.1 {said}" in text
-    assert "4 devices went back by themselves; each refuses this release" in text
+    assert "4 devices went back by themselves; all 4 refuse this release" in text
 
 
 def test_what_would_not_have_stopped_it_is_not_said_to_have() -> None:
@@ -350,8 +292,8 @@ def test_a_reader_who_was_not_there_finds_what_he_needs() -> None:
     text = incident.to_markdown(incident.lay_out(_report(stopped=Stopped(held=3, cancelled=2))))
     for part in (
         "- Opened: 2025-12-04 04:12:31 UTC by the gate",
-        "| 22 | exposed: given leave to activate |",
-        "| 3 | had not begun to activate, and are held: what they staged stays inert |",
+        "23 devices acted on it, 22 of them with leave to activate (exposed)",
+        "| 3 | are held: what they staged stays inert |",
         "| health.network | the network did not come up | 4 |",
         "| r7 | 6 | 0 | 4 | 0 | 1 | 1 |",
         "| 2.4.1 | 2.5.1 | 4 | 4 |",
@@ -477,40 +419,6 @@ def test_whether_it_can_go_out_again_is_answered_at_the_top(recalled_at: int, sa
     assert ("It would meet 2 devices" in short) is (recalled_at == 0)
 
 
-def test_a_proof_names_what_it_rests_on_and_figures_that_prove_nothing_are_said_to() -> None:
-    well = Share(name="internal", counts=Counts(attempts=5, confirmed=5))
-    bad = Share(name="pilot", counts=Counts(attempts=4, harmed=4))
-    report = _report(cause=Written(at=2, by="gus", text="the antenna"))
-    assert "what the proof of the cause rests on" in " ".join(report.missing)
-    assert "Nobody has written down what the proof rests on." in _read(report)
-    shown = _report(
-        cause=Written(at=2, by="gus", text="the antenna"),
-        evidence_of=[Written(at=3, by="gus", text="bench log 7")],
-    )
-    assert "| 1970-01-01 00:00:03 | gus | bench log 7 |" in _read(shown)
-    assert "The figures alone do not prove it" not in _read(shown)
-    reach = msgspec.structs.replace(shown.reach, variants=(well, bad), rings=(well, bad))
-    cause = _read(msgspec.structs.replace(shown, reach=reach)).partition("## Cause")[2]
-    assert "The figures alone do not prove it" in cause.partition("## ")[0]
-
-
-def test_what_the_gate_had_before_it_is_told_look_by_look() -> None:
-    entries = [
-        Entry(at=30, who="planner", text="advance: ring pilot opens", kind="decision"),
-        Entry(at=102, who="planner", text="hold: waits for soak"),
-        Entry(at=150, who="planner", text="halt: too many", kind="decision"),
-        Entry(at=150, who="planner", text="opened INC-2026-014"),
-        Entry(at=151, who="planner", text="later", kind="decision"),
-    ]
-    looks = _report(entries=entries, incident=_about(opened_at=150)).looks
-    assert [(one.at, one.harmed, one.text) for one in looks] == [
-        (30, 0, "advance: ring pilot opens"),
-        (102, 3, "hold: waits for soak"),
-        (150, 4, "halt: too many"),
-    ]
-    assert _report(entries=entries, incident=_about(kind="manual", opened_at=150)).looks == ()
-
-
 def test_a_decision_says_why_and_a_halt_repeats_its_reason() -> None:
     def row(who: str, text: str) -> str:
         entry = Entry(at=9, who=who, text=text, kind="decision")
@@ -518,7 +426,7 @@ def test_a_decision_says_why_and_a_halt_repeats_its_reason() -> None:
         return next(line for line in found.splitlines() if "00:00:09" in line)
 
     assert row("planner", "halt: 6 of 23").endswith("| 6 of 23 |")
-    assert row("olga", "owner olga (was nobody)").endswith("| not said |")
+    assert row("olga", "owner olga (was nobody)").endswith("| \N{EN DASH} |")
     assert row("olga", "cause, proved: x").endswith("| see Cause |")
 
 

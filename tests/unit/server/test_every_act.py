@@ -298,6 +298,9 @@ def _incidents(story: Story) -> None:
     story.do(f"POST {at}/followups", {"text": "test with the old modem"}, name=name)
     told = json.loads(story.call("GET", f"/incidents/{name}")[0].body)
     number = told["followups"][0]["number"]
+    story.do(
+        f"POST {at}/followups/{{number:int}}/edit", {"owner": "olga"}, name=name, number=number
+    )
     story.do(f"POST {at}/followups/{{number:int}}/done", name=name, number=number)
     story.do(f"POST {at}/mitigate", why, name=name)
     story.do(f"POST {at}/reopen", why, name=name)

@@ -94,7 +94,18 @@ def test_an_incident_is_led_from_open_over_mitigated_to_closed(api: Api) -> None
     assert (unsaid.status, unsaid.code) == (409, "request.conflict")
     assert b"no cause is proved" in unsaid.body
     api.post(f"{at}/notes", {"kind": "cause", "text": "the antenna: 5 of 5 boards hang"})
-    api.post(f"{at}/notes", {"kind": "evidence", "text": "bench log 7, looked at by gus"})
+    assert b"otherwise than the counts" in api.call("POST", f"{at}/close", {"reason": ""}).body
+    bench = {
+        "kind": "evidence",
+        "text": "5 of 5 hang, seen by gus",
+        "means": "bench",
+        "kept": "HW-311",
+    }
+    api.post(f"{at}/notes", bench)
+    assert b"who decides whether gw1-1.1.0 is recalled" in api.call("POST", f"{at}/close", {}).body
+    api.post(
+        f"{at}/followups", {"about": "recall", "owner": "olga", "due_at": int(api.rig.now) + 9}
+    )
     api.post(f"{at}/followups", {"text": "a board on the bench", "owner": "gus"})
     assert b"a follow-up has no date" in api.call("POST", f"{at}/close", {"reason": ""}).body
     closed = api.post(f"{at}/close", {"reason": "understood"}, "operator")
@@ -104,8 +115,13 @@ def test_an_incident_is_led_from_open_over_mitigated_to_closed(api: Api) -> None
     report = api.get(at)["report"]
     assert report["hypothesis"]["text"] == "the antenna"
     assert report["cause"]["text"] == "the antenna: 5 of 5 boards hang"
-    assert [one["text"] for one in report["evidence"]] == ["bench log 7, looked at by gus"]
-    assert report["missing"] == ["until when 1 follow-ups are done"]
+    (shown,) = report["evidence"]
+    assert (shown["text"], shown["means"], shown["kept"]) == (
+        "5 of 5 hang, seen by gus",
+        "bench",
+        "HW-311",
+    )
+    assert report["missing"] == ["until when 1 follow-up is done"]
     assert report["incident"]["mitigated_by"] == report["incident"]["closed_by"] != ""
     decided = [one["text"] for one in report["decisions"]]
     assert {"mitigated: all are back", "closed: understood"} <= set(decided)
@@ -147,7 +163,7 @@ def test_followups_have_an_owner_and_a_date_and_are_done_once(api: Api) -> None:
     assert (first["number"], first["owner"], first["due_at"]) == (1, "gus", due)
     assert second["owner"] == "token:t-operator"
     api.rig.now += 2 * 86_400
-    assert "1 follow-ups that are overdue" in api.get(at)["report"]["missing"]
+    assert "1 follow-up that is overdue" in api.get(at)["report"]["missing"]
     api.post(f"{at}/followups/1/done")
     done = api.get(at)["followups"][0]["done_at"]
     api.rig.now += 5

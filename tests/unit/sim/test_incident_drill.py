@@ -13,7 +13,7 @@ from tidegate.sim.drill.incident import IncidentDrill, rehearse_incident
 
 STEPS = [
     "first bad boot", "evidence", "halt effective", "world told", "un-started cancelled",
-    "cohort known", "fallback ordered", "last device back", "report published",
+    "cohort known", "fallback ordered", "cause shown", "release recalled", "last device back", "report published",
 ]  # fmt: skip
 
 
@@ -34,20 +34,32 @@ def test_every_step_from_the_first_bad_boot_to_the_published_report_is_timed(
     text = report.read_text()
     for part in (
         "# DRILL: INC-", "- Status: closed", "- Owner: operator", "What happened", "What became of whom", "1.0.0",
-        "| boot.counter_exhausted |", "had not begun to activate, and were cancelled", "went back",
+        "| boot.counter_exhausted |", "had been offered it and had not begun to activate", "went back",
         "## Decisions", "## Logs", "How long it took", "it was stopped | 1 h 55 min", "0 devices run gw-1.1.0 now",
         "| gw-1.1.0.back1 | gw-1.0.0 | ended: complete | 6 | 6 | 0 |", "What the status page says",
         "There is nothing that you have to do", "try every revision before the next release", "the bench has one board of every revision",
     ):  # fmt: skip
         assert part in text, part
     for part in (
-        "told drill (webhook) of incident.opened: delivered", "simulated boards, no real ones", "DRILL: Update stopped", "This is a drill",
-        "ended: fallen back", "6 were brought back:", "Can it go out again: YES", "no four-eyes",
+        "told drill (webhook) of incident.opened: delivered", "one simulated board of every revision", "DRILL: Update stopped", "This is a drill",
+        "ended: fallen back", "6 were brought back:", "Can it go out again: no, it was recalled", "no four-eyes",
+        "| gw1-r7 (never tried) |", "test on a bench", "gw1-r7: 1.1.0 does not come up, 1.0.0 comes up", "log of a device",
+        "The gate looks every 5 min, and not in between", "ring pilot: 2 of 2 attempts ended badly (100 %), limit 30 %; most often",
+        "soak 1 h since its last permit: done", "| confirmed | 6 | 10 min 20 s |", "sim-00012 (reverted)",
+        "cancelled before they began to activate: sim-00016, sim-00009", "follow-up 1, operator, by 2026-01-19",
+        "the numbers below are theirs", "follows from the halt by the gate", "| 2026-01-05 05:55:00 | operator | mitigated: ",
     ):  # fmt: skip
         assert part in text, part
+    assert (found.devices, found.enrolled) == (48, 44)
+    assert "the product has 44 devices now" in text
+    back = text.partition("## The way back")[2].partition("## ")[0]
+    assert "Ordered 2 h after the stop. Between the two: " in back
+    assert "the drill waits 2 h now" in back
+    # Whoever is told of the halt is told at once, by the drill's table and by the report alike.
+    assert "02:55:00 | the server | told drill (webhook) of incident.opened: delivered" in text
     assert "Missing from this report" not in text
     timeline = text.partition("## Timeline")[2].partition("## ")[0]
-    ended, closed = timeline.index("ended: fallen back"), timeline.index("| closed: drill |")
+    ended, closed = timeline.index("ended: fallen back"), timeline.index("| closed: the cause")
     assert ended < closed < timeline.index("of incident.closed: delivered")
     assert text.count("permit for 1: ") == 10 == timeline.count("| permit for 1: ")
     assert " 0 s " not in text

@@ -105,7 +105,7 @@ class Incidents(Link):
         return self.get_text(f"/api/v1/incidents/{quoted(name)}/export", query={"format": format})
 
     def incidents_followups(
-        self, name: str, body: structs.NewFollowUp, *, key: str | None = None
+        self, name: str, body: structs.NewFollowUp | None = None, *, key: str | None = None
     ) -> structs.IncidentFacts:
         """Write down what is left to do.
 
@@ -115,7 +115,7 @@ class Incidents(Link):
             "POST",
             f"/api/v1/incidents/{quoted(name)}/followups",
             structs.IncidentFacts,
-            body=body,
+            body=body or structs.NewFollowUp(),
             key=key or fresh_key(),
         )
 
@@ -130,6 +130,26 @@ class Incidents(Link):
             "POST",
             f"/api/v1/incidents/{quoted(name)}/followups/{quoted(number)}/done",
             structs.IncidentFacts,
+            key=key or fresh_key(),
+        )
+
+    def incidents_followups_edit(
+        self,
+        name: str,
+        number: int,
+        body: structs.FollowUpEdit | None = None,
+        *,
+        key: str | None = None,
+    ) -> structs.IncidentFacts:
+        """Give a follow-up that is not done another owner or date.
+
+        Needs `incident.write`.
+        """
+        return self.ask(
+            "POST",
+            f"/api/v1/incidents/{quoted(name)}/followups/{quoted(number)}/edit",
+            structs.IncidentFacts,
+            body=body or structs.FollowUpEdit(),
             key=key or fresh_key(),
         )
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from tidegate.client.structs.shared import Finding, WayBack
+from tidegate.client.structs.shared import WayBack
 
 
 class CohortDevice(msgspec.Struct, frozen=True, kw_only=True):
@@ -130,6 +130,17 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     signatures: Sequence[EnvelopeSignature]
 
 
+class Population(msgspec.Struct, frozen=True, kw_only=True):
+    """Devices of one variant now: whether the manifest names it (`fits`), how many acted on the release, ended badly with it, and refuse it from now on."""
+
+    variant: str
+    devices: int
+    fits: bool = True
+    attempts: int = 0
+    harmed: int = 0
+    refusing: int = 0
+
+
 class Fleet(msgspec.Struct, frozen=True, kw_only=True):
     """Devices of the product now; `matching`: those whose hardware the release's manifest names as compatible; `never`: of these, those that it never reached.
 
@@ -137,6 +148,10 @@ class Fleet(msgspec.Struct, frozen=True, kw_only=True):
         untried: variants that never acted on it.
         since: of `matching`, devices that were enrolled after the rollout was made, so it was not made for them.
         alike: of `matching`, devices of variants of which at least one device ended badly, and which do not refuse the release themselves.
+        unknown: of `matching`, devices of the variants that are `untried`: nothing is known of them.
+        well: of `matching`, devices of variants that tried it and of which none ended badly.
+        refusing: of `matching`, devices that went back by themselves and refuse it; matching = alike + unknown + well + refusing.
+        variants: every variant of the product.
     """
 
     devices: int
@@ -145,10 +160,14 @@ class Fleet(msgspec.Struct, frozen=True, kw_only=True):
     untried: tuple[str, ...] = ()
     since: int = 0
     alike: int = 0
+    unknown: int = 0
+    well: int = 0
+    refusing: int = 0
+    variants: tuple[Population, ...] = ()
 
 
 class FollowUp(msgspec.Struct, frozen=True, kw_only=True):
-    """What is left to do: who does it until when, and when it was done. `due_at` 0 = no date."""
+    """What is left to do: who does it until when, and when it was done. `due_at` 0 = no date; `about` recall: to decide whether the release is recalled."""
 
     number: int
     text: str
@@ -156,10 +175,18 @@ class FollowUp(msgspec.Struct, frozen=True, kw_only=True):
     due_at: int = 0
     done_at: int = 0
     done_by: str = ""
+    about: str = ""
+
+
+class FollowUpEdit(msgspec.Struct, frozen=True, kw_only=True):
+    """Who does a follow-up, and until when; what is left out stays."""
+
+    owner: str | None = None
+    due_at: int | None = None
 
 
 class FollowUpFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What is left to do. `due_at` 0 = no date; `number` counts from 1 in each incident."""
+    """What is left to do. `due_at` 0 = no date; `number` counts from 1 in each incident; `about` recall: to decide whether the release is recalled."""
 
     number: int
     text: str
@@ -169,6 +196,7 @@ class FollowUpFacts(msgspec.Struct, frozen=True, kw_only=True):
     created_by: str
     done_at: int | None
     done_by: str | None
+    about: str = ""
 
 
 class GrantDraft(msgspec.Struct, frozen=True, kw_only=True):
@@ -255,17 +283,19 @@ class Reason(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Share(msgspec.Struct, frozen=True, kw_only=True):
-    """The counts of one variant or ring."""
+    """The counts of one variant or ring; `variants` of a ring: attempts by variant."""
 
     name: str
     counts: Counts
     isolated: bool = False
+    variants: dict[str, int] = {}
 
 
 class IncidentReach(msgspec.Struct, frozen=True, kw_only=True):
     """Who was hit. The lists are the first of them; the counts are of all, and `GET /incidents/NAME/cohort` lists every device.
 
-    `first` and `last` are the devices that ended badly first and last.
+    `first` and `last` are the devices that ended badly first and last; `cancelled` had not begun to activate, and their reason says why they never will.
+    `out`: of `out_count` that were past the point of no return when it was stopped, the first, as they ended.
     """
 
     counts: Counts = Counts(
@@ -289,6 +319,9 @@ class IncidentReach(msgspec.Struct, frozen=True, kw_only=True):
     last: DeviceOutcome | None = None
     past_return: tuple[DeviceOutcome, ...] = ()
     affected: tuple[DeviceOutcome, ...] = ()
+    cancelled: tuple[DeviceOutcome, ...] = ()
+    out: tuple[DeviceOutcome, ...] = ()
+    out_count: int = 0
 
 
 class Returned(msgspec.Struct, frozen=True, kw_only=True):
@@ -317,12 +350,40 @@ class IncidentWayBack(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Look(msgspec.Struct, frozen=True, kw_only=True):
-    """A look of the gate: how many devices had acted by then, how many of these had ended badly, and what it did."""
+    """A look of the gate: how many devices had acted by then, how many of these had ended badly, what it did, and what stood against which bar (`bars`)."""
 
     at: int
     attempts: int
     harmed: int
     text: str
+    bars: tuple[str, ...] = ()
+
+
+class Passage(msgspec.Struct, frozen=True, kw_only=True):
+    """How long it took `count` devices from their permit until the server heard that they are in `state`, in seconds."""
+
+    state: str
+    count: int
+    shortest_s: int
+    median_s: int
+    longest_s: int
+
+
+class Rhythm(msgspec.Struct, frozen=True, kw_only=True):
+    """When the gate looks: every `every_s` seconds, and `at_once` when a device reports that it ended badly."""
+
+    every_s: int
+    at_once: bool = True
+
+
+class Shown(msgspec.Struct, frozen=True, kw_only=True):
+    """What shows the cause otherwise than by the counts of the rollout: what was looked at, by which `means`, and where that is `kept`; empty = not said."""
+
+    at: int
+    by: str
+    text: str
+    means: str = "other"
+    kept: str = ""
 
 
 class TimelineEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -352,99 +413,3 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
     impact: str = ""
     action: str = ""
     updates: tuple[Written, ...] = ()
-
-
-class IncidentReport(msgspec.Struct, frozen=True, kw_only=True):
-    """An incident as data; built by `rollout.incident.build`, printed by web, command line and export.
-
-    Attributes:
-        title: what was done to what, in a few words.
-        figures: the counts as one sentence.
-        state: of the rollout now; `version` of the release that it brought.
-        because: the findings that led to it, as they were then.
-        contrast: what the failed have in common, now.
-        decisions: who decided what, and on what ground; part of the timeline as well.
-        missing: what nobody has said or seen yet.
-        product: whose devices were hit.
-        started_at: of the rollout; `first_bad_at` and `last_bad_at`: of the devices that ended badly.
-        running: devices that run the release now; -1 = nobody counted.
-        ways_back: rollouts that were ordered to bring devices back.
-        told: what the status page says; null = nothing.
-        cause: proved, with its proof; null = it is supposed (`hypothesis`) or not known.
-        fleet: whom the rollout was for; null = nobody counted.
-        recalled_at: of the release; 0 = it was not.
-        drill: the devices were simulated.
-        evidence: what somebody looked at to prove the cause: what, by whom, and where it is kept.
-        looks: what the gate had before it each time that it wrote down what it did, up to the stop; the last of them.
-    """
-
-    schema: str = "tidegate.incident-report/1"
-    at: int = 0
-    incident: Incident
-    title: str
-    figures: str
-    state: str = ""
-    version: str = ""
-    reach: IncidentReach = IncidentReach(
-        counts=Counts(
-            audience=0,
-            attempts=0,
-            exposed=0,
-            confirmed=0,
-            harmed=0,
-            reverted=0,
-            failed=0,
-            lost=0,
-            open=0,
-            untouched=0,
-        ),
-        stopped=IncidentStopped(held=0, cancelled=0),
-        reasons=(),
-        variants=(),
-        rings=(),
-        moves=(),
-        first=None,
-        last=None,
-        past_return=(),
-        affected=(),
-    )
-    because: tuple[Finding, ...] = ()
-    contrast: ContrastTable = ContrastTable(
-        rows=(), devices=0, bad=0, looks=0, attributes=(), left_out=(), partial=False
-    )
-    hypothesis: Written | None = None
-    decisions: tuple[TimelineEntry, ...] = ()
-    timeline: tuple[TimelineEntry, ...] = ()
-    logs: tuple[DeviceLog, ...] = ()
-    actions: tuple[Written, ...] = ()
-    followups: tuple[FollowUp, ...] = ()
-    missing: tuple[str, ...] = ()
-    product: str = ""
-    started_at: int = 0
-    first_bad_at: int = 0
-    last_bad_at: int = 0
-    running: int = -1
-    ways_back: tuple[IncidentWayBack, ...] = ()
-    told: Told | None = None
-    cause: Written | None = None
-    fleet: Fleet | None = None
-    recalled_at: int = 0
-    drill: bool = False
-    evidence: tuple[Written, ...] = ()
-    looks: tuple[Look, ...] = ()
-
-
-class NoteFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What somebody wrote into an incident: a note, a hypothesis, a cause, its evidence, a corrective action, or an event that the server noted."""
-
-    at: int
-    by: str
-    kind: str
-    text: str
-
-
-class Update(msgspec.Struct, frozen=True, kw_only=True):
-    """A line that was added later. `at` unix seconds."""
-
-    at: int
-    text: str

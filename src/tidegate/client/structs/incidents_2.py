@@ -5,14 +5,140 @@ from typing import Literal
 import msgspec
 
 from tidegate.client.structs.incidents import (
+    ContrastTable,
+    Counts,
+    DeviceLog,
     Envelope,
+    Fleet,
+    FollowUp,
     FollowUpFacts,
     GrantFacts,
-    IncidentReport,
-    NoteFacts,
-    Update,
+    Incident,
+    IncidentReach,
+    IncidentStopped,
+    IncidentWayBack,
+    Look,
+    Passage,
+    Rhythm,
+    Shown,
+    TimelineEntry,
+    Told,
+    Written,
 )
-from tidegate.client.structs.shared import IncidentFacts
+from tidegate.client.structs.shared import Finding, IncidentFacts
+
+
+class IncidentReport(msgspec.Struct, frozen=True, kw_only=True):
+    """An incident as data; built by `rollout.incident.build`, printed by web, command line and export.
+
+    Attributes:
+        title: what was done to what, in a few words.
+        figures: the counts as one sentence.
+        state: of the rollout now; `version` of the release that it brought.
+        because: the findings that led to it, as they were then.
+        contrast: what the failed have in common, now.
+        decisions: who decided what, and on what ground; part of the timeline as well.
+        missing: what nobody has said or seen yet.
+        product: whose devices were hit.
+        started_at: of the rollout; `first_bad_at` and `last_bad_at`: of the devices that ended badly.
+        running: devices that run the release now; -1 = nobody counted.
+        ways_back: rollouts that were ordered to bring devices back.
+        told: what the status page says; null = nothing.
+        cause: proved, with its proof; null = it is supposed (`hypothesis`) or not known.
+        fleet: whom the rollout was for; null = nobody counted.
+        recalled_at: of the release; 0 = it was not.
+        drill: the devices were simulated.
+        evidence: what shows the cause otherwise than by these counts; without any, a cause is only said, not proved.
+        looks: what the gate had before it each time that it wrote down what it did, up to the stop; the last of them.
+        rhythm: when it looks; null = not known.
+        passages: from permit to outcome, of the devices that this report looks at.
+        warmup_s: for how long a device has to be well by the health contract before it may confirm; the longest of the release's artifacts, 0 = not known.
+        recalled_by: who did; `recall_reason` why. Empty where it was not recalled, or nobody knows any more.
+    """
+
+    schema: str = "tidegate.incident-report/1"
+    at: int = 0
+    incident: Incident
+    title: str
+    figures: str
+    state: str = ""
+    version: str = ""
+    reach: IncidentReach = IncidentReach(
+        counts=Counts(
+            audience=0,
+            attempts=0,
+            exposed=0,
+            confirmed=0,
+            harmed=0,
+            reverted=0,
+            failed=0,
+            lost=0,
+            open=0,
+            untouched=0,
+        ),
+        stopped=IncidentStopped(held=0, cancelled=0),
+        reasons=(),
+        variants=(),
+        rings=(),
+        moves=(),
+        first=None,
+        last=None,
+        past_return=(),
+        affected=(),
+        cancelled=(),
+        out=(),
+        out_count=0,
+    )
+    because: tuple[Finding, ...] = ()
+    contrast: ContrastTable = ContrastTable(
+        rows=(), devices=0, bad=0, looks=0, attributes=(), left_out=(), partial=False
+    )
+    hypothesis: Written | None = None
+    decisions: tuple[TimelineEntry, ...] = ()
+    timeline: tuple[TimelineEntry, ...] = ()
+    logs: tuple[DeviceLog, ...] = ()
+    actions: tuple[Written, ...] = ()
+    followups: tuple[FollowUp, ...] = ()
+    missing: tuple[str, ...] = ()
+    product: str = ""
+    started_at: int = 0
+    first_bad_at: int = 0
+    last_bad_at: int = 0
+    running: int = -1
+    ways_back: tuple[IncidentWayBack, ...] = ()
+    told: Told | None = None
+    cause: Written | None = None
+    fleet: Fleet | None = None
+    recalled_at: int = 0
+    drill: bool = False
+    evidence: tuple[Shown, ...] = ()
+    looks: tuple[Look, ...] = ()
+    rhythm: Rhythm | None = None
+    passages: tuple[Passage, ...] = ()
+    warmup_s: int = 0
+    recalled_by: str = ""
+    recall_reason: str = ""
+
+
+class NoteFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What somebody wrote into an incident: a note, a hypothesis, a cause, its evidence, a corrective action, or an event that the server noted.
+
+    `means` and `kept` of evidence: by what it was shown, and where that is kept.
+    """
+
+    at: int
+    by: str
+    kind: str
+    text: str
+    means: str = ""
+    kept: str = ""
+
+
+class Update(msgspec.Struct, frozen=True, kw_only=True):
+    """A line that was added later. `at` unix seconds."""
+
+    at: int
+    text: str
 
 
 class Publication(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,11 +197,15 @@ class Incidents(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NewFollowUp(msgspec.Struct, frozen=True, kw_only=True):
-    """What is left to do. Without an owner it is whoever writes it down; `due_at` 0 = no date."""
+    """What is left to do. Without an owner it is whoever writes it down; `due_at` 0 = no date.
 
-    text: str
+    `about` recall: to decide whether the release is recalled; it needs no text of its own, and a recall settles it.
+    """
+
+    text: str = ""
     owner: str = ""
     due_at: int = 0
+    about: Literal["", "recall"] = ""
 
 
 class NewGrant(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,11 +231,13 @@ class NewIncident(msgspec.Struct, frozen=True, kw_only=True):
 class NewNote(msgspec.Struct, frozen=True, kw_only=True):
     """Something to be written into an incident; `action` = a corrective one, `hypothesis` = of the cause; `cause` = proved, and how.
 
-    `evidence` = what the proof rests on: what was looked at, by whom, and where it is kept.
+    `evidence` = what shows the cause otherwise than by counts: what was seen, by which `means`, and where that is `kept` (a ticket, a digest, a log).
     """
 
     text: str
     kind: Literal["action", "cause", "evidence", "hypothesis", "note"] = "note"
+    means: Literal["", "bench", "code", "log", "other", "supplier"] = ""
+    kept: str = ""
 
 
 class NewPublication(msgspec.Struct, frozen=True, kw_only=True):

@@ -114,7 +114,7 @@ class GateSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class IncidentFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """An incident, as lists show it. `state` is open, mitigated or closed."""
+    """An incident, as lists show it. `state` is open, mitigated or closed; `due_at` the first date of follow-ups not done, 0 = none."""
 
     name: str
     kind: str
@@ -129,6 +129,7 @@ class IncidentFacts(msgspec.Struct, frozen=True, kw_only=True):
     mitigated_at: int | None
     closed_at: int | None
     published_at: int | None
+    due_at: int = 0
 
 
 class MandateStep(msgspec.Struct, frozen=True, kw_only=True):

@@ -38,7 +38,7 @@ class Soak:
             return self._finding(view, None, passed=False, text=text)
         due = self._due(view)
         done = format_duration(now - (due - self.time_s))
-        soak = f"soak {format_duration(self.time_s)} since its last admission"
+        soak = f"soak {format_duration(self.time_s)} since its last permit"
         if now >= due:
             return self._finding(view, now - due + self.time_s, passed=True, text=f"{soak}: done")
         left = format_duration(due - now)

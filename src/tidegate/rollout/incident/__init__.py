@@ -3,10 +3,12 @@
 It is data first (`model`, put together by `report`); `document` lays it out once for readers, and Markdown and HTML are written from that.
 """
 
+from tidegate.rollout.incident.blocks import Block
 from tidegate.rollout.incident.document import lay_out
 from tidegate.rollout.incident.markdown import to_markdown
 from tidegate.rollout.incident.model import (
     LISTED_MAX,
+    MEANS,
     SCHEMA,
     DeviceLog,
     DeviceOutcome,
@@ -15,21 +17,28 @@ from tidegate.rollout.incident.model import (
     FollowUp,
     Incident,
     IncidentReport,
+    Population,
     Returned,
+    Rhythm,
+    Shown,
     Stopped,
     Told,
     WayBack,
     Written,
 )
 from tidegate.rollout.incident.page import POLICY, to_html
-from tidegate.rollout.incident.report import BAD, PAST_RETURN, build
+from tidegate.rollout.incident.report import BAD, PAST_RETURN, RECALL_ASKED, UNSHOWN, build
 
 __all__ = [
     "BAD",
     "LISTED_MAX",
+    "MEANS",
     "PAST_RETURN",
     "POLICY",
+    "RECALL_ASKED",
     "SCHEMA",
+    "UNSHOWN",
+    "Block",
     "DeviceLog",
     "DeviceOutcome",
     "Entry",
@@ -37,7 +46,10 @@ __all__ = [
     "FollowUp",
     "Incident",
     "IncidentReport",
+    "Population",
     "Returned",
+    "Rhythm",
+    "Shown",
     "Stopped",
     "Told",
     "WayBack",

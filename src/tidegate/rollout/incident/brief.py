@@ -3,25 +3,37 @@
 from collections.abc import Iterator
 from typing import Final
 
-from tidegate.rollout.incident.model import Cause, IncidentReport
+from tidegate.rollout.incident.model import MEANS, Cause, IncidentReport
 from tidegate.rollout.incident.wording import counted, day, when, who
 
 #: Words that the report uses, for readers from elsewhere.
 GLOSSARY: Final = (
-    ("admission", "a device is let into a ring that is open: from then on it may ask for leave to activate"),
+    ("activate", "a device tells its boot loader to start the new system and restarts into it; only with a permit"),
+    ("agent", "the program on a device that downloads, installs, restarts, checks itself and reports"),
     ("armed, trial", "the boot loader is told to boot the new system a few times, on trial; until that is confirmed it goes back by itself"),
+    ("at once, room", "how many devices may be between their permit and their outcome at a time, and how many more may get one now"),
     ("attempt", "a device acted on the release: it was given leave to activate it, or failed to install it"),
+    ("boot counter, tries", "how often a system on trial may still be started; when they are used up the boot loader takes the other slot"),
     ("cancelled", "the update of this device was ended before it began to activate; it runs what it ran"),
     ("confirmed", "the device ran the release then, and found itself well by its health contract"),
+    ("counter", "the number of a release that decides which of two is newer"),
     ("ended badly", "reverted, failed or lost: all attempts that did not end with a device that is well on the release"),
+    ("enrolled", "known to this server by a key of its own: only such devices are counted"),
     ("exposed", "given leave (a permit) to activate"),
     ("failed", "of those that ended badly: while the device was still on the old release, or for good; it did not go back"),
+    ("fallback, way back", "the server orders devices back to an older release; a rollout of its own, with a gate of its own"),
+    ("fallen back", "a rollout from which everybody who could be reached was ordered back, and that way back has ended"),
+    ("four-eyes", "a second person has to agree before it is done"),
     ("gate", "the rule that lets a rollout go on, holds it or halts it, by what devices report"),
+    ("halt", "no device gets leave to activate any more; what was staged stays inert"),
     ("health contract", "the checks that a release brings, by which a device judges whether it is well on it"),
     ("held", "staged and waiting; without a permit nothing is activated"),
     ("hold", "the gate does not open the next ring yet; devices of rings that are open still get leave"),
     ("inert", "an image that is stored on a device and that nothing boots"),
+    ("isolation", "one variant is kept out and the others go on; the gate does it where that variant alone is over the limit and enough others are well"),
+    ("limit", "more than this share stops it, from a number of attempts on; before that only as many failures as luck brings once in 1,000 times"),
     ("lost", "not heard again after its permit"),
+    ("manifest", "the signed list of what a release is made of, and for which hardware; it is never changed"),
     ("mitigated", "it does no more harm; that it is understood is not said by that"),
     ("permit", "leave to activate, signed for one device and one release"),
     ("point of no return", "from its permit on a device may boot the release, whatever is decided now"),
@@ -29,19 +41,23 @@ GLOSSARY: Final = (
     ("recalled", "never offered again, by anybody; it cannot be undone"),
     ("reverted", "the device went back to the release before by itself"),
     ("ring", "a part of the fleet that gets the release before the next one does"),
+    ("seed", "the number from which a simulation draws all its chances: the same seed plays the same story again"),
     ("severity", "minor for an isolation, major for everything else, when it is opened; people set it higher or lower, and the timeline says so"),
     ("slot", "one of two places for a system; the device runs one and updates the other"),
-    ("soak", "time that devices must be well before more get the release"),
+    ("soak", "time that has to pass from the opening of a ring and from its last permit before more opens; there is no other clock for it"),
     ("stage", "an attribute of a device that says how early it gets releases; rings are cut by it"),
+    ("staged", "downloaded, checked and stored in the other slot; nothing boots it yet"),
     ("variant, revision", "model and revision of the hardware, as gw1-r7: model gw1, revision 7"),
+    ("warm-up", "for how long a device has to be well on a release before it may confirm it; signed with the release"),
     ("watchdog", "a timer of the hardware that restarts a device that hangs"),
+    ("webhook", "a call that the server makes to a system of the operator's, to tell it what happened"),
 )  # fmt: skip
 
 
 def cause(report: IncidentReport) -> Cause:
     """Say how well the cause is known."""
     if report.cause is not None:
-        return "proved"
+        return "proved" if report.evidence else "said"
     return "supposed" if report.hypothesis is not None else "unknown"
 
 
@@ -49,17 +65,27 @@ def in_short(report: IncidentReport) -> Iterator[str]:
     """Yield what a reader needs before everything else."""
     if report.drill:
         yield "This was a drill: server, gate and agents are the real ones, devices and people were simulated. No customer's device was touched."
-        yield "The simulated operator acts at once, so the time that people take is not in it."
+        yield "The simulated operator acts at once, people's time is not in it: where time passes between two acts, the drill waited to see something."
         yield "Simulated devices restart within seconds of the server's clock, so how long each was away is not measured."
     if report.incident.rollout:
         yield f"What happened: {_happened(report)}"
         yield f"Who ended badly: {_hit(report)}"
         yield f"How it stands: {_stands(report)}"
     known = report.cause or report.hypothesis
-    said = {"proved": "proved", "supposed": "supposed, not proved", "unknown": "not known"}
+    said = {
+        "proved": "proved",
+        "said": "said to be proved, but nothing shows it except the counts",
+        "supposed": "supposed, not proved",
+        "unknown": "not known",
+    }
     words = known.text.strip().rstrip(".").split("\n")[0] if known else ""
-    alone = " The figures alone do not prove it." if report.cause and apart(report) else ""
-    yield f"Why: {said[cause(report)]}{': ' + words if words else ''}.{alone}"
+    shown = {one.means: None for one in report.evidence} if report.cause else {}
+    by = (
+        f" Shown by: {', '.join(MEANS[means] for means in shown)}; the counts alone do not prove it."
+        if shown
+        else ""
+    )
+    yield f"Why: {said[cause(report)]}{': ' + words if words else ''}.{by}"
     if report.incident.release:
         yield f"Can it go out again: {_again(report)}"
     yield f"What is left to do: {_left(report)}"
@@ -101,19 +127,49 @@ def _stands(report: IncidentReport) -> str:
 def _again(report: IncidentReport) -> str:
     one = report.incident
     if report.recalled_at:
-        return f"no, it was recalled at {when(report.recalled_at)} UTC."
-    risk = ""
-    if report.fleet is not None and report.fleet.alike:
-        risk = f" It would meet {counted(report.fleet.alike, 'device')} of variants that ended badly with it and do not refuse it."
+        by = f" by {report.recalled_by}" if report.recalled_by else ""
+        why = f": {report.recall_reason.rstrip('.')}" if report.recall_reason else ""
+        return f"no, it was recalled at {when(report.recalled_at)} UTC{by}{why}."
     return (
-        f"YES, until it is recalled: whoever may start rollouts can start another one.{risk} "
-        f"An operator decides, by: tidegate release recall {one.release}"
+        f"YES, until it is recalled: whoever may start rollouts can start another one.{_risk(report)} {_recall(report)} "
+        f"The command is: tidegate release recall {one.release}"
     )
+
+
+def _risk(report: IncidentReport) -> str:
+    """Say how many devices it would meet that may end badly with it: of variants that did, and of those of which nobody knows."""
+    fleet = report.fleet
+    if fleet is None or not fleet.alike + fleet.unknown:
+        return ""
+    parts = []
+    if fleet.alike:
+        parts.append(
+            f"{counted(fleet.alike, 'device')} of variants that ended badly with it and do not refuse it"
+        )
+    if fleet.unknown:
+        parts.append(
+            f"{counted(fleet.unknown, 'device')} of variants that never tried it ({', '.join(fleet.untried)})"
+        )
+    return f" It would meet {' and '.join(parts)}."
+
+
+def _recall(report: IncidentReport) -> str:
+    """Say who decides until when whether the release is recalled, or who did."""
+    asked = [one for one in report.followups if one.about == "recall"]
+    for one in asked:
+        if not one.done_at:
+            late = " (OVERDUE)" if one.overdue_s(report.at) else ""
+            until = f"by {day(one.due_at)}{late}" if one.due_at else "with no date"
+            return f"{one.owner or 'nobody'} decides on the recall, {until}."
+    if asked:
+        last = max(asked, key=lambda one: one.done_at)
+        return f"{last.done_by} decided on {day(last.done_at)} to leave it."
+    return "Nobody is named yet who decides on the recall."
 
 
 def _left(report: IncidentReport) -> str:
     todo = [
-        f"{one.text} ({one.owner or 'nobody'}, {'no date' if not one.due_at else 'by ' + day(one.due_at)})"
+        f"{one.text} ({one.owner or 'nobody'}, {'no date' if not one.due_at else 'by ' + day(one.due_at)}{', OVERDUE' if one.overdue_s(report.at) else ''})"
         for one in report.followups
         if not one.done_at
     ]
@@ -125,7 +181,7 @@ def barriers(report: IncidentReport) -> Iterator[str]:
     """Yield what keeps the release from going out again, and what does not."""
     one = report.incident
     if report.recalled_at:
-        yield f"{one.release} is recalled: no rollout can bring it, and a device that runs it is told so."
+        yield f"{one.release} is recalled: no rollout can bring it, and the server signs no permit for it any more."
     elif one.release:
         yield f"{one.release} is not recalled: whoever may start rollouts can start another one of it, until it is recalled."
     if report.state in {"halted", "paused"}:
@@ -146,8 +202,10 @@ def barriers(report: IncidentReport) -> Iterator[str]:
         yield f"{counted(report.reach.stopped.held, 'device')} still hold the image; without a permit it stays inert."
     gone_back = report.reach.counts.reverted
     if gone_back:
-        alone = "by itself" if gone_back == 1 else "by themselves"
-        yield f"{counted(gone_back, 'device')} went back {alone}; each refuses this release from now on, whoever offers it."
+        alone, they = ("by itself", "it refuses")
+        if gone_back > 1:
+            alone, they = "by themselves", f"all {gone_back:,} refuse"
+        yield f"{counted(gone_back, 'device')} went back {alone}; {they} this release from now on, whoever offers it."
 
 
 def state(report: IncidentReport) -> str:

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from tidegate.rollout.incident import text
-from tidegate.rollout.incident.document import Block, Document, Log, Points, Table, Words
+from tidegate.rollout.incident.blocks import Block, Log, Points, Table, Words
+from tidegate.rollout.incident.document import Document
 
 
 def to_markdown(found: Document) -> str:

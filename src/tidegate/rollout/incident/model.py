@@ -16,8 +16,18 @@ LISTED_MAX: Final = 25
 Kind = Literal["halt", "isolation", "held", "fallback", "manual"]
 Status = Literal["open", "mitigated", "closed"]
 Severity = Literal["critical", "major", "minor"]
-Cause = Literal["unknown", "supposed", "proved"]
+#: `said`: held to be proved, but nothing is written down that shows it otherwise than by counts.
+Cause = Literal["unknown", "supposed", "said", "proved"]
 EntryKind = Literal["event", "decision", "outcome", "note"]
+#: How something was shown that the counts of a rollout do not show.
+Means = Literal["log", "bench", "code", "supplier", "other"]
+MEANS: Final[dict[Means, str]] = {
+    "log": "log of a device",
+    "bench": "test on a bench",
+    "code": "code or image, read",
+    "supplier": "word of a supplier",
+    "other": "otherwise",
+}
 
 
 class Incident(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,8 +90,15 @@ class Written(msgspec.Struct, frozen=True, kw_only=True):
     text: str
 
 
+class Shown(Written, frozen=True, kw_only=True):
+    """What shows the cause otherwise than by the counts of the rollout: what was looked at, by which `means`, and where that is `kept`; empty = not said."""
+
+    means: Means = "other"
+    kept: str = ""
+
+
 class FollowUp(msgspec.Struct, frozen=True, kw_only=True):
-    """What is left to do: who does it until when, and when it was done. `due_at` 0 = no date."""
+    """What is left to do: who does it until when, and when it was done. `due_at` 0 = no date; `about` recall: to decide whether the release is recalled."""
 
     number: int
     text: str
@@ -89,6 +106,11 @@ class FollowUp(msgspec.Struct, frozen=True, kw_only=True):
     due_at: int = 0
     done_at: int = 0
     done_by: str = ""
+    about: Literal["", "recall"] = ""
+
+    def overdue_s(self, at: int) -> int:
+        """Return for how long it has been overdue at `at` (unix seconds); 0 = it is not."""
+        return max(0, at - self.due_at) if self.due_at and not self.done_at else 0
 
 
 class DeviceLog(msgspec.Struct, frozen=True, kw_only=True):
@@ -147,17 +169,19 @@ class Reason(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Share(msgspec.Struct, frozen=True, kw_only=True):
-    """The counts of one variant or ring."""
+    """The counts of one variant or ring; `variants` of a ring: attempts by variant."""
 
     name: str
     counts: Counts
     isolated: bool = False
+    variants: dict[str, int] = {}
 
 
 class Reach(msgspec.Struct, frozen=True, kw_only=True):
     """Who was hit. The lists are the first of them; the counts are of all, and `GET /incidents/NAME/cohort` lists every device.
 
-    `first` and `last` are the devices that ended badly first and last.
+    `first` and `last` are the devices that ended badly first and last; `cancelled` had not begun to activate, and their reason says why they never will.
+    `out`: of `out_count` that were past the point of no return when it was stopped, the first, as they ended.
     """
 
     counts: Counts = Counts()
@@ -170,6 +194,9 @@ class Reach(msgspec.Struct, frozen=True, kw_only=True):
     last: DeviceOutcome | None = None
     past_return: tuple[DeviceOutcome, ...] = ()
     affected: tuple[DeviceOutcome, ...] = ()
+    cancelled: tuple[DeviceOutcome, ...] = ()
+    out: tuple[DeviceOutcome, ...] = ()
+    out_count: int = 0
 
 
 class Returned(msgspec.Struct, frozen=True, kw_only=True):
@@ -197,6 +224,22 @@ class WayBack(msgspec.Struct, frozen=True, kw_only=True):
     devices: tuple[Returned, ...] = ()
 
 
+class Population(msgspec.Struct, frozen=True, kw_only=True):
+    """Devices of one variant now: whether the manifest names it (`fits`), how many acted on the release, ended badly with it, and refuse it from now on."""
+
+    variant: str
+    devices: int
+    fits: bool = True
+    attempts: int = 0
+    harmed: int = 0
+    refusing: int = 0
+
+    @property
+    def meeting(self) -> int:
+        """Devices that would take the release if it went out again."""
+        return max(0, self.devices - self.refusing) if self.fits else 0
+
+
 class Fleet(msgspec.Struct, frozen=True, kw_only=True):
     """Devices of the product now; `matching`: those whose hardware the release's manifest names as compatible; `never`: of these, those that it never reached.
 
@@ -204,6 +247,10 @@ class Fleet(msgspec.Struct, frozen=True, kw_only=True):
         untried: variants that never acted on it.
         since: of `matching`, devices that were enrolled after the rollout was made, so it was not made for them.
         alike: of `matching`, devices of variants of which at least one device ended badly, and which do not refuse the release themselves.
+        unknown: of `matching`, devices of the variants that are `untried`: nothing is known of them.
+        well: of `matching`, devices of variants that tried it and of which none ended badly.
+        refusing: of `matching`, devices that went back by themselves and refuse it; matching = alike + unknown + well + refusing.
+        variants: every variant of the product.
     """
 
     devices: int
@@ -212,15 +259,37 @@ class Fleet(msgspec.Struct, frozen=True, kw_only=True):
     untried: tuple[str, ...] = ()
     since: int = 0
     alike: int = 0
+    unknown: int = 0
+    well: int = 0
+    refusing: int = 0
+    variants: tuple[Population, ...] = ()
 
 
 class Look(msgspec.Struct, frozen=True, kw_only=True):
-    """A look of the gate: how many devices had acted by then, how many of these had ended badly, and what it did."""
+    """A look of the gate: how many devices had acted by then, how many of these had ended badly, what it did, and what stood against which bar (`bars`)."""
 
     at: int
     attempts: int
     harmed: int
     text: str
+    bars: tuple[str, ...] = ()
+
+
+class Rhythm(msgspec.Struct, frozen=True, kw_only=True):
+    """When the gate looks: every `every_s` seconds, and `at_once` when a device reports that it ended badly."""
+
+    every_s: int
+    at_once: bool = True
+
+
+class Passage(msgspec.Struct, frozen=True, kw_only=True):
+    """How long it took `count` devices from their permit until the server heard that they are in `state`, in seconds."""
+
+    state: str
+    count: int
+    shortest_s: int
+    median_s: int
+    longest_s: int
 
 
 class Told(msgspec.Struct, frozen=True, kw_only=True):
@@ -254,8 +323,12 @@ class IncidentReport(msgspec.Struct, frozen=True, kw_only=True):
         fleet: whom the rollout was for; null = nobody counted.
         recalled_at: of the release; 0 = it was not.
         drill: the devices were simulated.
-        evidence: what somebody looked at to prove the cause: what, by whom, and where it is kept.
+        evidence: what shows the cause otherwise than by these counts; without any, a cause is only said, not proved.
         looks: what the gate had before it each time that it wrote down what it did, up to the stop; the last of them.
+        rhythm: when it looks; null = not known.
+        passages: from permit to outcome, of the devices that this report looks at.
+        warmup_s: for how long a device has to be well by the health contract before it may confirm; the longest of the release's artifacts, 0 = not known.
+        recalled_by: who did; `recall_reason` why. Empty where it was not recalled, or nobody knows any more.
     """
 
     schema: str = SCHEMA
@@ -286,5 +359,10 @@ class IncidentReport(msgspec.Struct, frozen=True, kw_only=True):
     fleet: Fleet | None = None
     recalled_at: int = 0
     drill: bool = False
-    evidence: tuple[Written, ...] = ()
+    evidence: tuple[Shown, ...] = ()
     looks: tuple[Look, ...] = ()
+    rhythm: Rhythm | None = None
+    passages: tuple[Passage, ...] = ()
+    warmup_s: int = 0
+    recalled_by: str = ""
+    recall_reason: str = ""

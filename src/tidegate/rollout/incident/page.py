@@ -5,7 +5,8 @@ import hashlib
 from collections.abc import Sequence
 from typing import Final
 
-from tidegate.rollout.incident.document import Block, Document, Log, Points, Table, Words
+from tidegate.rollout.incident.blocks import Block, Log, Points, Table, Words
+from tidegate.rollout.incident.document import Document
 from tidegate.rollout.incident.text import markup
 
 STYLE: Final = """

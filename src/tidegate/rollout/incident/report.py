@@ -1,11 +1,13 @@
 """Puts an incident's report together from what is known. Nothing is guessed: what nobody has said or seen yet is listed as missing."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from statistics import median_low
 from typing import Final
 
 import msgspec
 
 from tidegate.core.reasons import REASONS
+from tidegate.rollout import gates
 from tidegate.rollout import tally as sums
 from tidegate.rollout.contrast import ContrastTable
 from tidegate.rollout.contrast import Counts as Contrasting
@@ -21,21 +23,34 @@ from tidegate.rollout.incident.model import (
     IncidentReport,
     Look,
     Move,
+    Passage,
     Reach,
     Reason,
+    Rhythm,
     Share,
+    Shown,
     Stopped,
     Told,
     WayBack,
     Written,
 )
+from tidegate.rollout.incident.wording import counted
 from tidegate.rollout.model import Evidence, Finding, Rollout, Tally
+from tidegate.rollout.view import View
 
 #: States after the permit and before an outcome: the device may already run it, whatever is decided now.
 PAST_RETURN: Final = frozenset({"permitted", "rebooting", "verifying"})
 BAD: Final = frozenset({"reverted", "failed", "lost"})
 #: Most looks of the gate before a stop that a report shows: the last of them led to it.
 _LOOKS_MAX: Final = 8
+#: What a cause lacks that only counts speak for.
+UNSHOWN: Final = (
+    "what shows the cause otherwise than the counts: a log, a test on a bench, code that was read"
+)
+#: Kinds that a gate may open by itself: its looks tell why.
+_BY_GATE: Final = frozenset({"halt", "isolation", "held"})
+#: Kinds after which somebody has to decide whether the release is recalled: it may go out again as it is.
+RECALL_ASKED: Final = frozenset({"halt", "fallback"})
 #: Attributes that are compared before a device's own; the hardware variant leads where several say as much.
 COMPARED_FIRST: Final = ("variant", "from", "ring", "region", "site", "connectivity")
 
@@ -65,7 +80,13 @@ def build(  # noqa: PLR0913 - the parts of a report
     cause: Written | None = None,
     fleet: Fleet | None = None,
     recalled_at: int = 0,
-    evidence_of: Sequence[Written] = (),
+    evidence_of: Sequence[Shown] = (),
+    bars: Mapping[int, Sequence[str]] | None = None,
+    rhythm: Rhythm | None = None,
+    warmup_s: int = 0,
+    cancelled: Sequence[DeviceOutcome] = (),
+    recalled_by: str = "",
+    recall_reason: str = "",
 ) -> IncidentReport:
     """Put an incident's report together.
 
@@ -93,14 +114,26 @@ def build(  # noqa: PLR0913 - the parts of a report
         cause: proved, and how.
         fleet: whom the rollout was for.
         recalled_at: of the release; 0 = it was not.
-        evidence_of: what somebody looked at to prove the cause.
+        evidence_of: what shows the cause otherwise than by counts.
+        bars: what gates that stop said at the moments at which the gate wrote down what it did, by unix seconds.
+        rhythm: when the gate looks.
+        warmup_s: of the release's health contract; 0 = not known.
+        cancelled: the first devices that were cancelled before they began to activate.
+        recalled_by: who recalled the release; empty = nobody knows.
+        recall_reason: why.
     """
     subject = incident.subject
     known = evidence or Evidence()
     tally = sums.total(known, variants={subject} if subject else None)
     ordered = _once(sorted(entries, key=lambda entry: entry.at))
     within = [one for one in devices if not subject or one.variant == subject]
-    reach = _reach(rollout, known, tally, within, stopped, versions or {}, subject)
+    out = [] if partial else _out(incident, within)
+    reach = msgspec.structs.replace(
+        _reach(rollout, known, tally, within, stopped, versions or {}, subject),
+        cancelled=tuple(cancelled[:LISTED_MAX]),
+        out=tuple(out[:LISTED_MAX]),
+        out_count=len(out),
+    )
     if last_bad is not None and partial and subject in ("", last_bad.variant):
         reach = msgspec.structs.replace(reach, last=last_bad)
     return IncidentReport(
@@ -120,8 +153,17 @@ def build(  # noqa: PLR0913 - the parts of a report
         logs=tuple(logs),
         actions=tuple(actions),
         followups=tuple(followups),
-        missing=_missing(
-            incident, tally, because, (hypothesis, cause, evidence_of), actions, followups, now
+        missing=tuple(
+            _missing(
+                incident,
+                tally,
+                because,
+                (hypothesis, cause, evidence_of),
+                actions,
+                followups,
+                now,
+                recalled_at,
+            )
         ),
         product=product,
         started_at=rollout.started_at if rollout else 0,
@@ -134,7 +176,12 @@ def build(  # noqa: PLR0913 - the parts of a report
         fleet=fleet,
         recalled_at=recalled_at,
         evidence=tuple(evidence_of),
-        looks=() if partial else _looks(incident, ordered, within),
+        looks=() if partial else _looks(incident, ordered, within, rollout, bars or {}),
+        rhythm=rhythm if incident.kind in _BY_GATE else None,
+        passages=tuple(_passages(within)),
+        warmup_s=warmup_s,
+        recalled_by=recalled_by,
+        recall_reason=recall_reason,
     )
 
 
@@ -144,11 +191,28 @@ def _once(ordered: Sequence[Entry]) -> tuple[Entry, ...]:
     return tuple(one for one in ordered if (one.at, one.text) not in decided)
 
 
+def _out(incident: Incident, devices: Sequence[DeviceOutcome]) -> list[DeviceOutcome]:
+    """Return the devices that had leave to activate and no outcome yet when it was stopped."""
+    if incident.kind not in {"halt", "isolation"}:
+        return []
+    stop = incident.opened_at
+    found = [
+        one
+        for one in devices
+        if 0 < one.permitted_at <= stop and (one.state in PAST_RETURN or one.at > stop)
+    ]
+    return sorted(found, key=lambda one: (one.permitted_at, one.device))
+
+
 def _looks(
-    incident: Incident, ordered: Sequence[Entry], devices: Sequence[DeviceOutcome]
+    incident: Incident,
+    ordered: Sequence[Entry],
+    devices: Sequence[DeviceOutcome],
+    rollout: Rollout | None,
+    bars: Mapping[int, Sequence[str]],
 ) -> tuple[Look, ...]:
     """Return what there was to see each time that the gate wrote down what it did, up to the stop."""
-    if incident.kind not in {"halt", "isolation", "held"}:
+    if incident.kind not in _BY_GATE:
         return ()
     seen = [one for one in ordered if one.who == "planner" and one.at <= incident.opened_at]
     # Of what was done at one moment the first line says why; that an incident was opened follows from it.
@@ -159,9 +223,65 @@ def _looks(
             attempts=sum(_began(one) <= at for one in devices),
             harmed=sum(one.state in BAD and one.at <= at for one in devices),
             text=entry.text,
+            bars=tuple(dict.fromkeys((*bars.get(at, ()), *_shares_at(at, devices, rollout)))),
         )
         for at, entry in sorted(first.items())[-_LOOKS_MAX:]
     )
+
+
+def _shares_at(at: int, devices: Sequence[DeviceOutcome], rollout: Rollout | None) -> Iterator[str]:
+    """Yield what `failure_rate` said at a moment of each ring in which devices had acted: the gate writes down a ring only when it stops there.
+
+    Where variants were taken out meanwhile their outcomes counted for a part of the time only, and nothing is said.
+    """
+    if rollout is None or rollout.isolated:
+        return
+    specs = [("", spec) for spec in rollout.policy.guards]
+    specs += [(ring.name, spec) for ring in rollout.policy.rings for spec in ring.gates]
+    for only, spec in specs:
+        if spec.gate != "failure_rate":
+            continue
+        gate = gates.of_spec(spec, f"ring {only}" if only else "guards")
+        for ring in rollout.policy.rings:
+            tally = _tally_at(at, [one for one in devices if one.ring == ring.name])
+            if tally.attempts and only in {"", ring.name}:
+                tallies = {(ring.name, ""): tally}
+                view = View(Evidence(tallies=tallies), label=f"ring {ring.name}", ring=ring.name)
+                yield gate.judge(view, at).text
+
+
+def _tally_at(at: int, devices: Sequence[DeviceOutcome]) -> Tally:
+    """Return what was counted of devices at a moment."""
+    begun = [one for one in devices if _began(one) <= at]
+    bad = [one for one in begun if one.state in BAD and one.at <= at]
+    reasons: dict[str, int] = {}
+    for one in bad:
+        reasons[one.reason] = reasons.get(one.reason, 0) + 1
+    installs = sum(not one.permitted_at for one in begun)
+    return Tally(
+        exposed=len(begun) - installs,
+        install=installs,
+        reverted=sum(bool(one.permitted_at) for one in bad),
+        reasons=reasons,
+    )
+
+
+def _passages(devices: Sequence[DeviceOutcome]) -> Iterator[Passage]:
+    """Yield how long it took from permit to outcome; what fell into one second of the clock was not measured."""
+    for state in ("confirmed", "reverted"):
+        took = [
+            one.at - one.permitted_at
+            for one in devices
+            if one.state == state and 0 < one.permitted_at < one.at
+        ]
+        if took:
+            yield Passage(
+                state=state,
+                count=len(took),
+                shortest_s=min(took),
+                median_s=median_low(took),
+                longest_s=max(took),
+            )
 
 
 def _began(one: DeviceOutcome) -> int:
@@ -214,7 +334,15 @@ def _reach(
             for one in sums.variants_of(evidence)
         ),
         rings=tuple(
-            Share(name=one, counts=count(sums.total(evidence, rings={one}, variants=scope)))
+            Share(
+                name=one,
+                counts=count(sums.total(evidence, rings={one}, variants=scope)),
+                variants={
+                    variant: tally.attempts
+                    for (ring, variant), tally in sorted(evidence.tallies.items())
+                    if ring == one and tally.attempts and (scope is None or variant in scope)
+                },
+            )
             for one in rings
         ),
         moves=_moves(within, versions),
@@ -286,33 +414,35 @@ def _missing(
     incident: Incident,
     tally: Tally,
     because: tuple[Finding, ...],
-    causes: tuple[Written | None, Written | None, Sequence[Written]],
+    causes: tuple[Written | None, Written | None, Sequence[Shown]],
     actions: Sequence[Written],
     followups: Sequence[FollowUp],
     now: int,
-) -> tuple[str, ...]:
-    missing = []
+    recalled_at: int,
+) -> Iterator[str]:
     if not because and not incident.summary:
-        missing.append("what happened, in a sentence")
+        yield "what happened, in a sentence"
     if not incident.owner:
-        missing.append("an owner")
+        yield "an owner"
     if tally.pending:
-        missing.append(f"the outcome of {tally.pending:,} devices past the point of no return")
+        yield f"the outcome of {counted(tally.pending, 'device')} past the point of no return"
     if tally.lost:
-        missing.append(f"what became of {tally.lost:,} lost devices")
+        yield f"what became of {counted(tally.lost, 'lost device')}"
     hypothesis, cause, evidence_of = causes
     if cause is None:
-        missing.append(
-            "a hypothesis of the cause" if hypothesis is None else "a proof of the supposed cause"
-        )
+        yield "a hypothesis of the cause" if hypothesis is None else "a proof of the supposed cause"
     elif not evidence_of:
-        missing.append("what the proof of the cause rests on: what was looked at, and by whom")
+        yield UNSHOWN
+    if any(not one.kept for one in evidence_of):
+        yield "where the evidence of the cause is kept"
     if not actions:
-        missing.append("a corrective action")
-    late = sum(one.due_at and not one.done_at and one.due_at < now for one in followups)
+        yield "a corrective action"
+    asked = any(one.about == "recall" for one in followups)
+    if incident.kind in RECALL_ASKED and incident.release and not recalled_at and not asked:
+        yield f"who decides until when whether {incident.release} is recalled"
+    late = sum(bool(one.overdue_s(now)) for one in followups)
     if late:
-        missing.append(f"{late:,} follow-ups that are overdue")
+        yield f"{counted(late, 'follow-up')} that {'is' if late == 1 else 'are'} overdue"
     undated = sum(not one.due_at and not one.done_at for one in followups)
     if undated:
-        missing.append(f"until when {undated:,} follow-ups are done")
-    return tuple(missing)
+        yield f"until when {counted(undated, 'follow-up')} {'is' if undated == 1 else 'are'} done"

@@ -42,19 +42,32 @@ class IncidentEdit(_Strict, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 class NewNote(_Strict, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Something to be written into an incident; `action` = a corrective one, `hypothesis` = of the cause; `cause` = proved, and how.
 
-    `evidence` = what the proof rests on: what was looked at, by whom, and where it is kept.
+    `evidence` = what shows the cause otherwise than by counts: what was seen, by which `means`, and where that is `kept` (a ticket, a digest, a log).
     """
 
     text: Annotated[str, Meta(min_length=1, max_length=10_000)]
     kind: Literal["note", "action", "hypothesis", "cause", "evidence"] = "note"
+    means: Literal["", "log", "bench", "code", "supplier", "other"] = ""
+    kept: Line = ""
 
 
 class NewFollowUp(_Strict, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is left to do. Without an owner it is whoever writes it down; `due_at` 0 = no date."""
+    """What is left to do. Without an owner it is whoever writes it down; `due_at` 0 = no date.
 
-    text: Annotated[str, Meta(min_length=1, max_length=1_000)]
+    `about` recall: to decide whether the release is recalled; it needs no text of its own, and a recall settles it.
+    """
+
+    text: Annotated[str, Meta(max_length=1_000)] = ""
     owner: Short = ""
     due_at: Seconds = 0
+    about: Literal["", "recall"] = ""
+
+
+class FollowUpEdit(_Strict, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who does a follow-up, and until when; what is left out stays."""
+
+    owner: Short | None = None
+    due_at: Seconds | None = None
 
 
 class NewPublication(_Strict, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -4,7 +4,7 @@ from litestar import Controller, Response, get, post
 from litestar.params import JSONBody
 
 from tidegate.core.protocol import Envelope
-from tidegate.rollout.incident import POLICY
+from tidegate.rollout.incident import POLICY, Rhythm
 from tidegate.server import acts, cohort_lists, grants, incidents, publication, reports, scopes
 from tidegate.server.acts import Outcome
 from tidegate.server.api import sorting
@@ -25,6 +25,7 @@ from tidegate.server.api.desk import (
 )
 from tidegate.server.api.incident_wire import (
     Cohort,
+    FollowUpEdit,
     IncidentAnswer,
     IncidentEdit,
     Incidents,
@@ -115,7 +116,7 @@ class IncidentRoutes(Controller):
         """Return an incident, its report as it stands now, what was written into it, and what the status page says."""
 
         def work(conn: Connection) -> IncidentAnswer:
-            report = reports.build(conn, name, desk.now)
+            report = reports.build(conn, name, desk.now, rhythm=_rhythm(desk))
             return IncidentAnswer(
                 incident=incidents.show(conn, name),
                 report=report,
@@ -146,7 +147,9 @@ class IncidentRoutes(Controller):
         format: Text = "md",  # noqa: A002 - the query's key
     ) -> Response[bytes]:
         """Return the report as `md`, `html` or `json`."""
-        kind, body = desk.read(lambda conn: reports.export(conn, name, format, desk.now))
+        kind, body = desk.read(
+            lambda conn: reports.export(conn, name, format, desk.now, rhythm=_rhythm(desk))
+        )
         headers = {"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff"}
         return Response(body, media_type=kind, headers=headers)
 
@@ -203,7 +206,10 @@ class IncidentRoutes(Controller):
         """Write a note, a hypothesis, the proved cause, its evidence or a corrective action into an incident."""
 
         def work(conn: Connection) -> IncidentFacts:
-            incidents.note(conn, name, data.kind, data.text, request.user, desk.now)
+            incidents.note(
+                conn, name, data.kind, data.text, request.user, desk.now,
+                means=data.means, kept=data.kept,
+            )  # fmt: skip
             return incidents.show(conn, name)
 
         return desk.write(work)
@@ -221,7 +227,32 @@ class IncidentRoutes(Controller):
 
         def work(conn: Connection) -> IncidentFacts:
             incidents.follow_up(
-                conn, name, data.text, data.owner, data.due_at, request.user, desk.now
+                conn, name, data.text, data.owner, data.due_at, request.user, desk.now,
+                about=data.about,
+            )  # fmt: skip
+            return incidents.show(conn, name)
+
+        return desk.write(work)
+
+    @post(
+        "/{name:str}/followups/{number:int}/edit",
+        opt={PERMISSION: "incident.write", ABOUT: "incident"},
+        sync_to_thread=True,
+        status_code=200,
+    )
+    def edit_follow_up(
+        self,
+        request: ApiRequest,
+        desk: DeskDep,
+        name: Name,
+        number: Number,
+        data: JSONBody[FollowUpEdit],
+    ) -> IncidentFacts:
+        """Give a follow-up that is not done another owner or date."""
+
+        def work(conn: Connection) -> IncidentFacts:
+            incidents.edit_follow_up(
+                conn, name, number, request.user, desk.now, owner=data.owner, due_at=data.due_at
             )
             return incidents.show(conn, name)
 
@@ -369,6 +400,10 @@ class IncidentRoutes(Controller):
         return desk.write(
             lambda conn: publication.withdraw(conn, name, request.user, data.reason, desk.now)
         )
+
+
+def _rhythm(desk: Desk) -> Rhythm:
+    return Rhythm(every_s=desk.services.settings.tick_s)
 
 
 def _move(desk: Desk, name: str, verb: str, actor: Actor, reason: str) -> IncidentFacts:

@@ -111,7 +111,7 @@ def variant_counts(conn: Connection, product: str) -> dict[str, int]:
 
 
 def variant_counts_since(conn: Connection, product: str, at: int) -> dict[str, int]:
-    """Return how many accepted devices of a product were enrolled after a moment, by variant."""
+    """Return how many accepted devices of a product were enrolled after a moment, by variant; from the index, which holds all that is asked for."""
     d = t.device.c
     asked = (
         select(d.variant, func.count())

@@ -11,8 +11,24 @@ from tidegate.server.store import tables as t
 from tidegate.server.store.ordering import NEWEST, Order, by_code_point
 
 Row = dict[str, Any]
+_DUE = (
+    select(func.coalesce(func.min(t.incident_followup.c.due_at), 0))
+    .where(
+        t.incident_followup.c.incident_id == t.incident.c.id,
+        t.incident_followup.c.done_at.is_(None),
+        t.incident_followup.c.due_at > 0,
+    )
+    .scalar_subquery()
+    .label("due_at")
+)
 _INCIDENT = (
-    select(t.incident, t.rollout.c.name.label("rollout"), t.release.c.name.label("release"))
+    select(
+        t.incident,
+        t.rollout.c.name.label("rollout"),
+        t.release.c.name.label("release"),
+        t.release.c.state.label("release_state"),
+        _DUE,
+    )
     .outerjoin(t.rollout, t.rollout.c.id == t.incident.c.rollout_id)
     .outerjoin(t.release, t.release.c.id == t.rollout.c.release_id)
 )
@@ -80,6 +96,13 @@ def listed(
     return [dict(row) for row in conn.execute(asked).mappings()]
 
 
+def of_release(conn: Connection, release_id: int, limit: int = 200) -> list[Row]:
+    """Return the newest incidents about rollouts of a release, closed ones included."""
+    asked = _INCIDENT.where(t.rollout.c.release_id == release_id)
+    asked = asked.order_by(t.incident.c.id.desc()).limit(limit)
+    return [dict(row) for row in conn.execute(asked).mappings()]
+
+
 def newest(conn: Connection, rollout_id: int, kind: str) -> Row | None:
     """Return the newest incident of a kind of a rollout, or None."""
     mine = (t.incident.c.rollout_id == rollout_id, t.incident.c.kind == kind)
@@ -126,6 +149,13 @@ def followups(conn: Connection, incident_id: int) -> list[Row]:
     table = t.incident_followup
     asked = select(table).where(table.c.incident_id == incident_id).order_by(table.c.number)
     return [dict(row) for row in conn.execute(asked).mappings()]
+
+
+def change_followup(conn: Connection, incident_id: int, number: int, values: Row) -> None:
+    """Change a follow-up."""
+    table = t.incident_followup
+    mine = (table.c.incident_id == incident_id) & (table.c.number == number)
+    conn.execute(update(table).where(mine).values(**values))
 
 
 def settle_followup(conn: Connection, incident_id: int, number: int, by: str, now: int) -> bool:

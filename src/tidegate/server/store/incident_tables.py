@@ -29,6 +29,8 @@ incident_followup = Table(
     Column("created_by", String(128), nullable=False),
     Column("done_at", BigInteger),
     Column("done_by", String(128)),
+    # recall: to decide whether the release is recalled
+    Column("about", String(16), nullable=False, server_default=""),
     UniqueConstraint("incident_id", "number"),
 )
 

@@ -120,6 +120,8 @@ device = Table(
     Column("given", JSON),
     UniqueConstraint("tenant", "id"),
     Index(None, "tenant", "product", "variant"),
+    # whole rows are never read for it: who came after a rollout was made is counted from this alone
+    Index(None, "tenant", "product", "enrolled_at", "state", "variant"),
     Index(None, "tenant", "state"),
     Index(None, "key_sha256"),
 )
@@ -498,6 +500,9 @@ incident_note = Table(
     # one of: note, action (a corrective one), hypothesis, cause, evidence (of the cause), event
     Column("kind", String(16), nullable=False),
     Column("text", Text, nullable=False),
+    # of evidence: by what it was shown (rollout.incident.MEANS), and where that is kept
+    Column("means", String(16), nullable=False, server_default=""),
+    Column("kept", String(500), nullable=False, server_default=""),
     Index(None, "incident_id"),
 )
 

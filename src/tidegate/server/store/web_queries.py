@@ -369,6 +369,19 @@ def incident(conn: Connection, name: str) -> Row | None:
     )
 
 
+def first_due(conn: Connection, incident_ids: Collection[int]) -> dict[int, int]:
+    """Return when the first follow-up of each of these incidents is due; those are left out that have none with a date to do."""
+    due = t.incident_followup
+    asked = (
+        select(due.c.incident_id, func.min(due.c.due_at))
+        .where(
+            due.c.incident_id.in_(sorted(incident_ids)), due.c.done_at.is_(None), due.c.due_at > 0
+        )
+        .group_by(due.c.incident_id)
+    )
+    return {int(one): int(at) for one, at in conn.execute(asked)}
+
+
 def action_counts(conn: Connection, incident_ids: Collection[int]) -> dict[int, int]:
     """Return how many corrective actions each of these incidents has."""
     note = t.incident_note

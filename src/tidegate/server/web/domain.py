@@ -6,6 +6,7 @@ from typing import Any, BinaryIO, TypeVar
 from litestar import Router
 
 from tidegate.core.errors import RequestError
+from tidegate.rollout.incident import Rhythm
 from tidegate.server import advisories, audit, devices, outbox, recalls, releases, scopes
 from tidegate.server.acts import Outcome
 from tidegate.server.advisories import ImportFacts
@@ -41,6 +42,7 @@ def create_web(services: Services, accounts: Accounts, operations: Operations) -
         channels=lambda: outbox.channels(services),
         public=public,
         bounds=bounds,
+        rhythm=Rhythm(every_s=services.settings.tick_s),
     )
     commands = DomainCommands(services, operations)
     single = single_sign_on_of(services, accounts)

@@ -27,7 +27,7 @@ ROLLOUT_VERBS: Final[dict[str, str]] = {
 }
 DEVICE_VERBS: Final = dict.fromkeys(("accept", "reject", "hold", "unhold"), "device.manage")
 INCIDENT_VERBS: Final = dict.fromkeys(
-    ("note", "edit", "followup", "done", "mitigate", "reopen", "close", "publish", "update", "unpublish"),
+    ("note", "edit", "followup", "followup-edit", "done", "mitigate", "reopen", "close", "publish", "update", "unpublish"),
     "incident.write",
 )  # fmt: skip
 DECISIONS: Final = dict.fromkeys(("approve", "decline"), "rollout.approve")

@@ -30,7 +30,16 @@ def open_incident(conn: Connection, fields: Fields, actor: Actor, now: int) -> s
 
 
 def _note(conn: Connection, name: str, fields: Fields, actor: Actor, now: int) -> str:
-    incidents.note(conn, name, fields.get("kind", "note"), fields.get("text", ""), actor, now)
+    incidents.note(
+        conn,
+        name,
+        fields.get("kind", "note"),
+        fields.get("text", ""),
+        actor,
+        now,
+        means=fields.get("means", ""),
+        kept=fields.get("kept", ""),
+    )
     return "Written down."
 
 
@@ -44,17 +53,32 @@ def _edit(conn: Connection, name: str, fields: Fields, actor: Actor, now: int) -
 def _followup(conn: Connection, name: str, fields: Fields, actor: Actor, now: int) -> str:
     due = _day(fields.get("due", ""))
     number = incidents.follow_up(
-        conn, name, fields.get("text", ""), fields.get("owner", ""), due, actor, now
-    )
+        conn, name, fields.get("text", ""), fields.get("owner", ""), due, actor, now,
+        about=fields.get("about", ""),
+    )  # fmt: skip
     return f"Follow-up {number} is written down."
 
 
+def _followup_edit(conn: Connection, name: str, fields: Fields, actor: Actor, now: int) -> str:
+    number = _number(name, fields)
+    due = _day(fields.get("due", "")) or None
+    incidents.edit_follow_up(
+        conn, name, number, actor, now, owner=fields.get("owner", ""), due_at=due
+    )
+    return f"Follow-up {number} is changed."
+
+
 def _done(conn: Connection, name: str, fields: Fields, actor: Actor, now: int) -> str:
+    number = _number(name, fields)
+    incidents.followed_up(conn, name, number, actor, now)
+    return f"Follow-up {number} is done."
+
+
+def _number(name: str, fields: Fields) -> int:
     number = fields.get("number", "")
     if not number.isascii() or not number.isdigit() or len(number) > 6:
         raise RequestError("request.not_found", f"{name} has no follow-up {number[:20]}")
-    incidents.followed_up(conn, name, int(number), actor, now)
-    return f"Follow-up {number} is done."
+    return int(number)
 
 
 def _move(verb: str, said: str) -> Act:
@@ -85,6 +109,7 @@ VERBS: Final[Mapping[str, Act]] = {
     "note": _note,
     "edit": _edit,
     "followup": _followup,
+    "followup-edit": _followup_edit,
     "done": _done,
     "mitigate": _move("mitigate", "mitigated"),
     "reopen": _move("reopen", "open again"),

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Final, TypeVar
 
+from tidegate.rollout.incident import Rhythm
 from tidegate.rollout.model import Rollout
 from tidegate.server import approvals
 from tidegate.server.actors import SEES_ALL, Sight
@@ -68,6 +69,7 @@ class StoreReader:
         channels: Channels = tuple,
         public: bool = False,
         bounds: Bounds = NO_BOUNDS,
+        rhythm: Rhythm | None = None,
     ) -> None:
         """Read from `store`.
 
@@ -77,8 +79,10 @@ class StoreReader:
             channels: returns the channels of the settings.
             public: whether this server has a status page.
             bounds: what it bounds for all rollouts.
+            rhythm: when its gate looks; None = not said.
         """
         self._channels = channels
+        self._rhythm = rhythm
         self._bounds = bounds
         self._store = store
         self._public = public
@@ -162,7 +166,9 @@ class StoreReader:
 
     def incident(self, name: str, now: int) -> IncidentPage | None:
         """Return one incident report."""
-        return self._read(lambda conn: incidents.page(conn, name, now, public=self._public))
+        return self._read(
+            lambda conn: incidents.page(conn, name, now, public=self._public, rhythm=self._rhythm)
+        )
 
     def audit(
         self, actor: str, action: str, thing: str, cursor: str, now: int, *, check: bool

@@ -17,8 +17,16 @@ from tidegate.core import codec
 from tidegate.core.errors import TidegateError
 from tidegate.core.protocol import EventBody
 from tidegate.rollout import incident as story
-from tidegate.rollout.incident import IncidentReport
-from tidegate.server import cohort_lists, incidents, outbox, outcomes, publication, reports
+from tidegate.rollout.incident import IncidentReport, Rhythm
+from tidegate.server import (
+    cohort_lists,
+    incidents,
+    outbox,
+    outcomes,
+    publication,
+    recalls,
+    reports,
+)
 from tidegate.server.auth import Actor
 from tidegate.server.messages import Message
 from tidegate.server.publication import Texts
@@ -47,6 +55,14 @@ _POLICY: Final[Mapping[str, Any]] = {
 }
 
 
+#: What the status page says: at once, and with figures and what is done in the end.
+_SAID: Final = Texts(
+    title="DRILL: Update stopped: gw-1.1.0",
+    summary="This is a drill: all devices in it are simulated, and the numbers below are theirs.\n"
+    "An update did not start on some devices; they went back by themselves. There is nothing that you have to do.",
+)
+
+
 class Step(msgspec.Struct, frozen=True, kw_only=True):
     """One step of the protocol. `at_s`: simulated seconds since the first bad boot; `took_ms`: what the machine took for it, simulated time included."""
 
@@ -58,10 +74,14 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class IncidentDrill(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of it. `report` is the whole report as Markdown; `simulated_s` from the first bad boot to the end."""
+    """What came of it. `report` is the whole report as Markdown; `simulated_s` from the first bad boot to the end.
+
+    `enrolled`: of `devices`, those that the server knew at the end; the report counts no others.
+    """
 
     seed: int
     devices: int
+    enrolled: int = 0
     steps: tuple[Step, ...]
     simulated_s: int
     took_ms: int
@@ -114,6 +134,10 @@ def rehearse_incident(
         return _Drill(world, clock).play(began)
 
 
+def _came(up: bool) -> str:
+    return "comes up" if up else "does not come up"
+
+
 def _written(report: IncidentReport) -> str:
     return story.to_markdown(story.lay_out(msgspec.structs.replace(report, drill=True)))
 
@@ -138,7 +162,8 @@ class _Drill:
         world.run(HOUR_S)
         failing = dict.fromkeys(_REVISIONS, Behaviour(boots=False))
         release = world.publish(BAD, "1.1.0", "queue.py", failing)
-        self._name = world.roll_out({**_POLICY, "release": release, "name": release})
+        asked = {**_POLICY, "release": release, "name": release}
+        self._name = world.roll_out(asked, "the drill's release, ring by ring")
         steps: tuple[tuple[str, Callable[[], tuple[bool, int, str]]], ...] = (
             ("first bad boot", self._first_bad_boot),
             ("evidence", self._evidence),
@@ -147,6 +172,8 @@ class _Drill:
             ("un-started cancelled", self._cancelled),
             ("cohort known", self._cohort),
             ("fallback ordered", self._fallback),
+            ("cause shown", self._shown),
+            ("release recalled", self._recalled),
             ("last device back", self._back),
             ("report published", self._published),
         )
@@ -157,6 +184,7 @@ class _Drill:
         return IncidentDrill(
             seed=world.spec.seed,
             devices=len(world.fleet.devices),
+            enrolled=report.fleet.devices if report and report.fleet else 0,
             steps=tuple(self._steps),
             simulated_s=max(0, world.now - self._zero) if self._zero else 0,
             took_ms=int((self._clock() - began) * 1000),
@@ -214,16 +242,23 @@ class _Drill:
         return None
 
     def _halted(self) -> tuple[bool, int, str]:
-        self._world.run(_PATIENCE_S, until=self._is_halted)
+        self._wait(self._is_halted)
         row = self._read(self._row)
         if row["state"] != "halted":
             return False, self._world.now, f"the rollout is {row['state']}"
         found = self._read(lambda conn: incidents.of_rollout(conn, int(row["id"])))
         self._incident = next(one.name for one in found if one.kind == "halt")
         at = int(row["halted_at"])
-        outbox.deliver(self._world.app.store, (self._told,), self._world.now)
+        name, now = self._incident, self._world.now
+        self._write(lambda conn: incidents.edit(conn, name, _OPERATOR, now, owner="operator"))
+        self._write(lambda conn: publication.publish(conn, name, _SAID, _OPERATOR, now))
+        outbox.deliver(self._world.app.store, (self._told,), now)
+        self._note("the drill waits 2 h now to see that nobody gets a permit after the halt")
         self._world.run(2 * HOUR_S)  # everybody who is awake asks at least once more
         later = self._read(lambda conn: self._permitted_since(conn, at))
+        self._note(
+            f"seen: {later} permits in these 2 h; next the drill waits, if it must, until nobody is left who had not begun, and nobody without an outcome"
+        )
         text = f"{self._incident} by {row['halted_by']}: {row['halt_reason']}; {later} permits in the 2 h after it"
         return later == 0, at, text
 
@@ -235,13 +270,17 @@ class _Drill:
         return "incident.opened" in events, at, f"owed since the halt: {', '.join(events)}"
 
     def _cohort(self) -> tuple[bool, int, str]:
-        self._world.run(_PATIENCE_S, until=lambda: self._report().reach.counts.open == 0)
+        self._wait(lambda: self._report().reach.counts.open == 0)
         listed, _ = self._read(
             lambda conn: cohort_lists.page(conn, self._incident, "affected", (0, ""), 10_000)
         )
         affected = {one.device for one in listed}
         truth = {device for _, device in self._bad_boots()}
         report = self._report()
+        self._note(
+            "seen: nobody is left who had not begun, and nobody without an outcome; the operator acts now"
+        )
+        self._note(self._guess(), "hypothesis")
         best = report.contrast.rows[0] if report.contrast.rows else None
         said = (
             f"most telling: {best.label} ({best.odds:,.0f} : 1)"
@@ -252,12 +291,13 @@ class _Drill:
         return affected == truth and bool(truth), self._world.now, text
 
     def _fallback(self) -> tuple[bool, int, str]:
-        self._child = self._world.desk.fall_back(self._name, _BACK)
+        why = f"whoever runs {self._name} is well so far, but what fails elsewhere is not understood yet"
+        self._child = self._world.desk.fall_back(self._name, _BACK, why)
         return True, self._world.now, f"{self._child}: everybody who runs it goes back to {_BACK}"
 
     def _cancelled(self) -> tuple[bool, int, str]:
         """Wait until everybody who had not begun to activate has asked once more."""
-        self._world.run(_PATIENCE_S, until=lambda: self._updates(outcomes.BEFORE) == 0)
+        self._wait(lambda: self._updates(outcomes.BEFORE) == 0)
         left, cancelled = self._updates(outcomes.BEFORE), self._updates({"cancelled"})
         text = f"{cancelled} cancelled as they asked again, {left} left"
         return cancelled > 0 and left == 0, self._world.now, text
@@ -280,20 +320,55 @@ class _Drill:
         rows = admin_rollouts.updates_in(conn, int(child["id"]), {"confirmed"})
         return sorted((int(one["state_at"]), str(one["device"])) for one in rows)
 
+    def _shown(self) -> tuple[bool, int, str]:
+        """Show the cause otherwise than by the counts: on a bench, with boards that are in no ring, so that ring and hardware cannot be mixed up."""
+        booted = {
+            variant: (
+                self._world.comes_up("1.1.0", variant),
+                self._world.comes_up("1.0.0", variant),
+            )
+            for variant in sorted({one.plan.variant for one in self._world.fleet.devices})
+        }
+        bad = [name for name, (new, old) in booted.items() if old and not new]
+        well = [name for name, (new, _) in booted.items() if new]
+        said = [
+            f"{name}: 1.1.0 {_came(new)}, 1.0.0 {_came(old)}" for name, (new, old) in booted.items()
+        ]
+        self._note(
+            f"1.1.0 does not boot on {', '.join(bad)}; it does on {', '.join(well)}. It went out all the same because nobody had tried it on those: "
+            "ring internal has none of them",
+            "cause",
+        )
+        self._note(
+            f"one simulated board of every revision on the drill's bench, in no ring, booted with either release: {'; '.join(said)}",
+            "evidence",
+            means="bench",
+            kept=f"tidegate drill incident --seed {self._world.spec.seed} does it again, the same",
+        )
+        logs = self._report().logs
+        if logs:
+            self._note(
+                f"{logs[0].device}: {logs[0].text.splitlines()[-1]}",
+                "evidence",
+                means="log",
+                kept="in this report, under Logs",
+            )
+        text = f"on the bench 1.1.0 does not boot on {', '.join(bad)}, and does on {', '.join(well)}; 1.0.0 boots on all"
+        told = set(bad) == set(_REVISIONS) and all(old for _, old in booted.values())
+        return told, self._world.now, text
+
+    def _recalled(self) -> tuple[bool, int, str]:
+        name, now = self._name, self._world.now
+        why = f"it does not boot on {', '.join(_REVISIONS)}: shown on the bench"
+        found = self._write(lambda conn: recalls.recall(conn, name, why, _OPERATOR, now))
+        return self._report().recalled_at == now, now, found.text
+
     def _published(self) -> tuple[bool, int, str]:
         name, now = self._incident, self._world.now
-        self._write(lambda conn: incidents.edit(conn, name, _OPERATOR, now, owner="operator"))
-        for kind, text in (
-            ("hypothesis", self._guess()),
-            ("cause", self._proof()),
-            ("evidence", self._looked_at()),
-            ("action", "the bench has one board of every revision"),
-        ):
-            self._write(
-                lambda conn, kind=kind, text=text: incidents.note(  # type: ignore[misc]
-                    conn, name, kind, text, _OPERATOR, now
-                )
-            )
+        running = self._report().running
+        reason = f"all that were ordered back are back, {running} devices run {self._name}, and it is recalled"
+        self._write(lambda conn: incidents.move(conn, name, "mitigate", _OPERATOR, reason, now))
+        self._note("the bench has one board of every revision", "action")
         due = now + 14 * 86_400
         self._write(
             lambda conn: incidents.follow_up(
@@ -306,13 +381,18 @@ class _Drill:
                 now,
             )
         )
-        said = Texts(
-            title=f"DRILL: Update stopped: {self._name}",
-            summary="This is a drill: no device of anybody is concerned.\nAn update did not start on some revisions; they went back by themselves. "
-            "There is nothing that you have to do.",
+        report = self._report()
+        final = msgspec.structs.replace(
+            _SAID, impact=publication.propose(report).impact, action=report.actions[-1].text
         )
-        self._write(lambda conn: publication.publish(conn, name, said, _OPERATOR, now))
-        self._write(lambda conn: incidents.move(conn, name, "close", _OPERATOR, "drill", now))
+        self._write(lambda conn: publication.publish(conn, name, final, _OPERATOR, now))
+        done = "Everybody is back on the version before. The update is not offered any more."
+        self._write(lambda conn: publication.add_update(conn, name, done, _OPERATOR, now))
+        self._write(
+            lambda conn: incidents.move(
+                conn, name, "close", _OPERATOR, "the cause is shown, and nobody runs it", now
+            )
+        )
         outbox.deliver(self._world.app.store, (self._told,), now)
         missing, page = self._report().missing, self._status()
         shown = [one["name"] for one in page["incidents"]]
@@ -329,36 +409,20 @@ class _Drill:
         bad = [one.name for one in self._report().reach.variants if one.counts.harmed]
         return f"it does not boot on {', '.join(bad)}"
 
-    def _tried(self) -> dict[str, list[bool]]:
-        """Return, by variant, whether each board that tried to boot the release came up with it; from the boards themselves."""
-        down = {device for _, device in self._bad_boots()}
-        found: dict[str, list[bool]] = {}
-        for device in self._world.fleet.devices:
-            if any(name.endswith(":1.1.0") for _, name in device.board.history.trail):
-                came_up = device.plan.device_id not in down
-                found.setdefault(device.plan.variant, []).append(came_up)
-        return dict(sorted(found.items()))
-
-    def _proof(self) -> str:
-        """Say the cause that the simulation was given, as far as boards of a revision tried the release."""
-        tried = self._tried()
-        bad = [name for name, came_up in tried.items() if not all(came_up)]
-        never = sorted(set(_REVISIONS) - set(tried))
-        rest = f"; {', '.join(never)} never tried it, so nothing is proved of them" if never else ""
-        return f"1.1.0 does not boot on {', '.join(bad)} (the drill made it so on simulated boards){rest}"
-
-    def _looked_at(self) -> str:
-        """Say what was looked at: the boot history of every simulated board, which no real operator has."""
-        said = [
-            f"{name}: {sum(came_up)} of {len(came_up)} came up with it"
-            for name, came_up in self._tried().items()
-        ]
-        return (
-            f"simulated boards, no real ones: the boot history of each, read by the drill itself (seed {self._world.spec.seed}): "
-            + "; ".join(said)
+    def _note(self, text: str, kind: str = "note", *, means: str = "", kept: str = "") -> None:
+        name, now = self._incident, self._world.now
+        self._write(
+            lambda conn: incidents.note(
+                conn, name, kind, text, _OPERATOR, now, means=means, kept=kept
+            )
         )
 
     # --- looks ---
+
+    def _wait(self, until: Callable[[], bool]) -> None:
+        """Let time pass until something is so; none where it is so already."""
+        if not until():
+            self._world.run(_PATIENCE_S, until=until)
 
     def _status(self) -> Any:
         """Return the public page as anybody sees it."""
@@ -369,7 +433,11 @@ class _Drill:
         return self._world.desk.rollout(self._name).state == "halted"
 
     def _report(self) -> IncidentReport:
-        return self._read(lambda conn: reports.build(conn, self._incident, self._world.now))
+        # A simulated server looks at its ticks alone; a real one also at once, when a device reports that it ended badly.
+        rhythm = Rhythm(every_s=int(self._world.tick_s), at_once=False)
+        return self._read(
+            lambda conn: reports.build(conn, self._incident, self._world.now, rhythm=rhythm)
+        )
 
     def _row(self, conn: Connection) -> dict[str, Any]:
         row = admin_rollouts.rollout(conn, self._name)

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, inspect, text
 from tidegate.core.errors import ConfigError
 
 #: The newest step, which this version of the code expects.
-HEAD: Final = "0029"
+HEAD: Final = "0030"
 
 
 def schema_version(conn: Connection) -> str | None:

@@ -4,7 +4,15 @@ from typing import Any, Final
 
 from tidegate.core.errors import RequestError
 from tidegate.rollout.contrast import ContrastTable
-from tidegate.rollout.incident import DeviceLog, DeviceOutcome, Entry, IncidentReport, Written
+from tidegate.rollout.incident import (
+    DeviceLog,
+    DeviceOutcome,
+    Entry,
+    IncidentReport,
+    Rhythm,
+    Written,
+    lay_out,
+)
 from tidegate.rollout.incident.model import Counts, FollowUp
 from tidegate.rollout.incident.text import block
 from tidegate.server import grants, publication, reports, scopes
@@ -29,7 +37,6 @@ from tidegate.server.web.views import (
     PublicationView,
     Shares,
     TimelineRow,
-    VariantRow,
 )
 from tidegate.server.web.words import Tone
 
@@ -41,15 +48,18 @@ def listing(conn: Connection, now: int, sight: Sight = SEES_ALL) -> IncidentsPag
     """Return incidents in `sight` that are not closed, then the newest."""
     found = rows.incidents(conn, _MOST)
     found = [row for row in found if scopes.sees_incident(conn, sight, str(row["name"]))]
-    actions = rows.action_counts(conn, [int(row["id"]) for row in found])
+    ids = [int(row["id"]) for row in found]
+    actions, due = rows.action_counts(conn, ids), rows.first_due(conn, ids)
     return IncidentsPage(
         now,
-        tuple(_row(row, actions.get(int(row["id"]), 0)) for row in found),
+        tuple(
+            _row(row, actions.get(int(row["id"]), 0), due.get(int(row["id"]), 0)) for row in found
+        ),
         rows.incident_count(conn) if sight.whole else len(found),
     )
 
 
-def _row(row: Row, actions: int) -> IncidentRow:
+def _row(row: Row, actions: int, due_at: int) -> IncidentRow:
     return IncidentRow(
         name=str(row["name"]),
         summary=str(row["summary"]),
@@ -62,16 +72,19 @@ def _row(row: Row, actions: int) -> IncidentRow:
         actions=actions,
         severity=str(row["severity"]),
         owner=str(row["owner"]),
+        due_at=due_at,
     )
 
 
-def page(conn: Connection, name: str, now: int, *, public: bool = False) -> IncidentPage | None:
-    """Return one report, or None. `public`: whether this server has a status page."""
+def page(
+    conn: Connection, name: str, now: int, *, public: bool = False, rhythm: Rhythm | None = None
+) -> IncidentPage | None:
+    """Return one report, or None. `public`: whether this server has a status page; `rhythm`: when its gate looks."""
     row = rows.incident(conn, name)
     if row is None:
         return None
     try:
-        report = reports.build(conn, name, now)
+        report = reports.build(conn, name, now, rhythm=rhythm)
     except RequestError:
         return None
     incident, reach = report.incident, report.reach
@@ -92,20 +105,18 @@ def page(conn: Connection, name: str, now: int, *, public: bool = False) -> Inci
         mitigated_at=incident.mitigated_at,
         closed_at=incident.closed_at,
         cohort=_cohort(reach.counts),
-        cohort_rows=_cohort_rows(report),
+        parts={one.title: one.blocks for one in lay_out(report).sections},
         facts=_facts(report) if incident.rollout else (),
         reasons=sums.reason_rows(reasons),
         because=sums.because_rows(report.because),
         evidence=odds.at_the_stop(report.because),
         contrast=_contrast(report.contrast),
         contrast_note=_contrast_note(report.contrast),
-        variants=_variants(report),
-        moves=_moves(report),
         devices=_devices(report),
         logs=tuple(_log(one) for one in report.logs),
         timeline=tuple(_entry(one) for one in report.timeline),
         hypothesis=_written(report.hypothesis, "person", "") if report.hypothesis else None,
-        cause=_written(report.cause, "ok", "ok") if report.cause else None,
+        proved=report.cause is not None,
         actions=tuple(_written(one, "ok", "ok") for one in report.actions),
         followups=tuple(_follow_up(one, now) for one in report.followups),
         missing=report.missing,
@@ -123,25 +134,6 @@ def _cohort(counts: Counts) -> Shares:
         ("bad", counts.reverted + counts.failed),
         ("lost", counts.lost),
     )
-
-
-def _cohort_rows(report: IncidentReport) -> tuple[Pair, ...]:
-    counts, stopped = report.reach.counts, report.reach.stopped
-    said = (
-        (counts.confirmed, "Confirmed it then", _brought_back(report)),
-        (counts.reverted, "Went back by themselves", ""),
-        (counts.failed, "Failed", "before they booted it, or for good"),
-        (counts.lost, "Lost", "silent past the deadline"),
-        (counts.open, "Outcome open", "past the point of no return"),
-        (stopped.held, "Held before activation", "what they staged stays inert"),
-        (stopped.cancelled, "Cancelled before activation", ""),
-    )
-    return tuple(Pair(term, words.number(count), note) for count, term, note in said if count)
-
-
-def _brought_back(report: IncidentReport) -> str:
-    back = sum(one.back for one in report.ways_back)
-    return f"{words.number(back)} were since brought back" if back else ""
 
 
 def _facts(report: IncidentReport) -> tuple[Fact, ...]:
@@ -187,32 +179,6 @@ def _contrast_note(table: ContrastTable) -> str:
     return f"{part}{words.plural(table.devices, 'device')} with a known outcome; corrected for {words.plural(table.looks, 'look')}"
 
 
-def _variants(report: IncidentReport) -> tuple[VariantRow, ...]:
-    return tuple(
-        VariantRow(
-            one.name,
-            "isolated" if one.isolated else "active",
-            one.counts.attempts,
-            one.counts.confirmed,
-            one.counts.harmed,
-        )
-        for one in report.reach.variants
-        if one.counts.attempts
-    )
-
-
-def _moves(report: IncidentReport) -> tuple[Pair, ...]:
-    to = report.version or report.incident.release
-    return tuple(
-        Pair(
-            f"{one.from_version or f'counter {one.from_counter}'} to {to}",
-            words.plural(one.attempts, "device"),
-            f"{words.number(one.harmed)} ended badly",
-        )
-        for one in report.reach.moves
-    )
-
-
 def _devices(report: IncidentReport) -> tuple[DeviceList, ...]:
     reach = report.reach
     lists = (
@@ -227,6 +193,12 @@ def _devices(report: IncidentReport) -> tuple[DeviceList, ...]:
             "affected",
             reach.counts.harmed,
             tuple(_device(one) for one in reach.affected),
+        ),
+        DeviceList(
+            "Cancelled before they began to activate",
+            "stopped",
+            report.reach.stopped.cancelled,
+            tuple(_device(one) for one in reach.cancelled),
         ),
     )
     return tuple(one for one in lists if one.rows)

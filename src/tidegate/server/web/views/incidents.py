@@ -1,7 +1,9 @@
 """The list of incidents, and one report."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
+from tidegate.rollout.incident import MEANS, Block
 from tidegate.server.web.views.evidence import NeedleRow
 from tidegate.server.web.views.parts import (
     BecauseRow,
@@ -10,7 +12,6 @@ from tidegate.server.web.views.parts import (
     ReasonRow,
     Shares,
     TimelineRow,
-    VariantRow,
 )
 
 
@@ -29,6 +30,7 @@ class IncidentRow:
     actions: int = 0
     severity: str = "major"
     owner: str = ""
+    due_at: int = 0  # of the first follow-up that is not done
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +114,7 @@ class PublicationView:
 
 @dataclass(frozen=True, slots=True)
 class IncidentPage:
-    """An incident report: a document, also on paper."""
+    """An incident report: a document, also on paper. `parts` are sections of the report as it is exported, by their titles."""
 
     now: int
     name: str
@@ -129,20 +131,19 @@ class IncidentPage:
     mitigated_at: int = 0
     closed_at: int = 0
     cohort: Shares = ()
-    cohort_rows: tuple[Pair, ...] = ()
+    parts: Mapping[str, tuple[Block, ...]] = field(default_factory=dict)
     facts: tuple[Fact, ...] = ()
     reasons: tuple[ReasonRow, ...] = ()
     because: tuple[BecauseRow, ...] = ()
     evidence: tuple[NeedleRow, ...] = ()  # as it was weighed when it was stopped
     contrast: tuple[ContrastRow, ...] = ()
     contrast_note: str = ""
-    variants: tuple[VariantRow, ...] = ()
-    moves: tuple[Pair, ...] = ()
     devices: tuple[DeviceList, ...] = ()
     logs: tuple[LogRow, ...] = ()
     timeline: tuple[TimelineRow, ...] = ()
     hypothesis: TimelineRow | None = None
-    cause: TimelineRow | None = None
+    proved: bool = False
+    means: tuple[tuple[str, str], ...] = tuple(MEANS.items())
     actions: tuple[TimelineRow, ...] = ()
     followups: tuple[FollowUpRow, ...] = ()
     missing: tuple[str, ...] = ()
