@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from tidegate.core.errors import RequestError
-from tidegate.server import acts, audit, fallbacks, incidents, stopping
+from tidegate.server import acts, audit, fallbacks, followups, stopping
 from tidegate.server.auth import Actor
 from tidegate.server.store import Connection, admin_devices, admin_log, changes, release_queries
 from tidegate.server.store import admin_rollouts as rows
@@ -54,7 +54,7 @@ def recall(conn: Connection, name: str, reason: str, actor: Actor, now: int) -> 
         changes.bump(conn, "release", name, now)
     halted, cancelled = _end_rollouts(conn, release, actor, f"{name} was recalled: {reason}", now)
     if first:  # also into the incidents of what was halted just now
-        incidents.recalled(conn, int(release["id"]), name, reason, actor.name, now)
+        followups.recalled(conn, int(release["id"]), name, reason, actor.name, now)
     running = admin_devices.running_count(conn, str(release["product"]), int(release["counter"]))
     way_back = _way_back(conn, release, now) if running else ""
     text = f"{name} is recalled and never offered again"

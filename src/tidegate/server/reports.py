@@ -259,7 +259,7 @@ def _population(name: str, count: int, evidence: Evidence, *, fits: bool) -> Pop
 
 
 def _recalled_by(notes: list[Row], release: str) -> str:
-    """Return who recalled a release; only `incidents.recalled` writes these words."""
+    """Return who recalled a release; only `followups.recalled` writes these words."""
     said = [
         str(one["by"])
         for one in notes

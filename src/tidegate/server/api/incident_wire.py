@@ -9,8 +9,9 @@ from tidegate.rollout.incident import IncidentReport
 from tidegate.rollout.incident.model import Severity
 from tidegate.server.api.wire import Reason, Seconds, Short
 from tidegate.server.cohort_lists import CohortDevice
+from tidegate.server.followups import FollowUpFacts
 from tidegate.server.grants import GrantFacts
-from tidegate.server.incidents import FollowUpFacts, IncidentFacts, NoteFacts
+from tidegate.server.incidents import IncidentFacts, NoteFacts
 from tidegate.server.publication import Publication, Texts
 
 Line = Annotated[str, Meta(max_length=500)]

@@ -5,7 +5,16 @@ from litestar.params import JSONBody
 
 from tidegate.core.protocol import Envelope
 from tidegate.rollout.incident import POLICY, Rhythm
-from tidegate.server import acts, cohort_lists, grants, incidents, publication, reports, scopes
+from tidegate.server import (
+    acts,
+    cohort_lists,
+    followups,
+    grants,
+    incidents,
+    publication,
+    reports,
+    scopes,
+)
 from tidegate.server.acts import Outcome
 from tidegate.server.api import sorting
 from tidegate.server.api.desk import (
@@ -121,7 +130,7 @@ class IncidentRoutes(Controller):
                 incident=incidents.show(conn, name),
                 report=report,
                 notes=incidents.notes(conn, name),
-                followups=incidents.followups(conn, name),
+                followups=followups.listed(conn, name),
                 grants=grants.of_incident(conn, name),
                 publication=publication.of_incident(conn, name),
                 proposal=publication.propose(report),
@@ -226,7 +235,7 @@ class IncidentRoutes(Controller):
         """Write down what is left to do."""
 
         def work(conn: Connection) -> IncidentFacts:
-            incidents.follow_up(
+            followups.add(
                 conn, name, data.text, data.owner, data.due_at, request.user, desk.now,
                 about=data.about,
             )  # fmt: skip
@@ -251,7 +260,7 @@ class IncidentRoutes(Controller):
         """Give a follow-up that is not done another owner or date."""
 
         def work(conn: Connection) -> IncidentFacts:
-            incidents.edit_follow_up(
+            followups.edit(
                 conn, name, number, request.user, desk.now, owner=data.owner, due_at=data.due_at
             )
             return incidents.show(conn, name)
@@ -270,7 +279,7 @@ class IncidentRoutes(Controller):
         """Note that a follow-up was done."""
 
         def work(conn: Connection) -> IncidentFacts:
-            incidents.followed_up(conn, name, number, request.user, desk.now)
+            followups.done(conn, name, number, request.user, desk.now)
             return incidents.show(conn, name)
 
         return desk.write(work)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from tidegate.core.errors import RequestError
-from tidegate.server import acts, incidents, publication
+from tidegate.server import acts, followups, incidents, publication
 from tidegate.server.auth import Actor
 from tidegate.server.publication import Texts
 from tidegate.server.store import Connection
@@ -52,7 +52,7 @@ def _edit(conn: Connection, name: str, fields: Fields, actor: Actor, now: int) -
 
 def _followup(conn: Connection, name: str, fields: Fields, actor: Actor, now: int) -> str:
     due = _day(fields.get("due", ""))
-    number = incidents.follow_up(
+    number = followups.add(
         conn, name, fields.get("text", ""), fields.get("owner", ""), due, actor, now,
         about=fields.get("about", ""),
     )  # fmt: skip
@@ -62,15 +62,13 @@ def _followup(conn: Connection, name: str, fields: Fields, actor: Actor, now: in
 def _followup_edit(conn: Connection, name: str, fields: Fields, actor: Actor, now: int) -> str:
     number = _number(name, fields)
     due = _day(fields.get("due", "")) or None
-    incidents.edit_follow_up(
-        conn, name, number, actor, now, owner=fields.get("owner", ""), due_at=due
-    )
+    followups.edit(conn, name, number, actor, now, owner=fields.get("owner", ""), due_at=due)
     return f"Follow-up {number} is changed."
 
 
 def _done(conn: Connection, name: str, fields: Fields, actor: Actor, now: int) -> str:
     number = _number(name, fields)
-    incidents.followed_up(conn, name, number, actor, now)
+    followups.done(conn, name, number, actor, now)
     return f"Follow-up {number} is done."
 
 

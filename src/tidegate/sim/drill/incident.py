@@ -20,6 +20,7 @@ from tidegate.rollout import incident as story
 from tidegate.rollout.incident import IncidentReport, Rhythm
 from tidegate.server import (
     cohort_lists,
+    followups,
     incidents,
     outbox,
     outcomes,
@@ -371,7 +372,7 @@ class _Drill:
         self._note("the bench has one board of every revision", "action")
         due = now + 14 * 86_400
         self._write(
-            lambda conn: incidents.follow_up(
+            lambda conn: followups.add(
                 conn,
                 name,
                 "try every revision before the next release",
