@@ -95,6 +95,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         memory_bytes: private to the server, with the fleet in it and no load.
         turns: begun, and answered as they should be.
         refused: requests that were answered "busy"; a device comes again later.
+        spread: polls whose devices were told to come less often from then on, since the server was busy.
         pace: turns a second, wanted and reached.
         idle_cores: of the server's processor with the fleet in it and nobody asking.
         turn_us: the server's processor time for one beyond that, in microseconds.
@@ -113,6 +114,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     memory_bytes: int
     turns: int
     refused: int
+    spread: int
     pace_wanted: float
     pace: float
     poll: Percentiles
@@ -191,6 +193,7 @@ def _measure(load: Load, folder: Path, say: Say) -> Report:
         memory_bytes=memory,
         turns=steady.turns,
         refused=steady.refused,
+        spread=steady.spread,
         pace_wanted=pace,
         pace=steady.turns / steady.took_s,
         poll=_percentiles(steady.answers_s[0]),
@@ -227,6 +230,7 @@ class _Steady:
 
     turns: int = 0
     refused: int = 0
+    spread: int = 0
     took_s: float = 0.0
     cpu_s: float = 0.0
     answers_s: tuple[list[float], list[float]] = field(default_factory=lambda: ([], []))
@@ -235,7 +239,9 @@ class _Steady:
         if answer.status == 503:  # it has more to do than it can: a device comes again later
             self.refused += 1
             return
-        if answer.status != (304, 200)[answer.step]:
+        # a poll that a busy server answers anew tells the device to come less often (server.load)
+        self.spread += answer.step == 0 and answer.status == 200
+        if answer.status not in ((304, 200), (200,))[answer.step]:
             raise TransferError("download.refused", f"{answer.status}: {answer.body[:200]!r}")
         self.answers_s[answer.step].append(answer.took_s)
         self.turns += answer.step
@@ -435,7 +441,7 @@ def lines(report: Report) -> list[str]:
         f"  fleet written      {one.stocked_s:8.1f} s    database {one.database_bytes / 1e6:,.0f} MB, {one.database_bytes / one.devices / 1e3:.2f} KB a device",
         f"  server started     {one.start_s:8.1f} s    memory {one.memory_bytes / 2**20:,.0f} MiB, {each / 1e3:.2f} KB a device",
         f"  turns done         {one.turns:8,}      {one.pace:,.0f} a second, {100 * one.pace / one.pace_wanted:.0f} % of what was wanted",
-        f"  refused as busy    {one.refused:8,}      these devices come again",
+        f"  refused as busy    {one.refused:8,}      these devices come again; polls told to come less often: {one.spread:,}",
         f"  poll answered      {one.poll.p50_ms:8.1f} ms   p99 {one.poll.p99_ms:.1f} ms, most {one.poll.max_ms:.0f} ms",
         f"  heartbeat durable  {one.heartbeat.p50_ms:8.1f} ms   p99 {one.heartbeat.p99_ms:.1f} ms, most {one.heartbeat.max_ms:.0f} ms",
         f"  server's processor {one.cores:8.2f} cores   {one.idle_cores:.3f} of them when nobody asks, and {one.turn_us:.0f} µs a turn",
