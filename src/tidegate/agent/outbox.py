@@ -11,6 +11,9 @@ from tidegate.core.protocol import SIGNED_KINDS, EventBody
 BATCH: int = 64
 #: Characters of logs in one request, unless a single one has more: signed and encoded they are five times as many bytes at worst, below the limit of a message.
 LOGS_MAX: int = 64 << 10
+#: What a message has room for: the last second of 32 bits, and characters of a short text. A clock may say anything, and a model's name may be long.
+_AT_MAX: int = 0xFFFFFFFF
+_SHORT: int = 64
 
 
 def owed(state: State) -> tuple[Report, ...]:
@@ -36,20 +39,20 @@ def needs_signature(reports: tuple[Report, ...]) -> bool:
 
 
 def complete(report: Report, settings: Settings, boot_id: str) -> EventBody:
-    """Make the whole event of a report."""
+    """Make the whole event of a report, within the bounds of a message: one that no server reads would stand before all that follow it, for ever."""
     return EventBody(
         device_id=settings.device_id,
         seq=report.seq,
-        at=max(report.at, 0),
+        at=min(max(report.at, 0), _AT_MAX),
         kind=report.kind,
         boot_id=boot_id,
         update=report.update,
         attempt=report.attempt,
         release_counter=report.release_counter,
         from_counter=report.from_counter,
-        variant=settings.hardware.variant,
-        region=settings.region,
-        site=settings.site,
+        variant=settings.hardware.variant[:_SHORT],
+        region=settings.region[:_SHORT],
+        site=settings.site[:_SHORT],
         connectivity=settings.connectivity,
         reason=report.reason,
         detail=report.detail,

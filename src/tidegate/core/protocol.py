@@ -499,7 +499,7 @@ class EventBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     attempt: Times = 0
     release_counter: Count = 0
     from_counter: Count = 0
-    variant: Short = ""
+    variant: Annotated[str, Meta(max_length=80)] = ""
     region: Short = ""
     site: Short = ""
     connectivity: Literal["always", "intermittent"] = "always"
