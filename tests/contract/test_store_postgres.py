@@ -1,5 +1,6 @@
 """What only the store on PostgreSQL promises: one transaction writes at a time over all processes, and a server that goes away is a named error."""
 
+import secrets
 import signal
 import threading
 import time
@@ -249,6 +250,26 @@ def test_a_value_that_does_not_fit_is_refused_and_hurts_nobody_else(
     assert caught.value.code == "request.invalid"
     later.result(10)
     assert store.read(count) == 1
+
+
+def test_a_name_too_long_for_an_index_is_refused_and_hurts_nobody_else(
+    store: PostgresStore,
+) -> None:
+    # random: what repeats itself is packed, and fits
+    row = {
+        "name": secrets.token_hex(2_000),
+        "format": "osv",
+        "rank": 0,
+        "body": {},
+        "imported_at": 0,
+        "imported_by": "a",
+    }
+    refused = store.write(lambda conn: conn.execute(insert(tables.supply_tables.advisory), row))
+    later = store.write(added("fits"))
+    with pytest.raises(RequestError) as caught:
+        refused.result(10)
+    assert caught.value.code == "request.too_large"
+    later.result(10)
 
 
 @pytest.mark.parametrize(

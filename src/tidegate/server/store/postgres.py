@@ -522,6 +522,7 @@ _MEANINGS: Final[dict[str, tuple[type[TidegateError], str, str]]] = {
     **dict.fromkeys(("XX001", "XX002"), _DAMAGED),
     **dict.fromkeys(("08", "57", "58", "25P03"), _AWAY),
     "22": (RequestError, "request.invalid", "a value cannot be stored: {}"),
+    "54": (RequestError, "request.too_large", "a value is too long for the database to find it by"),
 }
 #: What libpq says of an attempt to connect comes without a number.
 _SAID: Final = {

@@ -42,8 +42,8 @@ TITLES: Final[dict[str, str]] = {
     "request.conflict": "It has changed meanwhile",
     "request.approval_needed": "A second person has to consent",
     "server.busy": "Busy",
-    "data.unreachable": "The database is away",
-    "data.read_only": "The database cannot be written",
+    "data.unreachable": "Not now",
+    "data.read_only": "Nothing can be changed now",
     "data.outcome_unknown": "It may have been done",
     "server.internal": "Something went wrong here",
 }
