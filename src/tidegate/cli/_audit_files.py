@@ -70,6 +70,23 @@ def add_notes(heads: Heads, paths: Iterable[Path]) -> int:
     return count
 
 
+def add_copies(heads: Heads, place: str, endpoint: str) -> int:
+    """Take every checkpoint that was copied to a place (a folder, or s3://BUCKET/PREFIX) into `heads`; return how many there were.
+
+    Raises:
+        TidegateError: `blobs.*`, `config.*`: it cannot be read.
+    """
+    from tidegate.server.blobs import Where
+    from tidegate.server.copies import open_copies
+
+    count = 0
+    for where, text in open_copies(place, Where(url=place, endpoint=endpoint)).notes():
+        for _, note in notes_in(iter(text.splitlines(keepends=True))):
+            heads.add(note, where)
+            count += 1
+    return count
+
+
 def last_note(path: Path) -> str | None:
     """Return the last note in a file; None where there is no file or none in it."""
     if not path.exists():

@@ -129,10 +129,23 @@ def checkpoint(verifier: bool, client: Client, out: Output) -> None:
 @command.command("verify")
 @click.argument("export_file", metavar="EXPORT", type=click.Path(path_type=Path))
 @click.argument("checkpoints", nargs=-1, type=click.Path(path_type=Path))
+@click.option(
+    "--checkpoints",
+    "places",
+    multiple=True,
+    metavar="PLACE",
+    help="Where `[audit] copy` sends heads: a folder, or s3://BUCKET/PREFIX.",
+)
+@click.option("--endpoint", metavar="URL", default="", help="Of the object store.")
 @_KEY
 @with_output
 def verify(
-    export_file: Path, checkpoints: tuple[Path, ...], keys: tuple[str, ...], out: Output
+    export_file: Path,
+    checkpoints: tuple[Path, ...],
+    places: tuple[str, ...],
+    endpoint: str,
+    keys: tuple[str, ...],
+    out: Output,
 ) -> None:
     """Hold an export of the log against its own chain and against checkpoints, offline. Exit code 3 when it does not hold.
 
@@ -141,11 +154,14 @@ def verify(
 
     \b
     tidegate audit verify audit.jsonl checkpoints.txt --key root.json
+    tidegate audit verify audit.jsonl --checkpoints s3://vault/heads --key root.json
     """
-    if checkpoints and not keys:
+    if (checkpoints or places) and not keys:
         raise click.UsageError("checkpoints need --key: the audit key that signs them")
     heads = Heads(files.verifiers(keys))
     files.add_notes(heads, checkpoints)
+    for one in places:
+        out.note(f"{files.add_copies(heads, one, endpoint):,} copies at {one}.")
     found = examine(files.rows_of(export_file), heads)
     out.data("audit-verdict/1", {"ok": found.ok, **_plain(found)}, _said(found, len(heads.roots)))
     if not found.ok:

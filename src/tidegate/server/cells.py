@@ -218,6 +218,7 @@ def settings_of(server: Settings, name: str, number: int = 0) -> Settings:
         return server
     folder = tenants.folder_of(Path(server.data_dir), name)
     blobs = f"{server.blobs_url.rstrip('/')}/{tenants.FOLDER}/{name}" if server.blobs_url else ""
+    copies = f"{server.audit_copy.rstrip('/')}/{tenants.FOLDER}/{name}" if server.audit_copy else ""
     placed = msgspec.structs.replace(
         server,
         **{
@@ -226,6 +227,7 @@ def settings_of(server: Settings, name: str, number: int = 0) -> Settings:
             "tenant_number": number,
             "data_dir": folder,
             "blobs_url": blobs,
+            "audit_copy": copies,
             # nginx knows one folder of payloads, which is the default tenant's
             "artifacts": "stream" if server.artifacts == "accel" else server.artifacts,
         },

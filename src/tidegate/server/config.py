@@ -141,6 +141,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         backup_warn_after_s: a last backup that is older is warned of (`tidegate doctor`).
         tenants_strict: refuse requests for a host that is neither the server's own nor a tenant's, in place of taking them for the default tenant.
         tenant, tenant_number: whose settings these are (`cells.settings_of`); no keys of a file.
+        audit_copy: a folder, or `s3://BUCKET/PREFIX`, to which each signed head of the audit log is copied (`server.copies`); empty = nowhere.
+        audit_copy_endpoint: of its store, where it is not that of `[blobs]`.
+        audit_copy_keep_s: how long an object lock keeps each copy in a bucket; none = as the bucket has it.
         log_level, log_format: as in `logging`; `text`, or `json`: one object a line.
     """
 
@@ -213,6 +216,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     logs_per_reason: int = 20
     otel_endpoint: str = ""
     backup_warn_after_s: int = 2 * 86_400
+    audit_copy: str = ""
+    audit_copy_endpoint: str = ""
+    audit_copy_keep_s: int = 0
     log_level: str = "info"
     log_format: str = "text"
     durable: bool = True
@@ -298,6 +304,9 @@ KEYS: Final[Mapping[tuple[str, str], tuple[str, read.Reader]]] = {
     ("egress", "rate"): ("egress_rate", read.rate),
     ("egress", "site_rate"): ("egress_site_rate", read.rate),
     ("gate", "attributes"): ("gate_attributes", read.attributes),
+    ("audit", "copy"): ("audit_copy", read.word),
+    ("audit", "copy_endpoint"): ("audit_copy_endpoint", read.word),
+    ("audit", "copy_keep"): ("audit_copy_keep_s", read.life),
     ("status", "public"): ("status_public", read.yes),
     ("status", "title"): ("status_title", read.word),
     ("retention", "events"): ("keep_events_s", read.lasting),

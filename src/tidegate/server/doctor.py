@@ -24,7 +24,7 @@ from tidegate.core.errors import TidegateError, TransferError
 from tidegate.core.metadata import parse_root, root_extra
 from tidegate.core.release import ReleaseTarget
 from tidegate.rollout.model import RingProgress
-from tidegate.server import backup, cells, online, quotas, tenants, tls
+from tidegate.server import backup, cells, copies, online, quotas, tenants, tls
 from tidegate.server.blobs import Blobs, open_blobs
 from tidegate.server.calendar import calendar, one_signer
 from tidegate.server.config import Settings
@@ -253,6 +253,19 @@ def _tried(blobs: Blobs) -> Check:
     return Check(name="object store", level="ok", text="put, ranged get and delete work")
 
 
+def _copies(scene: Scene) -> Iterator[Check]:
+    place = copies.copies_of(scene.settings)
+    if place is None:
+        return
+    newest, late = copies.behind(scene.conn, place, scene.now)
+    text = f"the newest checkpoint at {scene.settings.audit_copy} is of {newest:,} rows"
+    if late:
+        fix = "look into the server's log; tidegate explain blobs.refused"
+        yield Check(name="audit copy", level="failed", text=f"{text}, {late:,} behind", fix=fix)
+        return
+    yield Check(name="audit copy", level="ok", text=text)
+
+
 def _fleet(scene: Scene) -> Iterator[Check]:
     states: dict[str, int] = {}
     heard = 0
@@ -391,6 +404,7 @@ _LOOKS: Final[dict[str, _Look]] = {
     "orphans": _orphans,
     "rollouts": _rollouts,
     "messages": _messages,
+    "audit copy": _copies,
     "backup": _backup,
     "tenants": _tenants,
 }

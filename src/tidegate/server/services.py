@@ -17,6 +17,7 @@ from tidegate.server import held, keyring, online
 from tidegate.server.backup import require_held
 from tidegate.server.blobs import Blobs, open_blobs
 from tidegate.server.config import Settings
+from tidegate.server.copies import Copier
 from tidegate.server.egress import Budget
 from tidegate.server.granted import Ways
 from tidegate.server.metadata import Repository
@@ -91,6 +92,12 @@ class Services:
     setbacks: int = 0
     #: The name of this process among those on one database.
     holder: str = field(default_factory=lambda: uuid.uuid4().hex)
+    #: Sends signed heads of the log to where they are out of reach.
+    copier: Copier = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Prepare what goes by the settings."""
+        self.copier = Copier(self.settings)
 
     @property
     def now(self) -> int:

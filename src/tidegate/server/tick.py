@@ -79,6 +79,7 @@ def tick(services: Services, now: int) -> Ticked:
     if store.read(lambda conn: audit.is_due(conn, now)):
         signer = services.keys.audit
         store.write(lambda conn: audit.make_checkpoint(conn, signer, now)).result()
+    services.copier.send(store, now)
     return Ticked(
         leader=True,
         started=started,

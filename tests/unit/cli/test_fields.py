@@ -114,7 +114,7 @@ def test_every_list_of_the_server_can_be_cut() -> None:
 def test_a_wrong_name_is_told_by_the_command_line_too(
     capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tidegate.client.Client.groups_list", lambda _: [])
+    monkeypatch.setattr("tidegate.client.Client.groups_list", lambda _, **__: [])
     assert run(["group", "list", "--fields", "nam"]) == 2
     said = capsys.readouterr()
     assert said.out == ""

@@ -225,6 +225,7 @@ def _own(desk: Desk) -> None:
     desk.cookie = {}
     desk.do("/account/remove-second-factor", {"old": new})
     desk.do("/sign-in", {"name": "olga", "password": new})
+    desk.do("/account/proof", {"password": new})
     desk.do("/sign-out")
 
 

@@ -107,7 +107,7 @@ class S3Blob:
             body.close()
 
     def _read_on(self, offset: int, count: int) -> bytes:
-        with _asking("read"):
+        with asking("read"):
             if self._body is None or offset != self._at or self._at >= self._end:
                 self._begin(offset)
             piece: bytes = self._body.read(min(count, self._end - self._at))
@@ -189,7 +189,7 @@ class S3Blobs:
     ) -> tuple[bool, int]:
         """Put a blob part by part; whether it was not there before, and how many bytes it has."""
         where = {"Bucket": self._bucket, "Key": key}
-        with _asking("begin an upload"):
+        with asking("begin an upload"):
             handle = str(self._client.create_multipart_upload(**where)["UploadId"])
         digest, count, made = hashlib.sha256(), 0, []
         try:
@@ -213,7 +213,7 @@ class S3Blobs:
         return written, count
 
     def _put_part(self, key: str, handle: str, number: int, part: bytes) -> dict[str, Any]:
-        with _asking("write a part"):
+        with asking("write a part"):
             answer = self._client.upload_part(
                 Bucket=self._bucket, Key=key, UploadId=handle, PartNumber=number, Body=part
             )
@@ -237,7 +237,7 @@ class S3Blobs:
         key = self._key(sha256)
         with self._lock:
             self._links = {name: one for name, one in self._links.items() if name[0] != sha256}
-        with _asking("delete"):
+        with asking("delete"):
             self._client.delete_object(Bucket=self._bucket, Key=key)
 
     def empty(self) -> None:
@@ -245,7 +245,7 @@ class S3Blobs:
         ours = re.compile(
             re.escape(self._prefix) + r"(?:[0-9a-f]{2}/[0-9a-f]{64}|uploads/[A-Za-z0-9_-]+)"
         )
-        with _asking("list"):
+        with asking("list"):
             pages = self._client.get_paginator("list_multipart_uploads").paginate(
                 Bucket=self._bucket, Prefix=self._prefix
             )
@@ -253,7 +253,7 @@ class S3Blobs:
         for one in begun:
             if ours.fullmatch(str(one["Key"])):
                 self._abort(str(one["Key"]), str(one["UploadId"]))
-        with _asking("empty"):
+        with asking("empty"):
             for page in self._client.get_paginator("list_objects_v2").paginate(
                 Bucket=self._bucket, Prefix=self._prefix
             ):
@@ -273,7 +273,7 @@ class S3Blobs:
         if self.size(sha256) is None:
             return None
         where = {"Bucket": self._bucket, "Key": self._key(sha256)}
-        with _asking("sign a link"):
+        with asking("sign a link"):
             url: str = self._signer.generate_presigned_url("get_object", where, ExpiresIn=life_s)
         with self._lock:
             if len(self._links) >= _LINKS_MAX:
@@ -287,7 +287,7 @@ class S3Blobs:
         """Make room for a file; see `Blobs.begin_upload`."""
         most = -(-length // _PARTS_MAX)
         part_bytes = max(PART_BYTES, -(-most // (1 << 20)) << 20)
-        with _asking("begin an upload"):
+        with asking("begin an upload"):
             answer = self._client.create_multipart_upload(
                 Bucket=self._bucket, Key=self._upload_key(name)
             )
@@ -318,7 +318,7 @@ class S3Blobs:
             "Key": self._upload_key(upload.name),
             "UploadId": upload.handle,
         }
-        with _asking("sign a link"):
+        with asking("sign a link"):
             return [
                 self._signer.generate_presigned_url(
                     "upload_part",
@@ -337,7 +337,7 @@ class S3Blobs:
                 return None
             count = -(-upload.length // upload.part_bytes)
             made = [{"PartNumber": one["PartNumber"], "ETag": one["ETag"]} for one in parts[:count]]
-            with _asking("complete an upload"):
+            with asking("complete an upload"):
                 self._client.complete_multipart_upload(
                     Bucket=self._bucket,
                     Key=key,
@@ -353,7 +353,7 @@ class S3Blobs:
         """Forget a file and all its parts. Safe to repeat."""
         key = self._upload_key(upload.name)
         self._abort(key, upload.handle)
-        with _asking("delete"):
+        with asking("delete"):
             self._client.delete_object(Bucket=self._bucket, Key=key)
 
     # --- asking the store ---
@@ -367,7 +367,7 @@ class S3Blobs:
             "UploadId": upload.handle,
         }
         try:
-            with _asking("list parts", spare=frozenset({"NoSuchUpload", *_ABSENT})):
+            with asking("list parts", spare=frozenset({"NoSuchUpload", *_ABSENT})):
                 marker = 0
                 while True:
                     page = self._client.list_parts(**where, PartNumberMarker=marker)
@@ -383,7 +383,7 @@ class S3Blobs:
         """Write an object, unless it is there already; say whether it was written."""
         if self._conditional:
             try:
-                with _asking(what, spare=_THERE | _UNKNOWN):
+                with asking(what, spare=_THERE | _UNKNOWN):
                     call(Bucket=self._bucket, **given, IfNoneMatch="*")
             except ClientError as error:
                 if _code(error) in _THERE or _status(error) in _THERE:
@@ -391,13 +391,13 @@ class S3Blobs:
                 self._conditional = False
             else:
                 return True
-        with _asking(what):
+        with asking(what):
             call(Bucket=self._bucket, **given)
         return True
 
     def _head(self, key: str) -> _Head | None:
         try:
-            with _asking("look", spare=_ABSENT):
+            with asking("look", spare=_ABSENT):
                 answer = self._client.head_object(Bucket=self._bucket, Key=key)
         except ClientError:
             return None
@@ -409,7 +409,7 @@ class S3Blobs:
 
     def _abort(self, key: str, handle: str) -> None:
         """Have the store forget parts. Where it cannot be told, its own rule for incomplete uploads has to."""
-        with contextlib.suppress(TidegateError, ClientError), _asking("abort an upload"):
+        with contextlib.suppress(TidegateError, ClientError), asking("abort an upload"):
             self._client.abort_multipart_upload(Bucket=self._bucket, Key=key, UploadId=handle)
 
     def _key(self, sha256: str) -> str:
@@ -435,13 +435,18 @@ def create(where: Where, folder: Path) -> S3Blobs:  # noqa: ARG001 - as every ba
     ca_file = where.ca_file
     if ca_file and not Path(ca_file).is_file():
         raise ConfigError("config.unreadable", f"[blobs] ca_file: {ca_file}")
-    client = _client(where, where.endpoint)
+    client = client_of(where, where.endpoint)
     public = where.public_endpoint
-    signer = _client(where, public) if public else client
+    signer = client_of(where, public) if public else client
     return S3Blobs(client, signer, parts.netloc, parts.path.strip("/"))
 
 
-def _client(where: Where, endpoint: str) -> Any:
+def client_of(where: Where, endpoint: str) -> Any:
+    """Make a client of boto3 for a store; nothing is asked of it yet.
+
+    Raises:
+        ConfigError: `blobs.refused`: no such profile.
+    """
     config = Config(
         connect_timeout=_CONNECT_S,
         read_timeout=_READ_S,
@@ -454,7 +459,7 @@ def _client(where: Where, endpoint: str) -> Any:
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
     )
-    with _asking("begin"):
+    with asking("begin"):
         return boto3.session.Session().client(
             "s3",
             endpoint_url=endpoint or None,
@@ -468,7 +473,7 @@ def _client(where: Where, endpoint: str) -> Any:
 
 
 @contextlib.contextmanager
-def _asking(what: str, *, spare: frozenset[str] = frozenset()) -> Iterator[None]:
+def asking(what: str, *, spare: frozenset[str] = frozenset()) -> Iterator[None]:
     """Turn what boto3 raises into our errors, but for answers of the store whose code or status is in `spare`."""
     try:
         yield

@@ -339,10 +339,13 @@ class Sessions(Consents):
         if found is None or not 0 <= now - int(found["proved_at"]) < self._limits.fresh_s:
             raise StaleError
 
-    def prove(self, session: str, password: str, now: int, code: str = "") -> bool:
+    def prove(
+        self, session: str, password: str, now: int, code: str = "", *, recorded: bool = False
+    ) -> bool:
         """Say whether a password (untrusted) is that of a session's owner, and note that the owner sits there.
 
         Where there is a second factor a code of it (untrusted) has to fit as well; without one only the password is looked at, and nothing noted.
+        `recorded`: it is an act by itself, and stands in the log.
 
         Raises:
             RequestError: `request.rate_limited`.
@@ -365,6 +368,8 @@ class Sessions(Consents):
             tries.give_back(conn, sources, now)
             if whole:
                 rows.change_login(conn, digest(session), {"proved_at": now})
+            if whole and recorded:
+                audit.record(conn, now, str(account["name"]), "account.prove", account["name"])
             return True
 
         return self._store.write(work).result()
@@ -378,7 +383,7 @@ class Sessions(Consents):
         account = self._account_of(session, now)
         if account is None or (account["totp_confirmed_at"] is not None and not code):
             return False
-        return self.prove(session, password, now, code)
+        return self.prove(session, password, now, code, recorded=True)
 
     def _take_code(self, conn: Connection, account: dict[str, Any], code: str, now: int) -> bool:
         """Take a code of a second factor; there is none here."""
