@@ -50,6 +50,17 @@ def count_all(store: Store, rollout_id: int, now: int) -> list[tuple[str, str]]:
     return moves
 
 
+def is_stray(conn: Connection, rollout_id: int) -> bool:
+    """Say whether anybody is counted under a query that keeps nobody out any more: whoever was to count them anew was ended before."""
+    under = {
+        variant
+        for _, variant, what, value in hot.tallies(conn, rollout_id)
+        if variant.startswith(keeping.MARK) and what == "offered" and value
+    }
+    row = admin_rollouts.rollout_by_id(conn, rollout_id) if under else None
+    return row is not None and not under <= set(row["isolated"])
+
+
 def count_anew(conn: Connection, moves: list[tuple[str, str]]) -> None:
     """Count updates under other names, in one transaction on the writer. Safe to repeat."""
     for update_id, name in moves:

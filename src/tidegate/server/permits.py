@@ -101,8 +101,10 @@ def _stopped(conn: Connection, device: Any, update: UpdateRow, live: Live | None
     if not live.proceeds:
         return f"the rollout is {live.row.state}"
     isolated = live.rollout.isolated
-    if update.variant in isolated:
-        return f"{update.variant} is isolated"
+    # an update may still be counted under a query that lets its device in again
+    for variant in (update.variant, device.variant):
+        if variant in isolated:
+            return f"{variant} is isolated"
     queries = keeping.queries(isolated)
     attrs = snapshot.facts_of(conn, device, now).attrs if queries else {}
     kept_out = keeping.kept_out(queries, "", attrs)

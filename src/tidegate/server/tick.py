@@ -102,6 +102,8 @@ def _plan_one(
     """Plan one rollout as often as it moves at once (a ring that opens may be followed by another decision); None when it failed."""
     moved = False
     try:
+        if store.read(lambda conn: apart.is_stray(conn, rollout_id)):
+            apart.count_all(store, rollout_id, now)
         store.read(lambda conn: _warm(conn, rollout_id, audience, now))
         keeper.prepare(store, rollout_id, now)
         for _ in range(4):

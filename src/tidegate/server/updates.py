@@ -392,8 +392,9 @@ class _Decision:
     def _kept_out(self, live: Live, update: UpdateRow) -> str:
         """Return what keeps this device out of a rollout that has admitted it, or an empty text."""
         isolated = live.rollout.isolated
-        if update.variant in isolated:
-            return update.variant
+        for variant in (update.variant, self.device.variant):
+            if variant in isolated:
+                return str(variant)
         return keeping.kept_out(keeping.queries(isolated), "", self.facts.attrs)
 
     def _supersede(self, choice: _Choice) -> None:

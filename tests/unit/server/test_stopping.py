@@ -201,6 +201,32 @@ def test_an_isolation_counts_before_anybody_has_been_counted_apart(desk: Desk) -
     assert device.assignment().action == "hold"
 
 
+def test_who_is_let_in_again_by_a_query_stays_out_by_its_variant(desk: Desk) -> None:
+    """Between the act and the counting that follows it, or for good where the process died there, an update is counted under the query."""
+    [device] = desk.at("north", "d1")
+    desk.begin()
+    body = device.assignment()
+    device.tell("staged", body, bytes=1)
+    desk.act("isolate", where="site = north")
+    desk.act("isolate", variant="gw1-r1")
+
+    def readmit(conn: Connection) -> Outcome:
+        rules, detail = desk.operations.rules, {"where": "site = north"}
+        return rollouts.act(
+            conn, NAME, "readmit", OLGA, "why", int(desk.now), rules=rules, detail=detail
+        )
+
+    desk.write(readmit)
+    assert "where site = north" in desk.by_variant()
+    answer = device.permit(body)
+    assert (answer.envelope, answer.because) == (None, "gw1-r1 is isolated")
+    assert device.assignment().action == "hold"
+    desk.app.tick(int(desk.now))
+    assert "where site = north" not in desk.by_variant(), (
+        "whoever plans next counts them where they belong"
+    )
+
+
 def test_outcomes_of_those_that_a_query_keeps_out_leave_the_evidence_and_come_back(
     desk: Desk,
 ) -> None:
