@@ -230,14 +230,16 @@ def _fleet(conn: Connection, row: Row, evidence: Evidence) -> Fleet:
     matching = [one for one in people if one.fits]
     known = outcomes.OPEN | outcomes.ENDED
     reached = rollout_rows.count_updates(conn, int(row["id"]), known)
-    late = device_rows.variant_counts_since(conn, str(row["product"]), int(row["created_at"]))
+    made = int(row["created_at"])
+    names = [one.variant for one in matching]
+    late = device_rows.enrolled_since(conn, str(row["product"]), made, names)
     every = sum(one.devices for one in matching)
     return Fleet(
         devices=sum(there.values()),
         matching=every,
         never=max(0, every - reached),
         untried=tuple(one.variant for one in matching if not one.attempts),
-        since=min(every, sum(late.get(one.variant, 0) for one in matching)),
+        since=min(every, sum(late.values())),
         alike=sum(one.meeting for one in matching if one.harmed),
         unknown=sum(one.meeting for one in matching if not one.attempts),
         well=sum(one.meeting for one in matching if one.attempts and not one.harmed),

@@ -110,15 +110,25 @@ def variant_counts(conn: Connection, product: str) -> dict[str, int]:
     return {str(variant): int(count) for variant, count in conn.execute(asked)}
 
 
-def variant_counts_since(conn: Connection, product: str, at: int) -> dict[str, int]:
-    """Return how many accepted devices of a product were enrolled after a moment, by variant; from the index, which holds all that is asked for."""
+def enrolled_since(
+    conn: Connection, product: str, at: int, variants: Collection[str]
+) -> dict[str, int]:
+    """Return how many accepted devices of these variants of a product were enrolled after a moment.
+
+    Each variant is counted by itself: then the index gives just those that came after, and nothing else of the fleet is touched.
+    """
     d = t.device.c
     asked = (
-        select(d.variant, func.count())
-        .where(d.product == product, d.enrolled_at > at, d.state == "accepted")
-        .group_by(d.variant)
+        select(func.count())
+        .select_from(t.device)
+        .where(
+            d.tenant == tenant_of(conn),  # the index begins with it
+            d.product == product,
+            d.state == "accepted",
+            d.enrolled_at > at,
+        )
     )
-    return {str(variant): int(count) for variant, count in conn.execute(asked)}
+    return {one: int(conn.execute(asked.where(d.variant == one)).scalar_one()) for one in variants}
 
 
 def running_count(conn: Connection, product: str, counter: int) -> int:

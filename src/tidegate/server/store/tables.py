@@ -120,8 +120,8 @@ device = Table(
     Column("given", JSON),
     UniqueConstraint("tenant", "id"),
     Index(None, "tenant", "product", "variant"),
-    # whole rows are never read for it: who came after a rollout was made is counted from this alone
-    Index(None, "tenant", "product", "enrolled_at", "state", "variant"),
+    # who came after a rollout was made is counted from this alone, variant by variant: only those are looked at, and no row of them
+    Index(None, "tenant", "product", "state", "variant", "enrolled_at"),
     Index(None, "tenant", "state"),
     Index(None, "key_sha256"),
 )

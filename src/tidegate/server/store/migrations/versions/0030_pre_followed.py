@@ -18,5 +18,5 @@ def upgrade() -> None:
     ):
         column = sa.Column(name, sa.String(length=size), server_default="", nullable=False)
         op.add_column(table, column)
-    columns = ["tenant", "product", "enrolled_at", "state", "variant"]
+    columns = ["tenant", "product", "state", "variant", "enrolled_at"]
     op.create_index(op.f(f"ix_device_{'_'.join(columns)}"), "device", columns)
