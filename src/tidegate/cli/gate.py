@@ -10,6 +10,8 @@ from tidegate.core.errors import RequestError
 
 #: The release is to be stopped.
 HALTED = 10
+#: Evidence can neither stop it nor let it go on.
+HELD = 7
 
 
 @click.command("gate", short_help="Guard somebody else's rollout: events in, decisions out.")
@@ -19,7 +21,7 @@ def command(file: BinaryIO, *, as_json: bool) -> int:  # noqa: ARG001 - accepted
     """Guard somebody else's rollout: events in, decisions out.
 
     FILE, or what comes on standard input, has a JSON object a line; docs/reference/gate-lines.md describes them, and the decisions that are printed, a line
-    each, as soon as they are due. No server is needed. Exit code 10: the release is to be stopped.
+    each, as soon as they are due. No server is needed. Exit code 10: the release is to be stopped; 7: the fleet is too small to tell, a person decides.
 
     \b
     tidegate gate events.jsonl
@@ -36,7 +38,7 @@ def command(file: BinaryIO, *, as_json: bool) -> int:  # noqa: ARG001 - accepted
             raise RequestError(error.code, f"line {number}: {error.detail}") from error
     for said in gate.end():
         _print(said)
-    return HALTED if gate.halted else 0
+    return HALTED if gate.halted else HELD if gate.held else 0
 
 
 def _print(said: object) -> None:

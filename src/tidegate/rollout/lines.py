@@ -4,7 +4,7 @@ One JSON object a line, told apart by `what`; times are unix seconds of whoever 
 
 | `what` | says | fields |
 |---|---|---|
-| `begin` | the first line: what is tolerated, what was normal before | `at`, `preset`, `attributes`, `history`, `silence` |
+| `begin` | the first line: what is tolerated, what was normal before | `at`, `preset`, `settings`, `attributes`, `history`, `silence` |
 | `device` | a device that is not updated; those before the first other line are the fleet | `at`, `device`, `values`, `site` |
 | `seen` | a sign of life, of any device | `at`, `device` |
 | `permit` | the device was let go: from here on it is at risk | `at`, `device` |
@@ -12,19 +12,24 @@ One JSON object a line, told apart by `what`; times are unix seconds of whoever 
 | `failed` | install, boot or warm-up failed, or it went back before it was healthy | `at`, `device` |
 | `confirmed` | it runs the release and is healthy | `at`, `device` |
 | `crashed` | it crashed, or went back by itself, later; also one that is not updated | `at`, `device` |
+| `measured` | what a device measured of itself in the `seconds` before, also one that is not updated | `at`, `device`, `metric`, `seconds`, `count` or `mean` |
 | `tick` | nothing happened, and time went by | `at` |
 
 **Whose time it is.** Times are the watcher's, but where they are taken over from devices one of them may be wrong. So a line that runs ahead by more than an
 hour is kept until a `tick`, or a line of another device, is there, too: one device alone cannot let the gate's time go on. In a fleet of one or two there is
 nobody to ask.
 
-`preset`: `careful`, `normal`, `fast`, `emergency`. `attributes`: names, `variant` the first; whose `region` and `class` are told is compared with its like.
-`values`: one text an attribute. `history`: a list, oldest first, of `{variant: [failures, first attempts]}`. `silence`: `{class: share}`, 0.003 = 0.3 %.
+`preset`: `careful`, `normal`, `fast`, `emergency`. `settings`: those of the [evidence guard](gates.md#evidence), as `{"odds": 10000, "metrics":
+"errors,-battery"}`: at what it stops, what is tolerated, and which metrics are compared, with a `-` where less is worse. `attributes`: names, `variant`
+the first; whose `region` and `class` are told is compared with its like. `values`: one text an attribute. `history`: a list, oldest first, of `{variant:
+[failures, first attempts]}`. `silence`: `{class: share}`, 0.003 = 0.3 %. `count`: what was counted in those seconds; `mean`: what a gauge showed, on the
+average; `null`, and a metric not named, book nothing.
 
-Out comes a decision each time that something in it changed, at most one a quarter of an hour: `verdict` (`go`, `isolate`, `halt`), `odds` to 1 against the
-release, `permits` = how many more devices of each variant may go now, `caps` = at most so many of those in a part of the fleet that has odds against it,
+Out comes a decision each time that something in it changed, at most one a quarter of an hour: `verdict` (`go`, `hold`, `isolate`, `halt`), `odds` to 1 against
+the release, `permits` = how many more devices of each variant may go now, `caps` = at most so many of those in a part of the fleet that has odds against it,
 `limits` = what limits the speed, `at_worst` = how many could still be lost, `because` in words. **A halt is for good**: what comes after it is still weighed,
-and nothing is permitted.
+and nothing is permitted. **On hold**, the fleet is too small for evidence to stop the release or to let it go on, and `because` says what is bad: a person
+decides.
 """
 
 from collections.abc import Iterator, Mapping
@@ -39,10 +44,11 @@ from tidegate.core.nearest import did_you_mean
 from tidegate.rollout.evidence.baseline import from_history
 from tidegate.rollout.evidence.decide import Decision
 from tidegate.rollout.evidence.roster import Roster
-from tidegate.rollout.evidence.settings import DAY_S, HOUR_S, PRESETS
+from tidegate.rollout.evidence.settings import DAY_S, HOUR_S, PRESETS, Harm
 from tidegate.rollout.evidence.strata import USUAL, VARIANT, divide
 from tidegate.rollout.evidence.watch import Watch
-from tidegate.rollout.gates.evidence import meter
+from tidegate.rollout.gates.evidence import SETTINGS, create, held, meter
+from tidegate.rollout.limits import read_settings
 
 #: Longest line, in bytes.
 LINE_MAX: Final = 1 << 20
@@ -67,9 +73,13 @@ class _Line(msgspec.Struct, frozen=True, kw_only=True, tag=str.lower, tag_field=
 
 
 class Begin(_Line, frozen=True, kw_only=True):
-    """`history` = (failures, first attempts) by variant, of earlier releases, oldest first. `silence` = share that falls silent, by connectivity class."""
+    """`settings` = of the evidence guard, but for its preset. `history` = (failures, first attempts) by variant, of earlier releases, oldest first.
+
+    `silence` = share that falls silent, by connectivity class.
+    """
 
     preset: Word = "normal"
+    settings: Annotated[dict[Word, int | float | str], Meta(max_length=16)] = {}
     attributes: Annotated[tuple[Word, ...], Meta(min_length=1, max_length=8)] = USUAL
     history: Annotated[tuple[dict[Word, tuple[Count, Count]], ...], Meta(max_length=100)] = ()
     silence: dict[Word, Share] = {}
@@ -111,12 +121,26 @@ class Crashed(_Named, frozen=True, kw_only=True):
     """It crashed later."""
 
 
+class Measured(_Named, frozen=True, kw_only=True):
+    """It measured `count` in `seconds`, or the `mean` of a gauge."""
+
+    metric: Word
+    seconds: Annotated[int, Meta(ge=1, le=2**31)]
+    count: float | None = None
+    mean: float | None = None
+
+    @property
+    def amount(self) -> float | None:
+        """Return what is booked: a gauge counts for as long as it was so."""
+        return self.count if self.mean is None else self.mean * self.seconds
+
+
 class Tick(_Line, frozen=True, kw_only=True):
     """Time went by."""
 
 
 Line: TypeAlias = (
-    Begin | Device | Seen | Permit | Refund | Failed | Confirmed | Crashed | Tick
+    Begin | Device | Seen | Permit | Refund | Failed | Confirmed | Crashed | Measured | Tick
 )  # fmt: skip
 _READ: Final = msgspec.json.Decoder(Line)
 _MILLION: Final = 1_000_000
@@ -155,6 +179,7 @@ class Gate:
 
     def __init__(self) -> None:
         self._begun: Begin | None = None
+        self._harm = PRESETS["normal"]
         self._fleet: list[Device] = []
         self._roster: Roster | None = None
         self._next = 0
@@ -165,6 +190,8 @@ class Gate:
         self._said: dict[str, Any] = {}
         #: The release is to be stopped; it stays so.
         self.halted = False
+        #: Evidence can neither stop it nor let it go on: a person decides.
+        self.held = False
 
     def read(self, line: bytes | str) -> Iterator[dict[str, Any]]:
         """Take one line and give the decisions that are due by its time.
@@ -195,7 +222,7 @@ class Gate:
                 roster.ignored["future"] = roster.ignored.get("future", 0) + len(self._ahead)
         yield {
             "end": True,
-            "verdict": "halt" if self.halted else "go",
+            "verdict": "halt" if self.halted else "hold" if self.held else "go",
             "devices": len(roster.devices) if roster else 0,
             "ignored": dict(roster.ignored) if roster else {},
         }
@@ -211,6 +238,8 @@ class Gate:
             return []
         if isinstance(line, Begin):
             raise RequestError("request.invalid", "a gate begins once: one rollout a run")
+        if isinstance(line, Measured) and line.count is not None and line.mean is not None:
+            raise RequestError("request.invalid", "measured: either a count or a mean")
         if isinstance(line, Device) and self._roster is None:
             _check_jump(begun.at, line.at)
             self._fleet.append(line)
@@ -247,9 +276,10 @@ class Gate:
             raise RequestError(
                 "request.invalid", f'attributes: different ones, "{VARIANT}" the first'
             )
+        self._harm = _harm(line)
         self._begun = line
         self._times = _Times(line.at)
-        self._next = line.at + PRESETS[line.preset].tick_s
+        self._next = line.at + self._harm.tick_s
 
     def _started(self, begun: Begin) -> Roster:
         """Return the roster; the devices told so far become the fleet when it is asked for first."""
@@ -259,7 +289,7 @@ class Gate:
         for one in {one.device: one for one in reversed(self._fleet)}.values():
             profile = tuple(one.values.get(name, "other") for name in begun.attributes)
             census[profile] = census.get(profile, 0) + 1
-        harm = PRESETS[begun.preset]
+        harm = self._harm
         silence = {name: round(share * _MILLION) for name, share in begun.silence.items()}
         scheme = divide(census, begun.attributes, harm.strata)
         watch = Watch(scheme, harm, from_history(begun.history, silence), begun.at)
@@ -284,22 +314,35 @@ class Gate:
 
     def _of(self, roster: Roster, decision: Decision) -> dict[str, Any]:
         self.halted = self.halted or decision.verdict == "halt"
+        waits = held(decision)
+        self.held = waits is not None and not self.halted
         book = roster.watch.book
         open_: Mapping[str, int] = {} if self.halted else decision.permits
         names = {one: book.scheme.strata[one].name for one in decision.caps}
         said: dict[str, Any] = {
             "at": decision.at,
-            "verdict": "halt" if self.halted else decision.verdict,
+            "verdict": "halt" if self.halted else "hold" if self.held else decision.verdict,
             "odds": round(decision.odds, 1),
             "permits": {name: count for name, count in open_.items() if count},
             "caps": {} if self.halted else {names[one]: n for one, n in decision.caps.items()},
             "limits": "halted" if self.halted else decision.limits,
             "at_worst": decision.at_worst,
-            "because": meter(decision, book.harm),
+            "because": waits.text if waits and self.held else meter(decision, book.harm),
         }
         if decision.blame is not None:
             said["blame"] = decision.blame.name or "the release"
         return said
+
+
+def _harm(line: Begin) -> Harm:
+    """Return what is tolerated.
+
+    Raises:
+        RequestError: `request.invalid`: a setting that the evidence guard does not have, or cannot be.
+    """
+    known = {name: one for name, one in SETTINGS.items() if name not in {"preset", "replaces"}}
+    read = read_settings(known, line.settings, "settings")
+    return create(preset=line.preset, replaces="none", **read).harm
 
 
 def _check_jump(clock: int, at: int) -> None:
@@ -325,5 +368,9 @@ def _tell(roster: Roster, line: Line) -> None:
             roster.confirmed(line.device, line.at)
         case Crashed():
             roster.crashed(line.device, line.at)
+        case Measured() if line.amount is not None:
+            roster.measured(line.device, line.at, line.metric, line.amount, line.seconds)
+        case Measured():
+            roster.seen(line.device, line.at)
         case _:
             pass

@@ -202,3 +202,88 @@ def test_what_runs_ahead_is_kept_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) 
     gate, _ = played([*fleet(), *liar])
     assert len(gate._ahead) == 50
     assert list(gate.end())[-1]["ignored"] == {"future": 200}
+
+
+def _batteries(drained: float, *, named: bool = True) -> Iterable[str]:
+    """Eighty of four hundred devices get it on the third day; each says every four hours what its battery showed."""
+    settings = {"metrics": "-battery"} if named else {}
+    yield line("begin", 0, settings=settings)
+    yield from fleet()[1:]
+    for hours in range(4, 9 * 24, 4):
+        at = hours * HOUR
+        if hours == 48:
+            yield from (one for n in range(80) for one in update(n, at, "confirmed"))
+        for n in range(400):
+            low = drained if n < 80 and hours > 48 else 0.0
+            mean = 4.0 + 0.001 * (n % 7) - low
+            yield line("measured", at + 900, device=f"d{n}", metric="battery", seconds=4 * HOUR, mean=mean)  # fmt: skip
+        yield line("tick", at + 1800)
+
+
+def test_a_metric_that_gets_worse_after_the_update_stops_it_and_one_that_does_not_does_not() -> (
+    None
+):
+    bad, said = played(_batteries(0.5))
+    assert bad.halted
+    assert "metric -battery" in said[-1]["because"]
+    assert not played(_batteries(0.0))[0].halted
+    assert not played(_batteries(0.5, named=False))[0].halted, "nobody asked for it"
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"count": None},
+        {"mean": None},
+        {"count": 1e300},
+        {"count": -5},
+        {"mean": 3.5, "metric": "unheard_of"},
+    ],
+)
+def test_a_metric_that_is_no_number_or_not_named_is_a_sign_of_life_and_no_more(
+    more: dict[str, Any],
+) -> None:
+    told = line("measured", 60, **{"device": "d1", "metric": "errors", "seconds": 60, **more})
+    gate, _ = played([*fleet(20), told, line("tick", HOUR)])
+    assert not gate.halted
+    assert list(gate.end())[-1]["ignored"] == {}
+
+
+@pytest.mark.parametrize(
+    ("bad", "says"),
+    [
+        (line("begin", 0, settings={"ods": 10}), 'no setting "ods"; did you mean "odds"?'),
+        (line("begin", 0, settings={"preset": "fast"}), 'no setting "preset"'),
+        (line("begin", 0, settings={"odds": 1}), "odds must be 2 or more"),
+        (line("begin", 0, settings={"metrics": "A b"}), "is no name of a metric"),
+    ],
+)
+def test_settings_are_those_of_the_evidence_guard(bad: str, says: str) -> None:
+    with pytest.raises(RequestError, match=says):
+        played([bad])
+
+
+def test_a_count_and_a_mean_at_once_are_refused() -> None:
+    both = line("measured", 60, device="d1", metric="errors", seconds=60, count=1, mean=1)
+    with pytest.raises(RequestError, match="either a count or a mean"):
+        played([*fleet(3), both])
+
+
+def test_the_odds_at_which_it_halts_can_be_set() -> None:
+    told = [one for n in range(8) for one in update(n, 60 * n, "failed" if n % 3 else "confirmed")]
+    events = [*fleet()[1:], *in_order(told), line("tick", 6 * HOUR)]
+    early, said = played([line("begin", 0, settings={"odds": 10}), *events])
+    late, _ = played([line("begin", 0, settings={"odds": 10**9}), *events])
+    assert (early.halted, late.halted) == (True, False)
+    assert any("halts at 10 : 1" in one["because"] for one in said)
+
+
+def test_a_handful_that_cannot_be_proved_is_held_and_not_called_good() -> None:
+    lines = [*fleet(3), line("tick", HOUR), *update(0, HOUR + 60, "failed"), line("tick", 9 * HOUR)]
+    gate, said = played(lines)
+    assert (gate.halted, gate.held) == (False, True)
+    assert said[-1]["verdict"] == "hold"
+    assert said[-1]["permits"] == {}
+    assert "1 of 1 devices" in said[-1]["because"]
+    assert list(gate.end())[-1]["verdict"] == "hold"
