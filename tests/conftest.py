@@ -6,7 +6,9 @@ A reason that begins with `foreign:` names a check-out of somebody else's tests:
 """
 
 import os
+import signal
 from collections.abc import Generator
+from types import FrameType
 
 import pytest
 
@@ -47,6 +49,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         choices=("sqlite", "postgres", "both"),
         help="run the suites of the server over this store, in place of what each chooses",
     )
+
+
+def _end(number: int, _: FrameType | None) -> None:
+    pytest.exit("ended from outside", 128 + number)
+
+
+def pytest_configure() -> None:
+    """End in order when told to (`timeout`, a supervisor): servers that tests began would go on without anybody else."""
+    signal.signal(signal.SIGTERM, _end)
 
 
 @pytest.hookimpl(wrapper=True)
