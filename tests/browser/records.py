@@ -407,8 +407,11 @@ class Records:
 
     # --- what releases are made of ---
 
-    def components(self, name: str, below: str, cursor: str, now: int) -> v.ComponentsPage:
+    def components(
+        self, name: str, below: str, cursor: str, now: int, sight: Sight = SEES_ALL
+    ) -> v.ComponentsPage:
         """Return the devices that run an old openssl."""
+        del sight
         if not name:
             return v.ComponentsPage(now)
         if name.startswith("pkg:%"):
@@ -463,8 +466,9 @@ class Records:
             releases=("gw1-2.5.0", "gw1-2.4.2", "gw1-2.4.1", "gw1-2.4.0"),
         )  # fmt: skip
 
-    def advisories(self, cursor: str, now: int) -> v.AdvisoriesPage:
+    def advisories(self, cursor: str, now: int, sight: Sight = SEES_ALL) -> v.AdvisoriesPage:
         """Return two advisories."""
+        del sight
         listed = tuple(self._advisory(now, number) for number in (1, 2))
         return v.AdvisoriesPage(now, listed, 61, 23_929, 1, next_cursor="2")
 
@@ -492,8 +496,9 @@ class Records:
             now, rows, actor, action, thing, 48_115, signed, verdict if check else None, "48112"
         )
 
-    def advisory(self, number: int, now: int) -> v.AdvisoryPage | None:
+    def advisory(self, number: int, now: int, sight: Sight = SEES_ALL) -> v.AdvisoryPage | None:
         """Return an advisory with a finding that stands and one that is silenced."""
+        del sight
         if number not in {1, 2}:
             return None
         loud = FindingFacts(

@@ -250,10 +250,21 @@ def _found(
 # --- telling -----------------------------------------------------------------------------------------------------------
 
 
+#: Products that are seen; None = all of them.
+Products = frozenset[str] | None
+
+
 def listed(
-    conn: Connection, *, release: str = "", before: int = 0, limit: int = 50
+    conn: Connection,
+    *,
+    release: str = "",
+    before: int = 0,
+    limit: int = 50,
+    products: Products = None,
 ) -> tuple[list[AdvisoryFacts], int]:
     """Return advisories, the latest import first, and the cursor of the next page (0 = there is none).
+
+    Who sees some products only is shown those that concern a release of them; such a page may be shorter, even empty, and another one follow.
 
     Raises:
         RequestError: `request.not_found`: no such release.
@@ -261,7 +272,8 @@ def listed(
     release_id = _release_id(conn, release) if release else 0
     found = rows.advisories(conn, before=before, limit=limit + 1, release_id=release_id)
     more = int(found[limit - 1]["id"]) if len(found) > limit else 0
-    return _facts(conn, found[:limit], release_id), more
+    facts = _facts(conn, found[:limit], release_id, products)
+    return [one for one in facts if products is None or one.findings], more
 
 
 def of_release(conn: Connection, release_id: int, limit: int = 100) -> list[AdvisoryFacts]:
@@ -274,13 +286,16 @@ def _rank(one: AdvisoryFacts) -> int:
     return SEVERITIES.index(one.severity) if one.severity else len(SEVERITIES)
 
 
-def shown(conn: Connection, number: int) -> AdvisoryFacts:
-    """Return an advisory.
+def shown(conn: Connection, number: int, products: Products = None) -> AdvisoryFacts:
+    """Return an advisory; to who sees some products only there is none that does not concern them.
 
     Raises:
         RequestError: `request.not_found`.
     """
-    return _facts(conn, [_row(conn, number)], 0)[0]
+    found = _facts(conn, [_row(conn, number)], 0, products)[0]
+    if products is not None and not found.findings:
+        raise RequestError("request.not_found", f"no advisory {number}")
+    return found
 
 
 def number_of(conn: Connection, name: str) -> int:
@@ -297,7 +312,7 @@ def number_of(conn: Connection, name: str) -> int:
     return int(found["id"])
 
 
-def findings(conn: Connection, number: int) -> list[FindingFacts]:
+def findings(conn: Connection, number: int, products: Products = None) -> list[FindingFacts]:
     """Return what an advisory concerns, the newest release first; loud ones before silenced ones.
 
     Raises:
@@ -305,16 +320,16 @@ def findings(conn: Connection, number: int) -> list[FindingFacts]:
     """
     row = _row(conn, number)
     installed = Installed(conn)
-    found = rows.findings(conn, [number])
+    found = _seen(rows.findings(conn, [number]), products)
     return sorted(
         (_finding(str(row["name"]), one, installed) for one in found),
         key=lambda one: one.status in model.SILENT,
     )
 
 
-def exposed(conn: Connection) -> tuple[int, int]:
+def exposed(conn: Connection, products: Products = None) -> tuple[int, int]:
     """Return how many devices run something that an advisory concerns and nothing silences, and how many such advisories there are."""
-    loud = rows.loud_findings(conn, model.SILENT)
+    loud = _seen(rows.loud_findings(conn, model.SILENT), products)
     return Installed(conn).devices(loud), len({one["advisory_id"] for one in loud})
 
 
@@ -333,10 +348,16 @@ def _finding(name: str, row: Mapping[str, Any], installed: Installed) -> Finding
     )
 
 
-def _facts(conn: Connection, found: list[Row], release_id: int) -> list[AdvisoryFacts]:
+def _seen(found: Iterable[Row], products: Products) -> list[Row]:
+    return [one for one in found if products is None or one["product"] in products]
+
+
+def _facts(
+    conn: Connection, found: list[Row], release_id: int, products: Products = None
+) -> list[AdvisoryFacts]:
     installed = Installed(conn)
     mine: dict[int, list[Row]] = {int(row["id"]): [] for row in found}
-    for one in rows.findings(conn, mine, release_id) if mine else []:
+    for one in _seen(rows.findings(conn, mine, release_id), products) if mine else []:
         mine[int(one["advisory_id"])].append(one)
     return [_advisory(row, mine[int(row["id"])], installed) for row in found]
 

@@ -29,12 +29,14 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
         name: of a part, in any case, or a package URL, of which a version is taken as that version exactly.
         below: only versions older than this; empty for all. A part without a version counts as older.
         product, release: only there.
+        products: what is seen; None = everything.
     """
 
     name: str
     below: str = ""
     product: str = ""
     release: str = ""
+    products: frozenset[str] | None = None
 
 
 class PartFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,7 +103,7 @@ def find(conn: Connection, wanted: Wanted, *, skip: int = 0, limit: int = 50) ->
         parts=tuple(_part(one, installed) for one in page),
         parts_in_all=len(matches),
         groups=_groups(conn, matches),
-        near=() if matches else tuple(rows.parts_near(conn, wanted.name.lower()[:NAME_MAX])),
+        near=() if matches else _near(conn, wanted),
     )
     after = skip + len(page)
     return found, after if after < len(matches) else 0
@@ -177,7 +179,22 @@ def _matching(conn: Connection, wanted: Wanted) -> list[Row]:
     found = rows.parts_called(
         conn, name=name.lower(), key=key, product=wanted.product, release=wanted.release
     )
-    return [one for one in found if _is_wanted(one, version, wanted.below)]
+    return [
+        one
+        for one in found
+        if _is_seen(one["product"], wanted) and _is_wanted(one, version, wanted.below)
+    ]
+
+
+def _near(conn: Connection, wanted: Wanted) -> tuple[str, ...]:
+    """Return names that are near; they are kept for all products together, so only who sees all is told."""
+    if wanted.products is not None:
+        return ()
+    return tuple(rows.parts_near(conn, wanted.name.lower()[:NAME_MAX]))
+
+
+def _is_seen(product: str, wanted: Wanted) -> bool:
+    return wanted.products is None or product in wanted.products
 
 
 def _is_wanted(row: Mapping[str, Any], version: str, limit: str) -> bool:
@@ -206,7 +223,9 @@ def _unknown(conn: Connection, installed: Installed, wanted: Wanted) -> int:
     return sum(
         count
         for (product, counter), count in installed.releases().items()
-        if (product, counter) not in told and wanted.product in {"", product}
+        if (product, counter) not in told
+        and wanted.product in {"", product}
+        and _is_seen(product, wanted)
     )
 
 

@@ -177,15 +177,17 @@ class Reader(Protocol):
         """Return the channels and one page of messages to them; state and cursor are untrusted."""
         ...
 
-    def components(self, name: str, below: str, cursor: str, now: int) -> ComponentsPage:
+    def components(
+        self, name: str, below: str, cursor: str, now: int, sight: Sight = SEES_ALL
+    ) -> ComponentsPage:
         """Return the releases and devices that have a part, below a version; all three texts are untrusted."""
         ...
 
-    def advisories(self, cursor: str, now: int) -> AdvisoriesPage:
+    def advisories(self, cursor: str, now: int, sight: Sight = SEES_ALL) -> AdvisoriesPage:
         """Return one page of advisories; `cursor` is untrusted."""
         ...
 
-    def advisory(self, number: int, now: int) -> AdvisoryPage | None:
+    def advisory(self, number: int, now: int, sight: Sight = SEES_ALL) -> AdvisoryPage | None:
         """Return one advisory."""
         ...
 

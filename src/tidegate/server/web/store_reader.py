@@ -190,14 +190,18 @@ class StoreReader:
         """Return the channels and one page of messages to them."""
         return self._read(lambda conn: notices.page(conn, self._channels, in_state, cursor, now))
 
-    def components(self, name: str, below: str, cursor: str, now: int) -> ComponentsPage:
+    def components(
+        self, name: str, below: str, cursor: str, now: int, sight: Sight = SEES_ALL
+    ) -> ComponentsPage:
         """Return the releases and devices that have a part."""
-        return self._read(lambda conn: supply.components_page(conn, name, below, cursor, now))
+        return self._read(
+            lambda conn: supply.components_page(conn, name, below, cursor, now, sight)
+        )
 
-    def advisories(self, cursor: str, now: int) -> AdvisoriesPage:
+    def advisories(self, cursor: str, now: int, sight: Sight = SEES_ALL) -> AdvisoriesPage:
         """Return one page of advisories."""
-        return self._read(lambda conn: supply.advisories_page(conn, cursor, now))
+        return self._read(lambda conn: supply.advisories_page(conn, cursor, now, sight))
 
-    def advisory(self, number: int, now: int) -> AdvisoryPage | None:
+    def advisory(self, number: int, now: int, sight: Sight = SEES_ALL) -> AdvisoryPage | None:
         """Return one advisory."""
-        return self._read(lambda conn: supply.advisory_page(conn, number, now))
+        return self._read(lambda conn: supply.advisory_page(conn, number, now, sight))

@@ -7,7 +7,7 @@ from litestar.datastructures import UploadFile
 
 from tidegate.core.errors import RequestError
 from tidegate.core.supply.documents import ADVISORY_MAX
-from tidegate.server.scopes import ABOUT, PERMISSION, WHOLE
+from tidegate.server.scopes import ABOUT, LISTED, PERMISSION, WHOLE
 from tidegate.server.web import guard
 from tidegate.server.web.guard import WebRequest
 from tidegate.server.web.pages import Name, Query, not_found
@@ -19,7 +19,7 @@ class SupplyPages(Controller):
 
     include_in_schema = False
 
-    @get("/components", opt={PERMISSION: "fleet.read", ABOUT: WHOLE})
+    @get("/components", opt={PERMISSION: "fleet.read", ABOUT: LISTED})
     async def components(
         self,
         request: WebRequest,
@@ -30,24 +30,28 @@ class SupplyPages(Controller):
     ) -> Response[Any]:
         """Find a part, and the devices that have it."""
         visit = await site.visit(request)
-        page = await site.run(lambda: site.reader.components(q, below, cursor, visit.now))
+        page = await site.run(
+            lambda: site.reader.components(q, below, cursor, visit.now, visit.account.sight)
+        )
         return await site.show(request, visit, "components", page, section="devices")
 
-    @get("/advisories", opt={PERMISSION: "fleet.read", ABOUT: WHOLE})
+    @get("/advisories", opt={PERMISSION: "fleet.read", ABOUT: LISTED})
     async def advisories(
         self, request: WebRequest, site: SiteDep, cursor: Query = ""
     ) -> Response[Any]:
         """List advisories."""
         visit = await site.visit(request)
-        page = await site.run(lambda: site.reader.advisories(cursor, visit.now))
+        page = await site.run(
+            lambda: site.reader.advisories(cursor, visit.now, visit.account.sight)
+        )
         return await site.show(request, visit, "advisories", page, section="releases")
 
-    @get("/advisories/{name:str}", opt={PERMISSION: "fleet.read", ABOUT: WHOLE})
+    @get("/advisories/{name:str}", opt={PERMISSION: "fleet.read", ABOUT: LISTED})
     async def advisory(self, request: WebRequest, site: SiteDep, name: Name) -> Response[Any]:
         """Show one advisory, by its number."""
         visit = await site.visit(request)
         number = int(name) if name.isascii() and name.isdigit() and len(name) < 16 else 0
-        page = await site.run(lambda: site.reader.advisory(number, visit.now))
+        page = await site.run(lambda: site.reader.advisory(number, visit.now, visit.account.sight))
         if page is None:
             raise not_found("advisory", name)
         return await site.show(request, visit, "advisory", page, section="releases")

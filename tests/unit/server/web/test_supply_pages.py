@@ -107,6 +107,33 @@ def test_a_file_is_taken_in_and_seen_on_the_release(chain: Chain, client: Client
     assert "0 devices exposed now" in _text(client, "/advisories")
 
 
+def test_who_sees_some_products_is_told_of_their_parts_and_of_no_others(
+    chain: Chain, client: Client
+) -> None:
+    chain.install(chain.publish(1, {"sbom": bom(OLD)}), "d1", "d2")
+    chain.bring(paper.osv())
+    accounts, now = auth_of(chain.rig.app.services), int(chain.rig.now)
+    for name, grant in (("gina", "product:gw1"), ("otto", "product:other"), ("lara", "group:lab")):
+        accounts.create_account(
+            name, "", "correct horse battery", ROOT, now, grants=[f"viewer@{grant}"]
+        )
+    _sign_in(client, "gina")
+    assert "2 devices run openssl" in _text(client, "/components?q=openssl")
+    assert "CVE-2025-9230" in _text(client, "/advisories/1")
+    assert "those that concern gw1" in _text(client, "/advisories")
+    for name in ("otto", "lara"):
+        _sign_in(client, name)
+        for path in ("/components?q=openssl", "/components?q=libssl", "/advisories"):
+            text = _text(client, path)
+            assert not [one for one in ("gw1", "d1", "libssl3", "2025") if one in text], (
+                name,
+                text,
+            )
+        assert "None concerns what is yours" in _text(client, "/advisories")
+        assert client.get("/advisories/1").status_code == 404
+    assert "your roles are in groups" in _text(client, "/components?q=openssl")
+
+
 @pytest.mark.parametrize("path", ["/advisories/9", "/advisories/x", "/advisories/" + "9" * 30])
 def test_an_advisory_that_is_not_there_is_not_found(client: Client, path: str) -> None:
     assert client.get(path).status_code == 404

@@ -21,7 +21,10 @@ class AttachmentRow:
 
 @dataclass(frozen=True, slots=True)
 class ComponentsPage:
-    """The search for a part. Empty `name` = nothing was asked yet; `problem` says what is wrong with the question."""
+    """The search for a part. Empty `name` = nothing was asked yet; `problem` says what is wrong with the question.
+
+    `narrowed`: not everything is seen, but what belongs to the products in `of`.
+    """
 
     now: int
     name: str = ""
@@ -35,11 +38,13 @@ class ComponentsPage:
     rows: tuple[DeviceFacts, ...] = ()
     near: tuple[str, ...] = ()
     next_cursor: str = ""
+    narrowed: bool = False
+    of: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class AdvisoriesPage:
-    """Advisories, the latest import first; `exposed` devices run something that nothing silences."""
+    """Advisories, the latest import first; `exposed` devices run something that nothing silences. `narrowed` as in `ComponentsPage`."""
 
     now: int
     rows: tuple[AdvisoryFacts, ...] = ()
@@ -47,6 +52,8 @@ class AdvisoriesPage:
     exposed: int = 0
     loud: int = 0
     next_cursor: str = ""
+    narrowed: bool = False
+    of: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
