@@ -15,6 +15,10 @@ from tidegate.rollout.model import Finding, RingProgress, Rollout
 
 #: Not heard for so long: "offline" is why nothing happens.
 _OFFLINE_S: Final = 86_400
+_ENROLLED: Final = {
+    "accepted": "it is accepted",
+    "pending": "it asks to enrol, and nobody has accepted it yet",
+}
 _WHEN_RESTING: Final = {
     "draft": "is a draft",
     "awaiting_approval": "waits for another person's approval",
@@ -281,7 +285,7 @@ def verdict(facts: DeviceFacts, now: int) -> str:
 
 def _accepted(facts: DeviceFacts) -> Check:
     ok = facts.device_state == "accepted"
-    text = "it is accepted" if ok else f"it is {facts.device_state}"
+    text = _ENROLLED.get(facts.device_state, f"it is {facts.device_state}")
     return Check(ok=ok, code="device.accepted" if ok else f"device.{facts.device_state}", text=text)
 
 

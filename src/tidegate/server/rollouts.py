@@ -311,7 +311,8 @@ def _existing(conn: Connection, draft: Draft) -> Row | None:
     )
     if not same:
         raise RequestError(
-            "request.conflict", f"there is a rollout {draft.name} with other content"
+            "request.conflict",
+            f"there is a rollout {draft.name} with other content: give this one another name",
         )
     return old
 

@@ -33,7 +33,7 @@ def _with(**changes: Any) -> DeviceFacts:
 @pytest.mark.parametrize(
     ("changes", "code", "part"),
     [
-        ({"device_state": "pending"}, "device.pending", "it is pending"),
+        ({"device_state": "pending"}, "device.pending", "nobody has accepted it yet"),
         ({"device_state": "quarantined"}, "device.quarantined", "it is quarantined"),
         ({"last_seen": 0}, "device.seen", "never heard"),
         ({"last_seen": NOW - 3 * 86_400}, "device.seen", "offline: last heard 3 d ago"),

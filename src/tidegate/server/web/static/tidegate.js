@@ -24,6 +24,7 @@
   const family = () => getComputedStyle(document.body).fontFamily;
   const drawn = new WeakMap();
 
+  const WHOLE = [0, 1, 2, 3, 4, 5, 6, 7].flatMap((n) => [1, 2, 5].map((k) => k * 10 ** n));  // there are no half devices
   const NICE = [60, 300, 900, 3600, 7200, 21600, 43200, 86400, 172800, 604800, 1209600, 2592000];
   function draw(figure, force) {
     const source = figure.querySelector("script").textContent;
@@ -87,7 +88,7 @@
       series,
       axes: [
         { stroke: c.text, font, grid: { show: false }, ticks: { stroke: c.grid, size: 4 }, size: 26, space: narrow ? 60 : 90, values: (_, v) => v.map(span < 2 * 86400 ? hour : day), incrs: NICE },
-        { stroke: c.text, font, grid: { stroke: c.grid, width: 1 }, ticks: { show: false }, size: 46, space: 34, splits: d.log ? () => logs : stacked ? () => [0, 25, 50, 75, 100] : undefined, values: (_, v) => v.map((n) => stacked ? n + " %" : short(n)), filter: (_, v) => v },
+        { stroke: c.text, font, grid: { stroke: c.grid, width: 1 }, ticks: { show: false }, size: 46, space: 34, incrs: WHOLE, splits: d.log ? () => logs : stacked ? () => [0, 25, 50, 75, 100] : undefined, values: (_, v) => v.map((n) => stacked ? n + " %" : short(n)), filter: (_, v) => v },
       ],
       hooks: { draw: [write] },
       tzDate: (t) => uPlot.tzDate(new Date(t * 1e3), "UTC"),
