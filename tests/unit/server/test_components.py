@@ -20,7 +20,7 @@ def chain(rig: Rig, tmp_path: Path) -> Chain:
     return Chain.on(rig, tmp_path / "lab")
 
 
-def _find(chain: Chain, name: str, below: str = "", **more: str) -> Found:
+def _find(chain: Chain, name: str, below: str = "", **more: Any) -> Found:
     wanted = Wanted(name=name, below=below, **more)
     found, _ = chain.rig.read(lambda conn: components.find(conn, wanted))
     assert isinstance(found, Found)
