@@ -246,6 +246,7 @@ def test_the_time_from_permit_to_outcome_is_told_and_explained() -> None:
     text = _section(told, "How long it took")
     assert "| confirmed | 3 | 10 min 20 s | 10 min 22 s | 11 min 40 s |" in text
     assert "| reverted | 1 | 5 min 4 s | 5 min 4 s | 5 min 4 s |" in text
+    assert "Not in it: 15 devices that confirmed or reverted; their permit and" in text
     assert "health contract for 10 min on end (the warm-up, signed with the release)" in text
 
 

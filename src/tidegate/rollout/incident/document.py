@@ -198,6 +198,8 @@ def _decisions(report: IncidentReport) -> list[Block]:
     if len(people) == 1:
         alone = f"All that people decided here was decided by one of them: {people.pop()}. No second person agreed to it (no four-eyes)."
         said = [Words(alone)]
+    if any(row[-1] == NONE for row in rows):
+        said.append(Words(f"{NONE} under because: what was decided needs no other ground."))
     return [*said, Table(("UTC", "who", "decided", "because"), rows)]
 
 

@@ -228,7 +228,10 @@ def passages(report: IncidentReport) -> list[Block]:
     unmeasured = report.reach.counts.confirmed + report.reach.counts.reverted
     unmeasured -= sum(one.count for one in report.passages)
     if unmeasured > 0:
-        said += f" {counted(unmeasured, 'device')} that confirmed or reverted are not in it: not measured, or not looked at."
+        why = "their permit and their outcome fell into one second of the server's clock"
+        if report.contrast.partial:
+            why = "this report looks at a part of the devices one by one"
+        said += f" Not in it: {counted(unmeasured, 'device')} that confirmed or reverted; {why}."
     return [Table(head, rows, frozenset({1})), Words(said)]
 
 
