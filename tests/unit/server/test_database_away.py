@@ -1,10 +1,11 @@
 """PostgreSQL gone, restarted, reading only, or ending a connection in the midst of a question: whoever asks gets a clear problem with a code, never a 500."""
 
+import contextlib
 import json
 import re
 import signal
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,7 +29,7 @@ from tidegate.core.protocol import (
     TimeRequest,
 )
 from tidegate.server.scopes import PLACES
-from tidegate.server.store import Connection
+from tidegate.server.store import Connection, hot
 from tidegate.server.store.postgres import wire_of
 
 OWNER = ("owner",)
@@ -246,31 +247,58 @@ def test_a_database_of_another_name_is_a_clear_problem_too(house: House) -> None
     assert found.told["data.denied"] == len(house.closed)
 
 
-@pytest.mark.parametrize(("side", "at"), [("_engine", 1), ("_engine", 3), ("_writers", 2)])
-def test_a_connection_that_ends_in_the_midst_of_a_question_is_a_clear_problem(
-    house: House, side: str, at: int
-) -> None:
+@contextlib.contextmanager
+def ending(house: House, side: str, at: int) -> Iterator[Callable[[], None]]:
+    """End a connection when the `at`-th statement comes to it, counted anew whenever what is yielded is called."""
     engine: Engine = getattr(house.rig.app.store, side)
     asked = 0
+
+    def anew() -> None:
+        nonlocal asked
+        asked = 0
+
     with house.database.connect() as other:
 
         def end(conn: Connection, *_: object) -> None:
             nonlocal asked
             asked += 1
-            if asked != at:
-                return
-            pid = wire_of(conn).info.backend_pid
-            other.execute("SELECT pg_terminate_backend(%s, 10000)", (pid,))
+            if asked == at:
+                pid = wire_of(conn).info.backend_pid
+                other.execute("SELECT pg_terminate_backend(%s, 10000)", (pid,))
 
-        wrong, told = [], 0
         event.listen(engine, "before_cursor_execute", end)
         try:
-            for route in house.routes:
-                asked = 0
-                found = unclear(house, [route], AWAY)
-                wrong += found.wrong
-                told += sum(found.told.values())
+            yield anew
         finally:
             event.remove(engine, "before_cursor_execute", end)
+
+
+@pytest.mark.parametrize(("side", "at"), [("_engine", 1), ("_engine", 3), ("_writers", 2)])
+def test_a_connection_that_ends_in_the_midst_of_a_question_is_a_clear_problem(
+    house: House, side: str, at: int
+) -> None:
+    wrong, told = [], 0
+    with ending(house, side, at) as anew:
+        for route in house.routes:
+            anew()
+            found = unclear(house, [route], AWAY)
+            wrong += found.wrong
+            told += sum(found.told.values())
     assert wrong == []
     assert told > 15
+
+
+def test_what_a_device_signed_is_asked_for_again_where_its_key_could_not_be_read(
+    house: House,
+) -> None:
+    device = house.rig.device("signs")
+    body = device.assignment()
+    device.tell("downloading", body)
+    items = device.event("failed", body, reason="download.slow"), device.event("heartbeat")
+    house.rig.app.hot._keys.clear()
+    with ending(house, "_engine", 1):
+        answer = device.ask("POST", "/d/v1/events", EventsRequest(events=items))
+    assert (answer.status, answer.code) == (503, "data.unreachable")
+    assert device.report(*items).acked_seq == device.seq
+    row = house.rig.app.services.fleet.ids.index("signs")
+    assert house.rig.read(lambda conn: hot.updates_of(conn, row))[0].state == "failed"
