@@ -112,13 +112,13 @@ class Operations:
 
     def reach_of(self, name: str, verb: str, detail: Mapping[str, Any], now: int) -> int:
         """Return how many devices a verb would widen a rollout to; 0 for verbs that do not widen."""
-
-        def chosen(conn: Connection, rollout: Rollout, product: str) -> Sample | None:
-            return self.audiences.sample(conn, rollout, product, now)
-
+        chosen = self._sampled(now)
         return self._read(
             lambda conn: rollouts.prepare(conn, name, verb, dict(detail), now, chosen)
         )
+
+    def _sampled(self, now: int) -> Callable[[Connection, Rollout, str], Sample | None]:
+        return lambda conn, rollout, product: self.audiences.sample(conn, rollout, product, now)
 
     def act(
         self,
@@ -211,7 +211,12 @@ class Operations:
         dry_run: bool,
     ) -> Outcome:
         name = draft.name
-        devices = self.reach_of(name, "edit", {}, now)
+        chosen = self._sampled(now)
+        # before and afterwards: the greater of the two is what one person decides about
+        devices = max(
+            self.reach_of(name, "edit", {}, now),
+            self._read(lambda conn: rollouts.reach_when_edited(conn, draft, now, chosen)),
+        )
         return self._act(
             lambda conn: widening.edit(
                 conn, name, draft, actor, reason, self.rules, devices, now, generation=generation

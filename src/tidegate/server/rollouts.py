@@ -235,6 +235,28 @@ def prepare(
     return found.offered
 
 
+def reach_when_edited(
+    conn: Connection,
+    draft: Draft,
+    now: int,
+    sample: Callable[[Connection, Rollout, str], Sample | None] = lambda *_: None,
+) -> int:
+    """Return how many devices a rollout reaches once it is edited to a draft. Reads much, as `prepare` does.
+
+    Raises:
+        RequestError: `request.not_found`.
+    """
+    row = acts.row_of(conn, draft.name)
+    release = acts.release_of(conn, str(row["release"]))
+    meant = fixed.load(conn, row["fixed"]) if row["fixed"] else None
+    chosen = sample(conn, unmade(draft), str(row["product"]))
+    again = draft.delivery.retry_refused
+    return reach.measure(
+        conn, release, draft.policy, now, tuple(row["isolated"]), retry_refused=again, meant=meant,
+        sample=chosen,
+    ).offered  # fmt: skip
+
+
 def act(
     conn: Connection,
     name: str,

@@ -300,7 +300,7 @@ def edit(
     """Replace a rollout's policy. Its release stays. Open requests become void.
 
     Of one that has begun rings keep their names, their order and what is open of them (`rollout.edits`). What only narrows is one person's act, however many
-    devices it is for.
+    devices it is for. One that waits for its time, and is now for more devices than one person may start it for, is a draft again.
 
     Raises:
         RequestError: `request.not_found`, `request.forbidden`, `request.conflict`.
@@ -331,7 +331,9 @@ def edit(
             "request.confirmation_needed", "editing a rollout that has begun needs a reason"
         )
     if not begun:
-        return _edited(conn, row, values, actor.name, reason, now)
+        # It would start by itself, as something else than what was put down for its time.
+        again = row["state"] == "scheduled" and approvals.needed(conn, actor, meant, devices, rules)
+        return _edited(conn, row, values, actor.name, reason, now, draft=again)
     model = planning.model_of(row)
     edits.refitted(model.policy, draft.policy, model.rings)
     delivery = msgspec.convert(row["delivery"], type=DeliveryPolicy)
@@ -362,19 +364,23 @@ def _edited(
     reason: str,
     now: int,
     wider: Sequence[str] = (),
+    *,
+    draft: bool = False,
 ) -> acts.Outcome:
     policy = msgspec.convert(values["policy"], type=Policy)
     model = planning.model_of(row)
     change = dict(values)
     if row["started_at"] is None:
         change["rings"] = planning.plain(engine.first_rings(policy))
-        if row["state"] == "awaiting_approval":
+        if draft or row["state"] == "awaiting_approval":
             change["state"] = "draft"
     else:
         change["rings"] = planning.plain(edits.refitted(model.policy, policy, model.rings))
         change["approvals"] = planning.plain(edits.kept(model.policy, policy, model.approvals))
     fixed.require_same(row["fixed"], model.policy, policy)
     done = f"policy edited, wider: {'; '.join(wider)}" if wider else "policy edited"
+    if draft:
+        done += "; it is a draft again, since to start it takes one more person now"
     text = acts.with_reason(done, reason)
     after = acts.change(conn, row, change, by, "edit", text, now)
     return acts.outcome(after, "edit", text)

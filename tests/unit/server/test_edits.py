@@ -183,3 +183,55 @@ def test_what_is_under_way_goes_on_under_other_terms(desk: Desk) -> None:
     device.run(again)
     device.confirm(again)
     assert desk.rig.tallies(int(desk.row("open")["id"]))["confirmed"] == 1
+
+
+@pytest.mark.parametrize("how", ["edit", "amend"])
+def test_what_was_put_down_for_a_time_for_few_does_not_start_then_for_all(
+    rig: Rig, how: str
+) -> None:
+    """One person may have a rollout to nobody start tomorrow; whom it is for by then is not one person's to say."""
+    rig.publish_trust()
+    rig.release(1)
+    desk = Desk(rig)
+    devices = [rig.device(f"d{number}") for number in range(3)]
+    desk.people("pia", "olga")
+    soon: dict[str, Any] = {"start": desk.now + 3_600}
+    made = desk.create(**ONE_RING, audience="site = nowhere", **soon)
+    assert (made.state, made.request) == ("scheduled", None)
+    if how == "edit":
+        data = {**ONE_RING, **soon}
+        done = desk.operations.edit("gw1-1.1.0", data, OLGA, "for all", desk.now)
+    else:
+        done = _amend(desk, audience="product = gw1")
+    desk.rig.now += 3_601
+    desk.tick()
+    assert (done.state, desk.row()["state"]) == ("draft", "draft")
+    assert not any(one.poll().work for one in devices)
+    assert desk.act("start").request is not None
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_an_edit_is_counted_by_whom_it_is_for_afterwards(rig: Rig, begun: bool) -> None:
+    """A rollout that one person may start for one device is not edited by one person to be for all."""
+    rig.publish_trust()
+    rig.release(1)
+    desk = Desk(rig)
+    devices = [rig.device(f"d{number}") for number in range(6)]
+    desk.people("pia", "olga")
+    desk.operations.rules = msgspec.structs.replace(
+        desk.operations.rules, above_devices=2, above_share_bp=10_000
+    )
+    more: dict[str, Any] = {} if begun else {"start": desk.now + 3_600}
+    made = desk.create(**ONE_RING, audience=f"id = {devices[0].id}", **more)
+    assert (made.state, made.request) == ("active" if begun else "scheduled", None)
+    done = _amend(desk, audience="product = gw1")
+    rig.now += 3_601
+    desk.tick()
+    assert not devices[3].poll().work
+    if begun:
+        assert done.request is not None
+        desk.operations.decide(done.request, PIA, "seen", desk.now, approve=True)
+        assert devices[3].poll().work
+    else:
+        assert (done.state, desk.row()["state"]) == ("draft", "draft")
+        assert _amend(desk, audience=f"id = {devices[1].id}").request is None
