@@ -41,6 +41,7 @@ from tidegate.server.store import (
     rollout_rows,
 )
 from tidegate.server.store.migrations import HEAD, schema_version
+from tidegate.server.tokens import SKEW_S
 
 #: Less free space than this is warned of, in bytes.
 SPACE_MIN: Final = 1 << 30
@@ -205,6 +206,12 @@ def _clock(scene: Scene) -> Iterator[Check]:
         behind = format_duration(newest - scene.now)
         text = f"{behind} behind the newest metadata"
         yield Check(name="clock", level="failed", text=text, fix="set the clock right")
+        return
+    off = opening.ahead_s(scene.conn)
+    if abs(off) > SKEW_S:
+        way = "ahead of" if off > 0 else "behind"
+        text = f"{format_duration(abs(off))} {way} the database's clock"
+        yield Check(name="clock", level="failed", text=text, fix="set both clocks by NTP")
         return
     shown = datetime.fromtimestamp(scene.now, UTC).strftime("%Y-%m-%d %H:%M UTC")
     yield Check(name="clock", level="ok", text=f"{shown}, after everything that was signed")

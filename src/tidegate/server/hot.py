@@ -281,7 +281,7 @@ class HotApp:
         key = await self._key(row) if signed else None
         opened, refused = telemetry.open_items(request.events, self._fleet.ids[row], key)
 
-        proved = now - self._fleet.session_at[row] <= _PROVED_S
+        proved = self._tokens.agreed(now) - self._fleet.session_at[row] <= _PROVED_S
 
         def work(conn: Connection) -> telemetry.Accepted:
             quotas.count_events(conn, [one.body.kind for one in opened], now)

@@ -423,7 +423,7 @@ def begin_session(
         "boot_id": body.boot_id,
         "agent": body.agent,
         "last_seen": max(now, device.last_seen),
-        "session_at": now,
+        "session_at": terms.tokens.agreed(now),
         "session_nonce": body.nonce,
         "trail": msgspec.to_builtins(trail),
     }

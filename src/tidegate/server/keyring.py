@@ -28,7 +28,7 @@ def turn(
     """
     if tokens.has_key(now):
         return
-    day = now // DAY_S
+    day = tokens.agreed(now) // DAY_S
     identity_rows.add_salt(conn, day, randomness(SALT_BYTES))
     identity_rows.drop_salts(conn, day - lifetime_s // DAY_S - 1)
     load(conn, tokens)

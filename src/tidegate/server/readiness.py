@@ -24,6 +24,7 @@ from tidegate.core.errors import ConfigError, TidegateError
 from tidegate.server.calendar import calendar
 from tidegate.server.services import Services
 from tidegate.server.store import Connection, admin_log, release_queries, rollout_rows
+from tidegate.server.tokens import SKEW_S
 
 #: An answer is good for so long, in seconds: whoever asks more often costs nothing.
 KEPT_S: Final = 2.0
@@ -105,6 +106,7 @@ class Readiness:
             *_guarded("keys", self._keys),
             *_guarded("metadata", lambda: self._metadata(now)),
             *_guarded("planner", lambda: self._planner(now)),
+            *_guarded("clock", self._clock),
         ]
         ready = all(one.level != "failed" for one in checks)
         return Answer(ready=ready, checks=tuple(checks))
@@ -178,6 +180,14 @@ class Readiness:
         ]
         text = "; ".join(said for _, said in wrong)
         yield Finding(name="metadata", level="warning" if wrong else "ok", text=text)
+
+    def _clock(self) -> Iterator[Finding]:
+        """Warn of a clock that is far from the database's: whose of the two is right nobody here can tell. Nothing is said where they agree."""
+        off = self._services.store.ahead_s
+        if abs(off) > SKEW_S:
+            way = "ahead of" if off > 0 else "behind"
+            text = f"{abs(off)} s {way} the database's: devices' sessions go by that one"
+            yield Finding(name="clock", level="warning", text=text)
 
     def _planner(self, now: int) -> Iterator[Finding]:
         """Say whether the planner looked lately: here, or in whichever process has its lease."""

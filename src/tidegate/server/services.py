@@ -200,7 +200,7 @@ def _open(
             repository=repository,
             ways=Ways(repository, Nearby(blobs, folder / "near")),
             fleet=Fleet(),
-            tokens=Tokens(keys.secret, randomness, settings.tenant_number),
+            tokens=Tokens(keys.secret, randomness, settings.tenant_number, lambda: opened.ahead_s),
             clock=clock,
             randomness=randomness,
         )

@@ -22,7 +22,7 @@ DAY_S: Final = 86_400
 NONCE_S: Final = 120
 #: So many used nonces are kept without a look at their age.
 _USED_FEW: Final = 10_000
-#: A token may have been issued so many seconds ahead of this server's clock, by another replica.
+#: A token may have been issued so many seconds ahead of this server's clock, by another replica. A clock that is farther off is not gone by.
 SKEW_S: Final = 300
 
 
@@ -39,15 +39,35 @@ class Tokens:
     """Issues and checks tokens and nonces."""
 
     def __init__(
-        self, secret: bytes, randomness: Callable[[int], bytes], tenant_number: int = 0
+        self,
+        secret: bytes,
+        randomness: Callable[[int], bytes],
+        tenant_number: int = 0,
+        ahead: Callable[[], int] = lambda: 0,
     ) -> None:
-        """Take the server's secret (32 bytes or more), a source of unpredictable bytes, and the number of the devices' tenant; 0 = the default one."""
+        """Take what tokens are made with.
+
+        Args:
+            secret: of the server, 32 bytes or more.
+            randomness: a source of unpredictable bytes.
+            tenant_number: of the devices' tenant; 0 = the default one.
+            ahead: how far this machine's clock is ahead of the one that all replicas can see, in seconds.
+        """
+        self.ahead = ahead
         self._secret = secret
         self._tenant_number = tenant_number
         self._randomness = randomness
         self._ring: dict[int, bytes] = {}
         self._used: dict[str, int] = {}
         self._look_at = _USED_FEW
+
+    def agreed(self, now: int) -> int:
+        """Return the time that goes into tokens, and that they are held against: this machine's, unless that is far from what the other replicas go by.
+
+        A session from a clock an hour ahead would be refused by everybody else, and no other could follow it, until they are there too.
+        """
+        off = self.ahead()
+        return now - off if abs(off) > SKEW_S else now
 
     # --- the ring -----------------------------------------------------------------------------------------------------
 
@@ -59,7 +79,7 @@ class Tokens:
 
     def has_key(self, now: int) -> bool:
         """Say whether there is a key of today's."""
-        return now // DAY_S in self._ring
+        return self.agreed(now) // DAY_S in self._ring
 
     # --- tokens -------------------------------------------------------------------------------------------------------
 
@@ -69,6 +89,7 @@ class Tokens:
         Raises:
             KeyError: the ring has no key of today's (`keyring.turn` makes it).
         """
+        now = self.agreed(now)
         day = now // DAY_S
         head = _FIELDS.pack(
             row, self._tenant_number, key_gen & 0xFFFF, now, now + lifetime_s, day & 0xFF
@@ -80,6 +101,7 @@ class Tokens:
         """Return what a token (untrusted) says, or None: not ours, of another tenant or time, or of a key that is gone."""
         if token[:3] != _PREFIX:
             return None
+        now = self.agreed(now)
         try:
             raw = base64.b64decode(token[3:], b"-_", validate=True)
         except (binascii.Error, ValueError):
@@ -103,7 +125,7 @@ class Tokens:
 
     def nonce(self, now: int) -> str:
         """Make a nonce that only this server can have made."""
-        head = struct.pack(">I", now & 0xFFFFFFFF) + self._randomness(4)
+        head = struct.pack(">I", self.agreed(now) & 0xFFFFFFFF) + self._randomness(4)
         return (head + self._stamp(head)).hex()
 
     def take_nonce(self, nonce: str, now: int) -> bool:
@@ -114,7 +136,7 @@ class Tokens:
             return False
         if len(raw) != 16 or not hmac.compare_digest(self._stamp(raw[:8]), raw[8:]):
             return False
-        made = nonce_made(nonce)
+        now, made = self.agreed(now), nonce_made(nonce)
         if not made <= now <= made + NONCE_S or nonce in self._used:
             return False
         self._forget_old(now)

@@ -19,6 +19,7 @@ from tidegate.core.protocol import (
 from tidegate.server.operations import Operations
 from tidegate.server.store import Connection
 from tidegate.server.store.raw import raw_connection
+from tidegate.server.tokens import SKEW_S, Tokens
 
 HOUR_S = 3_600
 
@@ -85,3 +86,36 @@ def _halt(rig: Rig, at: int) -> None:
     services = rig.app.services
     Operations(services).act("r-gw1-1.1.0", "halt", OLGA, "why", at, detail={})
     services.store.settle()
+
+
+@pytest.mark.parametrize("by_s", [HOUR_S, -HOUR_S])
+def test_a_session_of_a_replica_whose_clock_is_off_is_one_for_the_others_too(
+    pair: Pair, by_s: int
+) -> None:
+    here, there = pair.device()
+    pair.two.now += by_s
+    pair.two.app.services.tokens.ahead = lambda: by_s  # as it measures it, where there is a server
+
+    def both_know(token: str) -> bool:
+        here.token = there.token = token
+        for rig in (pair.one, pair.two):
+            rig.app.store.settle()
+        return [one.ask("GET", "/d/v1/poll").status for one in (here, there)] == [200, 200]
+
+    assert both_know(here.token), "from before"
+    there.log_in()
+    late = there.token
+    assert both_know(late), "from the one that is off"
+    for rig in (pair.one, pair.two):
+        rig.now += 1
+    here.log_in()
+    assert both_know(here.token), "and the next one, from the other"
+    here.token = there.token = late
+    assert [one.ask("GET", "/d/v1/poll").status for one in (here, there)] == [401, 401]
+
+
+def test_a_clock_that_is_a_little_off_is_gone_by() -> None:
+    tokens = Tokens(b"s" * 32, bytes, ahead=lambda: SKEW_S)
+    assert tokens.agreed(10_000) == 10_000
+    tokens.ahead = lambda: -SKEW_S - 1
+    assert tokens.agreed(10_000) == 10_000 + SKEW_S + 1

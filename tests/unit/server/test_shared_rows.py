@@ -12,6 +12,7 @@ from tests.unit.server.rig import Device, Rig
 from tests.unit.server.test_shared import Pair, within
 
 from tidegate.core.errors import BusyError
+from tidegate.server.readiness import Readiness
 from tidegate.server.store import Change, Connection, changes, shared, shared_rows
 from tidegate.server.store.postgres import PostgresStore, open_store
 from tidegate.server.store.raw import raw_connection
@@ -188,3 +189,20 @@ def test_after_a_halt_the_other_grants_nothing_though_its_follower_is_stuck(pair
         assert not act.is_alive()
     assert within(10, lambda: store.fresh)
     assert "halted" in Device(pair.two, "d1", token=here.token, seq=there.seq).permit(body).because
+
+
+def test_how_far_the_clock_is_from_the_databases_is_measured_and_told(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services = pair.two.app.services
+    readiness = Readiness(services, ticking=False)
+    assert "clock" not in {one.name for one in readiness.look(int(pair.two.now)).checks}
+    plain = time.time
+    monkeypatch.setattr("tidegate.server.store.shared_rows.time.time", lambda: plain() + 3_600)
+    assert within(10, lambda: abs(services.store.ahead_s - 3_600) <= 2)
+    assert services.tokens.agreed(7_200) == pytest.approx(3_600, abs=2)
+    later = Readiness(services, ticking=False).look(int(pair.two.now))
+    found = next(one for one in later.checks if one.name == "clock")
+    assert found.level == "warning"
+    assert "ahead of the database's" in found.text
+    assert later.ready

@@ -84,6 +84,11 @@ class Store(Protocol):
         """Say whether what subscribers keep in memory is as the database is, but for a few seconds at most."""
         ...
 
+    @property
+    def ahead_s(self) -> int:
+        """Return how far this machine's clock is ahead of the database's, in seconds, as it was seen last; 0 where the database is here."""
+        ...
+
     def settle(self) -> None:
         """Wait until what was committed here counts in every process: it has been seen there, or nothing is begun there by what was before."""
         ...

@@ -1,6 +1,7 @@
 """Which store: PostgreSQL where an address is given, else a file in the data directory."""
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -107,6 +108,14 @@ def schema(folder: Path, url: str, tenant: str = DEFAULT) -> str | None:
         return None
     with looking(folder, url, tenant) as conn:
         return schema_version(conn)
+
+
+def ahead_s(conn: Connection) -> int:
+    """Return how far this machine's clock is ahead of the database server's, in seconds; 0 for a file."""
+    if not is_postgres(conn):
+        return 0
+    found = conn.exec_driver_sql("SELECT extract(epoch FROM clock_timestamp())").scalar_one()
+    return round(time.time() - float(found))
 
 
 def drop(url: str, tenant: str) -> None:

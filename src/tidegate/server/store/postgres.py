@@ -140,8 +140,8 @@ class PostgresStore(Writer):
         self._engine = _engine(own, _connector(place, reading=True), readers=readers)
         self._lock = lock_of(place.tenant)
         with translated():
-            ground = RowGround(_connector(place, alone=True), place.tenant)
-            self._shared = Shared(ground, self._hear, place.tenant, self._look_back)
+            self._ground = RowGround(_connector(place, alone=True), place.tenant)
+            self._shared = Shared(self._ground, self._hear, place.tenant, self._look_back)
         self._hold: Callable[[Connection], object] = lambda _: None
         #: Whether it is not known yet if the writer's connection leads to a database that went back.
         self._unsure = False
@@ -176,6 +176,11 @@ class PostgresStore(Writer):
     def fresh(self) -> bool:
         """Say whether what subscribers keep in memory is as the database is, but for a few seconds at most."""
         return self._shared.fresh
+
+    @property
+    def ahead_s(self) -> int:
+        """Return how far this machine's clock is ahead of the database server's, in seconds; looked at with every beat."""
+        return self._ground.ahead_s
 
     def settle(self) -> None:
         """Wait until what was committed here counts in every process: it has been seen there, or nothing is begun there by what was before."""

@@ -36,7 +36,7 @@ _NEWEST: Final = "SELECT coalesce(max(seq), 0) FROM change"
 _PUT: Final = (
     "INSERT INTO peer (tenant, name, seen, beat, at) VALUES (?, ?, ?, 1, extract(epoch FROM now())::bigint) "
     "ON CONFLICT (name) DO UPDATE SET seen = excluded.seen, beat = peer.beat + 1, at = excluded.at "
-    "RETURNING beat"
+    "RETURNING beat, extract(epoch FROM clock_timestamp())"
 )
 _BEAT: Final = "SELECT beat FROM peer WHERE name = ?"
 _CLEAR: Final = "DELETE FROM peer WHERE at < extract(epoch FROM now())::bigint - ?"
@@ -52,6 +52,8 @@ class RowGround:
         self._tenant = tenant
         self._name = uuid.uuid4().hex
         self._beaten = (-1, 0.0)
+        #: How far this machine's clock is ahead of the database's, in seconds.
+        self.ahead_s = 0
         #: The newest of its own beats that is known to be committed.
         self._beat = 0
         #: The beat of each other process, and when it was first seen.
@@ -113,6 +115,7 @@ class RowGround:
     def _say(self, raw: Raw, seq: int) -> None:
         said = raw.execute(_PUT, (self._tenant, self._name, seq)).fetchone()
         self._beat = int(said[0])
+        self.ahead_s = round(time.time() - float(said[1]))
         raw.execute(_CLEAR, (GONE_S,))
 
     def _observe(self, raw: Raw) -> dict[str, int]:

@@ -92,6 +92,11 @@ class SqliteStore(Writer):
         """Say whether what subscribers keep in memory is as the database is, but for a few seconds at most."""
         return self._shared is None or self._shared.fresh
 
+    @property
+    def ahead_s(self) -> int:
+        """Return 0: the database has no clock but this machine's."""
+        return 0
+
     def settle(self) -> None:
         """Wait until what was committed here counts in every process: it has been seen there, or nothing is begun there by what was before."""
         if self._shared is not None:
