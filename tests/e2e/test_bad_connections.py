@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from tests.e2e.served import Served, serving
+from tests.e2e.stranger import Stranger, give_claim
 
 HELD_MAX = 60
 HEAD_S = 15
@@ -158,3 +159,26 @@ def test_a_proxy_that_is_trusted_is_not_counted(tmp_path: Path) -> None:
     with serving(tmp_path / "data", "--config", str(config)) as one, held(one, 20) as kept:
         assert not any(is_over(each, 0.05) for each in kept)
         assert one.ask("GET", "/healthz")[0] == 200
+
+
+def test_a_device_that_reads_nothing_holds_eight_downloads_and_not_more(served: Served) -> None:
+    content, name = 32 << 20, "ab" * 32
+    blob = served.data / "blobs" / name[:2] / name
+    blob.parent.mkdir()
+    with blob.open("wb") as file:
+        file.truncate(content)
+    give_claim(served.data, "claim-of-a-reader")
+    device = Stranger(served, "reader", "claim-of-a-reader")
+    device.join()
+    asked = f"GET /d/v1/blobs/{name} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {device.token}\r\n\r\n"
+    with held(served, 9) as streams:
+        for one in streams:
+            one.sendall(asked.encode())
+            assert one.recv(12) == b"HTTP/1.1 200"
+        # what was sent before the end came is still read; all of it never is
+        assert is_over(streams[0], 10)
+        streams[-1].settimeout(10)
+        left = content
+        while left > 0 and (piece := streams[-1].recv(1 << 20)):
+            left -= len(piece)
+        assert left <= 0

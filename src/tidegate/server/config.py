@@ -135,6 +135,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         uploads_life_s: an upload that nobody goes on with is forgotten after this.
         uploads_direct: have publishers put their files right into the store, where it can be had.
         egress_rate, egress_site_rate: bytes a second at which downloads may begin, of all devices and of each site; none = no bound.
+        egress_device_rate: bytes a second that one device is sent, over all its connections (by nginx: of each; links into a store know no pace).
         keep_events_s, keep_details_s, keep_messages_s, keep_samples_s: how long each is kept (`server.retention`); 0 = for ever.
         logs_per_reason: of how many devices a log is asked for, of each rollout and reason of a failure; 0 = of none.
         otel_endpoint: where an OpenTelemetry collector takes OTLP over HTTP; empty = no traces (`server.spans`).
@@ -208,6 +209,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     uploads_direct: bool = False
     egress_rate: int = 0
     egress_site_rate: int = 0
+    egress_device_rate: int = 0
     gate_attributes: tuple[str, ...] = ()
     keep_events_s: int = 400 * 86_400
     keep_details_s: int = 400 * 86_400
@@ -303,6 +305,7 @@ KEYS: Final[Mapping[tuple[str, str], tuple[str, read.Reader]]] = {
     ("accounts", "token_max"): ("token_max_s", read.life),
     ("egress", "rate"): ("egress_rate", read.rate),
     ("egress", "site_rate"): ("egress_site_rate", read.rate),
+    ("egress", "device_rate"): ("egress_device_rate", read.rate),
     ("gate", "attributes"): ("gate_attributes", read.attributes),
     ("audit", "copy"): ("audit_copy", read.word),
     ("audit", "copy_endpoint"): ("audit_copy_endpoint", read.word),

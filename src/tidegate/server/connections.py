@@ -14,6 +14,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from tidegate.server.limits import prefix
 from tidegate.server.proxies import Proxies
+from tidegate.server.streams import ABORT
 
 #: How long a head may take from its first byte on, or a fresh connection until then, in seconds.
 HEAD_S: Final = 15.0
@@ -97,6 +98,7 @@ class _Guarded(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self.scope[ABORT] = self.transport.abort  # type: ignore[typeddict-unknown-key]  # a key of our own
         self._head = 0
         self._waits_since = self.loop.time()
 

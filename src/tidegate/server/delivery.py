@@ -32,6 +32,7 @@ from tidegate.server.blobs import Blob, Blobs
 from tidegate.server.config import Settings
 from tidegate.server.services import Services
 from tidegate.server.snapshot import ACCEPTED
+from tidegate.server.streams import ABORT, Abort, Streams
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -78,7 +79,8 @@ class Delivery:
         self._counters = services.counters
         self._fleet = services.fleet
         remote = services.blobs.remote
-        self._piece = _REMOTE_PIECE if remote else _PIECE
+        self._streams = Streams(services.settings.egress_device_rate)
+        self._piece = self._streams.piece(_REMOTE_PIECE if remote else _PIECE)
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="blobs") if remote else None
 
     async def answer(
@@ -113,7 +115,10 @@ class Delivery:
                 return
             if self._settings.artifacts == "accel":
                 inside = f"{self._settings.accel_prefix.rstrip('/')}/{sha256[:2]}/{sha256}"
-                await send_all(send, 200, b"", [*common, (b"x-accel-redirect", inside.encode())])
+                told = [*common, (b"x-accel-redirect", inside.encode())]
+                if self._streams.rate:
+                    told.append((b"x-accel-limit-rate", b"%d" % self._streams.rate))
+                await send_all(send, 200, b"", told)
                 return
             asked = ranges.window(blob.size, found[b"range"], found[b"if-range"], etag)
             if asked is None:
@@ -152,17 +157,19 @@ class Delivery:
         # read before anything is said: a store that fails at once is an answer, not a cut
         piece = await self._read(blob, offset, asked.stop)
         await send({"type": "http.response.start", "status": status, "headers": told})
+        abort: Abort = scope.get(ABORT) or (lambda: None)
         gone = asyncio.ensure_future(_gone(receive)) if asked.stop - offset > self._piece else None
         state = self._fleet.state
         try:
-            while piece:
-                offset += len(piece)
-                self._counters.blob_bytes += len(piece)
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
-                # who is revoked in the middle of a long download does not get the rest of it
-                if (gone is not None and gone.done()) or state[row] != ACCEPTED:
-                    break
-                piece = await self._read(blob, offset, asked.stop)
+            with self._streams.opened(row, abort):
+                while piece:
+                    offset += len(piece)
+                    self._counters.blob_bytes += len(piece)
+                    await self._streams.send(row, piece, send, abort)
+                    # who is revoked in the middle of a long download does not get the rest of it
+                    if (gone is not None and gone.done()) or state[row] != ACCEPTED:
+                        break
+                    piece = await self._read(blob, offset, asked.stop)
             # where it is shorter than it said, the connection is closed and the device resumes
             await send({"type": "http.response.body", "body": b""})
         except TidegateError as error:

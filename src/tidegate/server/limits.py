@@ -35,9 +35,8 @@ class RateLimit:
 
     def _left(self, name: str | int, now: float) -> float:
         left, at = self._buckets.get(name, (self._burst, now))
-        if (
-            at > now
-        ):  # the clock was set back: it fills from here on, not from when that time comes again
+        if at > now:
+            # the clock was set back: it fills from here on, not from when that time comes again
             self._buckets[name] = left, now
         return min(self._burst, left + max(0.0, now - at) * self._per_s)
 
