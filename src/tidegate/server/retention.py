@@ -76,9 +76,8 @@ class Belief:
                 "the clock is %d s ahead of what was seen before; what is old by it is kept for now"
             )
             _log.warning(text, now - until)
-        if (
-            until - known >= REST_S
-        ):  # and never back: a clock that was behind for a while must not cost years
+        # never back: a clock that was behind for a while must not cost years
+        if until - known >= REST_S:
             store.write(lambda conn: admin_log.believe(conn, until)).result()
         return until
 
