@@ -44,7 +44,7 @@ GLOSSARY: Final = (
     ("seed", "the number from which a simulation draws all its chances: the same seed plays the same story again"),
     ("severity", "minor for an isolation, major for everything else, when it is opened; people set it higher or lower, and the timeline says so"),
     ("slot", "one of two places for a system; the device runs one and updates the other"),
-    ("soak", "time that has to pass from the opening of a ring and from its last permit before more opens; there is no other clock for it"),
+    ("soak", "time to pass before more opens, counted from permits: the last of a ring (or its opening), or each device's own where evidence is weighed"),
     ("stage", "an attribute of a device that says how early it gets releases; rings are cut by it"),
     ("staged", "downloaded, checked and stored in the other slot; nothing boots it yet"),
     ("variant, revision", "model and revision of the hardware, as gw1-r7: model gw1, revision 7"),
