@@ -3,8 +3,10 @@
 All are limited by address: what is asked by each process for itself (`server.limits`), what goes wrong over all processes (`server.tries`).
 """
 
+import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, MutableMapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
 from tidegate.core.errors import BusyError, PublisherError, RequestError
@@ -33,6 +35,10 @@ _HONEST: Final = frozenset(
 )
 
 
+#: How many look into the database at one time. Not those of the pages, which a fleet that comes back would keep busy.
+_THREADS: Final = 2
+
+
 class Joining:
     """Answers those who have no token yet."""
 
@@ -49,6 +55,7 @@ class Joining:
             bad_per_s=found.joining_failed_rate,
             bad=found.joining_failed_burst,
         )
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="joining")
         self._failures = Failures(per_s=found.joining_failed_rate, burst=found.joining_failed_burst)
 
     async def answer(self, path: str, scope: Scope, read: Any) -> object:
@@ -65,7 +72,7 @@ class Joining:
         client = scope.get("client")
         address = client[0] if client is not None else ""
         at = self._clock()
-        if address and not self._admits(path, address, at):
+        if address and not await self._admits(path, address, at):
             raise RequestError("request.rate_limited", "too many requests from this address")
         if path != "nonce":  # which waits for nothing
             self._load.require_room("joining")
@@ -76,14 +83,20 @@ class Joining:
                 await self._failed(address, at)
             raise
 
-    def _admits(self, path: str, address: str, at: float) -> bool:
+    async def _admits(self, path: str, address: str, at: float) -> bool:
         """Say whether a request is looked at: a number for once cannot be wrong, and is given without a look into the database."""
         if not self._door.admits(address, at):
             return False
         if path == "nonce":
             return True
         store = self._services.store
-        return not store.read(lambda conn: self._failures.are_many(conn, address, at))
+        return not await self._beside(
+            lambda: store.read(lambda conn: self._failures.are_many(conn, address, at))
+        )
+
+    async def _beside(self, work: Callable[[], T]) -> T:
+        """Do what looks into the database in a thread of its own: a database that says nothing must not keep those waiting who only poll."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     async def _failed(self, address: str, at: float) -> None:
         self._door.failed(address, at)
@@ -112,7 +125,7 @@ class Joining:
 
     async def _session(self, read: Any, now: int) -> object:
         request: SessionRequest = await read(SessionRequest)
-        body, device = devices.open_session(request, self._find)
+        body, device = await self._beside(lambda: devices.open_session(request, self._find))
         self._take(body.nonce, now)
         settings = self._services.settings
         terms = SessionTerms(
@@ -135,7 +148,7 @@ class Joining:
 
     async def _rekey(self, read: Any, now: int) -> object:
         request: RekeyRequest = await read(RekeyRequest)
-        body, device = devices.open_rekey(request, self._find)
+        body, device = await self._beside(lambda: devices.open_rekey(request, self._find))
         self._take(body.nonce, now)
         return _or_raise(
             await self._services.write(lambda conn: identity.rekey(conn, device.row, body, now))

@@ -1,9 +1,12 @@
 """PostgreSQL gone, restarted, reading only, or ending a connection in the midst of a question: whoever asks gets a clear problem with a code, never a 500."""
 
+import asyncio
 import contextlib
 import json
+import os
 import re
 import signal
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +17,7 @@ from litestar.exceptions import LitestarException
 from sqlalchemy import Engine, event
 from tests import postgres
 from tests.unit.server.caller import Route, ask_over
-from tests.unit.server.rig import Answer, Rig
+from tests.unit.server.rig import Answer, Rig, ask
 from tests.unit.server.test_roles_and_routes import Callers, Things, _looked_at
 
 from tidegate.core.errors import HINTS
@@ -302,3 +305,29 @@ def test_what_a_device_signed_is_asked_for_again_where_its_key_could_not_be_read
     assert device.report(*items).acked_seq == device.seq
     row = house.rig.app.services.fleet.ids.index("signs")
     assert house.rig.read(lambda conn: hot.updates_of(conn, row))[0].state == "failed"
+
+
+def test_whoever_polls_is_answered_while_others_wait_for_a_database_that_says_nothing(
+    house: House,
+) -> None:
+    app, device = house.rig.app, house.device
+    hint = {"authorization": f"Bearer {device.token}"}
+    assert device.poll().poll_after_s
+
+    async def both() -> tuple[Answer, float, bool]:
+        join = asyncio.ensure_future(ask(app, "POST", "/d/v1/session", {}, b"{}", "192.0.2.9"))
+        await asyncio.sleep(0.1)
+        began = time.monotonic()
+        await ask(app, "GET", "/d/v1/poll", hint)
+        took, waits = time.monotonic() - began, not join.done()
+        return await join, took, waits
+
+    house.cut()
+    os.kill(house.database.pid, signal.SIGSTOP)
+    try:
+        joined, took, waits = house.rig.loop.run_until_complete(both())
+    finally:
+        os.kill(house.database.pid, signal.SIGCONT)
+    assert waits
+    assert took < 2
+    assert (joined.status, joined.code) == (503, "data.unreachable")
