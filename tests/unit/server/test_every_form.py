@@ -167,6 +167,8 @@ def _incidents(desk: Desk) -> None:
     desk.do(f"{at}/note", {"kind": "action", "text": "the contract asks more"}, name=name)
     desk.do(f"{at}/followup", {"text": "test with the old modem"}, name=name)
     number = desk.look(f"/incidents/{name}")["followups"][0]["number"]
+    late = {"number": str(number), "owner": "pia", "due": "2027-12-24", **WHY}
+    desk.do(f"{at}/followup-edit", late, name=name)
     desk.do(f"{at}/done", {"number": str(number)}, name=name)
     desk.do(f"{at}/mitigate", WHY, name=name)
     desk.do(f"{at}/reopen", WHY, name=name)
@@ -208,6 +210,7 @@ def _own(desk: Desk) -> None:
     """One's own account, and the door."""
     rig, new = desk.rig, "a longer horse battery"
     desk.do("/account/password", {"old": PASSWORD, "new": new, "again": new})
+    desk.do("/account/proof", {"password": new})
     desk.session("olga")
     found = desk.accounts.sessions(int(rig.now), of="olga", present=desk.olga)
     (other,) = (it.id for it in found if not it.present)
