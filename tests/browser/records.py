@@ -12,6 +12,7 @@ from tidegate.server.audit import Signed, Verdict
 from tidegate.server.components import DeviceFacts, PartFacts
 from tidegate.server.components import GroupFacts as ComponentGroup
 from tidegate.server.web import views as v
+from tidegate.server.web.reader import Account
 
 NOW = 1_795_443_600  # Mon 23 Nov 2026 14:20 UTC
 DAY = 86_400
@@ -479,9 +480,18 @@ class Records:
         return v.AdvisoriesPage(now, listed, 61, 23_929, 1, next_cursor="2")
 
     def audit(
-        self, actor: str, action: str, thing: str, cursor: str, now: int, *, check: bool
+        self,
+        actor: str,
+        action: str,
+        thing: str,
+        cursor: str,
+        account: Account,
+        now: int,
+        *,
+        check: bool,
     ) -> v.AuditPage:
         """Return a log of three acts, one of them by somebody hostile."""
+        del account
         rows = tuple(
             AuditRow(
                 seq=48_115 - number, at=now - 900 * number, actor=who, action=act, object=what,

@@ -4,7 +4,7 @@ from typing import Any
 
 from litestar import Controller, Response, get
 
-from tidegate.server.scopes import ABOUT, PERMISSION, WHOLE
+from tidegate.server.scopes import ABOUT, LISTED, PERMISSION
 from tidegate.server.web.guard import WebRequest
 from tidegate.server.web.pages import Query
 from tidegate.server.web.site import SiteDep
@@ -15,7 +15,7 @@ class AuditPages(Controller):
 
     include_in_schema = False
 
-    @get("/audit", opt={PERMISSION: "audit.read", ABOUT: WHOLE})
+    @get("/audit", opt={PERMISSION: "audit.read", ABOUT: LISTED})
     async def audit(
         self,
         request: WebRequest,
@@ -26,9 +26,11 @@ class AuditPages(Controller):
         cursor: Query = "",
         check: Query = "",
     ) -> Response[Any]:
-        """List acts, newest first; with `check`, hold every row against chain, tree and checkpoint."""
+        """List acts, newest first, those that the account may read; with `check`, hold every row against chain, tree and checkpoint."""
         visit = await site.visit(request)
         page = await site.run(
-            lambda: site.reader.audit(actor, action, thing, cursor, visit.now, check=check == "1")
+            lambda: site.reader.audit(
+                actor, action, thing, cursor, visit.account, visit.now, check=check == "1"
+            )
         )
         return await site.show(request, visit, "audit", page, section="audit")

@@ -160,9 +160,20 @@ class Reader(Protocol):
         ...
 
     def audit(
-        self, actor: str, action: str, thing: str, cursor: str, now: int, *, check: bool
+        self,
+        actor: str,
+        action: str,
+        thing: str,
+        cursor: str,
+        account: Account,
+        now: int,
+        *,
+        check: bool,
     ) -> AuditPage:
-        """Return one page of the operators' log; all that is asked for is untrusted. `check` holds every row against chain, tree and checkpoint."""
+        """Return one page of the operators' log, as `account` may read it; all that is asked for is untrusted.
+
+        `check` holds every row against chain, tree and checkpoint.
+        """
         ...
 
     def history(self, days: int, now: int, sight: Sight = SEES_ALL) -> HistoryPage:

@@ -171,11 +171,21 @@ class StoreReader:
         )
 
     def audit(
-        self, actor: str, action: str, thing: str, cursor: str, now: int, *, check: bool
+        self,
+        actor: str,
+        action: str,
+        thing: str,
+        cursor: str,
+        account: Account,
+        now: int,
+        *,
+        check: bool,
     ) -> AuditPage:
         """Return one page of the operators' log."""
         return self._read(
-            lambda conn: audit.page(conn, actor, action, thing, cursor, now, check=check)
+            lambda conn: audit.page(
+                conn, actor, action, thing, cursor, now, account.actor, check=check
+            )
         )
 
     def history(self, days: int, now: int, sight: Sight = SEES_ALL) -> HistoryPage:

@@ -14,6 +14,7 @@ class AuditPage:
         actor, action, thing: what was asked for, untrusted.
         size: rows in the log.
         signed: the newest checkpoint; None before the first.
+        narrowed: only what was done in the reader's part of the fleet is shown; size, checkpoint and verdict are of the whole log, and left out.
         verdict: what came of holding every row against chain, tree and checkpoint; None: nobody asked.
     """
 
@@ -26,3 +27,4 @@ class AuditPage:
     signed: Signed | None = None
     verdict: Verdict | None = None
     next_cursor: str = ""
+    narrowed: bool = False
