@@ -4,10 +4,11 @@ import re
 
 from sqlalchemy import insert
 from tests.unit.server.rig import Rig
-from tests.unit.server.web.test_store_pages import begin, office, opened, revert
+from tests.unit.server.web.test_store_pages import PASSWORD, begin, office, opened, revert
 
 from tidegate.server.actors import Sight
 from tidegate.server.auth import Actor
+from tidegate.server.operations import auth_of
 from tidegate.server.store import Connection, tables
 from tidegate.server.web import charts
 from tidegate.server.web.queries import history
@@ -111,7 +112,7 @@ def test_the_fleets_days_are_of_the_products_that_are_seen(rig: Rig) -> None:
     page = rig.read(
         lambda conn: history.of_fleet(conn, 7, int(rig.now), Sight(groups=frozenset({"lab"})))
     )
-    assert [one.told for one in page.groups] == [()] * len(page.groups)
+    assert page.groups == ()
     assert page.uncounted == ("lab",)
 
 
@@ -122,3 +123,19 @@ def test_columns_hang_below_the_line_where_something_was_taken_back() -> None:
     assert (up, tall, deep) == (0.0, 28.0, 14.0)
     assert down > up + tall
     assert "f-line" in charts.columns((), "ok")
+
+
+def test_what_is_not_counted_is_not_called_none(rig: Rig) -> None:
+    rig.publish_trust()
+    accounts = auth_of(rig.app.services)
+    with opened(rig) as office:
+        accounts.create_account(
+            "lara", "", PASSWORD, OLGA, int(rig.now), grants=["viewer@group:lab"]
+        )
+        office.sign_in("lara")
+        fleet, history_ = office.page("/"), office.page("/history")
+    assert "counted by product, and not by group" in fleet
+    assert "No signature, hardware or order was refused" not in fleet
+    assert "Reverted by the device" not in fleet
+    assert "No update ended" not in history_
+    assert "Of your groups (lab) there are none" in history_

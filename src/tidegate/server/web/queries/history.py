@@ -90,7 +90,7 @@ def of_fleet(conn: Connection, days: int, now: int, sight: Sight = SEES_ALL) -> 
         span = spans[min(int(row["day"]) - first, days - 1)]
         span[str(row["name"])] = span.get(str(row["name"]), 0) + int(row["value"])
     restarts = {name for one in spans for name in one if name.startswith("restart:")}
-    groups = (
+    groups: tuple[PlotGroup, ...] = (
         PlotGroup(
             "ends", "Outcomes", "updates that ended",
             (Plot("Given leave to activate", _values(spans, "permit"), "go"), *_plots(spans, _OF_FLEET)),
@@ -121,7 +121,7 @@ def of_fleet(conn: Connection, days: int, now: int, sight: Sight = SEES_ALL) -> 
         now,
         tuple((first + n) * DAY_S for n in range(days)),
         DAY_S,
-        groups,
+        groups if of != frozenset() else (),  # nothing known is not the same as nothing happened
         days=days,
         periods=PERIODS,
         products=() if sight.whole else tuple(sorted(sight.products)),
