@@ -59,6 +59,7 @@ def nginx(folder: Path, server: str, blobs: Path) -> Iterator[str]:
     found = re.search(r"```nginx\n(.*?)```", GUIDE.read_text(), re.DOTALL)
     assert found is not None
     locations = found[1].replace("/var/lib/tidegate/blobs/", f"{blobs}/")
+    locations = locations.replace("/var/lib/tidegate/tenants/", f"{blobs.parent}/tenants/")
     port = free_port()
     folder.mkdir()
     (folder / "nginx.conf").write_text(

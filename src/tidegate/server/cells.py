@@ -40,7 +40,7 @@ _OWN: Final[dict[str, object]] = {
 _SERVERS: Final = (
     "data_dir", "database_url", "database_password_file", "shared", "listen", "tls", "tls_cert", "tls_key",
     "trusted_proxies", "connections_per_address", "blobs_url", "blobs_endpoint", "blobs_public_endpoint",
-    "blobs_region", "blobs_addressing", "blobs_ca_file", "accel_prefix", "log_level", "log_format", "tenants_strict",
+    "blobs_region", "blobs_addressing", "blobs_ca_file", "accel_prefix", "accel_tenants", "log_level", "log_format", "tenants_strict",
 )  # fmt: skip
 _log = logging.getLogger("tidegate.tenants")
 
@@ -219,6 +219,7 @@ def settings_of(server: Settings, name: str, number: int = 0) -> Settings:
     folder = tenants.folder_of(Path(server.data_dir), name)
     blobs = f"{server.blobs_url.rstrip('/')}/{tenants.FOLDER}/{name}" if server.blobs_url else ""
     copies = f"{server.audit_copy.rstrip('/')}/{tenants.FOLDER}/{name}" if server.audit_copy else ""
+    by_nginx = server.artifacts == "accel"
     placed = msgspec.structs.replace(
         server,
         **{
@@ -228,8 +229,9 @@ def settings_of(server: Settings, name: str, number: int = 0) -> Settings:
             "data_dir": folder,
             "blobs_url": blobs,
             "audit_copy": copies,
-            # nginx knows one folder of payloads, which is the default tenant's
-            "artifacts": "stream" if server.artifacts == "accel" else server.artifacts,
+            # nginx knows the folder of payloads of the default tenant, and that of others where it was told so
+            "artifacts": "stream" if by_nginx and not server.accel_tenants else server.artifacts,
+            "accel_prefix": f"{server.accel_tenants.rstrip('/')}/{name}",
         },
     )
     path = folder / config.SEARCHED[0]

@@ -131,6 +131,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         artifacts: how devices get payloads: `stream` by us, `redirect` to the store, `accel` by the nginx in front of us.
         link_s: how long a device, or whoever uploads, may use a link into the store.
         accel_prefix: nginx' internal location of the folder of blobs.
+        accel_tenants: its location of the folders of other tenants' blobs, one below the other by name; empty = their payloads go through us.
         uploads_quota: most bytes of files that are on their way here, of a tenant.
         uploads_life_s: an upload that nobody goes on with is forgotten after this.
         uploads_direct: have publishers put their files right into the store, where it can be had.
@@ -204,6 +205,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     artifacts: str = "stream"
     link_s: int = 300
     accel_prefix: str = "/_tidegate_blobs/"
+    accel_tenants: str = ""
     uploads_quota: int = 64 << 30
     uploads_life_s: int = 86_400
     uploads_direct: bool = False
@@ -295,6 +297,7 @@ KEYS: Final[Mapping[tuple[str, str], tuple[str, read.Reader]]] = {
     ("delivery", "artifacts"): ("artifacts", read.choice("stream", "redirect", "accel")),
     ("delivery", "link_life"): ("link_s", parse_duration),
     ("delivery", "accel_prefix"): ("accel_prefix", read.word),
+    ("delivery", "accel_tenants"): ("accel_tenants", read.word),
     ("uploads", "quota"): ("uploads_quota", parse_size),
     ("uploads", "life"): ("uploads_life_s", parse_duration),
     ("uploads", "direct"): ("uploads_direct", read.yes),

@@ -3,6 +3,7 @@
 What has to look at every device or update (`_scanned`) is asked for so seldom that it takes a twentieth of the time at most, however large the fleet is.
 """
 
+import copy
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -27,6 +28,7 @@ from tidegate.server.store import Connection, admin_log, gate_rows, metric_rows
 from tidegate.server.store import admin_devices as device_rows
 from tidegate.server.store import admin_incidents as incident_rows
 from tidegate.server.store import admin_rollouts as rollout_rows
+from tidegate.server.store.scope import DEFAULT
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 #: A reading that took so long is used this many times as long.
@@ -67,13 +69,20 @@ class Metrics:
         self._scan_at = 0.0
 
     def render(self, now: int) -> bytes:
-        """Return all metrics in Prometheus' text format. `now` in unix seconds."""
+        """Return all metrics in Prometheus' text format; with a label that names the tenant where the server has more than one. `now` in unix seconds."""
         registry = CollectorRegistry(auto_describe=False)
-        collector: Any = _Reading([*self._stored(now), *self._process(now)])
+        collector: Any = _Reading([*self._stored(now), *self._process(now)], self._tenant)
         registry.register(collector)
         ProcessCollector(registry=registry)
         GCCollector(registry=registry)
         return generate_latest(registry)
+
+    @property
+    def _tenant(self) -> str:
+        """Return whose metrics these are; empty where there is nobody to tell them from."""
+        tenant = self._services.settings.tenant
+        others = bool(getattr(self._services.cells, "all", None))
+        return tenant if tenant != DEFAULT or others else ""
 
     def _stored(self, now: int) -> Iterable[Metric]:
         store = self._services.store
@@ -114,12 +123,22 @@ class Metrics:
 class _Reading:
     """Families that were read, as the library wants them."""
 
-    def __init__(self, found: list[Metric]) -> None:
+    def __init__(self, found: list[Metric], tenant: str = "") -> None:
         self._found = found
+        self._tenant = tenant
 
     def collect(self) -> Iterator[Metric]:
         """Yield every family."""
-        yield from self._found
+        for one in self._found:
+            if self._tenant:
+                named = copy.copy(one)  # what was scanned is kept, and shown again
+                named.samples = [
+                    sample._replace(labels={**sample.labels, "tenant": self._tenant})
+                    for sample in one.samples
+                ]
+                yield named
+            else:
+                yield one
 
 
 def _labelled(counted: dict[str, int]) -> Table:

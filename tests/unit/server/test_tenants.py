@@ -337,3 +337,20 @@ def test_a_tenant_moves_to_postgresql_into_a_schema_of_its_own(tmp_path: Path, o
             opening.copy(folder, url, tenant="acme")
         with pytest.raises(ConfigError, match="belongs to the tenant"):
             opening.copy(folder, url)
+
+
+def test_metrics_name_their_tenant_where_there_is_more_than_one(house: House) -> None:
+    def told(host: str, token: str) -> list[str]:
+        answer = house.ask(host, "GET", "/metrics", authorization=f"Bearer {token}")
+        assert answer.status == 200, answer.body
+        lines = answer.body.decode().splitlines()
+        return [one for one in lines if one.startswith("tidegate_")]
+
+    assert not [one for one in told(OWN, house.token) if "tenant=" in one]
+    acme = house.add("acme")
+    acme.device("d1")
+    for host, token, name in ((OWN, house.token, "default"), (acme.host, acme.token, "acme")):
+        for _ in range(2):  # what was scanned is shown again
+            found = told(host, token)
+            assert [one for one in found if f'tenant="{name}"' not in one] == []
+    assert 'tidegate_devices{state="accepted",tenant="acme"} 1.0' in told(acme.host, acme.token)
