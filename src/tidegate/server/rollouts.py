@@ -231,7 +231,7 @@ def prepare(
     if verb == "readmit":
         return max(0, more - found.offered)
     if verb == "advance":
-        return found.of_ring(str(detail.get("ring", "")))
+        return found.of_ring(widening.present_ring(row, str(detail.get("ring", "")))[0])
     return found.offered
 
 

@@ -118,6 +118,8 @@ def widen(
     place = scopes.place_of_rollout(conn, row)
     if approvals.needed(conn, actor, place, devices, rules, special):
         asked = {**detail, "devices": devices}
+        if verb == "advance":  # what is shown is this step, and not whichever is open by then
+            asked["ring"], asked["step"] = present_ring(row, str(detail.get("ring", "")))
         return _asked(conn, row, verb, asked, actor, reason, rules, devices, now)
     done = _carry_out(conn, row, verb, detail, actor.name, reason, now)
     return msgspec.structs.replace(done, reach=devices)
@@ -138,7 +140,10 @@ def _check_widening(row: Row, verb: str, detail: Row) -> None:
             raise RequestError(
                 "request.conflict", f"cannot advance a rollout that is {row['state']}"
             )
-        _present_ring(row, str(detail.get("ring", "")))
+        ring, step = present_ring(row, str(detail.get("ring", "")))
+        if detail.get("step", step) != step:
+            text = f"ring {ring} is at another step than the one that was shown; ask again"
+            raise RequestError("request.conflict", text)
     elif verb == "activate":
         if not row["policy"].get("prefetch"):
             raise RequestError("request.conflict", f"{row['name']} does not fetch ahead")
@@ -179,7 +184,7 @@ def _carry_out(
             rings = engine.passed_by_hand(model, telemetry.evidence(conn, int(row["id"])), now)
             values = {"rings": planning.plain(rings)}
             text = acts.with_reason(
-                f"ring {_present_ring(row, str(detail.get('ring', '')))} passed by hand", reason
+                f"ring {present_ring(row, str(detail.get('ring', '')))[0]} passed by hand", reason
             )
         case _:
             raise RequestError("request.invalid", f'no verb "{verb[:40]}"')
@@ -188,8 +193,12 @@ def _carry_out(
     return acts.outcome(after, verb, text)
 
 
-def _present_ring(row: Row, wanted: str) -> str:
-    """Return the name of the ring that is open; it must be the one that was named, when one was."""
+def present_ring(row: Row, wanted: str) -> tuple[str, int]:
+    """Return the name of the ring that is open, and its step; it must be the one that was named, when one was.
+
+    Raises:
+        RequestError: `request.not_found`: no such ring; `request.conflict`: it is not open, or none is.
+    """
     names = [str(ring["name"]) for ring in row["policy"]["rings"]]
     if wanted and wanted not in names:
         raise RequestError(
@@ -199,7 +208,7 @@ def _present_ring(row: Row, wanted: str) -> str:
         if ring["state"] in {"open", "soaking"}:
             if wanted not in {"", name}:
                 raise RequestError("request.conflict", f"ring {name} is open, not {wanted}")
-            return name
+            return name, int(ring["step"])
     raise RequestError("request.conflict", "no ring is open")
 
 

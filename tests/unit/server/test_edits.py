@@ -235,3 +235,22 @@ def test_an_edit_is_counted_by_whom_it_is_for_afterwards(rig: Rig, begun: bool) 
     else:
         assert (done.state, desk.row()["state"]) == ("draft", "draft")
         assert _amend(desk, audience=f"id = {devices[1].id}").request is None
+
+
+def test_a_step_that_one_more_person_lets_pass_is_the_one_that_was_shown(desk: Desk) -> None:
+    asked = desk.act("advance")
+    assert asked.request is not None, "a ring that is not named is the one that is open"
+    strict = desk.operations.rules
+    desk.operations.rules = msgspec.structs.replace(
+        strict, above_devices=10_000, above_share_bp=10_000
+    )
+    assert desk.act("advance").request is None  # somebody else, to whom it was not too much
+    desk.operations.rules = strict
+    assert _share(desk) == 1_000
+    with pytest.raises(RequestError, match="another step"):
+        desk.operations.decide(asked.request, PIA, "seen", desk.now, approve=True)
+    assert _share(desk) == 1_000
+    again = desk.act("advance")
+    assert again.request is not None
+    desk.operations.decide(again.request, PIA, "seen", desk.now, approve=True)
+    assert _share(desk) == 10_000
