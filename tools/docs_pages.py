@@ -213,8 +213,9 @@ def server_settings() -> str:
             "## `[cap]`",
             (
                 "Never more than so many devices on their way at once, from permit to outcome and over all rollouts, among those that share an "
-                'attribute: `site = 20`, or a device\'s own, `"attr.cluster" = 1`. A rollout may set lower ones (`[flow.per]`). A device that was '
-                "lost goes on counting until it is heard again or taken out of the fleet; it does not hold up a way back."
+                'attribute: `site = 20`, a device\'s own, `"attr.cluster" = 1`, or a group, `"group:NAME" = 2`. A rollout may set lower '
+                "ones (`[flow.per]`). A device that was lost goes on counting until it is heard again or taken out of the fleet; it does not "
+                "hold up a way back."
             ),
             "## `[[webhook]]` and `[[mail]]`",
             (

@@ -90,6 +90,8 @@ _CAPPED: Final = (
     "connectivity",
     "revision",
 )
+#: Before the name of one group that a cap bounds.
+GROUP: Final = "group:"
 _MOST_RINGS: Final = 32
 _MOST_HELD_BP: Final = 5_000
 
@@ -339,10 +341,10 @@ def _deadlines(data: Mapping[str, Any]) -> Deadlines:
 
 
 def caps(data: Mapping[str, Any], where: str) -> dict[str, int]:
-    """Read how many devices that share an attribute may be on their way at once.
+    """Read how many devices that share an attribute, or are in a group, may be on their way at once.
 
     Args:
-        data: attribute → a whole number, or `"none"`; untrusted.
+        data: attribute or `group:NAME` → a whole number, or `"none"`; untrusted.
         where: of the table, for the message.
 
     Raises:
@@ -351,8 +353,9 @@ def caps(data: Mapping[str, Any], where: str) -> dict[str, int]:
     found: dict[str, int] = {}
     for name, value in data.items():
         own = name.startswith("attr.") and 5 < len(name) <= 69
-        if name not in _CAPPED and not own:
-            known = f'there are {", ".join(_CAPPED)}, or a device\'s own as "attr.NAME"'
+        group = name.startswith(GROUP) and len(GROUP) < len(name) <= len(GROUP) + 64
+        if name not in _CAPPED and not own and not group:
+            known = f'there are {", ".join(_CAPPED)}, a device\'s own as "attr.NAME", or a group as "group:NAME"'
             near = nearest(name, _CAPPED)
             meant = f'; did you mean "{near}"?' if near else ""
             raise _wrong(f'{where}: "{name[:40]}" cannot be capped{meant}; {known}')

@@ -8,6 +8,7 @@ from tidegate.core.amounts import format_duration, format_share, format_size
 from tidegate.core.protocol import DeliveryPolicy
 from tidegate.rollout.levels import MEANS, level_of
 from tidegate.rollout.model import ALL_BP, Policy
+from tidegate.rollout.presets import GROUP
 
 
 class Term(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,7 +80,12 @@ def _retry(policy: Policy) -> str:
 
 def _at_once(policy: Policy) -> str:
     parts = [f"{policy.at_once:,} permits"] if policy.at_once else []
-    parts += [f"{most:,} of one {name}" for name, most in sorted(policy.at_once_per.items())]
+    parts += [
+        f"{most:,} of group {name.removeprefix(GROUP)}"
+        if name.startswith(GROUP)
+        else f"{most:,} of one {name}"
+        for name, most in sorted(policy.at_once_per.items())
+    ]
     if policy.first:
         parts.append(f"{policy.first:,} before anything is proved")
     return "at most " + ", ".join(parts) if parts else ""

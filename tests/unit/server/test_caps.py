@@ -8,13 +8,13 @@ import msgspec
 import pytest
 from sqlalchemy import update
 from tests.unit.server.rig import Device, Rig
-from tests.unit.server.test_rollouts_admin import Desk
+from tests.unit.server.test_rollouts_admin import OLGA, Desk
 
 from tidegate.core.errors import ConfigError, RequestError
 from tidegate.core.protocol import AssignmentBody, PermitBody, PermitRequest
 from tidegate.rollout import presets
 from tidegate.rollout.model import Deadlines, Policy, RingSpec
-from tidegate.server import config, permits, why
+from tidegate.server import config, groups, permits, why
 from tidegate.server.egress import Budget
 from tidegate.server.store import Connection, hot, postgres, sqlite, tables
 from tidegate.server.store.scope import Scope
@@ -70,6 +70,31 @@ def test_no_more_of_a_cluster_go_than_its_cap_and_the_next_when_one_has_an_outco
         assert two.permit(bodies["d2"]).envelope is None
     one.confirm(bodies["d1"])
     assert two.permit(bodies["d2"]).envelope is not None
+
+
+def test_no_more_of_a_group_go_than_its_cap_by_a_list_or_a_query(rig: Rig) -> None:
+    rig.publish_trust()
+    capped = Policy(rings=FLEET, at_once_per={"group:pair": 1, "group:north": 1})
+    rig.rollout(rig.release(1), policy=capped)
+    one, two, north, both, none = (
+        placed(rig, name, site=site)
+        for name, site in (("d1", ""), ("d2", ""), ("d3", "n"), ("d4", "n"), ("d5", ""))
+    )
+    desk = Desk(rig)
+    rig.write(lambda conn: groups.create(conn, "pair", None, ["d1", "d2", "d4"], OLGA, desk.now))
+    rig.write(lambda conn: groups.create(conn, "north", "site = n", [], OLGA, desk.now))
+    bodies = {device.id: staged(device) for device in (one, two, north, both, none)}
+    assert one.permit(bodies["d1"]).envelope is not None
+    said = "group pair: no more than 1 at once, and there are 1 on their way (d1)"
+    assert two.permit(bodies["d2"]).because == said
+    assert said in rig.read(lambda conn: why.tell(conn, "d2", desk.now)).verdict
+    assert north.permit(bodies["d3"]).envelope is not None
+    assert none.permit(bodies["d5"]).envelope is not None
+    one.confirm(bodies["d1"])
+    assert "group north: no more than 1" in both.permit(bodies["d4"]).because
+    north.confirm(bodies["d3"])
+    assert both.permit(bodies["d4"]).envelope is not None
+    assert two.permit(bodies["d2"]).envelope is None, "the third of the pair's list is on its way"
 
 
 def test_a_permit_that_comes_back_unused_makes_room(rig: Rig) -> None:
@@ -242,6 +267,7 @@ def test_a_site_has_a_budget_of_its_own_and_why_says_so(rig: Rig) -> None:
     [
         ({"sites": 1}, 'flow.per: "sites" cannot be capped; did you mean "site"?'),
         ({"seen": 1}, 'flow.per: "seen" cannot be capped'),
+        ({"group:": 1}, 'flow.per: "group:" cannot be capped'),
         ({"group": 1}, '"attr.NAME"'),
         ({"site": 0.5}, "flow.per.site: a whole number of devices"),
         ({"site": -1}, "flow.per.site: a whole number of devices"),

@@ -233,7 +233,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     `guards` are gates judged over the whole rollout at every decision, from the first attempt to long after completion: one that fails halts. Before
     the fleet is judged, each variant is judged by the same `failure_rate` guard at its own minimum sample, and isolated when the others stay under.
     `at_once` bounds permits whose outcome is not known yet (0 = no bound); `first` does so before anything is proved, and grows with what is confirmed
-    (0 = no such bound). `at_once_per` bounds permits out at once among the devices that share a value of an attribute, over all rollouts.
+    (0 = no such bound). `at_once_per` bounds permits out at once among the devices that share a value
+    of an attribute, or are in a group (`group:NAME`), over all rollouts.
     Of several rollouts that a device belongs to, the one of the highest `priority` serves it, then the newest release. `dynamic`: newcomers are taken; else
     whom it means is fixed when the rollout is made (a snapshot). `prefetch`: every ring downloads and stages at once, and activation is held until a
     person lets it go; then rings and steps say who activates. `holdback_bp`: of the last ring, the share
