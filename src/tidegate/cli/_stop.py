@@ -3,22 +3,40 @@
 from collections.abc import Callable
 from typing import Final
 
+import click
+
 from tidegate.cli._people import show_lines, when
 from tidegate.cli.output import Output, printable
 from tidegate.client import Client, structs
 
 _PAST_SHOWN = 12
-_VERBS: Final[dict[str, Callable[[Client, str, structs.Act], structs.Outcome]]] = {
-    "halt": Client.rollouts_halt,
-    "pause": Client.rollouts_pause,
-    "cancel": Client.rollouts_cancel,
-    "isolate": Client.rollouts_isolate,
+_Verb = tuple[
+    Callable[[Client, str, structs.Act], structs.Outcome],
+    Callable[[Client, str, structs.Act], structs.WouldAct],
+]
+_VERBS: Final[dict[str, _Verb]] = {
+    "halt": (Client.rollouts_halt, Client.rollouts_halt_dry_run),
+    "pause": (Client.rollouts_pause, Client.rollouts_pause_dry_run),
+    "cancel": (Client.rollouts_cancel, Client.rollouts_cancel_dry_run),
+    "isolate": (Client.rollouts_isolate, Client.rollouts_isolate_dry_run),
 }
+DRY_RUN: Final = click.option(
+    "--dry-run", is_flag=True, help="Say whom it would concern; change nothing."
+)
 
 
-def narrow(client: Client, out: Output, verb: str, name: str, act: structs.Act) -> structs.Outcome:
+def narrow(
+    client: Client, out: Output, verb: str, name: str, act: structs.Act, *, dry_run: bool = False
+) -> None:
     """Stop a rollout or a variant in it, and tell what was found. Never asks."""
-    done = _VERBS[verb](client, name, act)
+    does, would = _VERBS[verb]
+    if dry_run:
+        found = would(client, name, act)
+        text = f"{verb} would concern {found.devices:,} devices that {found.name} reaches."
+        show_lines(out, "would-act/1", found, [text])
+        out.note("Nothing was changed.")
+        return
+    done = does(client, name, act)
     show_lines(out, "act/1", done, _lines(done))
     if (stopped := done.stopped) is not None:
         if stopped.doubt:
@@ -27,7 +45,6 @@ def narrow(client: Client, out: Output, verb: str, name: str, act: structs.Act) 
         out.note(f"Next: tidegate incident show {stopped.incident}")
         if verb == "halt":
             out.note(f"      tidegate rollout fallback {name} --dry-run")
-    return done
 
 
 def _lines(done: structs.Outcome) -> list[str]:

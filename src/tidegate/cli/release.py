@@ -10,6 +10,7 @@ import msgspec
 
 from tidegate.cli import _ceremony as ceremony
 from tidegate.cli._offline import bundle_offline
+from tidegate.cli._people import show_lines
 from tidegate.cli._published import previous_role, published_now, targets_now
 from tidegate.cli._release_again import re_release_command
 from tidegate.cli._sorting import with_sort
@@ -385,15 +386,24 @@ def fetch_attachments(
 @command.command("recall")
 @click.argument("name")
 @click.option("--reason", required=True, help="Why; it stands in the record for ever.")
+@click.option("--dry-run", is_flag=True, help="Say what it would end; change nothing.")
 @with_client
 @with_output
-def recall(name: str, reason: str, client: Client, out: Output) -> None:
+def recall(name: str, reason: str, dry_run: bool, client: Client, out: Output) -> None:
     """Never offer a release again. Cannot be undone; asks nothing.
 
     \b
     tidegate release recall gw1-1.1.0 --reason "bricks revision 5"
     """
-    done = client.releases_recall(name, structs.Because(reason=reason))
+    done = client.releases_recall(name, structs.Because(reason=reason), dry_run=dry_run or None)
+    if dry_run:
+        ended = {"halted": done.halted, "cancelled": done.cancelled}
+        told = [f"{word:<10} {', '.join(names) or 'none'}" for word, names in ended.items()]
+        show_lines(
+            out, "recall/1", done, [*told, f"{'running':<10} {done.running:,} devices run it"]
+        )
+        out.note("Nothing was changed.")
+        return
     out.note(f"{printable(done.text)}.")
     if done.way_back:
         out.note(f"Next: {done.way_back}")

@@ -11,7 +11,7 @@ from msgspec.structs import asdict, replace
 from tidegate.cli import _edit, _evidence_text, _rollout_text, _series_text
 from tidegate.cli._people import confirm, need_reason, read_toml, rows, show_lines, when
 from tidegate.cli._sorting import with_sort
-from tidegate.cli._stop import narrow
+from tidegate.cli._stop import DRY_RUN, narrow
 from tidegate.cli._widen import widen
 from tidegate.cli.client import with_client
 from tidegate.cli.output import Output, printable, with_list, with_output
@@ -516,53 +516,64 @@ def fallback(
 @command.command("pause")
 @click.argument("name")
 @click.option("--reason", metavar="TEXT")
+@DRY_RUN
 @with_client
 @with_output
-def pause(name: str, reason: str | None, client: Client, out: Output) -> None:
+def pause(name: str, reason: str | None, dry_run: bool, client: Client, out: Output) -> None:
     """Let nothing open and give no permit until it is resumed.
 
     \b
     tidegate rollout pause gw1-2.4.1
     """
-    narrow(client, out, "pause", name, structs.Act(reason=reason or ""))
+    narrow(client, out, "pause", name, structs.Act(reason=reason or ""), dry_run=dry_run)
 
 
 @command.command("halt")
 @click.argument("name")
 @click.option("--reason", metavar="TEXT")
+@DRY_RUN
 @with_client
 @with_output
-def halt(name: str, reason: str | None, client: Client, out: Output) -> None:
+def halt(name: str, reason: str | None, dry_run: bool, client: Client, out: Output) -> None:
     """Stop a rollout at once.
 
     \b
     tidegate rollout halt gw1-2.4.1 --reason "screens black in Lyon"
     """
-    narrow(client, out, "halt", name, structs.Act(reason=reason or ""))
+    narrow(client, out, "halt", name, structs.Act(reason=reason or ""), dry_run=dry_run)
 
 
 @command.command("cancel")
 @click.argument("name")
 @click.option("--reason", metavar="TEXT", help="Why; required, for it cannot be undone.")
+@DRY_RUN
 @with_client
 @with_output
-def cancel(name: str, reason: str | None, client: Client, out: Output) -> None:
+def cancel(name: str, reason: str | None, dry_run: bool, client: Client, out: Output) -> None:
     """End a rollout for good.
 
     \b
     tidegate rollout cancel gw1-2.4.1 --reason "wrong release"
     """
-    narrow(client, out, "cancel", name, structs.Act(reason=need_reason(reason)))
+    act = structs.Act(reason=(reason or "") if dry_run else need_reason(reason))
+    narrow(client, out, "cancel", name, act, dry_run=dry_run)
 
 
 @command.command("isolate")
 @click.argument("name")
 @_whom
 @click.option("--reason", metavar="TEXT")
+@DRY_RUN
 @with_client
 @with_output
 def isolate(
-    name: str, variant: str, where: str, reason: str | None, client: Client, out: Output
+    name: str,
+    variant: str,
+    where: str,
+    reason: str | None,
+    dry_run: bool,
+    client: Client,
+    out: Output,
 ) -> None:
     """Keep a hardware variant, or the devices that a query finds, out; the rest goes on.
 
@@ -570,4 +581,4 @@ def isolate(
     tidegate rollout isolate gw1-2.5.0 --variant gw1-r6
     tidegate rollout isolate gw1-2.5.0 --where 'site = lyon and revision >= 6'
     """
-    narrow(client, out, "isolate", name, _one_of(variant, where, reason))
+    narrow(client, out, "isolate", name, _one_of(variant, where, reason), dry_run=dry_run)
