@@ -4,6 +4,7 @@ Each call reads what it has to show on a snapshot, acts in one transaction, plan
 is decided here.
 """
 
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 from weakref import WeakKeyDictionary
@@ -27,7 +28,7 @@ from tidegate.server import (
     stopping,
     widening,
 )
-from tidegate.server.acts import Outcome, Stopped
+from tidegate.server.acts import ChangedError, Outcome, Stopped
 from tidegate.server.amendments import Terms, amended, terms_of
 from tidegate.server.approvals import Rules
 from tidegate.server.audiences import Audiences
@@ -49,6 +50,11 @@ T = TypeVar("T")
 _STEPS_MAX: Final = 4
 #: Up to so many devices are asked one by one before a rollout is made: a tenth of a second.
 ASKED_MAX: Final = 1_000
+
+
+#: Acts that are counted before they are done, and how often that is tried anew where somebody else changed the rollout in between.
+_COUNTED: Final = frozenset({"start", "activate", "resume", "advance", "readmit"})
+_COUNTS_MAX: Final = 4
 
 
 class Operations:
@@ -133,22 +139,37 @@ class Operations:
     ) -> Outcome:
         """Carry out start, approve, pause, resume, halt, cancel, advance, isolate or readmit (`rollouts.act`)."""
         wanted = dict(detail or {})
-        devices = self.reach_of(name, verb, wanted, now)
+        tries = 1 if generation is not None else _COUNTS_MAX
+        for _ in range(tries - 1):
+            with contextlib.suppress(ChangedError):
+                return self._once(name, verb, actor, reason, now, wanted, generation)
+        return self._once(name, verb, actor, reason, now, wanted, generation)
+
+    def _once(
+        self,
+        name: str,
+        verb: str,
+        actor: Actor,
+        reason: str,
+        now: int,
+        wanted: dict[str, Any],
+        generation: int | None,
+    ) -> Outcome:
+        """Count, and do what was counted: an edit at the same moment would be nobody's to approve."""
+        counted, devices = self._read(
+            lambda conn: (
+                int(acts.row_of(conn, name)["generation"]),
+                rollouts.prepare(conn, name, verb, wanted, now, self._sampled(now)),
+            )
+        )
+        pinned = counted if generation is None and verb in _COUNTED else generation
         done = self._act(
             lambda conn: rollouts.act(
-                conn,
-                name,
-                verb,
-                actor,
-                reason,
-                now,
-                rules=self.rules,
-                detail=wanted,
-                devices=devices,
-                generation=generation,
+                conn, name, verb, actor, reason, now,
+                rules=self.rules, detail=wanted, devices=devices, generation=pinned,
             ),
             now,
-        )
+        )  # fmt: skip
         if verb == "isolate" and done.stopped is not None:
             met = self._kept_out(done.name, done.stopped, stopping.entry_of(wanted), now)
             return msgspec.structs.replace(done, stopped=met)

@@ -1,5 +1,6 @@
 """A rollout that is edited while it runs: what is open stays open, narrowing takes one person, widening two."""
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import msgspec
@@ -9,7 +10,7 @@ from tests.unit.server.test_rollouts_admin import OLGA, ONE_RING, PIA, Desk
 
 from tidegate.core.errors import RequestError
 from tidegate.rollout import cohort
-from tidegate.server import inquiry, planning
+from tidegate.server import inquiry, planning, rollouts
 from tidegate.server.acts import ChangedError, Outcome
 
 STEPS: dict[str, Any] = {
@@ -254,3 +255,28 @@ def test_a_step_that_one_more_person_lets_pass_is_the_one_that_was_shown(desk: D
     assert again.request is not None
     desk.operations.decide(again.request, PIA, "seen", desk.now, approve=True)
     assert _share(desk) == 10_000
+
+
+def test_a_start_is_of_what_was_counted_whatever_is_edited_at_the_same_moment(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig.publish_trust()
+    rig.release(1)
+    desk = Desk(rig)
+    devices = [rig.device(f"d{number}") for number in range(3)]
+    desk.people("pia", "olga")
+    desk.create(**ONE_RING, audience="site = nowhere", draft=True)
+    count, meanwhile = rollouts.prepare, [lambda: _amend(desk, audience="product = gw1")]
+
+    def counted(*given: Any) -> int:
+        found = count(*given)
+        if meanwhile:
+            with ThreadPoolExecutor(1) as other:
+                other.submit(meanwhile.pop()).result(60)
+        return found
+
+    monkeypatch.setattr(rollouts, "prepare", counted)
+    done = desk.act("start")
+    assert done.request is not None
+    assert desk.row()["state"] == "awaiting_approval"
+    assert not any(one.poll().work for one in devices)
