@@ -59,6 +59,8 @@ _READ_TRIES: Final = 3
 _ATTEMPTS: Final = 4
 _CONNECT_S: Final = 5
 _READ_S: Final = 20
+#: A store that says nothing while it puts the parts of a large object together is waited for; asked again meanwhile, some lose both. In seconds.
+_TOGETHER_S: Final = 600
 #: How long a URL is given out again rather than made anew (0.8 ms each), in seconds, and how many are kept.
 _LINK_KEPT_S: Final = 60
 _LINKS_MAX: Final = 1_000
@@ -147,6 +149,7 @@ class S3Blobs:
 
     Args:
         client: of boto3; safe to share between threads.
+        patient: another, which waits while the store puts a large object together, and does not ask again meanwhile.
         signer: one that signs URLs for devices; it may know the store by another address.
         bucket: its name.
         prefix: in front of every key, without a slash at its end; may be empty.
@@ -154,8 +157,9 @@ class S3Blobs:
 
     remote = True
 
-    def __init__(self, client: Any, signer: Any, bucket: str, prefix: str) -> None:
+    def __init__(self, client: Any, patient: Any, signer: Any, bucket: str, prefix: str) -> None:
         self._client = client
+        self._patient = patient
         self._signer = signer
         self._bucket = bucket
         self._prefix = f"{prefix}/" if prefix else ""
@@ -200,7 +204,7 @@ class S3Blobs:
             _require_digest(digest.hexdigest(), sha256)
             written = self._once(
                 "complete an upload",
-                self._client.complete_multipart_upload,
+                self._patient.complete_multipart_upload,
                 Key=key,
                 UploadId=handle,
                 MultipartUpload={"Parts": made},
@@ -338,7 +342,7 @@ class S3Blobs:
             count = -(-upload.length // upload.part_bytes)
             made = [{"PartNumber": one["PartNumber"], "ETag": one["ETag"]} for one in parts[:count]]
             with asking("complete an upload"):
-                self._client.complete_multipart_upload(
+                self._patient.complete_multipart_upload(
                     Bucket=self._bucket,
                     Key=key,
                     UploadId=upload.handle,
@@ -438,10 +442,11 @@ def create(where: Where, folder: Path) -> S3Blobs:  # noqa: ARG001 - as every ba
     client = client_of(where, where.endpoint)
     public = where.public_endpoint
     signer = client_of(where, public) if public else client
-    return S3Blobs(client, signer, parts.netloc, parts.path.strip("/"))
+    patient = client_of(where, where.endpoint, read_s=_TOGETHER_S, attempts=1)
+    return S3Blobs(client, patient, signer, parts.netloc, parts.path.strip("/"))
 
 
-def client_of(where: Where, endpoint: str) -> Any:
+def client_of(where: Where, endpoint: str, *, read_s: int = 0, attempts: int = _ATTEMPTS) -> Any:
     """Make a client of boto3 for a store; nothing is asked of it yet.
 
     Raises:
@@ -449,8 +454,8 @@ def client_of(where: Where, endpoint: str) -> Any:
     """
     config = Config(
         connect_timeout=_CONNECT_S,
-        read_timeout=_READ_S,
-        retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
+        read_timeout=read_s or _READ_S,
+        retries={"mode": "standard", "total_max_attempts": attempts},
         max_pool_connections=64,
         tcp_keepalive=True,
         signature_version="s3v4",
