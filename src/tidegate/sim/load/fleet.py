@@ -39,6 +39,8 @@ _IMAGE_BYTES: Final = 1 << 20
 #: A connection is held so long that nobody leaves before the halt, in seconds.
 _HOLD_S: Final = 50
 _TURNS: Final = 8
+#: Events that each device sent before.
+_REPORTED: Final = 1_000
 #: A million devices are read before the server answers; on a busy machine that takes long, in seconds.
 _START_S: Final = 600.0
 #: How long the server is watched while nobody asks, at most, in seconds.
@@ -157,7 +159,7 @@ def _measure(load: Load, folder: Path, say: Say) -> Report:
     say(f"writing {load.devices:,} devices")
     began = time.monotonic()
     life_s = int(load.seconds + load.tls_s) + 86_400
-    fleet = stock.fill(data, load.devices, int(time.time()), life_s)
+    fleet = stock.fill(data, load.devices, int(time.time()), life_s, reported=_REPORTED)
     stocked_s = time.monotonic() - began
     database = sum(one.stat().st_size for one in data.glob(f"{DATABASE_NAME}*"))
     say("starting the server")
@@ -269,7 +271,9 @@ def _steady(
     def turn(number: int) -> Turn:
         device, lap = number % count, number // count
         token = fleet.token(device)
-        return _poll(token, tags[fleet.rows[device] % _TURNS]), _beat(token, device, lap + 1, now)
+        return _poll(token, tags[fleet.rows[device] % _TURNS]), _beat(
+            token, device, _REPORTED + lap + 1, now
+        )
 
     before = cpu_s(server.pid)
     found.took_s = wires.play(turn, per_s=pace, seconds=seconds, note=found.note)

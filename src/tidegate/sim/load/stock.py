@@ -37,8 +37,11 @@ class Stock:
         return str(self._tokens.issue(self.rows[number], 0, self._now, self._life_s))
 
 
-def device(number: int, now: int) -> dict[str, Any]:
-    """Return the row of a device that was accepted and runs one and the same release as all the others."""
+def device(number: int, now: int, reported: int = 0) -> dict[str, Any]:
+    """Return the row of a device that was accepted and runs one and the same release as all the others.
+
+    `reported`: how many events it sent before. A row grows when it is first written to, which a fleet that has run for a while has behind it.
+    """
     name = f"dev-{number:07}"
     digest = hashlib.sha256(name.encode()).hexdigest()
     revision = REVISIONS[number % len(REVISIONS)]
@@ -66,10 +69,15 @@ def device(number: int, now: int) -> dict[str, Any]:
         "inhibitors": [],
         "last_seen": now,
         "enrolled_at": now,
+        "acked_seq": reported,
+        "boot_id": "boot-1" if reported else "",
+        "measured_until": now if reported else 0,
     }
 
 
-def fill(folder: Path, count: int, now: int, life_s: int, *, url: str = "") -> Stock:
+def fill(
+    folder: Path, count: int, now: int, life_s: int, *, url: str = "", reported: int = 0
+) -> Stock:
     """Put `count` accepted devices into a data directory that no server has open, or into the PostgreSQL database that goes with it.
 
     Args:
@@ -78,6 +86,7 @@ def fill(folder: Path, count: int, now: int, life_s: int, *, url: str = "") -> S
         now: unix seconds.
         life_s: of the tokens, in seconds.
         url: of the database; empty = a file in the folder.
+        reported: how many events each device sent before.
 
     Raises:
         ConfigError, BusyError: `data.*`.
@@ -87,7 +96,7 @@ def fill(folder: Path, count: int, now: int, life_s: int, *, url: str = "") -> S
         services = app.services
 
         def put(conn: Connection) -> None:
-            for some in _slices(count, now):
+            for some in _slices(count, now, reported):
                 device_queries.add_many(conn, some)
             keyring.turn(conn, services.tokens, now, life_s, services.randomness)
 
@@ -96,6 +105,8 @@ def fill(folder: Path, count: int, now: int, life_s: int, *, url: str = "") -> S
         return Stock(rows, services.tokens, now, life_s)
 
 
-def _slices(count: int, now: int) -> Iterator[list[dict[str, Any]]]:
+def _slices(count: int, now: int, reported: int) -> Iterator[list[dict[str, Any]]]:
     for start in range(0, count, _AT_ONCE):
-        yield [device(number, now) for number in range(start, min(count, start + _AT_ONCE))]
+        yield [
+            device(number, now, reported) for number in range(start, min(count, start + _AT_ONCE))
+        ]
