@@ -179,6 +179,8 @@ FORMS: Final[dict[str, tuple[str, ...]]] = {
     "/rollouts": ("rollouts_create",),
     "/rollouts/{}/edit": ("rollouts_change",),
     "/advisories": ("advisories_create",),
+    "/notifications/test": ("notifications_test",),
+    "/notifications/{}/replay": ("notifications_replay",),
     "/requests/{}/{}": ("approvals_approve", "approvals_decline"),
     "/devices/{}/{}": (
         "devices_accept",

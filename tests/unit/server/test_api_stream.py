@@ -183,6 +183,7 @@ def test_a_stream_on_which_something_always_happens_ends_with_the_token_too(
 ) -> None:
     monkeypatch.setattr(stream, "HEARTBEAT_S", 0.2)
     now = int(api.rig.now)
+    api.accounts.create_account("other", "admin", "words and words", _root(), now)
     api.accounts.create_account("boss", "admin", "words and words", _root(), now)
     boss = Actor(name="boss", role="admin")
     _, api.tokens["admin"] = api.accounts.create_token("busy", "admin", boss, now)
