@@ -269,8 +269,9 @@ class Composed:
         return done.returncode == 0
 
     def until_healthy(self, name: str) -> None:
-        """Wait until the health check of a service says yes."""
+        """Wait until the health check of a service says yes. Docker asks for the first time after the interval."""
         until = time.monotonic() + _PATIENCE_S
+        time.sleep(float(self.services[name]["healthcheck"]["interval"].removesuffix("s")))
         while not self.healthy(name):
             assert self._rooms[name].lives, self.log(name)
             assert time.monotonic() < until, (self.told[name], self.log(name))
