@@ -16,12 +16,10 @@ from litestar import Litestar
 from tests.unit.core.supply import paper
 from tests.unit.server.caller import ask_over, routes
 from tests.unit.server.rig import Answer, Rig
-from tests.unit.server.test_every_act import ROOT, SEVERAL, Story
+from tests.unit.server.test_every_act import ROOT, SEVERAL, Story, told
 from tests.unit.server.test_releases import _bundle, _lab
 
-from tidegate.server import audit
 from tidegate.server.auth import COOKIE
-from tidegate.server.config import Webhook
 from tidegate.server.people.totp import STEP_S, code_at
 from tidegate.server.web import guard
 from tidegate.server.web.people import OWN_VERBS
@@ -265,20 +263,5 @@ def _forms(app: Any) -> set[str]:
 def test_every_form_has_its_entry_and_without_it_nothing_is_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    secret = tmp_path / "secret"
-    secret.write_bytes(b"s" * 32)
-    hook = Webhook(name="ops", url="http://127.0.0.1:9/", secret_file=str(secret))
-    more = {"webhooks": (hook,), "enrol": ("claim", "approval"), "status_public": True}
-    done: set[str] = set()
-    found: set[str] = set()
-    for tell in STORIES:
-        rig = Rig(tmp_path / tell.__name__, more=more)
-        try:
-            desk = Desk(rig, monkeypatch)
-            tell(desk)
-            assert rig.read(audit.verify).ok
-            done |= desk.done
-            found = _forms(rig.app)
-        finally:
-            rig.close()
+    done, found = told(STORIES, Desk, _forms, tmp_path, monkeypatch)
     assert found == done
