@@ -156,10 +156,11 @@ def _age(harm: Harm, gate: int, row: Sequence[int], eligible: int, hazard_ppb: i
     benign = spec.age_s / HOUR_S * hazard_ppb / 1e9
     worst = max(upper(matured, dead) - benign, 1e-6)
     few = harm.soak_most_ppm * eligible / MILLION
-    # Some of a small cohort are rarely there, and come of age much later. If many of it are dead, another cohort must come of age first; no more than that, as
-    # an outage darkens devices that are well.
+    # Some of a small cohort are rarely there, and come of age much later. If more of it are dead than the gate allows, another cohort must come of age
+    # first; no more than that, as an outage darkens devices that are well. One dead device is no share, unless it is most of the cohort.
     known, needed = matured * _WHOLE, few * _ENOUGH
-    well = lower(matured, dead) - benign <= spec.open_ppm / MILLION
+    allowed = benign + spec.open_ppm / MILLION
+    well = dead <= max(1.0, matured * allowed) and lower(matured, dead) <= allowed
     enough = matured > 0 and known >= needed and (well or known >= _TWICE * needed)
     opened = worst <= spec.open_ppm / MILLION or enough
     room = None
