@@ -4,7 +4,7 @@ A device proves its key before anything is written.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from tidegate.core import codec, keys
 from tidegate.core.errors import RequestError
@@ -33,8 +33,20 @@ _STEPS: Final = {
     "quarantined": frozenset({"accepted"}),
     "decommissioned": frozenset({"pending", "accepted", "rejected", "quarantined", "revoked"}),
 }
+#: As many refusals as a device keeps (`protocol.DeviceState.refuses`).
+_REFUSED_MAX: Final = 32
 #: Keys of devices in these states never come back, under any name.
 _RETIRING: Final = frozenset({"revoked", "decommissioned"})
+
+
+class Confirmed(NamedTuple):
+    """What a device confirmed. `left` is the digest of what it ran before; `back`: it was ordered back, so that it refuses that one from now on."""
+
+    counter: int
+    version: str
+    sha256: str | None
+    left: str | None
+    back: bool
 
 
 def open_enrolment(request: EnrolRequest) -> EnrolBody:
@@ -205,6 +217,40 @@ def set_tags(conn: Connection, row: int, tags: list[str], now: int) -> None:
     attributes = {**device.attributes, snapshot.TAGS: sorted(set(tags))}
     device_queries.change(conn, row, {"attributes": attributes})
     changes.bump(conn, "device", str(row), now)
+
+
+def note_confirmed(conn: Connection, row: int, release: Confirmed) -> None:
+    """Bring what is known of a device's slots and refusals up to an update that it confirmed.
+
+    It tells both when it asks what to do, and after an update it may have nothing to ask for weeks. Meanwhile people would be shown slots of the time before,
+    and an audience would be counted with devices that refuse the image which they were ordered back from. Where one of its parts lies beside the slots, its
+    next question tells.
+
+    Args:
+        conn: the writer's connection.
+        row: of the device.
+        release: what it confirmed.
+    """
+    slots, refuses, apart = hot.standing(conn, row)
+    left, sha256 = release.left, release.sha256
+    if apart or not sha256 or left == sha256:
+        return
+    there = [name for name, one in slots.items() if one.get("sha256") == left]
+    if (
+        len(slots) == 2
+        and len(there) == 1
+        and all(one.get("sha256") != sha256 for one in slots.values())
+    ):
+        (other,) = set(slots) - set(there)
+        slots[other] = {
+            "state": "confirmed",
+            "release_counter": release.counter,
+            "version": release.version,
+            "sha256": sha256,
+        }
+    gone = [left] if release.back and left else []
+    refuses = [one for one in refuses if one not in {sha256, *gone}] + gone
+    device_queries.change(conn, row, {"slots": slots, "refuses": refuses[-_REFUSED_MAX:]})
 
 
 def slots_now(device: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

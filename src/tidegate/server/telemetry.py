@@ -346,6 +346,14 @@ class _Fold:
 
     def _confirmed(self, body: EventBody, update: UpdateRow) -> None:
         """The device accepted the new slot: from now on its errors count for this release."""
+        told = devices.Confirmed(
+            counter=update.release_counter,
+            version=body.running_version,
+            sha256=body.running_sha256,
+            left=update.from_sha256,
+            back=rollout_rows.is_way_back(self.conn, update.rollout_id),
+        )
+        devices.note_confirmed(self.conn, self.device.row, told)
         self._set_running(
             update.release_counter, body.running_sha256, body.running_version, self.now
         )

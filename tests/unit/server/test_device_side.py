@@ -8,7 +8,7 @@ from tests.unit.server.rig import Rig
 
 from tidegate.core.protocol import EventItem, Metrics
 from tidegate.server import outcomes, telemetry
-from tidegate.server.store import hot
+from tidegate.server.store import device_queries, hot
 
 
 def test_a_device_goes_the_whole_way_and_is_counted_once(rig: Rig) -> None:
@@ -210,6 +210,30 @@ def test_a_fallback_goes_only_where_the_signed_release_allows_it(rig: Rig) -> No
         assert one.counter == 1
         assert one.assignment().action == "none"  # nobody is offered again what was called back
         assert one.poll().work is False
+
+
+def test_slots_and_refusals_are_known_from_the_confirmation_on(rig: Rig) -> None:
+    """By hand: two updates and a way back later, slots of the time before were shown, and a new rollout counted devices that refuse the image."""
+    rig.publish_trust()
+    device = rig.device("d1")
+    targets, last = {}, 0
+
+    def known() -> tuple[dict[str, str], list[str]]:
+        found = rig.read(lambda conn: device_queries.by_id(conn, "d1"))
+        return {name: one["sha256"] for name, one in found.slots.items()}, found.refuses
+
+    for counter in (1, 2, 3):
+        targets[counter] = rig.release(counter, fallback_to=(counter - 1,) if counter > 1 else ())
+        last = rig.rollout(targets[counter])
+        device.run(device.assignment())
+    assert known() == ({"A": targets[2].digest, "B": targets[3].digest}, [])
+
+    rig.set_rollout(last, state="falling_back")
+    rig.rollout(targets[2], name="back", kind="fallback", parent=last)
+    body = device.assignment()
+    assert body.action == "fallback"
+    device.run(body)
+    assert known() == ({"A": targets[3].digest, "B": targets[2].digest}, [targets[3].digest])
 
 
 def test_a_fallback_that_the_release_does_not_name_is_not_ordered(rig: Rig) -> None:

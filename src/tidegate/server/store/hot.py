@@ -3,8 +3,9 @@
 Both databases take them (`raw`); two stand twice. Each function runs inside the caller's transaction.
 """
 
+import json
 from collections.abc import Iterable, Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection
 
@@ -145,6 +146,16 @@ def device(conn: Connection, row: int) -> DeviceRow | None:
     """Return what events need of a device, or None."""
     found = raw_connection(conn).execute(_DEVICE, (row,)).fetchone()
     return DeviceRow(*found) if found else None
+
+
+def standing(
+    conn: Connection, row: int
+) -> tuple[dict[str, dict[str, Any]], list[str], dict[str, Any]]:
+    """Return what a device said of its slots, of the images that it refuses, and of components beside the slots; nothing where there is no such device."""
+    asked = "SELECT slots, refuses, components FROM device WHERE row = ?"
+    found = raw_connection(conn).execute(asked, (row,)).fetchone()
+    slots, refuses, apart = map(json.loads, found or ("{}", "[]", "{}"))
+    return slots, refuses, apart
 
 
 def put_events(conn: Connection, events: Iterable[EventRow]) -> None:

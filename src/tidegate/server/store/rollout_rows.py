@@ -87,6 +87,13 @@ def state(conn: Connection, rollout_id: int) -> str:
     return str(row[0]) if row else ""
 
 
+def is_way_back(conn: Connection, rollout_id: int) -> bool:
+    """Say whether a rollout brings devices back."""
+    asked = "SELECT kind FROM rollout WHERE id = ?"
+    row = raw_connection(conn).execute(asked, (rollout_id,)).fetchone()
+    return row is not None and row[0] == "fallback"
+
+
 def product(conn: Connection, rollout_id: int) -> tuple[str, str] | None:
     """Return (tenant, product) of a rollout, or None."""
     found = raw_connection(conn).execute(
