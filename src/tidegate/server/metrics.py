@@ -30,7 +30,8 @@ from tidegate.server.store import admin_incidents as incident_rows
 from tidegate.server.store import admin_rollouts as rollout_rows
 from tidegate.server.store.scope import DEFAULT
 
-CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+#: The character set is added where it is sent, as to every text.
+CONTENT_TYPE: Final = "text/plain; version=0.0.4"
 #: A reading that took so long is used this many times as long.
 _REST: Final = 20
 #: Counters of this process: field of `services.Counters` → family.

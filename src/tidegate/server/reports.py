@@ -52,10 +52,11 @@ LOGS_MAX: Final = 6
 LOG_CHARS: Final = 4_096
 #: Logs that devices sent when they were asked, looked at for a report.
 _SENT_MAX: Final = 200
+#: Kinds of content; the character set is added where they are sent, as to every text.
 FORMATS: Final = {
     "json": "application/json",
-    "md": "text/markdown; charset=utf-8",
-    "html": "text/html; charset=utf-8",
+    "md": "text/markdown",
+    "html": "text/html",
 }
 #: What a kernel or a supervisor says when something died, and what it says when something is wrong: the first tells more.
 _DEAD: Final = re.compile(r"(?i)panic|oops|\bBUG:|call trace|segfault|assert|watchdog")

@@ -394,6 +394,7 @@ def test_metrics_need_a_token_from_elsewhere_and_count_devices(api: Api) -> None
         ask_over(api.rig.app, "GET", "/metrics", headers, b"", b"")
     )
     assert found.status == 200
+    assert found.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
     lines = found.body.decode().splitlines()
     assert 'tidegate_devices{state="accepted"} 1.0' in lines
     epoch = api.rig.read(lambda conn: hot.gate_epoch(conn, "default"))

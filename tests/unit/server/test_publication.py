@@ -51,6 +51,25 @@ def test_there_is_no_status_page_by_default(api: Api) -> None:
         assert _page(api, form).status == 404
 
 
+def test_a_text_names_its_character_set_once(public: Api) -> None:
+    """By hand: it stood there twice, which some readers of a scrape refuse."""
+    name = _halted(public)
+    public.post(f"/incidents/{name}/notes", {"kind": "action", "text": "The contract asks more."})
+    public.post(f"/incidents/{name}/publish", SAID, "operator")
+    export = f"/incidents/{name}/export"
+    said = {
+        "page": _page(public, ""),
+        "md": public.call("GET", f"{export}?format=md"),
+        "html": public.call("GET", f"{export}?format=html"),
+    }
+    kinds = {form: one.headers["content-type"] for form, one in said.items()}
+    assert kinds == {
+        "page": "text/html; charset=utf-8",
+        "md": "text/markdown; charset=utf-8",
+        "html": "text/html; charset=utf-8",
+    }
+
+
 def test_only_what_was_published_is_shown_and_no_device_of_the_fleet(public: Api) -> None:
     name = _halted(public, detail="seen at the pole", log="kernel panic of bad0")
     public.post(f"/incidents/{name}/notes", {"text": "bad0 stands in the harbour"})

@@ -580,7 +580,7 @@ def test_an_incident_is_closed_only_with_a_corrective_action(desk: Desk) -> None
     )
     assert close().state == "closed"
     kind, body = desk.rig.read(lambda conn: reports.export(conn, name, "md", desk.now))
-    assert kind == "text/markdown; charset=utf-8"
+    assert kind == "text/markdown"
     assert b"fixed the driver" in body
 
 

@@ -34,7 +34,7 @@ def status_routes(desk: Desk) -> list[HTTPRouteHandler]:
     @get("/status", opt={PERMISSION: ANYBODY}, include_in_schema=False)
     async def as_page(request: Request[Any, Any, Any]) -> Response[bytes]:
         """Answer with the page."""
-        return await _answer(desk, request, to_html, "text/html; charset=utf-8")
+        return await _answer(desk, request, to_html, "text/html")
 
     @get("/status.json", opt={PERMISSION: ANYBODY}, include_in_schema=False)
     async def as_json(request: Request[Any, Any, Any]) -> Response[bytes]:

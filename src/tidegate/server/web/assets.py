@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from importlib.resources.abc import Traversable
 from typing import Final
 
+#: The character set is added where they are sent, as to every text.
 TYPES: Final[Mapping[str, str]] = {
-    ".css": "text/css; charset=utf-8",
-    ".js": "text/javascript; charset=utf-8",
+    ".css": "text/css",
+    ".js": "text/javascript",
     ".svg": "image/svg+xml",
-    ".LICENSE": "text/plain; charset=utf-8",
+    ".LICENSE": "text/plain",
 }
 
 
