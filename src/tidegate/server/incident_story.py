@@ -28,6 +28,8 @@ _TOLD_MAX: Final = 50
 _ONE_BY_ONE: Final = 20
 _STRETCHES: Final = 24
 _NAMED: Final = 4
+#: Of up to so many devices it is told when each staged the image; of more, only of those that were cancelled.
+STAGED_MAX: Final = 200
 #: What may stand in the plan's log without being somebody's decision.
 _NO_DECISION: Final = frozenset({"create", "hold"})
 _WRITTEN: Final = {
@@ -38,6 +40,8 @@ _WRITTEN: Final = {
 }
 #: How the event begins that says that an incident was put on the status page.
 PUBLISHED: Final = "published on the status page"
+#: Acts by which a gate stops something.
+_STOPS: Final = frozenset({"halt", "isolate"})
 #: Gates that find harm: what they said is what stood against the bar.
 _STOPPING: Final = frozenset({"failure_rate", "metric", "evidence", "held"})
 #: Why an update that had not begun was cancelled, by its reason; whoever decided that decided this with it.
@@ -50,19 +54,48 @@ _FOLLOWS: Final = {
 
 
 def of_incident(conn: Connection, found: Row, notes: Sequence[Row]) -> list[Entry]:
-    """Return what belongs to an incident itself: that it was opened, what was written into it, that it was published, and who was told."""
+    """Return what belongs to an incident itself, in order: that it was opened, that it was published, what was written into it."""
     opened = Entry(
         at=int(found["opened_at"]), who=str(found["opened_by"]), text=f"opened {found['name']}"
     )
-    told = _told(conn, str(found["name"]), int(found["opened_at"]))
-    # Whoever is told of something within its second is told after it.
-    return [opened, *_published(conn, found, notes), *(_note(one) for one in notes), *told]
+    return [opened, *_published(conn, found, notes), *(_note(one) for one in notes)]
+
+
+def woven(decided: Sequence[Entry], written: Sequence[Entry]) -> list[Entry]:
+    """Return two logs as one, each in its own order, whatever fell into one second.
+
+    What was done to a rollout stands in both: there they are tied together. Between two such lines what was decided comes before what was written.
+    """
+    found: list[Entry] = []
+    ties: list[tuple[int, Entry]] = []
+    reached = 0
+    for one in written:
+        at = next((n for n in range(reached, len(decided)) if _same(decided[n], one)), None)
+        if at is not None:
+            reached = at + 1
+        ties.append((-1 if at is None else at, one))
+    tied = [at for at, _ in ties if at >= 0] + [len(decided)]
+    found += decided[: tied[0]]
+    for at, one in ties:
+        if at >= 0:
+            tied = tied[1:]
+            found += [decided[at], one, *decided[at + 1 : tied[0]]]
+        else:
+            found.append(one)
+    return sorted(found, key=lambda one: one.at)
+
+
+def _same(decided: Entry, written: Entry) -> bool:
+    return decided.at == written.at and written.text in {
+        decided.text,
+        decided.text.partition(": ")[2],
+    }
 
 
 def _note(one: Row) -> Entry:
-    """Return what somebody wrote. Whatever changes the incident, its cause or what is done about it is a decision; a note or a guess is none."""
+    """Return what somebody wrote. Whatever changes the incident, what is held to be its cause or what is done about it is a decision; a note is none."""
     kind, by = str(one["kind"]), str(one["by"])
-    decided = kind in {"cause", "action"} or (kind == "event" and by != "planner")
+    decided = kind in {"hypothesis", "cause", "action"} or (kind == "event" and by != "planner")
     more = ""
     if kind == "evidence":
         more = f" ({story.MEANS[one['means'] or 'other']}, kept: {one['kept'] or 'not said'})"
@@ -93,9 +126,10 @@ def _published(conn: Connection, found: Row, notes: Sequence[Row]) -> list[Entry
     return [first, gone]
 
 
-def _told(conn: Connection, name: str, since: int) -> list[Entry]:
+def told(conn: Connection, incident: Row) -> list[Entry]:
     """Return whom the server told, when, by which channel, and whether it arrived."""
     found = []
+    name, since = str(incident["name"]), int(incident["opened_at"])
     for row in admin_log.told(conn, outbox.KINDS, name, since, _TOLD_MAX):
         one = outbox.facts_of(row)
         how = {"delivered": "delivered", "dead": "given up, not delivered"}.get(
@@ -105,10 +139,17 @@ def _told(conn: Connection, name: str, since: int) -> list[Entry]:
             Entry(
                 at=one.done_at or one.created_at,
                 who="the server",
-                text=f"told {one.channel} ({one.kind}) of {one.event}: {how}",
+                text=f"told {one.channel} ({one.kind}) of {one.event}{_which(row['payload']['body'])}: {how}",
             )
         )
     return found
+
+
+def _which(body: Row) -> str:
+    """Say of what is told more than once which time it was: a page is published once, and then changed."""
+    if "changed" not in body:
+        return ""
+    return " (the text was changed)" if body["changed"] else " (the first text)"
 
 
 def decisions(conn: Connection, row: Row) -> list[Entry]:
@@ -122,8 +163,11 @@ def decisions(conn: Connection, row: Row) -> list[Entry]:
 
 def _decision(one: Row, of: str) -> Entry:
     action, text = str(one["action"]), str(one["text"])
+    # Of what a gate stopped the ground is what had passed its bar, and not what was seen beside it.
+    stopped = [finding for finding in one["because"] if finding.get("passed") is False]
+    founded = stopped if action in _STOPS and stopped else one["because"]
     grounds = dict.fromkeys(
-        said for said in (str(finding.get("text", "")) for finding in one["because"]) if said
+        said for said in (str(finding.get("text", "")) for finding in founded) if said
     )
     if action == "fallback" and ": " in text:
         grounds = {text.partition(": ")[2]: None}
@@ -135,7 +179,7 @@ def _decision(one: Row, of: str) -> Entry:
         who=str(one["actor"]),
         text=f"{of}{word}: {said}" if said else f"{of}{word}",
         kind="event" if action in _NO_DECISION else "decision",
-        because=tuple(ground for ground in grounds if ground != text),
+        because=tuple(ground for ground in grounds if ground != text or action in _STOPS),
     )
 
 
@@ -178,16 +222,23 @@ def cancelled(devices: Sequence[DeviceOutcome], every: int, row: Row) -> list[En
 
 
 def outcomes(
-    devices: Sequence[DeviceOutcome], subject: str, evidence: Evidence, *, partial: bool
+    devices: Sequence[DeviceOutcome],
+    subject: str,
+    evidence: Evidence,
+    *,
+    partial: bool,
+    of: str = "",
 ) -> list[Entry]:
-    """Return the devices that ended badly: the first of them by name, the others as a number."""
+    """Return the devices that ended badly: the first of them by name, the others as a number. `of`: the way back that they are of."""
     bad = [one for one in devices if one.state in story.BAD and subject in ("", one.variant)]
     shown = bad[:_OUTCOMES_SHOWN]
     found = [
         Entry(
             at=one.at,
             who="device",
-            text=f"{one.device} {one.state}" + (f": {one.reason}" if one.reason else ""),
+            text=f"{of} " * bool(of)
+            + f"{one.device} {one.state}"
+            + (f": {one.reason}" if one.reason else ""),
             kind="outcome",
         )
         for one in shown
@@ -197,20 +248,34 @@ def outcomes(
         rest, upto = len(bad) - len(shown), "up to here"
         if partial and every > len(bad):
             rest, upto = every - len(shown), "from here on"
-        text = f"and {rest:,} more devices {upto}"
+        text = f"{of} " * bool(of) + f"and {rest:,} more devices {upto}"
         found.append(Entry(at=bad[-1].at, who="device", text=text, kind="outcome"))
     return found
 
 
-def steps(devices: Sequence[DeviceOutcome], subject: str, *, partial: bool) -> list[Entry]:
-    """Return who got leave to activate and who confirmed, stretch by stretch."""
+def steps(
+    devices: Sequence[DeviceOutcome], subject: str, *, partial: bool, of: str = ""
+) -> list[Entry]:
+    """Return to whom it was offered, who staged it, who got leave to activate and who confirmed, stretch by stretch.
+
+    Args:
+        devices: that were offered it, as far as this report looks at them.
+        subject: variant of an isolation; empty = all.
+        partial: whether `devices` are not all.
+        of: the way back that they are of; empty = the rollout itself.
+    """
     mine = [one for one in devices if subject in ("", one.variant)]
+    offers = [(one.offered_at, one.device) for one in mine if one.offered_at]
+    stored = [(one.staged_at, one.device) for one in mine if one.staged_at]
     permits = [(one.permitted_at, one.device) for one in mine if one.permitted_at]
     well = [(one.at, one.device) for one in mine if one.state == "confirmed"]
     part = " of the devices that this report looks at" if partial else ""
+    ahead = f"{of} " if of else ""
     return [
-        *_stretches(permits, "permit for", "permits for", part, "the gate"),
-        *_stretches(well, "confirmed by", "confirmed by", part, "device"),
+        *_stretches(offers, f"{ahead}offered to", f"{ahead}offered to", part, "the server"),
+        *_stretches(stored, f"{ahead}staged by", f"{ahead}staged by", part, "device"),
+        *_stretches(permits, f"{ahead}permit for", f"{ahead}permits for", part, "the gate"),
+        *_stretches(well, f"{ahead}confirmed by", f"{ahead}confirmed by", part, "device"),
     ]
 
 

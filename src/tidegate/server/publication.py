@@ -140,7 +140,8 @@ def publish(
     did = "changed what the status page says" if held else incident_story.PUBLISHED
     incidents.write_event(conn, name, f"{did}: {said['title']}", actor.name, now)
     _done(conn, found, "incident.publish", actor, now, said)
-    incidents.tell(conn, "incident.published", found, actor.name, now, title=said["title"])
+    told: Row = {"title": said["title"], "changed": held is not None}
+    incidents.tell(conn, "incident.published", found, actor.name, now, **told)
     return incidents.show(conn, name)
 
 

@@ -15,6 +15,7 @@ from tidegate.rollout import tally as sums
 from tidegate.rollout.incident import (
     DeviceLog,
     DeviceOutcome,
+    Entry,
     Fleet,
     FollowUp,
     Incident,
@@ -23,6 +24,7 @@ from tidegate.rollout.incident import (
     Returned,
     Rhythm,
     Shown,
+    Stood,
     Stopped,
     Told,
     WayBack,
@@ -38,7 +40,7 @@ from tidegate.server import (
     reckoning,
     telemetry,
 )
-from tidegate.server.store import Connection, log_rows
+from tidegate.server.store import Connection, audit_rows, log_rows
 from tidegate.server.store import admin_devices as device_rows
 from tidegate.server.store import admin_incidents as rows
 from tidegate.server.store import admin_rollouts as rollout_rows
@@ -58,6 +60,8 @@ FORMATS: Final = {
     "md": "text/markdown",
     "html": "text/html",
 }
+#: What a publication is made of.
+_TEXTS: Final = ("title", "summary", "impact", "action")
 #: What a kernel or a supervisor says when something died, and what it says when something is wrong: the first tells more.
 _DEAD: Final = re.compile(r"(?i)panic|oops|\bBUG:|call trace|segfault|assert|watchdog")
 _WRONG: Final = re.compile(r"(?i)\berror\b|failed|fatal|exception|timed? ?out")
@@ -88,14 +92,16 @@ def build(conn: Connection, name: str, now: int, *, rhythm: Rhythm | None = None
         "followups": [_follow_up(one) for one in rows.followups(conn, int(found["id"]))],
         "evidence_of": [_shown(one) for one in notes if one["kind"] == "evidence"],
         "told": _told(conn, int(found["id"])),
+        "pages": _pages(conn, found),
     }
-    entries = incident_story.of_incident(conn, found, notes)
+    written = incident_story.of_incident(conn, found, notes)
+    told = incident_story.told(conn, found)
     about = _incident(conn, found, notes)
     row = (
         rollout_rows.rollout_by_id(conn, int(found["rollout_id"])) if found["rollout_id"] else None
     )
     if row is None:
-        return story.build(about, entries=entries, **said)
+        return story.build(about, entries=[*written, *told], **said)
     subject = str(found["subject"])
     devices, partial = _devices(conn, int(row["id"]))
     counters = {one.from_counter for one in devices}
@@ -105,7 +111,10 @@ def build(conn: Connection, name: str, now: int, *, rhythm: Rhythm | None = None
     cancelled = rows.outcomes(
         conn, int(row["id"]), states={"cancelled"}, variant=subject, limit=story.LISTED_MAX
     )
-    ended = [_device(one) for one in cancelled]
+    ended = _with_staged(conn, int(row["id"]), [_device(one) for one in cancelled])
+    if not partial and len(devices) <= incident_story.STAGED_MAX:
+        devices = _with_staged(conn, int(row["id"]), devices)
+    ways_back, way_back_steps = _ways_back(conn, row)
     stopped = _stopped(conn, int(row["id"]), subject)
     return story.build(
         msgspec.structs.replace(about, rollout=str(row["name"]), release=str(row["release"])),
@@ -117,13 +126,20 @@ def build(conn: Connection, name: str, now: int, *, rhythm: Rhythm | None = None
         stopped=stopped,
         cancelled=ended,
         versions=rows.versions(conn, product, counters),
-        # In this order within one second: what devices did, what was decided on it, what people wrote about it.
+        # In this order within one second: what devices did, what was decided on it and what people wrote about it, in the order of their logs, what devices
+        # that were ordered back did on that, and who was told of it.
         entries=[
-            *incident_story.steps(devices, subject, partial=partial),
+            *incident_story.steps([*devices, *ended], subject, partial=partial),
             *incident_story.outcomes(devices, subject, evidence, partial=partial),
-            *incident_story.decisions(conn, row),
-            *incident_story.cancelled(ended, stopped.cancelled, row),
-            *entries,
+            *incident_story.woven(
+                [
+                    *incident_story.decisions(conn, row),
+                    *incident_story.cancelled(ended, stopped.cancelled, row),
+                ],
+                written,
+            ),
+            *way_back_steps,
+            *told,
         ],
         logs=_logs(conn, int(row["id"]), subject),
         product=product,
@@ -136,7 +152,7 @@ def build(conn: Connection, name: str, now: int, *, rhythm: Rhythm | None = None
         bars=incident_story.bars(conn, row),
         rhythm=rhythm,
         warmup_s=_warmup_s(conn, int(row["release_id"])),
-        ways_back=_ways_back(conn, int(row["id"])),
+        ways_back=ways_back,
         **said,
     )
 
@@ -310,6 +326,7 @@ def _device(one: rows.Outcome) -> DeviceOutcome:
         at=one.state_at,
         from_counter=one.from_counter,
         permitted_at=one.permitted_at or 0,
+        offered_at=one.offered_at,
         # What the server knows of a device is not to be masked by what it says of itself.
         attributes={
             **own,
@@ -328,13 +345,30 @@ def _last_bad(conn: Connection, rollout_id: int) -> DeviceOutcome | None:
     return _device(found[0]) if found else None
 
 
-def _ways_back(conn: Connection, rollout_id: int) -> list[WayBack]:
-    found = []
-    for child in rollout_rows.children(conn, rollout_id):
-        tally = sums.total(telemetry.evidence(conn, int(child["id"])))
+def _with_staged(
+    conn: Connection, rollout_id: int, devices: list[DeviceOutcome]
+) -> list[DeviceOutcome]:
+    """Say of each of these devices when the server heard that it holds the image."""
+    known = rows.staged(conn, rollout_id, [one.device for one in devices])
+    return [msgspec.structs.replace(one, staged_at=known.get(one.device, 0)) for one in devices]
+
+
+def _ways_back(conn: Connection, row: Row) -> tuple[list[WayBack], list[Entry]]:
+    """Return the ways back of a rollout, and what devices did on each, for the timeline."""
+    found, entries = [], list[Entry]()
+    decided = incident_story.decisions(conn, row)
+    for child in rollout_rows.children(conn, int(row["id"])):
+        name = str(child["name"])
+        evidence = telemetry.evidence(conn, int(child["id"]))
+        tally = sums.total(evidence)
+        devices, partial = _devices(conn, int(child["id"]))
+        entries += incident_story.steps(devices, "", partial=partial, of=name)
+        entries += incident_story.outcomes(devices, "", evidence, partial=partial, of=name)
+        own = [one for one in decided if one.text.startswith(f"{name} ")]
+        bars = incident_story.bars(conn, child)
         found.append(
             WayBack(
-                rollout=str(child["name"]),
+                rollout=name,
                 release=str(child["release"]),
                 state=str(child["state"]),
                 taken=tally.offered,
@@ -342,10 +376,18 @@ def _ways_back(conn: Connection, rollout_id: int) -> list[WayBack]:
                 harmed=tally.harmed,
                 ordered_at=int(child["created_at"]),
                 ordered_by=str(child["created_by"]),
+                ground=_ground(decided, int(child["created_at"])),
                 devices=tuple(_returned(conn, int(child["id"]))),
+                looks=() if partial else story.looks(own, devices, planning.model_of(child), bars),
             )
         )
-    return found
+    return found, entries
+
+
+def _ground(decided: list[Entry], at: int) -> str:
+    """Return why the devices were ordered back, in the words of whoever did."""
+    said = [one for one in decided if one.at == at and one.text.startswith("fallback: ")]
+    return said[0].because[0] if said and said[0].because else ""
 
 
 def _returned(conn: Connection, rollout_id: int) -> list[Returned]:
@@ -366,6 +408,33 @@ def _told(conn: Connection, incident_id: int) -> Told | None:
         action=str(held["action"]),
         updates=tuple(_written(one) for one in updates),
     )
+
+
+def _pages(conn: Connection, found: Row) -> list[Stood]:
+    """Return every text that stood on the status page: the log of acts holds them, each with the moment at which it came."""
+    held = rows.publication(conn, int(found["id"]))
+    if held is None:
+        return []
+    pages: list[Stood] = []
+    acts = audit_rows.entries(conn, action="incident.", thing=str(found["name"]))
+    for act in acts:
+        if act.action not in {"incident.publish", "incident.unpublish"}:
+            continue
+        if pages and not pages[-1].until:
+            pages[-1] = msgspec.structs.replace(pages[-1], until=act.at)
+        if act.action == "incident.publish":
+            title, summary, impact, action = (str(act.detail.get(one, "")) for one in _TEXTS)
+            pages.append(
+                Stood(
+                    at=act.at,
+                    by=act.actor,
+                    title=title,
+                    summary=summary,
+                    impact=impact,
+                    action=action,
+                )
+            )
+    return pages
 
 
 def _stopped(conn: Connection, rollout_id: int, subject: str) -> Stopped:

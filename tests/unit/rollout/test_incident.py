@@ -425,7 +425,9 @@ def test_a_decision_says_why_and_a_halt_repeats_its_reason() -> None:
         found = _read(_report(entries=[entry])).partition("## Decisions")[2]
         return next(line for line in found.splitlines() if "00:00:09" in line)
 
-    assert row("planner", "halt: 6 of 23").endswith("| 6 of 23 |")
+    assert row("planner", "halt: 6 of 23").endswith("| the gate | halt | 6 of 23 |")
+    assert row("olga", "start").endswith("| start | no reason was given |")
+    assert row("planner", "ended: fallen back").endswith("| ended: fallen back | \N{EN DASH} |")
     assert row("olga", "owner olga (was nobody)").endswith("| \N{EN DASH} |")
     assert row("olga", "cause, proved: x").endswith("| see Cause |")
 

@@ -16,10 +16,13 @@ from tidegate.rollout.incident import (
     Population,
     Rhythm,
     Shown,
+    Stood,
+    Told,
+    WayBack,
     Written,
     brief,
 )
-from tidegate.rollout.incident.model import Counts, IncidentReport, Share
+from tidegate.rollout.incident.model import Counts, IncidentReport, Look, Share
 from tidegate.rollout.model import GateSpec, Policy, RingSpec
 
 CAUSE = Written(at=2, by="gus", text="the antenna: 5 of 5 hang")
@@ -258,7 +261,7 @@ def test_who_was_cancelled_is_named_with_the_reason() -> None:
     )
     text = _section(report(cancelled=[gone]), "Devices")
     assert (
-        "| d9 | r7 | pilot | operator.halted: the rollout was halted | 1970-01-01 00:05:00 |"
+        "| d9 | r7 | pilot | \N{EN DASH} | no: the server never heard so | operator.halted: the rollout was halted | 1970-01-01 00:05:00 |"
         in text
     )
 
@@ -292,3 +295,75 @@ def test_no_sentence_says_each_of_what_it_does_not_name() -> None:
     assert "each alone" not in text
     assert "each refuses" not in text
     assert "of each were tried" not in text
+
+
+# --- what was said at its hour ---
+
+
+def test_every_text_of_the_status_page_stands_with_its_own_times() -> None:
+    first = Stood(at=100, by="olga", title="Stopped", summary="Nothing to do.", until=160)
+    last = Stood(at=160, by="gus", title="Over", summary="All are back.", action="A bench")
+    told = Told(at=100, title="Over", summary="All are back.", action="A bench")
+    on = {"incident": about(published_at=100, published_by="gus"), "told": told}
+    text = read(report(**on, pages=[first, last]))
+    said = text.partition("## What the status page says")[2].partition("## Words")[0]
+    begun, _, ended = said.partition("Text 2 of 2, on the page from 1970-01-01 00:02:40 UTC")
+    stood = "Text 1 of 2, on the page from 1970-01-01 00:01:40 UTC (put there by olga) until"
+    assert f"{stood} 1970-01-01 00:02:40 UTC" in begun
+    assert "Nothing to do." in begun
+    assert "A bench" not in begun
+    assert "and it still stands there" in ended
+    assert "What is done: A bench" in ended
+    head = text.partition("## In short")[0]
+    assert (
+        "Published: 1970-01-01 00:01:40 UTC by olga; its text was changed once at 1970-01-01 00:02:40 UTC by gus"
+        in head
+    )
+    old = read(report(**on))
+    assert "Earlier texts are not kept here, nor since when it says just this" in old
+    off = {"incident": about(), "pages": [msgspec.structs.replace(first, until=150)]}
+    gone = read(report(**off))
+    assert "taken off at 1970-01-01 00:02:30 UTC" in gone.partition("## In short")[0]
+    assert "Nothing stands there now: it was taken off." in gone
+
+
+def test_the_ground_of_a_way_back_is_that_of_its_hour() -> None:
+    way = WayBack(
+        rollout="b", release="r1", state="active", ordered_at=50, ground="not understood yet"
+    )
+    decided = Entry(
+        at=50, who="olga", text="fallback: six: not understood yet", kind="decision",
+        because=("not understood yet",),
+    )  # fmt: skip
+    proof = Written(at=90, by="gus", text="the antenna")
+    told = report(ways_back=[way], entries=[decided], cause=proof, evidence_of=[SHOWN])
+    later = "That was the ground of its hour: at 1970-01-01 00:01:30 UTC the proof of the cause overtook it."
+    said = f"Why b was ordered, as it was said then: not understood yet. {later}"
+    assert said in _section(told, "The way back")
+    row = f"| olga | fallback: six | not understood yet. {later} |"
+    assert row in _section(told, "Decisions")
+    before = msgspec.structs.replace(proof, at=40)
+    assert later[:20] not in read(
+        report(ways_back=[way], entries=[decided], cause=before, evidence_of=[SHOWN])
+    )
+
+
+def test_the_looks_of_a_way_back_are_told_as_those_of_the_rollout() -> None:
+    look = Look(at=60, attempts=6, harmed=1, text="b ended: 6", bars=("1 of 6, limit 30 %",))
+    way = WayBack(rollout="b", release="r1", state="completed", looks=(look,))
+    text = _section(report(ways_back=[way]), "The way back")
+    assert "| 1970-01-01 00:01:00 | 1 of 6 | 1 of 6, limit 30 % | b ended: 6 |" in text
+
+
+def test_whoever_was_cancelled_held_the_image_or_did_not() -> None:
+    held = DeviceOutcome(
+        device="d8", variant="r7", ring="pilot", state="cancelled", reason="operator.halted",
+        at=300, offered_at=100, staged_at=130,
+    )  # fmt: skip
+    bare = msgspec.structs.replace(held, device="d9", staged_at=0)
+    text = _section(report(cancelled=[held, bare]), "Devices")
+    assert (
+        "| d8 | r7 | pilot | 1970-01-01 00:01:40 | yes, since 1970-01-01 00:02:10; nothing boots it |"
+        in text
+    )
+    assert "| d9 | r7 | pilot | 1970-01-01 00:01:40 | no: the server never heard so |" in text

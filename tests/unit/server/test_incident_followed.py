@@ -177,3 +177,53 @@ def test_who_was_enrolled_later_is_counted_from_the_index_alone(rig: Rig) -> Non
     for one in plans:
         assert "USING COVERING INDEX" in one
         assert "variant=? AND enrolled_at>?" in one
+
+
+def test_every_text_of_the_status_page_is_kept_with_its_times(api: Api) -> None:
+    at = _halted(api)
+    api.post(f"{at}/publish", {"title": "Stopped", "summary": "Nothing to do."}, "operator")
+    api.rig.now += 60
+    api.post(f"{at}/publish/update", {"text": "All are back."}, "operator")
+    api.rig.now += 60
+    changed = {"title": "Over", "summary": "All are back.", "action": "A new bench."}
+    api.post(f"{at}/publish", changed, "operator")
+    first, last = _report(api, at)["pages"]
+    assert (first["title"], first["summary"], first["until"]) == (
+        "Stopped",
+        "Nothing to do.",
+        last["at"],
+    )
+    assert (last["title"], last["action"], last.get("until", 0)) == ("Over", "A new bench.", 0)
+    assert last["at"] - first["at"] == 120
+    assert first["by"] == "token:t-operator"
+    api.rig.now += 60
+    api.post(f"{at}/unpublish", {"reason": "done"}, "operator")
+    report = _report(api, at)
+    assert report["told"] is None
+    assert report["pages"][-1]["until"] - last["at"] == 60
+
+
+def test_whoever_was_cancelled_held_the_image_or_did_not(api: Api) -> None:
+    held = api.rig.device("held", rev=2)
+    api.post("/rollouts", POLICY)
+    held.tell("staged", held.assignment())
+    bare = api.rig.device("bare", rev=1)
+    bare.assignment()
+    stop = api.post("/rollouts/gw1-1.1.0/halt", {"reason": "no network"}, "operator")
+    at = f"/incidents/{stop['stopped']['incident']}"
+    api.rig.now += 60
+    for device in (held, bare):
+        device.assignment()
+    gone = {one["device"]: one for one in _report(api, at)["reach"]["cancelled"]}
+    assert gone["held"]["staged_at"] >= gone["held"]["offered_at"] > 0
+    assert gone["bare"]["offered_at"] > 0
+    assert not gone["bare"].get("staged_at", 0)
+    lines = [one["text"] for one in _report(api, at)["timeline"]]
+    assert "staged by 1: held" in lines
+    assert "offered to 2: bare, held" in lines
+
+
+def test_a_hypothesis_is_a_decision(api: Api) -> None:
+    at = _halted(api)
+    api.post(f"{at}/notes", {"kind": "hypothesis", "text": "the modem"}, "operator")
+    assert ("token:t-operator", "hypothesis: the modem") in _decided(api, at)

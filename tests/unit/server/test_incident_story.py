@@ -2,7 +2,7 @@
 
 import pytest
 
-from tidegate.rollout.incident import DeviceOutcome
+from tidegate.rollout.incident import DeviceOutcome, Entry
 from tidegate.rollout.model import Evidence
 from tidegate.server import incident_story
 
@@ -45,3 +45,42 @@ def test_those_that_ended_badly_are_named_first_and_then_counted() -> None:
     found = incident_story.outcomes(_devices(90), "", Evidence(), partial=False)
     assert len(found) == 21
     assert found[-1].text == "and 10 more devices up to here"
+
+
+def test_offers_and_staged_images_are_told_and_a_way_back_says_whose_they_are() -> None:
+    one = DeviceOutcome(
+        device="d1", variant="r1", ring="all", state="confirmed", at=60, permitted_at=40,
+        offered_at=10, staged_at=20,
+    )  # fmt: skip
+    found = incident_story.steps([one], "", partial=False, of="back1")
+    assert [(line.at, line.who, line.text) for line in found] == [
+        (10, "the server", "back1 offered to 1: d1"),
+        (20, "device", "back1 staged by 1: d1"),
+        (40, "the gate", "back1 permit for 1: d1"),
+        (60, "device", "back1 confirmed by 1: d1"),
+    ]
+
+
+def test_within_one_second_both_logs_keep_their_order() -> None:
+    def line(text: str, at: int = 9) -> Entry:
+        return Entry(at=at, who="olga", text=text)
+
+    decided = [line("create: six go back"), line("fallback: six go back"), line("advance: a")]
+    decided += [line("complete: x", 20)]
+    written = [
+        line("opened", 5),
+        line("seen: nothing"),
+        line("six go back"),
+        line("cause"),
+        line("closed", 20),
+    ]
+    found = [one.text for one in incident_story.woven(decided, written)]
+    assert found[:3] == ["opened", "seen: nothing", "create: six go back"]
+    assert (
+        found.index("seen: nothing")
+        < found.index("fallback: six go back")
+        < found.index("advance: a")
+        < found.index("cause")
+    )
+    assert found[-2:] == ["complete: x", "closed"]
+    assert sorted(found) == sorted(one.text for one in (*decided, *written))

@@ -81,8 +81,8 @@ from tidegate.client.structs.incidents import (
     Rhythm,
     Share,
     Shown,
+    Stood,
     TimelineEntry,
-    Told,
     Written,
 )
 from tidegate.client.structs.incidents_2 import (
@@ -100,6 +100,7 @@ from tidegate.client.structs.incidents_2 import (
     Publication,
     SignedGrant,
     Texts,
+    Told,
     Update,
     Withdrawal,
 )
@@ -401,6 +402,7 @@ __all__ = [
     "Skipped",
     "SoakGate",
     "Status",
+    "Stood",
     "Stopped",
     "Straggler",
     "Stragglers",

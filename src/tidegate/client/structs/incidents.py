@@ -101,7 +101,8 @@ class DeviceLog(msgspec.Struct, frozen=True, kw_only=True):
 class DeviceOutcome(msgspec.Struct, frozen=True, kw_only=True):
     """One device that acted on the release, as far as it got. `attributes` are compared to find what the failed have in common.
 
-    `permitted_at`: when it was given leave to activate; from then until `at` it could not be relied on. 0 = never.
+    `permitted_at`: when it was given leave to activate; from then until `at` it could not be relied on. `offered_at`: when the server first offered it;
+    `staged_at`: when the server heard that it holds the image. 0 = never, or not looked up.
     """
 
     device: str
@@ -112,6 +113,8 @@ class DeviceOutcome(msgspec.Struct, frozen=True, kw_only=True):
     at: int = 0
     from_counter: int = 0
     permitted_at: int = 0
+    offered_at: int = 0
+    staged_at: int = 0
     attributes: dict[str, str | int | float | bool] = {}
 
 
@@ -324,6 +327,16 @@ class IncidentReach(msgspec.Struct, frozen=True, kw_only=True):
     out_count: int = 0
 
 
+class Look(msgspec.Struct, frozen=True, kw_only=True):
+    """A look of the gate: how many devices had acted by then, how many of these had ended badly, what it did, and what stood against which bar (`bars`)."""
+
+    at: int
+    attempts: int
+    harmed: int
+    text: str
+    bars: tuple[str, ...] = ()
+
+
 class Returned(msgspec.Struct, frozen=True, kw_only=True):
     """A device that was brought back, and when the server heard that it runs well there."""
 
@@ -335,7 +348,8 @@ class Returned(msgspec.Struct, frozen=True, kw_only=True):
 class IncidentWayBack(msgspec.Struct, frozen=True, kw_only=True):
     """A rollout that brings devices back: how many have taken the order, confirmed it (`back`), or ended badly on the way (`harmed`).
 
-    `ordered_at` and `ordered_by`: when, and who. `devices`: the first of those that are back.
+    `ordered_at` and `ordered_by`: when, and who; `ground`: why, as it was said then. `devices`: the first of those that are back.
+    `looks`: what its own gate had before it each time that it wrote down what it did; the last of them.
     """
 
     rollout: str
@@ -346,17 +360,9 @@ class IncidentWayBack(msgspec.Struct, frozen=True, kw_only=True):
     harmed: int = 0
     ordered_at: int = 0
     ordered_by: str = ""
+    ground: str = ""
     devices: tuple[Returned, ...] = ()
-
-
-class Look(msgspec.Struct, frozen=True, kw_only=True):
-    """A look of the gate: how many devices had acted by then, how many of these had ended badly, what it did, and what stood against which bar (`bars`)."""
-
-    at: int
-    attempts: int
-    harmed: int
-    text: str
-    bars: tuple[str, ...] = ()
+    looks: tuple[Look, ...] = ()
 
 
 class Passage(msgspec.Struct, frozen=True, kw_only=True):
@@ -386,6 +392,18 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
     kept: str = ""
 
 
+class Stood(msgspec.Struct, frozen=True, kw_only=True):
+    """A text that stood on the status page, word for word: put there by `by` at `at`, until it was changed or taken off; `until` 0 = it stands there."""
+
+    at: int
+    by: str
+    title: str
+    summary: str
+    until: int = 0
+    impact: str = ""
+    action: str = ""
+
+
 class TimelineEntry(msgspec.Struct, frozen=True, kw_only=True):
     """A line of the timeline: who did what, when. `because` are the sentences that a decision was founded on."""
 
@@ -402,14 +420,3 @@ class Written(msgspec.Struct, frozen=True, kw_only=True):
     at: int
     by: str
     text: str
-
-
-class Told(msgspec.Struct, frozen=True, kw_only=True):
-    """What the status page says, word for word."""
-
-    at: int
-    title: str
-    summary: str
-    impact: str = ""
-    action: str = ""
-    updates: tuple[Written, ...] = ()

@@ -21,11 +21,22 @@ from tidegate.client.structs.incidents import (
     Passage,
     Rhythm,
     Shown,
+    Stood,
     TimelineEntry,
-    Told,
     Written,
 )
 from tidegate.client.structs.shared import Finding, IncidentFacts
+
+
+class Told(msgspec.Struct, frozen=True, kw_only=True):
+    """What the status page says now, word for word. `at`: since when it says anything; since when it says just this stands in the report's `pages`."""
+
+    at: int
+    title: str
+    summary: str
+    impact: str = ""
+    action: str = ""
+    updates: tuple[Written, ...] = ()
 
 
 class IncidentReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,6 +65,7 @@ class IncidentReport(msgspec.Struct, frozen=True, kw_only=True):
         passages: from permit to outcome, of the devices that this report looks at.
         warmup_s: for how long a device has to be well by the health contract before it may confirm; the longest of the release's artifacts, 0 = not known.
         recalled_by: who did; `recall_reason` why. Empty where it was not recalled, or nobody knows any more.
+        pages: every text that stood on the status page, the oldest first; empty where nothing did, or nobody knows any more.
     """
 
     schema: str = "tidegate.incident-report/1"
@@ -118,6 +130,7 @@ class IncidentReport(msgspec.Struct, frozen=True, kw_only=True):
     warmup_s: int = 0
     recalled_by: str = ""
     recall_reason: str = ""
+    pages: tuple[Stood, ...] = ()
 
 
 class NoteFacts(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,6 +5,7 @@ It is data first (`model`, put together by `report`); `document` lays it out onc
 
 from tidegate.rollout.incident.blocks import Block
 from tidegate.rollout.incident.document import lay_out
+from tidegate.rollout.incident.looks import BAD, looks
 from tidegate.rollout.incident.markdown import to_markdown
 from tidegate.rollout.incident.model import (
     LISTED_MAX,
@@ -21,13 +22,14 @@ from tidegate.rollout.incident.model import (
     Returned,
     Rhythm,
     Shown,
+    Stood,
     Stopped,
     Told,
     WayBack,
     Written,
 )
 from tidegate.rollout.incident.page import POLICY, to_html
-from tidegate.rollout.incident.report import BAD, PAST_RETURN, RECALL_ASKED, UNSHOWN, build
+from tidegate.rollout.incident.report import PAST_RETURN, RECALL_ASKED, UNSHOWN, build
 
 __all__ = [
     "BAD",
@@ -50,12 +52,14 @@ __all__ = [
     "Returned",
     "Rhythm",
     "Shown",
+    "Stood",
     "Stopped",
     "Told",
     "WayBack",
     "Written",
     "build",
     "lay_out",
+    "looks",
     "to_html",
     "to_markdown",
 ]

@@ -65,7 +65,7 @@ def in_short(report: IncidentReport) -> Iterator[str]:
     """Yield what a reader needs before everything else."""
     if report.drill:
         yield "This was a drill: server, gate and agents are the real ones, devices and people were simulated. No customer's device was touched."
-        yield "The simulated operator acts at once, people's time is not in it: where time passes between two acts, the drill waited to see something."
+        yield "The time of people is made up in it: minutes pass between two acts of the drill's operator, and more where the drill waits to see something."
         yield "Simulated devices restart within seconds of the server's clock, so how long each was away is not measured."
     if report.incident.rollout:
         yield f"What happened: {_happened(report)}"

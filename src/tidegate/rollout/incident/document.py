@@ -2,11 +2,19 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 from tidegate.rollout.incident import brief, grounds, reached, text
 from tidegate.rollout.incident.blocks import Block, Log, Points, Table, Words
-from tidegate.rollout.incident.model import DeviceLog, Entry, FollowUp, IncidentReport
+from tidegate.rollout.incident.model import (
+    DeviceLog,
+    Entry,
+    FollowUp,
+    IncidentReport,
+    Stood,
+    Told,
+)
 from tidegate.rollout.incident.wording import NONE, day, exactly, when, who
 
 
@@ -47,7 +55,7 @@ def _facts(report: IncidentReport) -> Iterator[tuple[str, str]]:
     yield "Opened", f"{when(one.opened_at)} UTC by {who(one.opened_by)}"
     yield "Mitigated", _moment(one.mitigated_at, one.mitigated_by)
     yield "Closed", _moment(one.closed_at, one.closed_by)
-    yield "Published", _moment(one.published_at, one.published_by)
+    yield "Published", _publication(report)
     yield "Product", report.product
     yield "Rollout", f"{one.rollout} {brief.state(report)}" if one.rollout else ""
     yield "Release", f"{one.release} ({report.version})" if report.version else one.release
@@ -79,6 +87,23 @@ def _sections(report: IncidentReport) -> Iterator[tuple[str, list[Block]]]:
     yield "Follow-ups", _followups(report)
     yield "What the status page says", _told(report)
     yield "Words", [Table(("word", "means"), brief.GLOSSARY)]
+
+
+def _publication(report: IncidentReport) -> str:
+    """Say since when the status page tells of it, and how often what it says was changed since: each of these is told to channels as well."""
+    one = report.incident
+    first = report.pages[0] if report.pages else None
+    said = _moment(one.published_at, one.published_by)
+    if first is not None:
+        said = _moment(first.at, first.by)
+        if not one.published_at:
+            said += f"; taken off at {when(report.pages[-1].until)} UTC"
+    if len(report.pages) > 1:
+        last, times = report.pages[-1], len(report.pages) - 1
+        often = "once" if times == 1 else f"{times:,} times, the last time"
+        gone = any(one.until < later.at for one, later in pairwise(report.pages))
+        said += f"; its text was {'changed or put there anew' if gone else 'changed'} {often} at {when(last.at)} UTC by {who(last.by)}"
+    return said
 
 
 def _moment(at: int, by: str) -> str:
@@ -149,11 +174,29 @@ def _ways_back(report: IncidentReport) -> list[Block]:
     )
     head = ("rollout", "back to", "state", "took it", "are back", "ended badly")
     if rows:
-        found += [Words(_between(report)), Table(head, rows, frozenset(range(3, 6)))]
+        found += [Words(_between(report)), *_grounds_then(report)]
+        found.append(Table(head, rows, frozenset(range(3, 6))))
         found += reached.returned(report)
+        found += [block for one in report.ways_back for block in grounds.looks_back(one)]
     elif report.incident.rollout:
         found.append(Words("Nobody was ordered back."))
     return found
+
+
+def _grounds_then(report: IncidentReport) -> Iterator[Block]:
+    """Say why they were ordered back: a ground is that of its hour, and what was shown later may be at odds with it."""
+    for one in report.ways_back:
+        if one.ground:
+            yield Words(
+                f"Why {one.rollout} was ordered, as it was said then: {one.ground.rstrip('.')}.{_overtaken(report, one.ordered_at)}"
+            )
+
+
+def _overtaken(report: IncidentReport, at: int) -> str:
+    """Say that the cause was not proved yet at a moment, where it was later."""
+    if brief.cause(report) != "proved" or report.cause is None or report.cause.at <= at:
+        return ""
+    return f" That was the ground of its hour: at {when(report.cause.at)} UTC the proof of the cause overtook it."
 
 
 def _between(report: IncidentReport) -> str:
@@ -175,22 +218,45 @@ def _between(report: IncidentReport) -> str:
 
 
 def _told(report: IncidentReport) -> list[Block]:
+    """Return every text that stood on the status page with its own times, and what was added below."""
     told = report.told
-    if told is None:
+    if told is None and not report.pages:
         return [Words("Nothing: it was not published.")]
-    done = f"What is done: {told.action}" if told.action else ""
-    texts = (told.title, *text.paragraphs(told.summary), told.impact, done)
-    found: list[Block] = [Words(one) for one in texts if one]
-    found.insert(0, Words(f"On the page since {when(told.at)} UTC, word for word:"))
-    updates = tuple((when(one.at), one.text) for one in told.updates)
+    found = [block for n, page in enumerate(report.pages) for block in _page(report, n, page)]
+    if told is not None and not report.pages:
+        found = [
+            Words(
+                f"Something is on the page since {when(told.at)} UTC. Earlier texts are not kept here, nor since when it says just this, word for word:"
+            ),
+            *_texts(told),
+        ]
     found.append(
         Words("Counts there are rounded on purpose, so that no device can be told from them.")
     )
-    return [*found, *([Table(("UTC", "added"), updates)] if updates else [])]
+    if told is None:
+        return [*found, Words("Nothing stands there now: it was taken off.")]
+    updates = tuple((when(one.at), one.by, one.text) for one in told.updates)
+    return [*found, *([Table(("UTC", "by", "added below the text"), updates)] if updates else [])]
+
+
+def _page(report: IncidentReport, number: int, page: Stood) -> Iterator[Block]:
+    """Yield one text of the status page: from when until when it stood there, and the words."""
+    every = len(report.pages)
+    which = f"Text {number + 1:,} of {every:,}" if every > 1 else "One text"
+    until = f"until {when(page.until)} UTC" if page.until else "and it still stands there"
+    at = f"on the page from {when(page.at)} UTC (put there by {who(page.by)}) {until}"
+    yield Words(f"{which}, {at}, word for word:")
+    yield from _texts(page)
+
+
+def _texts(page: Stood | Told) -> list[Block]:
+    done = f"What is done: {page.action}" if page.action else ""
+    texts = (page.title, *text.paragraphs(page.summary), page.impact, done)
+    return [Words(one) for one in texts if one]
 
 
 def _decisions(report: IncidentReport) -> list[Block]:
-    rows = tuple((when(one.at), who(one.who), one.text, _grounds(one)) for one in report.decisions)
+    rows = tuple(_decision(report, one) for one in report.decisions)
     if not rows:
         return []
     people = {one.who for one in report.decisions} - {"planner", "the server"}
@@ -199,22 +265,33 @@ def _decisions(report: IncidentReport) -> list[Block]:
         alone = f"All that people decided here was decided by one of them: {people.pop()}. No second person agreed to it (no four-eyes)."
         said = [Words(alone)]
     if any(row[-1] == NONE for row in rows):
-        said.append(Words(f"{NONE} under because: what was decided needs no other ground."))
+        said.append(Words(f"{NONE} under because: no reason was given beside what was decided."))
     return [*said, Table(("UTC", "who", "decided", "because"), rows)]
 
 
-def _grounds(one: Entry) -> str:
-    """Say on what ground it was decided; where nothing else is known, it is what its own line says."""
+def _decision(report: IncidentReport, one: Entry) -> tuple[str, ...]:
+    """Return a decision and its ground apart: what its line says behind the colon is the ground, and is not said twice."""
+    decided, ground = one.text, "; ".join(one.because)
     if one.text.startswith("cause, proved: "):
-        return "see Cause"
-    if one.text.startswith(_NO_GROUND):
-        return "; ".join(one.because) or NONE
-    return "; ".join(one.because) or one.text.partition(": ")[2] or "not said"
+        ground = "see Cause"
+    elif one.text.startswith(_NO_GROUND):
+        ground = ground or NONE
+    elif ground and decided.endswith(f": {ground}"):
+        decided = decided.removesuffix(f": {ground}")
+    elif not ground and decided.startswith(_OUTCOMES):
+        ground = NONE
+    elif not ground:
+        decided, _, ground = decided.partition(": ")
+    later = _overtaken(report, one.at) if one.text.startswith("fallback: ") else ""
+    if later:
+        ground = f"{ground.rstrip('.')}.{later}"
+    return when(one.at), who(one.who), decided, ground or "no reason was given"
 
 
 #: Decisions whose line says what was decided and needs no other ground.
 _NO_GROUND: Final = (
     "corrective action: ",
+    "hypothesis: ",
     "published on ",
     "changed what ",
     "added on the ",
@@ -223,6 +300,8 @@ _NO_GROUND: Final = (
     "summary ",
     "follow-up ",
 )
+#: Lines that say behind the colon what it came to, and not why.
+_OUTCOMES: Final = ("ended: ", "cancelled before ")
 
 
 def _timeline(report: IncidentReport) -> list[Block]:

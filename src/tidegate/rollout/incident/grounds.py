@@ -1,8 +1,10 @@
 """Sections about grounds: what stood against which bar when the gate stopped it, what the counts show, and what shows the cause otherwise."""
 
+from collections.abc import Sequence
+
 from tidegate.rollout.incident import brief, text
 from tidegate.rollout.incident.blocks import Block, Points, Table, Words
-from tidegate.rollout.incident.model import MEANS, IncidentReport
+from tidegate.rollout.incident.model import MEANS, IncidentReport, Look, WayBack
 from tidegate.rollout.incident.wording import NONE, exactly, when
 
 
@@ -44,6 +46,26 @@ def looks(report: IncidentReport) -> list[Block]:
     """Say what stood against which bar at each look, so that it can be seen why it was stopped then and not before."""
     if not report.looks:
         return []
+    return [
+        Words(
+            "What the gate had before it each time that it changed what it did. A look that changed nothing is not written down. "
+            "A limit is passed by more than it, not by as much; whole rollout and single rings are judged apart."
+        ),
+        Words(_rhythm(report)),
+        _looked(report.looks),
+        *_news(report),
+    ]
+
+
+def looks_back(way: WayBack) -> list[Block]:
+    """Say what the gate of a way back had before it each time that it changed what it did."""
+    if not way.looks:
+        return []
+    said = f"What the gate of {way.rollout} had before it each time that it changed what it did; looks that changed nothing are not written down:"
+    return [Words(said), _looked(way.looks)]
+
+
+def _looked(found: Sequence[Look]) -> Table:
     rows = tuple(
         (
             when(one.at),
@@ -51,18 +73,11 @@ def looks(report: IncidentReport) -> list[Block]:
             "; ".join(one.bars) or NONE,
             one.text,
         )
-        for one in report.looks
+        for one in found
     )
-    head = ("UTC", "had ended badly", "what stood against which bar", "what the gate did")
-    return [
-        Words(
-            "What the gate had before it each time that it changed what it did. A look that changed nothing is not written down. "
-            "A limit is passed by more than it, not by as much; whole rollout and single rings are judged apart."
-        ),
-        Words(_rhythm(report)),
-        Table(head, rows),
-        *_news(report),
-    ]
+    return Table(
+        ("UTC", "had ended badly", "what stood against which bar", "what the gate did"), rows
+    )
 
 
 def _rhythm(report: IncidentReport) -> str:

@@ -58,7 +58,8 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
 class DeviceOutcome(msgspec.Struct, frozen=True, kw_only=True):
     """One device that acted on the release, as far as it got. `attributes` are compared to find what the failed have in common.
 
-    `permitted_at`: when it was given leave to activate; from then until `at` it could not be relied on. 0 = never.
+    `permitted_at`: when it was given leave to activate; from then until `at` it could not be relied on. `offered_at`: when the server first offered it;
+    `staged_at`: when the server heard that it holds the image. 0 = never, or not looked up.
     """
 
     device: str
@@ -69,6 +70,8 @@ class DeviceOutcome(msgspec.Struct, frozen=True, kw_only=True):
     at: int = 0
     from_counter: int = 0
     permitted_at: int = 0
+    offered_at: int = 0
+    staged_at: int = 0
     attributes: dict[str, str | int | float | bool] = {}
 
 
@@ -207,10 +210,21 @@ class Returned(msgspec.Struct, frozen=True, kw_only=True):
     at: int
 
 
+class Look(msgspec.Struct, frozen=True, kw_only=True):
+    """A look of the gate: how many devices had acted by then, how many of these had ended badly, what it did, and what stood against which bar (`bars`)."""
+
+    at: int
+    attempts: int
+    harmed: int
+    text: str
+    bars: tuple[str, ...] = ()
+
+
 class WayBack(msgspec.Struct, frozen=True, kw_only=True):
     """A rollout that brings devices back: how many have taken the order, confirmed it (`back`), or ended badly on the way (`harmed`).
 
-    `ordered_at` and `ordered_by`: when, and who. `devices`: the first of those that are back.
+    `ordered_at` and `ordered_by`: when, and who; `ground`: why, as it was said then. `devices`: the first of those that are back.
+    `looks`: what its own gate had before it each time that it wrote down what it did; the last of them.
     """
 
     rollout: str
@@ -221,7 +235,9 @@ class WayBack(msgspec.Struct, frozen=True, kw_only=True):
     harmed: int = 0
     ordered_at: int = 0
     ordered_by: str = ""
+    ground: str = ""
     devices: tuple[Returned, ...] = ()
+    looks: tuple[Look, ...] = ()
 
 
 class Population(msgspec.Struct, frozen=True, kw_only=True):
@@ -265,16 +281,6 @@ class Fleet(msgspec.Struct, frozen=True, kw_only=True):
     variants: tuple[Population, ...] = ()
 
 
-class Look(msgspec.Struct, frozen=True, kw_only=True):
-    """A look of the gate: how many devices had acted by then, how many of these had ended badly, what it did, and what stood against which bar (`bars`)."""
-
-    at: int
-    attempts: int
-    harmed: int
-    text: str
-    bars: tuple[str, ...] = ()
-
-
 class Rhythm(msgspec.Struct, frozen=True, kw_only=True):
     """When the gate looks: every `every_s` seconds, and `at_once` when a device reports that it ended badly."""
 
@@ -292,8 +298,20 @@ class Passage(msgspec.Struct, frozen=True, kw_only=True):
     longest_s: int
 
 
+class Stood(msgspec.Struct, frozen=True, kw_only=True):
+    """A text that stood on the status page, word for word: put there by `by` at `at`, until it was changed or taken off; `until` 0 = it stands there."""
+
+    at: int
+    by: str
+    title: str
+    summary: str
+    until: int = 0
+    impact: str = ""
+    action: str = ""
+
+
 class Told(msgspec.Struct, frozen=True, kw_only=True):
-    """What the status page says, word for word."""
+    """What the status page says now, word for word. `at`: since when it says anything; since when it says just this stands in the report's `pages`."""
 
     at: int
     title: str
@@ -329,6 +347,7 @@ class IncidentReport(msgspec.Struct, frozen=True, kw_only=True):
         passages: from permit to outcome, of the devices that this report looks at.
         warmup_s: for how long a device has to be well by the health contract before it may confirm; the longest of the release's artifacts, 0 = not known.
         recalled_by: who did; `recall_reason` why. Empty where it was not recalled, or nobody knows any more.
+        pages: every text that stood on the status page, the oldest first; empty where nothing did, or nobody knows any more.
     """
 
     schema: str = SCHEMA
@@ -366,3 +385,4 @@ class IncidentReport(msgspec.Struct, frozen=True, kw_only=True):
     warmup_s: int = 0
     recalled_by: str = ""
     recall_reason: str = ""
+    pages: tuple[Stood, ...] = ()

@@ -256,11 +256,26 @@ def devices(report: IncidentReport) -> list[Block]:
         title = "cancelled before they began to activate"
         found.append(Words(_heading(title, len(reach.cancelled), reach.stopped.cancelled)))
         why = tuple(
-            (one.device, one.variant, one.ring, _said(one.reason), when(one.at))
+            (
+                one.device,
+                one.variant,
+                one.ring,
+                when(one.offered_at),
+                _held(one),
+                _said(one.reason),
+                when(one.at),
+            )
             for one in reach.cancelled
         )
-        found.append(Table(("device", "variant", "ring", "why", "UTC"), why))
+        head = ("device", "variant", "ring", "offered", "held the image", "why", "cancelled")
+        found.append(Table(head, why))
     return found
+
+
+def _held(one: DeviceOutcome) -> str:
+    if one.staged_at:
+        return f"yes, since {when(one.staged_at)}; nothing boots it"
+    return "no: the server never heard so"
 
 
 def _heading(title: str, listed: int, every: int) -> str:

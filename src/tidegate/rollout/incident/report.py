@@ -7,10 +7,10 @@ from typing import Final
 import msgspec
 
 from tidegate.core.reasons import REASONS
-from tidegate.rollout import gates
 from tidegate.rollout import tally as sums
 from tidegate.rollout.contrast import ContrastTable
 from tidegate.rollout.contrast import Counts as Contrasting
+from tidegate.rollout.incident.looks import BAD, looks
 from tidegate.rollout.incident.model import (
     LISTED_MAX,
     Counts,
@@ -21,7 +21,6 @@ from tidegate.rollout.incident.model import (
     FollowUp,
     Incident,
     IncidentReport,
-    Look,
     Move,
     Passage,
     Reach,
@@ -29,6 +28,7 @@ from tidegate.rollout.incident.model import (
     Rhythm,
     Share,
     Shown,
+    Stood,
     Stopped,
     Told,
     WayBack,
@@ -36,13 +36,9 @@ from tidegate.rollout.incident.model import (
 )
 from tidegate.rollout.incident.wording import counted
 from tidegate.rollout.model import Evidence, Finding, Rollout, Tally
-from tidegate.rollout.view import View
 
 #: States after the permit and before an outcome: the device may already run it, whatever is decided now.
 PAST_RETURN: Final = frozenset({"permitted", "rebooting", "verifying"})
-BAD: Final = frozenset({"reverted", "failed", "lost"})
-#: Most looks of the gate before a stop that a report shows: the last of them led to it.
-_LOOKS_MAX: Final = 8
 #: What a cause lacks that only counts speak for.
 UNSHOWN: Final = (
     "what shows the cause otherwise than the counts: a log, a test on a bench, code that was read"
@@ -87,6 +83,7 @@ def build(  # noqa: PLR0913 - the parts of a report
     cancelled: Sequence[DeviceOutcome] = (),
     recalled_by: str = "",
     recall_reason: str = "",
+    pages: Sequence[Stood] = (),
 ) -> IncidentReport:
     """Put an incident's report together.
 
@@ -121,6 +118,7 @@ def build(  # noqa: PLR0913 - the parts of a report
         cancelled: the first devices that were cancelled before they began to activate.
         recalled_by: who recalled the release; empty = nobody knows.
         recall_reason: why.
+        pages: every text that stood on the status page, in order.
     """
     subject = incident.subject
     known = evidence or Evidence()
@@ -176,12 +174,17 @@ def build(  # noqa: PLR0913 - the parts of a report
         fleet=fleet,
         recalled_at=recalled_at,
         evidence=tuple(evidence_of),
-        looks=() if partial else _looks(incident, ordered, within, rollout, bars or {}),
+        looks=looks(
+            [one for one in ordered if one.at <= incident.opened_at], within, rollout, bars or {}
+        )
+        if incident.kind in _BY_GATE and not partial
+        else (),
         rhythm=rhythm if incident.kind in _BY_GATE else None,
         passages=tuple(_passages(within)),
         warmup_s=warmup_s,
         recalled_by=recalled_by,
         recall_reason=recall_reason,
+        pages=tuple(pages),
     )
 
 
@@ -204,68 +207,6 @@ def _out(incident: Incident, devices: Sequence[DeviceOutcome]) -> list[DeviceOut
     return sorted(found, key=lambda one: (one.permitted_at, one.device))
 
 
-def _looks(
-    incident: Incident,
-    ordered: Sequence[Entry],
-    devices: Sequence[DeviceOutcome],
-    rollout: Rollout | None,
-    bars: Mapping[int, Sequence[str]],
-) -> tuple[Look, ...]:
-    """Return what there was to see each time that the gate wrote down what it did, up to the stop."""
-    if incident.kind not in _BY_GATE:
-        return ()
-    seen = [one for one in ordered if one.who == "planner" and one.at <= incident.opened_at]
-    # Of what was done at one moment the first line says why; that an incident was opened follows from it.
-    first = {one.at: one for one in reversed(seen) if one.kind in {"decision", "event"}}
-    return tuple(
-        Look(
-            at=at,
-            attempts=sum(_began(one) <= at for one in devices),
-            harmed=sum(one.state in BAD and one.at <= at for one in devices),
-            text=entry.text,
-            bars=tuple(dict.fromkeys((*bars.get(at, ()), *_shares_at(at, devices, rollout)))),
-        )
-        for at, entry in sorted(first.items())[-_LOOKS_MAX:]
-    )
-
-
-def _shares_at(at: int, devices: Sequence[DeviceOutcome], rollout: Rollout | None) -> Iterator[str]:
-    """Yield what `failure_rate` said at a moment of each ring in which devices had acted: the gate writes down a ring only when it stops there.
-
-    Where variants were taken out meanwhile their outcomes counted for a part of the time only, and nothing is said.
-    """
-    if rollout is None or rollout.isolated:
-        return
-    specs = [("", spec) for spec in rollout.policy.guards]
-    specs += [(ring.name, spec) for ring in rollout.policy.rings for spec in ring.gates]
-    for only, spec in specs:
-        if spec.gate != "failure_rate":
-            continue
-        gate = gates.of_spec(spec, f"ring {only}" if only else "guards")
-        for ring in rollout.policy.rings:
-            tally = _tally_at(at, [one for one in devices if one.ring == ring.name])
-            if tally.attempts and only in {"", ring.name}:
-                tallies = {(ring.name, ""): tally}
-                view = View(Evidence(tallies=tallies), label=f"ring {ring.name}", ring=ring.name)
-                yield gate.judge(view, at).text
-
-
-def _tally_at(at: int, devices: Sequence[DeviceOutcome]) -> Tally:
-    """Return what was counted of devices at a moment."""
-    begun = [one for one in devices if _began(one) <= at]
-    bad = [one for one in begun if one.state in BAD and one.at <= at]
-    reasons: dict[str, int] = {}
-    for one in bad:
-        reasons[one.reason] = reasons.get(one.reason, 0) + 1
-    installs = sum(not one.permitted_at for one in begun)
-    return Tally(
-        exposed=len(begun) - installs,
-        install=installs,
-        reverted=sum(bool(one.permitted_at) for one in bad),
-        reasons=reasons,
-    )
-
-
 def _passages(devices: Sequence[DeviceOutcome]) -> Iterator[Passage]:
     """Yield how long it took from permit to outcome; what fell into one second of the clock was not measured."""
     for state in ("confirmed", "reverted"):
@@ -282,11 +223,6 @@ def _passages(devices: Sequence[DeviceOutcome]) -> Iterator[Passage]:
                 median_s=median_low(took),
                 longest_s=max(took),
             )
-
-
-def _began(one: DeviceOutcome) -> int:
-    """Return when a device began to act: with its permit; one without it failed to install."""
-    return one.permitted_at or one.at
 
 
 def count(tally: Tally) -> Counts:

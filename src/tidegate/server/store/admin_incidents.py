@@ -50,6 +50,7 @@ class Outcome(NamedTuple):
     connectivity: str
     attributes: dict[str, Any]
     permitted_at: int | None = None
+    offered_at: int = 0
 
 
 def add(conn: Connection, row: Row) -> int:
@@ -191,7 +192,7 @@ def outcomes(
     asked = (
         select(
             d.id, u.variant, u.ring, u.state, u.reason, u.state_at, u.from_counter,
-            d.region, d.site, d.connectivity, d.attributes, u.permitted_at,
+            d.region, d.site, d.connectivity, d.attributes, u.permitted_at, u.offered_at,
         )
         .join(t.device, d.row == u.device_row)
         .where(u.rollout_id == rollout_id)
@@ -213,6 +214,25 @@ def outcomes(
     sign = -1 if newest_first else 1
     found = merge(*each, key=lambda one: (sign * one.state_at, one.device))
     return list(islice(found, limit))
+
+
+def staged(conn: Connection, rollout_id: int, devices: Collection[str]) -> dict[str, int]:
+    """Return when the server heard of these devices that they hold the image of their present attempt; those of whom it did not are left out."""
+    e, u, d = t.event.c, t.update.c, t.device.c
+    asked = (
+        select(d.id, func.min(e.received_at))
+        .select_from(t.update)
+        .join(t.device, d.row == u.device_row)
+        .join(t.event, e.update_id == u.id)
+        .where(u.rollout_id == rollout_id, e.kind == "staged", e.attempt == u.attempt)
+        .group_by(d.id)
+    )
+    found: dict[str, int] = {}
+    names = sorted(devices)
+    for start in range(0, len(names), 500):
+        some = conn.execute(asked.where(d.id.in_(names[start : start + 500])))
+        found.update((str(device), int(at)) for device, at in some)
+    return found
 
 
 def versions(conn: Connection, product: str, counters: Collection[int]) -> dict[int, str]:

@@ -1,7 +1,7 @@
 """The incident rehearsed: a release that does not boot on most revisions, in a whole simulated world, from the first bad boot to the published report.
 
-Server, agents, gate, outbox and status page are the real ones; boards, links and the clock are simulated, and so is the operator, who acts as soon as
-the server shows what happened: people's time is not in it. Each step is held against the truth on the boards, and fails when it did not happen.
+Server, agents, gate, outbox and status page are the real ones; boards, links and the clock are simulated, and so is the operator: people's time is made up,
+some minutes between two acts. Each step is held against the truth on the boards, and fails when it did not happen.
 """
 
 import json
@@ -56,6 +56,8 @@ _POLICY: Final[Mapping[str, Any]] = {
 }
 
 
+#: Simulated seconds between two acts of the operator, who needs none.
+_PACE_S: Final = 600
 #: What the status page says: at once, and with figures and what is done in the end.
 _SAID: Final = Texts(
     title="DRILL: Update stopped: gw-1.1.0",
@@ -253,7 +255,7 @@ class _Drill:
         name, now = self._incident, self._world.now
         self._write(lambda conn: incidents.edit(conn, name, _OPERATOR, now, owner="operator"))
         self._write(lambda conn: publication.publish(conn, name, _SAID, _OPERATOR, now))
-        outbox.deliver(self._world.app.store, (self._told,), now)
+        self._deliver()
         self._note("the drill waits 2 h now to see that nobody gets a permit after the halt")
         self._world.run(2 * HOUR_S)  # everybody who is awake asks at least once more
         later = self._read(lambda conn: self._permitted_since(conn, at))
@@ -281,7 +283,6 @@ class _Drill:
         self._note(
             "seen: nobody is left who had not begun, and nobody without an outcome; the operator acts now"
         )
-        self._note(self._guess(), "hypothesis")
         best = report.contrast.rows[0] if report.contrast.rows else None
         said = (
             f"most telling: {best.label} ({best.odds:,.0f} : 1)"
@@ -330,16 +331,14 @@ class _Drill:
             )
             for variant in sorted({one.plan.variant for one in self._world.fleet.devices})
         }
+        self._later()
+        self._note(self._guess(), "hypothesis")
         bad = [name for name, (new, old) in booted.items() if old and not new]
         well = [name for name, (new, _) in booted.items() if new]
         said = [
             f"{name}: 1.1.0 {_came(new)}, 1.0.0 {_came(old)}" for name, (new, old) in booted.items()
         ]
-        self._note(
-            f"1.1.0 does not boot on {', '.join(bad)}; it does on {', '.join(well)}. It went out all the same because nobody had tried it on those: "
-            "ring internal has none of them",
-            "cause",
-        )
+        self._later()
         self._note(
             f"one simulated board of every revision on the drill's bench, in no ring, booted with either release: {'; '.join(said)}",
             "evidence",
@@ -354,12 +353,18 @@ class _Drill:
                 means="log",
                 kept="in this report, under Logs",
             )
+        self._later()
+        self._note(
+            f"1.1.0 does not boot on {', '.join(bad)}; it does on {', '.join(well)}. It went out all the same because nobody had tried it on those: "
+            "ring internal has none of them",
+            "cause",
+        )
         text = f"on the bench 1.1.0 does not boot on {', '.join(bad)}, and does on {', '.join(well)}; 1.0.0 boots on all"
         told = set(bad) == set(_REVISIONS) and all(old for _, old in booted.values())
         return told, self._world.now, text
 
     def _recalled(self) -> tuple[bool, int, str]:
-        name, now = self._name, self._world.now
+        name, now = self._name, self._later()
         why = f"it does not boot on {', '.join(_REVISIONS)}: shown on the bench"
         found = self._write(lambda conn: recalls.recall(conn, name, why, _OPERATOR, now))
         return self._report().recalled_at == now, now, found.text
@@ -369,32 +374,37 @@ class _Drill:
         running = self._report().running
         reason = f"all that were ordered back are back, {running} devices run {self._name}, and it is recalled"
         self._write(lambda conn: incidents.move(conn, name, "mitigate", _OPERATOR, reason, now))
+        self._deliver()
+        now = self._later()
         self._note("the bench has one board of every revision", "action")
         due = now + 14 * 86_400
         self._write(
             lambda conn: followups.add(
                 conn,
                 name,
-                "try every revision before the next release",
+                "take a device of every revision into ring internal",
                 "operator",
                 due,
                 _OPERATOR,
                 now,
             )
         )
+        now = self._later()
         report = self._report()
         final = msgspec.structs.replace(
             _SAID, impact=publication.propose(report).impact, action=report.actions[-1].text
         )
         self._write(lambda conn: publication.publish(conn, name, final, _OPERATOR, now))
+        self._deliver()
         done = "Everybody is back on the version before. The update is not offered any more."
         self._write(lambda conn: publication.add_update(conn, name, done, _OPERATOR, now))
+        now = self._later()
         self._write(
             lambda conn: incidents.move(
                 conn, name, "close", _OPERATOR, "the cause is shown, and nobody runs it", now
             )
         )
-        outbox.deliver(self._world.app.store, (self._told,), now)
+        self._deliver()
         missing, page = self._report().missing, self._status()
         shown = [one["name"] for one in page["incidents"]]
         leaked = [
@@ -417,6 +427,14 @@ class _Drill:
                 conn, name, kind, text, _OPERATOR, now, means=means, kept=kept
             )
         )
+
+    def _later(self) -> int:
+        """Let some minutes pass between two acts, and return the time."""
+        self._world.run(_PACE_S)
+        return self._world.now
+
+    def _deliver(self) -> None:
+        outbox.deliver(self._world.app.store, (self._told,), self._world.now)
 
     # --- looks ---
 

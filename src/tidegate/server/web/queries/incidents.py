@@ -233,7 +233,8 @@ def _entry(one: Entry) -> TimelineRow:
     icon, tone = _look(one)
     text = one.text if one.kind == "outcome" else _opened(one.text)
     by = {"planner": "by gate", "device": ""}.get(one.who, one.who)
-    return TimelineRow(one.at, icon, tone, text, by=by, detail="; ".join(one.because))
+    more = [ground for ground in one.because if not one.text.endswith(ground)]
+    return TimelineRow(one.at, icon, tone, text, by=by, detail="; ".join(more))
 
 
 def _opened(text: str) -> str:
