@@ -12,7 +12,7 @@ The order of one decision:
 5. **Completion.** When all rings have passed, no permit's outcome is open, to the counts or to the evidence, and everybody has an outcome or nobody has asked
    for a permit for as long as a device may be silent before it counts as lost (at the latest a month after the last step). Devices that do not show up hold
    nothing up; a completed rollout still serves them when they come back, under the same guards. Who waits for leave while a soak gate of the evidence is
-   shut has shown up.
+   shut has shown up. Where nobody has activated and somebody still may, nothing is complete, however long that takes: all are offline, or wait for a window.
 6. **Room** for permits (`rollout.admission`).
 
 A plan never opens anything in the decision that halts or isolates. Every plan says `because`: what decided comes first.
@@ -40,6 +40,7 @@ from tidegate.rollout.model import (
     RingSpec,
     Rollout,
     RolloutState,
+    Tally,
     Verdict,
 )
 from tidegate.rollout.states import Verb, transition, verbs_of
@@ -303,9 +304,12 @@ def _complete(
             f"all rings have passed; {tally.staged:,} devices wait for leave until more is proved"
         )
         return "hold", rings, (Finding(gate="completion", passed=False, text=text), *notes)
+    if not tally.attempts and left + tally.unstarted:
+        text = f"all rings are open, and nobody has activated yet: {_missing(tally, left, tally.unstarted)}"
+        return "hold", rings, (Finding(gate="completion", passed=False, text=text), *notes)
     if left and now < quiet_at:
         text = (
-            f"all rings are open; {left:,} devices have not come yet: complete when all have, "
+            f"all rings are open; {_missing(tally, left)}: complete when all have, "
             f"or when nobody has activated for {format_duration(silent_s)}"
         )
         waits = Finding(
@@ -314,8 +318,23 @@ def _complete(
         return "hold", rings, (waits, *notes)
     text = f"complete: {tally.confirmed:,} devices confirmed"
     if left:
-        text += f"; {left:,} were not seen and are served when they return"
+        text += f"; {_missing(tally, left)} and are served when they do"
     return "complete", rings, (Finding(gate="completion", passed=True, text=text), *notes)
+
+
+def _missing(tally: Tally, left: int, unstarted: int = 0) -> str:
+    """Say where those stand that have not activated: who has it staged was heard, and waits for a window, a person or leave."""
+    staged = min(left, tally.staged)
+    downloading = min(left - staged, tally.downloading)
+    parts = (
+        (left - staged - downloading, "have not come yet"),
+        (unstarted, "never began or never finished"),
+        (downloading, "are downloading"),
+        (staged, "have it staged and wait"),
+    )
+    said = [f"{count:,} {what}" for count, what in parts if count]
+    first, *more = said
+    return ", ".join((first.replace(" ", " devices ", 1), *more))
 
 
 def _skip_empty(

@@ -216,6 +216,43 @@ def test_devices_that_stay_away_hold_completion_up_only_for_the_time_of_silence(
     assert engine.plan(_all_passed(), evidence, 5000 + 2 * HOUR).state == "completed"
 
 
+def _with(evidence: Evidence, **counts: int) -> Evidence:
+    """Return evidence of one ring and variant with counters of those that are on their way."""
+    tallies = {key: msgspec.structs.replace(one, **counts) for key, one in evidence.tallies.items()}
+    return msgspec.structs.replace(evidence, tallies=tallies)
+
+
+@pytest.mark.parametrize(
+    ("counts", "words"),
+    [
+        ({}, "4 devices have not come yet"),
+        (
+            {"staged": 2, "downloading": 1},
+            "1 devices have not come yet, 1 are downloading, 2 have it staged and wait",
+        ),
+        ({"unstarted": 4}, "4 devices never began or never finished"),
+    ],
+)
+def test_nothing_is_complete_while_nobody_has_activated(counts: dict[str, int], words: str) -> None:
+    four = known(("matched", "fleet", "r3", 4))
+    plan = engine.plan(_all_passed(), _with(four, **counts), 10**9)
+    assert (plan.verdict, plan.state) == ("hold", "active")
+    assert f"nobody has activated yet: {words}" in said(plan)
+    answered = more(four, ("declined", "fleet", "r3", 4, "user.declined"))
+    assert engine.plan(_all_passed(), answered, 10**9).state == "completed"
+
+
+def test_who_has_it_staged_is_not_said_to_be_unseen_when_a_rollout_completes() -> None:
+    tried = known(
+        ("matched", "fleet", "r3", 9),
+        ("permitted", "fleet", "r3", 1),
+        ("confirmed", "fleet", "r3", 1),
+    )
+    plan = engine.plan(_all_passed(), _with(tried, staged=3), 10**9)
+    assert plan.state == "completed"
+    assert "5 devices have not come yet, 3 have it staged and wait" in said(plan)
+
+
 def test_an_open_outcome_holds_completion_up_whatever_the_time() -> None:
     evidence = known(("matched", "fleet", "r3", 9), ("permitted", "fleet", "r3", 1), at=1000)
     plan = engine.plan(_all_passed(), evidence, 10**9)
