@@ -91,6 +91,24 @@ def test_what_is_offered_waits_for_its_owner_who_takes_it_or_does_not(world: Lev
     assert "user.declined" in world.told(1)
 
 
+def test_who_declined_is_asked_again_as_often_as_the_retry_policy_says(world: Levels) -> None:
+    world.roll_out(delivery={"level": "offered"}, retry={"user.declined": 2, "backoff": "10m"})
+    world.run(1)
+    world.say(0, "revert")
+    world.run(1)
+    assert (world.tally("retried"), world.tally("staged")) == (1, SIZE)
+    assert "its owner decides when it activates" in world.told(0)
+    world.say(0, "apply-now")
+    world.run(1)
+    assert world.counters() == [2, 1, 1, 1]
+    world.say(1, "revert")
+    world.run(1)
+    world.say(1, "revert")
+    world.run(1)
+    assert "no further attempt: 2 of 2 made" in world.told(1)
+    assert (world.tally("declined"), world.counters()) == (1, [2, 1, 1, 1])
+
+
 def test_what_is_required_activates_by_itself(world: Levels) -> None:
     world.roll_out(delivery={"level": "required"})
     world.run(2)

@@ -34,7 +34,7 @@ TRANSITIONS: Final[dict[str, tuple[frozenset[str], str]]] = {
     "confirmed": (AFTER | {"lost"}, "confirmed"),
     "failed": (OPEN | {"lost"}, "failed"),
     "reverted": (AFTER | {"lost", "confirmed"}, "reverted"),
-    "declined": (BEFORE | {"permitted"}, "declined"),
+    "declined": (BEFORE | {"permitted", "lost"}, "declined"),
     "permit_returned": (frozenset({"permitted"}), "staged"),
 }
 #: What follows a permit, from `lost`.
@@ -51,7 +51,7 @@ def may_follow(update: UpdateRow, state: str) -> bool:
     """Say whether an update that was given up may go on to `state`: one that never had a permit on its way to it, one that had on its way from it."""
     if update.state != "lost" or state == "failed":
         return True
-    return state in (BEFORE if update.permitted_at is None else _ARRIVED)
+    return state in (BEFORE | {"declined"} if update.permitted_at is None else _ARRIVED)
 
 
 def contributions(update: UpdateRow) -> Counter[str]:

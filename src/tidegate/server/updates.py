@@ -103,6 +103,8 @@ def assign(
     note_state(conn, device, request.state, seq, now)
     decision = _Decision(conn, device, request.state, terms, now)
     choice = decision.choose()
+    if request.state.waiting and _just_offered(choice.update, now):
+        device_queries.change(conn, row, {"waiting": ""})  # it waited with what it had before
     body = AssignmentBody(
         tenant=device.tenant,
         device_id=device.id,
@@ -120,7 +122,7 @@ def assign(
         reason=choice.because,
         target=_assigned(choice.artifact),
         repo=terms.repo(),
-        allow_refused=choice.live is not None and choice.live.delivery.retry_refused,
+        allow_refused=choice.live is not None and may_repeat(choice.live, choice.update),
         policy=decision.delivery(choice),
         poll_after_s=max(terms.poll_after_s, decision.after_s if choice.action == "none" else 0),
         grant=choice.way.grant if choice.way else None,
@@ -235,6 +237,20 @@ def again(conn: Connection, live: Live, update: UpdateRow, now: int) -> Ruling |
         if name in counts:
             counts[name] += value
     return rule(live.rollout.policy.retry, ended, now=now, **counts)
+
+
+def _just_offered(update: UpdateRow | None, now: int) -> bool:
+    return update is not None and update.state == "offered" and update.state_at == now
+
+
+def may_repeat(live: Live, update: UpdateRow | None) -> bool:
+    """Say whether a device is let try an image that it refuses: its rollout says so, or its owner declined it and the retry policy asks once more.
+
+    A second attempt is never one after a failure: those are not repeated (`rollout.retry`).
+    """
+    if live.delivery.retry_refused:
+        return True
+    return update is not None and (update.attempt > 1 or update.reason == "user.declined")
 
 
 class _Decision:
@@ -361,7 +377,7 @@ class _Decision:
         if ruling.wait_s:
             self.later, self.after_s = True, min(ruling.wait_s, egress.WAIT_MAX_S)
             return None
-        artifact, _ = self.pick(live)
+        artifact, _ = self.pick(live, update)
         if artifact is None or self._must_wait(live, artifact):
             return None
         new = update._replace(
@@ -379,7 +395,7 @@ class _Decision:
         """Offer the same attempt again, after its rollout was halted and resumed: what the device fetched is still there."""
         if not live.admits or self._kept_out(live, update):
             return None
-        artifact, _ = self.pick(live)
+        artifact, _ = self.pick(live, update)
         if artifact is None or not self._its_turn(live) or self._must_wait(live, artifact):
             return None
         new = update._replace(
@@ -431,7 +447,7 @@ class _Decision:
             return _Choice("hold", update, live, because=f"{kept_out} is isolated")
         if self.device.held:
             return _Choice("hold", update, live, because="the device is held")
-        artifact, refused = self.pick(live)
+        artifact, refused = self.pick(live, update)
         if artifact is None:
             return _Choice("hold", update, live, because=refused)
         return self._install(live, update, artifact)
@@ -441,14 +457,14 @@ class _Decision:
         way = self.way if live.row.grant_id is not None else None
         return _Choice(action, update, live, artifact, way=way)
 
-    def pick(self, live: Live) -> tuple[Artifact | None, str]:
+    def pick(self, live: Live, update: UpdateRow | None = None) -> tuple[Artifact | None, str]:
         """Return the artifact of a rollout's release for this device, or None and the reason for which the device would refuse."""
         if live.row.kind == "fallback":
             return self._pick_way_back(live)
         reason = "compat.hardware"
         for artifact in snapshot.targets_of(self.conn, live.row.release_id):
             found = self._refusal(artifact[3], fallback=False)
-            again = live.delivery.retry_refused
+            again = may_repeat(live, update)
             if found is None and not again and artifact[3].digest in self.state.refuses:
                 found = "operator.recalled" if live.row.release_state != "live" else "refused"
             if found is None:

@@ -154,6 +154,8 @@ def standing(conn: Connection, row: Row, now: int, bounds: Bounds = NO_BOUNDS) -
         **_of_ring(conn, live, row, now),
         **_of_window(live, row, now),
         **_of_bounds(conn, live, row, update, bounds, now),
+        # What it said before this rollout offered it anything was of another update.
+        waiting=row["waiting"] if update is not None and update.state in OPEN else "",
         mandate=live.bar(row["id"], now),
     )
     return Standing(facts, live, update, reach.suited(targets, row))
@@ -205,7 +207,7 @@ def _of_release(
     """Say whether the device has it, must refuse it, or will."""
     way_back = live.row.kind == "fallback"
     refused = {one.digest for one in targets} & set(row["refuses"])
-    if live.delivery.retry_refused or way_back:
+    if way_back or updates.may_repeat(live, update):
         refused = set()
     reason = (update.reason if update else "") or "it went back from it"
     return {

@@ -418,6 +418,7 @@ class Device:
     sha256: str | None = None
     other: SlotState | None = None
     refuses: tuple[str, ...] = ()
+    waiting: str = ""
     held: bool = False
     floor: int = 0
     boot_id: str = "boot-1"
@@ -505,7 +506,7 @@ class Device:
         slots["B"] = self.other or SlotState(state="empty")
         state = DeviceState(
             hardware=self.hardware, channel="stable", agent="1.0.0", boot_id=self.boot_id,
-            running="A", slots=slots, refuses=self.refuses, held=self.held,
+            running="A", slots=slots, refuses=self.refuses, held=self.held, waiting=self.waiting,
             offline_now=offline_now, components=components or {}, security_floor=self.floor,
         )  # fmt: skip
         request = AssignmentRequest(nonce=self.rig.random.randbytes(16).hex(), state=state)

@@ -8,7 +8,7 @@ from tests.unit.server.test_rollouts_admin import Desk
 
 from tidegate.core.protocol import AssignmentBody
 from tidegate.rollout.model import Deadlines, Policy, Retry, RingSpec
-from tidegate.server import telemetry, why
+from tidegate.server import reach, telemetry, why
 from tidegate.server.store import hot
 from tidegate.server.web.queries import device as device_page
 
@@ -151,6 +151,32 @@ def test_a_person_who_said_no_is_asked_again_where_the_policy_says_so(rig: Rig) 
     assert device.assignment().action == "none"
     rig.now += 60
     assert device.assignment().attempt == 2
+
+
+def test_who_is_asked_again_may_take_what_it_refuses_since_its_owner_said_no(rig: Rig) -> None:
+    device, body = offered(rig)
+    device.tell("declined", body, reason="user.declined")
+    device.refuses = (rig.read(lambda conn: reach.targets(conn, 1))[0].digest,)
+    device.assignment()
+    assert "attempt 2 of 2 in " in _verdict(rig)
+    rig.now += 60
+    again = device.assignment()
+    assert (again.action, again.attempt, again.allow_refused) == ("install", 2, True)
+    assert not body.allow_refused
+    # It goes on being asked, and nothing says that it refuses.
+    assert device.assignment().action == "install"
+    assert "is updating to gw1-1.1.0: offered" in _verdict(rig)
+    device.run(again)
+    assert state(rig) == ("confirmed", None, 2)
+
+
+def test_a_no_counts_also_after_the_deadline_of_the_beginning(rig: Rig) -> None:
+    device, body = offered(rig)
+    now_is(rig, 50)
+    assert state(rig)[:2] == ("lost", "lost.start")
+    device.tell("declined", body, reason="user.declined")
+    assert state(rig) == ("declined", "user.declined", 1)
+    assert (rig.tallies(1)["declined"], rig.tallies(1).get("unstarted", 0)) == (1, 0)
 
 
 def test_an_install_that_failed_is_evidence_and_not_offered_again(rig: Rig) -> None:

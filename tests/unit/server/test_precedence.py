@@ -5,7 +5,7 @@ from tests.unit.server.rig import Rig
 from tests.unit.server.test_rollouts_admin import OLGA, ONE_RING, Desk
 
 from tidegate.core.errors import RequestError
-from tidegate.server import outcomes
+from tidegate.server import outcomes, why
 from tidegate.server.store import hot
 
 
@@ -59,6 +59,29 @@ def test_a_device_is_in_one_update_at_a_time(desk: Desk) -> None:
     assert device.assignment().rollout == "gw1-1.2.0"
     found = desk.rig.read(lambda conn: hot.updates_of(conn, 1))
     assert sorted(one.state for one in found if one.state in outcomes.OPEN) == ["offered"]
+
+
+def test_what_a_device_said_of_one_update_is_not_taken_for_why_another_waits(desk: Desk) -> None:
+    device = desk.rig.device()
+    desk.create("gw1-1.1.0")
+    device.tell("staged", device.assignment())
+    device.waiting = "wait.manual"
+    device.assignment()
+
+    def checks() -> list[str]:
+        return [
+            one.code for one in desk.rig.read(lambda conn: why.tell(conn, "d1", desk.now)).checks
+        ]
+
+    assert "wait.manual" in checks()
+    desk.create("gw1-1.2.0")
+    desk.tick()
+    assert "wait.manual" not in checks()  # it was not heard since
+    assert device.assignment().rollout == "gw1-1.2.0"
+    assert "wait.manual" not in checks()  # it said so before it knew of the new one
+    desk.rig.now += 1
+    device.assignment()
+    assert "wait.manual" in checks()
 
 
 def test_an_error_keeps_a_rollout_from_being_made(desk: Desk) -> None:
