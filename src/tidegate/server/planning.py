@@ -27,6 +27,8 @@ Audience = Callable[[Connection, Rollout, str, int], Mapping[tuple[str, str], in
 Weigh = Callable[[Connection, Row, Rollout, int], Decision | None]
 PLANNER: Final = "planner"
 _BATCH: Final = 1_000
+#: By so much the clocks of two server processes may differ.
+_AHEAD_S: Final = 60
 #: States in which there is something to plan.
 PLANNED: Final = frozenset({"active", "paused", "completed"})
 
@@ -91,6 +93,7 @@ def reconcile(
         return None
     if row["state"] == "completed" and rows.children(conn, rollout_id):
         return None
+    row = _opened_by_now(conn, row, now)
     model = model_of(row)
     found = evidence_of(conn, row, model, audience, now)
     bounds = None
@@ -103,6 +106,19 @@ def reconcile(
     if row["parent_id"] is not None:
         _finish_parent(conn, int(row["parent_id"]), now)
     return plan
+
+
+def _opened_by_now(conn: Connection, row: Row, now: int) -> Row:
+    """Return a rollout none of whose rings opened later than now: what was opened by a clock that was ahead is as if it opened now that the clock is right.
+
+    Else its soak would last until that time really comes. Its last permit needs no such care: a soak ends at most twice its time after the opening.
+    """
+    late = [one for one in row["rings"] if one["opened_at"] > now + _AHEAD_S]
+    if not late:
+        return row
+    rings = [{**one, "opened_at": now} if one in late else one for one in row["rings"]]
+    rows.note_plan(conn, int(row["id"]), int(row["generation"]), {"rings": rings})
+    return {**row, "rings": rings}
 
 
 def apply_plan(conn: Connection, row: Row, plan: Plan, now: int) -> bool:

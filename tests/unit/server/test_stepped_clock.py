@@ -9,6 +9,7 @@ from tests.unit.server.rig import START, Rig
 from tests.unit.server.test_webhook import Receiver, _halted, _hook
 
 from tidegate.core.errors import PublisherError
+from tidegate.rollout.model import GateSpec, Policy, RingSpec
 from tidegate.server import egress, outbox, retention
 from tidegate.server import tick as tick_module
 from tidegate.server.egress import Budget
@@ -133,3 +134,30 @@ def test_the_chart_goes_on_after_a_clock_was_ahead(rig: Rig) -> None:
     at = tables.firmware_sample.c.at
     found = rig.read(lambda conn: conn.execute(select(func.min(at))).scalar())
     assert found <= start + SAMPLE_S
+
+
+def test_a_ring_that_a_clock_ahead_opened_soaks_its_time_and_not_a_day_more(rig: Rig) -> None:
+    """By hand: the clock stood a day ahead for a minute, and a soak of 20 seconds had *1 d left*."""
+    rig.publish_trust()
+    device, later = rig.device("d1"), rig.device("d2")
+    soak = GateSpec(gate="soak", settings={"time": "1h"})
+    rings = (
+        RingSpec(name="first", audience="id = d1", gates=(soak,)),
+        RingSpec(name="rest"),
+    )
+    start, rig.now = rig.now, rig.now + DAY
+    rollout = rig.rollout(rig.release(1), policy=Policy(rings=rings))
+    rig.set_rollout(
+        rollout,
+        rings=[
+            {"state": "open", "step": 0, "opened_at": int(rig.now), "before": {}},
+            {"state": "waiting", "step": -1, "opened_at": 0, "before": {}},
+        ],
+    )
+    device.run(device.assignment())
+    rig.now = start
+    look(rig, int(rig.now))
+    assert later.assignment().action == "none"
+    rig.now += 2 * HOUR + 1
+    look(rig, int(rig.now))
+    assert later.assignment().action == "install"
