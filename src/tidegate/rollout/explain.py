@@ -168,6 +168,10 @@ def _footer(
     return lines if len(lines) > 1 else []
 
 
+#: Why a device refuses an image of which it said no more than that (`DeviceFacts.refused`).
+LEFT: Final = "left"
+
+
 class DeviceFacts(msgspec.Struct, frozen=True, kw_only=True):
     """What is known about one device and the rollout that would serve it. Empty or 0 = none.
 
@@ -342,11 +346,13 @@ def _suits(facts: DeviceFacts) -> Check:
 def _not_refused(facts: DeviceFacts) -> Check:
     if not facts.refused:
         return Check(ok=True, code="refused", text="it has not refused this image before")
-    return Check(
-        ok=False,
-        code="refused",
-        text=f"it refuses {facts.release} since it failed here: {facts.refused}",
-    )
+    text = f"it refuses {facts.release} since it failed here: {facts.refused}"
+    if facts.refused == LEFT:
+        text = (
+            f"it refuses {facts.release}: it left this image before, by itself or ordered back; "
+            "a rollout with delivery.retry_refused brings it again"
+        )
+    return Check(ok=False, code="refused", text=text)
 
 
 def _rollout_on(facts: DeviceFacts) -> Check:

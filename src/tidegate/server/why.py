@@ -209,7 +209,7 @@ def _of_release(
     refused = {one.digest for one in targets} & set(row["refuses"])
     if way_back or updates.may_repeat(live, update):
         refused = set()
-    reason = (update.reason if update else "") or "it went back from it"
+    reason = (update.reason if update else "") or explain.LEFT
     return {
         "up_to_date": not way_back and row["running_counter"] >= live.row.counter,
         "refusal": "" if way_back else reach.unsuited(targets, row) or "",

@@ -39,6 +39,7 @@ def _with(**changes: Any) -> DeviceFacts:
         ({"last_seen": NOW - 3 * 86_400}, "device.seen", "offline: last heard 3 d ago"),
         ({"refusal": "compat.hardware"}, "compat.hardware", "made for other hardware"),
         ({"refused": "boot.counter_exhausted"}, "refused", "it failed here: boot.counter_exhausted"),
+        ({"refused": explain.LEFT}, "refused", "by itself or ordered back"),
         ({"rollout_state": "halted", "rollout_because": "6 of 23"}, "rollout.halted", "is halted: 6 of 23"),
         ({"rollout_state": "paused"}, "rollout.paused", "is paused by a person"),
         ({"isolated": True}, "isolated", "gw1-r3 is isolated in gw1-2.4.1"),

@@ -7,6 +7,7 @@ from tests.unit.server.test_rollouts_admin import OLGA, ONE_RING, Desk
 
 from tidegate.core.errors import RequestError
 from tidegate.core.protocol import DeliveryPolicy
+from tidegate.server import why
 from tidegate.server.drafts import delivery_of
 
 
@@ -49,6 +50,23 @@ def test_the_preview_counts_it_where_the_policy_says_so(rig: Rig) -> None:
         for more in ({}, {"delivery": {"retry_refused": True}})
     ]
     assert found == [0, 1]
+
+
+def test_who_was_ordered_back_is_not_said_to_have_failed(rig: Rig) -> None:
+    """By hand: after a way back, the same bytes published again were refused *since it failed here*, which nothing had."""
+    rig.publish_trust()
+    device = rig.device()
+    first, second = rig.release(1), rig.release(2, fallback_to=(1,), payload=b"same")
+    rig.rollout(first)
+    device.run(device.assignment())
+    bad = rig.rollout(second)
+    device.run(device.assignment())
+    rig.set_rollout(bad, state="falling_back")
+    rig.rollout(first, name="back", kind="fallback", parent=bad)
+    device.run(device.assignment())
+    rig.rollout(rig.release(3, payload=b"same"), name="again")
+    found = rig.read(lambda conn: why.tell(conn, "d1", int(rig.now)))
+    assert "it left this image before, by itself or ordered back" in str(found)
 
 
 def test_only_yes_or_no_is_understood() -> None:
