@@ -40,6 +40,7 @@ from tidegate.server import (
     reckoning,
     telemetry,
 )
+from tidegate.server.devices import slots_now
 from tidegate.server.store import Connection, audit_rows, log_rows
 from tidegate.server.store import admin_devices as device_rows
 from tidegate.server.store import admin_incidents as rows
@@ -60,6 +61,8 @@ FORMATS: Final = {
     "md": "text/markdown",
     "html": "text/html",
 }
+#: Of a rollout that reached more devices it is not counted what the others run: each that it reached would be looked at.
+IDLE_MAX: Final = 20_000
 #: What a publication is made of.
 _TEXTS: Final = ("title", "summary", "impact", "action")
 #: What a kernel or a supervisor says when something died, and what it says when something is wrong: the first tells more.
@@ -67,7 +70,14 @@ _DEAD: Final = re.compile(r"(?i)panic|oops|\bBUG:|call trace|segfault|assert|wat
 _WRONG: Final = re.compile(r"(?i)\berror\b|failed|fatal|exception|timed? ?out")
 
 
-def build(conn: Connection, name: str, now: int, *, rhythm: Rhythm | None = None) -> IncidentReport:
+def build(
+    conn: Connection,
+    name: str,
+    now: int,
+    *,
+    rhythm: Rhythm | None = None,
+    audience: planning.Audience | None = None,
+) -> IncidentReport:
     """Return the report of an incident as it stands now.
 
     Args:
@@ -75,6 +85,7 @@ def build(conn: Connection, name: str, now: int, *, rhythm: Rhythm | None = None
         name: of the incident; untrusted.
         now: unix seconds.
         rhythm: when this server's gate looks; None = not known here.
+        audience: counts who belongs to which ring; None = nobody counts.
 
     Raises:
         RequestError: `request.not_found`.
@@ -102,7 +113,7 @@ def build(conn: Connection, name: str, now: int, *, rhythm: Rhythm | None = None
     )
     if row is None:
         return story.build(about, entries=[*written, *told], **said)
-    subject = str(found["subject"])
+    subject, model = str(found["subject"]), planning.model_of(row)
     devices, partial = _devices(conn, int(row["id"]))
     counters = {one.from_counter for one in devices}
     evidence = telemetry.evidence(conn, int(row["id"]))
@@ -118,7 +129,8 @@ def build(conn: Connection, name: str, now: int, *, rhythm: Rhythm | None = None
     stopped = _stopped(conn, int(row["id"]), subject)
     return story.build(
         msgspec.structs.replace(about, rollout=str(row["name"]), release=str(row["release"])),
-        rollout=planning.model_of(row),
+        rollout=model,
+        members=audience(conn, model, product, now) if audience else None,
         version=str(row["release_version"]),
         evidence=evidence,
         devices=devices,
@@ -158,7 +170,13 @@ def build(conn: Connection, name: str, now: int, *, rhythm: Rhythm | None = None
 
 
 def export(
-    conn: Connection, name: str, form: str, now: int, *, rhythm: Rhythm | None = None
+    conn: Connection,
+    name: str,
+    form: str,
+    now: int,
+    *,
+    rhythm: Rhythm | None = None,
+    audience: planning.Audience | None = None,
 ) -> tuple[str, bytes]:
     """Return (media type, bytes) of a report as `json`, `md` or `html`.
 
@@ -168,7 +186,7 @@ def export(
     kind = FORMATS.get(form)
     if kind is None:
         raise RequestError("request.invalid", f"format: {', '.join(FORMATS)}")
-    report = build(conn, name, now, rhythm=rhythm)
+    report = build(conn, name, now, rhythm=rhythm, audience=audience)
     if form == "json":
         return kind, codec.encode(report)
     read = story.lay_out(report)
@@ -250,7 +268,11 @@ def _fleet(conn: Connection, row: Row, evidence: Evidence) -> Fleet:
     made = int(row["created_at"])
     names = [one.variant for one in matching]
     late = device_rows.enrolled_since(conn, str(row["product"]), made, names)
+    came = device_rows.enrolled_since(
+        conn, str(row["product"]), made, names, reached_by=int(row["id"])
+    )
     every = sum(one.devices for one in matching)
+    idle = _idle(conn, row, names) if reached <= IDLE_MAX else None
     return Fleet(
         devices=sum(there.values()),
         matching=every,
@@ -262,7 +284,17 @@ def _fleet(conn: Connection, row: Row, evidence: Evidence) -> Fleet:
         well=sum(one.meeting for one in matching if one.attempts and not one.harmed),
         refusing=sum(one.refusing for one in matching),
         variants=tuple(people),
+        idle=idle,
+        joined=sum(came.values()),
     )
+
+
+def _idle(conn: Connection, row: Row, variants: list[str]) -> dict[str, int]:
+    """Return what those devices run that a rollout never reached, by version: all that there are but those that it reached."""
+    every = device_rows.running_versions(conn, str(row["product"]), variants)
+    reached = device_rows.running_reached(conn, int(row["id"]), variants)
+    left = {version: count - reached.get(version, 0) for version, count in every.items()}
+    return {version: count for version, count in sorted(left.items()) if count > 0}
 
 
 def _population(name: str, count: int, evidence: Evidence, *, fits: bool) -> Population:
@@ -392,7 +424,25 @@ def _ground(decided: list[Entry], at: int) -> str:
 
 def _returned(conn: Connection, rollout_id: int) -> list[Returned]:
     found = rows.outcomes(conn, rollout_id, states={"confirmed"}, limit=story.LISTED_MAX)
-    return [Returned(device=one.device, variant=one.variant, at=one.state_at) for one in found]
+    return [
+        Returned(
+            device=one.device,
+            variant=one.variant,
+            at=one.state_at,
+            other=_other_slot(device_rows.device(conn, one.device)),
+        )
+        for one in found
+    ]
+
+
+def _other_slot(device: Row | None) -> str:
+    """Return what a device said last of the slot that it does not run."""
+    slots = slots_now(device).values() if device else ()
+    other = [one for one in slots if device and one.get("sha256") != device["running_sha256"]]
+    return ", ".join(
+        f"{one.get('version') or 'no version'} ({one.get('state') or 'state not known'})"
+        for one in other
+    )
 
 
 def _told(conn: Connection, incident_id: int) -> Told | None:

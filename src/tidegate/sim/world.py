@@ -16,6 +16,7 @@ from tidegate.server.app import App, create_app
 from tidegate.server.auth import Actor
 from tidegate.server.config import Settings
 from tidegate.server.operations import Operations
+from tidegate.server.planning import Audience
 from tidegate.server.store import admin_devices, hot
 from tidegate.sim.board import Catalogue, Image, SimBoard
 from tidegate.sim.cast import ReleasePlan
@@ -68,6 +69,11 @@ class Desk:
         self._now = now
         self._operations = Operations(app.services)
         self._actor = Actor(name="operator", role="admin")
+
+    @property
+    def audience(self) -> Audience:
+        """Counts who belongs to which ring."""
+        return self._operations.audiences.count
 
     def online_keys(self) -> dict[str, Any]:
         """Return the public halves of the server's online keys."""

@@ -14,6 +14,7 @@ from tidegate.rollout.incident import (
     Fleet,
     FollowUp,
     Population,
+    Returned,
     Rhythm,
     Shown,
     Stood,
@@ -178,7 +179,7 @@ def test_variants_that_never_tried_it_are_in_the_risk_and_the_table() -> None:
     assert "16 devices of variants that ended badly with it and do not refuse it" in text
     assert "and 7 devices of variants that never tried it (r8)" in text
     table = _section(told, "Variants")
-    assert "| r8 (never tried) | 7 | 0 | 0 | 0 | 0 | 0 | 0 | 7 |" in table
+    assert "| r8 (tried by none) | 7 | 0 | 0 | 0 | 0 | 0 | 0 | 7 |" in table
     assert "| x1 (not named) | 3 |" in table
     rows = [row.split("|")[1:-1] for row in table.strip().splitlines()[2:]]
     columns = list(zip(*[[int(cell) for cell in row[1:]] for row in rows], strict=True))
@@ -275,8 +276,24 @@ def test_a_ring_tells_which_variants_acted_in_it() -> None:
 
 @pytest.mark.parametrize(
     "word",
-    ["fallen back", "manifest", "isolation", "staged", "activate", "enrolled", "four-eyes", "webhook", "seed", "warm-up", "limit"],
-)  # fmt: skip
+    [
+        "owner",
+        "closed",
+        "pair",
+        "offered",
+        "fallen back",
+        "manifest",
+        "isolation",
+        "staged",
+        "activate",
+        "enrolled",
+        "four-eyes",
+        "webhook",
+        "seed",
+        "warm-up",
+        "limit",
+    ],
+)
 def test_a_word_that_a_reader_may_not_know_is_explained(word: str) -> None:
     assert any(word in known for known, _ in brief.GLOSSARY)
 
@@ -352,7 +369,9 @@ def test_the_looks_of_a_way_back_are_told_as_those_of_the_rollout() -> None:
     look = Look(at=60, attempts=6, harmed=1, text="b ended: 6", bars=("1 of 6, limit 30 %",))
     way = WayBack(rollout="b", release="r1", state="completed", looks=(look,))
     text = _section(report(ways_back=[way]), "The way back")
-    assert "| 1970-01-01 00:01:00 | 1 of 6 | 1 of 6, limit 30 % | b ended: 6 |" in text
+    assert (
+        "| 1970-01-01 00:01:00 | 1 of 6 | 1 of 6, limit 30 % | \N{EN DASH} | b ended: 6 |" in text
+    )
 
 
 def test_whoever_was_cancelled_held_the_image_or_did_not() -> None:
@@ -367,3 +386,56 @@ def test_whoever_was_cancelled_held_the_image_or_did_not() -> None:
         in text
     )
     assert "| d9 | r7 | pilot | 1970-01-01 00:01:40 | no: the server never heard so |" in text
+
+
+def test_the_second_bar_says_how_many_failures_it_would_have_taken() -> None:
+    def of(**settings: int) -> list[str]:
+        told = _stopping()
+        policy = Policy(
+            rings=(RingSpec(name="internal"), RingSpec(name="pilot")),
+            guards=(GateSpec(gate="failure_rate", settings={"max": "30%", **settings}),),
+        )
+        stood = msgspec.structs.replace(begun(state="halted"), policy=policy)
+        devices = [*told.reach.affected]
+        again = report(
+            incident=about(opened_at=200), rollout=stood, devices=devices, entries=told.timeline
+        )
+        return list(again.looks[-1].rare)
+
+    assert of(sample=20, odds=100) == [
+        "whole rollout: 3 of 4; it would have taken 4 of 4, which come by luck once in 123 times",
+        "ring pilot: 3 of 4; it would have taken 4 of 4, which come by luck once in 123 times",
+    ]
+    assert of(sample=20)[0].startswith("whole rollout: 3 of 4; out of reach: even 4 of 4 come")
+    assert (
+        of(sample=4)[0]
+        == "whole rollout: 3 of 4; does not apply from 4 attempts on, the share does"
+    )
+    assert of(sample=20, odds=0)[1] == "ring pilot: 3 of 4; switched off"
+    assert "The second bar is for the first few attempts" in _section(
+        _stopping(), "Why it was not stopped before"
+    )
+
+
+def test_a_ring_tells_which_devices_it_holds() -> None:
+    held = {("pilot", "r3"): 30, ("pilot", "r7"): 12, ("elsewhere", "r9"): 5}
+    told = report(members=held)
+    assert [one.members for one in told.reach.rings] == [{"r3": 30, "r7": 12}, {}]
+    assert "| r3: 17, r7: 6 | r3: 30, r7: 12 |" in _section(told, "Rings")
+    assert "holds now" not in _section(report(), "Rings")
+
+
+def test_those_never_reached_the_later_ones_and_the_other_slots_are_told() -> None:
+    fleet = msgspec.structs.replace(_fleet(), idle={"2.4.0": 3, "2.4.1": 41}, joined=1)
+    back = Returned(device="b1", variant="r3", at=9, other="2.5.1 (confirmed)")
+    way = WayBack(rollout="b", release="r1", state="active", back=1, devices=(back,))
+    text = read(report(fleet=fleet, ways_back=[way]))
+    assert "What those run now that it never reached, by version: 2.4.0: 3, 2.4.1: 41." in text
+    assert "2 devices were enrolled after the rollout was made, and it reached 1 of these;" in text
+    assert "| b1 | r3 | b | 1970-01-01 00:00:09 | 2.5.1 (confirmed) |" in text
+
+
+def test_a_test_says_that_it_is_one_sided_and_an_action_that_nothing_is_attached() -> None:
+    done = report(actions=[Written(at=20, by="olga", text="a new build")])
+    assert "one-sided" in _section(done, "What those that ended badly have in common")
+    assert "no evidence of it is attached" in _section(done, "Corrective action")

@@ -227,3 +227,15 @@ def test_a_hypothesis_is_a_decision(api: Api) -> None:
     at = _halted(api)
     api.post(f"{at}/notes", {"kind": "hypothesis", "text": "the modem"}, "operator")
     assert ("token:t-operator", "hypothesis: the modem") in _decided(api, at)
+
+
+def test_a_report_counts_rings_later_devices_and_what_the_others_run(api: Api) -> None:
+    at = _halted(api)
+    api.rig.now += 60
+    api.rig.device("late", rev=2)
+    report = _report(api, at)
+    fleet = report["fleet"]
+    assert (fleet["since"], fleet["joined"]) == (1, 0)
+    assert sum(fleet["idle"].values()) == fleet["never"]
+    held = [one["members"] for one in report["reach"]["rings"]]
+    assert sum(sum(one.values()) for one in held) == fleet["matching"]

@@ -43,7 +43,7 @@ def test_every_step_from_the_first_bad_boot_to_the_published_report_is_timed(
     for part in (
         "told drill (webhook) of incident.opened: delivered", "one simulated board of every revision", "DRILL: Update stopped", "This is a drill",
         "ended: fallen back", "6 were brought back:", "Can it go out again: no, it was recalled", "no four-eyes",
-        "| gw1-r7 (never tried) |", "test on a bench", "gw1-r7: 1.1.0 does not come up, 1.0.0 comes up", "log of a device",
+        "| gw1-r7 (tried by none) |", "test on a bench", "gw1-r7: 1.1.0 does not come up, 1.0.0 comes up", "log of a device",
         "The gate looks every 5 min, and not in between", "ring pilot: 2 of 2 attempts ended badly (100 %), limit 30 %; most often",
         "soak 1 h since its last permit: done", "| confirmed | 6 | 10 min 20 s |", "sim-00012 (reverted)",
         "cancelled before they began to activate: sim-00016, sim-00009", "follow-up 1, operator, by 2026-01-19",
@@ -88,6 +88,18 @@ def test_every_step_from_the_first_bad_boot_to_the_published_report_is_timed(
     assert "incident.published (the text was changed): delivered" in timeline
     assert "its text was changed once at" in text.partition("## In short")[0]
     assert text.count("yes, since 2026-01-05 02:4") == 2
+    rings = text.partition("## Rings")[2].partition("## ")[0]
+    assert "| gw1-r3: 6 | gw1-r3: 6 |" in rings
+    assert "| gw1-r4: 3, gw1-r5: 3, gw1-r6: 2, gw1-r7: 2 |" in rings
+    looks = text.partition("## Why it was not stopped before")[2].partition("## ")[0]
+    assert "ring pilot: 2 of 2; out of reach: even 2 of 2 come by luck once in 11 times" in looks
+    assert "ring pilot: 3 of 4; does not apply from 4 attempts on" in looks
+    assert "What those run now that it never reached, by version: 1.0.0: 33." in text
+    assert "after the rollout was made, and it reached none of these" in text
+    assert back.count("| 1.1.0 (confirmed) |") == 6
+    assert "is measured for 1 of the 4 devices named that ended badly (sim-00012)" in text
+    assert "What a bench showed stands under Cause." in text
+    assert "done, by his or her word; no evidence of it is attached" in text
 
 
 def test_a_step_that_does_not_happen_fails_the_drill(

@@ -83,7 +83,6 @@ from tidegate.client.structs.incidents import (
     Shown,
     Stood,
     TimelineEntry,
-    Written,
 )
 from tidegate.client.structs.incidents_2 import (
     IncidentAnswer,
@@ -103,6 +102,7 @@ from tidegate.client.structs.incidents_2 import (
     Told,
     Update,
     Withdrawal,
+    Written,
 )
 from tidegate.client.structs.ingest_rules import IngestRules, RuleFacts, SignerFacts
 from tidegate.client.structs.jobs import JobCount, JobFacts, JobItem, JobItems, Jobs, NewJob

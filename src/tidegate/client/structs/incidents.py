@@ -155,6 +155,8 @@ class Fleet(msgspec.Struct, frozen=True, kw_only=True):
         well: of `matching`, devices of variants that tried it and of which none ended badly.
         refusing: of `matching`, devices that went back by themselves and refuse it; matching = alike + unknown + well + refusing.
         variants: every variant of the product.
+        idle: what those run now that it never reached: devices by version; null = not counted.
+        joined: of `since`, devices that it reached all the same; -1 = not counted.
     """
 
     devices: int
@@ -167,6 +169,8 @@ class Fleet(msgspec.Struct, frozen=True, kw_only=True):
     well: int = 0
     refusing: int = 0
     variants: tuple[Population, ...] = ()
+    idle: dict[str, int] | None = None
+    joined: int = -1
 
 
 class FollowUp(msgspec.Struct, frozen=True, kw_only=True):
@@ -286,12 +290,13 @@ class Reason(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Share(msgspec.Struct, frozen=True, kw_only=True):
-    """The counts of one variant or ring; `variants` of a ring: attempts by variant."""
+    """The counts of one variant or ring; `variants` of a ring: attempts by variant; `members`: devices that it holds now, by variant (null = not counted)."""
 
     name: str
     counts: Counts
     isolated: bool = False
     variants: dict[str, int] = {}
+    members: dict[str, int] | None = None
 
 
 class IncidentReach(msgspec.Struct, frozen=True, kw_only=True):
@@ -328,21 +333,26 @@ class IncidentReach(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Look(msgspec.Struct, frozen=True, kw_only=True):
-    """A look of the gate: how many devices had acted by then, how many of these had ended badly, what it did, and what stood against which bar (`bars`)."""
+    """A look of the gate: how many devices had acted by then, how many of these had ended badly, what it did, and what stood against which bar (`bars`).
+
+    `rare`: of the second bar of `failure_rate`, ring by ring: how many failures would have been as rare as that bar asks, or why it did not apply.
+    """
 
     at: int
     attempts: int
     harmed: int
     text: str
     bars: tuple[str, ...] = ()
+    rare: tuple[str, ...] = ()
 
 
 class Returned(msgspec.Struct, frozen=True, kw_only=True):
-    """A device that was brought back, and when the server heard that it runs well there."""
+    """A device that was brought back, and when the server heard that it runs well there. `other`: what it said last is in its other slot; empty = nothing."""
 
     device: str
     variant: str
     at: int
+    other: str = ""
 
 
 class IncidentWayBack(msgspec.Struct, frozen=True, kw_only=True):
@@ -412,11 +422,3 @@ class TimelineEntry(msgspec.Struct, frozen=True, kw_only=True):
     text: str
     kind: str = "event"
     because: tuple[str, ...] = ()
-
-
-class Written(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that a person wrote down: a corrective action, a hypothesis, the cause and its proof, what the proof rests on."""
-
-    at: int
-    by: str
-    text: str

@@ -23,9 +23,16 @@ from tidegate.client.structs.incidents import (
     Shown,
     Stood,
     TimelineEntry,
-    Written,
 )
 from tidegate.client.structs.shared import Finding, IncidentFacts
+
+
+class Written(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that a person wrote down: a corrective action, a hypothesis, the cause and its proof, what the proof rests on."""
+
+    at: int
+    by: str
+    text: str
 
 
 class Told(msgspec.Struct, frozen=True, kw_only=True):

@@ -68,6 +68,18 @@ class FailureRate:
             harmed > 0 and binomial_tail(harmed, trials, self.max_bp / ALL_BP) * self.odds <= 1
         )
 
+    def rare(self, attempts: int) -> tuple[int | None, float]:
+        """Return how many failures of so many attempts stop by their rarity alone, below `sample`; None = no number of them does.
+
+        With it the chance that luck brings as many at the limit: of that number, or, where no number does, of all of them.
+        """
+        chance = self.max_bp / ALL_BP
+        for harmed in range(1, attempts + 1):
+            luck = binomial_tail(harmed, attempts, chance)
+            if self.odds > 0 and luck * self.odds <= 1:
+                return harmed, luck
+        return None, binomial_tail(attempts, attempts, chance)
+
     def _sentence(self, tally: Tally) -> str:
         limit = format_share(self.max_bp)
         if not tally.attempts and not tally.harmed:

@@ -15,6 +15,7 @@ GLOSSARY: Final = (
     ("attempt", "a device acted on the release: it was given leave to activate it, or failed to install it"),
     ("boot counter, tries", "how often a system on trial may still be started; when they are used up the boot loader takes the other slot"),
     ("cancelled", "the update of this device was ended before it began to activate; it runs what it ran"),
+    ("closed", "the incident is over: what was to be said is said, and what is left to do is a follow-up"),
     ("confirmed", "the device ran the release then, and found itself well by its health contract"),
     ("counter", "the number of a release that decides which of two is newer"),
     ("ended badly", "reverted, failed or lost: all attempts that did not end with a device that is well on the release"),
@@ -35,6 +36,9 @@ GLOSSARY: Final = (
     ("lost", "not heard again after its permit"),
     ("manifest", "the signed list of what a release is made of, and for which hardware; it is never changed"),
     ("mitigated", "it does no more harm; that it is understood is not said by that"),
+    ("offered", "the server told a device that asked that there is a release for it; nothing is activated by that"),
+    ("owner", "of an incident: who leads the work on it; of an action or a follow-up: who did it, or does it"),
+    ("pair", "two values that a device has together, as variant = gw1-r7 and region = north; compared as one value is"),
     ("permit", "leave to activate, signed for one device and one release"),
     ("point of no return", "from its permit on a device may boot the release, whatever is decided now"),
     ("primary", "the slot that the boot loader takes as a rule"),
@@ -66,7 +70,7 @@ def in_short(report: IncidentReport) -> Iterator[str]:
     if report.drill:
         yield "This was a drill: server, gate and agents are the real ones, devices and people were simulated. No customer's device was touched."
         yield "The time of people is made up in it: minutes pass between two acts of the drill's operator, and more where the drill waits to see something."
-        yield "Simulated devices restart within seconds of the server's clock, so how long each was away is not measured."
+        yield _away(report)
     if report.incident.rollout:
         yield f"What happened: {_happened(report)}"
         yield f"Who ended badly: {_hit(report)}"
@@ -89,6 +93,17 @@ def in_short(report: IncidentReport) -> Iterator[str]:
     if report.incident.release:
         yield f"Can it go out again: {_again(report)}"
     yield f"What is left to do: {_left(report)}"
+
+
+def _away(report: IncidentReport) -> str:
+    """Say of whom it is measured how long they were away; the clock of a drill goes on only between two acts of a device."""
+    bad = [one for one in report.reach.affected if one.permitted_at]
+    known = [one.device for one in bad if one.at > one.permitted_at]
+    said = "In the simulation a restart often falls into one second of the server's clock: how long devices were away is measured"
+    if not bad:
+        return f"{said} only where it does not."
+    named = f" ({', '.join(known[:4])}{', ...' if len(known) > 4 else ''})" if known else ""
+    return f"{said} for {len(known):,} of the {counted(len(bad), 'device')} named that ended badly{named}; of those that confirmed see How long it took."
 
 
 def _happened(report: IncidentReport) -> str:

@@ -321,7 +321,8 @@ def _actions(report: IncidentReport) -> list[Block]:
     if not report.actions:
         return [Words("Not written down yet.")]
     rows = tuple(
-        (day(one.at), one.by, one.text, "done, by his or her word") for one in report.actions
+        (day(one.at), one.by, one.text, "done, by his or her word; no evidence of it is attached")
+        for one in report.actions
     )
     head = ("said on", "owner", "what is done so that it does not happen again", "state")
     said = "What is only planned is a follow-up, below, with its owner and its date."

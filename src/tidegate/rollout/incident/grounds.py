@@ -1,6 +1,7 @@
 """Sections about grounds: what stood against which bar when the gate stopped it, what the counts show, and what shows the cause otherwise."""
 
 from collections.abc import Sequence
+from typing import Final
 
 from tidegate.rollout.incident import brief, text
 from tidegate.rollout.incident.blocks import Block, Points, Table, Words
@@ -51,6 +52,7 @@ def looks(report: IncidentReport) -> list[Block]:
             "What the gate had before it each time that it changed what it did. A look that changed nothing is not written down. "
             "A limit is passed by more than it, not by as much; whole rollout and single rings are judged apart."
         ),
+        *([Words(_SECOND_BAR)] if any(one.rare for one in report.looks) else []),
         Words(_rhythm(report)),
         _looked(report.looks),
         *_news(report),
@@ -71,13 +73,25 @@ def _looked(found: Sequence[Look]) -> Table:
             when(one.at),
             f"{one.harmed:,} of {one.attempts:,}",
             "; ".join(one.bars) or NONE,
+            "; ".join(one.rare) or NONE,
             one.text,
         )
         for one in found
     )
-    return Table(
-        ("UTC", "had ended badly", "what stood against which bar", "what the gate did"), rows
+    head = (
+        "UTC",
+        "had ended badly",
+        "what stood against which bar",
+        "the second bar",
+        "what the gate did",
     )
+    return Table(head, rows)
+
+
+_SECOND_BAR: Final = (
+    "The second bar is for the first few attempts, of which a share says little: below the number from which a share counts, "
+    "it stops as well when luck would bring so many failures only so seldom at the limit itself."
+)
 
 
 def _rhythm(report: IncidentReport) -> str:
@@ -127,7 +141,8 @@ def contrast(report: IncidentReport) -> list[Block]:
     )
     found: list[Block] = [
         Words(
-            f"Exact test over {of}. How often luck alone would do it is corrected for the {table.looks:,} values and pairs that could have shown something"
+            f"Exact test (Fisher's, one-sided: it asks only whether more of them ended badly than of all others) over {of}. "
+            f"How often luck alone would do it is corrected for the {table.looks:,} values and pairs that could have shown something"
             + (f", of: {', '.join(table.attributes)}." if table.attributes else ".")
         )
     ]
@@ -149,7 +164,9 @@ def contrast(report: IncidentReport) -> list[Block]:
     if caution:
         found.append(Words(caution))
     if report.fleet and report.fleet.untried:
-        found.append(Words(f"Never tried: {', '.join(report.fleet.untried)}."))
+        tried = f"Tried by no device of this rollout: {', '.join(report.fleet.untried)}."
+        bench = any(one.means == "bench" for one in report.evidence)
+        found.append(Words(f"{tried} What a bench showed stands under Cause." if bench else tried))
     return found
 
 

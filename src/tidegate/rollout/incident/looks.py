@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from tidegate.rollout import gates
+from tidegate.rollout.gates.failure_rate import FailureRate
 from tidegate.rollout.incident.model import DeviceOutcome, Entry, Look
 from tidegate.rollout.model import Evidence, Rollout, Tally
 from tidegate.rollout.view import View
@@ -37,6 +38,7 @@ def looks(
             harmed=sum(one.state in BAD and one.at <= at for one in devices),
             text=entry.text,
             bars=tuple(dict.fromkeys((*bars.get(at, ()), *_shares_at(at, devices, rollout)))),
+            rare=tuple(_rare_at(at, devices, rollout)),
         )
         for at, entry in sorted(first.items())[-_LOOKS_MAX:]
     )
@@ -47,20 +49,64 @@ def _shares_at(at: int, devices: Sequence[DeviceOutcome], rollout: Rollout | Non
 
     Where variants were taken out meanwhile their outcomes counted for a part of the time only, and nothing is said.
     """
-    if rollout is None or rollout.isolated:
+    if rollout is None:
         return
-    specs = [("", spec) for spec in rollout.policy.guards]
-    specs += [(ring.name, spec) for ring in rollout.policy.rings for spec in ring.gates]
-    for only, spec in specs:
-        if spec.gate != "failure_rate":
-            continue
-        gate = gates.of_spec(spec, f"ring {only}" if only else "guards")
+    for only, gate in _rates(rollout):
         for ring in rollout.policy.rings:
             tally = _tally_at(at, [one for one in devices if one.ring == ring.name])
             if tally.attempts and only in {"", ring.name}:
                 tallies = {(ring.name, ""): tally}
                 view = View(Evidence(tallies=tallies), label=f"ring {ring.name}", ring=ring.name)
                 yield gate.judge(view, at).text
+
+
+def _rates(rollout: Rollout) -> Iterator[tuple[str, FailureRate]]:
+    """Yield the gates of a rollout that judge shares, each with the one ring that it is of; empty = of all."""
+    if rollout.isolated:
+        return
+    specs = [("", spec) for spec in rollout.policy.guards]
+    specs += [(ring.name, spec) for ring in rollout.policy.rings for spec in ring.gates]
+    for only, spec in specs:
+        gate = gates.of_spec(spec, f"ring {only}" if only else "guards")
+        if isinstance(gate, FailureRate):
+            yield only, gate
+
+
+def _rare_at(at: int, devices: Sequence[DeviceOutcome], rollout: Rollout | None) -> Iterator[str]:
+    """Yield what the second bar of `failure_rate` asked at a moment, of the whole rollout and of each ring in which devices had acted."""
+    if rollout is None:
+        return
+    for only, gate in _rates(rollout):
+        rings = [ring.name for ring in rollout.policy.rings if only in {"", ring.name}]
+        for scope in ["", *rings] if not only else rings:
+            tally = _tally_at(at, [one for one in devices if scope in {"", one.ring}])
+            said = f"ring {scope}" if scope else "whole rollout"
+            if tally.attempts:
+                yield f"{said}: {_rarity(gate, tally)}"
+            elif not scope:
+                yield f"{said}: no attempt yet"
+
+
+def _rarity(gate: FailureRate, tally: Tally) -> str:
+    """Say how many failures it would have taken by rarity alone, or why no number of them would have."""
+    there = f"{tally.harmed:,} of {tally.attempts:,}"
+    if tally.attempts >= gate.sample:
+        return f"{there}; does not apply from {gate.sample:,} attempts on, the share does"
+    if not gate.odds:
+        return f"{there}; switched off"
+    fewest, luck = gate.rare(tally.attempts)
+    if fewest is None:
+        return (
+            f"{there}; out of reach: even {tally.attempts:,} of {tally.attempts:,} come by luck once in {1 / luck:,.0f} times, "
+            f"and it asks for once in {gate.odds:,}"
+            if luck > 0
+            else f"{there}; out of reach"
+        )
+    return (
+        f"{there}; it would have taken {fewest:,} of {tally.attempts:,}, which come by luck once in {1 / luck:,.0f} times"
+        if luck > 0
+        else f"{there}; it would have taken {fewest:,}"
+    )
 
 
 def _tally_at(at: int, devices: Sequence[DeviceOutcome]) -> Tally:

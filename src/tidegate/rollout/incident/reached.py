@@ -1,6 +1,6 @@
 """Sections about devices: what became of whom, by variant and ring, who would meet the release again, how long they took, and which they are."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from tidegate.core.reasons import REASONS
@@ -39,7 +39,7 @@ def became(report: IncidentReport) -> list[Block]:
     if stopped.held or stopped.cancelled:
         rows = [
             (stopped.held, "are held: what they staged stays inert"),
-            (stopped.cancelled, "were cancelled: they run what they ran; named below"),
+            (stopped.cancelled, _cancelled(report)),
         ]
         before = counted(stopped.held + stopped.cancelled, "device")
         found.append(_numbered(f"{before} had been offered it and had not begun to activate", rows))
@@ -77,9 +77,22 @@ def _numbered(title: str, rows: Sequence[tuple[int, str]]) -> Table:
     )
 
 
+def _cancelled(report: IncidentReport) -> str:
+    """Say of those that were cancelled how many hold the image, where all of them are named."""
+    said, listed = "were cancelled: they run what they ran", report.reach.cancelled
+    if listed and len(listed) == report.reach.stopped.cancelled:
+        held = sum(bool(one.staged_at) for one in listed)
+        said += f", {held:,} of them held the image by then, which nothing boots"
+    return f"{said}; named below"
+
+
 def _confirmed(report: IncidentReport) -> str:
     back = sum(one.back for one in report.ways_back)
-    return "confirmed it then" + (f"; {back:,} were since brought back" if back else "")
+    return "confirmed it then" + (
+        f"; {back:,} {'of them ' * (back <= report.reach.counts.confirmed)}were since brought back"
+        if back
+        else ""
+    )
 
 
 def _fleet(report: IncidentReport, fleet: Fleet) -> list[Block]:
@@ -100,12 +113,16 @@ def _fleet(report: IncidentReport, fleet: Fleet) -> list[Block]:
     found: list[Block] = [
         _numbered(f"the product has {counted(fleet.devices, 'device')} now", rows)
     ]
+    if fleet.idle:
+        run = ", ".join(f"{version}: {count:,}" for version, count in fleet.idle.items())
+        found.append(Words(f"What those run now that it never reached, by version: {run}."))
     if fleet.since:
         late = "1 device was" if fleet.since == 1 else f"{fleet.since:,} devices were"
         there = fleet.matching - fleet.since
+        joined = f", and it reached {fleet.joined or 'none'} of these" if fleet.joined >= 0 else ""
         found.append(
             Words(
-                f"Of the {fleet.matching:,} that its manifest names, {late} enrolled after the rollout was made; {there:,} were there then."
+                f"Of the {fleet.matching:,} that its manifest names, {late} enrolled after the rollout was made{joined}; {there:,} were there then."
             )
         )
     if not report.recalled_at:
@@ -157,7 +174,7 @@ def _label(name: str, share: Share | None, people: Population | None) -> str:
         return f"{name} (isolated)"
     if share is not None and share.counts.attempts:
         return name
-    return f"{name} (never tried)" if people is None or people.fits else f"{name} (not named)"
+    return f"{name} (tried by none)" if people is None or people.fits else f"{name} (not named)"
 
 
 def _variant(share: Share | None, people: Population | None) -> list[int]:
@@ -173,12 +190,20 @@ def rings(report: IncidentReport) -> list[Block]:
         (
             one.name,
             *_numbers(one.counts),
-            ", ".join(f"{name}: {count:,}" for name, count in one.variants.items()) or "none",
+            _listed(one.variants),
+            *((_listed(one.members),) if one.members is not None else ()),
         )
         for one in shares
     )
-    head = ("ring", *_COUNTS, "attempts by variant")
+    counted_now = any(one.members is not None for one in shares)
+    head: Row = ("ring", *_COUNTS, "attempts by variant")
+    if counted_now:
+        head = (*head, "devices that it holds now, by variant")
     return [Table(head, rows, frozenset(range(1, 7)))] if shares else []
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name}: {count:,}" for name, count in counts.items()) or "none"
 
 
 def _numbers(counts: Counts) -> Row:
@@ -302,12 +327,18 @@ def _away(one: DeviceOutcome) -> str:
 def returned(report: IncidentReport) -> list[Block]:
     """Return the first of those that were brought back, by name."""
     rows = [
-        (one.device, one.variant, way.rollout, when(one.at))
+        (one.device, one.variant, way.rollout, when(one.at), one.other or "not known")
         for way in report.ways_back
         for one in way.devices
     ][:LISTED_MAX]
     every = sum(way.back for way in report.ways_back)
     if not rows:
         return []
-    head = ("device", "variant", "by", "heard to be back at")
+    head = (
+        "device",
+        "variant",
+        "by",
+        "heard to be back at",
+        "in its other slot now, as it said last",
+    )
     return [Words(_heading("were brought back", len(rows), every)), Table(head, tuple(rows))]

@@ -84,6 +84,7 @@ def build(  # noqa: PLR0913 - the parts of a report
     recalled_by: str = "",
     recall_reason: str = "",
     pages: Sequence[Stood] = (),
+    members: Mapping[tuple[str, str], int] | None = None,
 ) -> IncidentReport:
     """Put an incident's report together.
 
@@ -119,6 +120,7 @@ def build(  # noqa: PLR0913 - the parts of a report
         recalled_by: who recalled the release; empty = nobody knows.
         recall_reason: why.
         pages: every text that stood on the status page, in order.
+        members: how many devices each (ring, variant) holds now; None = nobody counted.
     """
     subject = incident.subject
     known = evidence or Evidence()
@@ -127,7 +129,7 @@ def build(  # noqa: PLR0913 - the parts of a report
     within = [one for one in devices if not subject or one.variant == subject]
     out = [] if partial else _out(incident, within)
     reach = msgspec.structs.replace(
-        _reach(rollout, known, tally, within, stopped, versions or {}, subject),
+        _reach(rollout, known, tally, within, stopped, versions or {}, subject, members),
         cancelled=tuple(cancelled[:LISTED_MAX]),
         out=tuple(out[:LISTED_MAX]),
         out_count=len(out),
@@ -249,6 +251,7 @@ def _reach(
     stopped: Stopped,
     versions: Mapping[int, str],
     subject: str,
+    members: Mapping[tuple[str, str], int] | None,
 ) -> Reach:
     bad = sorted((one for one in within if one.state in BAD), key=lambda one: (one.at, one.device))
     isolated = rollout.isolated if rollout else ()
@@ -277,6 +280,13 @@ def _reach(
                     variant: tally.attempts
                     for (ring, variant), tally in sorted(evidence.tallies.items())
                     if ring == one and tally.attempts and (scope is None or variant in scope)
+                },
+                members=None
+                if members is None
+                else {
+                    variant: devices
+                    for (ring, variant), devices in sorted(members.items())
+                    if ring == one and devices
                 },
             )
             for one in rings
@@ -337,10 +347,11 @@ def _figures(incident: Incident, tally: Tally, back: int) -> str:
         f"{tally.reverted:,} went back by themselves",
         f"{tally.failed_after + tally.install:,} failed before they booted it, or for good",
         f"{tally.lost:,} were lost",
-        f"{tally.confirmed:,} confirmed it then",
+        f"{tally.confirmed:,} confirmed it then"
+        + (f" ({back:,} of them were since brought back)" if 0 < back <= tally.confirmed else ""),
     ]
-    if back:
-        parts.append(f"{back:,} were since brought back")
+    if back > tally.confirmed:
+        parts.append(f"{back:,} that ran it were since brought back")
     if tally.pending:
         parts.append(f"the outcome of {tally.pending:,} is open")
     return ", ".join(parts) + "."

@@ -125,7 +125,13 @@ class IncidentRoutes(Controller):
         """Return an incident, its report as it stands now, what was written into it, and what the status page says."""
 
         def work(conn: Connection) -> IncidentAnswer:
-            report = reports.build(conn, name, desk.now, rhythm=_rhythm(desk))
+            report = reports.build(
+                conn,
+                name,
+                desk.now,
+                rhythm=_rhythm(desk),
+                audience=desk.operations.audiences.count,
+            )
             return IncidentAnswer(
                 incident=incidents.show(conn, name),
                 report=report,
@@ -157,7 +163,14 @@ class IncidentRoutes(Controller):
     ) -> Response[bytes]:
         """Return the report as `md`, `html` or `json`."""
         kind, body = desk.read(
-            lambda conn: reports.export(conn, name, format, desk.now, rhythm=_rhythm(desk))
+            lambda conn: reports.export(
+                conn,
+                name,
+                format,
+                desk.now,
+                rhythm=_rhythm(desk),
+                audience=desk.operations.audiences.count,
+            )
         )
         headers = {"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff"}
         return Response(body, media_type=kind, headers=headers)

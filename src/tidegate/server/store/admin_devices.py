@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, delete, exists, func, insert, or_, select, update
 
 from tidegate.server.store import tables as t
 from tidegate.server.store.ordering import Order
@@ -110,12 +110,46 @@ def variant_counts(conn: Connection, product: str) -> dict[str, int]:
     return {str(variant): int(count) for variant, count in conn.execute(asked)}
 
 
+def running_versions(conn: Connection, product: str, variants: Collection[str]) -> dict[str, int]:
+    """Return how many accepted devices of these variants run which version; from the counters, as `variant_counts`."""
+    f = t.firmware.c
+    asked = (
+        select(f.version, func.sum(f.devices))
+        .where(f.product == product, f.variant.in_(sorted(variants)), f.devices > 0)
+        .group_by(f.version)
+    )
+    return {str(version): int(count) for version, count in conn.execute(asked)}
+
+
+def running_reached(conn: Connection, rollout_id: int, variants: Collection[str]) -> dict[str, int]:
+    """Return how many accepted devices of these variants that a rollout reached run which version now. Looks at each of them."""
+    d = t.device.c
+    asked = (
+        select(d.running_version, func.count())
+        .select_from(t.update)
+        .join(t.device, d.row == t.update.c.device_row)
+        .where(
+            t.update.c.rollout_id == rollout_id,
+            d.state == "accepted",
+            d.variant.in_(sorted(variants)),
+        )
+        .group_by(d.running_version)
+    )
+    return {str(version): int(count) for version, count in conn.execute(asked)}
+
+
 def enrolled_since(
-    conn: Connection, product: str, at: int, variants: Collection[str]
+    conn: Connection,
+    product: str,
+    at: int,
+    variants: Collection[str],
+    *,
+    reached_by: int = 0,
 ) -> dict[str, int]:
     """Return how many accepted devices of these variants of a product were enrolled after a moment.
 
     Each variant is counted by itself: then the index gives just those that came after, and nothing else of the fleet is touched.
+    `reached_by`: only those that this rollout reached.
     """
     d = t.device.c
     asked = (
@@ -128,6 +162,9 @@ def enrolled_since(
             d.enrolled_at > at,
         )
     )
+    if reached_by:
+        u = t.update.c
+        asked = asked.where(exists().where(u.device_row == d.row, u.rollout_id == reached_by))
     return {one: int(conn.execute(asked.where(d.variant == one)).scalar_one()) for one in variants}
 
 

@@ -167,7 +167,9 @@ class StoreReader:
     def incident(self, name: str, now: int) -> IncidentPage | None:
         """Return one incident report."""
         return self._read(
-            lambda conn: incidents.page(conn, name, now, public=self._public, rhythm=self._rhythm)
+            lambda conn: incidents.page(
+                conn, name, now, public=self._public, rhythm=self._rhythm, audience=self._count
+            )
         )
 
     def audit(

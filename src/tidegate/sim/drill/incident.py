@@ -455,7 +455,13 @@ class _Drill:
         # A simulated server looks at its ticks alone; a real one also at once, when a device reports that it ended badly.
         rhythm = Rhythm(every_s=int(self._world.tick_s), at_once=False)
         return self._read(
-            lambda conn: reports.build(conn, self._incident, self._world.now, rhythm=rhythm)
+            lambda conn: reports.build(
+                conn,
+                self._incident,
+                self._world.now,
+                rhythm=rhythm,
+                audience=self._world.desk.audience,
+            )
         )
 
     def _row(self, conn: Connection) -> dict[str, Any]:

@@ -29,7 +29,7 @@ def test_the_page_tells_why_it_was_not_stopped_before_and_whom_it_would_meet(
     page = office.page(_halted(office))
     assert "Why it was not stopped before" in page
     assert "and at once when a device reports that it ended badly" in page
-    assert "gw1-r2 (never tried)" in page
+    assert "gw1-r2 (tried by none)" in page
     assert "would meet it again" in page
     assert "Nobody is named yet who decides on the recall" in page
     assert "who decides until when whether gw1-1.2.0 is recalled" in page

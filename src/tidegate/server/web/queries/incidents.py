@@ -18,6 +18,7 @@ from tidegate.rollout.incident.text import block
 from tidegate.server import grants, publication, reports, scopes
 from tidegate.server.actors import SEES_ALL, Sight
 from tidegate.server.grants import GrantFacts
+from tidegate.server.planning import Audience
 from tidegate.server.store import Connection
 from tidegate.server.store import web_queries as rows
 from tidegate.server.web import words
@@ -77,14 +78,20 @@ def _row(row: Row, actions: int, due_at: int) -> IncidentRow:
 
 
 def page(
-    conn: Connection, name: str, now: int, *, public: bool = False, rhythm: Rhythm | None = None
+    conn: Connection,
+    name: str,
+    now: int,
+    *,
+    public: bool = False,
+    rhythm: Rhythm | None = None,
+    audience: Audience | None = None,
 ) -> IncidentPage | None:
-    """Return one report, or None. `public`: whether this server has a status page; `rhythm`: when its gate looks."""
+    """Return one report, or None. `public`: whether this server has a status page; `rhythm`: when its gate looks; `audience` counts who is in which ring."""
     row = rows.incident(conn, name)
     if row is None:
         return None
     try:
-        report = reports.build(conn, name, now, rhythm=rhythm)
+        report = reports.build(conn, name, now, rhythm=rhythm, audience=audience)
     except RequestError:
         return None
     incident, reach = report.incident, report.reach
