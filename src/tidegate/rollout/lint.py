@@ -53,13 +53,16 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True):
     """Whom a rollout would reach and under which conditions.
 
     `offered`: ring → variant → devices. `payload`: bytes of one device's download, `rate` what the server's budget allows a second (0 = no bound).
-    `starts_at`, `deadline` in unix seconds (0 = none), `opens_at` when its activation window opens next (0 = any time).
+    `starts_at`, `deadline` in unix seconds (0 = none), `opens_at` when its activation window opens next (0 = any time). `security`: every artifact is of a
+    security release, the only one that a deadline binds. `warm_up_s`: for how long a device has to be healthy before it confirms (0 = not known).
     """
 
     offered: Mapping[str, Mapping[str, int]]
     starts_at: int
     deadline: int = 0
     opens_at: int = 0
+    security: bool = False
+    warm_up_s: int = 0
     payload: int = 0
     rate: int = 0
     conflicts: tuple[Conflict, ...] = ()
@@ -148,8 +151,19 @@ def _timing(policy: Policy, scope: Scope) -> Iterator[Lint]:
     if end and end <= scope.starts_at:
         yield _error("lint.deadline_past", "delivery.deadline lies before the start")
     elif end and scope.opens_at > end:
-        text = "the activation window opens only after delivery.deadline: nobody could activate"
-        yield _error("lint.window_late", text)
+        text = "the activation window opens only after delivery.deadline"
+        if scope.security:
+            yield _note("lint.window_late", f"{text}: at that date all activate, outside of it")
+        else:
+            yield _warning(
+                "lint.window_late",
+                f"{text}, which binds security releases only: nobody activates by then",
+            )
+    confirm_s = policy.deadlines.confirm_s
+    if scope.warm_up_s >= confirm_s:
+        warm_up = format_duration(scope.warm_up_s)
+        text = f"a healthy device confirms after a warm-up of {warm_up}, and counts as lost, which is a failure, after {format_duration(confirm_s)}"
+        yield _warning("lint.confirm_short", f"{text} (deadlines.confirm)")
     soak = soak_s(policy, scope.offered)
     total = scope.payload * scope.devices
     carry_s = -(-total // scope.rate) if scope.rate else 0

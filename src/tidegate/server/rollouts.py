@@ -69,7 +69,7 @@ def preview(
     found = reach.measure(
         conn, release, draft.policy, now, retry_refused=again, others=others, sample=sample
     )
-    return _linted(conn, draft, found, now, rate)
+    return _linted(conn, draft, int(release["id"]), found, now, rate)
 
 
 def bound(conn: Connection, draft: Draft, audience: Audience, now: int, rate: int = 0) -> Reach:
@@ -87,7 +87,7 @@ def bound(conn: Connection, draft: Draft, audience: Audience, now: int, rate: in
     counts = audience(conn, unmade(draft), str(release["product"]), now)
     payload = reach.payload_of(reach.targets(conn, int(release["id"])))
     found = reach.at_most(release, draft.policy, counts, payload)
-    return _linted(conn, draft, found, now, rate)
+    return _linted(conn, draft, int(release["id"]), found, now, rate)
 
 
 def require_to_create(conn: Connection, draft: Draft, actor: Actor) -> None:
@@ -114,13 +114,18 @@ def unmade(draft: Draft) -> Rollout:
     )  # fmt: skip
 
 
-def _linted(conn: Connection, draft: Draft, found: Reach, now: int, rate: int) -> Reach:
+def _linted(
+    conn: Connection, draft: Draft, release_id: int, found: Reach, now: int, rate: int
+) -> Reach:
     starts_at = max(now, draft.start_at)
+    targets = reach.targets(conn, release_id)
     scope = Scope(
         offered={ring.name: ring.variants for ring in found.rings},
         starts_at=starts_at,
         deadline=draft.delivery.deadline,
         opens_at=drafts.opens_at(draft.delivery, starts_at),
+        security=all(one.kind == "security" for one in targets),
+        warm_up_s=max((one.health.warmup_s for one in targets), default=0),
         payload=found.payload,
         rate=rate,
         conflicts=found.conflicts,

@@ -76,11 +76,23 @@ def test_nobody_is_a_warning_since_devices_may_come() -> None:
 
 def test_what_cannot_be_in_time_is_an_error_and_what_hardly_can_a_warning() -> None:
     assert "error: " in found(deadline=NOW)["lint.deadline_past"]
-    assert "error: " in found(deadline=NOW + DAY, opens_at=NOW + 2 * DAY)["lint.window_late"]
+    late: dict[str, Any] = {"deadline": NOW + DAY, "opens_at": NOW + 2 * DAY}
+    assert found(**late)["lint.window_late"].startswith("warning: ")
+    # Past its date a security release waits for no window.
+    said = found(**late, security=True)["lint.window_late"]
+    assert said.startswith("note: ")
+    assert said.endswith("at that date all activate, outside of it")
     assert soak_s(NORMAL, WHOLE) == 4 * DAY, "the evidence gate's, longer than those of the rings"
     told = found(deadline=NOW + 3 * DAY)
     assert "it takes at least 4 d, and delivery.deadline is in 3 d" in told["lint.deadline_short"]
     assert "lint.deadline_short" not in found(deadline=NOW + 5 * DAY)
+
+
+def test_a_warm_up_as_long_as_the_deadline_of_confirming_would_halt_a_good_release() -> None:
+    confirm_s = NORMAL.deadlines.confirm_s
+    assert "lint.confirm_short" not in found(warm_up_s=confirm_s - 1)
+    told = found(warm_up_s=confirm_s)["lint.confirm_short"]
+    assert "warning: a healthy device confirms after a warm-up of 1 d" in told
 
 
 def test_bytes_and_the_budget_say_how_long_it_takes() -> None:
