@@ -60,7 +60,7 @@ from tidegate.server.polls import Polls
 from tidegate.server.services import Services
 from tidegate.server.snapshot import ACCEPTED, QUARANTINED, STATES
 from tidegate.server.store import Connection, changes, device_queries
-from tidegate.server.tokens import Session
+from tidegate.server.tokens import SKEW_S, Session
 
 T = TypeVar("T")
 
@@ -152,7 +152,7 @@ class HotApp:
         session = self._sessions.get(authorization)
         if session is None or now >= session[2]:
             session = self._check(authorization, now)
-        if not self._is_good(session, quarantined=quarantined):
+        if not self._is_good(session, quarantined=quarantined) or self._is_past(session, now):
             self._refuse(session)
         return session[0]
 
@@ -167,6 +167,12 @@ class HotApp:
             and fleet.key_gen[row] == session[1]
             and session[3] >= fleet.session_at[row]
         )
+
+    def _is_past(self, session: Session, now: int) -> bool:
+        """Say whether a token of a clock that was ahead was followed by a newer session since that clock is right."""
+        issued = session[3]
+        newer = self._fleet.session_at[session[0]]
+        return newer < issued and issued > self._tokens.agreed(now) + SKEW_S
 
     def _check(self, authorization: bytes | None, now: int) -> Session:
         """Check a token that was not seen before, and remember it: its MAC need not be computed at every poll."""

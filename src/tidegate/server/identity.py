@@ -20,7 +20,7 @@ from tidegate.server import audit, devices, keyring, quotas, snapshot
 from tidegate.server.store import Connection, changes, device_queries, hot, identity_rows
 from tidegate.server.store.hot import EventRow
 from tidegate.server.store.scope import tenant_of
-from tidegate.server.tokens import Tokens, nonce_made
+from tidegate.server.tokens import SKEW_S, Tokens, nonce_made
 from tidegate.server.trail import Trail, Visit, follow, hinted_by_events
 
 #: Bits of attributes that have columns of their own.
@@ -381,6 +381,15 @@ class Opened(NamedTuple):
     rekey: bool
 
 
+def _asked_at(nonce: str, now: int) -> int:
+    """Return from when on a session must have been asked for to follow one of this nonce; 0 for any time, where that was opened by a clock that was ahead.
+
+    Else nobody who opened one meanwhile could open another until that time really comes.
+    """
+    made = nonce_made(nonce)
+    return 0 if made > now + SKEW_S else made
+
+
 def begin_session(
     conn: Connection, row: int, key_sha256: str, body: SessionBody, terms: SessionTerms, now: int
 ) -> Opened:
@@ -404,7 +413,7 @@ def begin_session(
     if device.key_sha256 != key_sha256:
         raise RequestError("session.expired", "the key was replaced")
     last = device.session_nonce
-    if body.nonce == last or nonce_made(body.nonce) < nonce_made(last):
+    if body.nonce == last or nonce_made(body.nonce) < _asked_at(last, terms.tokens.agreed(now)):
         raise RequestError("session.expired", "a later request of this device came first")
     lifetime = _lifetime(terms)
     keyring.turn(conn, terms.tokens, now, 2 * terms.lifetime_s, terms.randomness)

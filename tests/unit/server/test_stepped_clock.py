@@ -161,3 +161,22 @@ def test_a_ring_that_a_clock_ahead_opened_soaks_its_time_and_not_a_day_more(rig:
     rig.now += 2 * HOUR + 1
     look(rig, int(rig.now))
     assert later.assignment().action == "install"
+
+
+def test_who_opened_a_session_by_a_clock_ahead_opens_another_once_it_is_right(rig: Rig) -> None:
+    """By hand: after a day ahead and back, every device was locked out for that day, and its address with it."""
+    rig.publish_trust()
+    device = rig.device("d1")
+    start, rig.now = rig.now, rig.now + DAY
+    device.log_in()
+    ahead = device.token
+    assert device.ask("GET", "/d/v1/poll").status == 200
+    rig.now = start + 10
+    assert device.ask("GET", "/d/v1/poll").status == 200, "it goes on with what it has"
+    device.log_in()
+    assert device.ask("GET", "/d/v1/poll").status == 200
+    newer, device.token = device.token, ahead
+    assert device.ask("GET", "/d/v1/poll").status == 401, "and no longer, once there is a newer"
+    device.token = newer
+    rig.restart()
+    assert device.ask("GET", "/d/v1/poll").status == 200
