@@ -9,7 +9,7 @@ from typing import Final
 
 from tidegate.core.reasons import family
 from tidegate.server.gatekeeper.happenings import happened
-from tidegate.server.store import Connection, changes, flight_rows, gate_rows, hot
+from tidegate.server.store import Connection, changes, device_queries, flight_rows, gate_rows, hot
 from tidegate.server.store.hot import UpdateRow
 
 #: States before leave to activate: the device still runs what it ran.
@@ -119,6 +119,8 @@ def book(
             flight_rows.lose(conn, new.id, now)
         else:
             flight_rows.leave(conn, new.id)
+    if old is not None and new.state in ENDED and old.state not in ENDED:
+        device_queries.change(conn, new.device_row, {"waiting": ""})  # it waited with this one
     if old is None or old.state != new.state:
         _count_day(conn, new, product, now)
         changes.notify(conn, "update", str(new.rollout_id))

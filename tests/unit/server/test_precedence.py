@@ -5,7 +5,7 @@ from tests.unit.server.rig import Rig
 from tests.unit.server.test_rollouts_admin import OLGA, ONE_RING, Desk
 
 from tidegate.core.errors import RequestError
-from tidegate.server import outcomes, why
+from tidegate.server import inquiry, outcomes, why
 from tidegate.server.store import hot
 
 
@@ -80,8 +80,12 @@ def test_what_a_device_said_of_one_update_is_not_taken_for_why_another_waits(des
     assert device.assignment().rollout == "gw1-1.2.0"
     assert "wait.manual" not in checks()  # it said so before it knew of the new one
     desk.rig.now += 1
-    device.assignment()
+    body = device.assignment()
     assert "wait.manual" in checks()
+    device.waiting = ""
+    device.run(body)
+    # The list and the page of devices do not show it any more, though it says so itself only when it asks next.
+    assert desk.rig.read(lambda conn: inquiry.device_row(conn, "d1"))["waiting"] == ""
 
 
 def test_an_error_keeps_a_rollout_from_being_made(desk: Desk) -> None:
