@@ -15,6 +15,7 @@ from tests.unit.server.rig import Rig
 from tidegate.cli import run
 from tidegate.cli.client import find_client
 from tidegate.client import structs
+from tidegate.core.release import Component
 from tidegate.server.auth import Actor
 from tidegate.server.operations import auth_of
 
@@ -185,6 +186,12 @@ def test_devices_are_listed_asked_held_and_let_in(served: Rig, cli: Cli) -> None
     assert cli("device", "revoke", "d1", "--reason", "stolen")[0] == 0
     code, _, err = cli("device", "show", "nothing")
     assert (code, "error[request.not_found]" in err) == (5, True)
+
+
+def test_a_device_is_shown_with_what_it_keeps_beside_its_slots(served: Rig, cli: Cli) -> None:
+    device = served.device("d1")
+    device.assignment(components={"app": Component(counter=7, sha256="ab" * 32)})
+    assert "  beside app  counter 7  abababababab\n" in cli("device", "show", "d1")[1]
 
 
 def test_claims_groups_people_and_tokens(served: Rig, cli: Cli) -> None:

@@ -105,6 +105,7 @@ def lines(found: dict[str, Any]) -> list[str]:
             f"Runs      {running['release']} (counter {running['release_counter']}), "
             f"slot {running['slot']}, {kept}"
         ),
+        *(f"Beside    {name}: {_beside_told(one)}" for name, one in found["components"].items()),
         f"Update    {under_way}",
         f"Waiting   {waits or 'for nothing'}",
         f"Then      {found['then']}",
@@ -152,6 +153,12 @@ def _name(record: SlotRecord, product: str) -> str:
 def _beside(runner: Runner) -> dict[str, SlotRecord]:
     """Return what is known of the components beside the slots, those that were never updated among them."""
     return {one: SlotRecord() for one in runner.settings.beside} | runner.state.components
+
+
+def _beside_told(one: dict[str, Any]) -> str:
+    if not one["release_counter"]:
+        return "never updated"
+    return f"{one['version']} (counter {one['release_counter']}), {one['state']}"
 
 
 def _slot(record: SlotRecord) -> dict[str, Any]:

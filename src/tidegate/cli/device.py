@@ -514,6 +514,9 @@ def _shown(found: structs.DeviceRecord, updates: Sequence[structs.UpdateFacts]) 
     for name, slot in sorted(found.slots.items()):
         version = slot.get("version") or f"counter {slot.get('release_counter', 0)}"
         lines.append(f"  slot {name}  {slot.get('state', '-'):9}  {version}")
+    for name, beside in sorted(found.components.items()):
+        digest = (beside.get("sha256") or "")[:12]
+        lines.append(f"  beside {name}  counter {beside.get('counter', 0)}  {digest}".rstrip())
     lines += ["", "Updates"] if updates else []
     for one in updates:
         reason = f": {one.reason}" if one.reason else ""

@@ -232,6 +232,8 @@ class DeviceRecord(msgspec.Struct, frozen=True, kw_only=True):
     #: Beginning of the digest of a new key that an operator approved, until it comes.
     key_promised: str = ""
     rekey: bool = False
+    #: What it told of what it keeps beside its slots: counter and digest, by name.
+    components: dict[str, Any] = {}
     update: UpdateFacts | None = None
 
 

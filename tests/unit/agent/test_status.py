@@ -36,3 +36,16 @@ def test_a_trial_is_told_check_by_check() -> None:
     assert (told["left_out"], told["not_left_out"]) == ([], ["core"])
     said = next(line for line in lines(found) if line.startswith("Health"))
     assert said == "Health    2 of 2 checks pass; core is not optional, and stays"
+
+
+def test_what_is_kept_beside_the_slots_is_told_with_its_release() -> None:
+    runner = next(iter(make_device(1).run()))
+    found = describe(runner)
+    known = {"state": "confirmed", "release_counter": 7, "version": "1.7.0", "sha256": "ab" * 32}
+    never = {**known, "state": "empty", "release_counter": 0}
+    said = lines({**found, "components": {"app": known, "maps": never}})
+    assert [one for one in said if one.startswith("Beside")] == [
+        "Beside    app: 1.7.0 (counter 7), confirmed",
+        "Beside    maps: never updated",
+    ]
+    assert not [one for one in lines(found) if one.startswith("Beside")]

@@ -74,6 +74,7 @@ class DeviceRecord(msgspec.Struct, frozen=True, kw_only=True):
     key_gen: int = 1
     key_promised: str = ""
     rekey: bool = False
+    components: dict[str, Any] = {}
     update: UpdateFacts | None = None
 
 
