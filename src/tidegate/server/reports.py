@@ -1,6 +1,7 @@
 """An incident's report, put together from what the database knows at this moment; the words are `rollout.incident`'s."""
 
 import re
+from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
@@ -30,7 +31,7 @@ from tidegate.rollout.incident import (
     WayBack,
     Written,
 )
-from tidegate.rollout.model import Evidence
+from tidegate.rollout.model import Evidence, Rollout
 from tidegate.server import (
     device_logs,
     incident_story,
@@ -130,7 +131,7 @@ def build(
     return story.build(
         msgspec.structs.replace(about, rollout=str(row["name"]), release=str(row["release"])),
         rollout=model,
-        members=audience(conn, model, product, now) if audience else None,
+        members=_members(conn, model, product, audience, now),
         version=str(row["release_version"]),
         evidence=evidence,
         devices=devices,
@@ -287,6 +288,18 @@ def _fleet(conn: Connection, row: Row, evidence: Evidence) -> Fleet:
         idle=idle,
         joined=sum(came.values()),
     )
+
+
+def _members(
+    conn: Connection, model: Rollout, product: str, audience: planning.Audience | None, now: int
+) -> Mapping[tuple[str, str], int] | None:
+    """Count who belongs to which ring; None where nobody can: a report is told all the same when a fixed audience is not readable any more."""
+    if audience is None:
+        return None
+    try:
+        return audience(conn, model, product, now)
+    except RequestError:
+        return None
 
 
 def _idle(conn: Connection, row: Row, variants: list[str]) -> dict[str, int]:

@@ -254,6 +254,10 @@ def test_the_time_from_permit_to_outcome_is_told_and_explained() -> None:
     assert "| reverted | 1 | 5 min 4 s | 5 min 4 s | 5 min 4 s |" in text
     assert "Not in it: 15 devices that confirmed or reverted; their permit and" in text
     assert "health contract for 10 min on end (the warm-up, signed with the release)" in text
+    assert "way back" not in text
+    way = WayBack(rollout="b", release="r1", state="active")
+    again = _section(report(devices=devices, warmup_s=600, ways_back=[way]), "How long it took")
+    assert "those on a way back stand in the timeline." in again
 
 
 def test_who_was_cancelled_is_named_with_the_reason() -> None:

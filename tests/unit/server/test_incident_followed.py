@@ -9,6 +9,9 @@ from tests.unit.server.rig import Rig
 from tests.unit.server.test_api_routes import Api
 from tests.unit.server.test_incidents import POLICY
 
+from tidegate.core.errors import RequestError
+from tidegate.rollout.incident import IncidentReport
+from tidegate.server import reports
 from tidegate.server.store import Connection, admin_devices
 
 DAY = 86_400
@@ -239,3 +242,17 @@ def test_a_report_counts_rings_later_devices_and_what_the_others_run(api: Api) -
     assert sum(fleet["idle"].values()) == fleet["never"]
     held = [one["members"] for one in report["reach"]["rings"]]
     assert sum(sum(one.values()) for one in held) == fleet["matching"]
+
+
+def test_a_report_is_told_where_a_fixed_audience_cannot_be_read_any_more(api: Api) -> None:
+    name = _halted(api).rpartition("/")[2]
+
+    def unreadable(*_: object) -> dict[tuple[str, str], int]:
+        raise RequestError("request.not_found", "the fixed audience is not readable")
+
+    def work(conn: Connection) -> IncidentReport:
+        return reports.build(conn, name, int(api.rig.now), audience=unreadable)
+
+    told = api.rig.app.services.store.read(work)
+    assert told.reach.counts.attempts == 1
+    assert [one.members for one in told.reach.rings] == [None]

@@ -257,6 +257,8 @@ def passages(report: IncidentReport) -> list[Block]:
         if report.contrast.partial:
             why = "this report looks at a part of the devices one by one"
         said += f" Not in it: {counted(unmeasured, 'device')} that confirmed or reverted; {why}."
+    if report.ways_back:
+        said += " These are the times on the way there; those on a way back stand in the timeline."
     return [Table(head, rows, frozenset({1})), Words(said)]
 
 
