@@ -133,6 +133,8 @@ class Plane:
     requests: list[str] = field(default_factory=list)
     blobs: dict[str, bytes] = field(default_factory=dict)
     down: bool = False
+    #: It opens no session for anybody.
+    closed: bool = False
     #: So many answers with a payload end after so many bytes.
     short_bodies: int = 0
     short_at: int = 0
@@ -242,6 +244,8 @@ class Plane:
         if name in ("poll", "assignment", "time", "permit", "events") and (
             headers.get("authorization") != "Bearer token"
         ):
+            return _problem(401, "session.expired")
+        if self.closed and name == "session":
             return _problem(401, "session.expired")
         return Answer(200, codec.encode(getattr(self, f"_{name}")(body or b"")))
 

@@ -449,7 +449,7 @@ class Runner:
             case Rekeyed():
                 self._line.token = None
             case TokenRefused():
-                self._line.token = None
+                self._uplink.signed_out(opening=isinstance(job, MakeSession))
                 self._asked_refresh = isinstance(job, Refresh)
             case Failed() if isinstance(job, Enrol | MakeSession | Sign | Refresh):
                 self._job_failed(reply)

@@ -334,6 +334,20 @@ def test_a_server_that_is_away_costs_nothing_but_time() -> None:
     assert device.plane.outcomes() == [("confirmed", None)]
 
 
+def test_a_server_that_opens_no_session_is_asked_again_after_ever_longer_pauses() -> None:
+    """By hand: six devices asked sixty times a second, until their address was refused."""
+    device = make_device(1, 2)
+    device.plane.closed = True
+    tell(device, "install", 1, "u-1")
+    for _ in device.run(3600):
+        if device.plane.requests.count("/d/v1/session") > 100:
+            break
+    assert 5 <= device.plane.requests.count("/d/v1/session") <= 30
+    device.plane.closed = False
+    live(device)
+    assert device.plane.outcomes() == [("confirmed", None)]
+
+
 def test_a_lost_journal_is_told_and_the_counters_stand() -> None:
     device = make_device(1, 2)
     tell(device, "install", 1, "u-1")

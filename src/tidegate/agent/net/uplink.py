@@ -232,6 +232,12 @@ class Uplink:
         self.line.token_until = self._clock.monotonic() + max(1.0, expires_in_s * 0.9)
         self.contact()
 
+    def signed_out(self, *, opening: bool) -> None:
+        """Drop a token that is not taken. Where the server opens no new session either (`opening`), wait: it would be asked without end, as fast as can be."""
+        self.line.token = None
+        if opening:
+            self.trouble("session.expired: the server opened no session")
+
     def contact(self) -> None:
         """Note that the server answered. What it asked for before holds all the same: other answers may come on the way."""
         line = self.line
