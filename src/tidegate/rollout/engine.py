@@ -12,7 +12,8 @@ The order of one decision:
 5. **Completion.** When all rings have passed, no permit's outcome is open, to the counts or to the evidence, and everybody has an outcome or nobody has asked
    for a permit for as long as a device may be silent before it counts as lost (at the latest a month after the last step). Devices that do not show up hold
    nothing up; a completed rollout still serves them when they come back, under the same guards. Who waits for leave while a soak gate of the evidence is
-   shut has shown up. Where nobody has activated and somebody still may, nothing is complete, however long that takes: all are offline, or wait for a window.
+   shut has shown up. Where nobody has activated and somebody still may, nothing is complete, however long that takes: all are offline, wait
+   for a window, or fail to fetch it.
 6. **Room** for permits (`rollout.admission`).
 
 A plan never opens anything in the decision that halts or isolates. Every plan says `because`: what decided comes first.
@@ -304,8 +305,10 @@ def _complete(
             f"all rings have passed; {tally.staged:,} devices wait for leave until more is proved"
         )
         return "hold", rings, (Finding(gate="completion", passed=False, text=text), *notes)
-    if not tally.attempts and left + tally.unstarted:
-        text = f"all rings are open, and nobody has activated yet: {_missing(tally, left, tally.unstarted)}"
+    if not tally.attempts and left + tally.unstarted + tally.transfer:
+        text = (
+            f"all rings are open, and nobody has activated yet: {_missing(tally, left, tried=True)}"
+        )
         return "hold", rings, (Finding(gate="completion", passed=False, text=text), *notes)
     if left and now < quiet_at:
         text = (
@@ -322,18 +325,18 @@ def _complete(
     return "complete", rings, (Finding(gate="completion", passed=True, text=text), *notes)
 
 
-def _missing(tally: Tally, left: int, unstarted: int = 0) -> str:
-    """Say where those stand that have not activated: who has it staged was heard, and waits for a window, a person or leave."""
+def _missing(tally: Tally, left: int, *, tried: bool = False) -> str:
+    """Say where those stand that have not activated; `tried`: and those that ended for a fault of the way, who may be offered it again."""
     staged = min(left, tally.staged)
     downloading = min(left - staged, tally.downloading)
     parts = (
         (left - staged - downloading, "have not come yet"),
-        (unstarted, "never began or never finished"),
+        (tally.unstarted if tried else 0, "never began or never finished"),
+        (tally.transfer if tried else 0, "failed to download it"),
         (downloading, "are downloading"),
         (staged, "have it staged and wait"),
     )
-    said = [f"{count:,} {what}" for count, what in parts if count]
-    first, *more = said
+    first, *more = (f"{count:,} {what}" for count, what in parts if count)
     return ", ".join((first.replace(" ", " devices ", 1), *more))
 
 

@@ -231,6 +231,7 @@ def _with(evidence: Evidence, **counts: int) -> Evidence:
             "1 devices have not come yet, 1 are downloading, 2 have it staged and wait",
         ),
         ({"unstarted": 4}, "4 devices never began or never finished"),
+        ({"failed_before": 4, "transfer": 4}, "4 devices failed to download it"),
     ],
 )
 def test_nothing_is_complete_while_nobody_has_activated(counts: dict[str, int], words: str) -> None:
