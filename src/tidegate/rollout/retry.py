@@ -19,7 +19,7 @@ _USUAL: Final = frozenset({"download", "sig", "clock"})
 #: The device is offered the same attempt once more.
 RESUMED: Final = frozenset({"lost.start", "lost.finish"})
 #: The budget never stops fewer than so many.
-_BUDGET_LEAST: Final = 10
+BUDGET_LEAST: Final = 10
 _ALL_BP: Final = 10_000
 
 
@@ -68,7 +68,7 @@ def rule(retry: Retry, ended: Ended, *, retried: int, offered: int, now: int) ->
     if ended.attempt >= most:
         text = f"no further attempt: {ended.attempt} of {most} made"
         return Ruling(False, 0, ended.attempt, text)
-    bound = max(_BUDGET_LEAST, offered * retry.budget_bp // _ALL_BP)
+    bound = max(BUDGET_LEAST, offered * retry.budget_bp // _ALL_BP)
     if retried >= bound:
         text = f"no further attempt: this rollout has offered {retried:,} of {bound:,} allowed"
         return Ruling(False, 0, ended.attempt, text)

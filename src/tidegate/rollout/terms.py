@@ -9,6 +9,7 @@ from tidegate.core.protocol import DeliveryPolicy
 from tidegate.rollout.levels import MEANS, level_of
 from tidegate.rollout.model import ALL_BP, Policy
 from tidegate.rollout.presets import GROUP
+from tidegate.rollout.retry import BUDGET_LEAST
 
 
 class Term(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,7 +74,8 @@ def _retry(policy: Policy) -> str:
         f"pause {format_duration(own.backoff_s)}, doubled up to {format_duration(own.most_s)}",
     ]
     if own.budget_bp != ALL_BP:
-        parts.append(f"of {format_share(own.budget_bp)} of the devices at most")
+        share = format_share(own.budget_bp)
+        parts.append(f"further ones: {BUDGET_LEAST}, or {share} of the devices where that is more")
     parts += [f"{name}: {tries}" for name, tries in sorted(own.reasons.items())]
     return "; ".join(parts)
 

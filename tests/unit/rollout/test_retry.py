@@ -2,12 +2,15 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from tidegate.core.errors import RequestError
+from tidegate.core.protocol import DeliveryPolicy
 from tidegate.rollout import presets, retry
 from tidegate.rollout.model import Retry
 from tidegate.rollout.retry import Ended, rule
+from tidegate.rollout.terms import terms_of
 
 NOW = 1_764_000_000
 RETRY = Retry(tries=3, backoff_s=60, most_s=600, reasons={"download.hash": 2, "user.declined": 9})
@@ -87,3 +90,9 @@ def test_a_policy_is_read_with_its_presets_words() -> None:
     )
     assert found.retry == Retry(tries=5, most_s=6 * 3600, reasons={"download.hash": 1})
     assert (found.deadlines.start_s, found.deadlines.finish_s) == (0, 7 * 86_400)
+
+
+def test_the_terms_do_not_say_that_a_budget_of_nothing_stops_the_first_ten() -> None:
+    policy = msgspec.structs.replace(presets.preset("normal"), retry=Retry(budget_bp=0))
+    told = " ".join(one.text for one in terms_of(policy, DeliveryPolicy()))
+    assert "further ones: 10, or 0 % of the devices where that is more" in told
