@@ -21,7 +21,7 @@ th{white-space:nowrap;font-weight:600}td.n,th.n{text-align:right;white-space:now
 pre{background:var(--soft);padding:.6rem;overflow-x:auto;font-size:.82rem;line-height:1.4}
 footer{margin-top:2rem;opacity:.7;font-size:.85rem}
 @media print{body{margin:0;max-width:none;font-size:10pt}pre{white-space:pre-wrap;overflow-wrap:anywhere}.wide{overflow:visible}table{min-width:0}
-tr,h2,h3{break-inside:avoid}h2,h3{break-after:avoid}thead{display:table-header-group}@page{size:A4;margin:18mm 16mm}}
+th{white-space:normal}tr,h2,h3{break-inside:avoid}h2,h3{break-after:avoid}thead{display:table-header-group}@page{size:A4;margin:18mm 16mm}}
 """
 #: What a browser may do with a page of ours: show it, and use that one style.
 POLICY: Final = (
