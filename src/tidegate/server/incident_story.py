@@ -40,6 +40,10 @@ _WRITTEN: Final = {
 }
 #: How the event begins that says that an incident was put on the status page.
 PUBLISHED: Final = "published on the status page"
+#: How it begins that what stands there was changed, and that it was taken off.
+CHANGED: Final = "changed what the status page says"
+TAKEN_OFF: Final = "taken off the status page"
+TURNS: Final = (PUBLISHED, CHANGED, TAKEN_OFF)
 #: Acts by which a gate stops something.
 _STOPS: Final = frozenset({"halt", "isolate"})
 #: Gates that find harm: what they said is what stood against the bar.
@@ -122,7 +126,7 @@ def _published(conn: Connection, found: Row, notes: Sequence[Row]) -> list[Entry
     )
     if held["withdrawn_at"] is None:
         return [first]
-    gone = Entry(at=int(held["withdrawn_at"]), who="somebody", text="taken off the status page")
+    gone = Entry(at=int(held["withdrawn_at"]), who="somebody", text=TAKEN_OFF)
     return [first, gone]
 
 

@@ -137,7 +137,7 @@ def publish(
     }
     rows.put_publication(conn, int(found["id"]), row)
     rows.change(conn, int(found["id"]), {"published_at": row["published_at"]})
-    did = "changed what the status page says" if held else incident_story.PUBLISHED
+    did = incident_story.CHANGED if held else incident_story.PUBLISHED
     incidents.write_event(conn, name, f"{did}: {said['title']}", actor.name, now)
     _done(conn, found, "incident.publish", actor, now, said)
     told: Row = {"title": said["title"], "changed": held is not None}
@@ -182,7 +182,7 @@ def withdraw(
         rows.put_publication(conn, int(found["id"]), {"withdrawn_at": now})
     rows.change(conn, int(found["id"]), {"published_at": None})
     why = f": {reason.strip()[:500]}" if reason.strip() else ""
-    incidents.write_event(conn, name, f"taken off the status page{why}", actor.name, now)
+    incidents.write_event(conn, name, f"{incident_story.TAKEN_OFF}{why}", actor.name, now)
     _done(conn, found, "incident.unpublish", actor, now, {"reason": reason[:500]})
     return incidents.show(conn, name)
 

@@ -104,7 +104,7 @@ def build(
         "followups": [_follow_up(one) for one in rows.followups(conn, int(found["id"]))],
         "evidence_of": [_shown(one) for one in notes if one["kind"] == "evidence"],
         "told": _told(conn, int(found["id"])),
-        "pages": _pages(conn, found),
+        "pages": _pages(conn, found, notes),
     }
     written = incident_story.of_incident(conn, found, notes)
     told = incident_story.told(conn, found)
@@ -473,11 +473,28 @@ def _told(conn: Connection, incident_id: int) -> Told | None:
     )
 
 
-def _pages(conn: Connection, found: Row) -> list[Stood]:
-    """Return every text that stood on the status page: the log of acts holds them, each with the moment at which it came."""
+def _pages(conn: Connection, found: Row, notes: list[Row]) -> list[Stood]:
+    """Return every text that stood on the status page, each with the moment at which it came.
+
+    The log of acts holds them, and has to be looked through for them. Where the notes say that one text was put there and nothing since, it stands there.
+    """
     held = rows.publication(conn, int(found["id"]))
     if held is None:
         return []
+    said = [str(one["text"]) for one in notes if one["kind"] == "event"]
+    turns = [one for one in said if one.startswith(incident_story.TURNS)]
+    if len(turns) == 1 and turns[0].startswith(incident_story.PUBLISHED):
+        title, summary, impact, action = (str(held[one]) for one in _TEXTS)
+        return [
+            Stood(
+                at=int(held["published_at"]),
+                by=str(held["published_by"]),
+                title=title,
+                summary=summary,
+                impact=impact,
+                action=action,
+            )
+        ]
     pages: list[Stood] = []
     acts = audit_rows.entries(conn, action="incident.", thing=str(found["name"]))
     for act in acts:

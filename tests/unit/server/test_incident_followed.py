@@ -256,3 +256,26 @@ def test_a_report_is_told_where_a_fixed_audience_cannot_be_read_any_more(api: Ap
     told = api.rig.app.services.store.read(work)
     assert told.reach.counts.attempts == 1
     assert [one.members for one in told.reach.rings] == [None]
+
+
+def test_a_text_that_was_never_changed_is_told_without_looking_through_the_log_of_acts(
+    api: Api,
+) -> None:
+    at = _halted(api)
+    name, now = at.rpartition("/")[2], int(api.rig.now)
+    api.post(f"{at}/publish", {"title": "Stopped", "summary": "Nothing to do."}, "operator")
+    api.post(f"{at}/publish/update", {"text": "All are back."}, "operator")
+    asked: list[str] = []
+
+    def work(conn: Connection) -> IncidentReport:
+        event.listen(conn, "before_cursor_execute", lambda *said: asked.append(str(said[2])))
+        return reports.build(conn, name, now)
+
+    (page,) = api.rig.app.services.store.read(work).pages
+    assert (page.title, page.by, page.at, page.until) == ("Stopped", "token:t-operator", now, 0)
+    assert asked
+    assert not any("FROM audit" in one for one in asked)
+    api.post(f"{at}/publish", {"title": "Over"}, "operator")
+    pages = api.rig.app.services.store.read(work).pages
+    assert [one.title for one in pages] == ["Stopped", "Over"]
+    assert any("FROM audit" in one for one in asked)
