@@ -116,14 +116,18 @@ def build(
         return story.build(about, entries=[*written, *told], **said)
     subject, model = str(found["subject"]), planning.model_of(row)
     devices, partial = _devices(conn, int(row["id"]))
-    counters = {one.from_counter for one in devices}
     evidence = telemetry.evidence(conn, int(row["id"]))
     product, counter = str(row["product"]), int(row["release_counter"])
     release = rollout_rows.release(conn, str(row["release"])) or {}
     cancelled = rows.outcomes(
         conn, int(row["id"]), states={"cancelled"}, variant=subject, limit=story.LISTED_MAX
     )
-    ended = _with_staged(conn, int(row["id"]), [_device(one) for one in cancelled])
+    gone = _with_staged(conn, int(row["id"]), [_device(one) for one in cancelled])
+    versions = rows.versions(conn, product, {one.from_counter for one in (*devices, *gone)})
+    ended = [
+        msgspec.structs.replace(one, from_version=versions.get(one.from_counter, ""))
+        for one in gone
+    ]
     if not partial and len(devices) <= incident_story.STAGED_MAX:
         devices = _with_staged(conn, int(row["id"]), devices)
     ways_back, way_back_steps = _ways_back(conn, row)
@@ -138,7 +142,7 @@ def build(
         partial=partial,
         stopped=stopped,
         cancelled=ended,
-        versions=rows.versions(conn, product, counters),
+        versions=versions,
         # In this order within one second: what devices did, what was decided on it and what people wrote about it, in the order of their logs, what devices
         # that were ordered back did on that, and who was told of it.
         entries=[

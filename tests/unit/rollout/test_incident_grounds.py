@@ -266,7 +266,7 @@ def test_who_was_cancelled_is_named_with_the_reason() -> None:
     )
     text = _section(report(cancelled=[gone]), "Devices")
     assert (
-        "| d9 | r7 | pilot | \N{EN DASH} | no: the server never heard so | operator.halted: the rollout was halted | 1970-01-01 00:05:00 |"
+        "| d9 | r7 | pilot | \N{EN DASH} | not known | no: the server never heard so | operator.halted: the rollout was halted | 1970-01-01 00:05:00 |"
         in text
     )
 
@@ -381,15 +381,17 @@ def test_the_looks_of_a_way_back_are_told_as_those_of_the_rollout() -> None:
 def test_whoever_was_cancelled_held_the_image_or_did_not() -> None:
     held = DeviceOutcome(
         device="d8", variant="r7", ring="pilot", state="cancelled", reason="operator.halted",
-        at=300, offered_at=100, staged_at=130,
+        at=300, offered_at=100, staged_at=130, from_version="2.4.1",
     )  # fmt: skip
     bare = msgspec.structs.replace(held, device="d9", staged_at=0)
     text = _section(report(cancelled=[held, bare]), "Devices")
     assert (
-        "| d8 | r7 | pilot | 1970-01-01 00:01:40 | yes, since 1970-01-01 00:02:10; nothing boots it |"
+        "| d8 | r7 | pilot | 1970-01-01 00:01:40 | 2.4.1 | yes, since 1970-01-01 00:02:10; nothing boots it |"
         in text
     )
-    assert "| d9 | r7 | pilot | 1970-01-01 00:01:40 | no: the server never heard so |" in text
+    assert (
+        "| d9 | r7 | pilot | 1970-01-01 00:01:40 | 2.4.1 | no: the server never heard so |" in text
+    )
 
 
 def test_the_second_bar_says_how_many_failures_it_would_have_taken() -> None:

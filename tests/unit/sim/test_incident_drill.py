@@ -87,7 +87,7 @@ def test_every_step_from_the_first_bad_boot_to_the_published_report_is_timed(
     assert "What is done: the bench has one board of every revision" in last
     assert "incident.published (the text was changed): delivered" in timeline
     assert "its text was changed once at" in text.partition("## In short")[0]
-    assert text.count("yes, since 2026-01-05 02:4") == 2
+    assert text.count("| 1.0.0 | yes, since 2026-01-05 02:4") == 2
     rings = text.partition("## Rings")[2].partition("## ")[0]
     assert "| gw1-r3: 6 | gw1-r3: 6 |" in rings
     assert "| gw1-r4: 3, gw1-r5: 3, gw1-r6: 2, gw1-r7: 2 |" in rings

@@ -59,7 +59,7 @@ class DeviceOutcome(msgspec.Struct, frozen=True, kw_only=True):
     """One device that acted on the release, as far as it got. `attributes` are compared to find what the failed have in common.
 
     `permitted_at`: when it was given leave to activate; from then until `at` it could not be relied on. `offered_at`: when the server first offered it;
-    `staged_at`: when the server heard that it holds the image. 0 = never, or not looked up.
+    `staged_at`: when the server heard that it holds the image. 0 = never, or not looked up. `from_version`: what it ran when it was offered; empty = not known.
     """
 
     device: str
@@ -72,6 +72,7 @@ class DeviceOutcome(msgspec.Struct, frozen=True, kw_only=True):
     permitted_at: int = 0
     offered_at: int = 0
     staged_at: int = 0
+    from_version: str = ""
     attributes: dict[str, str | int | float | bool] = {}
 
 

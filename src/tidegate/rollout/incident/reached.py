@@ -288,13 +288,23 @@ def devices(report: IncidentReport) -> list[Block]:
                 one.variant,
                 one.ring,
                 when(one.offered_at),
+                one.from_version or "not known",
                 _held(one),
                 _said(one.reason),
                 when(one.at),
             )
             for one in reach.cancelled
         )
-        head = ("device", "variant", "ring", "offered", "held the image", "why", "cancelled")
+        head = (
+            "device",
+            "variant",
+            "ring",
+            "offered",
+            "runs as before",
+            "held the image",
+            "why",
+            "cancelled",
+        )
         found.append(Table(head, why))
     return found
 
