@@ -92,7 +92,7 @@ def incident_lines(found: "IncidentDrill") -> list[str]:
     lines = [
         f"An incident on {found.devices} simulated devices, {found.enrolled} of them enrolled by its end, seed {found.seed}.",
         "Server and agents are the real ones, boards and clock are simulated.",
-        "The time of people is made up: between two acts of its operator the drill lets minutes pass, or waits to see what follows.",
+        "The time of people is made up: what its operator does at once takes none, minutes pass before the next step, or the drill waits to see what follows.",
         "",
         f"  {'STEP':<{width}}          SIMULATED  MACHINE",
         *(

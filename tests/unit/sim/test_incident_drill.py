@@ -37,7 +37,8 @@ def test_every_step_from_the_first_bad_boot_to_the_published_report_is_timed(
         "| boot.counter_exhausted |", "had been offered it and had not begun to activate", "went back",
         "## Decisions", "## Logs", "How long it took", "it was stopped | 1 h 55 min", "0 devices run gw-1.1.0 now",
         "| gw-1.1.0.back1 | gw-1.0.0 | ended: complete | 6 | 6 | 0 |", "What the status page says",
-        "There is nothing that you have to do", "take a device of every revision into ring internal", "the bench has one board of every revision",
+        "There is nothing that you have to do", "take a device of every revision into ring internal",
+        "from now on a release is booted on a board of every revision", "name in the manifest only hardware that was tried",
     ):  # fmt: skip
         assert part in text, part
     for part in (
@@ -84,7 +85,7 @@ def test_every_step_from_the_first_bad_boot_to_the_published_report_is_timed(
     page = text.partition("## What the status page says")[2].partition("## ")[0]
     first, _, last = page.partition("Text 2 of 2")
     assert "What is done" not in first
-    assert "What is done: the bench has one board of every revision" in last
+    assert "What is done: from now on a release is booted on a board of every revision" in last
     assert "incident.published (the text was changed): delivered" in timeline
     assert "its text was changed once at" in text.partition("## In short")[0]
     assert text.count("| 1.0.0 | yes, since 2026-01-05 02:4") == 2

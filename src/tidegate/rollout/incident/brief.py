@@ -69,7 +69,8 @@ def in_short(report: IncidentReport) -> Iterator[str]:
     """Yield what a reader needs before everything else."""
     if report.drill:
         yield "This was a drill: server, gate and agents are the real ones, devices and people were simulated. No customer's device was touched."
-        yield "The time of people is made up in it: minutes pass between two acts of the drill's operator, and more where the drill waits to see something."
+        text = "what its operator does at once falls into one second, minutes pass before the next step, and more where the drill waits to see something"
+        yield f"The time of people is made up in it: {text}."
         yield _away(report)
     if report.incident.rollout:
         yield f"What happened: {_happened(report)}"

@@ -41,6 +41,10 @@ T = TypeVar("T")
 BAD: Final = 2
 _BACK: Final = "gw-1.0.0"
 _REVISIONS: Final = ("gw1-r4", "gw1-r5", "gw1-r6", "gw1-r7")
+_FOLLOW_UPS: Final = (
+    "take a device of every revision into ring internal",
+    "find what gw1-r4 to gw1-r7 need to boot it, and name in the manifest only hardware that was tried",
+)
 _OPERATOR: Final = Actor(name="operator", role="admin")
 _PATIENCE_S: Final = 48 * HOUR_S
 _POLICY: Final[Mapping[str, Any]] = {
@@ -363,6 +367,10 @@ class _Drill:
         told = set(bad) == set(_REVISIONS) and all(old for _, old in booted.values())
         return told, self._world.now, text
 
+    def _follow(self, what: str, due: int, now: int) -> None:
+        name = self._incident
+        self._write(lambda conn: followups.add(conn, name, what, "operator", due, _OPERATOR, now))
+
     def _recalled(self) -> tuple[bool, int, str]:
         name, now = self._name, self._later()
         why = f"it does not boot on {', '.join(_REVISIONS)}: shown on the bench"
@@ -376,19 +384,13 @@ class _Drill:
         self._write(lambda conn: incidents.move(conn, name, "mitigate", _OPERATOR, reason, now))
         self._deliver()
         now = self._later()
-        self._note("the bench has one board of every revision", "action")
-        due = now + 14 * 86_400
-        self._write(
-            lambda conn: followups.add(
-                conn,
-                name,
-                "take a device of every revision into ring internal",
-                "operator",
-                due,
-                _OPERATOR,
-                now,
-            )
+        self._note(
+            "from now on a release is booted on a board of every revision before a rollout of it is started",
+            "action",
         )
+        due = now + 14 * 86_400
+        for what in _FOLLOW_UPS:
+            self._follow(what, due, now)
         now = self._later()
         report = self._report()
         final = msgspec.structs.replace(
