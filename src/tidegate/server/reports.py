@@ -488,17 +488,7 @@ def _pages(conn: Connection, found: Row, notes: list[Row]) -> list[Stood]:
     said = [str(one["text"]) for one in notes if one["kind"] == "event"]
     turns = [one for one in said if one.startswith(incident_story.TURNS)]
     if len(turns) == 1 and turns[0].startswith(incident_story.PUBLISHED):
-        title, summary, impact, action = (str(held[one]) for one in _TEXTS)
-        return [
-            Stood(
-                at=int(held["published_at"]),
-                by=str(held["published_by"]),
-                title=title,
-                summary=summary,
-                impact=impact,
-                action=action,
-            )
-        ]
+        return [_stood(int(held["published_at"]), str(held["published_by"]), held)]
     pages: list[Stood] = []
     acts = audit_rows.entries(conn, action="incident.", thing=str(found["name"]))
     for act in acts:
@@ -507,18 +497,13 @@ def _pages(conn: Connection, found: Row, notes: list[Row]) -> list[Stood]:
         if pages and not pages[-1].until:
             pages[-1] = msgspec.structs.replace(pages[-1], until=act.at)
         if act.action == "incident.publish":
-            title, summary, impact, action = (str(act.detail.get(one, "")) for one in _TEXTS)
-            pages.append(
-                Stood(
-                    at=act.at,
-                    by=act.actor,
-                    title=title,
-                    summary=summary,
-                    impact=impact,
-                    action=action,
-                )
-            )
+            pages.append(_stood(act.at, act.actor, act.detail))
     return pages
+
+
+def _stood(at: int, by: str, said: Mapping[str, Any]) -> Stood:
+    title, summary, impact, action = (str(said.get(one, "")) for one in _TEXTS)
+    return Stood(at=at, by=by, title=title, summary=summary, impact=impact, action=action)
 
 
 def _stopped(conn: Connection, rollout_id: int, subject: str) -> Stopped:
