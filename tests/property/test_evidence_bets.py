@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tidegate.rollout.evidence import stakes
+from tidegate.rollout.evidence.pairs import _rank
 from tidegate.rollout.evidence.settings import (
     DELTAS_PPM,
     LAMBDAS_PCT,
@@ -107,3 +108,23 @@ def test_a_logarithm_is_rounded_down_to_the_last_micro_nat(
         Context(prec=50).divide(Decimal(numerator), Decimal(denominator))
     ) * Decimal(MILLION)
     assert found <= exact < found + 1
+
+
+_RATE = st.one_of(st.integers(-3, 3).map(float), st.floats(-1e6, 1e6, allow_subnormal=False))
+
+
+@given(
+    others=st.sampled_from([1, 2, 4, 8]),
+    known=st.booleans(),
+    data=st.data(),
+)
+def test_whoever_of_those_compared_is_the_updated_one_ranks_in_the_middle(
+    others: int, known: bool, data: st.DataObject
+) -> None:
+    """All are exchangeable within the limit, so the mean rank over who it is must be one half, whatever was measured."""
+    whole = [(data.draw(_RATE), data.draw(_RATE) if known else None) for _ in range(1 + others)]
+    ranks = [_rank(one, whole[:at] + whole[at + 1 :]) for at, one in enumerate(whole)]
+    if None in ranks:
+        assert not any(ranks)
+    else:
+        assert sum(rank for rank in ranks if rank is not None) == 8 * len(whole)

@@ -10,7 +10,7 @@ from tidegate.rollout.evidence import stakes, wealth
 from tidegate.rollout.evidence.baseline import Baseline
 from tidegate.rollout.evidence.crowd import WELL, Crowd
 from tidegate.rollout.evidence.facts import Fact, Score
-from tidegate.rollout.evidence.pairs import BIN_S, Pairs
+from tidegate.rollout.evidence.pairs import BIN_S, Pairs, _rank
 from tidegate.rollout.evidence.roster import Roster
 from tidegate.rollout.evidence.settings import DAY_S, HOUR_S, PRESETS, Harm, StreamWeights
 from tidegate.rollout.evidence.strata import Profile, divide
@@ -141,7 +141,27 @@ def test_each_control_is_used_once_a_window() -> None:
     fleet = Fleet(60, 2)
     fleet.update(fleet.names[:20], 1.0)
     fleet.go(1)
-    assert len(fleet.scores(0)) == 40 // 8
+    # Forty for twenty: two each, though eight are wanted.
+    assert len(fleet.scores(0)) == 20
+    fleet.update(fleet.names[20:24], 1.0)
+    fleet.go(1)
+    assert len(fleet.scores(0)) == 20  # all were used, and are not ranked themselves
+
+
+def test_where_few_are_left_each_is_ranked_among_as_many_as_there_are_for_all() -> None:
+    fleet = Fleet(20, 2)
+    fleet.update(fleet.names[:6], 1.0)
+    fleet.go(1)
+    found = fleet.scores(0)
+    assert len(found) == 6  # two each of fourteen
+    assert all(one.sixteenths % 4 == 0 for one in found)
+
+
+def test_one_error_after_none_is_less_than_six_after_one() -> None:
+    assert _rank((6.0, 1.0), [(1.0, 0.0)] * 8) == 16
+    assert _rank((1.0, 0.0), [(6.0, 1.0)] * 4) == 0
+    assert _rank((2.0, 2.0), [(0.0, 0.0), (7.0, 7.0)]) is None  # nobody's rose
+    assert _rank((-1.0, -2.0), [(-2.0, -1.0)]) == 16
 
 
 def test_who_was_compared_with_is_not_ranked_itself_afterwards() -> None:
@@ -264,5 +284,5 @@ def test_a_fleet_that_is_stored_and_taken_up_again_is_ranked_as_if_nothing_had_b
         other.roster = Roster.load(other.roster.dump(), other.scheme, SHORT, BASE)
         assert one.facts == other.facts
         assert one.roster.dump() == other.roster.dump()
-    # Four of 40 had their 32; all who are left were used, or are too few.
-    assert len(one.scores(0)) == 4
+    # Four of 40 had their 32; of the last two each has one of the two who are left.
+    assert len(one.scores(0)) == 6

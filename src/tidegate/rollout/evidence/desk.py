@@ -545,15 +545,15 @@ class Desk:
 
 
 def rank(value: float, others: Sequence[float]) -> int | None:
-    """Return the rank of an updated device among `settings.CONTROLS` not-updated ones, in half steps: 2 for each that it is worse than, 1 for each tie.
+    """Return the rank of an updated device among not-updated ones, in sixteenths: of the others, how many it is worse than, a tie counting half.
 
     Args:
-        value: `after / (after + before)` of the updated device; ½ when both are 0.
-        others: the same of fresh devices not updated, over the same clock windows.
+        value: what was measured of the updated device (`measure`).
+        others: the same of fresh devices not updated, over the same clock windows: `settings.CONTROLS` or, where those run short, a half, a quarter or one.
 
     Returns:
-        0 … 16, or None when there are too few others or a value is no number: then nothing is booked.
+        0 … 16, or None when there is no such number of others or a value is no number: then nothing is booked. How many there are must not depend on values.
     """
-    if len(others) != CONTROLS or not all(map(math.isfinite, (value, *others))):
+    if not others or CONTROLS % len(others) or not all(map(math.isfinite, (value, *others))):
         return None
-    return sum(2 * (value > one) + (value == one) for one in others)
+    return CONTROLS // len(others) * sum(2 * (value > one) + (value == one) for one in others)

@@ -1,14 +1,15 @@
 """Metrics that devices report of themselves, made into ranks: each updated device against devices not updated, over the same hours.
 
 **What is compared.** Time is cut into halves of a day. A device's window begins with the first half-day after its permit; *before* is the same time a day
-earlier for windows of half a day, and the same time of the week whole weeks earlier for longer ones. Each of nine devices has `after / (after + before)` of
-its rates (the difference, where one of them is below nought), ½ where both are nought. Without a record of before, and whether there is one is known when
-the permit is granted, the rates after it are compared, among devices of exactly the same profile.
+earlier for windows of half a day, and the same time of the week whole weeks earlier for longer ones. A device's rates are made one measure: how much they
+rose, relative to its own level and to that of all who are compared (`_measures`). Without a record of before, and whether there is one is known when the permit
+is granted, the rates after it are compared, among devices of exactly the same profile.
 
-**With whom.** Eight devices that are not updated when the window has ended, of the same variant, region and connectivity class, each used once a window. One
-that was used is not ranked itself later: what is known of it already would make it no fair ninth. At most one device of a site speaks for the same hours.
+**With whom.** Eight devices that are not updated when the window has ended, of the same variant, region and connectivity class, each used once a window; four,
+two or one where there are not eight for each that is ranked in these hours. One that was used is not ranked itself later: what is known of it already would
+make it no fair ninth. At most one device of a site speaks for the same hours.
 
-**What books nothing.** No number, no value in a quarter of a window, too few others, and nine equal values: a metric that never moves says nothing.
+**What books nothing.** No number, no value in a quarter of a window, no others, and equal values all over: a metric that never moves says nothing.
 
 A counter is told as what it counted in so many seconds, a gauge as its mean times the seconds. In memory: 6 bytes a half-day, device and metric, some 200 bytes
 a device with the usual windows; of a large fleet a part is followed, drawn by a hash, and whoever gets a permit, as far as there is room.
@@ -16,7 +17,7 @@ a device with the usual windows; of a large fleet a part is followed, drawn by a
 
 import math
 from array import array
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
 from typing import Final, NamedTuple, TypeAlias
 
@@ -59,6 +60,14 @@ class Ranked(NamedTuple):
     metric: int
     window: int
     sixteenths: int
+
+
+class _Hours(msgspec.Struct):
+    """Of those whose windows end together: how many of who is alike are not ranked yet, sites that have spoken, pools that were counted."""
+
+    left: Counter[_Alike]
+    heard: set[str] = msgspec.field(default_factory=set)
+    counted: set[_Pool] = msgspec.field(default_factory=set)
 
 
 class Packed(msgspec.Struct, frozen=True, array_like=True):
@@ -145,12 +154,14 @@ class Pairs:
         self._roll(now // BIN_S)
         for when in sorted(one for one in self._due if one <= now):
             for window, ones in enumerate(self._due.pop(when)):
+                # Who gave its permit back, and got another, is ranked at another time.
+                mine = [one for one in ones if self._ends(one, window) == when]
+                crowds = Counter(alike for one in mine for alike in set(self._alike(one)))
                 for metric in range(self._metrics):
-                    heard: set[str] = set()
-                    for one in ones:
-                        if self._ends(one, window) != when:
-                            continue  # it gave its permit back, and got another
-                        found = self._ranked(one, metric, window, heard)
+                    hours = _Hours(left=crowds.copy())
+                    for one in mine:
+                        found = self._ranked(one, metric, window, hours)
+                        hours.left.subtract(set(self._alike(one)))
                         if found is not None:
                             yield Ranked(one, metric, window, found)
 
@@ -161,11 +172,11 @@ class Pairs:
         grace_s = _GRACE_S.get(self._crowd.cell_of(one)[1], _LATE_GRACE_S)
         return (_first(self._crowd.granted_at[one]) + self._windows[window][0]) * BIN_S + grace_s
 
-    def _ranked(self, one: int, metric: int, window: int, heard: set[str]) -> int | None:
-        """Return a device's rank. `heard`: sites that have spoken for these hours."""
+    def _ranked(self, one: int, metric: int, window: int, hours: _Hours) -> int | None:
+        """Return a device's rank."""
         crowd, row = self._crowd, self._rows.get(one)
         site = crowd.site_of(one)
-        if row is None or crowd.state[one] not in {WELL, BACK} or site in heard:
+        if row is None or crowd.state[one] not in {WELL, BACK} or site in hours.heard:
             return None
         first = _first(crowd.granted_at[one])
         last, back = self._windows[window]
@@ -176,20 +187,37 @@ class Pairs:
             return None
         before = self._rate(row, metric, first - back, last)
         alike = self._alike(one)[before is not None]
-        others = self._others((metric, window, alike), first, heard | {site}, before is not None)
-        if len(others) < CONTROLS:
+        key = (metric, window, alike)
+        most = _halved(self._there(key, hours) // hours.left[alike])
+        others = self._others(key, first, hours.heard | {site}, before is not None, most)
+        if not others:
             return None
-        heard.update(name for other, _ in others if (name := self._site(other)))
+        hours.heard.update(name for other, _ in others if (name := self._site(other)))
         if site:
-            heard.add(site)
+            hours.heard.add(site)
         for other, _ in others:
             self._used[metric][other] |= 1 << window
         return _rank((after, before), [rates for _, rates in others])
 
+    def _there(self, key: _Pool, hours: _Hours) -> int:
+        """Return how many fresh devices there are in a pool, or more than are wanted."""
+        metric, window, alike = key
+        pool = self._pool(key)
+        if key not in hours.counted and len(pool) < CONTROLS * hours.left[alike]:
+            # Once for all that are ranked in these hours: a pool is looked through.
+            hours.counted.add(key)
+            fresh = [row for row in pool if not self._gone(row, metric, window)]
+            pool.clear()
+            pool.extend(fresh)
+        return len(pool)
+
+    def _gone(self, row: int, metric: int, window: int) -> bool:
+        return bool(self._used[metric][row] >> window & 1 or self._crowd.state[self._ones[row]])
+
     def _others(
-        self, key: _Pool, first: int, heard: set[str], with_before: bool
+        self, key: _Pool, first: int, heard: set[str], with_before: bool, most: int
     ) -> list[tuple[int, _Rates]]:
-        """Draw the rows of fresh devices not updated, and their rates after and before."""
+        """Draw the rows of fresh devices not updated, and their rates after and before: so many, or half as many as often as there are too few."""
         metric, window, _ = key
         last, back = self._windows[window]
         pool = self._pool(key)
@@ -198,7 +226,7 @@ class Pairs:
         sites = set(heard)
         for _ in range(min(len(pool), _LOOKS)):
             row = pool.popleft()
-            if self._used[metric][row] >> window & 1 or self._crowd.state[self._ones[row]]:
+            if self._gone(row, metric, window):
                 continue
             site = self._site(row)
             after = self._rate(row, metric, first, last)
@@ -209,12 +237,12 @@ class Pairs:
                 continue
             sites.add(site)
             found.append((row, (after, before)))
-            if len(found) == CONTROLS:
+            if len(found) == most:
                 break
-        if len(found) < CONTROLS:
-            pool.extendleft(row for row, _ in reversed(found))
+        kept = _halved(len(found)) if found else 0
+        pool.extendleft(row for row, _ in reversed(found[kept:]))
         pool.extend(later)
-        return found
+        return found[:kept]
 
     def _rate(self, row: int, metric: int, first: int, count: int) -> float | None:
         """Return what a device measured a second in some half-days; None when too little of them is known."""
@@ -339,19 +367,33 @@ def _halves(window_s: int) -> tuple[int, int]:
     return last, _DAY if last == 1 else _WEEK * -(-last // _WEEK)
 
 
+def _halved(count: int) -> int:
+    """Return how many others are taken where there are so many for each: all that are wanted, or half as many as often as needed, but one."""
+    return min(CONTROLS, 1 << max(1, count).bit_length() - 1)
+
+
 def _rank(mine: _Rates, others: list[_Rates]) -> int | None:
-    """Return the rank of nine, by a measure that depends on all of them alike; None when they are all the same."""
-    nine: list[_Rates] = [mine, *others]
-    below = any(after < 0 or (before or 0.0) < 0 for after, before in nine)
-    values = [_measure(after, before, below) for after, before in nine]
+    """Return the rank among all that are compared; None when they are all the same."""
+    values = _measures([mine, *others])
     if len(set(values)) == 1:
         return None
     return rank(values[0], values[1:])
 
 
-def _measure(after: float, before: float | None, below: bool) -> float:
-    if before is None:
-        return after
-    if below:
-        return after - before
-    return after / (after + before) if after + before else 0.5
+def _measures(rates: list[_Rates]) -> list[float]:
+    """Return one measure of each device that is compared, the larger the worse.
+
+    `(after - before) / (after + before + 2 · level)`, the level being the mean of `after + before` of them all. Of small counts the plain ratio says
+    little: one error after none would be worse than six after one. The level depends on all of them alike, so any order of them is as likely as before.
+    """
+    pairs = [(after, before) for after, before in rates if before is not None]
+    if len(pairs) < len(rates):
+        return [after for after, _ in rates]
+    whole = [abs(after) + abs(before) for after, before in pairs]
+    level = math.fsum(whole) / len(whole)
+    if not level:
+        return [0.0] * len(pairs)
+    return [
+        (after - before) / (size + 2 * level)
+        for (after, before), size in zip(pairs, whole, strict=True)
+    ]

@@ -222,14 +222,20 @@ class Gate:
         window = WINDOWS_H.index(hours)
         after, before = self._view.errors.updated(idx, self._granted[idx], window)
         fresh = ~self._gone[idx] & self._well[idx]
-        scored, others = self._controls.draw(idx[fresh], window)
-        values = _ratio(after, before)[np.searchsorted(idx, scored)]
-        ranks = _ranks(values, others)
-        for key, count in _counted(self._profile[scored] * (2 * CONTROLS + 1) + ranks):
-            profile, found = divmod(key, 2 * CONTROLS + 1)
-            self.watch.desk.scored(
-                self._profiles[profile], windows.index(hours), found, count=count
+        steps = 2 * CONTROLS + 1
+        for scored, theirs in self._controls.draw(idx[fresh], window):
+            mine = np.searchsorted(idx, scored)
+            ranks = _ranks(
+                _measured(
+                    np.hstack([after[mine, None], theirs[0]]),
+                    np.hstack([before[mine, None], theirs[1]]),
+                )
             )
+            for key, count in _counted(self._profile[scored] * steps + ranks):
+                profile, found = divmod(key, steps)
+                self.watch.desk.scored(
+                    self._profiles[profile], windows.index(hours), found, count=count
+                )
 
     def _tell_shock(self, since: int) -> None:
         """Tell how many always-connected devices that are no cohort of now fell silent meanwhile, by region."""
@@ -396,30 +402,35 @@ class _Controls:
         pools = [last[self._cell[last] == cell] for cell in range(cells)]
         self._pools = [list(pools) for _ in WINDOWS_H]
 
-    def draw(self, idx: Ints, window: int) -> tuple[Ints, Floats]:
-        """Return the devices that can be ranked, sorted, and the ratios of `CONTROLS` others for each; the others are used up."""
-        scored, others = [], []
+    def draw(self, idx: Ints, window: int) -> Iterator[tuple[Ints, tuple[Ints, Ints]]]:
+        """Draw others for devices whose window is complete; who is drawn is used up.
+
+        Yields:
+            devices, sorted, and what so many others each counted after and before: `CONTROLS`, or half as many as often as a cell has too few for all.
+        """
+        found: dict[int, tuple[list[Ints], list[Ints]]] = {}
         for cell in np.unique(self._cell[idx]).tolist():
             mine = idx[self._cell[idx] == cell]
             pool = self._pools[window][cell]
-            width = 2 * CONTROLS * mine.size + 64
-            part = pool[:width]
-            able = part[(self._granted[part] == NEVER) & ~self._missing[part]]
-            count = min(mine.size, able.size // CONTROLS)
-            used = able[: count * CONTROLS]
-            self._pools[window][cell] = (
-                np.concatenate([able[count * CONTROLS :], pool[width:]]) if count else pool
-            )
+            able = pool[: 2 * CONTROLS * mine.size + 64]
+            rest = pool[able.size :]
+            able = able[(self._granted[able] == NEVER) & ~self._missing[able]]
+            each = CONTROLS
+            while each > 1 and each * mine.size > able.size:
+                each //= 2
+            count = min(mine.size, able.size // each)
+            used = able[: count * each]
+            self._pools[window][cell] = np.concatenate([able[used.size :], rest])
             if count:
-                scored.append(mine[:count])
-                others.append(used.reshape(count, CONTROLS))
-        if not scored:
-            return np.empty(0, np.int64), np.empty((0, CONTROLS))
-        devices, table = np.concatenate(scored), np.concatenate(others)
-        order = np.argsort(devices)
-        devices, table = devices[order], table[order]
-        since = np.broadcast_to(self._granted[devices][:, None], table.shape)
-        return devices, _ratio(*self._view.errors.control(table, since, window))
+                devices, others = found.setdefault(each, ([], []))
+                devices.append(mine[:count])
+                others.append(used.reshape(count, each))
+        for devices, others in found.values():
+            scored, table = np.concatenate(devices), np.concatenate(others)
+            order = np.argsort(scored)
+            scored, table = scored[order], table[order]
+            since = np.broadcast_to(self._granted[scored][:, None], table.shape)
+            yield scored, self._view.errors.control(table, since, window)
 
 
 def _counted(keys: Ints) -> Iterator[tuple[int, int]]:
@@ -434,15 +445,17 @@ def _counted(keys: Ints) -> Iterator[tuple[int, int]]:
     yield from few.items()
 
 
-def _ranks(values: Floats, others: Floats) -> Ints:
-    """Return what `desk.rank` says of each value among its row of others."""
-    worse, tied = values[:, None] > others, values[:, None] == others
-    found: Ints = 2 * worse.sum(axis=1) + tied.sum(axis=1)
+def _ranks(measured: Floats) -> Ints:
+    """Return what `desk.rank` says of the first of each row among the others."""
+    values, others = measured[:, :1], measured[:, 1:]
+    steps = 2 * (values > others).sum(axis=1) + (values == others).sum(axis=1)
+    found: Ints = CONTROLS // others.shape[1] * steps
     return found
 
 
-def _ratio(after: Ints, before: Ints) -> Floats:
-    """Return after / (after + before); ½ when both are 0."""
+def _measured(after: Ints, before: Ints) -> Floats:
+    """Return what `desk.measured` says of each row of devices that are compared."""
     whole = after + before
-    found: Floats = np.where(whole == 0, 0.5, after / np.maximum(whole, 1))
+    scale = whole + 2 * whole.mean(axis=1, keepdims=True)
+    found: Floats = np.divide(after - before, scale, out=np.zeros(scale.shape), where=scale > 0)
     return found

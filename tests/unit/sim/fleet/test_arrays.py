@@ -8,11 +8,11 @@ import pytest
 
 from tidegate.rollout.evidence.book import Book
 from tidegate.rollout.evidence.decide import Decision
-from tidegate.rollout.evidence.desk import rank
 from tidegate.rollout.evidence.facts import Fact
+from tidegate.rollout.evidence.pairs import _rank
 from tidegate.rollout.evidence.settings import CONTROLS, PRESETS
 from tidegate.rollout.evidence.wealth import Wealth
-from tidegate.sim.fleet.gate import Gate, _counted, _ranks
+from tidegate.sim.fleet.gate import Gate, _counted, _measured, _ranks
 from tidegate.sim.fleet.play import Play
 from tidegate.sim.fleet.policy import View
 from tidegate.sim.fleet.spec import Fault, FleetSpec, Scenario, Sites
@@ -68,11 +68,19 @@ def test_every_stratum_is_worth_the_same_at_every_decision(where: Mapping[str, s
     assert gate.looked > 5
 
 
-def test_ranks_and_counts_are_those_of_the_product() -> None:
+@pytest.mark.parametrize("others", [1, 2, 4, CONTROLS])
+def test_ranks_are_those_of_the_product(others: int) -> None:
     rng = np.random.default_rng(4)
-    values, others = rng.integers(0, 4, 300) / 4, rng.integers(0, 4, (300, CONTROLS)) / 4
-    said = [rank(one, row.tolist()) for one, row in zip(values, others, strict=True)]
-    assert _ranks(values, others).tolist() == said
+    after, before = rng.integers(0, 4, (2, 300, 1 + others))
+    ranks = _ranks(_measured(after, before)).tolist()
+    rows = np.stack([after, before], axis=2).astype(float).tolist()
+    for mine, (first, *rest) in zip(ranks, rows, strict=True):
+        said = _rank(tuple(first), [tuple(one) for one in rest])
+        assert mine == (said if said is not None else CONTROLS)  # all alike: a server books nothing
+
+
+def test_few_are_counted_like_many() -> None:
+    rng = np.random.default_rng(4)
     for size in (0, 1, 30, 300):  # few are counted without numpy
         keys = rng.integers(0, 9, size)
         assert list(_counted(keys)) == sorted(Counter(keys.tolist()).items())
