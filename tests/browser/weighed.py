@@ -67,7 +67,7 @@ def going(now: int) -> v.EvidenceView:
                 _LONG,
                 0,
                 odds(5.1),
-                "the odds against it are 5 : 1; one permit an hour until they fall",
+                "the odds against it are 5 : 1; few permits an hour until they fall",
                 capped=True,
             ),
         ),

@@ -7,10 +7,10 @@ from tidegate.rollout.evidence import room
 from tidegate.rollout.evidence.baseline import Baseline
 from tidegate.rollout.evidence.book import Book
 from tidegate.rollout.evidence.decide import decide
-from tidegate.rollout.evidence.settings import LATER, PRESETS, Harm
+from tidegate.rollout.evidence.settings import FOUR_DAYS, PRESETS, Harm
 from tidegate.rollout.evidence.strata import Profile, divide
 
-HARM = Harm(soaks=(LATER,))
+HARM = Harm(soaks=(FOUR_DAYS,))
 
 
 @pytest.mark.parametrize(("of_age", "opened"), [(32, False), (33, True), (40, True)])
@@ -48,7 +48,7 @@ def test_a_cohort_of_which_many_died_opens_nothing_until_another_is_of_age(
 
 
 def gate(eligible: int, alive: int, dead: int, *, hazard_ppb: int = 0) -> room.Age:
-    """Return what the four-day gate of a fleet says; it allows 3 %."""
+    """Return what the four-day gate of a fleet says; it allows 2 %."""
     row = [0] * (at.DEAD + 3)
     row[at.EXPOSED], row[at.ALIVE], row[at.DEAD] = alive + dead, alive, dead
     return room.soak(HARM, row, eligible, hazard_ppb)[0]
@@ -59,9 +59,9 @@ def gate(eligible: int, alive: int, dead: int, *, hazard_ppb: int = 0) -> room.A
     [
         pytest.param(500, 39, 0, False, id="too few are of age"),
         pytest.param(500, 40, 0, True, id="four fifths are, all well"),
-        pytest.param(3_500, 275, 8, True, id="no more are dead than it allows"),
+        pytest.param(3_500, 278, 5, True, id="no more are dead than it allows"),
         pytest.param(
-            3_500, 279, 11, False, id="four in a hundred are, though by chance it might be three"
+            3_500, 281, 9, False, id="three in a hundred are, though by chance it might be two"
         ),
         pytest.param(3_500, 545, 30, True, id="as many again came of age: the odds decide"),
         pytest.param(300, 23, 1, True, id="one is no share"),
@@ -76,5 +76,5 @@ def test_a_small_fleets_gate(eligible: int, alive: int, dead: int, *, opens: boo
 
 def test_what_devices_not_updated_lose_as_well_is_no_harm() -> None:
     # Two in a hundred in four days are lost anyway.
-    assert gate(3_500, 276, 14, hazard_ppb=210_000).open
+    assert gate(3_500, 279, 11, hazard_ppb=210_000).open
     assert not gate(3_500, 270, 20, hazard_ppb=210_000).open

@@ -6,7 +6,8 @@
 2. A decision that halts or isolates opens nothing.
 3. Room: by outcomes of the first hour, of the fleet and of each variant; by each soak gate; each variant has its share. **Amber**: as the odds rise the room
    shrinks, and is gone well before a halt. A stratum that is neither the fleet nor a variant limits its own devices (`caps`) instead of everybody:
-   by the outcomes of its own first hour, and by amber.
+   by the outcomes of its own first hour, and by amber. While the odds are against the release or a variant, even by little, its devices grow by the day once
+   the soak is over. A part is not slowed so: it would be the last to be updated, with nobody left to compare it with.
 4. Less than one permit is saved up (`credits_ppm`, a rate per hour). Where amber has taken all and nothing is out, one permit an hour keeps the question open,
    for such a stratum, too: an amber state ends one way or the other. Not in a fleet of a handful in which nobody is healthy yet:
    there a person decides.
@@ -25,7 +26,7 @@ from tidegate.rollout.evidence import layout as at
 from tidegate.rollout.evidence.book import Book
 from tidegate.rollout.evidence.facts import Credits, Fact, Isolated
 from tidegate.rollout.evidence.held import Held
-from tidegate.rollout.evidence.settings import HOUR_S, MILLION
+from tidegate.rollout.evidence.settings import HOUR_S, MILLION, Harm
 from tidegate.rollout.evidence.strata import CLASS, FLEET, REGION, VARIANT
 from tidegate.rollout.evidence.wealth import Wealth
 
@@ -283,7 +284,8 @@ def _room(
     eligible = sum(sizes.values())
     fleet = room.counts(rows[FLEET])
     base_ppm = _mean_base(book, sizes)
-    room_fleet = room.fast(harm, fleet, base_ppm, harm.first_fleet)
+    late = fleet.exposed * MILLION > harm.soak_most_ppm * eligible
+    room_fleet = room.fast(harm, fleet, base_ppm, harm.first_fleet, late=late)
     hazard = baseline.hazard_ppb(book.control_events, book.control_hours * HOUR_S)
     ages = room.soak(harm, rows[FLEET], eligible, hazard)
     shut = [one.room for one in ages if one.room is not None]
@@ -300,11 +302,12 @@ def _room(
     rooms: dict[str, float] = {}
     permits: dict[str, int] = {}
     left_over: dict[int, int] = {}
+    slowed = False
     for name, one in variants.items():
         share = left[name] / whole if whole else 0.0
         lead = max(known.of(FLEET), leads[one])
         seen = room.counts(rows[one])
-        own = room.fast(harm, seen, book.baseline.failure(name), harm.first_variant)
+        own = room.fast(harm, seen, book.baseline.failure(name), harm.first_variant, late=late)
         least = min(own, room_fleet * share + 0.5)
         if room_soak is not None:
             least = min(least, room_soak * share)
@@ -315,6 +318,12 @@ def _room(
         if not granted and lead > 0 and not seen.pending and not stuck:
             # Amber took it: one an hour, saved up like a fraction, even where the soak has no room.
             granted, saved = _whole(1.0 - 1e-9, book.credits.get(one, 0), elapsed_s)
+        if granted and room_soak is None and lead > 0:
+            # An hour must not take what a day's evidence is needed for.
+            pace = max(1.0, harm.doubt_pct * seen.exposed / 2_400)
+            paced, kept = _paced(pace, book.credits.get(one, 0), elapsed_s)
+            if paced < granted:
+                granted, saved, slowed = paced, kept, True
         permits[name] = min(granted, left[name])
         if saved:
             left_over[one] = saved
@@ -323,7 +332,8 @@ def _room(
         if lead <= 0.0 or one not in book.scheme.narrow:
             continue
         seen, saved = room.counts(rows[one]), book.credits.get(one, 0)
-        own = room.fast(harm, seen, base_ppm, harm.first_variant) * room.amber(harm, lead)
+        own = room.fast(harm, seen, base_ppm, harm.first_variant, late=late)
+        own *= room.amber(harm, lead)
         caps[one], kept = _whole(own, saved, elapsed_s)
         if not caps[one] and not seen.pending:
             caps[one], kept = _whole(1.0 - 1e-9, saved, elapsed_s)
@@ -336,7 +346,7 @@ def _room(
         caps=caps,
         limits=_HANDFUL
         if stuck
-        else _limits(harm.amber_pct, permits, room_fleet, room_soak, ages, base.log_e, whole),
+        else _limits(harm, permits, room_fleet, room_soak, ages, base.log_e, whole, slowed=slowed),
         room_fleet=room_fleet,
         room_soak=room_soak,
         ages=ages,
@@ -393,6 +403,12 @@ def _whole(rate: float, saved_ppm: int, elapsed_s: int) -> tuple[int, int]:
     return (1, 0) if saved >= MILLION else (0, saved)
 
 
+def _paced(rate: float, saved_ppm: int, elapsed_s: int) -> tuple[int, int]:
+    """Return whole permits at a rate per hour, and what is saved up: less than one."""
+    saved = saved_ppm + math.ceil(rate * MILLION * elapsed_s / HOUR_S)
+    return saved // MILLION, saved % MILLION
+
+
 def _at_worst(fleet: room.Counts, ages: Iterable[room.Age]) -> int:
     """Return how many of the exposed could still be lost: each at the upper bound of the youngest age that it has not passed."""
     pending = fleet.pending
@@ -405,18 +421,22 @@ def _at_worst(fleet: room.Counts, ages: Iterable[room.Age]) -> int:
 
 
 def _limits(
-    amber_pct: int,
+    harm: Harm,
     permits: dict[str, int],
     room_fleet: float,
     room_soak: float | None,
     ages: tuple[room.Age, ...],
     log_e: float,
     left: int,
+    *,
+    slowed: bool,
 ) -> str:
     if not left:
         return "everybody has had a permit"
+    if slowed:
+        return f"the odds are against the release or a variant: {harm.doubt_pct} % more devices a day at most, so that there is time to see"
     if log_e > 0 and not any(permits.values()):
-        return f"amber: the odds against the release are up; permits end at {amber_pct} % of the way to a halt"
+        return f"amber: the odds against the release are up; permits end at {harm.amber_pct} % of the way to a halt"
     if room_soak is not None and room_soak <= room_fleet:
         tight = min((one for one in ages if one.room is not None), key=lambda one: one.room or 0.0)
         return f"soak of {tight.age_s // HOUR_S} h"

@@ -113,10 +113,11 @@ def doubtful(harm: Harm, seen: Counts, base_ppm: float) -> bool:
     return lower(seen.resolved, seen.bad) > tolerated_ppm / MILLION
 
 
-def fast(harm: Harm, seen: Counts, base_ppm: float, first: int) -> float:
-    """Return how many more permits the outcomes known so far allow; negative when too many are out."""
+def fast(harm: Harm, seen: Counts, base_ppm: float, first: int, *, late: bool = False) -> float:
+    """Return how many more permits the outcomes known so far allow; negative when too many are out. `late`: a good part of the fleet is updated."""
     worst = max(at_worst(harm, seen, base_ppm), 1e-4)
-    cap = max(float(first), harm.growth_pct * seen.healthy / 100)
+    growth_pct = min(harm.growth_pct, harm.late_growth_pct) if late else harm.growth_pct
+    cap = max(float(first), growth_pct * seen.healthy / 100)
     if worst <= harm.extra_failure_ppm / MILLION:
         return cap - seen.pending
     budget = max(float(first), harm.budget_ppm * seen.healthy / MILLION)

@@ -1,7 +1,7 @@
 """What is tolerated, how sure a halt must be, and how fast trust grows.
 
 Shares are parts per million (`_ppm`), ratios per cent (`_pct`), weights per mille; all integers, so that what a fact is worth is the same everywhere. The
-defaults are the refined engine of gates.md; the presets begin with smaller soak cohorts.
+defaults are the refined engine of gates.md, but for the ramp after the soak (docs/decisions/0043).
 """
 
 from typing import Annotated, Final
@@ -70,11 +70,6 @@ class StratumWeights(msgspec.Struct, frozen=True, kw_only=True):
 
 DAY: Final = SoakGate(age_s=DAY_S, prior_ppm=200_000, open_ppm=15_000, share_ppm=5_000)
 FOUR_DAYS: Final = SoakGate(age_s=4 * DAY_S, prior_ppm=50_000, open_ppm=20_000, share_ppm=20_000)
-#: What the presets use, as tuned on random draws (docs/decisions/0027): half of the devices are lost to a bad first night, and as many hours are needed.
-EARLY: Final = SoakGate(
-    age_s=DAY_S, prior_ppm=200_000, open_ppm=15_000, share_ppm=3_000, devices=300
-)
-LATER: Final = SoakGate(age_s=4 * DAY_S, prior_ppm=50_000, open_ppm=30_000, share_ppm=20_000)
 #: Its bound is that of four days, at the same rate a day: two in a hundred in four days are three and a half in seven.
 WEEK: Final = SoakGate(age_s=7 * DAY_S, prior_ppm=50_000, open_ppm=35_000, share_ppm=250_000)
 
@@ -86,12 +81,14 @@ class Harm(msgspec.Struct, frozen=True, kw_only=True):
     `extra_failure_ppm`, `extra_silence_ppm`: more failures and silences than the baseline that are tolerated. `shock_pct`: margin on the share of
     not-updated devices that vanished at the same time. `hazard_pct`: tolerated ratio of late crashes and of going dark. `metric_ppm`: tolerated mean rank.
     `least_control`: not-updated devices at risk before a late event is weighed. `first_*`: devices out before anything is proved. `growth_pct`: devices
-    out, of those proved healthy. `budget_ppm`: harm that is put at risk, of those proved healthy. `silence_ppm`: silence that is benign, in admission.
-    `soak_most_ppm`: the share of a small fleet that a soak cohort may be; four fifths of it suffice. `amber_pct`: of the way to a halt where
-    permits end. `healthy_others`: needed before a part is isolated instead of all halted. `blame_most_ppm`: a part larger than this is the release.
-    `watch_s`: how long evidence can halt a rollout that is complete. `report_s`: how long an answer to a permit is waited for before it is silence.
-    `away_s`: the same of classes of connection whose devices may be gone before they have answered, where that is longer. `again_s`: so much longer than an
-    answer takes is every answer waited for; who of the devices not updated is not heard in that time could not have answered either. At least two polls.
+    out, of those proved healthy; `late_growth_pct`: the same once more are out than the largest soak cohort, `soak_most_ppm`. `doubt_pct`: after the soak,
+    devices that have had a permit grow by no more a day while the odds are against the release or their variant. `budget_ppm`: harm that is put at risk, of
+    those proved healthy. `silence_ppm`: silence that is benign, in admission. `soak_most_ppm`: the share of a small fleet that a soak cohort may be; four
+    fifths of it suffice. `amber_pct`: of the way to a halt where permits end. `healthy_others`: needed before a part is isolated instead of all halted.
+    `blame_most_ppm`: a part larger than this is the release. `watch_s`: how long evidence can halt a rollout that is complete. `report_s`: how long an
+    answer to a permit is waited for before it is silence. `away_s`: the same of classes of connection whose devices may be gone before they have answered,
+    where that is longer. `again_s`: so much longer than an answer takes is every answer waited for; who of the devices not updated is not heard in that
+    time could not have answered either. At least two polls.
     """
 
     odds: Annotated[int, Meta(ge=2, le=10**9)] = 1_000
@@ -109,6 +106,8 @@ class Harm(msgspec.Struct, frozen=True, kw_only=True):
     first_fleet: Annotated[int, Meta(ge=1)] = 8
     first_variant: Annotated[int, Meta(ge=1)] = 4
     growth_pct: Annotated[int, Meta(ge=1, le=10_000)] = 150
+    late_growth_pct: Annotated[int, Meta(ge=1, le=10_000)] = 50
+    doubt_pct: Annotated[int, Meta(ge=1, le=100_000)] = 25
     budget_ppm: Ppm = 5_000
     silence_ppm: Ppm = 5_000
     soak_most_ppm: Ppm = 100_000
@@ -141,8 +140,8 @@ class Harm(msgspec.Struct, frozen=True, kw_only=True):
 
 #: The ready settings. They differ in the longest soak and in how long the watch goes on.
 PRESETS: Final = {
-    "careful": Harm(soaks=(EARLY, LATER, WEEK), watch_s=28 * DAY_S),
-    "normal": Harm(soaks=(EARLY, LATER)),
-    "fast": Harm(soaks=(EARLY,), watch_s=7 * DAY_S),
-    "emergency": Harm(soaks=(), watch_s=7 * DAY_S),
+    "careful": Harm(soaks=(DAY, FOUR_DAYS, WEEK), watch_s=28 * DAY_S),
+    "normal": Harm(),
+    "fast": Harm(soaks=(DAY,), watch_s=7 * DAY_S),
+    "emergency": Harm(soaks=(), late_growth_pct=150, doubt_pct=100_000, watch_s=7 * DAY_S),
 }

@@ -161,7 +161,7 @@ def by_stream(known: Decision) -> str:
 
 def proofs(known: Decision) -> tuple[str, ...]:
     """Return what is proved by now, what limits the speed and what could still be lost."""
-    said = [f"limited by {known.limits}; room for {sum(known.permits.values()):,} more"]
+    said = [f"limit: {known.limits}; room for {sum(known.permits.values()):,} more"]
     for age in known.ages:
         old = format_duration(age.age_s)
         if age.matured:

@@ -286,8 +286,8 @@ def _because(title: str, odds: dict[str, float], decision: Decision) -> str:
     if decision.verdict != "go":
         return "the evidence is against the release"
     if against >= 2:
-        return f"{title}: the odds against it are {against:,.0f} : 1; one permit an hour until they fall"
-    return f"as many devices are on their way as is proved: limited by {decision.limits}"
+        return f"{title}: the odds against it are {against:,.0f} : 1; few permits an hour until they fall"
+    return f"as many devices are on their way as may be now: {decision.limits}"
 
 
 def _sites(kept: Kept) -> list[tuple[str, int, str]]:

@@ -326,7 +326,7 @@ def _is_the_ring(known: EvidenceView) -> bool:
 def _by_permits(question: str, known: EvidenceView) -> Fact:
     """Say how many more may go, and the lowest of what bounds it."""
     lowest = known.limits[0] if known.limits else None
-    say = f"Limited by {known.limit_text}." if known.limit_text else ""
+    say = f"Limit: {known.limit_text}." if known.limit_text else ""
     if lowest is not None and lowest.room < known.room:
         say = f"{lowest.name}: {words.number(lowest.room)} {lowest.note}.".replace(" .", ".")
     small = "permit more now" if known.room == 1 else "permits more now"
