@@ -164,3 +164,23 @@ def test_without_history_the_baseline_is_assumed_and_says_so() -> None:
     assert found.failure("v1") == 20_000
     assert found.silence("always") == 10_000
     assert from_history([{"v1": (0, 0)}]).assumed
+
+
+@pytest.mark.parametrize(
+    ("klass", "verdict"), [("weekly", "go"), ("monthly", "go"), ("daily", "halt")]
+)
+def test_crashes_of_devices_that_come_once_a_week_are_no_race(klass: str, verdict: str) -> None:
+    """Those not updated come on other days: all that is heard for days, and would befall anybody, is of updated ones."""
+    like: Profile = ("v1", "eu", klass)
+    watch = watch_of({like: 20_000})
+    watch.desk.permit(like, 15_000)
+    watch.desk.confirmed(like, 0, 15_000)
+    steps(watch, 2 * HOUR_S)
+    decision = steps(watch, 3 * HOUR_S)
+    for _ in range(4 * 24):
+        watch.desk.advance(watch.desk.now + 900)
+        watch.desk.late("crash", like, 0, 1)
+        decision = watch.step(watch.desk.now)
+        if decision.verdict != "go":
+            break
+    assert decision.verdict == verdict

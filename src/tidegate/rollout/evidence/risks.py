@@ -1,13 +1,20 @@
 """Who is at risk: updated devices under watch, and devices not updated that can be watched, by profile.
 
 A late event is compared inside its cell (region and connectivity class) and, in each stratum, among that stratum's devices.
+
+**Not where devices come once a week or less** (`SELDOM`). Each of them is heard on a day of its own, and who is not updated then is who was not heard since
+permits were there for all: whatever befell both can be heard of the updated ones alone, for days. That is no race.
 """
+
+from typing import Final
 
 import msgspec
 
 from tidegate.rollout.evidence.book import Book
 from tidegate.rollout.evidence.facts import Kind, Risk
 from tidegate.rollout.evidence.strata import VARIANT, Profile
+
+SELDOM: Final = frozenset({"weekly", "monthly"})
 
 
 class Packed(msgspec.Struct, frozen=True, array_like=True):
@@ -82,8 +89,10 @@ class Risks:
                 self._join(profile, number)
 
     def at(self, kind: Kind, profile: Profile) -> tuple[Risk, ...]:
-        """Return the risk sets that an event of this profile is weighed at, one a stratum."""
+        """Return the risk sets that an event of this profile is weighed at, one a stratum; none where devices are heard too seldom."""
         cell = self.book.scheme.cell_of(profile)
+        if cell[1] in SELDOM:
+            return ()
         found = []
         for stratum in self.book.home(profile).strata:
             key = (kind, stratum, cell)
