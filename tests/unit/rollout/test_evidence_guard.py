@@ -93,7 +93,7 @@ def test_room_is_what_the_evidence_leaves_and_says_why() -> None:
     plan = engine.plan(rollout(), weigh(FLEET, weighed), 10)
     assert plan.rooms == weighed.permits
     assert plan.room == sum(weighed.permits.values()) > 0
-    assert "limited by" in said(plan)
+    assert "limit: " in said(plan)
     assert "would be lost" in said(plan) or "on their way" in said(plan)
 
 
