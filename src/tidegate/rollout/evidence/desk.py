@@ -548,7 +548,7 @@ def rank(value: float, others: Sequence[float]) -> int | None:
     """Return the rank of an updated device among not-updated ones, in sixteenths: of the others, how many it is worse than, a tie counting half.
 
     Args:
-        value: what was measured of the updated device (`measure`).
+        value: what was measured of the updated device (`pairs`).
         others: the same of fresh devices not updated, over the same clock windows: `settings.CONTROLS` or, where those run short, a half, a quarter or one.
 
     Returns:

@@ -454,7 +454,7 @@ def _ranks(measured: Floats) -> Ints:
 
 
 def _measured(after: Ints, before: Ints) -> Floats:
-    """Return what `desk.measured` says of each row of devices that are compared."""
+    """Return what `pairs` makes of each row of devices that are compared."""
     whole = after + before
     scale = whole + 2 * whole.mean(axis=1, keepdims=True)
     found: Floats = np.divide(after - before, scale, out=np.zeros(scale.shape), where=scale > 0)
