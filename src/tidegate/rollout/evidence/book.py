@@ -33,6 +33,8 @@ from tidegate.rollout.evidence.facts import (
     Refund,
     Risk,
     Score,
+    Shaken,
+    Shock,
     Silent,
     Watch,
 )
@@ -108,6 +110,7 @@ class Book:
             Left: self._left,
             Watch: self._watch,
             Late: self._late,
+            Shock: self._shock,
             Rate: self._rate,
             Score: self._score,
             Control: self._control,
@@ -287,6 +290,23 @@ class Book:
         row, first = self.rows[stratum], at.RACE + kind * len(worth)
         for index, one in enumerate(worth):
             row[first + index] += fact.count * one
+        self.versions[stratum] += 1
+
+    def _shock(self, fact: Shock) -> None:
+        for shaken in fact.shaken:
+            self._share(shaken, _KIND[fact.kind])
+
+    def _share(self, shaken: Shaken, kind: int) -> None:
+        stratum, updated, control, *drawn, all_updated, all_others = shaken
+        if control < self.harm.least_control or (updated < 1 and not all_updated):
+            return
+        tolerated = self.harm.hazard_pct
+        won = stakes.race(max(1, updated), control, tolerated, won=True)
+        lost = stakes.race(max(1, updated), control, tolerated, won=False)
+        row, first = self.rows[stratum], at.RACE + kind * len(won)
+        for index, (win, loss) in enumerate(zip(won, lost, strict=True)):
+            one_a_site = drawn[0] * win + drawn[1] * loss
+            row[first + index] += min(one_a_site, all_updated * win + all_others * loss)
         self.versions[stratum] += 1
 
     def _rate(self, fact: Rate) -> None:

@@ -17,6 +17,8 @@ At = Annotated[int, Meta(ge=0, le=2**53)]
 Kind: TypeAlias = Literal["crash", "dark"]
 #: A stratum, its updated and its not-updated devices at risk, both in the cell of the device that had the event.
 Risk: TypeAlias = tuple[int, int, int]
+#: A risk set, and the late events in it, of updated devices and of others: first with at most one of each site, then all of them.
+Shaken: TypeAlias = tuple[int, int, int, int, int, int, int]
 
 
 class _Fact(msgspec.Struct, frozen=True, kw_only=True, tag=str.lower, tag_field="fact"):
@@ -107,6 +109,13 @@ class Late(_Profiled, frozen=True, kw_only=True):
     paid: Count = 0
 
 
+class Shock(_Fact, frozen=True, kw_only=True):
+    """Late events of one tick that befell several sites of one cell together, by stratum: they are worth the less of both counts, for each alternative."""
+
+    kind: Kind
+    shaken: tuple[Shaken, ...]
+
+
 class Rate(_Fact, frozen=True, kw_only=True):
     """Time went by: the bound of late events of this kind that each device under watch may have had since the last one, in 10⁻⁹."""
 
@@ -153,6 +162,7 @@ Fact: TypeAlias = (
     | Left
     | Watch
     | Late
+    | Shock
     | Rate
     | Score
     | Control

@@ -1,7 +1,11 @@
 """Late events: weighed a tick at a time against devices not updated, and counted against the fleet's own rate.
 
-What stands together falls together: at most one late event per site and tick is weighed (which, decides a hash), and at most one per region, kind and hour is
-counted against the rate.
+What stands together falls together: at most one late event per site and tick is weighed (which, decides a hash), and at most one per region, kind and hour, and
+one per site, kind and day (`Harm.site_s`), is counted against the rate.
+
+**What befalls many sites at once** (a region loses its network) is no choice among sites, but among devices. One of each site then says something false where
+sites were updated later than devices that stand alone: most of those who count are updated, though the same share of both fell silent. So both counts are
+made, one of each site and all of them, and the lesser is believed: whichever of the two is fair, the lesser is as well (docs/decisions/0048).
 """
 
 import math
@@ -13,7 +17,7 @@ import msgspec
 from tidegate.core.bucket import bucket
 from tidegate.rollout.evidence.baseline import PRIOR_HOURS, bounded_rate
 from tidegate.rollout.evidence.book import Book
-from tidegate.rollout.evidence.facts import Control, Fact, Kind, Late, Rate
+from tidegate.rollout.evidence.facts import Control, Fact, Kind, Late, Rate, Shock
 from tidegate.rollout.evidence.risks import Risks
 from tidegate.rollout.evidence.settings import HOUR_S
 from tidegate.rollout.evidence.strata import Profile
@@ -21,11 +25,15 @@ from tidegate.rollout.evidence.strata import Profile
 KINDS: Final[tuple[Kind, Kind]] = ("crash", "dark")
 #: A rate of the last hour is believed from so many devices on.
 _RATE_CONTROL: Final = 50
+#: So many sites of a cell with more than one event in a tick, and it was no site's own misfortune.
+_SITES: Final = 3
 _BILLION: Final = 1_000_000_000
 _BUCKETS: Final = 10_000
 
 #: Kind, whether updated, profile, site, count.
 Event: TypeAlias = tuple[Kind, bool, Profile, str, int]
+#: A kind of late event in a cell: region and class of connection.
+Place: TypeAlias = tuple[Kind, tuple[str, str]]
 
 
 class Packed(msgspec.Struct, frozen=True, array_like=True):
@@ -38,6 +46,7 @@ class Packed(msgspec.Struct, frozen=True, array_like=True):
     events: dict[Kind, int]
     control_s: int
     untold_s: int
+    spoke: list[tuple[str, Kind, int]] = []
 
 
 class Hazards:
@@ -51,6 +60,8 @@ class Hazards:
         self._past = dict(past or {})
         self._late: list[Event] = []
         self._paid: dict[tuple[str, Kind], int] = {}
+        #: When a site last counted against the rate.
+        self._spoke: dict[tuple[str, Kind], int] = {}
         self._recent: dict[Kind, list[tuple[int, int]]] = {kind: [] for kind in KINDS}
         self._events: dict[Kind, int] = dict.fromkeys(KINDS, 0)
         self._control_s = 0
@@ -74,15 +85,14 @@ class Hazards:
     def _weigh(self, now: int) -> Iterable[Fact]:
         """Weigh the late events of this tick, all at the tick's risk sets."""
         events, self._late = self._late, []
-        hour = now // HOUR_S
         self._risks.fix()
         seen: dict[Kind, int] = dict.fromkeys(KINDS, 0)
-        for kind, updated, profile, _, count in self._one_a_site(now, events):
+        drawn = list(self._one_a_site(now, events))
+        shaken = self._shaken(events) if any(event[3] for event in events) else ()
+        for kind, updated, profile, site, count in drawn:
             paid = 0
             if updated:
-                region = (self._book.scheme.cell_of(profile)[0], kind)
-                paid = int(self._paid.get(region) != hour)
-                self._paid[region] = hour
+                paid = self._pays(now, kind, self._book.scheme.cell_of(profile)[0], site)
             else:
                 seen[kind] += count
             yield Late(
@@ -91,15 +101,66 @@ class Hazards:
                 count=count,
                 kind=kind,
                 updated=updated,
-                risks=self._risks.at(kind, profile),
+                risks=()
+                if shaken and self._place(kind, profile) in shaken
+                else self._risks.at(kind, profile),
                 paid=paid,
             )
+        for place in shaken:
+            yield from self._shock(now, place, drawn, events)
         for kind, updated, profile, _, count in events:
             if kind == "dark" and not updated:
                 self._risks.leave_control(profile, count)
         for kind, count in seen.items():
             self._events[kind] += count
             self._recent[kind].append((now, count))
+
+    def _pays(self, now: int, kind: Kind, region: str, site: str) -> int:
+        """Return whether an event counts against the rate: 1 or 0."""
+        hour, rest_s = now // HOUR_S, self._book.harm.site_s
+        rests = now < self._spoke.get((site, kind), now - rest_s) + rest_s
+        if rests or self._paid.get((region, kind)) == hour:
+            return 0
+        self._paid[region, kind] = hour
+        if site:
+            self._spoke[site, kind] = now
+        return 1
+
+    def _place(self, kind: Kind, profile: Profile) -> Place:
+        return kind, self._book.scheme.cell_of(profile)
+
+    def _shaken(self, events: Sequence[Event]) -> tuple[Place, ...]:
+        """Return where several devices of several sites had their event in this tick."""
+        counts: dict[Place, dict[str, int]] = {}
+        for kind, _, profile, site, count in events:
+            if site:
+                sites = counts.setdefault(self._place(kind, profile), {})
+                sites[site] = sites.get(site, 0) + count
+        return tuple(
+            sorted(
+                place
+                for place, sites in counts.items()
+                if sum(count > 1 for count in sites.values()) >= _SITES
+            )
+        )
+
+    def _shock(
+        self, now: int, place: Place, drawn: Sequence[Event], events: Sequence[Event]
+    ) -> Iterable[Shock]:
+        """Sum up by stratum what befell a cell: with one of each site, and with all of them."""
+        sums: dict[int, list[int]] = {}
+        for first, told in ((2, drawn), (4, events)):
+            for kind, updated, profile, _, count in told:
+                if self._place(kind, profile) != place:
+                    continue
+                for stratum, at_risk, control in self._risks.at(kind, profile):
+                    found = sums.setdefault(stratum, [at_risk, control, 0, 0, 0, 0])
+                    found[first if updated else first + 1] += count
+        if sums:
+            rows = (
+                (stratum, a, b, c, d, e, f) for stratum, (a, b, c, d, e, f) in sorted(sums.items())
+            )
+            yield Shock(at=now, kind=place[0], shaken=tuple(rows))
 
     def _one_a_site(self, now: int, events: Sequence[Event]) -> Iterable[Event]:
         """Return the events with at most one of each site and kind; a hash draws which, so that neither side is favoured."""
@@ -158,6 +219,7 @@ class Hazards:
             events=self._events,
             control_s=self._control_s,
             untold_s=self._untold_s,
+            spoke=[(*where, at) for where, at in self._spoke.items()],
         )
 
     def restore(self, packed: Packed) -> None:
@@ -168,3 +230,4 @@ class Hazards:
         self._recent = {kind: list(packed.recent.get(kind, [])) for kind in KINDS}
         self._events = {kind: packed.events.get(kind, 0) for kind in KINDS}
         self._control_s, self._untold_s = packed.control_s, packed.untold_s
+        self._spoke = {(site, kind): at for site, kind, at in packed.spoke}

@@ -138,9 +138,10 @@ class Harm(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError("soaks: ages must rise")
 
 
-#: The ready settings. They differ in the longest soak and in how long the watch goes on.
+#: The ready settings. They differ in the longest soak and in how long the watch goes on. `careful` stops at lower odds and is slower in doubt, too
+#: (docs/decisions/0047).
 PRESETS: Final = {
-    "careful": Harm(soaks=(DAY, FOUR_DAYS, WEEK), watch_s=28 * DAY_S),
+    "careful": Harm(odds=300, soaks=(DAY, FOUR_DAYS, WEEK), doubt_pct=10, watch_s=28 * DAY_S),
     "normal": Harm(),
     "fast": Harm(soaks=(DAY,), watch_s=7 * DAY_S),
     "emergency": Harm(soaks=(), late_growth_pct=150, doubt_pct=100_000, watch_s=7 * DAY_S),
