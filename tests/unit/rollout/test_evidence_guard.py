@@ -133,3 +133,14 @@ def test_limits_that_make_no_sense_are_refused(wrong: dict[str, object]) -> None
     with pytest.raises(RequestError) as caught:
         gates.load("evidence", wrong)
     assert caught.value.code == "request.invalid"
+
+
+@pytest.mark.parametrize(("preset", "odds"), [("careful", 300), ("normal", 1000), ("fast", 1000)])
+def test_a_preset_has_odds_of_its_own_unless_others_are_written(preset: str, odds: int) -> None:
+    own = gates.load("evidence", {"preset": preset})
+    other = gates.load("evidence", {"preset": preset, "odds": 5000})
+    assert (getattr(own, "harm", None), getattr(other, "harm", None)) == (
+        PRESETS[preset],
+        msgspec.structs.replace(PRESETS[preset], odds=5000),
+    )
+    assert PRESETS[preset].odds == odds

@@ -54,6 +54,11 @@ def test_while_the_odds_are_against_it_a_quarter_more_is_added_a_day(out: int, o
     assert "25 % more devices a day" in decision.limits
 
 
+def test_careful_adds_a_tenth_a_day() -> None:
+    book = _book(8_000, 2.0, msgspec.structs.replace(PRESETS["careful"], soaks=()))
+    assert _day(book) == pytest.approx(800, rel=0.01)
+
+
 def test_where_amber_leaves_less_than_that_amber_says_how_many() -> None:
     assert _day(_book(2_000, 500.0)) == 24  # one an hour
 

@@ -34,8 +34,10 @@ _PPM: Final = 100
 METRICS_MAX: Final = 8
 _METRIC: Final = re.compile(r"-?[a-z][a-z0-9_]{0,31}")
 SETTINGS: Final[Mapping[str, Setting]] = {
-    "preset": Setting("text", "normal", "soak and watch: careful, normal, fast or emergency"),
-    "odds": Setting("count", 1000, "evidence to 1 at which it stops; at least 2"),
+    "preset": Setting("text", "normal", "soak, watch and odds: careful, normal, fast or emergency"),
+    "odds": Setting(
+        "count", 0, "evidence to 1 at which it stops; 0 = the preset's: 300 for careful, else 1000"
+    ),
     "failures": Setting("share", "1%", "more failures than the baseline that are tolerated"),
     "silence": Setting("share", "0.25%", "more silent devices that are tolerated"),
     "hazard": Setting("ratio", 1.5, "times the late crashes of devices not updated"),
@@ -187,12 +189,13 @@ def create(**settings: Value) -> Weighed:
         near = did_you_mean(name, PRESETS)
         raise RequestError("request.invalid", f'evidence, preset: no preset "{name}"{near}')
     failures, silence = int(settings["failures"]), int(settings["silence"])
-    if int(settings["odds"]) < 2 or not (1 <= failures <= 5_000 and 1 <= silence <= 5_000):
+    odds_to_one = int(settings["odds"]) or PRESETS[name].odds
+    if odds_to_one < 2 or not (1 <= failures <= 5_000 and 1 <= silence <= 5_000):
         detail = "evidence: odds must be 2 or more, failures and silence over 0% and at most 50%"
         raise RequestError("request.invalid", detail)
     harm = msgspec.structs.replace(
         PRESETS[name],
-        odds=int(settings["odds"]),
+        odds=odds_to_one,
         extra_failure_ppm=failures * _PPM,
         extra_silence_ppm=silence * _PPM,
         metric_ppm=500_000 + int(settings["metric"]) * _PPM,

@@ -106,7 +106,7 @@ def _says(name: str) -> tuple[str, ...]:
         f"Grows as devices prove well after {early}."
         if early
         else "No proof by age; the halt stays on.",
-        f"Watched {words.duration(watched)} after that.",
+        f"Halts at {words.odds(harm.odds)}, watched {words.duration(watched)} after that.",
     )
 
 
