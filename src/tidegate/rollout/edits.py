@@ -35,6 +35,8 @@ _EVIDENCE: Final[Mapping[str, int]] = {
     "extra_failure_ppm": -1,
     "extra_silence_ppm": -1,
     "hazard_pct": -1,
+    "late_growth_pct": -1,
+    "doubt_pct": -1,
     "watch_s": 1,
 }
 _WAYS: Final = ("immediate", "window", "manual")
