@@ -35,7 +35,7 @@ def test_what_a_preset_means_is_read_from_the_preset(name: str) -> None:
             assert step.replace("%", f"{words.NBSP}%") in line
     assert proof.startswith("No proof" if not harm.soaks else "Grows as")
     assert all(words.duration(gate.age_s) in proof for gate in harm.soaks)
-    assert f"Halts at {words.odds(harm.odds)}, " in watch
+    assert f"Halts at {words.odds(harm.odds)};" in watch
     assert f"watched {words.duration(harm.watch_s)} " in watch
 
 

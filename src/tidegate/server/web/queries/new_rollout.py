@@ -96,7 +96,7 @@ def choices() -> tuple[PresetChoice, ...]:
 
 
 def _says(name: str) -> tuple[str, ...]:
-    """Write a preset's rings one by one, then what the evidence asks of all of them, then the watch."""
+    """Write a preset's rings one by one, then what the evidence asks of all of them, then when it halts and for how long."""
     harm, policy = HARM[name], presets.preset(name)
     ages = [words.duration(gate.age_s) for gate in harm.soaks]
     early = f"{', '.join(ages[:-1])}{' and ' if ages[1:] else ''}{ages[-1]}" if ages else ""
@@ -106,7 +106,7 @@ def _says(name: str) -> tuple[str, ...]:
         f"Grows as devices prove well after {early}."
         if early
         else "No proof by age; the halt stays on.",
-        f"Halts at {words.odds(harm.odds)}, watched {words.duration(watched)} after that.",
+        f"Halts at {words.odds(harm.odds)}; watched {words.duration(watched)} after completion.",
     )
 
 
