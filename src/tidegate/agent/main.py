@@ -84,6 +84,17 @@ def _run_loop(body: bytes) -> int:
 
 def _command_line(words: list[str], writing: int | None) -> int:
     """Read the options and do one command; for `run`, write what the loop needs to `writing`."""
+    try:
+        code = _one_command(words, writing)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader went away (`| head`): nobody is left to be told, by the interpreter's own last flush neither.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return code
+
+
+def _one_command(words: list[str], writing: int | None) -> int:
     from tidegate.core.errors import TidegateError
 
     try:
