@@ -130,6 +130,20 @@ def test_the_next_release_is_built_on_what_is_published(
     assert run(["release", "publish", str(bundle)]) == 0, "the same again is no error"
 
 
+def test_who_publishes_what_was_recalled_is_told(lab: Lab, shop: Path, capsys: Captured) -> None:
+    bundle = build(shop, lab, "1.2.0", 3)
+    assert run(["release", "publish", str(bundle)]) == 0
+    assert "rollout create" in capsys.readouterr().err
+    assert run(["release", "recall", "gw1-1.2.0", "--reason", "bricks"]) == 0
+    capsys.readouterr()
+    assert run(["release", "publish", str(bundle)]) == 0
+    told = capsys.readouterr().err
+    assert "gw1-1.2.0 is recalled" in told
+    assert "rollout create" not in told
+    assert run(["release", "re-release", "gw1-1.2.0"]) == 0
+    assert "gw1-1.2.0 was recalled" in capsys.readouterr().err
+
+
 def refused(capsys: Captured, bundle: Path, code: str, exit_code: int) -> None:
     capsys.readouterr()
     assert run(["release", "publish", str(bundle), "--json"]) == exit_code

@@ -6,7 +6,7 @@ from tidegate.cli import _ceremony as ceremony
 from tidegate.cli._anchor import explain_anchor, find_anchor
 from tidegate.cli.output import Output
 from tidegate.client import Client
-from tidegate.core.errors import ConfigError, PublisherError
+from tidegate.core.errors import ConfigError, PublisherError, RequestError
 from tidegate.core.metadata import product_role
 from tidegate.core.verify import TrustedSet
 from tidegate.publisher.bundle import read
@@ -64,3 +64,11 @@ def targets_now(given: Path | None, root: Path | None, client: Client, out: Outp
     if trusted is None:
         raise ConfigError("meta.no_root", f"{client.server} has published no targets yet")
     return trusted.targets.body
+
+
+def is_recalled(client: Client, release: str) -> bool:
+    """Say whether a published release is recalled; no if the server does not say so to who asks: it only adds a warning."""
+    try:
+        return client.releases_show(release).state == "recalled"
+    except RequestError:
+        return False

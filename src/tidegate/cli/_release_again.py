@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from tidegate.cli import _ceremony as ceremony
-from tidegate.cli._published import previous_role
+from tidegate.cli._published import is_recalled, previous_role
 from tidegate.cli.client import with_client
 from tidegate.cli.output import Output, with_output
 from tidegate.client import Client
@@ -57,6 +57,9 @@ def re_release_command(
         expires_s=parse_duration(expires, "--expires"),
     )
     new = targets[0].release
+    # Who names files has no server to ask, or need not.
+    if previous is None and is_recalled(client, release):
+        out.note(f"{release} was recalled: these are the bytes that were called bad.")
     out.note(f"{release} again, as {new.name} (counter {new.release_counter}): the same bytes.")
     out.note(f"Next: tidegate release sign {made} --key KEY")
     out.made(str(made), release=new.name)

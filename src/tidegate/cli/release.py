@@ -11,7 +11,7 @@ import msgspec
 from tidegate.cli import _ceremony as ceremony
 from tidegate.cli._offline import bundle_offline
 from tidegate.cli._people import show_lines
-from tidegate.cli._published import previous_role, published_now, targets_now
+from tidegate.cli._published import is_recalled, previous_role, published_now, targets_now
 from tidegate.cli._release_again import re_release_command
 from tidegate.cli._sorting import with_sort
 from tidegate.cli._supply import attached_lines, fetch, judge, rules_of, shown_lines
@@ -301,7 +301,12 @@ def publish(bundle: Path, dry_run: bool, root: Path | None, client: Client, out:
     send_bundle(client, bundle, progress=out.progress("uploading"))
     name = f"{manifest.product}-{manifest.version}" if manifest.product else bundle.name
     size = format_size(bundle.stat().st_size)
-    if manifest.product:
+    if manifest.product and is_recalled(client, name):
+        out.note(
+            f"{name} is recalled: no device is ever offered it again.\n"
+            f"Next: tidegate release show {name} says why; build a release with another version"
+        )
+    elif manifest.product:
         out.note(
             f"Published {name}, {size}. No device is offered it before a rollout.\n"
             "Next: tidegate rollout create rollout.toml --dry-run"
