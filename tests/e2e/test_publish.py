@@ -144,6 +144,29 @@ def test_who_publishes_what_was_recalled_is_told(lab: Lab, shop: Path, capsys: C
     assert "gw1-1.2.0 was recalled" in capsys.readouterr().err
 
 
+def test_an_edit_says_first_what_it_comes_to(lab: Lab, shop: Path, capsys: Captured) -> None:
+    assert run(["release", "publish", str(build(shop, lab, "1.3.0", 4))]) == 0
+    rollout = 'release = "gw1-1.3.0"\npreset = "normal"\ndraft = true\n'
+    (shop / "rollout.toml").write_text(rollout)
+    assert run(["rollout", "create", "rollout.toml", "--yes", "--reason", "new"]) == 0
+    late = rollout + '[delivery]\ndeadline = "2020-01-01T00:00:00Z"\n'
+    (shop / "late.toml").write_text(late)
+    capsys.readouterr()
+    assert run(["rollout", "edit", "gw1-1.3.0", "late.toml", "--dry-run"]) == 2
+    assert "lint.deadline_past" in capsys.readouterr().err
+    edit = ["rollout", "edit", "gw1-1.3.0", "--ring-audience", "pilot=not group:nobody"]
+    assert run([*edit, "--dry-run"]) == 0
+    told = capsys.readouterr()
+    assert "warning  there is no group nobody" in told.out
+    assert "Nothing was changed" in told.err
+    assert run(["rollout", "show", "gw1-1.3.0", "--json"]) == 0
+    assert "group:nobody" not in capsys.readouterr().out
+    assert run(edit) == 2, "nobody is there to confirm it"
+    assert "there is no group nobody" in capsys.readouterr().err
+    assert run([*edit, "--yes", "--reason", "all but them"]) == 0
+    assert "there is no group nobody" in capsys.readouterr().err
+
+
 def refused(capsys: Captured, bundle: Path, code: str, exit_code: int) -> None:
     capsys.readouterr()
     assert run(["release", "publish", str(bundle), "--json"]) == exit_code

@@ -87,10 +87,9 @@ def _command_line(words: list[str], writing: int | None) -> int:
     try:
         code = _one_command(words, writing)
         sys.stdout.flush()
-    except BrokenPipeError:
-        # The reader went away (`| head`): nobody is left to be told, by the interpreter's own last flush neither.
+    except BrokenPipeError:  # the reader went away (`| head`); the interpreter flushes once more
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        code = 0
     return code
 
 
@@ -589,8 +588,7 @@ def _explain(code: str) -> int:
     if code not in REASONS and code not in HINTS:
         from tidegate.core.nearest import did_you_mean
 
-        near = did_you_mean(code, {**REASONS, **HINTS})
-        print(f"no code {code!r}{near}", file=sys.stderr)
+        print(f"no code {code!r}{did_you_mean(code, {**REASONS, **HINTS})}", file=sys.stderr)
         return 2
     print(f"{code}: {REASONS.get(code, 'an error')}")
     if code in HINTS:

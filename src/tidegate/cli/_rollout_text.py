@@ -24,14 +24,23 @@ _COUNTS: Final = (
 
 def told(out: Output, done: structs.Outcome) -> None:
     """Say what became of an act; one that waits for somebody else ends with exit code 7."""
-    text = f"{done.name} is {done.state}: {done.text}"
+    out.note(printable(f"{done.name} is {done.state}: {done.text}"))
+    for line in _warned(done):
+        out.note(line)
     if done.request is not None:
-        out.note(printable(text))
         out.note(
             f"Next, by somebody else: tidegate rollout approve {done.name.partition('.back')[0]}"
         )
         raise click.exceptions.Exit(_waiting(out, done))
-    out.note(printable(text))
+
+
+def looked(found: structs.Outcome) -> list[str]:
+    """Return what an act would come to, from a dry run of it."""
+    return [printable(f"It would come to: {found.text}"), *_warned(found)]
+
+
+def _warned(found: structs.Outcome) -> list[str]:
+    return [printable(f"  warning  {one}") for one in found.warnings]
 
 
 def _waiting(out: Output, done: structs.Outcome) -> int:

@@ -444,6 +444,7 @@ def readmit(
 @click.argument("name")
 @click.argument("file", type=_FILE, required=False)
 @_edit.parts
+@click.option("--dry-run", is_flag=True, help="Say what it would come to; write nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask; needs --reason.")
 @click.option("--reason", metavar="TEXT", help="Why.")
 @with_client
@@ -451,6 +452,7 @@ def readmit(
 def edit(
     name: str,
     file: Path | None,
+    dry_run: bool,
     yes: bool,
     reason: str | None,
     client: Client,
@@ -462,17 +464,26 @@ def edit(
     What is open of a ring stays open. What only narrows is one person's act.
 
     \b
+    tidegate rollout edit gw1-2.4.1 --in-flight 50 --dry-run
     tidegate rollout edit gw1-2.4.1 rollout.toml --yes --reason "longer soak"
     tidegate rollout edit gw1-2.4.1 --steps fleet=1%,5%,20%,100% --in-flight 50 --yes --reason "slower"
     """
     method, body = _edit.body_of(file, given)
+    send = client.rollouts_change if method == "PATCH" else client.rollouts_replace
     found = client.rollouts_show(name)
+    seen = f'"{found.generation}"'
     word = "changes" if file is None else "replaces"
     what = f"This {word} the policy of {name}, which is {found.state}."
+    if dry_run or not yes:
+        look = send(name, {**body, "reason": reason or "looked at"}, dry_run=True, if_match=seen)
+        what = "\n".join([what, *_rollout_text.looked(look)])
+        if dry_run:
+            out.data("act/1", look, what)
+            out.note("Nothing was changed.")
+            return
     devices = sum(one.audience for one in client.rollouts_evidence(name).tallies)
     reason = confirm(client, out, what, devices, yes=yes, reason=reason)
-    send = client.rollouts_change if method == "PATCH" else client.rollouts_replace
-    done = send(name, {**body, "reason": reason}, if_match=f'"{found.generation}"')
+    done = send(name, {**body, "reason": reason}, if_match=seen)
     _rollout_text.told(out, done)
 
 

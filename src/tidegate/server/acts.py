@@ -40,7 +40,11 @@ class Stopped(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of an act on the rollout `name`. `already` = nothing was to be done; `request` = a second person has to approve it first."""
+    """What became of an act on the rollout `name`.
+
+    `already`: nothing was to be done. `request`: a second person has to approve it first. `warnings`: what speaks against it as it stands now, and did not
+    before the act.
+    """
 
     name: str
     verb: str
@@ -51,6 +55,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     request: int | None = None
     reach: int | None = None
     stopped: Stopped | None = None
+    warnings: tuple[str, ...] = ()
 
 
 class ChangedError(RequestError):

@@ -234,17 +234,17 @@ class Operations:
         name = draft.name
         chosen = self._sampled(now)
         # before and afterwards: the greater of the two is what one person decides about
-        devices = max(
-            self.reach_of(name, "edit", {}, now),
-            self._read(lambda conn: rollouts.reach_when_edited(conn, draft, now, chosen)),
-        )
-        return self._act(
+        rate = self.services.settings.egress_rate
+        found = self._read(lambda conn: rollouts.when_edited(conn, draft, now, rate, chosen))
+        devices = max(self.reach_of(name, "edit", {}, now), found.offered)
+        done = self._act(
             lambda conn: widening.edit(
                 conn, name, draft, actor, reason, self.rules, devices, now, generation=generation
             ),
             now,
             dry_run=dry_run,
         )
+        return msgspec.structs.replace(done, warnings=found.warnings)
 
     def way_back(self, name: str, to: str, scope: str, now: int) -> WayBack:
         """Say whom a fallback would reach; writes nothing."""

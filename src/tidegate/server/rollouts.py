@@ -5,7 +5,7 @@ second person (`server.widening`, `server.approvals`). What a verb
 may follow is `rollout.states`; what comes next is `server.planning`. Fallback is in `server.fallbacks`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import msgspec
@@ -15,10 +15,11 @@ from tidegate.core.nearest import did_you_mean
 from tidegate.core.protocol import DeliveryPolicy
 from tidegate.rollout import engine
 from tidegate.rollout.cohort import Fixed
-from tidegate.rollout.lint import Scope, lint
+from tidegate.rollout.lint import Lint, Scope, lint
 from tidegate.rollout.model import Policy, Rollout
 from tidegate.server import acts, audit, drafts, fixed, planning, reach, scopes, stopping, widening
 from tidegate.server.actors import FLEET, Actor
+from tidegate.server.amendments import terms_of
 from tidegate.server.approvals import Rules
 from tidegate.server.drafts import Draft
 from tidegate.server.headcount import Sample
@@ -167,9 +168,7 @@ def create(
     old = _existing(conn, draft)
     if old is not None:
         return acts.outcome(old, "create", "already made", already=True)
-    wrong = [one for one in found.lints if one.level == "error"]
-    if wrong:
-        raise RequestError("request.invalid", f"{wrong[0].text} ({wrong[0].code})")
+    _refuse_errors(found.lints)
     row: Row = {
         "name": draft.name,
         "kind": "install",
@@ -240,26 +239,44 @@ def prepare(
     return found.offered
 
 
-def reach_when_edited(
+def when_edited(
     conn: Connection,
     draft: Draft,
     now: int,
+    rate: int = 0,
     sample: Callable[[Connection, Rollout, str], Sample | None] = lambda *_: None,
-) -> int:
-    """Return how many devices a rollout reaches once it is edited to a draft. Reads much, as `prepare` does.
+) -> Reach:
+    """Say whom a rollout reaches once it is edited to a draft, and what speaks against it then and did not before. Reads much, as `prepare` does.
 
     Raises:
-        RequestError: `request.not_found`.
+        RequestError: `request.not_found`; `request.invalid` for what `create` would refuse as well.
     """
     row = acts.row_of(conn, draft.name)
     release = acts.release_of(conn, str(row["release"]))
     meant = fixed.load(conn, row["fixed"]) if row["fixed"] else None
-    chosen = sample(conn, unmade(draft), str(row["product"]))
-    again = draft.delivery.retry_refused
-    return reach.measure(
-        conn, release, draft.policy, now, tuple(row["isolated"]), retry_refused=again, meant=meant,
-        sample=chosen,
-    ).offered  # fmt: skip
+
+    def measured(one: Draft) -> Reach:
+        found = reach.measure(
+            conn, release, one.policy, now, tuple(row["isolated"]), meant=meant,
+            retry_refused=one.delivery.retry_refused,
+            sample=sample(conn, unmade(one), str(row["product"])),
+        )  # fmt: skip
+        return _linted(conn, one, int(release["id"]), found, now, rate)
+
+    stands = terms_of(row)
+    known = measured(msgspec.structs.replace(draft, policy=stands.policy, delivery=stands.delivery))
+    after = measured(draft)
+    new = tuple(one for one in after.lints if one not in known.lints)
+    _refuse_errors(new)
+    # That a ring is for nobody is news where it was for somebody.
+    told = (one for one in new if one.level != "note" or one.code == "lint.ring_empty")
+    return msgspec.structs.replace(after, warnings=tuple(one.text for one in told))
+
+
+def _refuse_errors(lints: Iterable[Lint]) -> None:
+    for one in lints:
+        if one.level == "error":
+            raise RequestError("request.invalid", f"{one.text} ({one.code})")
 
 
 def act(

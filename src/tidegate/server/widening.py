@@ -306,7 +306,7 @@ def edit(
     *,
     generation: int | None = None,
 ) -> acts.Outcome:
-    """Replace a rollout's policy. Its release stays. Open requests become void.
+    """Replace a rollout's policy. Its release stays. Open requests become void, but for an edit that changes nothing.
 
     Of one that has begun rings keep their names, their order and what is open of them (`rollout.edits`). What only narrows is one person's act, however many
     devices it is for. One that waits for its time, and is now for more devices than one person may start it for, is a draft again.
@@ -331,6 +331,11 @@ def edit(
         raise RequestError(
             "request.conflict", f"{name} brings {row['release']}; make another rollout"
         )
+    model = planning.model_of(row)
+    delivery = msgspec.convert(row["delivery"], type=DeliveryPolicy)
+    stands = (model.policy, delivery, row["audience"], row["start_at"])
+    if stands == (draft.policy, draft.delivery, draft.audience, draft.start_at):
+        return acts.outcome(row, "edit", "it is like that already", already=True)
     rows.settle_requests_of(conn, int(row["id"]), "lapsed", actor.name, now)
     values = {"policy": msgspec.to_builtins(draft.policy), "audience": draft.audience}
     values |= {"delivery": msgspec.to_builtins(draft.delivery), "start_at": draft.start_at}
@@ -343,9 +348,7 @@ def edit(
         # It would start by itself, as something else than what was put down for its time.
         again = row["state"] == "scheduled" and approvals.needed(conn, actor, meant, devices, rules)
         return _edited(conn, row, values, actor.name, reason, now, draft=again)
-    model = planning.model_of(row)
     edits.refitted(model.policy, draft.policy, model.rings)
-    delivery = msgspec.convert(row["delivery"], type=DeliveryPolicy)
     wider = edits.wider((model.policy, delivery), (draft.policy, draft.delivery))
     special = "disable_gate" if _gates(row["policy"]) - _gates(values["policy"]) else ""
     if wider and approvals.needed(conn, actor, meant, devices, rules, special):

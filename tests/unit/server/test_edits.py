@@ -12,6 +12,7 @@ from tidegate.core.errors import RequestError
 from tidegate.rollout import cohort
 from tidegate.server import inquiry, planning, rollouts
 from tidegate.server.acts import ChangedError, Outcome
+from tidegate.server.store import Connection
 
 STEPS: dict[str, Any] = {
     **ONE_RING,
@@ -108,6 +109,37 @@ def test_what_is_not_named_stays_as_it_is(desk: Desk) -> None:
         "activate_window": ["02:00-04:00"],
         "activate": "window",
     }
+
+
+def test_an_edit_is_told_what_speaks_against_it_that_did_not_before(desk: Desk) -> None:
+    told = _amend(desk, gates={"all": ["approval", {"type": "soak", "time": "3d"}]}).warnings
+    assert not told
+    before = desk.row()
+    slip = _amend(desk, audiences={"all": "not group:nobody_made_this"})
+    assert any("nobody_made_this" in one for one in slip.warnings)
+    asked = _amend(desk, audiences={"all": "group:nobody_made_this"})
+    assert any("no device" in one for one in asked.warnings)
+    assert asked.request is not None
+    # what was wrong before is not told anew
+    desk.operations.decide(asked.request, PIA, "seen", desk.now, approve=True)
+    assert not _amend(desk, flow={"in_flight": 3}).warnings
+    assert before["policy"] != desk.row()["policy"]
+    with pytest.raises(RequestError, match=r"lint\.deadline_past"):
+        _amend(desk, delivery={"deadline": "2020-01-01T00:00:00Z"})
+
+
+def test_an_edit_that_changes_nothing_is_none(desk: Desk) -> None:
+    asked = _amend(desk, flow={"in_flight": "none"})
+    before, count = desk.row(), len(desk.rig.read(_whole_story)[0])
+    done = _amend(desk, flow={"in_flight": 50})
+    assert (done.already, done.request) == (True, None)
+    assert desk.row() == before
+    assert len(desk.rig.read(_whole_story)[0]) == count
+    assert [one.id for one in desk.operations.requests()] == [asked.request]
+
+
+def _whole_story(conn: Connection) -> Any:
+    return inquiry.story(conn, "gw1-1.1.0", limit=50)
 
 
 @pytest.mark.parametrize(

@@ -264,7 +264,7 @@ def _rollouts(story: Story) -> None:
     story.do("POST /rollouts", {**policy, "release": "gw1-1.1.0", "draft": True, **why})
     story.do(
         f"PUT {at}",
-        {**policy, "release": "gw1-1.1.0", "draft": True, "reason": "more"},
+        {**policy, "release": "gw1-1.1.0", "draft": True, "priority": 2, "reason": "more"},
         name="gw1-1.1.0",
     )
     story.do(f"POST {at}/start", why, name="gw1-1.1.0")

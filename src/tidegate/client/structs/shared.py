@@ -180,7 +180,11 @@ class Stopped(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of an act on the rollout `name`. `already` = nothing was to be done; `request` = a second person has to approve it first."""
+    """What became of an act on the rollout `name`.
+
+    `already`: nothing was to be done. `request`: a second person has to approve it first. `warnings`: what speaks against it as it stands now, and did not
+    before the act.
+    """
 
     name: str
     verb: str
@@ -191,6 +195,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     request: int | None = None
     reach: int | None = None
     stopped: Stopped | None = None
+    warnings: tuple[str, ...] = ()
 
 
 class Point(msgspec.Struct, frozen=True, kw_only=True):

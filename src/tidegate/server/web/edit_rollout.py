@@ -54,6 +54,7 @@ def _page(site: Site, visit: Visit, name: str, sent: dict[str, str]) -> EditRoll
     terms = site.commands.terms(name)
     asks, problem = False, ""
     wider: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     parts: dict[str, Any] = {}
     try:
         parts = form.parts_of(terms, sent)
@@ -63,6 +64,7 @@ def _page(site: Site, visit: Visit, name: str, sent: dict[str, str]) -> EditRoll
                 generation=terms.generation, dry_run=True,
             )  # fmt: skip
             asks, wider = found.request is not None, site.commands.wider(name, parts)
+            warnings = found.warnings
     except RequestError as error:
         problem = error.detail
     return EditRolloutPage(
@@ -75,5 +77,6 @@ def _page(site: Site, visit: Visit, name: str, sent: dict[str, str]) -> EditRoll
         changed=bool(parts),
         asks=asks,
         wider=wider,
+        warnings=warnings,
         problem=problem,
     )

@@ -104,6 +104,8 @@ def test_what_was_shown_is_changed_and_what_changed_meanwhile_is_not(rig: Rig) -
         assert "Wider: ring pilot has another audience" in office.page(
             f"{EDIT}?audiences.pilot=site+%3D+lab"
         )
+        assert "there is no group nobody" in office.page(f"{EDIT}?audiences.pilot=not+group:nobody")
+        assert "there is no group" not in office.page(f"{EDIT}?in_flight=40")
         assert "another release is another rollout" in office.page(EDIT).lower()
         assert _row(office)["policy"]["at_once"] == 0
         sent = {"in_flight": "40", "reason": "slower"}

@@ -26,7 +26,8 @@ class EditRolloutPage:
     """The form as it was filled in, and what follows from it.
 
     `generation`: what it was filled in for. `text`: what would be done, empty until something differs; `asks`: a second person would have to approve it.
-    `wider`: in which ways. `stays`: what cannot be changed, and why. `problem` says what is wrong with the form.
+    `wider`: in which ways. `warnings`: what would speak against it then, and does not now. `stays`: what cannot be changed, and why. `problem` says
+    what is wrong with the form.
     """
 
     now: int
@@ -38,4 +39,5 @@ class EditRolloutPage:
     changed: bool = False
     asks: bool = False
     wider: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     problem: str = ""
