@@ -65,6 +65,8 @@ sim-compare: setup  ## play random releases under the gate and its peers (hours;
 	nice $(BIN)/tidegate sim compare $(ARGS)
 
 breakit: setup  ## apply each patch of tests/breakit and see its tests turn red
+	@tools/apt-needs
+	@tools/setup moto
 	$(BIN)/python tools/breakit $(ARGS)
 
 lab: setup  ## boot real loaders and the real agent in QEMU, and cut their power; ARGS="-k panic" or "--seed 7" picks

@@ -79,7 +79,8 @@ def _said(made: VirtualBoard, verb: str, **more: object) -> float:
 def _silent(made: VirtualBoard, proxy: Proxy) -> Silence:
     silence = Silence()
     proxy.others.append(silence)
-    _said(made, "check")
+    # Where people wait with the loop, this would come when the poll is over, and what follows be answered at once.
+    assert _said(made, "check") < AT_ONCE_S
     assert silence.begun.wait(20)
     return silence
 
