@@ -6,6 +6,7 @@
 import contextlib
 import functools
 import http.client
+import os
 import re
 import socket
 import struct
@@ -25,7 +26,9 @@ import pytest
 from tidegate.server.blobs.s3 import S3Blobs, create
 from tidegate.server.config import Settings
 
-SERVER = Path(__file__).resolve().parents[1] / ".cache" / "moto" / "bin" / "moto_server"
+_HOME = Path(__file__).resolve().parents[1] / ".cache" / "moto"
+#: A copy of the tree says whose environment it uses.
+SERVER = Path(os.environ.get("TIDEGATE_MOTO") or _HOME) / "bin" / "moto_server"
 _RUNNING = re.compile(r"Running on (http://127\.0\.0\.1:\d+)")
 
 
